@@ -1,0 +1,42 @@
+"""The one error a user should ever meet: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Input that the suite refuses, told in one line.
+
+    The command line prints it without a traceback and exits with code 2.
+
+    Parameters
+    ----------
+    what
+        The thing that is wrong, e.g. ``"scale"`` or a file's path.
+    expected
+        What would have been accepted.
+    found
+        What was there instead.
+    remedy
+        What to do next.
+    """
+
+    def __init__(self, what: object, *, expected: object, found: object, remedy: str) -> None:
+        super().__init__(f"{what}: expected {expected}; found {found}; {remedy}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for the closest known name, or the whole list.
+
+    Parameters
+    ----------
+    name
+        What the user wrote.
+    known
+        The names that exist.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
