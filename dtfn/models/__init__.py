@@ -1,0 +1,5 @@
+"""Every network of the family: `create` one, or `load` one from the zoo or a checkpoint."""
+
+from dtfn.models.networks import Network, create, known_names
+
+__all__ = ["Network", "create", "known_names"]

@@ -1,0 +1,236 @@
+"""Locality-sensitive hashing, and attention inside chunks of positions that share a hash code.
+
+A hash round sorts the L positions by their code, cuts the sorted list into K chunks of m and lets
+each chunk attend to itself and to its two neighbours (cyclic). Everything here works on tables of
+rows (L, C); a chunk's 3m neighbours are a strided view, never a copy.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MAX_BUCKETS = 128  # the authors' ceiling
+CODE_BLOCK = 1 << 15  # positions hashed at once: bounds the (block, buckets) projections
+
+
+def bucket_count(length: int, chunk_size: int) -> int:
+    """Return the number of hash buckets for L positions: even, at most 128, 0 if L < chunk_size."""
+    chunks = length // chunk_size
+    return min(chunks + chunks % 2, MAX_BUCKETS)
+
+
+def generator(seed: int, layer: int, draw: int) -> torch.Generator:
+    """Return a generator that depends on (hash seed, layer, draw) alone, on the CPU.
+
+    Parameters
+    ----------
+    seed
+        The network's hash seed.
+    layer
+        Index of the attention layer, so that layers do not share rotations.
+    draw
+        0 in evaluation; the training step in training.
+    """
+    mixed = (seed * 1_000_003 + layer) * 1_000_003 + draw
+    return torch.Generator().manual_seed(mixed % (1 << 63))
+
+
+def super_bit_rotations(
+    channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
+) -> Tensor:
+    """Draw the (n_hashes, C, buckets) orthogonal projections of super-bit LSH (GLA, DTFN).
+
+    One `torch.nn.init.orthogonal_` draw a round, in float32 on the CPU, as the authors do; with
+    ``source=None`` from torch's global generator.
+    """
+    draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
+    return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
+
+
+def spherical_rotations(
+    channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
+) -> Tensor:
+    """Draw the (n_hashes, C, buckets) projections of spherical LSH (NLSA): ``[R, -R]`` of a normal R."""
+    normal = torch.randn(1, channels, n_hashes, buckets // 2, generator=source)
+    half = normal[0].permute(1, 0, 2)
+    return torch.cat((half, -half), -1)
+
+
+@torch.no_grad()
+def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
+    """Return the bucket of each position in each round.
+
+    Parameters
+    ----------
+    queries
+        (N, L, C).
+    rotations
+        (n_hashes, C, buckets), cast to the queries' type and device.
+
+    Returns
+    -------
+    Tensor
+        (N, n_hashes, L), uint8, in [0, buckets): the argmax of the projections, first of equals.
+    """
+    n, length, channels = queries.shape
+    n_hashes, _, buckets = rotations.shape
+    codes = torch.empty(n, n_hashes, length, dtype=torch.uint8, device=queries.device)
+    table = rotations.to(queries).permute(1, 0, 2).reshape(channels, -1)
+    for image in range(n):
+        for start in range(0, length, CODE_BLOCK):
+            block = queries[image, start : start + CODE_BLOCK]
+            best = (block @ table).view(-1, n_hashes, buckets).argmax(-1)  # (block, n_hashes)
+            codes[image, :, start : start + CODE_BLOCK] = best.T
+    return codes
+
+
+@torch.no_grad()
+def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
+    """Return the positions of each round in the order of their codes, padded and wrapped.
+
+    Parameters
+    ----------
+    codes
+        (N, n_hashes, L).
+    chunk_size
+        m; L >= m.
+
+    Returns
+    -------
+    Tensor
+        (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The sort is
+        stable; the tail is padded by repeating the last positions of the round, as the authors do.
+    """
+    length = codes.shape[-1]
+    order = torch.sort(codes, dim=-1, stable=True).indices
+    padding = -length % chunk_size
+    if padding:
+        order = torch.cat((order, order[..., -padding:]), -1)
+    return torch.cat((order[..., -chunk_size:], order, order[..., :chunk_size]), -1)
+
+
+def windows(rows: Tensor, chunk_size: int) -> Tensor:
+    """View ((K + 2) m, C) rows as (K, 3m, C) overlapping windows, without a copy."""
+    size, width = rows.shape
+    count = size // chunk_size - 2
+    return rows.as_strided((count, 3 * chunk_size, width), (chunk_size * width, width, 1))
+
+
+def fold(parts: Tensor, chunk_size: int) -> Tensor:
+    """Add (K, 3m, C) windows back into ((K + 2) m, C) rows: the transpose of `windows`."""
+    count, _, width = parts.shape
+    rows = parts.new_zeros(count + 2, chunk_size, width)
+    for shift, part in enumerate(parts.split(chunk_size, 1)):
+        rows[shift : shift + count] += part
+    return rows.flatten(0, 1)
+
+
+def _scores(query: Tensor, key: Tensor, score: Tensor | None, chunk_size: int) -> Tensor:
+    """Return (K, m, 3m) scores of sorted queries (K m, Cq) and wrapped keys ((K + 2) m, Cq)."""
+    q = query.view(-1, chunk_size, query.shape[-1])
+    k = windows(key, chunk_size).transpose(1, 2)
+    if score is None:
+        return torch.bmm(q, k)
+    return torch.baddbmm(windows(score, chunk_size).transpose(1, 2), q, k)
+
+
+class ChunkedAttention(torch.autograd.Function):
+    """Softmax attention within chunks, over all hash rounds at once.
+
+    Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
+    keys. So forward folds the rounds in one by one, and backward recomputes the probabilities from
+    the joint logsumexp: memory is linear in L and free of the number of keys.
+
+    Arguments of `apply` (all float32 or float64):
+
+    query
+        (N, L, Cq).
+    key
+        (N, L, Cq).
+    value
+        (N, L, C).
+    score
+        (N, L, m) or None: what a key adds to the score of each of the m query slots.
+    order
+        (N, n_hashes, (K + 2) m) from `chunk_order`.
+    chunk_size
+        m.
+
+    Returns (N, L, C).
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, score, order, chunk_size):  # type: ignore[no-untyped-def]
+        """Compute the attention; see the class."""
+        m = chunk_size
+        n, length, channels = value.shape
+        out = torch.empty_like(value)
+        total = value.new_empty(n, length)
+        for image in range(n):
+            for turn, wrapped in enumerate(order[image]):
+                chosen = wrapped[m:-m]
+                rows = score[image, wrapped] if score is not None else None
+                logits = _scores(query[image, chosen], key[image, wrapped], rows, m)
+                top = logits.amax(-1, keepdim=True)  # (K, m, 1)
+                weights = logits.sub_(top).exp_()
+                mass = weights.sum(-1, keepdim=True)
+                mixed = torch.bmm(weights, windows(value[image, wrapped], m)).div_(mass)
+                mixed = mixed.view(-1, channels)[:length]
+                level = (top + mass.log()).view(-1)[:length]
+                chosen = chosen[:length]
+                if turn == 0:
+                    out[image, chosen], total[image, chosen] = mixed, level
+                    continue
+                before = total[image, chosen]
+                joint = torch.logaddexp(before, level)
+                keep, add = (before - joint).exp_(), (level - joint).exp_()
+                old = out[image, chosen]
+                out[image, chosen] = old.mul_(keep[:, None]).addcmul_(mixed, add[:, None])
+                total[image, chosen] = joint
+        ctx.save_for_backward(query, key, value, score, order, out, total)
+        ctx.chunk_size = m
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        """Recompute the probabilities and return the gradients of query, key, value and score."""
+        query, key, value, score, order, out, total = ctx.saved_tensors
+        m = ctx.chunk_size
+        n, length, channels = value.shape
+        grad = grad.contiguous()
+        centre = (grad * out).sum(-1)  # (N, L)
+        d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
+        d_score = torch.zeros_like(score) if score is not None else None
+        for image in range(n):
+            for wrapped in order[image]:
+                chosen = wrapped[m:-m]
+                q, k, v = query[image, chosen], key[image, wrapped], value[image, wrapped]
+                rows = score[image, wrapped] if score is not None else None
+                level = total[image, chosen].view(-1, m, 1)
+                weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
+                upstream = grad[image, chosen]
+                middle = centre[image, chosen]
+                upstream[length:] = 0  # padded queries are repeats; they have no output
+                middle[length:] = 0
+                upstream = upstream.view(-1, m, channels)
+                d_value[image].index_add_(
+                    0, wrapped, fold(torch.bmm(weights.transpose(1, 2), upstream), m)
+                )
+                d_logits = torch.bmm(upstream, windows(v, m).transpose(1, 2))
+                d_logits = d_logits.sub_(middle.view(-1, m, 1)).mul_(weights)
+                d_query[image].index_add_(
+                    0, chosen, torch.bmm(d_logits, windows(k, m)).view(-1, q.shape[-1])
+                )
+                d_rows = d_logits.transpose(1, 2)  # (K, 3m, m)
+                d_key[image].index_add_(0, wrapped, fold(torch.bmm(d_rows, q.view(-1, m, q.shape[-1])), m))
+                if d_score is not None:
+                    d_score[image].index_add_(0, wrapped, fold(d_rows, m))
+        return d_query, d_key, d_value, d_score, None, None
+
+
+def chunked_attention(
+    query: Tensor, key: Tensor, value: Tensor, score: Tensor | None, order: Tensor, chunk_size: int
+) -> Tensor:
+    """Return the (N, L, C) chunked attention; arguments as in `ChunkedAttention`."""
+    return ChunkedAttention.apply(query, key, value, score, order, chunk_size)

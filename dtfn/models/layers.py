@@ -1,0 +1,113 @@
+"""Plain layers that every network of the family shares; names follow the authors' checkpoints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """Return a 3x3 convolution that keeps the size (zero padding)."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+class MeanShift(nn.Conv2d):
+    """Frozen 1x1 convolution that subtracts (``sign=-1``) or adds the DIV2K mean.
+
+    Parameters
+    ----------
+    rgb_range
+        The value of white in the network's own domain: 1, or 255 in old EDSR checkpoints.
+    sign
+        -1 before the network, +1 after it.
+    """
+
+    def __init__(self, rgb_range: float, sign: int) -> None:
+        super().__init__(3, 3, 1)
+        assert self.bias is not None
+        with torch.no_grad():
+            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+            self.bias.copy_(sign * rgb_range * torch.tensor(RGB_MEAN))
+        self.requires_grad_(False)
+
+
+class ResidualBlock(nn.Module):
+    """conv3x3, ReLU, conv3x3 around a skip: ``body(x) * res_scale + x`` (LF of DTFN, EDSR's block).
+
+    Parameters
+    ----------
+    channels
+        Width C; the input and the output are (N, C, H, W).
+    res_scale
+        1 in DTFN, DLSN and HSPAN; 0.1 in EDSR, NLN and NLSN.
+    """
+
+    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
+        super().__init__()
+        self.res_scale = res_scale
+        self.body = nn.Sequential(
+            conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape."""
+        if self.res_scale == 1.0:
+            return self.body(x) + x
+        return self.body(x) * self.res_scale + x
+
+
+class Upsampler(nn.Sequential):
+    """The authors' upsampler: conv C->4C and shuffle once (x2) or twice (x4), conv C->9C (x3)."""
+
+    def __init__(self, channels: int, scale: int) -> None:
+        factors = {2: (2,), 3: (3,), 4: (2, 2)}[scale]
+        layers: list[nn.Module] = []
+        for factor in factors:
+            layers += [conv3x3(channels, factor**2 * channels), nn.PixelShuffle(factor)]
+        super().__init__(*layers)
+
+
+class Bottleneck(nn.Module):
+    """1x1 residual bottleneck 2C -> C -> 2C of the texture-fidelity fusion."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels // 2, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 2C, H, W) for x of the same shape."""
+        return self.body(x) + x
+
+
+class CCALayer(nn.Module):
+    """Contrast-aware channel attention (IMDN): a gate a channel from its standard deviation + mean.
+
+    The standard deviation is the population's. Where a channel is constant its gradient is taken
+    as 0; a bare square root would give NaN there.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.conv_du = nn.Sequential(
+            nn.Conv2d(channels, max(1, channels // reduction), 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(max(1, channels // reduction), channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape."""
+        variance, mean = torch.var_mean(x.float() if x.dtype in HALF else x, (2, 3), False)
+        flat = variance <= 0
+        std = torch.where(flat, variance, variance.masked_fill(flat, 1.0).sqrt())
+        contrast = (std + mean)[:, :, None, None].to(x.dtype)  # (N, C, 1, 1)
+        return x * self.conv_du(contrast)
+
+
+HALF = (torch.float16, torch.bfloat16)

@@ -1,0 +1,253 @@
+"""The networks: EDSR, NLN, NLSN, DLSN, HSPAN, DTFN, and the mini family, from one description each.
+
+Two bodies exist. *Groups* (DTFN, DLSN, HSPAN, mini): groups of residual blocks, an attention and a
+convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first and after every 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dtfn.errors import InputError, nearest
+from dtfn.models import attention as kinds
+from dtfn.models.fidelity import TextureFidelity
+from dtfn.models.layers import MeanShift, ResidualBlock, Upsampler, conv3x3
+
+SCALES = (2, 3, 4)
+BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
+
+ATTENTIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...], dict[str, Any]]] = MappingProxyType({
+    # name: class, the hyperparameters it takes beside channels and res_scale, fixed arguments
+    "nla": (kinds.NonLocalAttention, ("reduction",), {}),
+    "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk"), {}),
+    "nlsa": (kinds.NonLocalSparseAttention, ("reduction", "chunk_size", "n_hashes"), {}),
+    "gla": (kinds.GlobalLearnableAttention, ("reduction", "chunk_size", "n_hashes"), {}),
+    "dnlf": (kinds.DeformableNonLocalFusion, ("reduction", "chunk_size", "n_hashes"), {}),
+    "dnlf-notfs": (
+        kinds.DeformableNonLocalFusion, ("reduction", "chunk_size", "n_hashes"), {"fidelity": False},
+    ),
+})  # fmt: skip
+
+_COMMON = {"n_feats": 256, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0}
+_GROUPS = _COMMON | {"n_resgroups": 10}
+_CHAIN = _COMMON | {"n_resblocks": 32}
+_HASHED = {"reduction": 4, "chunk_size": 144, "n_hashes": 4}
+
+# name -> (attention or None, default hyperparameters = the authors' full sizes)
+NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
+    "edsr": (None, _CHAIN),
+    "nln": ("nla", _CHAIN | {"reduction": 2}),
+    "nlsn": ("nlsa", _CHAIN | _HASHED),
+    "dlsn": ("gla", _GROUPS | _HASHED | {"chunk_size": 128}),
+    "hspan": ("hspa", _GROUPS | {"n_feats": 192, "reduction": 2, "topk": 128}),
+    "dtfn": ("dnlf", _GROUPS | _HASHED | {"chunk_size": 128}),
+})  # fmt: skip
+
+MINI = {"n_feats": 32, "n_resgroups": 4, "n_resblocks": 4, "res_scale": 1.0}
+MINI_HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
+# variant -> (attention or None, hyperparameters that differ from MINI)
+MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
+    "local": (None, {}),
+    "local-wide": (None, {"n_feats": 40}),
+    "nla": ("nla", {"reduction": 2}),
+    "hspa": ("hspa", {"reduction": 2, "topk": 64}),
+    "nlsa": ("nlsa", MINI_HASHED),
+    "gla": ("gla", MINI_HASHED),
+    "dtfn-notfs": ("dnlf-notfs", MINI_HASHED),
+    "dtfn": ("dnlf", MINI_HASHED),
+})  # fmt: skip
+
+
+def attention_builder(
+    kind: str | None, fidelity: bool, hash_seed: int | None, values: Mapping[str, Any], inner_scale: float
+) -> Callable[[], nn.Module | None]:
+    """Return a function that builds one attention layer, inside TFS if asked for."""
+    channels = values["n_feats"]
+
+    def build() -> nn.Module | None:
+        if kind is None:
+            return None
+        cls, wanted, fixed = ATTENTIONS[kind]
+        arguments = {name: values[name] for name in wanted} | fixed
+        if "chunk_size" in wanted:
+            arguments["hash_seed"] = hash_seed
+        layer = cls(channels, res_scale=inner_scale, **arguments)
+        return TextureFidelity(layer, channels, values["res_scale"]) if fidelity else layer
+
+    return build
+
+
+class ResidualGroup(nn.Module):
+    """``body(x) * res_scale + x`` with residual blocks, an attention (or none) and a convolution."""
+
+    def __init__(
+        self, channels: int, n_resblocks: int, attention: nn.Module | None, res_scale: float
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ResidualBlock(channels) for _ in range(n_resblocks)]
+        layers += [attention] if attention is not None else []
+        self.body = nn.Sequential(*layers, conv3x3(channels, channels))
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape."""
+        return self.body(x) * self.res_scale + x
+
+
+class Network(nn.Module):
+    """A super-resolution network: RGB in [0, 1], (N, 3, H, W) -> (N, 3, sH, sW).
+
+    Built by `create`, `mini` or `dtfn.models.load`.
+
+    Attributes
+    ----------
+    name : str
+        ``"dtfn"``, ``"dlsn+tfs"``, ``"mini-nla"``, ...
+    scale : int
+    hyperparameters : dict
+        What was built, defaults included.
+    """
+
+    def __init__(self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.name, self.scale, self.hyperparameters = name, scale, dict(values)
+        channels, rgb_range = values["n_feats"], values["rgb_range"]
+        self.rgb_range = rgb_range
+        self.sub_mean = MeanShift(rgb_range, -1)
+        self.add_mean = MeanShift(rgb_range, +1)
+        self.head = nn.Sequential(conv3x3(3, channels))
+        self.body = nn.Sequential(*body, conv3x3(channels, channels))
+        self.tail: nn.Sequential = nn.Sequential(Upsampler(channels, scale), conv3x3(channels, 3))
+        hashed = [m for m in self.modules() if isinstance(m, kinds.HashedAttention)]
+        for index, layer in enumerate(hashed):
+            layer.layer = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
+        check_input(x)
+        shallow = self.head(self.sub_mean(x * self.rgb_range))
+        return self.add_mean(self.tail(self.body(shallow) + shallow)) / self.rgb_range
+
+
+class MiniNetwork(Network):
+    """The DTFN backbone scaled down: one sub-pixel convolution as tail, around a bicubic skip.
+
+    One LR position gives its s*s sub-pixels in one step, and the body has to learn only what
+    bicubic interpolation misses: small networks train several times faster so.
+    """
+
+    def __init__(self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]) -> None:
+        super().__init__(name, scale, body, values)
+        del self.add_mean
+        self.tail = nn.Sequential(conv3x3(values["n_feats"], 3 * scale**2), nn.PixelShuffle(scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
+        check_input(x)
+        shallow = self.head(self.sub_mean(x))
+        # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
+        skip = F.interpolate(x, scale_factor=self.scale, mode="bicubic", antialias=True)
+        return self.tail(self.body(shallow) + shallow) + skip
+
+
+def check_input(x: Tensor) -> None:
+    """Raise `InputError` unless x is a floating (N, 3, H, W) tensor."""
+    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+        raise InputError(
+            "network input", expected="a floating (N, 3, H, W) tensor, RGB in [0, 1]",
+            found=f"{x.dtype} of shape {tuple(x.shape)}",
+            remedy="convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
+        )  # fmt: skip
+
+
+def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
+    """Build a network with fresh weights.
+
+    Parameters
+    ----------
+    name
+        ``edsr``, ``nln``, ``nlsn``, ``dlsn``, ``hspan``, ``dtfn``, or ``mini-<variant>`` with the
+        variants ``local``, ``local-wide``, ``nla``, ``hspa``, ``nlsa``, ``gla``, ``dtfn-notfs``,
+        ``dtfn``; each with attention also as ``<name>+tfs``.
+    scale
+        2, 3 or 4.
+    hash_seed
+        See `dtfn.models.attention.HashedAttention`.
+    **hyperparameters
+        Override the defaults (the authors' full sizes): ``n_feats``, ``n_resblocks``,
+        ``n_resgroups``, ``res_scale``, ``rgb_range``, ``reduction``, ``chunk_size``, ``n_hashes``,
+        ``topk``, where the network has them.
+
+    Raises
+    ------
+    InputError
+        Unknown network, scale or hyperparameter; a hyperparameter of the wrong type.
+    """
+    base, plus, _ = name.partition("+tfs")
+    known = known_names()
+    if name not in known:
+        raise InputError(
+            "network", expected="a known name", found=repr(name), remedy=nearest(name, known)
+        )
+    if scale not in SCALES:
+        raise InputError(
+            "scale", expected="2, 3 or 4", found=scale, remedy="choose one the network exists for"
+        )
+    is_mini = base.startswith("mini-")
+    if is_mini:
+        kind, changes = MINI_VARIANTS[base.removeprefix("mini-")]
+        values = MINI | {"rgb_range": 1.0} | changes
+    else:
+        kind, values = NETWORKS[base][0], dict(NETWORKS[base][1])
+    values |= _checked(name, hyperparameters, values)
+    # DLSN adds its attention unscaled; the others scale it like the groups.
+    inner = 1.0 if kind == "gla" else values["res_scale"]
+    build = attention_builder(kind, bool(plus), hash_seed, values, inner)
+    if is_mini:
+        return MiniNetwork(name, scale, _groups(build, values), values)
+    body = _groups(build, values) if "n_resgroups" in values else _chain(build, values)
+    return Network(name, scale, body, values)
+
+
+def known_names() -> list[str]:
+    """Return every name that `create` understands."""
+    plain = dict(NETWORKS) | {f"mini-{name}": spec for name, spec in MINI_VARIANTS.items()}
+    fused = [f"{n}+tfs" for n, (kind, _) in plain.items() if kind and not kind.startswith("dnlf")]
+    return [*plain, *fused]
+
+
+def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in given.items():
+        if key not in defaults:
+            raise InputError(
+                f"hyperparameter of {name}", expected="a known name", found=repr(key),
+                remedy=nearest(key, defaults),
+            )  # fmt: skip
+        number = (int, float) if isinstance(defaults[key], float) else int
+        if isinstance(value, bool) or not isinstance(value, number) or value <= 0:
+            kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
+            raise InputError(
+                f"{key} of {name}", expected=kind, found=repr(value), remedy="pass such a number"
+            )
+    return dict(given)
+
+
+def _groups(build: Callable[[], nn.Module | None], values: Mapping[str, Any]) -> list[nn.Module]:
+    return [
+        ResidualGroup(values["n_feats"], values["n_resblocks"], build(), values["res_scale"])
+        for _ in range(values["n_resgroups"])
+    ]
+
+
+def _chain(build: Callable[[], nn.Module | None], values: Mapping[str, Any]) -> list[nn.Module]:
+    layers = [build()]
+    for index in range(values["n_resblocks"]):
+        layers.append(ResidualBlock(values["n_feats"], values["res_scale"]))
+        if (index + 1) % BLOCKS_BETWEEN == 0:
+            layers.append(build())
+    return [layer for layer in layers if layer is not None]

@@ -1,0 +1,95 @@
+"""Exact sparsemax attention (HSPA): a dense L x L similarity of which a few entries survive."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK_SCORES = 1 << 24  # scores held at once: bounds memory to (block, L), never (L, L)
+
+
+def threshold(scores: Tensor, topk: int) -> Tensor:
+    """Return tau such that ``clamp(scores - tau, min=0)`` sums to 1 in each row.
+
+    Parameters
+    ----------
+    scores
+        (R, L).
+    topk
+        Size of the first set of largest scores in which the support is looked for; rows whose
+        support fills it are solved again with twice as many.
+
+    Returns
+    -------
+    Tensor
+        (R, 1). Martins and Astudillo (2016), algorithm 1.
+    """
+    size = scores.shape[-1]
+    k = min(topk, size)
+    best = scores.topk(k, -1).values if k < size else scores.sort(-1, descending=True).values
+    # Relative to the row's maximum the sums stay small: no digits are lost.
+    top = best[:, :1]
+    best = best - top
+    sums = best.cumsum(-1) - 1
+    rank = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype)
+    support = (rank * best > sums).sum(-1, keepdim=True)  # (R, 1)
+    tau = sums.gather(-1, support - 1) / support + top
+    open_rows = (support[:, 0] == k) if k < size else support[:, 0] < 0
+    if open_rows.any():
+        tau[open_rows] = threshold(scores[open_rows], 2 * topk)
+    return tau
+
+
+class SparsemaxAttention(torch.autograd.Function):
+    """``sparsemax(query @ key^T) @ value`` in blocks of queries; backward recomputes the scores."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, topk):  # type: ignore[no-untyped-def]
+        """Return (N, L, C); arguments as in `sparsemax_attention`."""
+        n, length, _ = query.shape
+        out, tau = torch.empty_like(value), value.new_empty(n, length, 1)
+        step = max(1, BLOCK_SCORES // length)
+        for image in range(n):
+            for start in range(0, length, step):
+                block = slice(start, start + step)
+                scores = query[image, block] @ key[image].T
+                tau[image, block] = threshold(scores, topk)
+                weights = scores.sub_(tau[image, block]).clamp_(min=0)
+                out[image, block] = weights @ value[image]
+        ctx.save_for_backward(query, key, value, tau)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        """Return the gradients: on the support, the upstream less its mean over the support."""
+        query, key, value, tau = ctx.saved_tensors
+        n, length, _ = query.shape
+        d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
+        step = max(1, BLOCK_SCORES // length)
+        for image in range(n):
+            for start in range(0, length, step):
+                block = slice(start, start + step)
+                weights = (query[image, block] @ key[image].T).sub_(tau[image, block]).clamp_(min=0)
+                alive = weights > 0
+                d_value[image] += weights.T @ grad[image, block]
+                d_scores = (grad[image, block] @ value[image].T).mul_(alive)
+                mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
+                d_scores = d_scores.sub_(mean).mul_(alive)
+                d_query[image, block] = d_scores @ key[image]
+                d_key[image] += d_scores.T @ query[image, block]
+        return d_query, d_key, d_value, None
+
+
+def sparsemax_attention(query: Tensor, key: Tensor, value: Tensor, topk: int) -> Tensor:
+    """Return ``sparsemax(query @ key^T) @ value``, exact for any ``topk``.
+
+    Parameters
+    ----------
+    query, key
+        (N, L, Cq).
+    value
+        (N, L, C).
+    topk
+        See `threshold`.
+    """
+    return SparsemaxAttention.apply(query, key, value, topk)
