@@ -7,28 +7,100 @@ Every array is ``(H, W)`` (grey), ``(H, W, 2)`` (grey, alpha), ``(H, W, 3)`` (RG
 from __future__ import annotations
 
 import math
+import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.sparse import csr_array
 
+from dtfn import codecs
+from dtfn.codecs import Pixels
 from dtfn.errors import InputError
 
 SCALES = (2, 3, 4)
 
 Float = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
 
 def read(path: str | Path) -> Pixels:
-    """Read an image as stored."""
-    return np.asarray(Image.open(path))
+    """Read a PNG, JPEG, BMP or TIFF file at its own depth and with its own channels.
+
+    See `dtfn.codecs.decode` for palettes, orientation tags and what is refused.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is damaged, cut short or of an unsupported kind.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise InputError(path, expected="an image file", found=found, remedy="check the path")
+    return codecs.decode(path.read_bytes(), path)
+
+
+def write(path: str | Path, image: Pixels) -> None:
+    """Write an image; the suffix says how. Folders are made as needed.
+
+    The file appears whole or not at all: it is written beside its place and then renamed. See
+    `dtfn.codecs.encode` for what each kind of file can hold.
+
+    Raises
+    ------
+    InputError
+        For an unknown suffix, or an image that such a file cannot hold.
+    """
+    path = Path(path)
+    data = codecs.encode(image, path.suffix, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def as_rgb(image: Pixels) -> UInt8:
+    """Return any image as 8-bit RGB.
+
+    Grey is replicated. 16 bits are scaled to 8 (65535 -> 255) and rounded. Alpha is composited
+    over white, the page that a transparent image is seen on, at the image's own depth.
+
+    Parameters
+    ----------
+    image
+        uint8 or uint16 ``(H, W)`` or ``(H, W, C)``, C from 1 to 4, as `read` returns it.
+
+    Returns
+    -------
+    uint8 ``(H, W, 3)`` in [0, 255].
+
+    Raises
+    ------
+    InputError
+        For any other shape or type.
+    """
+    colour = image[:, :, None] if image.ndim == 2 else image
+    if image.dtype not in (np.uint8, np.uint16) or colour.ndim != 3 or colour.shape[2] > 4:
+        raise InputError(
+            "as_rgb",
+            expected="a uint8 or uint16 image (H, W) or (H, W, C) of at most 4 channels",
+            found=f"{image.dtype} of shape {image.shape}",
+            remedy="convert the image first",
+        )
+    top = int(np.iinfo(image.dtype).max)
+    if colour.shape[2] in (2, 4):
+        alpha = colour[:, :, -1:] / top
+        colour = np.rint(alpha * colour[:, :, :-1] + (1 - alpha) * top)
+    if top > 255:
+        colour = np.rint(colour / 257)  # 65535 = 255 * 257, and 257 is odd: there are no ties
+    return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.uint8)
 
 
 def check_scale(scale: int) -> int:
