@@ -1,0 +1,53 @@
+"""What every test shares: the pictures, the golden vectors, and that none may go missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Kernels and subprocesses inherit it: no test opens a window.
+os.environ["MPLBACKEND"] = "Agg"
+
+# A shared or busy machine is no reason to fail, and a run that found nothing can be repeated.
+settings.register_profile("dtfn", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("dtfn")
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Path:
+    """The folder of the real benchmarks (``Set5/HR`` and so on), from ``DTFN_DATA``."""
+    folder = os.environ.get("DTFN_DATA")
+    if not folder:
+        pytest.skip("set DTFN_DATA to a folder with Set5/HR, Set14/HR, BSD100/HR, Urban100/HR")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of the recorded outputs of other implementations."""
+    return Path(__file__).parent / "golden"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever uses the benchmarks is marked so, for ``-m real_data``."""
+    for item in items:
+        if "benchmarks" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real_data)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test that skips although its pictures are there: silence is no success."""
+    report = yield
+    if report.skipped and os.environ.get("DTFN_DATA") and not hasattr(report, "wasxfail"):
+        reason = str(report.longrepr)
+        if item.get_closest_marker("real_data") or "DTFN_DATA" in reason:
+            report.outcome = "failed"
+            report.longrepr = f"skipped although DTFN_DATA is set: {reason}"
+    return report
