@@ -7,6 +7,7 @@ rows (L, C); a chunk's 3m neighbours are a strided view, never a copy.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,7 +104,10 @@ def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
         stable; the tail is padded by repeating the last positions of the round, as the authors do.
     """
     length = codes.shape[-1]
-    order = torch.sort(codes, dim=-1, stable=True).indices
+    if codes.device.type == "cpu":  # NumPy sorts bytes by radix, many times faster
+        order = torch.from_numpy(np.argsort(codes.numpy(), axis=-1, kind="stable"))
+    else:
+        order = torch.sort(codes, dim=-1, stable=True).indices
     padding = -length % chunk_size
     if padding:
         order = torch.cat((order, order[..., -padding:]), -1)

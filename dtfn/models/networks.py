@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dtfn.errors import InputError, nearest
 from dtfn.models import attention as kinds
 from dtfn.models.fidelity import TextureFidelity
-from dtfn.models.layers import MeanShift, ResidualBlock, Upsampler, conv3x3
+from dtfn.models.layers import HALF, MeanShift, ResidualBlock, Upsampler, conv3x3
 
 SCALES = (2, 3, 4)
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -144,14 +144,17 @@ class MiniNetwork(Network):
     def __init__(self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]) -> None:
         super().__init__(name, scale, body, values)
         del self.add_mean
-        self.tail = nn.Sequential(conv3x3(values["n_feats"], 3 * scale**2), nn.PixelShuffle(scale))
+        last = conv3x3(values["n_feats"], 3 * scale**2)
+        nn.init.zeros_(last.weight)  # training starts at bicubic interpolation, not at noise
+        self.tail = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
         check_input(x)
         shallow = self.head(self.sub_mean(x))
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
-        skip = F.interpolate(x, scale_factor=self.scale, mode="bicubic", antialias=True)
+        whole = x.float() if x.dtype in HALF else x
+        skip = F.interpolate(whole, scale_factor=self.scale, mode="bicubic", antialias=True)
         return self.tail(self.body(shallow) + shallow) + skip
 
 
