@@ -9,6 +9,7 @@ all code of the field.
 from __future__ import annotations
 
 import io
+import logging
 
 import imagecodecs
 import numpy as np
@@ -29,6 +30,9 @@ _EXPAND = {"1": "L", "P": "RGB", "PA": "RGBA"}
 _SHOW_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 _MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B")
 _REMEDY = "convert it to an 8- or 16-bit grey or RGB PNG"
+
+# It logs every damaged tag, which without a handler would go to the terminal beside our one line.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class UnsupportedError(Exception):
@@ -60,8 +64,8 @@ def decode(data: bytes, what: object) -> Pixels:
         If the file is damaged, cut short or of an unsupported kind.
     """
     try:
-        if data.startswith(_TIFF_MAGIC) and _tiff_depth(data) == 16:
-            return _decode_tiff16(data)
+        if data.startswith(_TIFF_MAGIC):
+            return _decode_tiff(data)
         return _decode_with_pillow(data)
     except UnsupportedError as error:
         raise InputError(
@@ -142,13 +146,11 @@ def encode(image: Pixels, suffix: str, what: object) -> bytes:
 def _decode_with_pillow(data: bytes) -> Pixels:
     """Decode any file but a 16-bit TIFF."""
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            raise UnsupportedError(f"{getattr(image, 'n_frames', 1)} pages")
         image.load()  # raises if the file is cut short
         turn = image.getexif().get(_ORIENTATION, 1)
         # imagecodecs 2026.3.6 loses a reference to None at every PNG that it cannot decode, and so
         # in time ends the process: it must see only what Pillow has decoded to the end.
-        if image.format == "PNG" and _png_depth(data) == 16 and image.mode in _SHOW_ALPHA.values():
+        if image.format == "PNG" and _png_depth(data) == 16:
             return _upright(imagecodecs.png_decode(data), turn)
         mode = _EXPAND.get(image.mode, image.mode)
         if "transparency" in image.info:
@@ -159,22 +161,30 @@ def _decode_with_pillow(data: bytes) -> Pixels:
     return _upright(pixels.astype(np.uint16 if mode.startswith("I;16") else np.uint8), turn)
 
 
-def _decode_tiff16(data: bytes) -> Pixels:
-    """Decode a TIFF of 16 bits a sample."""
+def _decode_tiff(data: bytes) -> Pixels:
+    """Decode a TIFF of any depth."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         if len(file.pages) > 1:
             raise UnsupportedError(f"{len(file.pages)} pages")
         page = file.pages.first
-        colour = tifffile.PHOTOMETRIC(page.photometric).name
-        if colour not in ("MINISBLACK", "RGB") or page.dtype != np.uint16:
-            raise UnsupportedError(f"TIFF of {page.dtype} {colour}")
-        pixels = page.asarray()
-        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-            pixels = np.moveaxis(pixels, 0, 2)
-        turn = page.tags.valueof(_ORIENTATION, 1)
+        # The last strip, cut short, may still decode, to a wrong pixel or to zeros.
+        ends = np.add(page.dataoffsets, page.databytecounts)
+        if max(ends) > len(data):
+            raise EOFError(f"pixels up to byte {max(ends)}")
+        return _samples16(page) if page.bitspersample == 16 else _decode_with_pillow(data)
+
+
+def _samples16(page: tifffile.TiffPage) -> Pixels:
+    """Return the pixels of a TIFF page of 16 bits a sample."""
+    colour = tifffile.PHOTOMETRIC(page.photometric).name
+    if colour not in ("MINISBLACK", "RGB") or page.dtype != np.uint16:
+        raise UnsupportedError(f"TIFF of {page.dtype} {colour}")
+    pixels = page.asarray()
+    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
+        pixels = np.moveaxis(pixels, 0, 2)
     if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)):
         raise UnsupportedError(f"samples of shape {pixels.shape}")
-    return _upright(pixels, turn)
+    return _upright(pixels, page.tags.valueof(_ORIENTATION, 1))
 
 
 def _encode_tiff(image: Pixels, channels: int) -> bytes:
@@ -210,12 +220,6 @@ def _upright(pixels: NDArray[np.generic], orientation: int) -> Pixels:
 def _png_depth(data: bytes) -> int:
     """Return the bits a sample: byte 24 of every PNG, in its first chunk."""
     return data[24]
-
-
-def _tiff_depth(data: bytes) -> int:
-    """Return the bits a sample of the first page."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        return int(file.pages.first.bitspersample)
 
 
 def _one_line(error: Exception) -> str:
