@@ -1,0 +1,286 @@
+"""Benchmarks: the pairs are right, and a wrong folder is one clear line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data as scikit_image
+
+from dtfn import datasets, images
+from dtfn.datasets import benchmark, names
+from dtfn.errors import InputError
+
+RNG = np.random.default_rng(0)
+Save = Callable[..., Path]
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data root of this test's own."""
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def save(root: Path) -> Save:
+    """Write noise of the given shape to a path below the root."""
+
+    def write(file: str, shape: tuple[int, ...], depth: str = "uint8") -> Path:
+        high = np.iinfo(depth).max
+        images.write(root / file, RNG.integers(0, high, shape, dtype=depth, endpoint=True))
+        return root / file
+
+    return write
+
+
+# --- the embedded benchmark
+
+
+def test_mini_is_seven_textures_and_photographs_of_scikit_image() -> None:
+    expected = {
+        "astronaut": (512, 512, 3),
+        "brick": (512, 512),
+        "camera": (512, 512),
+        "chelsea": (300, 448, 3),  # of 451
+        "coffee": (400, 600, 3),
+        "grass": (512, 512),
+        "gravel": (512, 512),
+    }
+    samples = list(benchmark("mini", 4))
+    assert {sample.image: sample.hr.shape for sample in samples} == expected
+    assert names("mini") == [sample.image for sample in samples] == sorted(expected)
+    for sample in samples:
+        official = getattr(scikit_image, sample.image)()
+        np.testing.assert_array_equal(sample.hr, images.modcrop(official, 4))
+        assert (sample.dataset, sample.scale) == ("mini", 4)
+
+
+def test_mini_needs_no_folder_and_no_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path / "missing"))
+    monkeypatch.setitem(sys.modules, "pooch", None)  # any import of it now fails
+    monkeypatch.setitem(sys.modules, "skimage.data", None)
+    assert len(list(benchmark("mini", 2, count=2))) == 2
+    assert len(datasets.embedded_training()) == 12
+
+
+def test_the_embedded_training_images_are_rgb_and_none_of_mini() -> None:
+    training = datasets.embedded_training()
+    assert not set(training) & set(names("mini"))
+    for image in training.values():
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
+        assert min(image.shape[:2]) >= 172
+    tested = [sample.hr for sample in benchmark("mini", 2)]
+    assert not any(
+        np.array_equal(image, images.as_rgb(hr)) for image in training.values() for hr in tested
+    )
+
+
+# --- folders
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lr_is_made_where_it_is_absent(save: Save, scale: int) -> None:
+    save("Own/HR/b.png", (45, 50, 3))
+    save("Own/HR/a.png", (47, 61))
+    grey, colour = benchmark("Own", scale)
+    assert [(s.dataset, s.image, s.scale) for s in (grey, colour)] == [
+        ("Own", "a", scale),
+        ("Own", "b", scale),
+    ]
+    assert grey.hr.shape == (47 // scale * scale, 61 // scale * scale)
+    assert colour.hr.shape == (45 // scale * scale, 50 // scale * scale, 3)
+    np.testing.assert_array_equal(colour.lr, images.degrade(colour.hr, scale))
+    for channel in range(3):
+        np.testing.assert_array_equal(grey.lr[:, :, channel], images.degrade(grey.hr, scale))
+
+
+def test_lr_is_taken_where_it_is_there(save: Save) -> None:
+    save("Own/HR/a.png", (41, 50, 3))
+    stored = images.read(save("Own/LR_bicubic/X2/ax2.png", (20, 25)))
+    save("Own/LR_bicubic/X4/ax4.png", (10, 12, 3))  # of another scale
+    (sample,) = benchmark("Own", 2)
+    np.testing.assert_array_equal(sample.lr, images.as_rgb(stored))
+
+
+def test_every_kind_of_file_is_an_8_bit_sample(save: Save) -> None:
+    deep = images.read(save("Own/HR/a.png", (40, 40, 3), "uint16"))
+    alpha = images.read(save("Own/HR/b.tif", (40, 40, 2)))
+    save("Own/HR/c.JPG", (40, 40))
+    save("Own/HR/d.bmp", (40, 40, 3))
+    a, b, c, d = benchmark("Own", 2)
+    np.testing.assert_array_equal(a.hr, images.as_rgb(deep))
+    np.testing.assert_array_equal(b.hr, images.as_rgb(alpha)[:, :, 0])
+    assert [s.hr.shape for s in (c, d)] == [(40, 40), (40, 40, 3)]
+    for sample in (a, b, c, d):
+        assert sample.lr.dtype == sample.hr.dtype == np.uint8
+        assert sample.lr.shape == (20, 20, 3)
+
+
+def test_other_files_are_left_alone(root: Path, save: Save) -> None:
+    save("Own/HR/a.png", (40, 40))
+    for name in ("Thumbs.db", "README.txt", ".a.png", "._a.png"):
+        (root / "Own" / "HR" / name).write_bytes(b"no image")
+    assert names("Own") == ["a"]
+
+
+def test_count_takes_the_first_of_the_sorted(save: Save) -> None:
+    for name in ("c", "a", "b"):
+        save(f"Own/HR/{name}.png", (40, 40))
+    assert [s.image for s in benchmark("Own", 2, count=2)] == ["a", "b"]
+    assert [s.image for s in benchmark("Own", 2, count=9)] == ["a", "b", "c"]
+    with pytest.raises(InputError, match="count: expected at least 1 image; found 0"):
+        benchmark("Own", 2, count=0)
+
+
+def test_images_are_read_one_at_a_time(root: Path, save: Save) -> None:
+    save("Own/HR/a.png", (40, 40))
+    (root / "Own" / "HR" / "b.png").write_bytes(b"no image")
+    samples = benchmark("Own", 2)
+    assert next(samples).image == "a"
+    with pytest.raises(InputError, match=r"b\.png: expected a whole PNG"):
+        next(samples)
+
+
+@pytest.mark.parametrize(("there", "asked"), [("B100", "BSD100"), ("BSD100", "B100")])
+def test_b100_goes_by_two_names(save: Save, there: str, asked: str) -> None:
+    save(f"{there}/HR/a.png", (40, 40))
+    for name in (there, asked):
+        (sample,) = benchmark(name, 2)
+        assert sample.dataset == there
+
+
+# --- what is wrong is said at once, in one line
+
+
+@pytest.mark.parametrize("scale", [1, 5, 8, "2", 2.5])
+def test_another_scale_is_refused(scale: int) -> None:
+    with pytest.raises(InputError, match=r"^scale: expected 2, 3 or 4; found"):
+        benchmark("mini", scale)
+
+
+@pytest.mark.parametrize("name", ["Set5", "B100", "Mine"])
+def test_a_missing_folder_is_named_with_its_content_and_the_command(root: Path, name: str) -> None:
+    for call in (names, lambda name: benchmark(name, 4)):
+        with pytest.raises(InputError) as caught:
+            call(name)
+        message = str(caught.value)
+        assert message.startswith(f"{root / name}: expected a folder with HR/")
+        assert "found no such folder" in message
+        assert f"`dtfn data fetch {name}`" in message
+        assert "DTFN_DATA" in message
+        assert "\n" not in message
+
+
+def test_a_missing_root_is_a_missing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path / "nowhere"))
+    expected = re.escape(f"{tmp_path / 'nowhere' / 'Set5'}: expected a folder with HR/")
+    with pytest.raises(InputError, match=expected):
+        benchmark("Set5", 4)
+
+
+def test_a_folder_without_hr_is_told_from_none(root: Path) -> None:
+    (root / "Set5").mkdir()
+    with pytest.raises(InputError, match="found a folder without HR"):
+        benchmark("Set5", 4)
+
+
+def test_a_misspelt_name_gets_the_nearest(save: Save) -> None:
+    save("Pebbles/HR/a.png", (40, 40))
+    for wrong, right in (("Pebles", "Pebbles"), ("set5", "Set5"), ("Urban", "Urban100")):
+        with pytest.raises(InputError, match=f"did you mean '{right}'"):
+            benchmark(wrong, 4)
+
+
+def test_a_name_cannot_leave_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.write(tmp_path / "Own" / "HR" / "a.png", np.zeros((40, 40), np.uint8))
+    (tmp_path / "root").mkdir()
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path / "root"))
+    with pytest.raises(InputError, match="expected a folder with HR/"):
+        benchmark("../Own", 4)
+
+
+def test_an_empty_folder_is_no_benchmark(root: Path) -> None:
+    (root / "Own" / "HR").mkdir(parents=True)
+    (root / "Own" / "HR" / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"Own/HR: expected images \(.*\.png.*\); found none"):
+        benchmark("Own", 4)
+
+
+def test_two_files_of_one_name_are_refused(save: Save) -> None:
+    save("Own/HR/a.png", (40, 40))
+    save("Own/HR/a.jpg", (40, 40))
+    with pytest.raises(InputError, match=r"one image named 'a'; found a\.jpg and a\.png"):
+        benchmark("Own", 4)
+
+
+def test_a_truncated_image_is_named(save: Save) -> None:
+    file = save("Own/HR/a.png", (40, 40))
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(InputError, match=re.escape(str(file)) + ".*truncated"):
+        next(benchmark("Own", 4))
+
+
+@pytest.mark.parametrize(("scale", "smallest"), [(2, 15), (3, 17), (4, 19)])
+def test_an_image_without_an_ssim_is_too_small(save: Save, scale: int, smallest: int) -> None:
+    """11 pixels of window and `scale` pixels of border on each side, after the crop."""
+    fits = scale * -(-smallest // scale)
+    save("Own/HR/a.png", (fits, 60))
+    file = save("Own/HR/b.png", (60, fits - 1))
+    samples = benchmark("Own", scale)
+    assert min(next(samples).hr.shape) == fits
+    expected = re.escape(f"{file}: expected at least {smallest} x {smallest} pixels")
+    with pytest.raises(InputError, match=expected):
+        next(samples)
+
+
+@pytest.mark.parametrize("shape", [(11, 10), (10, 11), (40, 40, 3), (9, 10)])
+def test_an_lr_of_another_size_names_both_files(save: Save, shape: tuple[int, ...]) -> None:
+    hr = save("Own/HR/a.png", (41, 43))
+    lr = save("Own/LR_bicubic/X4/ax4.png", shape)
+    with pytest.raises(InputError) as caught:
+        next(benchmark("Own", 4))
+    message = str(caught.value)
+    assert message.startswith(f"{lr}: expected 10 x 10 pixels, 1/4 of {hr}; found ")
+    assert f"found {shape[0]} x {shape[1]}; " in message
+
+
+# --- the real benchmarks
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("Set5", 5), ("Set14", 14), ("B100", 100), ("Urban100", 100)]
+)
+def test_the_real_benchmarks_are_complete(
+    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int
+) -> None:
+    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
+    assert len(names(name)) == count
+    for sample in benchmark(name, 4, count=14):
+        height, width = sample.lr.shape[:2]
+        assert sample.hr.shape[:2] == (4 * height, 4 * width)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_real_lr_is_what_would_be_made(
+    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, scale: int
+) -> None:
+    """So that a benchmark means the same with and without its LR folder."""
+    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
+    for sample in benchmark("Set5", scale):
+        np.testing.assert_array_equal(sample.lr, images.degrade(sample.hr, scale))
+
+
+def test_bridge_is_grey(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
+    grey = [sample.image for sample in benchmark("Set14", 2) if sample.hr.ndim == 2]
+    assert grey == ["bridge"]
