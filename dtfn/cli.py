@@ -1,0 +1,207 @@
+"""The command line. Every command imports what it needs itself, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dtfn import __version__
+from dtfn.errors import InputError
+
+app = typer.Typer(
+    name="dtfn",
+    help="Where non-local attention harms textures in single-image super-resolution.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich would take longer than the rest
+    pretty_exceptions_enable=False,
+)
+zoo_app = typer.Typer(
+    help="The small trained networks that are shipped.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(zoo_app, name="zoo")
+
+Settings = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Scale = Annotated[int, typer.Option(help="2, 3 or 4.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dtfn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def reproduce(
+    tier: Annotated[str, typer.Option(help="smoke (seconds), demo (minutes) or bench.")] = "demo",
+    reports: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
+) -> None:
+    """Run the notebooks of a tier and write reports/index.html."""
+    from dtfn import paths, suite
+
+    failures = suite.reproduce(tier, folder=reports or paths.REPORTS, progress=_terminal())
+    if failures:
+        only_input = all(isinstance(failure, InputError) for failure in failures)
+        raise typer.Exit(2 if only_input else 1)
+
+
+@app.command()
+def run(notebook: str, parameter: Settings = None) -> None:
+    """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
+    from dtfn import gallery, paths, suite
+
+    try:
+        folder = suite.run(notebook, _settings(parameter), progress=_terminal())
+    except suite.NotebookFailed as failure:
+        print(failure, file=sys.stderr)
+        raise typer.Exit(1) from None
+    gallery.write_index(paths.REPORTS)
+    print(folder)
+
+
+@app.command()
+def report() -> None:
+    """Write reports/index.html anew from the runs that are there."""
+    from dtfn import gallery, paths
+
+    print(gallery.write_index(paths.REPORTS))
+
+
+@app.command()
+def evaluate(
+    methods: Annotated[
+        list[str], typer.Argument(help="bicubic, names of the zoo or weights files.")
+    ],
+    datasets: Annotated[str, typer.Option(help="Comma-separated.")] = "mini",
+    scale: Scale = 4,
+    count: Annotated[int | None, typer.Option(help="Only the first pictures of each.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the value of every picture.")] = None,
+) -> None:
+    """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out."""
+    from dtfn import evaluation, tables
+
+    table = evaluation.evaluate(methods, datasets.split(","), scale, count)
+    if csv is not None:
+        table.to_csv(csv, index=False)
+    print(tables.markdown(evaluation.summary(table)), end="")
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Option(help="The recipe to start from.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
+    parameter: Settings = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
+    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="e.g. bf16-mixed or 32-true.")] = None,
+) -> None:
+    """Train a network by a recipe; -p changes a line of it."""
+    from dtfn import training
+
+    training.main(
+        preset,
+        _settings(parameter),
+        out,
+        resume=resume,
+        devices=devices,
+        precision=precision,
+    )
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: Json = False) -> None:
+    """List the networks."""
+    from dtfn import zoo
+
+    rows = zoo.registry()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    keys = ("name", "variant", "scale", "seed", "parameters", "psnr", "ssim")
+    _columns([keys, *([_short(row[key]) for key in keys] for row in rows)])
+
+
+@zoo_app.command("show")
+def zoo_show(name: str) -> None:
+    """Print all that is known of a network."""
+    from dtfn import zoo
+    from dtfn.errors import nearest
+
+    rows = {row["name"]: row for row in zoo.registry()}
+    if name not in rows:
+        raise InputError(
+            "network", expected="a name of the zoo", found=repr(name), remedy=nearest(name, rows)
+        )
+    print(json.dumps(rows[name], indent=1))
+
+
+@zoo_app.command("verify")
+def zoo_verify() -> None:
+    """Compare every weights file with the SHA-256 of the registry."""
+    from dtfn import paths, provenance, zoo
+
+    for row in zoo.registry():
+        file = paths.ZOO / row["file"]
+        found = provenance.file_hash(file) if file.is_file() else "no such file"
+        if found != row["sha256"]:
+            raise InputError(
+                file,
+                expected=f"SHA-256 {row['sha256']}",
+                found=found,
+                remedy="restore data/zoo, e.g. with git",
+            )
+        print(f"{row['name']}: ok")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    try:
+        app(arguments, prog_name="dtfn")
+    except InputError as error:
+        print(f"dtfn: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """Split ``["scale=4"]`` into ``{"scale": "4"}``."""
+    settings = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(
+                "-p", expected="NAME=VALUE", found=repr(text), remedy="write e.g. -p scale=4"
+            )
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _columns(rows: list[Any]) -> None:
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,325 @@
+"""Run notebooks: one with parameters of your choice, or a whole tier of them into a report.
+
+The only module that imports papermill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtfn import gallery, manifest, parameters, paths, reports
+from dtfn.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import AsyncKernelManager
+
+TIERS = ("smoke", "demo", "bench")
+PLAN = "suite.yaml"
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run of a plan: a notebook of ``notebooks/`` and the parameters it gets in a tier."""
+
+    notebook: str
+    tier: str
+    parameters: dict[str, Any]
+
+
+class NotebookInputError(InputError):
+    """An `InputError` that a notebook met in its own process; the line as it was told there."""
+
+    def __init__(self, line: str) -> None:
+        ValueError.__init__(self, line)
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook raised; its remains are kept.
+
+    Attributes
+    ----------
+    folder
+        The failed run's folder, with traceback.txt.
+    """
+
+    def __init__(self, notebook: str, message: str, folder: Path) -> None:
+        super().__init__(f"{notebook} failed: {message}; see {folder / 'traceback.txt'}")
+        self.message = message
+        self.folder = folder
+
+
+def plan(tier: str, file: Path | None = None) -> list[Step]:
+    """Return the runs of a tier, in order.
+
+    Parameters
+    ----------
+    tier
+        ``"smoke"`` (seconds), ``"demo"`` (minutes) or ``"bench"`` (the benchmarks).
+    file
+        A plan; default notebooks/suite.yaml. It maps notebook -> tier -> parameters.
+
+    Raises
+    ------
+    InputError
+        The tier is unknown, or the plan names an unknown notebook, tier or parameter, or gives
+        a parameter a value of another type.
+    """
+    import yaml
+
+    if tier not in TIERS:
+        raise InputError(
+            "tier", expected=", ".join(TIERS), found=repr(tier), remedy=nearest(tier, TIERS)
+        )
+    file = file or paths.NOTEBOOKS / PLAN
+    steps = []
+    for name, tiers in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        notebook = find(name, file.parent)
+        for other in set(tiers) - set(TIERS):
+            raise InputError(
+                f"{file.name}: {name}",
+                expected=f"tiers {', '.join(TIERS)}",
+                found=other,
+                remedy=nearest(other, TIERS),
+            )
+        if tier in tiers:
+            steps.append(Step(name, tier, parameters.check(notebook, tiers[tier] or {})))
+    return steps
+
+
+def find(notebook: str, folder: Path = paths.NOTEBOOKS) -> Path:
+    """Return the file of a notebook, given as its name or as a path.
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    for file in (Path(notebook), folder / notebook, folder / f"{notebook}.ipynb"):
+        if file.suffix == ".ipynb" and file.is_file():
+            return file.resolve()
+    known = [f.stem for f in folder.glob("*.ipynb")]
+    raise InputError(
+        "notebook",
+        expected="a file or the name of a notebook",
+        found=repr(notebook),
+        remedy=nearest(notebook, known) if known else f"put notebooks into {folder}",
+    )
+
+
+def run(
+    notebook: str | Path,
+    given: Mapping[str, Any] | None = None,
+    *,
+    runs: Path = paths.RUNS,
+    tier: str | None = None,
+    progress: bool = False,
+) -> Path:
+    """Execute a notebook and return the folder of its complete run.
+
+    The folder holds the executed notebook, a self-contained HTML, figures, tables and the
+    manifest.
+
+    Parameters
+    ----------
+    notebook
+        Name or path.
+    given
+        Parameter -> value; values may be text as on a command line.
+    runs
+        Where the run's folder goes, below a folder of the notebook's name.
+    tier
+        Noted in the manifest.
+    progress
+        Show a bar of the cells.
+
+    Raises
+    ------
+    InputError
+        An unknown notebook or parameter, a value of another type, or input that the notebook
+        itself refused. Nothing is left in `runs`.
+    NotebookFailed
+        The notebook raised anything else; the run is kept in a folder named ``...-failed``.
+    """
+    file = find(str(notebook))
+    values = parameters.check(file, given or {})
+    everything = {p.name: p.default for p in parameters.read(file).values()} | values
+    partial = manifest.new_folder(runs, file.stem, everything)
+    began = time.perf_counter()
+    record = manifest.begin(file, everything)
+    error: BaseException | None = None
+    try:
+        _execute(file, partial / file.name, values, partial, progress)
+    except Exception as caught:
+        error = caught
+    except BaseException:  # interrupted: half a run is of no use
+        _discard(partial)
+        raise
+    if error is not None and getattr(error, "ename", None) == InputError.__name__:
+        _discard(partial)
+        raise NotebookInputError(str(getattr(error, "evalue", error)))
+    record |= manifest.read(partial)
+    record |= {"tier": tier, "status": "failed" if error else "complete"}
+    if (partial / file.name).exists():
+        record["title"] = gallery.title(partial / file.name)
+        gallery.write_run(partial / file.name)
+    record["timings"]["run"] = round(time.perf_counter() - began, 3)
+    if error is not None:
+        record["error"] = _described(error)
+        (partial / "traceback.txt").write_text(record["error"]["traceback"], encoding="utf-8")
+    manifest.write(partial, record)
+    folder = manifest.final_folder(partial, failed=error is not None)
+    partial.rename(folder)
+    if error is not None:
+        raise NotebookFailed(file.stem, record["error"]["message"], folder) from None
+    return folder
+
+
+def reproduce(
+    tier: str,
+    *,
+    folder: Path = paths.REPORTS,
+    file: Path | None = None,
+    say: Callable[[str], None] = print,
+    progress: bool = False,
+) -> list[Exception]:
+    """Run every notebook of a tier, write the index and return what went wrong.
+
+    A notebook that fails does not stop the others.
+
+    Parameters
+    ----------
+    tier, file
+        As for `plan`.
+    folder
+        Where ``runs/`` and ``index.html`` go.
+    say
+        Called with one line a notebook.
+    progress
+        Show a bar of the cells.
+
+    Raises
+    ------
+    InputError
+        The plan is wrong; nothing has run.
+    """
+    steps = plan(tier, file)
+    notebooks = (file or paths.NOTEBOOKS / PLAN).parent
+    failures: list[Exception] = []
+    problems: list[gallery.Problem] = []
+    for number, step in enumerate(steps, start=1):
+        began = time.perf_counter()
+        head = f"[{number}/{len(steps)}] {step.notebook}"
+        try:
+            done = run(
+                find(step.notebook, notebooks),
+                step.parameters,
+                runs=folder / "runs",
+                tier=tier,
+                progress=progress,
+            )
+            say(f"{head}: {time.perf_counter() - began:.0f} s, {_shown(done)}")
+        except (InputError, NotebookFailed) as failure:
+            failures.append(failure)
+            remains = failure.folder if isinstance(failure, NotebookFailed) else None
+            message = failure.message if isinstance(failure, NotebookFailed) else str(failure)
+            problems.append(gallery.Problem(step.notebook, message, remains))
+            say(f"{head}: failed: {message}")
+    # A report about nothing would only hide the one line that says what to do.
+    if len(failures) < len(steps) or not all(isinstance(f, InputError) for f in failures):
+        say(f"report: {_shown(gallery.write_index(folder, problems))}")
+    return failures
+
+
+# --- one execution --------------------------------------------------------------------------
+
+
+def _execute(
+    notebook: Path, target: Path, values: dict[str, Any], folder: Path, progress: bool
+) -> None:
+    """Execute `notebook` into `target`; what its cells raise comes out as papermill's error."""
+    import papermill
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    environment = {reports.RUN_DIR: str(folder), "DTFN_DATA": str(paths.data_root())}
+    papermill.execute_notebook(
+        str(notebook),
+        str(target),
+        parameters=values,
+        kernel_name="python3",  # the syntax only: the manager decides what runs
+        language="python",
+        progress_bar={"desc": notebook.stem, "unit": "cell"} if progress else False,
+        kernel_manager_class=_kernel(notebook.parent, environment),
+    )
+    _forget_paths(target)
+
+
+def _kernel(folder: Path, environment: dict[str, str]) -> type[AsyncKernelManager]:
+    """Return a kernel manager that starts *this* Python in `folder`.
+
+    A kernel spec found by name could be any Python that was ever registered on the machine.
+    """
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    spec = KernelSpec(**get_kernel_dict(), env=environment)
+    spec.argv += ["--log-level=ERROR"]  # its warnings are not about the notebook
+
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return spec
+
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            await super().start_kernel(**(options | {"cwd": str(folder)}))
+
+    return ThisPython
+
+
+def _forget_paths(notebook: Path) -> None:
+    """Drop the paths that papermill notes in the metadata: they tell of this machine only."""
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    for key in ("input_path", "output_path"):
+        content.metadata.get("papermill", {}).pop(key, None)
+    nbformat.write(content, notebook)  # type: ignore[no-untyped-call]
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    """Return kind, one line and traceback of what a notebook raised, or of what kept it from it."""
+    from papermill.exceptions import PapermillExecutionError
+
+    if isinstance(error, PapermillExecutionError):
+        lines = "\n".join(error.traceback)
+        return {
+            "kind": error.ename,
+            "message": f"{error.ename}: {error.evalue}",
+            "traceback": _ANSI.sub("", lines) + "\n",
+        }
+    kind = type(error).__name__
+    return {
+        "kind": kind,
+        "message": f"{kind}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _discard(partial: Path) -> None:
+    shutil.rmtree(partial)
+    with contextlib.suppress(OSError):  # not empty: it has other runs
+        partial.parent.rmdir()
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
