@@ -28,8 +28,10 @@ def benchmarks() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of the recorded outputs of other implementations."""
-    return Path(__file__).parent / "golden"
+    """The folder of the recorded outputs of other implementations: ``DTFN_GOLDEN``, or ours."""
+    import vectors  # not at the top: it imports torch, and most tests do without
+
+    return vectors.FOLDER
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
