@@ -244,6 +244,11 @@ def net(table: pd.DataFrame, null: str = NULL) -> pd.DataFrame:
     ------
     InputError
         If the table has no null pair, or lacks it for an image.
+
+    Notes
+    -----
+    Name the null pair (L', L) with the L of the other pairs. Where L was unlucky, both N and L' look
+    better than it, and that cancels; turned round, it would count twice.
     """
     _check_null(null, table["pair"].unique())
     keys = [key for key in (*KEYS, "granularity") if key in table]
