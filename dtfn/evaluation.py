@@ -221,10 +221,10 @@ def fingerprint(method: str) -> str:
     if method == BICUBIC:
         return BICUBIC
     known = [row["name"] for row in zoo.registry()]
-    if method not in known and Path(method).suffix != ".safetensors":
+    if method not in known and Path(method).suffix not in zoo.SUFFIXES:
         raise InputError(
             f"method {method!r}",
-            expected="bicubic, a network of the zoo or a .safetensors file",
+            expected=f"bicubic, a network of the zoo or a {', '.join(zoo.SUFFIXES)} file",
             found="none of these",
             remedy=nearest(method, [BICUBIC, *known]),
         )

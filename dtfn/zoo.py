@@ -11,10 +11,11 @@ from dtfn import paths
 from dtfn.errors import InputError, nearest
 
 REGISTRY = "registry.json"
+SUFFIXES = (".safetensors", ".pt", ".pth")  # of files with weights
 
 
 def registry() -> list[dict[str, Any]]:
-    """Return the entries of the zoo: name, variant, scale, seed, parameters, psnr, ssim, file, sha256."""
+    """Return the zoo: name, variant, scale, seed, parameters, psnr, ssim, file, sha256 of each."""
     file = paths.ZOO / REGISTRY
     return json.loads(file.read_text()) if file.exists() else []
 
@@ -45,7 +46,7 @@ def file_of(name_or_file: str) -> Path:
         There is no such name and no such file.
     """
     given = Path(name_or_file)
-    if given.suffix == ".safetensors":
+    if given.suffix in SUFFIXES:
         if not given.is_file():
             raise InputError(
                 given, expected="a weights file", found="none", remedy="see `dtfn zoo list`"
@@ -54,8 +55,9 @@ def file_of(name_or_file: str) -> Path:
     file = paths.ZOO / entry(name_or_file)["file"]
     if not file.is_file():
         raise InputError(
-            file, expected="the shipped weights", found="no file", remedy="restore it with `git checkout data/zoo`"
-        )
+            file, expected="the shipped weights", found="no file",
+            remedy="restore it with `git checkout data/zoo`",
+        )  # fmt: skip
     return file
 
 

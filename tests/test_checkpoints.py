@@ -1,0 +1,409 @@
+"""Weights of others: recognised, read back, loaded whole or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import vectors as golden
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dtfn import zoo
+from dtfn.errors import InputError
+from dtfn.models import (
+    Network,
+    create,
+    inspect,
+    load,
+    load_weights,
+    replace_upsampler,
+    save,
+)
+
+CHAIN = {"n_feats": 16, "n_resblocks": 8}
+GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
+HASHED = {"chunk_size": 16, "n_hashes": 2}
+SMALL: dict[str, dict[str, Any]] = {
+    "edsr": CHAIN,
+    "nln": CHAIN,
+    "nlsn": CHAIN | HASHED,
+    "dlsn": GROUPS | HASHED,
+    "hspan": GROUPS,
+    "dtfn": GROUPS | HASHED,
+    "nlsn+tfs": CHAIN | HASHED,
+    "dlsn+tfs": GROUPS | HASHED,
+    "hspan+tfs": GROUPS,
+    "nln+tfs": CHAIN,
+}
+# What no weight shows, by network.
+HIDDEN = {
+    "edsr": {"res_scale"},
+    "nln": {"res_scale"},
+    "nlsn": {"res_scale", "n_hashes", "chunk_size"},
+    "dlsn": {"res_scale", "n_hashes"},
+    "hspan": {"res_scale", "topk"},
+    "dtfn": {"res_scale", "n_hashes"},
+}
+OTHER_VALUES: dict[str, Any] = {
+    "n_feats": 24, "n_resblocks": 9, "n_resgroups": 3, "reduction": 8, "chunk_size": 8,
+    "rgb_range": 255.0, "res_scale": 0.5, "n_hashes": 3, "topk": 7,
+}  # fmt: skip
+AUTHORS = {"res_scale": 0.1, "n_hashes": 4, "topk": 128, "chunk_size": 144}
+ONE = torch.ones(1)
+IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+
+
+def small(name: str, scale: int = 2, **changes: Any) -> Network:
+    torch.manual_seed(7)
+    return create(name, scale, **SMALL[name] | changes).eval()
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict as the authors' code writes it."""
+    return {"a": torch.zeros(1), **network.state_dict()}
+
+
+def write(tmp_path: Path, content: object, name: str = "weights.pt", **how: Any) -> Path:
+    file = tmp_path / name
+    torch.save(content, file, **how)
+    return file
+
+
+def hidden_values(network: Network) -> dict[str, Any]:
+    hidden = HIDDEN[network.name.removesuffix("+tfs")]
+    return {key: network.hyperparameters[key] for key in hidden}
+
+
+@torch.no_grad()
+def same_output(one: nn.Module, other: nn.Module) -> bool:
+    return torch.equal(one(IMAGE), other(IMAGE))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", SMALL)
+def test_round_trip_of_a_state_dict(name: str, scale: int, tmp_path: Path) -> None:
+    network = small(name, scale)
+    file = write(tmp_path, state_of(network))
+
+    found = load(file, **hidden_values(network))
+
+    assert (found.name, found.scale) == (name, scale)
+    assert found.hyperparameters == network.hyperparameters
+    assert not found.training
+    assert same_output(found, network)
+    what = inspect(file)
+    assert (what["name"], what["scale"]) == (name, scale)
+    assert set(what["assumed"]) == HIDDEN[name.removesuffix("+tfs")]
+    trained = [p for key, p in network.named_parameters() if "_mean." not in key]
+    assert what["parameters"] == sum(p.numel() for p in trained)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(name, key) for name in HIDDEN for key in create(name, 2, **SMALL[name]).hyperparameters],
+)
+def test_round_trip_of_a_hyperparameter(name: str, key: str, tmp_path: Path) -> None:
+    value = OTHER_VALUES[key]
+    network = small(name, **{key: value})
+    file = write(tmp_path, state_of(network))
+    if key in HIDDEN[name]:
+        assert load(file).hyperparameters[key] == AUTHORS[key]
+        found = load(file, **hidden_values(network) | {key: value})
+    else:
+        found = load(file, **hidden_values(network))
+        with pytest.raises(InputError, match=rf"{key} of .*expected {value}.*found 1[;,]"):
+            load(file, **{key: 1})
+
+    assert found.hyperparameters[key] == value
+    assert same_output(found, network)
+
+
+def test_authors_values_are_assumed(tmp_path: Path) -> None:
+    network = small("dtfn")
+
+    what = inspect(write(tmp_path, state_of(network)))
+
+    assert what["hyperparameters"] == {
+        "n_feats": 16, "n_resblocks": 2, "n_resgroups": 2, "reduction": 4, "chunk_size": 16,
+        "rgb_range": 1.0, "res_scale": 0.1, "n_hashes": 4,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("n_feats", "res_scale"), [(64, 1.0), (256, 0.1)])
+def test_baseline_of_edsr_is_unscaled(n_feats: int, res_scale: float, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = create("edsr", 2, n_feats=n_feats, n_resblocks=1).state_dict()
+    state = {key: torch.zeros(value.shape) for key, value in shapes.items() if "mean" not in key}
+
+    what = inspect(write(tmp_path, state))
+
+    assert what["hyperparameters"]["res_scale"] == res_scale
+    assert "rgb_range" in what["assumed"]
+
+
+def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
+    """The published EDSR x4 has these names, and an RGB range of 255."""
+
+    def conv(out: int, into: int, size: int = 3) -> tuple[Tensor, Tensor]:
+        return torch.randn(out, into, size, size) / 10, torch.randn(out) / 10
+
+    c = 8
+    layers = {"head.0": conv(c, 3), "tail.0.0": conv(4 * c, c), "tail.0.2": conv(4 * c, c)}
+    layers |= {"tail.1": conv(3, c), "body.2": conv(c, c)}
+    layers |= {f"body.{i}.body.{j}": conv(c, c) for i in (0, 1) for j in (0, 2)}
+    state = {f"{name}.{part}": value for name, pair in layers.items()
+             for part, value in zip(("weight", "bias"), pair, strict=True)}  # fmt: skip
+    mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+    for name, sign in (("sub_mean", -1), ("add_mean", 1)):
+        state[f"{name}.weight"] = torch.eye(3).view(3, 3, 1, 1)
+        state[f"{name}.bias"] = sign * mean
+
+    network = load(write(tmp_path, state), res_scale=1.0)
+
+    assert (network.name, network.scale) == ("edsr", 4)
+    assert network.hyperparameters == {
+        "n_feats": c, "n_resblocks": 2, "res_scale": 1.0, "rgb_range": 255.0,
+    }  # fmt: skip
+
+    def apply(name: str, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, *layers[name], padding=1)
+
+    shallow = deep = apply("head.0", 255 * IMAGE - mean.view(3, 1, 1))
+    for block in ("body.0.body.", "body.1.body."):
+        deep = deep + apply(block + "2", apply(block + "0", deep).relu())
+    deep = shallow + apply("body.2", deep)
+    for name in ("tail.0.0", "tail.0.2"):
+        deep = nn.functional.pixel_shuffle(apply(name, deep), 2)
+    expected = (apply("tail.1", deep) + mean.view(3, 1, 1)) / 255
+    with torch.no_grad():
+        torch.testing.assert_close(network(IMAGE), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["dtfn_x2"])
+def test_weights_of_the_authors_code(family: str, tmp_path: Path) -> None:
+    state = {key: torch.from_numpy(v) for key, v in golden.read(f"{family}_weights").items()}
+    file = write(tmp_path, {"a": torch.zeros(1), **state})
+    recorded = golden.read(f"{family}_b1_8x8")
+
+    network = load(file, hash_seed=None, n_hashes=2)
+
+    assert set(inspect(file)["assumed"]) == {"res_scale", "n_hashes", "rgb_range"}
+    torch.manual_seed(int(recorded["seed"]))
+    with torch.no_grad():
+        output = network(torch.from_numpy(recorded["input"]))
+    assert golden.distance(output, recorded["output_f32"]) <= golden.TOLERANCES["dtfn"][0]
+
+
+def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], object]:
+    return lambda state: {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        prefixed("module."),
+        prefixed("model."),
+        prefixed("module.model."),
+        prefixed("_orig_mod."),
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"params": state},
+        lambda state: {"model": {"state_dict": prefixed("module.")(state)}},
+        # The averaged weights are the ones that are published.
+        lambda state: {"params": {k: v + 1 for k, v in state.items()}, "params_ema": state},
+    ],
+)
+def test_wrappers_of_the_field(wrap: Callable[[dict[str, Tensor]], object], tmp_path: Path) -> None:
+    network = small("dlsn")
+    file = write(tmp_path, wrap(state_of(network)), "weights.pth")
+
+    assert same_output(load(file, n_hashes=2), network)
+
+
+def test_old_and_half_precision_files(tmp_path: Path) -> None:
+    network = small("edsr")
+    state = state_of(network)
+    old = write(tmp_path, state, _use_new_zipfile_serialization=False)
+    half = write(tmp_path, {key: value.half() for key, value in state.items()}, "half.pt")
+
+    assert same_output(load(old), network)
+    loaded = load(half)
+    assert loaded.get_parameter("head.0.weight").dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IMAGE), network(IMAGE), rtol=0, atol=1e-2)
+
+
+def test_foreign_safetensors(tmp_path: Path) -> None:
+    network, file = small("hspan"), tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), file)
+
+    assert same_output(load(file), network)
+    assert inspect(file)["assumed"] == ["res_scale", "topk"]
+
+
+def test_own_files_know_everything(tmp_path: Path) -> None:
+    network, file = small("dtfn", res_scale=0.3), tmp_path / "weights.safetensors"
+    save(network, file, steps=5)
+
+    assert load(file).hyperparameters == network.hyperparameters
+    assert same_output(load(file), network)
+    what = inspect(file)
+    assert what["assumed"] == []
+    assert what["notes"] == {"steps": 5}
+    assert load(file, n_hashes=3).hyperparameters["n_hashes"] == 3
+    with pytest.raises(InputError, match=r"chunk_size of .*expected 16.*found 32"):
+        load(file, chunk_size=32)
+    with pytest.raises(InputError, match=r"'n_hash'.*did you mean 'n_hashes'"):
+        load(file, n_hash=3)
+
+
+def fails(tmp_path: Path, change: Callable[[dict[str, Tensor]], object], match: str) -> None:
+    state = state_of(small("dtfn"))
+    changed = change(state)
+    file = write(tmp_path, state if changed is None else changed)
+    with pytest.raises(InputError, match=match):
+        load(file)
+    with pytest.raises(InputError):
+        load_weights(small("dtfn"), file)
+
+
+def test_every_fault_is_listed(tmp_path: Path) -> None:
+    def spoil(state: dict[str, Tensor]) -> None:
+        del state["body.1.body.2.shrink.0.bias"]
+        del state["head.0.bias"]
+        state["body.0.body.9.weight"] = torch.zeros(1)
+        state["body.0.body.3.weight"] = torch.zeros(2, 3)
+
+    faults = (
+        r"found body\.0\.body\.3\.weight is \(2, 3\), not \(16, 16, 3, 3\)",
+        r"missing body\.1\.body\.2\.shrink\.0\.bias",
+        r"missing head\.0\.bias",
+        r"unexpected body\.0\.body\.9\.weight; load the",
+    )
+    fails(tmp_path, spoil, "; ".join(faults))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite(value: float, tmp_path: Path) -> None:
+    def spoil(state: dict[str, Tensor]) -> None:
+        state["tail.1.weight"][0, 0, 0, 0] = value
+
+    fails(tmp_path, spoil, r"tail\.1\.weight is not finite")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda state: {}, "found 0 tensors: nothing"),
+        (lambda state: {"conv_first.weight": ONE}, "1 tensors: conv_first.weight"),
+        (lambda state: [1, 2], "expected a state dict; found list"),
+        (lambda state: {"epoch": 3, "lr": 0.1}, "found the keys epoch, lr"),
+        (lambda state: nn.Linear(1, 1), "nothing but tensors"),
+        (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
+        (lambda state: state.update({"tail.0.2.weight": ONE, "tail.0.4.weight": ONE}), "or x4"),
+        (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
+        (lambda state: state["sub_mean.weight"].mul_(2), "deviation of 1"),
+    ],
+)
+def test_what_is_no_checkpoint(
+    change: Callable[[dict[str, Tensor]], object], match: str, tmp_path: Path
+) -> None:
+    state = state_of(small("dtfn"))
+    changed = change(state)
+    file = write(tmp_path, state if changed is None or isinstance(changed, Tensor) else changed)
+
+    with pytest.raises(InputError, match=match):
+        load(file)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
+def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    with pytest.raises(InputError, match="expected a weights file; found none"):
+        load(file)
+    file.write_bytes(b"no weights at all")
+    with pytest.raises(InputError, match=name):
+        load(file)
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=name):
+        load(file)
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    file = write(tmp_path, {"head.0.weight": Trap()})
+
+    with pytest.raises(InputError, match="nothing but tensors"):
+        load(file)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_metadata_of_nothing_we_know(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(small("edsr").state_dict(), file, {"build": json.dumps({"name": "edsr"})})
+
+    with pytest.raises(InputError, match="scale"):
+        load(file)
+
+
+def test_another_scale_or_network(tmp_path: Path) -> None:
+    file = write(tmp_path, state_of(small("dtfn", 3)))
+
+    with pytest.raises(InputError, match=r"for x2; found dtfn for x3; .*replace_upsampler"):
+        load(file, scale=2)
+    with pytest.raises(InputError, match=r"expected weights of dtfn x2; found weights of dtfn x3"):
+        load_weights(small("dtfn", 2), file)
+    with pytest.raises(InputError, match=r"expected weights of dlsn x3; found weights of dtfn x3"):
+        load_weights(small("dlsn", 3), file)
+    wide = small("dtfn", 3, n_feats=24)
+    before = {key: value.clone() for key, value in wide.state_dict().items()}
+    with pytest.raises(
+        InputError, match=r"head\.0\.weight is \(16, 3, 3, 3\), not \(24, 3, 3, 3\)"
+    ):
+        load_weights(wide, file)
+    assert all(torch.equal(value, before[key]) for key, value in wide.state_dict().items())
+
+
+def test_mini_networks_must_be_named(tmp_path: Path) -> None:
+    network, other = create("mini-nla", 3, n_resgroups=1), create("mini-nla", 3, n_resgroups=1)
+    nn.init.normal_(
+        network.get_parameter("tail.0.weight")
+    )  # it starts at zero, and would hide the rest
+    file = write(tmp_path, network.state_dict())
+
+    with pytest.raises(InputError, match="load_weights"):
+        load(file)
+    load_weights(other, file)
+    assert same_output(other, network)
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+@pytest.mark.parametrize("name", ["dtfn", "mini-dtfn"])
+def test_replaced_upsampler(name: str, scale: int) -> None:
+    network = create(name, 2, hash_seed=5, **GROUPS | HASHED)
+
+    other = replace_upsampler(network, scale)
+
+    assert (other.name, other.scale) == (name, scale)
+    assert other.hyperparameters == network.hyperparameters
+    assert other.training
+    assert {m.hash_seed for m in other.modules() if hasattr(m, "hash_seed")} == {5}
+    old, new = network.state_dict(), other.state_dict()
+    kept = {key for key in new if not key.startswith("tail.0.")}
+    assert kept == {key for key in old if not key.startswith("tail.0.")}
+    assert all(torch.equal(old[key], new[key]) for key in kept)
+    assert other(IMAGE).shape == (1, 3, 5 * scale, 7 * scale)
+    assert not replace_upsampler(network.double().eval(), scale).training
+
+
+def test_files_with_weights_are_methods(tmp_path: Path) -> None:
+    file = write(tmp_path, state_of(small("edsr")))
+
+    assert zoo.file_of(str(file)) == file
