@@ -91,8 +91,8 @@ def deformable_conv2d(
     length = height * width
     half = x.dtype in HALF
     table = rows_of(x.float() if half else x).reshape(n * length, channels)
-    # (D, C, 3, 3) -> (D, 9C): columns are ordered (tap, channel)
-    kernel = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+    # (D, C, 3, 3) -> (D, 9C, 1, 1): columns are ordered (tap, channel)
+    kernel = weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1, 1, 1)
     offset, mask = (rows_of(t).to(table.dtype) for t in (offset, mask))  # (N, L, 18), (N, L, 9)
     rows, weights = corners(offset, mask, height, width)
     rows = rows + (torch.arange(n, device=x.device) * length).view(n, 1, 1, 1)
@@ -104,8 +104,9 @@ def deformable_conv2d(
         share = weights[start : start + step].reshape(-1, 4)
         with torch.autocast(x.device.type, enabled=False):
             columns = WeightedRows.apply(table, index, share)
-        columns = columns.view(-1, 9 * channels)
-        parts.append(F.linear(columns.to(x.dtype), kernel, bias))
+        # A 1x1 convolution over an image of one column: oneDNN multiplies faster than the BLAS here.
+        image = columns.view(1, -1, 1, 9 * channels).permute(0, 3, 1, 2).to(x.dtype)
+        parts.append(F.conv2d(image, kernel, bias).permute(0, 2, 3, 1).flatten(0, 2))
     out = parts[0] if len(parts) == 1 else torch.cat(parts)
     return out.view(n, height, width, -1).permute(0, 3, 1, 2)
 

@@ -174,24 +174,25 @@ class ChunkedAttention(torch.autograd.Function):
         for image in range(n):
             for turn, wrapped in enumerate(order[image]):
                 chosen = wrapped[m:-m]
-                rows = score[image, wrapped] if score is not None else None
-                logits = _scores(query[image, chosen], key[image, wrapped], rows, m)
+                rows = score[image].index_select(0, wrapped) if score is not None else None
+                q, k = query[image].index_select(0, chosen), key[image].index_select(0, wrapped)
+                logits = _scores(q, k, rows, m)
                 top = logits.amax(-1, keepdim=True)  # (K, m, 1)
                 weights = logits.sub_(top).exp_()
                 mass = weights.sum(-1, keepdim=True)
-                mixed = torch.bmm(weights, windows(value[image, wrapped], m)).div_(mass)
-                mixed = mixed.view(-1, channels)[:length]
-                level = (top + mass.log()).view(-1)[:length]
+                v = windows(value[image].index_select(0, wrapped), m)
+                mixed = torch.bmm(weights, v).div_(mass).view(-1, channels)[:length]
+                level = top.add_(mass.log_()).view(-1)[:length]
                 chosen = chosen[:length]
-                if turn == 0:
-                    out[image, chosen], total[image, chosen] = mixed, level
-                    continue
-                before = total[image, chosen]
-                joint = torch.logaddexp(before, level)
-                keep, add = (before - joint).exp_(), (level - joint).exp_()
-                old = out[image, chosen]
-                out[image, chosen] = old.mul_(keep[:, None]).addcmul_(mixed, add[:, None])
-                total[image, chosen] = joint
+                if turn:  # fold this round into the ones before
+                    before = total[image].index_select(0, chosen)
+                    joint = torch.logaddexp(before, level)
+                    old = out[image].index_select(0, chosen)
+                    mixed.mul_(level.sub_(joint).exp_()[:, None])
+                    mixed.addcmul_(old, before.sub_(joint).exp_()[:, None])
+                    level = joint
+                out[image].index_copy_(0, chosen, mixed)
+                total[image].index_copy_(0, chosen, level)
         ctx.save_for_backward(query, key, value, score, order, out, total)
         ctx.chunk_size = m
         return out
@@ -209,12 +210,13 @@ class ChunkedAttention(torch.autograd.Function):
         for image in range(n):
             for wrapped in order[image]:
                 chosen = wrapped[m:-m]
-                q, k, v = query[image, chosen], key[image, wrapped], value[image, wrapped]
-                rows = score[image, wrapped] if score is not None else None
-                level = total[image, chosen].view(-1, m, 1)
+                q = query[image].index_select(0, chosen)
+                k, v = (t[image].index_select(0, wrapped) for t in (key, value))
+                rows = score[image].index_select(0, wrapped) if score is not None else None
+                level = total[image].index_select(0, chosen).view(-1, m, 1)
                 weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
-                upstream = grad[image, chosen]
-                middle = centre[image, chosen]
+                upstream = grad[image].index_select(0, chosen)
+                middle = centre[image].index_select(0, chosen)
                 upstream[length:] = 0  # padded queries are repeats; they have no output
                 middle[length:] = 0
                 upstream = upstream.view(-1, m, channels)
@@ -227,7 +229,8 @@ class ChunkedAttention(torch.autograd.Function):
                     0, chosen, torch.bmm(d_logits, windows(k, m)).view(-1, q.shape[-1])
                 )
                 d_rows = d_logits.transpose(1, 2)  # (K, 3m, m)
-                d_key[image].index_add_(0, wrapped, fold(torch.bmm(d_rows, q.view(-1, m, q.shape[-1])), m))
+                d_k = torch.bmm(d_rows, q.view(-1, m, q.shape[-1]))
+                d_key[image].index_add_(0, wrapped, fold(d_k, m))
                 if d_score is not None:
                     d_score[image].index_add_(0, wrapped, fold(d_rows, m))
         return d_query, d_key, d_value, d_score, None, None
