@@ -4,7 +4,7 @@ A *pair* is (with, without): two networks that differ in one thing, usually non-
 *null pair* is two local twins that differ in their training seed only. Picking the better of two
 noisy estimates always looks like a gain; the null pair measures that luck, and `net` takes it off.
 
-The functions on one picture, from `dtfn.blocks`, `dtfn.bounds` and `dtfn.twins`, are found here too.
+The functions on one picture are in `dtfn.blocks`, `dtfn.bounds` and `dtfn.twins`, and here too.
 """
 
 from __future__ import annotations
