@@ -39,11 +39,11 @@ lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyter lab notebooks
 
 bench: $(INSTALLED)  ## Print how fast training and evaluation run on this machine
-	@$(BIN)/dtfn bench
+	@$(BIN)/python -m dtfn.bench
 
 clean:  ## Remove .venv and the tools' caches; pictures, networks and reports stay
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find dtfn tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	find dtfn tests -name __pycache__ -prune -exec rm -rf {} +
 
 # A torch that the chosen Python already has (conda's, the system's, an active environment's) is
 # put on the new environment's path, after its own packages, and is not downloaded again.

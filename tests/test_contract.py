@@ -1,0 +1,389 @@
+"""The files that speak of each other agree, and the code keeps the shape that they promise."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib import metadata
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import hygiene
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dtfn"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PYTHONS = ("3.11", "3.12", "3.13")
+
+# From the bottom to the top: none of these reaches one that stands behind it, on whatever way.
+BELOW = ["paths", "images", "datasets"]
+PEERS = ["models", "evaluation", "subpixel", "texture", "statistics"]
+ABOVE = ["plots", "reports", "suite", "cli"]
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield all that a file imports, at the top or inside a function, submodules by full name."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file.name} line {node.lineno}: import by the full name"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            known = {module_name(other) for other in MODULES}
+            yield from (names & known) or {node.module}
+
+
+def third_party(files: list[Path]) -> set[str]:
+    """Return the distributions, by canonical name, that files import."""
+    owners = metadata.packages_distributions()
+    tops = {name.partition(".")[0] for file in files for name in imports(file)}
+    ours = {"dtfn", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
+    return {
+        canonicalize_name(owners.get(top, [top])[0])
+        for top in tops - ours - set(sys.stdlib_module_names)
+    }
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
+
+
+def tracked() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: nothing says which files are tracked")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+
+
+# --- dependencies ---------------------------------------------------------------------------
+
+
+def test_conda_environment_is_pyproject() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    *conda, pip = environment
+    assert conda == [f"python{PROJECT['requires-python']}", "pip"]
+    (line,) = pip["pip"]
+    editable = re.fullmatch(r"-e \.\[(\w+)\]", line)
+    assert editable, line
+    assert editable[1] in EXTRAS
+
+
+def test_every_import_is_declared() -> None:
+    package = third_party(MODULES)
+    tests = third_party(sorted((ROOT / "tests").glob("*.py")))
+    declared = names(PROJECT["dependencies"] + EXTRAS["notebook"])
+    assert package <= declared
+    assert tests <= declared | names(EXTRAS["dev"])
+
+
+def test_every_declared_dependency_is_used_or_explained() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    explained = re.findall(r'^ *"([\w-]+)[^"]*",  # \S', text, re.MULTILINE)
+    for group in (PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["batch"]):
+        assert names(group) - third_party(MODULES) <= set(explained)
+
+
+def test_core_imports_need_no_extra() -> None:
+    """What is imported at the top of a module is there after a bare `pip install dtfn`."""
+    core = names(PROJECT["dependencies"])
+    owners = metadata.packages_distributions()
+    for file in MODULES:
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+                top = (name or "").partition(".")[0]
+                if top not in {"dtfn", *sys.stdlib_module_names}:
+                    assert canonicalize_name(owners[top][0]) in core, f"{file.name} imports {top}"
+
+
+def test_constraints_pin_every_dependency_within_its_range() -> None:
+    lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    required = [line for line in metadata.requires("torch") or [] if "extra ==" not in line]
+    left_to_torch = names(required)
+    for line in PROJECT["dependencies"] + EXTRAS["notebook"] + EXTRAS["dev"]:
+        name = canonicalize_name(Requirement(line).name)
+        if name not in left_to_torch:
+            assert Requirement(line).specifier.contains(pins[name]), line
+    assert not left_to_torch & pins.keys(), "an installed torch may want another version"
+
+
+def test_makefile_accepts_the_pythons_and_torches_of_pyproject() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    low, high = re.findall(r"\((3, \d+)\)", makefile.partition("define FITS")[2])[:2]
+    ours = [v for v in PYTHONS if SpecifierSet(PROJECT["requires-python"]).contains(v)]
+    assert (low.replace(", ", "."), high.replace(", ", ".")) == (ours[0], ours[-1])
+    (torch,) = (line for line in PROJECT["dependencies"] if line.startswith("torch>"))
+    floor = torch.partition(">=")[2].replace(".", ", ")
+    assert f">= ({floor})" in makefile
+
+
+def test_citation_is_of_this_version_and_this_paper() -> None:
+    from dtfn import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (__version__, PROJECT["license"])
+    doi = citation["references"][0]["doi"]
+    assert doi == "10.1109/TPAMI.2024.3457790"
+    assert doi in (ROOT / "README.md").read_text()
+
+
+# --- commands -------------------------------------------------------------------------------
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def readme_code() -> str:
+    """Return the README's code, inline and in blocks, a piece a line."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```.*?\n(.*?)^```|^((?: {4}.*\n)+)", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`", text)
+    return "\n".join([*(fenced or indented for fenced, indented in blocks), *inline])
+
+
+def test_bare_make_tells_every_target() -> None:
+    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[1] for line in told.splitlines()} == make_targets()
+
+
+def test_the_readme_names_only_make_targets_that_exist() -> None:
+    assert set(re.findall(r"\bmake ([a-z]+)", readme_code())) <= make_targets()
+
+
+def test_the_readme_names_only_commands_and_options_that_exist() -> None:
+    import typer.main
+
+    from dtfn import cli
+
+    for words in re.findall(r"(?<![\w/])dtfn((?: +[^\s#|&]+)+)", readme_code()):
+        command: Any = typer.main.get_command(cli.app)
+        for word in words.split():
+            if getattr(command, "commands", None):
+                assert word in command.commands or word in options(command), words
+                command = command.commands.get(word, command)
+            elif word.startswith("-"):
+                assert word.partition("=")[0] in options(command), words
+
+
+def options(command: Any) -> set[str]:
+    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+
+
+def test_no_fitting_python_is_one_clear_line(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", ".ci/constraints.txt"):
+        copy = tmp_path / name
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        ["make", "test", "PYTHON=no-such-python"], cwd=tmp_path, capture_output=True, text=True
+    )
+    told = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    assert done.returncode == 2
+    assert len(told) == 1
+    assert all(word in told[0] for word in (*PYTHONS, "no-such-python", "make install PYTHON="))
+
+
+def test_an_installed_torch_is_found_by_the_new_environment(tmp_path: Path) -> None:
+    """An active environment's torch, which --system-site-packages would not show."""
+    base = tmp_path / "base"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(base)], check=True)
+    (packages,) = base.glob("lib/python*/site-packages")
+    (packages / "torch").mkdir()
+    (packages / "torch" / "__init__.py").write_text("__version__ = '2.99'")
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    command = ["make", ".venv/bin/python", f"PYTHON=no-such-python {base / 'bin' / 'python'}"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    asked = [".venv/bin/python", "-c", "import torch; print(torch.__version__)"]
+    assert subprocess.check_output(asked, cwd=tmp_path, text=True) == "2.99\n"
+
+
+def test_hooks_download_nothing() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    for repository in config["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert hook["language"] == "system"
+            assert hook["entry"].startswith(".venv/bin/python ")
+
+
+# --- the package ----------------------------------------------------------------------------
+
+
+def package_graph() -> dict[str, set[str]]:
+    """Return module -> the modules of this package that it imports; packages stand for theirs."""
+    graph: dict[str, set[str]] = {}
+    for file in MODULES:
+        name = ".".join(module_name(file).split(".")[:2])
+        found = {".".join(i.split(".")[:2]) for i in imports(file) if i.startswith("dtfn.")}
+        graph.setdefault(name, set()).update(found - {name})
+    return graph
+
+
+def test_imports_run_downward() -> None:
+    graph = package_graph()
+    below: dict[str, set[str]] = {}
+    for name in TopologicalSorter(graph).static_order():  # CycleError names a circle
+        direct = graph.get(name, set())
+        below[name] = direct.union(*(below[other] for other in direct))
+    for low, high in combinations(BELOW + PEERS + ABOVE, 2):
+        if not (low in PEERS and high in PEERS):
+            assert f"dtfn.{high}" not in below.get(f"dtfn.{low}", set()), f"{low} -> {high}"
+
+
+@pytest.mark.parametrize(
+    ("library", "module"),
+    [
+        ("papermill", "suite"),
+        ("ipywidgets", "explorer"),
+        ("lightning_fabric", "training"),
+        ("lightning", None),
+        ("pytorch_lightning", None),
+    ],
+)
+def test_one_module_knows_the_library(library: str, module: str | None) -> None:
+    users = {
+        module_name(file)
+        for file in MODULES
+        if any(name.partition(".")[0] == library for name in imports(file))
+    }
+    assert users <= {f"dtfn.{module}"}
+
+
+def loaded_by(*modules: str) -> set[str]:
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = {"torch", "pandas", "matplotlib", "scipy", "skimage", "papermill", "IPython", "rich"}
+    assert not heavy & loaded_by("dtfn.cli")
+
+
+def test_plots_and_reports_do_not_import_torch() -> None:
+    light = "datasets evaluation subpixel texture statistics plots reports gallery suite zoo cli"
+    there = [f"dtfn.{name}" for name in light.split() if (PACKAGE / f"{name}.py").exists()]
+    assert "torch" not in loaded_by(*there)
+
+
+def test_modules_are_short_and_public_names_documented() -> None:
+    for file in MODULES:
+        text = file.read_text()
+        where = file.relative_to(ROOT)
+        assert len(text.splitlines()) <= 300, f"{where}: is it one noun?"
+        tree = ast.parse(text)
+        assert ast.get_docstring(tree), where
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Module | ast.ClassDef):
+                continue
+            for child in node.body:
+                if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name[0] != "_":
+                    assert ast.get_docstring(child), f"{where}: {child.name}"
+
+
+# --- the repository -------------------------------------------------------------------------
+
+
+def test_tracked_files_are_small() -> None:
+    large = [file for file in tracked() if file.is_file() and file.stat().st_size > 2.1e6]
+    assert not large
+
+
+def test_no_tracked_text_knows_a_machine() -> None:
+    machine = re.compile(rb"(?<![\w.])/(work|farm|root|home/\w+|Users/\w+)/")
+    for file in tracked():
+        if file.is_file() and b"\0" not in (content := file.read_bytes()):
+            found = machine.search(content)
+            assert not found, f"{file.relative_to(ROOT)}: {found and found[0]!r}"
+
+
+# --- notebooks ------------------------------------------------------------------------------
+
+GOOD: list[dict[str, Any]] = [
+    {"cell_type": "markdown", "source": "# Does it hold?", "metadata": {}},
+    {"source": "scale: int = 4  # 2, 3 or 4", "metadata": {"tags": ["parameters"]}},
+    {"source": "run = begin()", "metadata": {"tags": ["hide-input"]}},
+    {"source": "run.figure('gain', [x for x in (1, 2)])"},
+    {"source": "run.finish()"},
+]
+
+
+def written(folder: Path, cells: list[dict[str, Any]]) -> Path:
+    code: dict[str, Any] = {"cell_type": "code", "metadata": {}}
+    code |= {"outputs": [], "execution_count": None}
+    file = folder / "notebook.ipynb"
+    file.write_text(json.dumps({"cells": [code | cell for cell in cells], "nbformat": 4}))
+    return file
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
+def test_notebook_hygiene(notebook: Path) -> None:
+    assert hygiene.problems(notebook) == []
+
+
+def test_a_good_notebook_has_no_problems(tmp_path: Path) -> None:
+    assert hygiene.problems(written(tmp_path, GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "change", "problem"),
+    [
+        (0, {"cell_type": "code", "source": "1"}, "question"),
+        (1, {"source": "scale = 4"}, "`name: type = default"),
+        (1, {"source": "scale: int = 4  # 2, 3 or 4\nprint(scale)"}, "print(scale)"),
+        (1, {"metadata": {}}, "tagged parameters"),
+        (2, {"metadata": {"tags": ["parameters"]}}, "tagged hide-input"),
+        (3, {"metadata": {"tags": ["hide-input"]}}, "no other"),
+        (3, {"outputs": [{"output_type": "stream"}]}, "outputs"),
+        (3, {"execution_count": 3}, "outputs"),
+        (3, {"source": "\n".join(["f()"] * 13)}, "13 lines"),
+        (3, {"source": "def f(): pass"}, "FunctionDef"),
+        (3, {"source": "class C: pass"}, "ClassDef"),
+        (3, {"source": "for x in y: f(x)"}, "For"),
+        (3, {"source": "while True: f()"}, "While"),
+        (3, {"source": "!pip install x"}, "plain Python"),
+        (3, {"source": "%matplotlib inline"}, "plain Python"),
+        (3, {"source": "open('/data/x.png')"}, "absolute"),
+        (3, {"source": "open('~/x.png')"}, "absolute"),
+        (3, {"source": r"open('C:\\x.png')"}, "absolute"),
+        (4, {"source": "print('done')"}, "verdicts"),
+    ],
+)
+def test_hygiene_names_the_problem(
+    tmp_path: Path, cell: int, change: dict[str, Any], problem: str
+) -> None:
+    cells = [dict(good) for good in GOOD]
+    cells[cell] |= change
+    found = hygiene.problems(written(tmp_path, cells))
+    assert any(problem in line for line in found), found
+
+
+def test_a_file_that_is_no_notebook_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken.ipynb"
+    broken.write_text('{"cells": ')
+    assert hygiene.main([str(broken)]) == 1
+    assert capsys.readouterr().out.startswith(f"{broken}: no notebook")
