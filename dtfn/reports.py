@@ -178,8 +178,8 @@ class Run:
         ends = tuple(manifest.plain(interval)) if interval is not None else None
         self.verdicts.append(Verdict(claim, manifest.plain(measured), ends, known, form))
 
-    def finish(self) -> Path:
-        """Show the verdicts, write the manifest and return the path it will be found at."""
+    def finish(self) -> None:
+        """Show the verdicts and where the manifest will be found, and write it."""
         rows = [v.row() for v in self.verdicts]
         if rows:
             self.table("verdicts", pd.DataFrame(rows), caption="What this run says.")
@@ -197,7 +197,6 @@ class Run:
             self.folder = final
         where = final / manifest.NAME
         print("manifest:", where.relative_to(paths.ROOT) if _inside(where) else where)
-        return where
 
     def _folder(self, kind: str) -> Path:
         folder = self.folder / kind
