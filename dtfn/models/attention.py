@@ -16,8 +16,8 @@ from dtfn.models.layers import HALF, conv3x3
 from dtfn.models.sparsemax import sparsemax_attention
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
-# Up to this many positions a training step keeps the (L, L) weights of one image at a time: they fit
-# the processor's cache, and under bf16 autocast this is three times as fast as the fused kernel.
+# Up to this many positions a training step keeps the (L, L) weights of one image at a time: they
+# fit the processor's cache, and under bf16 autocast are three times as fast as the fused kernel.
 MATERIALISED = 4096
 
 
@@ -179,7 +179,7 @@ class HashedAttention(nn.Module):
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
-    """Attend from all to all: what is left of hashing when there are fewer positions than a chunk."""
+    """Attend from all to all: what is left of hashing when positions do not fill a chunk."""
     logits = query @ key.transpose(1, 2)  # (N, L, L)
     if score is not None:
         logits = logits + score[..., : logits.shape[1]].transpose(1, 2)
@@ -229,8 +229,8 @@ class GlobalLearnableAttention(HashedAttention):
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
-        layers = (self.conv_match[0], self.conv_assembly[0], self.conv_assembly_fc[0])  # type: ignore[index]
-        query, value, feature = merged_conv(x, *layers)
+        branches = (self.conv_match, self.conv_assembly, self.conv_assembly_fc)
+        query, value, feature = merged_conv(x, *(branch[0] for branch in branches))  # type: ignore[index]
         return query.relu(), value.relu(), feature.relu()
 
     def attend(self, x: Tensor) -> Tensor:
@@ -263,10 +263,8 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
         values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
-        layers = (self.conv_match[0], self.conv_assembly_fc[0])  # type: ignore[index]
-        query, feature, offset, logit = merged_conv(
-            x, *layers, values.offset_conv, values.modulator_conv
-        )
+        layers = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
+        query, feature, offset, logit = merged_conv(x, *layers, values.modulator_conv)  # type: ignore[arg-type]
         return query.relu(), values.sample(x, offset, logit), feature.relu()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -277,7 +275,7 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
         return out * self.res_scale + x
 
 
-def merged_conv(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
+def merged_conv(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
     """Run several 3x3 convolutions of one input as one, and split its output.
 
     Parameters
@@ -285,9 +283,9 @@ def merged_conv(x: Tensor, *layers: nn.Module) -> tuple[Tensor, ...]:
     x
         (N, C, H, W).
     layers
-        `torch.nn.Conv2d` with 3x3 kernels, zero padding 1 and a bias.
+        With 3x3 kernels, zero padding 1 and a bias.
     """
-    weight = torch.cat([layer.weight for layer in layers])  # type: ignore[misc]
-    bias = torch.cat([layer.bias for layer in layers])  # type: ignore[misc]
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
     out = F.conv2d(x, weight, bias, padding=1)
-    return out.split([layer.weight.shape[0] for layer in layers], 1)  # type: ignore[union-attr,misc]
+    return out.split([layer.out_channels for layer in layers], 1)

@@ -103,9 +103,9 @@ def deformable_conv2d(
         index = rows[start : start + step].reshape(-1, 4)
         share = weights[start : start + step].reshape(-1, 4)
         with torch.autocast(x.device.type, enabled=False):
-            columns = WeightedRows.apply(table, index, share)
-        # A 1x1 convolution over an image of one column: oneDNN multiplies faster than the BLAS here.
-        image = columns.view(1, -1, 1, 9 * channels).permute(0, 3, 1, 2).to(x.dtype)
+            bags = WeightedRows.apply(table, index, share)  # type: ignore[no-untyped-call]
+        # A 1x1 convolution over an image of one column: oneDNN multiplies faster than this BLAS.
+        image = bags.view(1, -1, 1, 9 * channels).permute(0, 3, 1, 2).to(x.dtype)
         parts.append(F.conv2d(image, kernel, bias).permute(0, 2, 3, 1).flatten(0, 2))
     out = parts[0] if len(parts) == 1 else torch.cat(parts)
     return out.view(n, height, width, -1).permute(0, 3, 1, 2)

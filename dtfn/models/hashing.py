@@ -52,7 +52,7 @@ def super_bit_rotations(
 def spherical_rotations(
     channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
 ) -> Tensor:
-    """Draw the (n_hashes, C, buckets) projections of spherical LSH (NLSA): ``[R, -R]`` of a normal R."""
+    """Draw the (n_hashes, C, buckets) projections ``[R, -R]`` of spherical LSH (NLSA)."""
     normal = torch.randn(1, channels, n_hashes, buckets // 2, generator=source)
     half = normal[0].permute(1, 0, 2)
     return torch.cat((half, -half), -1)
@@ -240,4 +240,6 @@ def chunked_attention(
     query: Tensor, key: Tensor, value: Tensor, score: Tensor | None, order: Tensor, chunk_size: int
 ) -> Tensor:
     """Return the (N, L, C) chunked attention; arguments as in `ChunkedAttention`."""
-    return ChunkedAttention.apply(query, key, value, score, order, chunk_size)
+    return ChunkedAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, score, order, chunk_size
+    )

@@ -21,16 +21,16 @@ from dtfn.models.layers import HALF, MeanShift, ResidualBlock, Upsampler, conv3x
 SCALES = (2, 3, 4)
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 
-ATTENTIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...], dict[str, Any]]] = MappingProxyType({
-    # name: class, the hyperparameters it takes beside channels and res_scale, fixed arguments
+# name -> class, the hyperparameters it takes beside channels and res_scale, fixed arguments
+Attention = tuple[type[nn.Module], tuple[str, ...], dict[str, Any]]
+_CHUNKS = ("reduction", "chunk_size", "n_hashes")
+ATTENTIONS: Mapping[str, Attention] = MappingProxyType({
     "nla": (kinds.NonLocalAttention, ("reduction",), {}),
     "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk"), {}),
-    "nlsa": (kinds.NonLocalSparseAttention, ("reduction", "chunk_size", "n_hashes"), {}),
-    "gla": (kinds.GlobalLearnableAttention, ("reduction", "chunk_size", "n_hashes"), {}),
-    "dnlf": (kinds.DeformableNonLocalFusion, ("reduction", "chunk_size", "n_hashes"), {}),
-    "dnlf-notfs": (
-        kinds.DeformableNonLocalFusion, ("reduction", "chunk_size", "n_hashes"), {"fidelity": False},
-    ),
+    "nlsa": (kinds.NonLocalSparseAttention, _CHUNKS, {}),
+    "gla": (kinds.GlobalLearnableAttention, _CHUNKS, {}),
+    "dnlf": (kinds.DeformableNonLocalFusion, _CHUNKS, {}),
+    "dnlf-notfs": (kinds.DeformableNonLocalFusion, _CHUNKS, {"fidelity": False}),
 })  # fmt: skip
 
 _COMMON = {"n_feats": 256, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0}
@@ -64,7 +64,11 @@ MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyTyp
 
 
 def attention_builder(
-    kind: str | None, fidelity: bool, hash_seed: int | None, values: Mapping[str, Any], inner_scale: float
+    kind: str | None,
+    fidelity: bool,
+    hash_seed: int | None,
+    values: Mapping[str, Any],
+    inner_scale: float,
 ) -> Callable[[], nn.Module | None]:
     """Return a function that builds one attention layer, inside TFS if asked for."""
     channels = values["n_feats"]
@@ -83,7 +87,7 @@ def attention_builder(
 
 
 class ResidualGroup(nn.Module):
-    """``body(x) * res_scale + x`` with residual blocks, an attention (or none) and a convolution."""
+    """``body(x) * res_scale + x``: residual blocks, an attention or none, a convolution."""
 
     def __init__(
         self, channels: int, n_resblocks: int, attention: nn.Module | None, res_scale: float
@@ -113,7 +117,9 @@ class Network(nn.Module):
         What was built, defaults included.
     """
 
-    def __init__(self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]
+    ) -> None:
         super().__init__()
         self.name, self.scale, self.hyperparameters = name, scale, dict(values)
         channels, rgb_range = values["n_feats"], values["rgb_range"]
@@ -141,7 +147,9 @@ class MiniNetwork(Network):
     bicubic interpolation misses: small networks train several times faster so.
     """
 
-    def __init__(self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]
+    ) -> None:
         super().__init__(name, scale, body, values)
         del self.add_mean
         last = conv3x3(values["n_feats"], 3 * scale**2)

@@ -92,4 +92,4 @@ def sparsemax_attention(query: Tensor, key: Tensor, value: Tensor, topk: int) ->
     topk
         See `threshold`.
     """
-    return SparsemaxAttention.apply(query, key, value, topk)
+    return SparsemaxAttention.apply(query, key, value, topk)  # type: ignore[no-untyped-call]
