@@ -126,6 +126,18 @@ def train(
     )
 
 
+@app.command()
+def bench(
+    sizes: Annotated[str, typer.Option(help="LR sizes of the full-size networks.")] = "48,96,192",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+) -> None:
+    """Print how near the networks run to the machine's limit (minutes; needs a quiet machine)."""
+    from dtfn import bench, tables
+
+    table = bench.table(tuple(int(size) for size in sizes.split(",")), threads)
+    print(tables.markdown(table), end="")
+
+
 @zoo_app.command("list")
 def zoo_list(as_json: Json = False) -> None:
     """List the networks."""
