@@ -7,11 +7,14 @@ rows (L, C); a chunk's 3m neighbours are a strided view, never a copy.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 MAX_BUCKETS = 128  # the authors' ceiling
+BLOCK_SCORES = 1 << 22  # scores held at once: 16 MB in float32
 CODE_BLOCK = 1 << 15  # positions hashed at once: bounds the (block, buckets) projections
 
 
@@ -130,6 +133,21 @@ def fold(parts: Tensor, chunk_size: int) -> Tensor:
     return rows.flatten(0, 1)
 
 
+def _runs(order: Tensor, chunk_size: int, length: int) -> Iterator[tuple[int, int, Tensor, int]]:
+    """Cut all rounds of all images into runs of chunks that are attended to at once.
+
+    Yields the image, the round, the positions of the run with both neighbour chunks, and how many
+    of its queries are not padding.
+    """
+    step = max(1, BLOCK_SCORES // (3 * chunk_size**2))
+    for image, rounds in enumerate(order):
+        for turn, wrapped in enumerate(rounds):
+            for start in range(0, len(wrapped) // chunk_size - 2, step):
+                rows = slice(start * chunk_size, (start + step + 2) * chunk_size)
+                real = min(step * chunk_size, length - start * chunk_size)
+                yield image, turn, wrapped[rows], real
+
+
 def _scores(query: Tensor, key: Tensor, score: Tensor | None, chunk_size: int) -> Tensor:
     """Return (K, m, 3m) scores of sorted queries (K m, Cq) and wrapped keys ((K + 2) m, Cq)."""
     q = query.view(-1, chunk_size, query.shape[-1])
@@ -171,28 +189,27 @@ class ChunkedAttention(torch.autograd.Function):
         n, length, channels = value.shape
         out = torch.empty_like(value)
         total = value.new_empty(n, length)
-        for image in range(n):
-            for turn, wrapped in enumerate(order[image]):
-                chosen = wrapped[m:-m]
-                rows = score[image].index_select(0, wrapped) if score is not None else None
-                q, k = query[image].index_select(0, chosen), key[image].index_select(0, wrapped)
-                logits = _scores(q, k, rows, m)
-                top = logits.amax(-1, keepdim=True)  # (K, m, 1)
-                weights = logits.sub_(top).exp_()
-                mass = weights.sum(-1, keepdim=True)
-                v = windows(value[image].index_select(0, wrapped), m)
-                mixed = torch.bmm(weights, v).div_(mass).view(-1, channels)[:length]
-                level = top.add_(mass.log_()).view(-1)[:length]
-                chosen = chosen[:length]
-                if turn:  # fold this round into the ones before
-                    before = total[image].index_select(0, chosen)
-                    joint = torch.logaddexp(before, level)
-                    old = out[image].index_select(0, chosen)
-                    mixed.mul_(level.sub_(joint).exp_()[:, None])
-                    mixed.addcmul_(old, before.sub_(joint).exp_()[:, None])
-                    level = joint
-                out[image].index_copy_(0, chosen, mixed)
-                total[image].index_copy_(0, chosen, level)
+        for image, turn, wrapped, real in _runs(order, m, length):
+            chosen = wrapped[m:-m]
+            rows = score[image].index_select(0, wrapped) if score is not None else None
+            q, k = query[image].index_select(0, chosen), key[image].index_select(0, wrapped)
+            logits = _scores(q, k, rows, m)
+            top = logits.amax(-1, keepdim=True)  # (K, m, 1)
+            weights = logits.sub_(top).exp_()
+            mass = weights.sum(-1, keepdim=True)
+            v = windows(value[image].index_select(0, wrapped), m)
+            mixed = torch.bmm(weights, v).div_(mass).view(-1, channels)[:real]
+            level = top.add_(mass.log_()).view(-1)[:real]
+            chosen = chosen[:real]
+            if turn:  # fold this round into the ones before
+                before = total[image].index_select(0, chosen)
+                joint = torch.logaddexp(before, level)
+                old = out[image].index_select(0, chosen)
+                mixed.mul_(level.sub_(joint).exp_()[:, None])
+                mixed.addcmul_(old, before.sub_(joint).exp_()[:, None])
+                level = joint
+            out[image].index_copy_(0, chosen, mixed)
+            total[image].index_copy_(0, chosen, level)
         ctx.save_for_backward(query, key, value, score, order, out, total)
         ctx.chunk_size = m
         return out
@@ -202,37 +219,36 @@ class ChunkedAttention(torch.autograd.Function):
         """Recompute the probabilities and return the gradients of query, key, value and score."""
         query, key, value, score, order, out, total = ctx.saved_tensors
         m = ctx.chunk_size
-        n, length, channels = value.shape
+        _, length, channels = value.shape
         grad = grad.contiguous()
         centre = (grad * out).sum(-1)  # (N, L)
         d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
         d_score = torch.zeros_like(score) if score is not None else None
-        for image in range(n):
-            for wrapped in order[image]:
-                chosen = wrapped[m:-m]
-                q = query[image].index_select(0, chosen)
-                k, v = (t[image].index_select(0, wrapped) for t in (key, value))
-                rows = score[image].index_select(0, wrapped) if score is not None else None
-                level = total[image].index_select(0, chosen).view(-1, m, 1)
-                weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
-                upstream = grad[image].index_select(0, chosen)
-                middle = centre[image].index_select(0, chosen)
-                upstream[length:] = 0  # padded queries are repeats; they have no output
-                middle[length:] = 0
-                upstream = upstream.view(-1, m, channels)
-                d_value[image].index_add_(
-                    0, wrapped, fold(torch.bmm(weights.transpose(1, 2), upstream), m)
-                )
-                d_logits = torch.bmm(upstream, windows(v, m).transpose(1, 2))
-                d_logits = d_logits.sub_(middle.view(-1, m, 1)).mul_(weights)
-                d_query[image].index_add_(
-                    0, chosen, torch.bmm(d_logits, windows(k, m)).view(-1, q.shape[-1])
-                )
-                d_rows = d_logits.transpose(1, 2)  # (K, 3m, m)
-                d_k = torch.bmm(d_rows, q.view(-1, m, q.shape[-1]))
-                d_key[image].index_add_(0, wrapped, fold(d_k, m))
-                if d_score is not None:
-                    d_score[image].index_add_(0, wrapped, fold(d_rows, m))
+        for image, _, wrapped, real in _runs(order, m, length):
+            chosen = wrapped[m:-m]
+            q = query[image].index_select(0, chosen)
+            k, v = (t[image].index_select(0, wrapped) for t in (key, value))
+            rows = score[image].index_select(0, wrapped) if score is not None else None
+            level = total[image].index_select(0, chosen).view(-1, m, 1)
+            weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
+            upstream = grad[image].index_select(0, chosen)
+            middle = centre[image].index_select(0, chosen)
+            upstream[real:] = 0  # padded queries are repeats; they have no output
+            middle[real:] = 0
+            upstream = upstream.view(-1, m, channels)
+            d_value[image].index_add_(
+                0, wrapped, fold(torch.bmm(weights.transpose(1, 2), upstream), m)
+            )
+            d_logits = torch.bmm(upstream, windows(v, m).transpose(1, 2))
+            d_logits = d_logits.sub_(middle.view(-1, m, 1)).mul_(weights)
+            d_query[image].index_add_(
+                0, chosen, torch.bmm(d_logits, windows(k, m)).view(-1, q.shape[-1])
+            )
+            d_rows = d_logits.transpose(1, 2)  # (K, 3m, m)
+            d_k = torch.bmm(d_rows, q.view(-1, m, q.shape[-1]))
+            d_key[image].index_add_(0, wrapped, fold(d_k, m))
+            if d_score is not None:
+                d_score[image].index_add_(0, wrapped, fold(d_rows, m))
         return d_query, d_key, d_value, d_score, None, None
 
 
