@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -151,6 +152,14 @@ def test_citation_is_of_this_version_and_this_paper() -> None:
 # --- commands -------------------------------------------------------------------------------
 
 
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run make as from a shell: `make test` leaves its own settings in the environment."""
+    ours = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON"}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
 def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -164,8 +173,7 @@ def readme_code() -> str:
 
 
 def test_bare_make_tells_every_target() -> None:
-    told = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {line.split()[1] for line in told.splitlines()} == make_targets()
+    assert {line.split()[1] for line in make().stdout.splitlines()} == make_targets()
 
 
 def quoted_commands() -> Iterator[str]:
@@ -204,9 +212,7 @@ def test_no_fitting_python_is_one_clear_line(tmp_path: Path) -> None:
         copy = tmp_path / name
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes((ROOT / name).read_bytes())
-    done = subprocess.run(
-        ["make", "test", "PYTHON=no-such-python"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = make("test", "PYTHON=no-such-python", folder=tmp_path)
     told = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert done.returncode == 2
     assert len(told) == 1
@@ -221,8 +227,8 @@ def test_an_installed_torch_is_found_by_the_new_environment(tmp_path: Path) -> N
     (packages / "torch").mkdir()
     (packages / "torch" / "__init__.py").write_text("__version__ = '2.99'")
     (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
-    command = ["make", ".venv/bin/python", f"PYTHON=no-such-python {base / 'bin' / 'python'}"]
-    subprocess.run(command, cwd=tmp_path, check=True)
+    pythons = f"no-such-python {base / 'bin' / 'python'}"
+    assert make(".venv/bin/python", f"PYTHON={pythons}", folder=tmp_path).returncode == 0
     asked = [".venv/bin/python", "-c", "import torch; print(torch.__version__)"]
     assert subprocess.check_output(asked, cwd=tmp_path, text=True) == "2.99\n"
 
@@ -234,6 +240,43 @@ def test_hooks_download_nothing() -> None:
         for hook in repository["hooks"]:
             assert hook["language"] == "system"
             assert hook["entry"].startswith(".venv/bin/python ")
+
+
+SKIPS = """
+import pytest
+
+@pytest.mark.real_data
+def test_marked(): pytest.skip("no reason")
+
+def test_uses(benchmarks): pytest.skip("no reason")
+
+def test_says(): pytest.skip("DTFN_DATA is missing")
+
+@pytest.mark.skip("has nothing to do with pictures")
+def test_other(): pass
+
+@pytest.mark.real_data
+@pytest.mark.xfail
+def test_expected(): assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome"),
+    [("", "4 skipped, 1 xfailed"), ("pictures", "3 failed, 1 skipped, 1 xfailed")],
+)
+def test_no_test_on_real_pictures_skips_unnoticed(
+    tmp_path: Path, data: str, outcome: str
+) -> None:
+    (tmp_path / "test_skips.py").write_text(SKIPS)
+    (tmp_path / "conftest.py").write_bytes((ROOT / "tests" / "conftest.py").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:xdist", "-o", "markers=real_data: x", tmp_path],
+        env=os.environ | {"DTFN_DATA": data},
+        capture_output=True,
+        text=True,
+    )
+    assert outcome in done.stdout.splitlines()[-1], done.stdout
 
 
 # --- the package ----------------------------------------------------------------------------
