@@ -106,24 +106,35 @@ def evaluate(
 
 @app.command()
 def train(
-    preset: Annotated[str, typer.Option(help="The recipe to start from.")],
+    preset: Annotated[str, typer.Option(help="E.g. nla-x4-s0, demo-nla-x4-s0, dtfn_x2.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
     parameter: Settings = None,
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
-    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
-    precision: Annotated[str | None, typer.Option(help="e.g. bf16-mixed or 32-true.")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes or GPUs a node.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="E.g. bf16-mixed or 32-true.")] = None,
+    accumulate: Annotated[int, typer.Option(help="Parts of a batch, to save memory.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
 ) -> None:
-    """Train a network by a recipe; -p changes a line of it."""
+    """Train a network by a recipe; -p changes a line of it, e.g. -p steps=1000."""
     from dtfn import training
 
-    training.main(
+    weights = training.main(
         preset,
         _settings(parameter),
         out,
         resume=resume,
+        accelerator=accelerator,
         devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
         precision=precision,
+        accumulate=accumulate,
+        threads=threads,
     )
+    print(weights)
 
 
 @app.command()

@@ -1,79 +1,22 @@
-"""Every figure. Each function takes tidy numbers or images and returns a Figure of its own.
+"""Every figure. Each function takes tidy numbers or views and returns a Figure of its own.
 
-Figures are made without pyplot, so none is registered anywhere and none leaks. Colours are Okabe
-and Ito's, told apart by the colour-blind; the null pair is always grey; signed maps are centred
-at 0 and pixels are shown as they are.
+The null pair is always grey. `region` and `gallery` are those of `dtfn.panels`.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec
-
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.rcsetup import cycler
-from numpy.typing import NDArray
 
 from dtfn import subpixel
+from dtfn.panels import gallery, region
+from dtfn.style import NULL_COLOUR, WIDTH, colour, styled
 
-if TYPE_CHECKING:
-    from dtfn.regions import View
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-NULL_COLOUR = "#767676"
-BOX = "#F0E442"
-SIGNED, POSITIVE = "RdBu_r", "viridis"
-WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
-
-STYLE: Any = {
-    "figure.dpi": 200,
-    "savefig.dpi": "figure",
-    "font.size": 10,
-    "axes.titlesize": 10,
-    "axes.labelsize": 10,
-    "legend.fontsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "axes.grid": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "image.interpolation": "nearest",
-    "lines.linewidth": 1.6,
-}
-
-P = ParamSpec("P")
+__all__ = ["bounds", "density", "estimates", "gain_over", "gains", "gallery", "region", "training"]
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the house's style whatever the caller's settings are."""
-
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-def colour(name: str, names: Sequence[str]) -> str:
-    """Return the colour of a pair or method among others; the null pair is grey."""
-    others = [n for n in names if n != subpixel.NULL]
-    return NULL_COLOUR if name == subpixel.NULL else COLOURS[others.index(name) % len(COLOURS)]
-
-
-@_styled
+@styled
 def training(history: pd.DataFrame, bicubic: float) -> Figure:
     """Draw a training run: loss, and validation PSNR beside bicubic.
 
@@ -96,7 +39,7 @@ def training(history: pd.DataFrame, bicubic: float) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
 
@@ -131,15 +74,15 @@ def gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
 
 
 def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
-    """Return dataset, image, method, gain (dB) of every other method over `base`."""
+    """Return the rows of all other methods with their PSNR gain (dB) over `base`."""
     keys = ["dataset", "image", "scale"]
     zero = table.loc[table["method"] == base, [*keys, "psnr"]]
     joined = table[table["method"] != base].merge(zero, on=keys, suffixes=("", "_base"))
     gain = joined["psnr"] - joined["psnr_base"]
-    return joined[["dataset", "image", "method"]].assign(gain=gain)
+    return joined.drop(columns="psnr_base").assign(gain=gain)
 
 
-@_styled
+@styled
 def density(frame: pd.DataFrame) -> Figure:
     """Draw how harm is distributed over positions, each pair over the null pair.
 
@@ -178,7 +121,7 @@ def _reach(frame: pd.DataFrame) -> tuple[float, float]:
     return -most, most
 
 
-@_styled
+@styled
 def bounds(frame: pd.DataFrame) -> Figure:
     """Draw upper bounds against granularity, with bands of their intervals, and the null's.
 
@@ -215,7 +158,7 @@ def bounds(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Draw estimates with their intervals: a panel a metric, a row a pair, 0 marked.
 
@@ -241,102 +184,3 @@ def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
         ax.margins(y=0.3)
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
     return figure
-
-
-@_styled
-def region(view: View) -> Figure:
-    """Draw one harmed region: where it is, what the networks made of it, and their errors.
-
-    Upper row: the picture with the region boxed, HR, L, N. Lower row: LR, the errors of L and
-    of N (root of the block error, one scale), the harm (signed root).
-    """
-    figure = Figure(figsize=(WIDTH, 6.2), layout="compressed")
-    axes = figure.subplots(2, 4)
-    picture = view.picture
-    _image(axes[0, 0], picture.hr, f"{picture.dataset} {picture.image}")
-    top, left, height, width = (picture.scale * v for v in view.window)
-    box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=BOX, linewidth=2)
-    axes[0, 0].add_patch(box)
-    _crops(axes[0, 1:], view)
-    _image(axes[1, 0], view.lr(), f"LR (1/{picture.scale}), as it is")
-    most = float(np.sqrt(max(view.error_with.max(), view.error_without.max())))
-    for ax, error, name in (
-        (axes[1, 1], view.error_without, view.without),
-        (axes[1, 2], view.error_with, view.with_),
-    ):
-        shown = _map(ax, np.sqrt(error), f"error of {name}", POSITIVE, Normalize(0, most))
-    _bar(figure, shown, axes[1, 1:3], "root of block MSE (8-bit levels)")
-    _bar(figure, _harm(axes[1, 3], view), axes[1, 3], "signed root (8-bit levels)")
-    return figure
-
-
-@_styled
-def gallery(views: Sequence[View]) -> Figure:
-    """Draw several harmed regions, a row each: HR, L, N, harm.
-
-    With no view, the figure says that there was no harm beyond luck.
-    """
-    if not views:
-        figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
-        figure.text(0.5, 0.5, "no region of harm beyond the null pair's", ha="center", va="center")
-        return figure
-    figure = Figure(figsize=(WIDTH, 2.5 * len(views)), layout="constrained")
-    rows = figure.subplots(len(views), 4, squeeze=False)
-    for axes, view in zip(rows, views, strict=True):
-        _crops(axes[:3], view)
-        axes[0].set_ylabel(f"{view.picture.dataset} {view.picture.image}")
-        shown = _harm(axes[3], view)
-        figure.colorbar(shown, ax=axes[3], label="signed root (levels)", shrink=0.9)
-    return figure
-
-
-def _crops(axes: NDArray[Any], view: View) -> None:
-    outputs = view.picture.outputs
-    _image(axes[0], view.crop(view.picture.hr), "HR")
-    for ax, name, error in (
-        (axes[1], view.without, view.error_without),
-        (axes[2], view.with_, view.error_with),
-    ):
-        _image(ax, view.crop(outputs[name]), f"{name}: {subpixel.psnr_of(error):.2f} dB")
-
-
-def _image(ax: Axes, image: NDArray[Any], title: str) -> None:
-    """Show an RGB or grey uint8 image as its pixels are."""
-    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    _bare(ax, title)
-
-
-def _map(ax: Axes, values: NDArray[Any], title: str, cmap: str, norm: Normalize) -> Any:
-    shown = ax.imshow(values, cmap=cmap, norm=norm, interpolation="nearest")
-    _bare(ax, title)
-    return shown
-
-
-def _harm(ax: Axes, view: View) -> Any:
-    """Show the harm of a view, its region outlined."""
-    harm, norm = _signed_root(view.harm)
-    shown = _map(ax, harm, "harm: red harmed, blue helped", SIGNED, norm)
-    r, (top, left, _, _) = view.region, view.window
-    corner = (r.left - left - 0.5, r.top - top - 0.5)
-    ax.add_patch(Rectangle(corner, r.width, r.height, fill=False, linewidth=1, linestyle=":"))
-    return shown
-
-
-def _bar(figure: Figure, shown: Any, axes: Any, label: str) -> None:
-    # Below the maps: beside them it would take the columns out of line.
-    figure.colorbar(shown, ax=axes, label=label, location="bottom", shrink=0.9, aspect=30)
-
-
-def _bare(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize=9)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-
-
-def _signed_root(harm: NDArray[np.float64]) -> tuple[NDArray[np.float64], Normalize]:
-    """Return sign(h) sqrt(|h|), which shows small and large harm, and limits centred at 0."""
-    root = np.sign(harm) * np.sqrt(np.abs(harm))
-    most = float(np.abs(root).max()) or 1.0
-    return root, Normalize(-most, most)

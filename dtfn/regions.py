@@ -22,6 +22,7 @@ from dtfn.subpixel import Pairs, Picture
 
 SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
 QUANTILE = 0.99  # of the null's smoothed harm; what exceeds it is more than luck
+SMALLEST = 24  # LR positions: the least side of a view's window
 EDGES = np.linspace(-64, 64, 129)  # signed root of harm, in 8-bit levels
 
 
@@ -85,22 +86,6 @@ class View:
         lr = images.degrade(self.picture.hr, self.picture.scale)
         return images.as_rgb(lr)[top : top + height, left : left + width]
 
-    def frame(self) -> pd.DataFrame:
-        """Return the maps as a table, a row an LR position of the window."""
-        top, left, height, width = self.window
-        rows, columns = np.mgrid[top : top + height, left : left + width]
-        return pd.DataFrame(
-            {
-                "dataset": self.picture.dataset,
-                "image": self.picture.image,
-                "row": rows.ravel(),
-                "column": columns.ravel(),
-                "error_without": self.error_without.ravel(),
-                "error_with": self.error_with.ravel(),
-                "harm": self.harm.ravel(),
-            }
-        )
-
 
 def pictures(
     methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
@@ -114,40 +99,89 @@ def pictures(
         yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
 
 
-def density(shown: Iterable[Picture], pairs: Pairs) -> pd.DataFrame:
-    """Return the distribution of harm over all positions, a row a pair and bin.
+@dataclass(frozen=True)
+class Survey:
+    """What one look at all pictures found.
 
-    Bins are over the signed root of harm, sign(h) sqrt(|h|), in 8-bit levels; the outermost bins
-    hold all that lies beyond.
+    Attributes
+    ----------
+    density
+        How harm is distributed over the interior positions of all pictures: pair, low, high
+        (edges of a bin of the signed root of harm, sign(h) sqrt(|h|), in 8-bit levels; the
+        outermost bins hold all beyond), share (sums to 1 a pair).
+    regions
+        Harm beyond luck, a row a picture and pair, the null pair too as its own check: pair,
+        dataset, image, regions (their number), share (of the positions), mass (summed harm over
+        the number of positions, MSE).
+    worst
+        Pair -> views of its heaviest regions, one a picture at most, heaviest first.
+    """
 
-    Returns
-    -------
-    pair, low, high (levels), share (of the positions, interior only; sums to 1 a pair).
+    density: pd.DataFrame
+    regions: pd.DataFrame
+    worst: dict[str, list[View]]
+
+
+def survey(
+    shown: Iterable[Picture], pairs: Pairs, null: str = subpixel.NULL, most: int = 4
+) -> Survey:
+    """Look for harm beyond luck in pictures, one in memory at a time beside those shown.
+
+    Parameters
+    ----------
+    shown
+        With the outputs of all networks of the pairs.
+    pairs, null
+        As for `dtfn.subpixel.measure`.
+    most
+        How many views to keep a pair; fewer, even none, where there is no harm beyond luck.
     """
     counts = {name: np.zeros(len(EDGES) - 1) for name in pairs}
+    worst: dict[str, list[View]] = {name: [] for name in pairs}
+    rows = []
     for picture in shown:
-        for name, (n, l) in pairs.items():
-            harm = subpixel.interior(harm_map(picture, n, l))
-            root = np.clip(np.sign(harm) * np.sqrt(np.abs(harm)), EDGES[0], EDGES[-1])
-            counts[name] += np.histogram(root, EDGES)[0]
-    return pd.concat(
-        [
-            pd.DataFrame({"pair": name, "low": EDGES[:-1], "high": EDGES[1:], "share": c / c.sum()})
-            for name, c in counts.items()
-        ],
-        ignore_index=True,
-    )
+        errors = _errors(picture, {method for two in pairs.values() for method in two})
+        harms = {name: subpixel.harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
+        for name, harm in harms.items():
+            counts[name] += _histogram(subpixel.interior(harm))
+            found = find(harm, harms[null])
+            rows.append(
+                {
+                    "pair": name,
+                    "dataset": picture.dataset,
+                    "image": picture.image,
+                    "regions": len(found),
+                    "share": sum(r.area for r in found) / harm.size,
+                    "mass": sum(r.mass for r in found) / harm.size,
+                }
+            )
+            if found:
+                views = [*worst[name], _view(picture, found[0], pairs[name], errors)]
+                worst[name] = sorted(views, key=lambda v: -v.region.mass)[:most]
+    return Survey(_density(counts), pd.DataFrame(rows), worst)
 
 
-def harm_map(picture: Picture, n: str, l: str) -> Float:
-    """Return the harm of N against L at each LR position of a picture, ``(H, W)``."""
-    return subpixel.harm(*(error_map(picture, method) for method in (n, l)))
-
-
-def error_map(picture: Picture, method: str) -> Float:
-    """Return the block errors of a method on a picture, ``(H, W)`` (MSE on float Y)."""
-    y = luma(picture.hr, picture.hr)
-    return subpixel.block_error(luma(picture.outputs[method], picture.hr), y, picture.scale)
+def frame(views: Sequence[View]) -> pd.DataFrame:
+    """Return the maps of views as a table, a row an LR position of a window."""
+    parts = []
+    for view in views:
+        top, left, height, width = view.window
+        rows, columns = np.mgrid[top : top + height, left : left + width]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "dataset": view.picture.dataset,
+                    "image": view.picture.image,
+                    "row": rows.ravel(),
+                    "column": columns.ravel(),
+                    "error_without": view.error_without.ravel(),
+                    "error_with": view.error_with.ravel(),
+                    "harm": view.harm.ravel(),
+                }
+            )
+        )
+    columns = ["dataset", "image", "row", "column", "error_without", "error_with", "harm"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def find(harm: Float, null_harm: Float) -> list[Region]:
@@ -173,84 +207,44 @@ def find(harm: Float, null_harm: Float) -> list[Region]:
     return sorted(found, key=lambda r: -r.mass)
 
 
-def worst(
-    shown: Iterable[Picture],
-    pair: tuple[str, str],
-    null: tuple[str, str],
-    most: int = 4,
-    smallest: int = 24,
-) -> list[View]:
-    """Return views of the heaviest harmed regions, one a picture at most.
-
-    Parameters
-    ----------
-    shown
-        Pictures with the outputs of the four networks.
-    pair, null
-        (with, without) of the pair and of the null pair.
-    most
-        How many views.
-    smallest
-        Least side of a view's window in LR positions (less where the picture is smaller).
-
-    Returns
-    -------
-    Fewer than ``most``, even none, where there is no harm beyond luck.
-    """
-    best: list[View] = []
-    for picture in shown:
-        harm = harm_map(picture, *pair)
-        regions = find(harm, harm_map(picture, *null))
-        if regions:
-            best = sorted([*best, _view(picture, regions[0], pair, smallest)], key=_mass)[-most:]
-    return best[::-1]
+def _errors(picture: Picture, methods: Iterable[str]) -> dict[str, Float]:
+    """Return each method's block errors, ``(H, W)`` (MSE on float Y)."""
+    y = luma(picture.hr, picture.hr)
+    return {
+        method: subpixel.block_error(luma(picture.outputs[method], picture.hr), y, picture.scale)
+        for method in methods
+    }
 
 
-def beyond_luck(shown: Iterable[Picture], pairs: Pairs, null: str) -> pd.DataFrame:
-    """Return the share of positions in regions of harm beyond luck, and the regions' number.
-
-    Returns
-    -------
-    A row a picture and pair (the null pair too, as its own check): pair, dataset, image,
-    regions, share (of the positions), mass (summed harm over the positions, MSE).
-    """
-    rows = []
-    for picture in shown:
-        floor = harm_map(picture, *pairs[null])
-        for name, two in pairs.items():
-            found = find(harm_map(picture, *two), floor)
-            rows.append(
-                {
-                    "pair": name,
-                    "dataset": picture.dataset,
-                    "image": picture.image,
-                    "regions": len(found),
-                    "share": sum(r.area for r in found) / floor.size,
-                    "mass": sum(r.mass for r in found) / floor.size,
-                }
-            )
-    return pd.DataFrame(rows)
+def _histogram(harm: Float) -> NDArray[np.int64]:
+    root = np.sign(harm) * np.sqrt(np.abs(harm))
+    return np.histogram(np.clip(root, EDGES[0], EDGES[-1]), EDGES)[0]
 
 
-def _view(picture: Picture, region: Region, pair: tuple[str, str], smallest: int) -> View:
+def _density(counts: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame({"pair": name, "low": EDGES[:-1], "high": EDGES[1:], "share": c / c.sum()})
+        for name, c in counts.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _view(
+    picture: Picture, region: Region, pair: tuple[str, str], errors: dict[str, Float]
+) -> View:
     n, l = pair
-    errors = [error_map(picture, method) for method in (n, l)]
-    window = _window(region, errors[0].shape, smallest)
+    window = _window(region, errors[n].shape)
     top, left, height, width = window
-    error_n, error_l = (e[top : top + height, left : left + width] for e in errors)
+    error_n, error_l = (errors[m][top : top + height, left : left + width] for m in (n, l))
     return View(picture, region, window, l, n, error_l, error_n, error_n - error_l)
 
 
-def _window(region: Region, shape: tuple[int, ...], smallest: int) -> tuple[int, int, int, int]:
+def _window(region: Region, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return a square around a region, moved into the picture."""
-    side = min(max(region.height + 4, region.width + 4, smallest), *shape)
+    side = min(max(region.height + 4, region.width + 4, SMALLEST), *shape)
     middle = (region.top + region.height / 2, region.left + region.width / 2)
     top, left = (
         int(np.clip(round(m - side / 2), 0, size - side))
         for m, size in zip(middle, shape, strict=True)
     )
     return top, left, side, side
-
-
-def _mass(view: View) -> float:
-    return view.region.mass

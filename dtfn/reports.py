@@ -4,7 +4,7 @@ A notebook begins a run, saves into it and finishes it::
 
     run = reports.begin("02_benchmark", globals())
     run.figure("gain", plots.gain(results), data=results, caption="...")
-    run.verdict("networks beat bicubic", 2.1, (1.9, 2.3), holds=True, form="{:+.2f} dB")
+    run.verdict(*claims.beats(results, methods))
     run.finish()
 
 The folder is written under a hidden name and gets its own when it is complete, so whatever is
@@ -17,7 +17,7 @@ import html
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,49 +25,13 @@ import pandas as pd
 
 from dtfn import manifest, parameters, paths, provenance, tables
 from dtfn.errors import InputError
+from dtfn.verdicts import Verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN_DIR = "DTFN_RUN_DIR"
 """Environment variable by which `dtfn.suite` tells the notebook the folder it writes to."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One claim and what the run says about it.
-
-    Attributes
-    ----------
-    claim
-        A sentence that can be true or false.
-    measured, interval
-        The number that decides (or text) and its 95 % interval, or None.
-    holds
-        True, False, or None where the run cannot tell.
-    form
-        How the numbers are printed, e.g. ``"{:+.3f} dB"``.
-    """
-
-    claim: str
-    measured: float | str | None
-    interval: tuple[float, float] | None
-    holds: bool | None
-    form: str = "{:.3g}"
-
-    def row(self) -> dict[str, str]:
-        """Return the verdict as printed: claim, measured, 95 % interval, holds."""
-        return {
-            "claim": self.claim,
-            "measured": self._print(self.measured),
-            "95 % interval": " to ".join(map(self._print, self.interval)) if self.interval else "–",
-            "holds": {True: "✓ yes", False: "✗ no", None: "? open"}[self.holds],
-        }
-
-    def _print(self, value: float | str | None) -> str:
-        if value is None:
-            return "–"
-        return value if isinstance(value, str) else self.form.format(value)
 
 
 class Run:
@@ -164,19 +128,9 @@ class Run:
         self._note("tables", name, caption)
         _show_html(text + _caption(caption))
 
-    def verdict(
-        self,
-        claim: str,
-        measured: float | str,
-        interval: tuple[float, float] | None = None,
-        *,
-        holds: bool | None,
-        form: str = "{:.3g}",
-    ) -> None:
-        """Add a claim to the verdict table; parameters as the attributes of `Verdict`."""
-        known = None if holds is None else bool(holds)
-        ends = tuple(manifest.plain(interval)) if interval is not None else None
-        self.verdicts.append(Verdict(claim, manifest.plain(measured), ends, known, form))
+    def verdict(self, *verdicts: Verdict) -> None:
+        """Add claims to the verdict table that `finish` shows."""
+        self.verdicts += verdicts
 
     def finish(self) -> None:
         """Show the verdicts and where the manifest will be found, and write it."""

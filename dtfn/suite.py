@@ -12,28 +12,28 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtfn import gallery, manifest, parameters, paths, reports
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError
+from dtfn.plans import PLAN, TIERS, Step, find, plan
+
+__all__ = [
+    "TIERS",
+    "NotebookFailed",
+    "NotebookInputError",
+    "Step",
+    "find",
+    "plan",
+    "reproduce",
+    "run",
+]
 
 if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
 
-TIERS = ("smoke", "demo", "bench")
-PLAN = "suite.yaml"
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One run of a plan: a notebook of ``notebooks/`` and the parameters it gets in a tier."""
-
-    notebook: str
-    tier: str
-    parameters: dict[str, Any]
 
 
 class NotebookInputError(InputError):
@@ -56,64 +56,6 @@ class NotebookFailed(RuntimeError):
         super().__init__(f"{notebook} failed: {message}; see {folder / 'traceback.txt'}")
         self.message = message
         self.folder = folder
-
-
-def plan(tier: str, file: Path | None = None) -> list[Step]:
-    """Return the runs of a tier, in order.
-
-    Parameters
-    ----------
-    tier
-        ``"smoke"`` (seconds), ``"demo"`` (minutes) or ``"bench"`` (the benchmarks).
-    file
-        A plan; default notebooks/suite.yaml. It maps notebook -> tier -> parameters.
-
-    Raises
-    ------
-    InputError
-        The tier is unknown, or the plan names an unknown notebook, tier or parameter, or gives
-        a parameter a value of another type.
-    """
-    import yaml
-
-    if tier not in TIERS:
-        raise InputError(
-            "tier", expected=", ".join(TIERS), found=repr(tier), remedy=nearest(tier, TIERS)
-        )
-    file = file or paths.NOTEBOOKS / PLAN
-    steps = []
-    for name, tiers in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-        notebook = find(name, file.parent)
-        for other in set(tiers) - set(TIERS):
-            raise InputError(
-                f"{file.name}: {name}",
-                expected=f"tiers {', '.join(TIERS)}",
-                found=other,
-                remedy=nearest(other, TIERS),
-            )
-        if tier in tiers:
-            steps.append(Step(name, tier, parameters.check(notebook, tiers[tier] or {})))
-    return steps
-
-
-def find(notebook: str, folder: Path = paths.NOTEBOOKS) -> Path:
-    """Return the file of a notebook, given as its name or as a path.
-
-    Raises
-    ------
-    InputError
-        There is none.
-    """
-    for file in (Path(notebook), folder / notebook, folder / f"{notebook}.ipynb"):
-        if file.suffix == ".ipynb" and file.is_file():
-            return file.resolve()
-    known = [f.stem for f in folder.glob("*.ipynb")]
-    raise InputError(
-        "notebook",
-        expected="a file or the name of a notebook",
-        found=repr(notebook),
-        remedy=nearest(notebook, known) if known else f"put notebooks into {folder}",
-    )
 
 
 def run(

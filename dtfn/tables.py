@@ -18,8 +18,18 @@ FORMS = {
     "seconds": "{:.2f}",
     "parameters": "{:,.0f}",
     "share": "{:.1%}",
+    "harm_rate": "{:.1%}",
+    "harm_rate_net": "{:+.1%}",
+    "harm_mass": "{:.2f}",
+    "harm_mass_net": "{:+.2f}",
+    "lost_db": "{:.3f}",
+    "lost_db_net": "{:+.3f}",
+    "selection_gain": "{:.3f}",
+    "selection_gain_net": "{:+.3f}",
+    "fusion_gain": "{:.3f}",
+    "fusion_gain_net": "{:+.3f}",
 }
-"""How a column is printed when the caller does not say; by the last part of its name."""
+"""How a column is printed when the caller does not say; ``x_low`` and ``x_null`` as ``x``."""
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -27,6 +37,21 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
+
+
+def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return PSNR and SSIM with a row a method and two columns a dataset, as papers print them.
+
+    Parameters
+    ----------
+    summary
+        Of `dtfn.evaluation.summary`, of one scale.
+    """
+    wide = summary.pivot(index="method", columns="dataset", values=["psnr", "ssim"])
+    order = [(d, m) for d in summary["dataset"].unique() for m in ("psnr", "ssim")]
+    wide = wide.swaplevel(axis=1)[order].loc[list(summary["method"].unique())]
+    wide.insert(0, ("method", ""), wide.index)
+    return wide.reset_index(drop=True)
 
 
 def _latex_text(text: str) -> str:
@@ -88,7 +113,7 @@ def _printed(
     for column in frame.columns:
         leaf = _leaf(column)
         base = leaf.removesuffix("_low").removesuffix("_high")
-        form = known.get(leaf, known.get(base))
+        form = known.get(leaf) or known.get(base) or known.get(base.removesuffix("_null"))
         texts = pd.Series([_print(v, form) for v in frame[column]], frame.index, dtype=object)
         marks = pd.Series("", index=texts.index)
         if leaf in best:
