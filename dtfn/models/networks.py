@@ -6,6 +6,7 @@ convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -167,8 +168,8 @@ class MiniNetwork(Network):
 
 
 def check_input(x: Tensor) -> None:
-    """Raise `InputError` unless x is a floating (N, 3, H, W) tensor."""
-    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+    """Raise `InputError` unless x is a floating (N, 3, H, W) tensor with something in it."""
+    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
         raise InputError(
             "network input", expected="a floating (N, 3, H, W) tensor, RGB in [0, 1]",
             found=f"{x.dtype} of shape {tuple(x.shape)}",
@@ -215,7 +216,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         values = MINI | {"rgb_range": 1.0} | changes
     else:
         kind, values = NETWORKS[base][0], dict(NETWORKS[base][1])
-    values |= _checked(name, hyperparameters, values)
+    values = _checked(name, hyperparameters, values)
     # DLSN adds its attention unscaled; the others scale it like the groups.
     inner = 1.0 if kind == "gla" else values["res_scale"]
     build = attention_builder(kind, bool(plus), hash_seed, values, inner)
@@ -240,12 +241,18 @@ def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
                 remedy=nearest(key, defaults),
             )  # fmt: skip
         number = (int, float) if isinstance(defaults[key], float) else int
-        if isinstance(value, bool) or not isinstance(value, number) or value <= 0:
+        if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
             kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
             raise InputError(
                 f"{key} of {name}", expected=kind, found=repr(value), remedy="pass such a number"
             )
-    return dict(given)
+    values = {**defaults, **given}
+    if values.get("reduction", 1) > values["n_feats"]:
+        raise InputError(
+            f"reduction of {name}", expected=f"at most n_feats, {values['n_feats']}",
+            found=values["reduction"], remedy="it divides the number of features",
+        )  # fmt: skip
+    return values
 
 
 def _groups(build: Callable[[], nn.Module | None], values: Mapping[str, Any]) -> list[nn.Module]:
