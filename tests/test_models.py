@@ -1,0 +1,287 @@
+"""The networks as a whole: sizes, independence, precision and compilers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import vectors as golden
+from torch import Tensor, nn
+
+from dtfn import images
+from dtfn.models import Network, create, known_names
+from dtfn.models.attention import HashedAttention
+from dtfn.models.networks import NETWORKS
+
+CHAIN: dict[str, Any] = {"n_feats": 16, "n_resblocks": 1}
+GROUPS: dict[str, Any] = {"n_feats": 16, "n_resblocks": 1, "n_resgroups": 2}
+HASHED: dict[str, Any] = {"chunk_size": 16, "n_hashes": 2}
+NAMES = known_names()
+ATTENTIVE = ["nln", "nlsn", "dlsn", "hspan", "dtfn", "mini-dtfn-notfs", "nlsn+tfs"]
+
+# Millions of parameters: published by the authors, and counted on the authors' code.
+PUBLISHED = {
+    ("dtfn", 2): 77.37, ("dtfn", 3): 80.32, ("dtfn", 4): 79.73,
+    ("dlsn", 2): 69.84, ("dlsn", 3): 72.79, ("dlsn", 4): 72.20,
+    ("hspan", 2): 32.29, ("hspan", 3): 33.95, ("hspan", 4): 33.62,
+    ("nlsn", 2): 41.80,
+    ("edsr", 2): 40.73, ("edsr", 3): 43.68, ("edsr", 4): 43.09,
+}  # fmt: skip
+
+
+def small(name: str, scale: int = 2, hash_seed: int | None = 0, **changes: Any) -> Network:
+    """Return a small network whose every part matters to the output."""
+    torch.manual_seed(3)
+    with torch.device("meta"):
+        known = create(name, scale).hyperparameters
+    wanted = (GROUPS if "n_resgroups" in known else CHAIN) | {"res_scale": 1.0} | HASHED | changes
+    network = create(
+        name, scale, hash_seed, **{key: value for key, value in wanted.items() if key in known}
+    )
+    for key, parameter in network.named_parameters():
+        if parameter.requires_grad and not parameter.any():  # offsets and the tail start at zero
+            nn.init.normal_(parameter, std=0.1 if "conv" in key else 0.02)
+    return network.eval()
+
+
+def image(*size: int, seed: int = 0) -> Tensor:
+    return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize(("name", "scale"), PUBLISHED)
+def test_number_of_parameters(name: str, scale: int) -> None:
+    with torch.device("meta"):
+        network = create(name, scale)
+
+    count = sum(p.numel() for p in network.parameters()) / 1e6
+    assert round(count, 2) == PUBLISHED[name, scale]
+
+
+def test_baseline_of_edsr() -> None:
+    with torch.device("meta"):
+        counts = [
+            sum(p.numel() for p in create("edsr", s, n_feats=64, n_resblocks=16).parameters())
+            for s in (2, 3, 4)
+        ]
+    assert [round(count / 1e6, 2) for count in counts] == [1.37, 1.55, 1.52]
+
+
+@pytest.mark.parametrize("family", sorted({golden.family(n) for n in golden.vectors("dtfn")}))
+def test_names_of_the_weights(family: str) -> None:
+    recorded = golden.read(f"{family}_weights")
+    small = {"n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "chunk_size": 64}
+
+    network = create("dtfn", int(family[-1]), **small)
+
+    own = {k: tuple(v.shape) for k, v in network.state_dict().items() if "_mean." not in k}
+    assert own == {key: value.shape for key, value in recorded.items()}
+
+
+# L = 1, 7, 15 (fewer than a chunk of 16), 16, 21 and 28 (between one and two), 35, 40
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (4, 4), (7, 3), (2, 14), (5, 7), (1, 40)])
+@pytest.mark.parametrize("name", NAMES)
+@torch.no_grad()
+def test_any_size_and_batch(name: str, size: tuple[int, int]) -> None:
+    network = small(name, 3).double()
+    x = image(3, 3, *size).double()
+
+    together = network(x)
+
+    assert together.shape == (3, 3, 3 * size[0], 3 * size[1])
+    assert together.isfinite().all()
+    alone = torch.cat([network(one[None]) for one in x])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", ["edsr", "mini-local"])
+@torch.no_grad()
+def test_scales(name: str, scale: int) -> None:
+    assert small(name, scale)(image(1, 3, 4, 5)).shape == (1, 3, 4 * scale, 5 * scale)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@torch.no_grad()
+def test_a_mini_network_learns_what_bicubic_misses(scale: int) -> None:
+    # No black and white: MATLAB clips in between, and so do we.
+    lr = np.random.default_rng(0).integers(80, 176, (9, 11, 3), dtype=np.uint8)
+    network = create("mini-dtfn", scale).eval()
+    for parameter in network.tail.parameters():
+        nn.init.zeros_(parameter)
+
+    sr = network(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255)
+
+    found = (sr[0].permute(1, 2, 0) * 255).numpy()
+    difference = np.abs(found - images.imresize(lr, scale))
+    border = 2 * scale  # where torch renormalises and MATLAB reflects
+    assert difference.max() < 4
+    assert difference[border:-border, border:-border].max() < 1.5  # rounded twice
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+@torch.no_grad()
+def test_result_depends_on_weights_image_and_seed_alone(name: str) -> None:
+    network, x = small(name), image(1, 3, 9, 9)
+    first = network(x)
+
+    network(image(2, 3, 11, 6, seed=1))
+    torch.manual_seed(99)
+    torch.rand(5)
+
+    assert torch.equal(network(x), first)
+    assert torch.equal(small(name)(x), first)
+    last = x.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(network(last), first, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["nlsn", "dlsn", "dtfn", "mini-dtfn"])
+@torch.no_grad()
+def test_seed_matters(name: str) -> None:
+    x = image(1, 3, 9, 9)
+
+    outputs = [small(name, hash_seed=seed)(x) for seed in (0, 1)]
+
+    assert not torch.equal(*outputs)
+    assert torch.equal(small(name, hash_seed=1)(x), outputs[1])
+
+
+@pytest.mark.parametrize("name", ["dtfn", "nlsn", "hspan"])
+@torch.no_grad()
+def test_number_of_threads(name: str) -> None:
+    network, x = small(name).double(), image(1, 3, 12, 12).double()
+    before = torch.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            outputs.append(network(x))
+    finally:
+        torch.set_num_threads(before)
+
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
+
+
+def test_training_draws_anew_and_evaluation_does_not() -> None:
+    network, x = small("dtfn"), image(1, 3, 9, 9)
+    with torch.no_grad():
+        rested = network(x)
+        steps = [network.train()(x) for _ in range(3)]
+        assert len({step.sum().item() for step in steps}) == 3
+        assert torch.equal(network.eval()(x), rested)
+    again = small("dtfn").train()
+    with torch.no_grad():
+        assert all(torch.equal(again(x), step) for step in steps)
+    draws = {m.draws for m in network.modules() if isinstance(m, HashedAttention)}
+    assert draws == {3}
+
+
+@pytest.mark.parametrize("name", ["dtfn", "dlsn", "nlsn"])
+@torch.no_grad()
+def test_without_a_seed_the_global_generator_draws(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the layers, and a round at a time where the draw is orthogonal."""
+    network = small(name, hash_seed=None, n_resblocks=8 if name == "nlsn" else 1)
+    found: list[Tensor] = []
+    layers = [m for m in network.modules() if isinstance(m, HashedAttention)]
+
+    def recording(*arguments: Any) -> Tensor:
+        found.append(type(layers[0]).rotations(*arguments))
+        return found[-1]
+
+    for layer in layers:
+        monkeypatch.setattr(layer, "rotations", recording)
+    torch.manual_seed(11)
+
+    network(image(1, 3, 9, 9))  # L = 81: 6 buckets of 16
+
+    torch.manual_seed(11)
+    assert len(found) == len(layers) == 2
+    for rotations in found:
+        if name == "nlsn":
+            half = torch.randn(1, 4, 2, 3)[0]
+            expected = [torch.cat((half[:, r], -half[:, r]), -1) for r in range(2)]
+        else:
+            expected = [nn.init.orthogonal_(torch.empty(4, 6)) for _ in range(2)]
+        assert torch.equal(rotations, torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("deterministic")
+def test_every_parameter_learns_deterministically(name: str) -> None:
+    gradients = []
+    for _ in range(2):
+        network = small(name).train()
+        network(image(2, 3, 6, 6)).square().mean().backward()
+        learnt = {k: p.grad for k, p in network.named_parameters() if p.requires_grad}
+        assert all(g is not None and g.isfinite().all() for g in learnt.values())
+        gradients.append([g for g in learnt.values() if g is not None])
+        silent = [k for k, g in learnt.items() if g is not None and not g.any()]
+        assert [k for k in silent if "conv_du" not in k] == []  # its two ReLUs may be off
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    network, x = small(name), image(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = network(x)
+
+    with torch.autocast("cpu", dtype):
+        output = network(x)
+        loss = (output - x.mean()).abs().mean()
+    loss.backward()
+
+    gradients = [p.grad for p in network.parameters() if p.requires_grad]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    spread = expected.std().item()
+    assert (output.float() - expected).abs().mean().item() < 0.1 * spread
+
+
+@pytest.mark.parametrize("name", ["mini-local", "edsr"])
+def test_compiles_whole(name: str) -> None:
+    network, x = small(name), image(1, 3, 8, 8)
+    torch._dynamo.reset()
+
+    # The graph is what may break; what a backend makes of it is no matter of ours.
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), network(x), rtol=0, atol=1e-6)
+    compiled(x).mean().backward()
+    assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["mini-local", "mini-local-wide", "edsr"])
+def test_exports_for_any_size(name: str) -> None:
+    network = small(name)
+    dim = torch.export.Dim
+    sizes = {0: dim("n", min=1), 2: dim("h", min=2), 3: dim("w", min=2)}
+
+    program = torch.export.export(network, (image(2, 3, 8, 9),), dynamic_shapes=(sizes,))
+
+    x = image(1, 3, 5, 13, seed=1)
+    with torch.no_grad():
+        torch.testing.assert_close(program.module()(x), network(x), rtol=0, atol=1e-6)
+
+
+def test_defaults_are_the_authors_sizes() -> None:
+    sizes = {name: values for name, (_, values) in NETWORKS.items()}
+
+    assert sizes["dtfn"] == {
+        "n_feats": 256, "n_resgroups": 10, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0,
+        "reduction": 4, "chunk_size": 128, "n_hashes": 4,
+    }  # fmt: skip
+    assert (sizes["hspan"]["n_feats"], sizes["hspan"]["topk"]) == (192, 128)
+    assert (sizes["nlsn"]["n_resblocks"], sizes["nlsn"]["chunk_size"]) == (32, 144)
