@@ -111,6 +111,19 @@ def test_output(name: str, precision: int, grad: bool) -> None:
     assert golden.distance(output, recorded["output" + SUFFIXES[precision]]) <= tolerance
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", golden.vectors())
+@torch.no_grad()
+def test_output_on_a_gpu(name: str) -> None:
+    recorded, module = golden.read(name), build(name, 1).cuda()
+    torch.manual_seed(int(recorded["seed"]))
+
+    output = module(golden.tensor(recorded["input"], torch.float64).cuda())
+
+    assert golden.distance(output.cpu(), recorded["output_f64"]) <= 1e-10
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
