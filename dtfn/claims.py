@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -21,6 +22,9 @@ KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
 
 Tables of papers differ from these by up to 0.01 dB, as some round Y to whole levels.
 """
+
+LEAST = 5
+"""Pictures below which there is no verdict: a bootstrap of two or three is narrow by itself."""
 
 NET_CLAIMS: Mapping[str, tuple[str, str]] = {
     "harm_rate": ("{pair} harms more positions than luck does", "{:+.1%}"),
@@ -129,6 +133,7 @@ def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def _verdict(claim: str, found: Interval, form: str) -> Verdict:
-    known = found.low == found.low
-    interval = (found.low, found.high) if known else None
-    return Verdict(claim, found.estimate, interval, above_zero(found.low, found.high), form)
+    if found.clusters < LEAST or math.isnan(found.low):
+        return Verdict(claim, found.estimate, None, None, form)
+    holds = above_zero(found.low, found.high)
+    return Verdict(claim, found.estimate, (found.low, found.high), holds, form)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ def write_run(notebook: Path) -> Path:
         embed_images=True,
     )
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    for cell in content.cells:
+        if cell.cell_type == "markdown":  # a neighbour's newest run is in the index
+            cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](../../../index.html#\1)", cell.source)
     ours = {"policy": POLICY, "title": title(notebook), "style": _source("style.css")}
     body, _ = exporter.from_notebook_node(content, resources={"dtfn": ours})
     page = notebook.with_suffix(".html")
@@ -137,8 +141,11 @@ def _run(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]
         "tier": content.get("tier"),
         "duration": f"{content['timings'].get('run', content['timings']['notebook']):.0f} s",
         "verdicts": content["verdicts"],
-        "figures": [_figure(folder, f) for f in content["figures"]],
-        "tables": [_table(folder, t) for t in content["tables"] if t["name"] != "verdicts"],
+        "exhibits": sorted(
+            [_figure(folder, f) for f in content["figures"]]
+            + [_table(folder, t) for t in content["tables"] if t["name"] != "verdicts"],
+            key=lambda e: float(e["after_seconds"]),
+        ),
         "provenance": {
             "parameters": _listed(content["parameters"]),
             "code": f"{code['git']}{' with local changes' if code['dirty'] else ''}, "

@@ -259,8 +259,9 @@ def _described(error: BaseException) -> dict[str, str]:
 
 def _discard(partial: Path) -> None:
     shutil.rmtree(partial)
-    with contextlib.suppress(OSError):  # not empty: it has other runs
+    with contextlib.suppress(OSError):  # not empty: there are other runs
         partial.parent.rmdir()
+        partial.parent.parent.rmdir()
 
 
 def _shown(path: Path) -> Path:

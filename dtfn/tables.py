@@ -127,7 +127,9 @@ def _printed(
 
 
 def _title(name: str) -> str:
-    return name.upper() if name in ("psnr", "ssim") else name.replace("_", " ")
+    if name in ("psnr", "ssim"):
+        return name.upper()
+    return name.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
 
 
 def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.DataFrame:
@@ -137,7 +139,13 @@ def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.
         title = escape(_title(name))
         if name.endswith("_low") and name.removesuffix("_low") + "_high" in cells:
             title = escape(_title(name.removesuffix("_low")))
-            texts = "[" + texts + ", " + cells[name.removesuffix("_low") + "_high"] + "]"
+            texts = (
+                "["
+                + texts
+                + ",\N{NO-BREAK SPACE}"
+                + cells[name.removesuffix("_low") + "_high"]
+                + "]"
+            )
             out[title] = out[title] + " " + texts if title in out else texts
         elif name.endswith("_high") and name.removesuffix("_high") + "_low" in cells:
             continue

@@ -31,11 +31,12 @@ class Verdict:
 
     def row(self) -> dict[str, str]:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
-        ends = [self._print(end) for end in self.interval or ()]
+        number, brace, unit = self.form.partition("}")
+        ends = [(number + brace).format(end) for end in self.interval or ()]
         return {
             "claim": self.claim,
             "measured": self._print(self.measured),
-            "95 % interval": " to ".join(ends) if ends else "–",
+            "95 % interval": " to ".join(ends) + unit if ends else "–",
             "holds": MARKS[self.holds],
         }
 

@@ -1,49 +1,131 @@
-"""Tiny networks and files of weights, for the tests of both."""
+"""Tiny notebooks that go right or wrong in one way each, and a reader of the requests of a page."""
 
 from __future__ import annotations
 
+import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+PARAMETERS = "scale: int = 4  # the scale\nnames: list[str] = ['a', 'b']  # some names"
+BEGIN = "from dtfn import reports\nrun = reports.begin('good', globals())"
+WORK = """
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from dtfn.verdicts import Verdict
+frame = pd.DataFrame({"method": ["x", "y"], "psnr": [1.0, scale]})
+figure = Figure(dpi=200)
+figure.subplots().plot(frame["psnr"])
+run.figure("line", figure, data=frame, caption="A line & <b>its</b> end.")
+run.table("numbers", frame, caption="50 % of it.", best={"psnr": "max"})
+run.verdict(Verdict("it grows", np.float64(3), (1.0, 4.0), True, "{:+.1f} dB"))
+run.verdict(Verdict("nobody knows", float("nan"), None, None))
+"""
 
-from dtfn.models import Network, create
+Source = tuple[str, str]  # tag (or "" for none, or "markdown"), source
 
-CHAIN = {"n_feats": 16, "n_resblocks": 8}
-GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
-HASHED = {"chunk_size": 16, "n_hashes": 2}
-SMALL: dict[str, dict[str, Any]] = {
-    "edsr": CHAIN,
-    "nln": CHAIN,
-    "nlsn": CHAIN | HASHED,
-    "dlsn": GROUPS | HASHED,
-    "hspan": GROUPS,
-    "dtfn": GROUPS | HASHED,
-    "nlsn+tfs": CHAIN | HASHED,
-    "dlsn+tfs": GROUPS | HASHED,
-    "hspan+tfs": GROUPS,
-    "nln+tfs": CHAIN,
+NOTEBOOKS: dict[str, list[Source]] = {
+    "good": [
+        ("markdown", "# A good one\n\nSee [the next](bare.ipynb)."),
+        ("parameters", PARAMETERS),
+        ("hide-input", BEGIN),
+        ("", WORK),
+        ("", "run.finish()"),
+    ],
+    "bare": [
+        (
+            "",
+            "import json, os, sys\n"
+            "print(json.dumps([sys.executable, os.getcwd(), os.environ['DTFN_DATA']]))",
+        )
+    ],
+    "failing": [("parameters", PARAMETERS), ("hide-input", BEGIN), ("", "scale / 0")],
+    "refusing": [
+        (
+            "",
+            "from dtfn.errors import InputError\n"
+            "raise InputError('Set5', expected='a folder', found='none', remedy='fetch it')",
+        )
+    ],
+    "requesting": [
+        (
+            "",
+            "from IPython.display import HTML, Javascript, display\n"
+            "display(Javascript('fetch(\"https://example.org\")'))\n"
+            "display(HTML('<img src=\"https://example.org/x.png\">'))",
+        )
+    ],
 }
-IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 
 
-def small(name: str, scale: int = 2, **changes: Any) -> Network:
-    torch.manual_seed(7)
-    return create(name, scale, **SMALL[name] | changes).eval()
-
-
-def state_of(network: nn.Module) -> dict[str, Tensor]:
-    """Return a state dict as the authors' code writes it."""
-    return {"a": torch.zeros(1), **network.state_dict()}
-
-
-def write(tmp_path: Path, content: object, name: str = "weights.pt", **how: Any) -> Path:
-    file = tmp_path / name
-    torch.save(content, file, **how)
+def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3") -> Path:
+    """Write a notebook whose metadata name a kernel."""
+    content: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
+    content["metadata"] = {"kernelspec": {"name": kernel, "display_name": kernel}}
+    for number, (tag, source) in enumerate(cells):
+        cell: dict[str, Any] = {"id": f"c{number}", "source": source.strip(), "metadata": {}}
+        if tag == "markdown":
+            cell["cell_type"] = "markdown"
+        else:
+            cell |= {"cell_type": "code", "outputs": [], "execution_count": None}
+            cell["metadata"] = {"tags": [tag]} if tag else {}
+        content["cells"].append(cell)
+    file = folder / f"{name}.ipynb"
+    file.write_text(json.dumps(content), encoding="utf-8")
     return file
 
 
-@torch.no_grad()
-def same_output(one: nn.Module, other: nn.Module) -> bool:
-    return torch.equal(one(IMAGE), other(IMAGE))
+def write_all(folder: Path) -> Path:
+    """Write the whole zoo and return its folder."""
+    for name, cells in NOTEBOOKS.items():
+        write(folder, name, cells)
+    return folder
+
+
+class _Requests(HTMLParser):
+    """Collects what a browser would fetch or run when it opens a page; links are not followed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.policy = ""
+        self._style = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self._style = tag == "style"
+        if values.get("http-equiv", "").lower() == "content-security-policy":
+            self.policy = values["content"]
+        if tag == "script" or values.get("http-equiv", "").lower() == "refresh":
+            self.found.append(tag)
+        for name, value in values.items():
+            fetched = name in ("src", "srcset", "data", "poster", "background")
+            fetched |= name == "href" and tag != "a"
+            if fetched and not value.startswith("data:"):
+                self.found.append(f"{tag} {name}={value}")
+            if name.startswith("on") or (name == "style" and _in_css(value)):
+                self.found.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data: str) -> None:
+        if self._style:
+            self.found += _in_css(data)
+
+
+def _in_css(text: str) -> list[str]:
+    return re.findall(r"@import[^;]*|url\(\s*['\"]?(?!data:)[^)]*\)", text)
+
+
+def requests(page: Path) -> list[str]:
+    """Return what a browser would fetch from elsewhere, or run, when it opens the page."""
+    reader = _Requests()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader.found
+
+
+def policy(page: Path) -> str:
+    """Return the page's content security policy."""
+    reader = _Requests()
+    reader.feed(page.read_text(encoding="utf-8"))
+    return reader.policy
