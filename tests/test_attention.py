@@ -102,6 +102,38 @@ def test_gradients_of_chunked_attention(length: int) -> None:
     )
 
 
+def test_chunked_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, codes = hashed_case(22, 4, 3, True)
+    order, weight = hashing.chunk_order(codes, 4), normal(2, 22, 5, seed=9)
+    given = [t.requires_grad_() for t in inputs if t is not None]
+
+    def answer() -> list[Tensor]:
+        found = hashing.chunked_attention(*inputs, order, 4)
+        return [found, *torch.autograd.grad((found * weight).sum(), given)]
+
+    whole = answer()
+    for chunks in (1, 2, 4):
+        monkeypatch.setattr(hashing, "BLOCK_SCORES", chunks * 3 * 4**2)
+        for one, other in zip(answer(), whole, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.xfail(reason="a repeat's score may exceed its position's logsumexp and overflow")
+def test_gradients_survive_what_only_a_repeat_scores() -> None:
+    """Position 4 is alone in slot 0 of the second chunk, and repeated as padding in slot 3."""
+    query, key, value = (torch.ones(1, 5, 3, requires_grad=True) for _ in range(3))
+    score = torch.zeros(1, 5, 4)
+    score[..., 3] = 1e3
+    score.requires_grad_()
+    order = hashing.chunk_order(torch.zeros(1, 1, 5, dtype=torch.uint8), 4)
+
+    hashing.chunked_attention(query, key, value, score, order, 4).square().sum().backward()
+
+    for tensor in (query, key, value, score):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
+
+
 def test_attention_survives_large_scores() -> None:
     (query, key, value, score), codes = hashed_case(22, 4, 3, True)
     assert score is not None
