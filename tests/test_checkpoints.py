@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import GROUPS, HASHED, IMAGE, same_output, small, state_of, write
+from tiny_networks import GROUPS, HASHED, IMAGE, same_output, small, state_of, write
 from torch import Tensor, nn
 
 from dtfn import zoo

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import vectors as golden
-from tiny import IMAGE, SMALL, same_output, small, state_of, write
+from tiny_networks import IMAGE, SMALL, same_output, small, state_of, write
 from torch import Tensor, nn
 
 from dtfn.errors import InputError

@@ -1,0 +1,49 @@
+"""Tiny networks and files of weights, for the tests of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dtfn.models import Network, create
+
+CHAIN = {"n_feats": 16, "n_resblocks": 8}
+GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
+HASHED = {"chunk_size": 16, "n_hashes": 2}
+SMALL: dict[str, dict[str, Any]] = {
+    "edsr": CHAIN,
+    "nln": CHAIN,
+    "nlsn": CHAIN | HASHED,
+    "dlsn": GROUPS | HASHED,
+    "hspan": GROUPS,
+    "dtfn": GROUPS | HASHED,
+    "nlsn+tfs": CHAIN | HASHED,
+    "dlsn+tfs": GROUPS | HASHED,
+    "hspan+tfs": GROUPS,
+    "nln+tfs": CHAIN,
+}
+IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+
+
+def small(name: str, scale: int = 2, **changes: Any) -> Network:
+    torch.manual_seed(7)
+    return create(name, scale, **SMALL[name] | changes).eval()
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """Return a state dict as the authors' code writes it."""
+    return {"a": torch.zeros(1), **network.state_dict()}
+
+
+def write(tmp_path: Path, content: object, name: str = "weights.pt", **how: Any) -> Path:
+    file = tmp_path / name
+    torch.save(content, file, **how)
+    return file
+
+
+@torch.no_grad()
+def same_output(one: nn.Module, other: nn.Module) -> bool:
+    return torch.equal(one(IMAGE), other(IMAGE))
