@@ -23,9 +23,18 @@ def data_root() -> Path:
 
 
 def training_root() -> Path:
-    """Return the folder that holds the training sets: ``$DTFN_TRAIN``, else ``train/`` in the data root or beside it."""
+    """Return the folder that holds the training sets.
+
+    ``$DTFN_TRAIN``; else ``train/`` beside the data root, if it is there alone; else ``train/`` in
+    the data root, which is where sets are put that have no place yet.
+    """
     chosen = os.environ.get("DTFN_TRAIN")
     if chosen:
         return Path(chosen).expanduser().resolve()
-    inside = data_root() / "train"
-    return inside if inside.is_dir() else data_root().parent / "train"
+    inside, beside = data_root() / "train", data_root().parent / "train"
+    return beside if beside.is_dir() and not inside.is_dir() else inside
+
+
+def validation_root() -> Path:
+    """Return the folder that holds the validation sets: ``val/`` beside the training sets."""
+    return training_root().parent / "val"
