@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dtfn import __version__
+from dtfn import __version__, cli_data
 from dtfn.errors import InputError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ zoo_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(cli_data.app, name="data")
 
 Settings = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
