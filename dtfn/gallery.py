@@ -61,6 +61,7 @@ def write_run(notebook: Path) -> Path:
         "text/plain",
     ]
     config.CSSHTMLHeaderPreprocessor.style = "default"
+    config.CoalesceStreamsPreprocessor.enabled = True  # of a progress bar, only its end
     config.TagRemovePreprocessor.enabled = True
     config.TagRemovePreprocessor.remove_input_tags = {"hide-input"}
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
@@ -131,7 +132,7 @@ def _run(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]
     """Return what the template shows of a run."""
     link = folder.relative_to(reports).as_posix()
     name = content["notebook"]
-    code, machine = content["code"], content["machine"]
+    code, machine, timings = content["code"], content["machine"], content["timings"]
     return {
         "notebook": name,
         "title": content.get("title", name),
@@ -139,7 +140,7 @@ def _run(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]
         "link": f"{link}/{name}.html" if (folder / f"{name}.html").exists() else None,
         "started": _readable(content["started"]),
         "tier": content.get("tier"),
-        "duration": f"{content['timings'].get('run', content['timings']['notebook']):.0f} s",
+        "duration": f"{timings.get('run', timings.get('notebook', 0)):.0f} s",
         "verdicts": content["verdicts"],
         "exhibits": sorted(
             [_figure(folder, f) for f in content["figures"]]

@@ -6,7 +6,7 @@ Pixels are shown as they are, signed maps are centred at 0. Users find these in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,10 +16,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from dtfn import subpixel
+from dtfn.regions import View, signed_root
 from dtfn.style import WIDTH, styled
-
-if TYPE_CHECKING:
-    from dtfn.regions import View
 
 BOX = "#F0E442"
 SIGNED, POSITIVE = "RdBu_r", "viridis"
@@ -126,7 +124,7 @@ def _bare(ax: Axes, title: str) -> None:
 
 
 def _signed_root(harm: NDArray[np.float64]) -> tuple[NDArray[np.float64], Normalize]:
-    """Return sign(h) sqrt(|h|), which shows small and large harm, and limits centred at 0."""
-    root = np.sign(harm) * np.sqrt(np.abs(harm))
+    """Return the signed root of harm, and limits centred at 0."""
+    root = signed_root(harm)
     most = float(np.abs(root).max()) or 1.0
     return root, Normalize(-most, most)

@@ -190,15 +190,17 @@ def find(harm: Float, null_harm: Float) -> list[Region]:
     Parameters
     ----------
     harm
-        Of the pair, ``(H, W)``; smoothed here with a Gaussian of `SIGMA` positions.
+        Of the pair, ``(H, W)``. What is smoothed, with a Gaussian of `SIGMA` positions, is its
+        signed root: a single wild block then makes no region and widens none.
     null_harm
-        Of the null pair on the same picture; the `QUANTILE` of its smoothed absolute value is
-        the threshold. The null pair itself has about (1 - QUANTILE) / 2 of its positions above.
+        Of the null pair on the same picture; the threshold is the `QUANTILE` of its absolute value,
+        smoothed likewise. The null pair itself has about (1 - QUANTILE) / 2 of its positions
+        above.
     """
     from skimage.measure import label, regionprops
 
-    floor = float(np.quantile(np.abs(gaussian_filter(null_harm, SIGMA)), QUANTILE))
-    labels = label(gaussian_filter(harm, SIGMA) > floor, connectivity=1)  # type: ignore[no-untyped-call]
+    floor = float(np.quantile(np.abs(_smoothed(null_harm)), QUANTILE))
+    labels = label(_smoothed(harm) > floor, connectivity=1)  # type: ignore[no-untyped-call]
     found = []
     for part in regionprops(labels, intensity_image=harm):  # type: ignore[no-untyped-call]
         mass = float(part.image_intensity.sum())
@@ -216,9 +218,17 @@ def _errors(picture: Picture, methods: Iterable[str]) -> dict[str, Float]:
     }
 
 
+def signed_root(harm: Float) -> Float:
+    """Return sign(h) sqrt(|h|): harm in 8-bit levels, in which small and large both show."""
+    return np.sign(harm) * np.sqrt(np.abs(harm))
+
+
+def _smoothed(harm: Float) -> Float:
+    return gaussian_filter(signed_root(harm), SIGMA)
+
+
 def _histogram(harm: Float) -> NDArray[np.int64]:
-    root = np.sign(harm) * np.sqrt(np.abs(harm))
-    return np.histogram(np.clip(root, EDGES[0], EDGES[-1]), EDGES)[0]
+    return np.histogram(np.clip(signed_root(harm), EDGES[0], EDGES[-1]), EDGES)[0]
 
 
 def _density(counts: dict[str, NDArray[np.float64]]) -> pd.DataFrame:

@@ -63,7 +63,9 @@ NOTEBOOKS: dict[str, list[Source]] = {
 def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3") -> Path:
     """Write a notebook whose metadata name a kernel."""
     content: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
-    content["metadata"] = {"kernelspec": {"name": kernel, "display_name": kernel}}
+    content["metadata"] = {
+        "kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}
+    }
     for number, (tag, source) in enumerate(cells):
         cell: dict[str, Any] = {"id": f"c{number}", "source": source.strip(), "metadata": {}}
         if tag == "markdown":

@@ -1,0 +1,230 @@
+"""A run's folder and the index over all of them, without a kernel."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from matplotlib.figure import Figure
+from PIL import Image
+
+from dtfn import gallery, manifest, paths, provenance, reports
+from dtfn.errors import InputError
+from dtfn.verdicts import Verdict, above_zero
+
+FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
+
+
+def drawn() -> Figure:
+    figure = Figure(figsize=(2, 1), dpi=200)
+    figure.subplots().plot(FRAME["x"], FRAME["psnr"])
+    return figure
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> reports.Run:
+    """A run as begun in a notebook that nobody manages."""
+    tiny.write_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "reports" / "runs")
+    monkeypatch.delenv(reports.RUN_DIR, raising=False)
+    return reports.begin("good", {"scale": 2, "names": ["a"], "more": "not a parameter"})
+
+
+# --- a run ----------------------------------------------------------------------------------
+
+
+def test_a_run_has_its_name_only_when_it_is_finished(run: reports.Run) -> None:
+    home = run.folder.parent
+    assert run.folder.name.startswith(".partial-")
+    assert manifest.runs(paths.RUNS) == []
+    run.figure("line", drawn(), data=FRAME, caption="A line.")
+    run.finish()
+    assert [f.name for f in home.iterdir()] == [run.folder.name]
+    assert manifest.runs(paths.RUNS) == [run.folder]
+    assert manifest.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
+
+
+def test_a_managed_run_is_named_by_its_runner(
+    run: reports.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".partial-x"
+    folder.mkdir()
+    monkeypatch.setenv(reports.RUN_DIR, str(folder))
+    reports.begin("good", {"scale": 2, "names": []}).finish()
+    assert manifest.read(folder)["status"] == "complete"
+
+
+def test_two_runs_of_one_second_have_two_names(
+    run: reports.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moment = datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda _: moment), UTC=datetime.UTC)
+    monkeypatch.setattr(manifest, "datetime", clock)
+    names = []
+    for failed in (False, True, False):
+        partial = manifest.new_folder(tmp_path / "r", "n", {"a": 1})
+        final = manifest.final_folder(partial, failed=failed)
+        partial.rename(final)
+        names.append(final.name)
+    assert names[0].startswith("20240102T030405Z-")
+    assert names == [names[0], f"{names[0]}-2-failed", f"{names[0]}-3"]
+
+
+def test_parameters_decide_the_hash_and_their_order_does_not() -> None:
+    assert manifest.parameter_hash({"a": 1, "b": [2]}) == manifest.parameter_hash(
+        {"b": (2,), "a": np.int64(1)}
+    )
+    assert manifest.parameter_hash({"a": 1}) != manifest.parameter_hash({"a": 2})
+
+
+def test_a_figure_lies_beside_its_data_and_tells_its_caption(run: reports.Run) -> None:
+    run.figure("line", drawn(), data=FRAME, caption="A line.")
+    folder = run.folder / "figures"
+    assert sorted(f.name for f in folder.iterdir()) == ["line.csv", "line.png", "line.svg"]
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "line.csv"), FRAME)
+    assert Image.open(folder / "line.png").text["Description"] == "A line."  # type: ignore[attr-defined]
+    assert "A line." in (folder / "line.svg").read_text()
+
+
+def test_the_same_figure_has_the_same_bytes(run: reports.Run) -> None:
+    written = []
+    for _ in range(2):
+        run.figure("line", drawn(), data=FRAME, caption="A line.")
+        written.append({f.name: f.read_bytes() for f in (run.folder / "figures").iterdir()})
+    assert written[0] == written[1]
+    assert len(run.record["figures"]) == 1, "a cell that is run again replaces its figure"
+
+
+def test_a_table_keeps_every_digit(run: reports.Run) -> None:
+    run.table("t", FRAME, caption="Numbers.", best={"psnr": "max"})
+    folder = run.folder / "tables"
+    assert sorted(f.name for f in folder.iterdir()) == ["t.csv", "t.html", "t.md", "t.tex"]
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "t.csv"), FRAME)
+    assert "**31.00**" in (folder / "t.md").read_text()
+    assert r"\label{tab:t}" in (folder / "t.tex").read_text()
+
+
+def test_inputs_are_known_by_pixels_and_bytes(run: reports.Run, tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"w")
+    picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    sample = SimpleNamespace(dataset="Set5", image="baby", scale=4, lr=picture, hr=picture[:, ::-1])
+    run.uses([sample], [tmp_path / "weights"])
+    inputs = run.record["inputs"]
+    assert list(inputs) == ["Set5/baby/x4/lr", "Set5/baby/x4/hr", "weights"]
+    # Of b"w", by sha256sum.
+    assert inputs["weights"] == "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"
+    assert len(set(inputs.values())) == 3
+
+
+def test_the_same_pixels_have_the_same_hash_however_they_lie() -> None:
+    picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert provenance.array_hash(picture) == provenance.array_hash(np.asfortranarray(picture))
+    others = [picture.reshape(4, 2, 3), picture.astype(np.int8), picture + np.uint8(1)]
+    assert provenance.array_hash(picture) not in map(provenance.array_hash, others)
+
+
+def test_the_manifest_is_json_whatever_is_put_in(run: reports.Run) -> None:
+    run.record["parameters"] = {"a": np.float32(0.5), "b": Path("x"), "c": float("inf")}
+    run.verdict(Verdict("c", float("nan"), None, None), Verdict("d", "text", None, False))
+    run.finish()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    text = (run.folder / "manifest.json").read_text()
+    content = json.loads(text, parse_constant=refuse)
+    assert content["parameters"] == {"a": 0.5, "b": "x", "c": None}
+    assert [v["printed"]["holds"] for v in content["verdicts"]] == ["? open", "✗ no"]
+
+
+def test_a_parameter_without_a_value_is_told(run: reports.Run) -> None:
+    with pytest.raises(InputError, match="found no names"):
+        reports.begin("good", {"scale": 2})
+
+
+def test_an_unknown_notebook_is_told(run: reports.Run) -> None:
+    with pytest.raises(InputError, match="found no such file"):
+        reports.begin("04_nowhere", {})
+
+
+def test_a_folder_that_is_no_checkout_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert provenance.git_state() == ("nogit", False)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "holds"),
+    [(0.1, 0.2, True), (-0.2, -0.1, False), (-0.1, 0.1, None), (float("nan"),) * 2 + (None,)],
+)
+def test_a_claim_is_open_where_its_interval_holds_zero(
+    low: float, high: float, holds: bool | None
+) -> None:
+    assert above_zero(low, high) is holds
+
+
+# --- the index ------------------------------------------------------------------------------
+
+
+def add_run(folder: Path, notebook: str, name: str, **changes: object) -> Path:
+    """Write a run with one figure and one table into ``runs/``."""
+    home = folder / "runs" / notebook / name
+    for kind in ("figures", "tables"):
+        (home / kind).mkdir(parents=True)
+    drawn().savefig(home / "figures" / "f.png")
+    (home / "tables" / "t.html").write_text(f"<table><tr><td>of {name}</td></tr></table>")
+    content = {
+        "notebook": notebook, "title": f"About {notebook}", "status": "complete", "tier": "demo",
+        "parameters": {"scale": 4}, "started": "2024-01-02T03:04:05+00:00",
+        "code": {"git": "abc", "dirty": True, "sha256": "0" * 64}, "notebook_sha256": "1" * 64,
+        "versions": {"torch": "2"}, "machine": {"cores": 2}, "inputs": {},
+        "timings": {"run": 12.3}, "verdicts": [],
+        "figures": [{"name": "f", "caption": "<script>alert(1)</script>", "after_seconds": 2}],
+        "tables": [{"name": "t", "caption": "A table.", "after_seconds": 1}],
+    } | changes  # fmt: skip
+    (home / "manifest.json").write_text(json.dumps(content))
+    return home
+
+
+def test_the_index_shows_the_newest_complete_run_of_each_notebook(tmp_path: Path) -> None:
+    add_run(tmp_path, "a", "20240101T000000Z-x-y")
+    add_run(tmp_path, "a", "20240102T000000Z-x-y")
+    failed = {"status": "failed", "error": {"message": "ValueError: no"}}
+    add_run(tmp_path, "a", "20240103T000000Z-x-y-failed", **failed)
+    add_run(tmp_path, "b", "20240101T000000Z-x-y-failed", **failed)
+    add_run(tmp_path, "b", "20240104T000000Z-x-y")
+    add_run(tmp_path, "b", ".partial-20240105T000000Z-x-y")
+    text = gallery.write_index(tmp_path).read_text()
+    assert re.findall(r"of (\d{8})T", text) == ["20240102", "20240104"]
+    assert re.findall(r"<b>(\w+)</b> did not run: (.*)</p>", text) == [("a", "ValueError: no")]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_the_index_escapes_what_it_is_given_and_makes_no_request(tmp_path: Path) -> None:
+    add_run(tmp_path, "a", "20240101T000000Z-x-y")
+    page = gallery.write_index(tmp_path, [gallery.Problem("b", "<img src=x>")])
+    assert tiny.requests(page) == []
+    assert tiny.policy(page) == gallery.POLICY
+    text = page.read_text()
+    assert "&lt;script&gt;" in text
+    assert "&lt;img src=x&gt;" in text
+
+
+def test_figures_and_tables_stand_in_the_order_they_were_made(tmp_path: Path) -> None:
+    add_run(tmp_path, "a", "20240101T000000Z-x-y")
+    text = gallery.write_index(tmp_path).read_text()
+    assert text.index("A table.") < text.index("data:image/png")
+    assert 'width="200"' in text, "half of 400 pixels: saved at twice a screen's density"
+
+
+def test_an_index_over_nothing_says_what_to_do(tmp_path: Path) -> None:
+    assert "dtfn reproduce" in gallery.write_index(tmp_path / "new").read_text()

@@ -1,0 +1,93 @@
+"""Tables: the marks of the field, escaping, and joined columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dtfn import tables
+from dtfn.errors import InputError
+
+FRAME = pd.DataFrame(
+    {"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0], "ssim": [0.9, 0.8, 0.7]}
+)
+BEST: dict[str, tables.Direction] = {"psnr": "max", "ssim": "min"}
+
+
+def body(text: str) -> list[list[str]]:
+    """Return the cells of a Markdown table, without head and rule."""
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]
+
+
+def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> None:
+    psnr = [row[1] for row in body(tables.markdown(FRAME, BEST))]
+    assert psnr == ["<ins>30.00</ins>", "<ins>30.00</ins>", "**31.00**"]
+    ssim = [row[2] for row in body(tables.markdown(FRAME, BEST))]
+    assert ssim == ["0.9000", "<ins>0.8000</ins>", "**0.7000**"]
+
+
+def test_nothing_is_best_of_one() -> None:
+    assert "**" not in tables.markdown(FRAME.iloc[:1], BEST)
+    assert "**" not in tables.markdown(FRAME.assign(psnr=30.0), {"psnr": "max"})
+
+
+def test_a_missing_value_is_a_dash_and_has_no_mark() -> None:
+    frame = pd.DataFrame({"psnr": [np.nan, 30.0, 29.0, np.nan]})
+    assert body(tables.markdown(frame, {"psnr": "max"})) == [
+        ["–"], ["**30.00**"], ["<ins>29.00</ins>"], ["–"],
+    ]  # fmt: skip
+
+
+def test_every_markup_escapes_text() -> None:
+    assert r"b\|c" in tables.markdown(FRAME)
+    assert r"a\_1" in tables.latex(FRAME)
+    assert "<td>&lt;d&gt;</td>" in tables.html(FRAME)
+    assert r"\caption{50 \% of \{x\}}" in tables.latex(FRAME, caption="50 % of {x}")
+
+
+def test_latex_is_a_booktabs_table() -> None:
+    text = tables.latex(FRAME, BEST, caption="c", label="tab:l")
+    assert [line for line in text.splitlines() if line.startswith("\\")][:6] == [
+        r"\begin{table}", r"\centering", r"\caption{c}", r"\label{tab:l}",
+        r"\begin{tabular}{lll}", r"\toprule",
+    ]  # fmt: skip
+    assert r"<d> & \textbf{31.00} & \textbf{0.7000} \\" in text
+    assert text.count(r"\\") == len(FRAME) + 1
+
+
+def test_an_estimate_and_its_interval_share_a_cell() -> None:
+    frame = pd.DataFrame(
+        {"harm_rate_net": [0.1], "harm_rate_net_low": [-0.05], "harm_rate_net_high": [0.25]}
+    )
+    text = tables.markdown(frame)
+    assert text.splitlines()[0] == "| harm rate, net |"
+    assert body(text) == [["+10.0% [-5.0%,\xa0+25.0%]"]]
+
+
+def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
+    summary = pd.DataFrame(
+        {
+            "method": ["bicubic", "net", "bicubic", "net"],
+            "dataset": ["Set5", "Set5", "BSD100", "BSD100"],
+            "psnr": [28.43, 32.0, 25.96, 27.0],
+            "ssim": [0.8104, 0.89, 0.6675, 0.72],
+        }
+    )
+    wide = tables.by_dataset(summary)
+    text = tables.markdown(wide, {"psnr": "max", "ssim": "max"})
+    assert text.splitlines()[0] == "| method | Set5 | BSD100 |"
+    assert body(text)[0] == [
+        "bicubic", "<ins>28.43</ins>/<ins>0.8104</ins>", "<ins>25.96</ins>/<ins>0.6675</ins>",
+    ]  # fmt: skip
+    assert body(text)[1] == ["net", "**32.00**/**0.8900**", "**27.00**/**0.7200**"]
+
+
+def test_a_form_of_the_callers_wins() -> None:
+    assert body(tables.markdown(FRAME[["psnr"]], forms={"psnr": "{:.0f} dB"}))[0] == ["30 dB"]
+
+
+def test_a_mark_for_an_unknown_column_is_told() -> None:
+    with pytest.raises(InputError, match="did you mean 'psnr'"):
+        tables.markdown(FRAME, {"psmr": "max"})
