@@ -178,6 +178,206 @@ def test_the_test_errs_as_often_as_it_says() -> None:
     assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.03)
 
 
+def crossed(rng: np.random.Generator, image: float, seed: float) -> tuple[np.ndarray, ...]:
+    """Ten images times six seeds, with effects of the image and of the seed about 0."""
+    images, seeds = (names.ravel() for names in np.mgrid[:10, :6])
+    values = rng.normal(0, image, 10)[images] + rng.normal(0, seed, 6)[seeds]
+    return values + rng.normal(0, 0.1, 60), images, seeds
+
+
+def test_a_lucky_seed_is_no_method_and_a_lucky_image_neither() -> None:
+    """Whichever kind of replicate differs by luck, the test of both errs as often as it says."""
+    rng = np.random.default_rng(5)
+    for effects in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+        found = [
+            statistics.sign_flip_crossed(*crossed(rng, *effects), resamples=1023)
+            for _ in range(150)
+        ]
+        assert np.mean([p.both <= 0.05 for p in found]) <= 0.08
+        # Each test alone is fooled by what it does not draw.
+        if effects == (0.0, 1.0):
+            assert np.mean([p.images <= 0.05 for p in found]) > 0.5
+        if effects == (1.0, 0.0):
+            assert np.mean([p.seeds <= 0.05 for p in found]) > 0.5
+
+
+def test_crossed_tests_are_those_of_the_means() -> None:
+    values, images, seeds = crossed(np.random.default_rng(6), 1, 1)
+    grid = values.reshape(10, 6)
+    order = np.random.default_rng(7).permutation(60)
+    found = statistics.sign_flip_crossed(values[order], images[order], seeds[order])
+
+    assert found.images == pytest.approx(statistics.sign_flip(grid.mean(axis=1)))
+    assert found.seeds == pytest.approx(statistics.sign_flip(grid.mean(axis=0)))
+    assert found.both == max(found.images, found.seeds)
+
+
+def test_one_seed_tells_nothing_of_others() -> None:
+    found = statistics.sign_flip_crossed([0.3, 0.1, 0.2], ["a", "b", "c"], [0, 0, 0])
+
+    assert found.images == pytest.approx(2 / 2**3)
+    assert np.isnan([found.seeds, found.both]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "images", "seeds", "message"),
+    [
+        ([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 1, 0], "1 missing, 0 repeated"),
+        ([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 0, 0], "0 missing, 1 repeated"),
+        ([1.0, 2.0], ["a", "b"], [0], r"\(2,\), \(2,\) and \(1,\)"),
+        ([], [], [], "expected one or more"),
+        ([1.0, np.nan], ["a", "b"], [0, 0], "found NaN"),
+    ],
+)
+def test_incomplete_designs_are_refused(
+    values: list[float], images: list[str], seeds: list[int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        statistics.sign_flip_crossed(values, images, seeds)
+
+
+# --- false discoveries ------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=20), st.sampled_from([0.05, 0.2, 0.5]))
+def test_discoveries_are_those_of_the_step_up_rule(percents: list[int], q: float) -> None:
+    """Benjamini and Hochberg's own words: the largest k with p_(k) <= q k / m, and all before."""
+    p = np.array(percents) / 100
+    ordered = np.sort(p)
+    passing = [k for k in range(1, p.size + 1) if ordered[k - 1] * p.size <= q * k * (1 + 1e-12)]
+    limit = ordered[max(passing) - 1] if passing else -1
+    found = statistics.false_discovery(p) <= q * (1 + 1e-9)
+
+    assert found.tolist() == (p <= limit).tolist()
+
+
+def test_few_discoveries_are_false() -> None:
+    """Forty regions, thirty of them with nothing: a share of at most q * 30 / 40 is expected."""
+    rng = np.random.default_rng(8)
+    shares = []
+    for _ in range(400):
+        effects = np.repeat([0.0, 3.0], [30, 10])
+        p = 2 * stats.norm.sf(np.abs(rng.normal(effects)))
+        found = statistics.false_discovery(p) <= 0.2
+        shares.append(found[:30].sum() / max(1, found.sum()))
+
+    assert np.mean(shares) == pytest.approx(0.2 * 30 / 40, abs=0.02)
+
+
+def test_missing_tests_do_not_count() -> None:
+    found = statistics.false_discovery([0.01, np.nan, 0.02, 0.5])
+
+    assert found[[0, 2, 3]] == pytest.approx(statistics.false_discovery([0.01, 0.02, 0.5]))
+    assert np.isnan(found[1])
+    assert np.isnan(statistics.false_discovery([np.nan])).all()
+    assert statistics.false_discovery([]).size == 0
+    for bad in ([1.1], [-0.1], np.ones((2, 2))):
+        with pytest.raises(InputError, match="a row of numbers within"):
+            statistics.false_discovery(bad)
+
+
+# --- rank correlation -------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
+def test_one_image_has_the_correlation_of_scipy(pairs: list[tuple[int, int]]) -> None:
+    x, y = np.array(pairs, float).T
+    found = statistics.rank_correlation_within(x, y, np.zeros(x.size))
+
+    assert np.isnan([found.low, found.high]).all()
+    if np.ptp(x) and np.ptp(y):
+        assert found.estimate == pytest.approx(stats.spearmanr(x, y).statistic)
+        assert found.note == "a single image: no interval"
+        across = statistics.rank_correlation_across(x, y, resamples=99)
+        assert across.estimate == pytest.approx(found.estimate)
+    else:
+        assert np.isnan(found.estimate)
+        assert found.note == "1 of 1 images have no correlation"
+
+
+def test_differences_between_images_do_not_enter() -> None:
+    """Falling in every image, rising from image to image."""
+    rng = np.random.default_rng(9)
+    image = np.repeat(np.arange(12), 40)
+    inside = rng.normal(size=image.size)
+    x, y = 10 * image + inside, 10 * image - inside
+    order = rng.permutation(image.size)
+    within = statistics.rank_correlation_within(x[order], y[order], image[order])
+    across = statistics.rank_correlation_across(x, y, image)
+
+    assert (within.estimate, within.low, within.high) == (-1, -1, -1)
+    assert (across.estimate, across.low, across.high) == (1, 1, 1)
+    assert within.clusters == across.clusters == 12
+
+
+def test_correlations_within_images_average_those_of_scipy() -> None:
+    rng = np.random.default_rng(10)
+    names = np.repeat(["a", "b", "c"], [30, 50, 20])
+    x, y = rng.normal(size=100), rng.normal(size=100)
+    x[3], y[40], x[60] = np.nan, np.nan, np.inf
+    each = []
+    for name in "abc":
+        here = (names == name) & ~np.isnan(x) & ~np.isnan(y)
+        each.append(stats.spearmanr(x[here], y[here]).statistic)
+    found = statistics.rank_correlation_within(x, y, names)
+
+    assert found == statistics.mean_interval(each)
+
+
+def test_images_without_a_correlation_do_not_count() -> None:
+    x = [1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 1.0, 2.0, 4.0, np.nan]
+    y = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 3.0, 1.0, 2.0, 1.0]
+    names = ["a"] * 3 + ["flat"] * 3 + ["c"] * 3 + ["empty"]
+    found = statistics.rank_correlation_within(x, y, names)
+
+    assert found.clusters == 2
+    assert found.estimate == pytest.approx((1 - 0.5) / 2)
+    assert found.note == "2 of 4 images have no correlation"
+
+
+def test_intervals_across_images_cover_the_truth() -> None:
+    """Normal pairs: Spearman's correlation of the population is 6 / pi * asin(r / 2)."""
+    rng = np.random.default_rng(11)
+    r, truth, hits = 0.7, 6 / np.pi * np.arcsin(0.35), []
+    for _ in range(200):
+        x, z = rng.normal(size=(2, 20))
+        found = statistics.rank_correlation_across(x, r * x + np.sqrt(1 - r * r) * z, resamples=499)
+        hits.append(found.low <= truth <= found.high)
+
+    assert 0.91 <= np.mean(hits) <= 0.99
+
+
+def test_intervals_within_images_cover_the_truth_and_pooled_ones_do_not() -> None:
+    """Images differ in how strongly y follows x: their number, not that of positions, counts."""
+    rng = np.random.default_rng(12)
+    image = np.repeat(np.arange(20), 60)
+    hits, pooled = [], []
+    for _ in range(150):
+        slope = rng.normal(0, 1, 20)[image]
+        x, z = rng.normal(size=(2, image.size))
+        y = slope * x + z
+        found = statistics.rank_correlation_within(x, y, image, resamples=499)
+        hits.append(found.low <= 0 <= found.high)
+        pooled.append(stats.spearmanr(x, y).pvalue > 0.05)
+
+    assert 0.88 <= np.mean(hits) <= 0.98
+    assert np.mean(pooled) < 0.6
+
+
+def test_correlations_across_too_few_or_equal_images_say_so() -> None:
+    few = statistics.rank_correlation_across([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    equal = statistics.rank_correlation_across(np.arange(6.0), np.ones(6))
+
+    assert few.estimate == pytest.approx(0.5)
+    assert few.note == "fewer than 5 images: no interval"
+    assert np.isnan([few.low, few.high, equal.estimate, equal.low]).all()
+    assert equal.note == "the images do not differ: no correlation"
+    with pytest.raises(InputError, match="ravel both maps"):
+        statistics.rank_correlation_within([1.0, 2.0], [1.0], ["a", "a"])
+    with pytest.raises(InputError, match="found NaN"):
+        statistics.rank_correlation_across([1.0, np.nan], [1.0, 2.0])
+
+
 # --- tables -----------------------------------------------------------------------------------
 
 
