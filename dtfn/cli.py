@@ -56,9 +56,9 @@ def reproduce(
     reports: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
 ) -> None:
     """Run the notebooks of a tier and write reports/index.html."""
-    from dtfn import paths, suite
+    from dtfn import suite
 
-    failures = suite.reproduce(tier, folder=reports or paths.REPORTS, progress=_terminal())
+    failures = suite.reproduce(tier, folder=reports, progress=_terminal())
     if failures:
         only_input = all(isinstance(failure, InputError) for failure in failures)
         raise typer.Exit(2 if only_input else 1)

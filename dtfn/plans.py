@@ -60,7 +60,7 @@ def plan(tier: str, file: Path | None = None) -> list[Step]:
     return steps
 
 
-def find(notebook: str, folder: Path = paths.NOTEBOOKS) -> Path:
+def find(notebook: str, folder: Path | None = None) -> Path:
     """Return the file of a notebook, given as its name or as a path.
 
     Raises
@@ -68,6 +68,7 @@ def find(notebook: str, folder: Path = paths.NOTEBOOKS) -> Path:
     InputError
         There is none.
     """
+    folder = folder or paths.NOTEBOOKS
     for file in (Path(notebook), folder / notebook, folder / f"{notebook}.ipynb"):
         if file.suffix == ".ipynb" and file.is_file():
             return file.resolve()

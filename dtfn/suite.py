@@ -62,7 +62,7 @@ def run(
     notebook: str | Path,
     given: Mapping[str, Any] | None = None,
     *,
-    runs: Path = paths.RUNS,
+    runs: Path | None = None,
     tier: str | None = None,
     progress: bool = False,
 ) -> Path:
@@ -78,7 +78,8 @@ def run(
     given
         Parameter -> value; values may be text as on a command line.
     runs
-        Where the run's folder goes, below a folder of the notebook's name.
+        Where the run's folder goes, below a folder of the notebook's name; default
+        reports/runs.
     tier
         Noted in the manifest.
     progress
@@ -95,7 +96,7 @@ def run(
     file = find(str(notebook))
     values = parameters.check(file, given or {})
     everything = {p.name: p.default for p in parameters.read(file).values()} | values
-    partial = manifest.new_folder(runs, file.stem, everything)
+    partial = manifest.new_folder(runs or paths.RUNS, file.stem, everything)
     began = time.perf_counter()
     record = manifest.begin(file, everything)
     error: BaseException | None = None
@@ -129,7 +130,7 @@ def run(
 def reproduce(
     tier: str,
     *,
-    folder: Path = paths.REPORTS,
+    folder: Path | None = None,
     file: Path | None = None,
     say: Callable[[str], None] = print,
     progress: bool = False,
@@ -143,7 +144,7 @@ def reproduce(
     tier, file
         As for `plan`.
     folder
-        Where ``runs/`` and ``index.html`` go.
+        Where ``runs/`` and ``index.html`` go; default reports/.
     say
         Called with one line a notebook.
     progress
@@ -154,6 +155,7 @@ def reproduce(
     InputError
         The plan is wrong; nothing has run.
     """
+    folder = folder or paths.REPORTS
     steps = plan(tier, file)
     notebooks = (file or paths.NOTEBOOKS / PLAN).parent
     failures: list[Exception] = []

@@ -1,0 +1,223 @@
+"""The command line: fast help, one clear line and exit code 2 for bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import tiny
+
+from dtfn import cli, paths, suite
+from dtfn.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports of tests are not the reader's."""
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "reports" / "runs")
+
+
+def call(*arguments: str) -> int:
+    """Return the exit code of a command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    code = caught.value.code
+    return code if isinstance(code, int) else 0
+
+
+def test_help_takes_less_than_a_second() -> None:
+    took = []
+    for _ in range(3):  # a busy machine may be slow once
+        began = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "dtfn.cli", "--help"], check=True, capture_output=True
+        )
+        took.append(time.perf_counter() - began)
+    assert min(took) < 1
+
+
+def test_the_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--help") == 0
+    told = capsys.readouterr().out
+    assert all(
+        f"\n  {name} " in told for name in ("reproduce", "run", "train", "evaluate", "report")
+    )
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out.startswith("dtfn 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["reproduce", "--tier", "dmo"], "did you mean 'demo'?"),
+        (["run", "02_benchmrk"], "did you mean '02_benchmark'?"),
+        (["run", "02_benchmark", "-p", "scal=2"], "did you mean 'scale'?"),
+        (["run", "02_benchmark", "-p", "scale=two"], "expected int"),
+        (["run", "02_benchmark", "-p", "scale"], "expected NAME=VALUE; found 'scale'"),
+        (["evaluate", "bicubik"], "did you mean 'bicubic'?"),
+        (["evaluate", "bicubic", "--scale", "5"], "expected 2, 3 or 4"),
+        (["evaluate", "bicubic", "--datasets", "Set55"], "Set5"),
+        (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
+        (["zoo", "show", "no-such-network"], "no-such-network"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(*arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("dtfn: ")
+    assert told in line
+    assert "; found " in line
+    assert not (tmp_path / "reports").exists()
+
+
+def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reproduce", "--teir", "demo") == 2
+    assert "--tier" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("failures", "code"),
+    [
+        ([], 0),
+        ([suite.NotebookFailed("n", "ValueError: x", Path("f"))], 1),
+        ([suite.NotebookInputError("x")], 2),
+        ([suite.NotebookInputError("x"), suite.NotebookFailed("n", "x", Path("f"))], 1),
+    ],
+)
+def test_reproduce_tells_by_its_exit_code(
+    failures: list[Exception], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def reproduced(tier: str, **options: Any) -> list[Exception]:
+        asked.append((tier, options["folder"]))
+        return failures
+
+    monkeypatch.setattr(suite, "reproduce", reproduced)
+    assert call("reproduce") == code
+    assert asked == [("demo", None)]
+
+
+def test_a_notebook_that_fails_is_one_line_and_exit_code_1(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notebook = tiny.write_all(tmp_path) / "failing.ipynb"
+    assert call("run", str(notebook), "-p", "scale=2") == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("failing failed: ZeroDivisionError: division by zero; see ")
+    assert Path(line.partition("; see ")[2]).is_file()
+
+
+def test_a_notebook_that_runs_is_in_the_index(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    notebook = tiny.write_all(tmp_path) / "good.ipynb"
+    assert call("run", str(notebook), "-p", "scale=3", "-p", "names=x,y") == 0
+    folder = Path(capfd.readouterr().out.strip())
+    content = json.loads((folder / "manifest.json").read_text())
+    assert content["parameters"] == {"scale": 3, "names": ["x", "y"]}
+    assert "A good one" in (tmp_path / "reports" / "index.html").read_text()
+
+
+def test_report_writes_the_index_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("report") == 0
+    assert Path(capsys.readouterr().out.strip()) == tmp_path / "reports" / "index.html"
+
+
+def test_evaluate_prints_the_means_and_writes_every_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "all.csv"
+    assert call("evaluate", "bicubic", "--count", "2", "--scale", "2", "--csv", str(file)) == 0
+    assert "| mini | 2 | bicubic | 2 |" in capsys.readouterr().out
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_train_passes_its_settings_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called: list[Any] = []
+    training = ModuleType("dtfn.training")
+
+    def train(*given: Any, **options: Any) -> Path:
+        called.append((given, options))
+        return Path("o/weights.safetensors")
+
+    training.main = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dtfn.training", training)
+    monkeypatch.setattr("dtfn.training", training, raising=False)
+    code = call("train", "--preset", "nla-x4-s0", "-p", "steps=5", "-p", "sets=T91,BSD200",
+                "--out", "o", "--resume", "--devices", "2", "--precision", "32-true")  # fmt: skip
+    assert code == 0
+    ((given, options),) = called
+    assert given == ("nla-x4-s0", {"steps": "5", "sets": "T91,BSD200"}, Path("o"))
+    assert (options["resume"], options["devices"], options["precision"]) == (True, 2, "32-true")
+    assert capsys.readouterr().out == "o/weights.safetensors\n"
+
+
+def test_an_input_error_of_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", "--preset", "nla-x9-s0", "--out", "o") == 2
+    assert "expected" in capsys.readouterr().err
+
+
+# --- the zoo --------------------------------------------------------------------------------
+
+ROW = {"name": "local-x4-s0", "variant": "local", "scale": 4, "seed": 0, "parameters": 300000,
+       "psnr": {"Set5": 31.5}, "ssim": {"Set5": 0.885}, "file": "local-x4-s0.safetensors",
+       "sha256": "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"}  # fmt: skip
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "ZOO", tmp_path)
+    (tmp_path / "registry.json").write_text(json.dumps([ROW]))
+    (tmp_path / str(ROW["file"])).write_bytes(b"w")
+    return tmp_path
+
+
+def test_the_zoo_is_listed_for_people_and_for_programs(
+    zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("zoo", "list") == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:4] == ["name", "variant", "scale", "seed"]
+    assert line.split()[:4] == ["local-x4-s0", "local", "4", "0"]
+    assert call("zoo", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [ROW]
+    assert call("zoo", "show", "local-x4-s0") == 0
+    assert json.loads(capsys.readouterr().out) == ROW
+
+
+def test_a_changed_weights_file_is_told(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("zoo", "verify") == 0
+    assert capsys.readouterr().out == "local-x4-s0: ok\n"
+    (zoo / str(ROW["file"])).write_bytes(b"x")
+    assert call("zoo", "verify") == 2
+    assert "SHA-256" in capsys.readouterr().err
+
+
+def test_no_error_but_bad_input_is_hidden() -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    cli.app.command("broken")(broken)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            cli.main(["broken"])
+        assert issubclass(InputError, ValueError)
+    finally:
+        cli.app.registered_commands.pop()

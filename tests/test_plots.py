@@ -1,0 +1,264 @@
+"""Figures: what is drawn, not its pixels."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle, StepPatch
+
+from dtfn import plots, regions, style, subpixel
+from dtfn.regions import Region, View
+from dtfn.subpixel import Picture
+
+RNG = np.random.default_rng(0)
+PAIRS = [subpixel.NULL, "nla", "dtfn"]
+
+
+def results() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "method": m,
+                "dataset": d,
+                "image": f"{i}",
+                "scale": 4,
+                "psnr": 25 + k + i,
+                "ssim": 0.9,
+            }
+            for k, m in enumerate(["bicubic", "local", "nla"])
+            for d, n in (("Set5", 5), ("one", 1))
+            for i in range(n)
+        ]
+    )
+
+
+def density() -> pd.DataFrame:
+    edges = np.arange(-4.0, 5)
+    share = np.array([0, 0.1, 0.2, 0.2, 0.2, 0.2, 0.1, 0])
+    return pd.concat(
+        [pd.DataFrame({"pair": p, "low": edges[:-1], "high": edges[1:], "share": share})
+         for p in PAIRS]
+    )  # fmt: skip
+
+
+def _mixed(column: pd.Series) -> pd.Series:
+    """Keep the pairs' order, and let granularities come in the alphabet's."""
+    return column.map({p: i for i, p in enumerate(PAIRS)}) if column.name == "pair" else column
+
+
+def curve() -> pd.DataFrame:
+    rows = [
+        {"pair": p, "granularity": g, "estimate": k + i, "low": k + i - 1, "high": k + i + 1}
+        for k, p in enumerate(PAIRS)
+        for i, g in enumerate(subpixel.CURVE)
+    ]
+    return pd.DataFrame(rows).sort_values(["pair", "granularity"], key=_mixed)
+
+
+def net() -> pd.DataFrame:
+    return pd.DataFrame(
+        [{"pair": p, "metric": m, "estimate": 1.0, "low": 0.5, "high": 2.0}
+         for p in PAIRS[1:] for m in ("a", "b")]
+    )  # fmt: skip
+
+
+def view(grey: bool = False) -> View:
+    hr = RNG.integers(0, 255, (120, 160) if grey else (120, 160, 3)).astype(np.uint8)
+    made = {name: np.roll(hr, 1, axis=0) for name in ("local", "nla")}
+    errors = [np.abs(RNG.normal(0, 9, (24, 24))) for _ in range(2)]
+    picture = Picture("Set5", "baby", 4, hr, made)
+    region = Region(6, 12, 10, 8, 60, 99.0)
+    return View(
+        picture, region, (2, 9, 24, 24), "local", "nla", errors[0], errors[1], errors[1] - errors[0]
+    )
+
+
+HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
+TITLES = {"a": "first", "b": "second"}
+EVERY: dict[str, Callable[[], Figure]] = {
+    "training": lambda: plots.training(HISTORY, 25.0),
+    "gains": lambda: plots.gains(results()),
+    "density": lambda: plots.density(density()),
+    "bounds": lambda: plots.bounds(curve()),
+    "estimates": lambda: plots.estimates(net(), TITLES),
+    "region": lambda: plots.region([view()]),
+    "no region": lambda: plots.region([]),
+    "gallery": lambda: plots.gallery([view(), view(grey=True)]),
+    "empty gallery": lambda: plots.gallery([]),
+}
+
+
+@pytest.fixture(params=EVERY)
+def figure(request: pytest.FixtureRequest) -> Figure:
+    return EVERY[request.param]()
+
+
+# --- all of them ----------------------------------------------------------------------------
+
+
+def test_a_figure_is_drawn_without_a_warning(figure: Figure) -> None:
+    figure.draw_without_rendering()
+
+
+def test_a_figure_fits_the_report_and_is_sharp_on_a_screen(figure: Figure) -> None:
+    assert figure.get_dpi() == 200
+    assert figure.get_figwidth() <= style.WIDTH
+
+
+def test_a_figure_is_the_same_whatever_the_readers_style(figure: Figure) -> None:
+    ours = figure.get_facecolor()
+    with mpl.rc_context({"figure.facecolor": "black", "font.size": 40, "image.cmap": "jet"}):
+        for draw in EVERY.values():
+            assert draw().get_facecolor() == ours
+        assert mpl.rcParams["font.size"] == 40, "the reader's own settings are left alone"
+
+
+def test_pyplot_is_never_touched() -> None:
+    """So no figure can stay open behind the scenes."""
+    code = "import sys, dtfn.plots; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def images(figure: Figure) -> Iterator[Any]:
+    for ax in figure.axes:
+        # A colour bar draws its own image or mesh; it has no evidence in it.
+        if ax.get_label() != "<colorbar>":
+            yield from ax.get_images()
+
+
+def test_pixels_are_shown_as_they_are(figure: Figure) -> None:
+    for image in images(figure):
+        assert image.get_interpolation() == "nearest"
+
+
+def test_the_null_pair_is_grey_and_the_others_differ() -> None:
+    colours = [style.colour(name, PAIRS) for name in PAIRS]
+    assert colours[0] == style.NULL_COLOUR
+    assert len(set(colours)) == 3
+    red, green, blue = (int(colours[0][i : i + 2], 16) for i in (1, 3, 5))
+    assert red == green == blue
+
+
+def drawn(line: Line2D) -> tuple[list[float], list[float]]:
+    x, y = line.get_xdata(), line.get_ydata()
+    return np.asarray(x).tolist(), np.asarray(y).tolist()
+
+
+# --- charts ---------------------------------------------------------------------------------
+
+
+def test_training_shows_loss_and_psnr_beside_bicubic() -> None:
+    loss, psnr = plots.training(HISTORY, 25.0).axes
+    assert drawn(loss.lines[0])[1] == [0.1, 0.05]
+    assert loss.get_yscale() == "log"
+    network, bicubic = psnr.lines
+    assert drawn(network)[1] == [24.0, 26.0]
+    assert set(drawn(bicubic)[1]) == {25.0}
+
+
+def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
+    figure = plots.gains(results())
+    assert [ax.get_title() for ax in figure.axes] == ["Set5 (5 pictures)", "one (1 picture)"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["nla", "local"], "the first method is at the top"
+    dots, mean = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)][:2]
+    assert len(np.asarray(dots.get_offsets())) == 5
+    assert np.asarray(mean.get_offsets()).tolist() == [[2.0, 0.0]]
+
+
+def test_gain_over_compares_the_same_pictures() -> None:
+    table = results().sample(frac=1, random_state=1)
+    frame = plots.gain_over(table, "bicubic")
+    assert set(frame["method"]) == {"local", "nla"}
+    assert (frame["gain"] == frame["method"].map({"local": 1.0, "nla": 2.0})).all()
+
+
+def test_density_draws_each_pair_over_the_null() -> None:
+    figure = plots.density(density())
+    assert len(figure.axes) == 2
+    for ax, name in zip(figure.axes, PAIRS[1:], strict=True):
+        null, pair = (p for p in ax.patches if isinstance(p, StepPatch))
+        assert to_hex(null.get_facecolor()) == style.NULL_COLOUR.lower()
+        assert to_hex(pair.get_edgecolor()) == style.colour(name, PAIRS).lower()
+        assert pair.get_data()[0].sum() == pytest.approx(1)
+        assert ax.get_xlim() == (-3, 3), "empty bins are left out, and 0 is in the middle"
+
+
+def test_density_of_the_null_pair_alone_is_drawn() -> None:
+    only = density()[lambda t: t["pair"] == subpixel.NULL]
+    assert len(plots.density(only).axes) == 1
+
+
+def test_bounds_run_from_coarse_to_fine() -> None:
+    (ax,) = plots.bounds(curve()).axes
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
+    assert drawn(ax.lines[0])[1] == list(range(8))
+    assert ax.get_legend_handles_labels()[1] == ["null pair (luck)", "nla", "dtfn"]
+
+
+def test_estimates_have_a_panel_a_metric_and_mark_zero() -> None:
+    figure = plots.estimates(net(), TITLES)
+    assert [ax.get_xlabel() for ax in figure.axes] == ["first", "second"]
+    for ax in figure.axes:
+        assert [0.5, 2.0] in [drawn(line)[0] for line in ax.lines]
+        assert [0, 0] in [drawn(line)[0] for line in ax.lines]
+
+
+# --- pixel evidence -------------------------------------------------------------------------
+
+
+def test_a_region_is_boxed_where_it_is() -> None:
+    v = view()
+    whole = plots.region([v]).axes[0]
+    (box,) = (p for p in whole.patches if isinstance(p, Rectangle))
+    # Pixel centres are whole numbers, so a pixel begins half before its number.
+    assert box.get_xy() == (4 * 9 - 0.5, 4 * 2 - 0.5)
+    assert (box.get_width(), box.get_height()) == (96, 96)
+
+
+def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
+    v = view()
+    shown = list(images(plots.region([v])))
+    assert [i.axes.get_title().split(":")[0] for i in shown] == [
+        "Set5 baby", "HR", "local", "nla", "LR (1/4), as it is", "error of local", "error of nla",
+        "harm",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(shown[1].get_array(), v.crop(v.picture.hr))
+    np.testing.assert_allclose(shown[5].get_array() ** 2, v.error_without)
+    assert shown[5].get_clim() == shown[6].get_clim(), "errors are comparable"
+    low, high = shown[7].get_clim()
+    assert low == -high, "harm is centred at 0"
+    np.testing.assert_allclose(shown[7].get_array(), regions.signed_root(v.harm))
+
+
+def test_a_caption_above_a_crop_is_its_psnr() -> None:
+    v = view()
+    title = next(
+        i.axes.get_title() for i in images(plots.region([v])) if "local:" in i.axes.get_title()
+    )
+    expected = 10 * np.log10(255**2 / v.error_without.mean())
+    assert title == f"local: {expected:.2f} dB"
+
+
+def test_a_region_without_harm_or_help_is_drawn() -> None:
+    v = view()
+    flat = View(v.picture, v.region, v.window, "local", "nla", v.harm * 0, v.harm * 0, v.harm * 0)
+    plots.region([flat]).draw_without_rendering()
+
+
+def test_no_region_says_so() -> None:
+    for draw in (plots.region, plots.gallery):
+        (text,) = draw([]).texts
+        assert text.get_text() == "no region of harm beyond the null pair's"
