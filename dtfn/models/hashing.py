@@ -229,12 +229,12 @@ class ChunkedAttention(torch.autograd.Function):
             q = query[image].index_select(0, chosen)
             k, v = (t[image].index_select(0, wrapped) for t in (key, value))
             rows = score[image].index_select(0, wrapped) if score is not None else None
-            level = total[image].index_select(0, chosen).view(-1, m, 1)
+            level = total[image].index_select(0, chosen)
+            level[real:] = torch.inf  # padded queries are repeats: no output, no weight
+            level = level.view(-1, m, 1)
             weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
             upstream = grad[image].index_select(0, chosen)
             middle = centre[image].index_select(0, chosen)
-            upstream[real:] = 0  # padded queries are repeats; they have no output
-            middle[real:] = 0
             upstream = upstream.view(-1, m, channels)
             d_value[image].index_add_(
                 0, wrapped, fold(torch.bmm(weights.transpose(1, 2), upstream), m)
