@@ -44,7 +44,7 @@ NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
     "edsr": (None, _CHAIN),
     "nln": ("nla", _CHAIN | {"reduction": 2}),
     "nlsn": ("nlsa", _CHAIN | _HASHED),
-    "dlsn": ("gla", _GROUPS | _HASHED | {"chunk_size": 128}),
+    "dlsn": ("gla", _GROUPS | _HASHED | {"chunk_size": 128, "n_hashes": 3}),
     "hspan": ("hspa", _GROUPS | {"n_feats": 192, "reduction": 2, "topk": 128}),
     "dtfn": ("dnlf", _GROUPS | _HASHED | {"chunk_size": 128}),
 })  # fmt: skip
@@ -154,17 +154,17 @@ class MiniNetwork(Network):
         super().__init__(name, scale, body, values)
         del self.add_mean
         last = conv3x3(values["n_feats"], 3 * scale**2)
-        nn.init.zeros_(last.weight)  # training starts at bicubic interpolation, not at noise
+        nn.init.zeros_(last.weight)  # training starts near bicubic, not at noise
         self.tail = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
         check_input(x)
-        shallow = self.head(self.sub_mean(x))
+        shallow = self.head(self.sub_mean(x * self.rgb_range))
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
         whole = x.float() if x.dtype in HALF else x
         skip = F.interpolate(whole, scale_factor=self.scale, mode="bicubic", antialias=True)
-        return self.tail(self.body(shallow) + shallow) + skip
+        return self.tail(self.body(shallow) + shallow) / self.rgb_range + skip
 
 
 def check_input(x: Tensor) -> None:
@@ -217,8 +217,8 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     else:
         kind, values = NETWORKS[base][0], dict(NETWORKS[base][1])
     values = _checked(name, hyperparameters, values)
-    # DLSN adds its attention unscaled; the others scale it like the groups.
-    inner = 1.0 if kind == "gla" else values["res_scale"]
+    # DLSN and NLN add their attention unscaled; the others scale it like their blocks.
+    inner = 1.0 if base in ("dlsn", "nln") else values["res_scale"]
     build = attention_builder(kind, bool(plus), hash_seed, values, inner)
     if is_mini:
         return MiniNetwork(name, scale, _groups(build, values), values)
