@@ -12,6 +12,9 @@ RUNS = REPORTS / "runs"
 ZOO = ROOT / "data" / "zoo"
 CACHE = ROOT / "data" / "cache"
 
+# A folder that holds one of these is a folder of training sets, whatever else is called train/.
+_TRAINING_SETS = ("T91", "General100", "BSD200", "BSDS500_test200", "DIV2K_train_HR")
+
 
 def data_root() -> Path:
     """Return the folder that holds the benchmarks: ``$DTFN_DATA``, else ``data/``.
@@ -25,14 +28,15 @@ def data_root() -> Path:
 def training_root() -> Path:
     """Return the folder that holds the training sets.
 
-    ``$DTFN_TRAIN``; else ``train/`` beside the data root, if it is there alone; else ``train/`` in
-    the data root, which is where sets are put that have no place yet.
+    ``$DTFN_TRAIN``; else ``train/`` in the data root, unless only the one beside the data root has
+    some of the known sets. New sets are put there too, so it must not be just any ``train/``.
     """
     chosen = os.environ.get("DTFN_TRAIN")
     if chosen:
         return Path(chosen).expanduser().resolve()
     inside, beside = data_root() / "train", data_root().parent / "train"
-    return beside if beside.is_dir() and not inside.is_dir() else inside
+    known = any((beside / name).is_dir() for name in _TRAINING_SETS)
+    return beside if known and not inside.is_dir() else inside
 
 
 def validation_root() -> Path:

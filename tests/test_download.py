@@ -200,7 +200,9 @@ def test_training_sets_stay_beside_benchmarks_where_they_are_already(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert paths.training_root() == root / "train"
-    (root.parent / "train").mkdir()
+    (root.parent / "train" / "run1").mkdir(parents=True)
+    assert paths.training_root() == root / "train", "somebody's folder for something else"
+    (root.parent / "train" / "T91").mkdir()
     assert paths.training_root() == root.parent / "train"
     assert paths.validation_root() == root.parent / "val"
     (root / "train").mkdir(parents=True)
