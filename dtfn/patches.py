@@ -1,10 +1,12 @@
-"""Training patches: pictures decoded once into a memory-mapped cache, batches a function of (seed, step)."""
+"""Training patches: pictures decoded once into memory maps, batches a function of (seed, step)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,47 +14,95 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import datasets, images, paths
+from dtfn import cache, codecs, datasets, images, paths, recipes
 from dtfn.errors import InputError
 
 Pixels = NDArray[np.uint8]
+Source = Path | Pixels
 
-# Pictures of the training sets that are test pictures under another name.
-LEAKS = {"BSD200/302003": "Set5/woman"}
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+EMBEDDED = "embedded"
+FORMAT = "2"  # of the cache on disk; raise it when the same pictures would be stored otherwise
 
 
-def files(name: str, root: Path) -> list[Path]:
-    """Return the pictures of a training set, sorted, without those that are test pictures.
-
-    Parameters
-    ----------
-    name
-        Name of a folder in ``root``, or a path.
-    root
-        Folder that holds the sets.
+def files(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted by name.
 
     Raises
     ------
     InputError
         There is no such folder or no picture in it.
     """
-    folder = root / name
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in SUFFIXES)
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in codecs.SUFFIXES)
     if not found:
         raise InputError(
-            folder, expected="a folder of training pictures", found="none",
-            remedy=f"run `dtfn data fetch {name}` or set DTFN_TRAIN to the folder of the training sets",
+            folder, expected="a folder of pictures",
+            found="no picture in it" if folder.is_dir() else "no such folder",
+            remedy=f"run `dtfn data fetch {folder.name}` or set DTFN_TRAIN to the sets' folder",
         )  # fmt: skip
-    return [p for p in found if f"{folder.name}/{p.stem}" not in LEAKS]
+    return found
 
 
-@dataclass(frozen=True)
+def sources(
+    sets: Sequence[str], exclude: Collection[str] = recipes.KNOWN_LEAKS
+) -> dict[str, Source]:
+    """Return the pictures of training sets by name, ``"<set>/<stem>"``, not yet decoded.
+
+    Parameters
+    ----------
+    sets
+        Names of folders in `dtfn.paths.training_root`, paths of folders, or ``"embedded"``.
+    exclude
+        Names of pictures to leave out.
+
+    Raises
+    ------
+    InputError
+        A missing or empty folder, two files of one stem, or nothing left.
+    """
+    found: dict[str, Source] = {}
+    for name in sets:
+        if name == EMBEDDED:
+            found |= {f"{EMBEDDED}/{k}": v for k, v in datasets.embedded_training().items()}
+            continue
+        folder = paths.training_root() / name
+        for file in files(folder):
+            picture = f"{folder.name}/{file.stem}"
+            if picture in found:
+                raise InputError(
+                    folder, expected=f"one picture named {picture}", found="two",
+                    remedy="rename one of them",
+                )  # fmt: skip
+            found[picture] = file
+    kept = {name: source for name, source in found.items() if name not in exclude}
+    if not kept:
+        raise InputError(
+            "training pictures", expected="one or more", found="none", remedy="exclude fewer"
+        )
+    return kept
+
+
+def content(source: Source) -> str:
+    """Return the SHA-256 of a picture's file, or of its pixels and shape."""
+    if isinstance(source, Path):
+        return cache.sha256(source)
+    return hashlib.sha256(f"{source.shape}".encode() + source.tobytes()).hexdigest()
+
+
+def decode(source: Source) -> Pixels:
+    """Return a picture as uint8 RGB (H, W, 3)."""
+    return images.as_rgb(images.read(source) if isinstance(source, Path) else source)
+
+
+@dataclass(frozen=True, eq=False)
 class Pool:
     """Decoded pictures and their LR, flat in two memory maps.
 
     Attributes
     ----------
+    folder, patch
+        What it was opened from, and for.
+    scale
+        HR pixels an LR pixel and axis.
     names
         One a picture.
     sizes
@@ -61,16 +111,20 @@ class Pool:
         (P,) first LR pixel of each picture in ``lr``; times scale**2 in ``hr``.
     lr, hr
         (pixels, 3) uint8 RGB.
-    scale
-        HR pixels an LR pixel and axis.
     """
 
+    folder: Path
+    scale: int
+    patch: int
     names: tuple[str, ...]
     sizes: NDArray[np.int64]
     starts: NDArray[np.int64]
     lr: Pixels
     hr: Pixels
-    scale: int
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let a worker process open the maps anew; pickling them would copy all pixels."""
+        return _opened, (self.folder, self.scale, self.patch)
 
     def picture(self, index: int) -> tuple[Pixels, Pixels]:
         """Return views (h, w, 3) and (sh, sw, 3) of one picture's LR and HR."""
@@ -81,72 +135,100 @@ class Pool:
         return lr, hr
 
 
-def pool(sets: Sequence[str], scale: int, patch: int) -> Pool:
+def pool(
+    sets: Sequence[str], scale: int, patch: int,
+    exclude: Collection[str] = recipes.KNOWN_LEAKS,
+) -> Pool:  # fmt: skip
     """Return the decoded pictures of the training sets that are at least one patch large.
 
-    The cache is keyed by the files' content and the scale, so it can never be stale.
+    Decoded once: the cache is keyed by the files' content and the scale, so it is never stale.
 
     Parameters
     ----------
-    sets
-        Names of folders in `paths.training_root`, paths, or ``"embedded"``.
+    sets, exclude
+        See `sources`.
     scale
         2, 3 or 4.
     patch
         LR size of a patch; smaller pictures are left out.
+
+    Raises
+    ------
+    InputError
+        As `sources`; an unreadable picture; no picture is large enough.
     """
-    sources: dict[str, Path | Pixels] = {}
-    for name in sets:
-        if name == "embedded":
-            sources |= {f"embedded/{k}": v for k, v in datasets.embedded_training().items()}
-        else:
-            sources |= {f"{name}/{p.stem}": p for p in files(name, paths.training_root())}
-    digest = hashlib.sha256(f"1 {scale}".encode())
-    for name, source in sources.items():
-        content = source.read_bytes() if isinstance(source, Path) else source.tobytes()
-        digest.update(name.encode() + hashlib.sha256(content).digest())
+    pictures = sources(sets, exclude)
+    digest = hashlib.sha256(f"{FORMAT} {scale}".encode())
+    for name, source in pictures.items():
+        digest.update(f" {name} {content(source)}".encode())
     folder = paths.CACHE / "patches" / digest.hexdigest()[:16]
-    if not (folder / "index.json").exists():
-        _decode(sources, scale, folder)
+    if not _whole(folder, scale):
+        _decode(pictures, scale, folder)
     return _opened(folder, scale, patch)
 
 
-def _decode(sources: Mapping[str, Path | Pixels], scale: int, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    index = []
-    with (folder / "lr.raw").open("wb") as lr_file, (folder / "hr.raw").open("wb") as hr_file:
-        for name, source in tqdm(sources.items(), desc=f"decode x{scale}", leave=False):
-            stored = images.read(source) if isinstance(source, Path) else source
-            hr = images.modcrop(images.as_rgb(stored), scale)
-            lr = images.degrade(hr, scale)
-            lr_file.write(np.ascontiguousarray(lr).tobytes())
-            hr_file.write(np.ascontiguousarray(hr).tobytes())
-            index.append([name, lr.shape[0], lr.shape[1]])
-    # The index comes last: a decode that was cut short is done again.
-    (folder / "index.json").write_text(json.dumps(index))
+def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
+    """Fill a folder of its own and move it into place whole, so that nobody sees half a cache."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent))
+    try:
+        index = []
+        with (partial / "lr.raw").open("wb") as lr_file, (partial / "hr.raw").open("wb") as hr_file:
+            bar = {"desc": f"decode x{scale}", "leave": False, "disable": None}
+            for name, source in tqdm(pictures.items(), **bar):
+                hr = images.modcrop(decode(source), scale)
+                lr = images.degrade(hr, scale)
+                lr_file.write(np.ascontiguousarray(lr).data)
+                hr_file.write(np.ascontiguousarray(hr).data)
+                index.append([name, *lr.shape[:2]])
+        (partial / "index.json").write_text(json.dumps(index))
+        if folder.exists() and not _whole(folder, scale):
+            shutil.rmtree(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not _whole(folder, scale):  # else another process was faster: its cache is the same
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _whole(folder: Path, scale: int) -> bool:
+    """Return whether a cache is there with all of its bytes."""
+    try:
+        index = json.loads((folder / "index.json").read_text())
+        pixels = sum(height * width for _, height, width in index)
+        sizes = [(folder / f"{kind}.raw").stat().st_size for kind in ("lr", "hr")]
+    except (OSError, ValueError):
+        return False
+    return sizes == [3 * pixels, 3 * pixels * scale**2]
 
 
 def _opened(folder: Path, scale: int, patch: int) -> Pool:
     index = json.loads((folder / "index.json").read_text())
     sizes = np.array([row[1:] for row in index], np.int64)
     starts = np.concatenate(([0], np.cumsum(sizes.prod(1))[:-1]))
-    large = (sizes >= patch).all(1)
+    large = np.all(sizes >= patch, axis=1)
     if not large.any():
         raise InputError(
             "training pictures", expected=f"some of at least {patch * scale} pixels a side",
-            found=f"the largest is {sizes.max(0) * scale}", remedy="choose a smaller patch",
+            found=f"none; the largest sides are {sizes.max(0) * scale}",
+            remedy="choose a smaller patch",
         )  # fmt: skip
-    maps = [np.memmap(folder / f"{kind}.raw", np.uint8, "r").reshape(-1, 3) for kind in ("lr", "hr")]
-    names = tuple(row[0] for row, keep in zip(index, large, strict=True) if keep)
-    return Pool(names, sizes[large], starts[large], maps[0], maps[1], scale)
+    # Plain arrays over the maps: slicing the memmap class itself costs more than cutting a patch.
+    maps = [np.asarray(np.memmap(folder / f"{k}.raw", np.uint8, "r")) for k in ("lr", "hr")]
+    lr, hr = (pixels.reshape(-1, 3) for pixels in maps)
+    names = tuple(row[0] for row, keep in zip(index, large.tolist(), strict=True) if keep)
+    return Pool(folder, scale, patch, names, sizes[large], starts[large], lr, hr)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batches:
     """Batches as a function of the step: nothing to store, so a resumed run continues exactly.
 
     Use as the dataset of a `torch.utils.data.DataLoader` with ``batch_size=None`` whose sampler
-    yields steps. Processes of one run cut disjoint parts of the same global batch.
+    yields steps; which of its workers cuts a batch makes no difference. The processes of a run cut
+    disjoint parts of the same global batch.
 
     Attributes
     ----------
@@ -159,7 +241,7 @@ class Batches:
     seed
         Of the run.
     rank, world
-        Index and number of processes.
+        Index and number of processes; the number divides ``batch``.
     """
 
     pool: Pool
@@ -170,7 +252,7 @@ class Batches:
     world: int = 1
 
     def __getitem__(self, step: int) -> tuple[Pixels, Pixels]:
-        """Return LR (B, 3, p, p) and HR (B, 3, sp, sp) of one step, uint8, randomly flipped and turned."""
+        """Return one step's LR (B, 3, p, p) and HR (B, 3, sp, sp), randomly flipped and turned."""
         rng = np.random.default_rng((self.seed, step))
         room = self.pool.sizes - self.patch + 1
         places = room.prod(1)
@@ -179,17 +261,20 @@ class Batches:
         corner = (rng.random((self.batch, 2)) * room[chosen]).astype(int)
         turn = rng.integers(0, 8, self.batch)
         mine = range(self.rank, self.batch, self.world)
-        pairs = [self._patch(int(chosen[i]), corner[i], int(turn[i])) for i in mine]
-        lr, hr = (np.stack(part).transpose(0, 3, 1, 2) for part in zip(*pairs, strict=True))
-        return np.ascontiguousarray(lr), np.ascontiguousarray(hr)
+        lr = np.empty((len(mine), 3, self.patch, self.patch), np.uint8)
+        hr = np.empty((len(mine), 3, *[self.pool.scale * self.patch] * 2), np.uint8)
+        for row, i in enumerate(mine):
+            lr[row], hr[row] = self._patch(int(chosen[i]), corner[i], int(turn[i]))
+        return lr, hr
 
     def __iter__(self) -> Iterator[tuple[Pixels, Pixels]]:
         """Refuse iteration: there is no last step."""
         raise TypeError("iterate over steps: batches[step]")
 
-    def _patch(self, index: int, corner: NDArray[np.int64], turn: int) -> tuple[Pixels, Pixels]:
-        (top, left), p, s = corner, self.patch, self.pool.scale
-        lr, hr = self.pool.picture(index)
-        pair = lr[top : top + p, left : left + p], hr[s * top : s * (top + p), s * left : s * (left + p)]
-        small, large = (np.rot90(part[:, ::-1] if turn >= 4 else part, turn % 4) for part in pair)
-        return small, large
+    def _patch(self, index: int, corner: NDArray[np.int64], turn: int) -> Iterator[Pixels]:
+        """Yield views (3, p, p) and (3, sp, sp) into one picture's LR and HR."""
+        for picture, factor in zip(self.pool.picture(index), (1, self.pool.scale), strict=True):
+            (top, left), size = factor * corner, factor * self.patch
+            part = picture[top : top + size, left : left + size]
+            turned = np.rot90(part[:, ::-1] if turn >= 4 else part, turn % 4)
+            yield turned.transpose(2, 0, 1)
