@@ -357,8 +357,17 @@ def test_an_archive_is_unpacked_recorded_and_verified(site: Site, root: Path) ->
 SCRIPT = """
 import pickle, sys
 from dtfn import fetching
-fetching.fetch(pickle.load(sys.stdin.buffer), lambda text, names: True)
+sets, patience = pickle.load(sys.stdin.buffer)
+fetching.fetch(sets, lambda text, names: True, patience=patience)
 """
+
+
+def fetching_process(source: Source, patience: Patience) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(pickle.dumps(([source], patience)))
+    process.stdin.close()
+    return process
 
 
 def test_a_killed_download_of_an_archive_goes_on_where_it_was(site: Site, root: Path) -> None:
@@ -366,10 +375,7 @@ def test_a_killed_download_of_an_archive_goes_on_where_it_was(site: Site, root: 
     assert source.archive
     size = source.archive.bytes
     site.faults["/one/div.zip"] = [f"gate {size // 2}", ""]
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE)
-    assert process.stdin
-    process.stdin.write(pickle.dumps([source]))
-    process.stdin.close()
+    process = fetching_process(source, Patience())
     partial_file = root / "train" / fetching.STAGING / "Div-div.zip.partial"
     deadline = time.monotonic() + 60
     while not partial_file.exists() or partial_file.stat().st_size < size // 4:
@@ -386,6 +392,23 @@ def test_a_killed_download_of_an_archive_goes_on_where_it_was(site: Site, root: 
     assert site.asked == [("/one/div.zip", f"bytes={kept}-")]
     assert list(verify(source)) == []
     assert not partial_file.parent.exists(), "what the killed process left is cleared away"
+
+
+def test_an_interrupt_ends_all_downloads_at_once(
+    site: Site, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    contents = {f"{i:02d}.png": png(i) for i in range(20)}
+    source = tiny(site, contents)
+    for file in list(contents)[10:]:
+        site.faults[f"/one/src/{file}"] = ["503"]
+    process = fetching_process(source, Patience(tries=99, pause=60.0))
+    while len(site.asked) < 18:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+    assert "KeyboardInterrupt" in capfd.readouterr().err
+    assert left(root) == {f"Tiny/{file}" for file in list(contents)[:10]} | {"licences.json"}
 
 
 def test_a_kept_part_that_is_wrong_costs_a_second_download_only(site: Site, root: Path) -> None:
