@@ -106,6 +106,27 @@ def evaluate(
 
 
 @app.command()
+def audit(
+    hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
+    with_: Annotated[Path, typer.Option("--with", help="Results with attention.")],
+    without: Annotated[Path, typer.Option("--without", help="Results without it.")],
+    out: Annotated[Path, typer.Option(help="Folder for summary.json and images.csv.")],
+    null: Annotated[
+        Path | None, typer.Option(help="Results without it, of another training seed.")
+    ] = None,
+    scale: Scale = 4,
+) -> None:
+    """Measure harm and bounds of anybody's results; names such as baby_RCAN_x4.png are matched."""
+    from dtfn import audit as audits
+    from dtfn import tables
+
+    found = audits.audit(hr, with_, without, scale, out, null)
+    print(tables.markdown(audits.table(found)), end="")
+    for line in (*found["notes"], out / "summary.json"):
+        print(line)
+
+
+@app.command()
 def train(
     preset: Annotated[str, typer.Option(help="E.g. nla-x4-s0, demo-nla-x4-s0, dtfn_x2.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
