@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dtfn import subpixel
 from dtfn.regions import View, signed_root
-from dtfn.style import WIDTH, styled
+from dtfn.style import WIDTH, blank, styled
 
 BOX = "#F0E442"
 SIGNED, POSITIVE = "RdBu_r", "viridis"
@@ -32,7 +32,7 @@ def region(views: Sequence[View]) -> Figure:
     says that there was no harm beyond luck.
     """
     if not views:
-        return _nothing()
+        return blank("no region of harm beyond the null pair's")
     view = views[0]
     figure = Figure(figsize=(WIDTH, 6.2), layout="compressed")
     axes = figure.subplots(2, 4)
@@ -61,7 +61,7 @@ def gallery(views: Sequence[View]) -> Figure:
     With no view, the figure says that there was no harm beyond luck.
     """
     if not views:
-        return _nothing()
+        return blank("no region of harm beyond the null pair's")
     figure = Figure(figsize=(WIDTH, 2.5 * len(views)), layout="constrained")
     rows = figure.subplots(len(views), 4, squeeze=False)
     for axes, view in zip(rows, views, strict=True):
@@ -69,12 +69,6 @@ def gallery(views: Sequence[View]) -> Figure:
         axes[0].set_ylabel(f"{view.picture.dataset} {view.picture.image}")
         shown = _harm(axes[3], view)
         figure.colorbar(shown, ax=axes[3], label="signed root (levels)", shrink=0.9)
-    return figure
-
-
-def _nothing() -> Figure:
-    figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
-    figure.text(0.5, 0.5, "no region of harm beyond the null pair's", ha="center", va="center")
     return figure
 
 

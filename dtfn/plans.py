@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dtfn import parameters, paths
+from dtfn import datasets, images, parameters, paths
 from dtfn.errors import InputError, nearest
 
 TIERS = ("smoke", "demo", "bench")
@@ -58,6 +59,26 @@ def plan(tier: str, file: Path | None = None) -> list[Step]:
         if tier in tiers:
             steps.append(Step(name, tier, parameters.check(notebook, tiers[tier] or {})))
     return steps
+
+
+def values(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every parameter of a notebook: those given, checked, and the defaults.
+
+    By convention ``datasets`` are benchmarks and ``scale`` is the scale, so that a folder that is
+    missing is told before anything runs.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.parameters.check`; a benchmark is not there, or nobody has this scale.
+    """
+    defaults = {name: p.default for name, p in parameters.read(notebook).items()}
+    found = defaults | parameters.check(notebook, given)
+    for name in found.get("datasets", []):
+        datasets.names(name)
+    if "scale" in found:
+        images.check_scale(found["scale"])
+    return found
 
 
 def find(notebook: str, folder: Path | None = None) -> Path:

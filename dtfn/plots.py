@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dtfn import subpixel
 from dtfn.panels import gallery, region
-from dtfn.style import NULL_COLOUR, WIDTH, colour, styled
+from dtfn.style import NULL_COLOUR, WIDTH, blank, colour, styled
 
 __all__ = ["bounds", "density", "estimates", "gain_over", "gains", "gallery", "region", "training"]
 
@@ -52,6 +52,8 @@ def gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     """
     frame = gain_over(table, base)
     methods = [m for m in table["method"].unique() if m != base]
+    if not methods:
+        return blank(f"no network to compare with {base}")
     datasets = list(frame["dataset"].unique())
     height = 1.1 + 0.36 * max(len(methods), 2)
     figure = Figure(figsize=(WIDTH, height), layout="constrained")

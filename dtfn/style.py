@@ -58,3 +58,10 @@ def colour(name: str, names: Sequence[str]) -> str:
     """Return the colour of a pair or method among others; the null pair is grey."""
     others = [n for n in names if n != subpixel.NULL]
     return NULL_COLOUR if name == subpixel.NULL else COLOURS[others.index(name) % len(COLOURS)]
+
+
+def blank(text: str) -> Figure:
+    """Return a figure that only says why there is nothing to draw."""
+    figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
+    figure.text(0.5, 0.5, text, ha="center", va="center")
+    return figure

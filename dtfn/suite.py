@@ -9,6 +9,7 @@ import contextlib
 import logging
 import re
 import shutil
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtfn import gallery, manifest, parameters, paths, reports
 from dtfn.errors import InputError
-from dtfn.plans import PLAN, TIERS, Step, find, plan
+from dtfn.plans import PLAN, TIERS, Step, find, plan, values
 
 __all__ = [
     "TIERS",
@@ -88,20 +89,19 @@ def run(
     Raises
     ------
     InputError
-        An unknown notebook or parameter, a value of another type, or input that the notebook
-        itself refused. Nothing is left in `runs`.
+        An unknown notebook or parameter, a value of another type, a missing benchmark, or other
+        input that the notebook itself refused. Nothing is left in `runs`.
     NotebookFailed
         The notebook raised anything else; the run is kept in a folder named ``...-failed``.
     """
     file = find(str(notebook))
-    values = parameters.check(file, given or {})
-    everything = {p.name: p.default for p in parameters.read(file).values()} | values
+    everything = values(file, given or {})
     partial = manifest.new_folder(runs or paths.RUNS, file.stem, everything)
     began = time.perf_counter()
     record = manifest.begin(file, everything)
     error: BaseException | None = None
     try:
-        _execute(file, partial / file.name, values, partial, progress)
+        _execute(file, partial / file.name, given or {}, partial, progress)
     except Exception as caught:
         error = caught
     except BaseException:  # interrupted: half a run is of no use
@@ -146,18 +146,20 @@ def reproduce(
     folder
         Where ``runs/`` and ``index.html`` go; default reports/.
     say
-        Called with one line a notebook.
+        Called with one line a notebook that ran; the others are told on stderr.
     progress
         Show a bar of the cells.
 
     Raises
     ------
     InputError
-        The plan is wrong; nothing has run.
+        The plan is wrong, or a benchmark that it needs is not there; nothing has run.
     """
     folder = folder or paths.REPORTS
     steps = plan(tier, file)
     notebooks = (file or paths.NOTEBOOKS / PLAN).parent
+    for step in steps:
+        values(find(step.notebook, notebooks), step.parameters)
     failures: list[Exception] = []
     problems: list[gallery.Problem] = []
     for number, step in enumerate(steps, start=1):
@@ -177,7 +179,7 @@ def reproduce(
             remains = failure.folder if isinstance(failure, NotebookFailed) else None
             message = failure.message if isinstance(failure, NotebookFailed) else str(failure)
             problems.append(gallery.Problem(step.notebook, message, remains))
-            say(f"{head}: failed: {message}")
+            print(f"{head}: failed: {message}", file=sys.stderr)
     # A report about nothing would only hide the one line that says what to do.
     if len(failures) < len(steps) or not all(isinstance(f, InputError) for f in failures):
         say(f"report: {_shown(gallery.write_index(folder, problems))}")
@@ -188,7 +190,7 @@ def reproduce(
 
 
 def _execute(
-    notebook: Path, target: Path, values: dict[str, Any], folder: Path, progress: bool
+    notebook: Path, target: Path, given: Mapping[str, Any], folder: Path, progress: bool
 ) -> None:
     """Execute `notebook` into `target`; what its cells raise comes out as papermill's error."""
     import papermill
@@ -198,7 +200,7 @@ def _execute(
     papermill.execute_notebook(
         str(notebook),
         str(target),
-        parameters=values,
+        parameters=parameters.check(notebook, given),
         kernel_name="python3",  # the syntax only: the manager decides what runs
         language="python",
         progress_bar={"desc": notebook.stem, "unit": "cell"} if progress else False,

@@ -84,6 +84,16 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "reports").exists()
 
 
+def test_a_tier_without_its_benchmarks_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path))
+    assert call("reproduce", "--tier", "bench") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"dtfn: {tmp_path / 'Set5'}: expected a folder with HR" in line
+    assert not (tmp_path / "reports").exists()
+
+
 def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reproduce", "--teir", "demo") == 2
     assert "--tier" in capsys.readouterr().err

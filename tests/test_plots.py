@@ -89,6 +89,7 @@ TITLES = {"a": "first", "b": "second"}
 EVERY: dict[str, Callable[[], Figure]] = {
     "training": lambda: plots.training(HISTORY, 25.0),
     "gains": lambda: plots.gains(results()),
+    "no gains": lambda: plots.gains(results().query("method == 'bicubic'")),
     "density": lambda: plots.density(density()),
     "bounds": lambda: plots.bounds(curve()),
     "estimates": lambda: plots.estimates(net(), TITLES),

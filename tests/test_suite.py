@@ -171,6 +171,26 @@ def test_a_wrong_parameter_is_told_before_anything_runs(
     assert everything(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("datasets: list[str] = ['Set55']  # d", "did you mean 'Set5'"),
+        ("scale: int = 5  # s", "expected 2, 3 or 4; found 5"),
+    ],
+)
+def test_missing_pictures_and_scales_are_told_before_a_kernel_starts(
+    line: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "_execute", pytest.fail)
+    notebook = tiny.write(tmp_path, "n", [("parameters", line)])
+    with pytest.raises(InputError, match=told):
+        suite.run(notebook, runs=tmp_path / "runs")
+    (tmp_path / "suite.yaml").write_text("n: {smoke: {}}")
+    with pytest.raises(InputError, match=told):
+        suite.reproduce("smoke", folder=tmp_path / "reports", file=tmp_path / "suite.yaml")
+    assert everything(tmp_path) == ["n.ipynb", "suite.yaml"]
+
+
 def test_an_unknown_notebook_names_the_nearest(notebooks: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'good'"):
         suite.find("god", notebooks)
@@ -241,10 +261,10 @@ def test_a_failure_does_not_stop_the_others(
     file = planned(notebooks, "failing: {smoke: {}}\nrefusing: {smoke: {}}\ngood: {smoke: {}}\n")
     failures = suite.reproduce("smoke", folder=tmp_path, file=file)
     assert [type(f) for f in failures] == [suite.NotebookFailed, suite.NotebookInputError]
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in told] == [
-        "[1/3] failing", "[2/3] refusing", "[3/3] good", "report",
-    ]  # fmt: skip
+    out, err = capsys.readouterr()
+    told = [line.split(":")[0] for line in err.splitlines() if line.startswith("[")]
+    assert told == ["[1/3] failing", "[2/3] refusing"]
+    assert [line.split(":")[0] for line in out.splitlines()] == ["[3/3] good", "report"]
     page = tmp_path / "index.html"
     assert tiny.requests(page) == []
     text = page.read_text()

@@ -1,0 +1,135 @@
+"""Every notebook through the runner: the smoke tier from plan to index, and papermill by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import tiny
+from PIL import Image
+
+from dtfn import manifest, suite
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the smoke tier."""
+    folder = tmp_path_factory.mktemp("reports")
+    failures = suite.reproduce("smoke", folder=folder)
+    assert failures == []
+    return folder
+
+
+def runs(report: Path) -> list[Path]:
+    return manifest.runs(report / "runs")
+
+
+def read(run: Path) -> dict[str, Any]:
+    return json.loads((run / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("tier", suite.TIERS)
+def test_every_tier_runs_every_notebook(tier: str) -> None:
+    assert sorted(step.notebook for step in suite.plan(tier)) == NAMES
+
+
+def test_the_smoke_tier_leaves_one_complete_run_each(report: Path) -> None:
+    assert [run.parent.name for run in runs(report)] == NAMES
+    for run in runs(report):
+        content = read(run)
+        assert (content["status"], content["tier"]) == ("complete", "smoke")
+        assert content["notebook"] == run.parent.name
+    hidden = [p for p in report.rglob("*") if ".partial" in p.name]
+    assert hidden == []
+
+
+def test_every_run_ends_in_verdicts_and_knows_its_pictures(report: Path) -> None:
+    for run in runs(report):
+        content = read(run)
+        assert content["verdicts"]
+        assert any(key.startswith("mini/astronaut/x4/") for key in content["inputs"])
+    weights = {key for key in read(runs(report)[2])["inputs"] if key.endswith(".safetensors")}
+    assert len(weights) == 4, "two with attention, the local twin, and its twin"
+
+
+def test_every_figure_lies_beside_its_data_with_a_full_caption(report: Path) -> None:
+    for run in runs(report):
+        content = read(run)
+        assert content["figures"]
+        for figure in content["figures"]:
+            stem = run / "figures" / figure["name"]
+            assert not pd.read_csv(stem.with_suffix(".csv")).empty
+            assert stem.with_suffix(".svg").read_text().lstrip().startswith("<?xml")
+            with Image.open(stem.with_suffix(".png")) as image:
+                assert 600 < image.width <= 1920
+            assert "×4, Y, " in figure["caption"], "scale and channel"
+            assert "border" in figure["caption"]
+
+
+def test_every_table_is_written_for_every_reader(report: Path) -> None:
+    for run in runs(report):
+        tables = read(run)["tables"]
+        assert {"verdicts"} < {table["name"] for table in tables}
+        for table in tables:
+            for ending in ("csv", "md", "tex", "html"):
+                assert (run / "tables" / f"{table['name']}.{ending}").stat().st_size
+
+
+def test_no_page_makes_a_request(report: Path) -> None:
+    pages = [report / "index.html", *report.glob("runs/*/*/*.html")]
+    assert len(pages) == 1 + len(NAMES)
+    for page in pages:
+        assert tiny.requests(page) == []
+        assert "default-src 'none'" in tiny.policy(page)
+
+
+def test_the_index_links_to_what_is_there(report: Path) -> None:
+    import re
+
+    text = (report / "index.html").read_text()
+    for link in re.findall(r'href="([^"]+)"', text):
+        target, _, anchor = link.partition("#")
+        assert not target or (report / target).exists(), link
+        assert not anchor or f'id="{anchor}"' in text, link
+
+
+def test_no_cell_warns_or_shows_every_step_of_a_bar(report: Path) -> None:
+    for page in report.glob("runs/*/*/*.html"):
+        text = page.read_text()
+        assert "Warning" not in text, page.name
+        assert text.count("step/s]") <= 1, page.name
+
+
+def test_the_numbers_of_two_runs_are_the_same(report: Path, tmp_path: Path) -> None:
+    first = next(run for run in runs(report) if run.parent.name == "03_subpixel_quality")
+    second = suite.run("03_subpixel_quality", read(first)["parameters"], runs=tmp_path)
+    one, two = read(first)["outputs"], read(second)["outputs"]
+    data = {name for name in one if name.endswith((".csv", ".svg", ".png", ".tex"))}
+    assert data
+    assert {name: one[name] for name in data} == {name: two[name] for name in data}
+
+
+@pytest.mark.parametrize("folder", [NOTEBOOKS, NOTEBOOKS.parent], ids=["notebooks", "root"])
+def test_papermill_by_hand_works_from_the_root_and_from_notebooks(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The run then goes below reports/; here that is moved, so that the reader's stay alone."""
+    moved = "import dtfn.paths\nfrom pathlib import Path\ndtfn.paths.RUNS = Path({!r})\n"
+    (tmp_path / "sitecustomize.py").write_text(moved.format(str(tmp_path / "runs")))
+    notebook = (NOTEBOOKS / "02_benchmark.ipynb").relative_to(folder)
+    command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb")]
+    subprocess.run(
+        [*command, "-p", "scale", "2", "-p", "count", "1"],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True,
+    )  # fmt: skip
+    (run,) = manifest.runs(tmp_path / "runs")
+    assert read(run)["parameters"]["scale"] == 2
