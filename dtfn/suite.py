@@ -219,7 +219,7 @@ def _kernel(folder: Path, environment: dict[str, str]) -> type[AsyncKernelManage
     from jupyter_client.manager import AsyncKernelManager
 
     spec = KernelSpec(**get_kernel_dict(), env=environment)
-    spec.argv += ["--log-level=ERROR"]  # its warnings are not about the notebook
+    spec.argv += ["--log-level=CRITICAL"]  # its warnings are not about the notebook
 
     class ThisPython(AsyncKernelManager):
         @property
