@@ -18,6 +18,7 @@ from dtfn.errors import InputError
 from dtfn.metrics import PEAK
 from dtfn.neighbours import COUNT, SIDE, Neighbours, differences, patches, search
 
+BAND = 256  # rows whose Y is computed at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
 
 
@@ -43,7 +44,12 @@ def detail(hr: Array, scale: int) -> Float:
     0.2 MSE; a constant picture has exactly none.
     """
     hr = images.modcrop(hr, scale)
-    return luma(hr, hr) - luma(images.imresize(images.degrade(hr, scale), scale), hr)
+    lr = images.degrade(hr, scale)
+    # A channel at a time: the float64 copies of a large picture are larger still.
+    channels = [images.imresize(part, scale) for part in np.atleast_3d(lr).transpose(2, 0, 1)]
+    lost = _luma(hr)
+    lost -= _luma(np.stack(channels, axis=2).reshape(hr.shape))
+    return lost
 
 
 def severity(hr: Array, scale: int) -> Float:
@@ -76,7 +82,7 @@ def aliasing(hr: Array, scale: int) -> Float:
     count as edges). Being ideal it rings: a sharp edge is seen a few positions away.
     """
     hr = images.modcrop(hr, images.check_scale(scale))
-    y = luma(hr, hr)
+    y = _luma(hr)
     spectrum = fft.dctn(y, norm="ortho")
     spectrum[y.shape[0] // scale :] = 0
     spectrum[:, y.shape[1] // scale :] = 0
@@ -235,6 +241,14 @@ def describe(
         "coherence": coherence(lr),
         "orientation": orientation(lr),
     }
+
+
+def _luma(image: Array) -> Float:
+    """Return Y as `dtfn.blocks.luma` does, a band at a time, which takes a third of the memory."""
+    y = np.empty(image.shape[:2])
+    for start in range(0, len(image), BAND):
+        y[start : start + BAND] = luma(image[start : start + BAND], image)
+    return y
 
 
 def _tensor(lr: Array, sigma: float) -> tuple[Float, Float, Float]:

@@ -142,7 +142,7 @@ neighbours.search(np.zeros((60, 60), np.uint8))
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("channels", [(), (3,)])
 def test_severity_is_the_block_error_of_bicubic(scale: int, channels: tuple[int, ...]) -> None:
-    hr = noise(np.random.default_rng(0), 61, 50, *channels)  # no multiple of any scale
+    hr = noise(np.random.default_rng(0), 311, 50, *channels)  # no multiple of any scale
     cropped = images.modcrop(hr, scale)
     bicubic = images.imresize(images.degrade(hr, scale), scale)
     found = texture.severity(hr, scale)
