@@ -62,11 +62,13 @@ def _check_type(key: str, value: Any) -> None:
         raise _wrong(key, value)
 
 
-def _wrong(key: str, value: object) -> InputError:
+def _wrong(
+    key: str, value: object, expected: str = "", remedy: str = "pass such a value"
+) -> InputError:
     kind = _kinds()[key]
     wanted = "pairs (name, value)" if kind == Pairs else parameters.type_name(kind)
     return InputError(
-        f"{key} of a recipe", expected=wanted, found=repr(value), remedy="pass such a value"
+        f"{key} of a recipe", expected=expected or wanted, found=repr(value), remedy=remedy
     )
 
 
@@ -146,10 +148,8 @@ class Recipe:
             _check_type(key, value)
             if key in CHOICES and value not in CHOICES[key]:
                 known = [str(choice) for choice in CHOICES[key]]
-                raise InputError(
-                    f"{key} of a recipe", expected=" or ".join(known), found=repr(value),
-                    remedy=nearest(str(value), known),
-                )  # fmt: skip
+                near = nearest(str(value), known)
+                raise _wrong(key, value, " or ".join(known), near)
         for key in ("validation_count", "steps", "batch", "patch", "validate_every"):
             self._require(key, "1 or more", getattr(self, key) >= 1)
         for key in ("seed", "warmup", "clip", "checkpoint_every"):
@@ -159,18 +159,12 @@ class Recipe:
         self._require("sets", "one or more sets", bool(self.sets))
         rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
         self._require("milestones", "rising step numbers", rising)
-        self._require("milestones", "none with schedule 'cosine'", self.fits_schedule())
+        fits = self.schedule == "steps" or not self.milestones
+        self._require("milestones", "none with schedule 'cosine'", fits)
 
     def _require(self, key: str, expected: str, holds: bool) -> None:
         if not holds:
-            raise InputError(
-                f"{key} of a recipe", expected=expected, found=repr(getattr(self, key)),
-                remedy="change it, e.g. with -p",
-            )  # fmt: skip
-
-    def fits_schedule(self) -> bool:
-        """Return whether the milestones, if any, have a meaning."""
-        return self.schedule == "steps" or not self.milestones
+            raise _wrong(key, getattr(self, key), expected)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, which counts from 0."""
@@ -282,10 +276,8 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         _check_known(key)
     missing = {"network", "scale"} - values.keys()
     if missing:
-        raise InputError(
-            "recipe", expected="network and scale", found=f"no {' and '.join(sorted(missing))}",
-            remedy="write them",
-        )  # fmt: skip
+        found = f"no {' and '.join(sorted(missing))}"
+        raise InputError("recipe", expected="network and scale", found=found, remedy="write them")
     return Recipe(**{key: _as_tuples(value) for key, value in values.items()})
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dtfn.models.attention import HashedAttention
 from dtfn.recipes import Recipe
-from dtfn.states import State, gathered
+from dtfn.training.states import State, gathered
 
 
 class Objective(nn.Module):

@@ -1,4 +1,4 @@
-"""What is seen of a training run: the bar, ``history.csv``, TensorBoard and the validation PSNR."""
+"""The progress of a run: the bar, ``history.csv`` and TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-from torch import nn
 from tqdm import tqdm
 
-from dtfn import evaluation, images, metrics, models, patches, paths
 from dtfn.errors import InputError
-from dtfn.recipes import Recipe
-from dtfn.states import Tally, gathered
-
-if TYPE_CHECKING:
-    import lightning_fabric as lightning
-
-Pair = tuple[images.UInt8, images.UInt8]
+from dtfn.training.states import Tally
 
 
 class History:
@@ -120,60 +111,3 @@ def _summary_writer(out: Path, step: int) -> Any:
             remedy="pip install tensorboard, or leave --tensorboard out; history.csv has it all",
         ) from error  # fmt: skip
     return SummaryWriter(str(out / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
-
-
-class Validation:
-    """PSNR on the validation pictures, measured by the first process.
-
-    Parameters
-    ----------
-    recipe
-        Names the pictures, and the hyperparameters in testing.
-    fabric
-        Of the run.
-
-    Raises
-    ------
-    InputError
-        There are no such pictures.
-    """
-
-    def __init__(self, recipe: Recipe, fabric: lightning.Fabric) -> None:
-        self.scale, self.active = recipe.scale, fabric.is_global_zero
-        if self.active:
-            self.pairs = pairs(recipe)
-            # A network of its own: the trained one keeps its mode, its counters and its device.
-            self.network = models.create(
-                recipe.network, recipe.scale, hash_seed=recipe.seed,
-                **dict(recipe.hyperparameters) | dict(recipe.testing),
-            ).to(fabric.device)  # fmt: skip
-
-    def psnr(self, weights: nn.Module) -> float:
-        """Return the mean PSNR (dB; Y, border = scale); every process has to call it."""
-        state = gathered(weights.state_dict())
-        if not self.active:
-            return math.nan
-        self.network.load_state_dict(state)
-        made = [(evaluation.upscale(self.network, lr), hr) for lr, hr in self.pairs]
-        return float(np.mean([metrics.psnr(sr, hr, self.scale) for sr, hr in made]))
-
-
-def pairs(recipe: Recipe) -> list[Pair]:
-    """Return (LR, HR) uint8 RGB pairs of the validation pictures.
-
-    The folder is looked for in `dtfn.paths.validation_root`.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, or no picture in it.
-    """
-    if recipe.validation == patches.EMBEDDED:
-        found = list(patches.sources([patches.EMBEDDED]).values())
-    else:
-        found = list(patches.files(paths.validation_root() / recipe.validation))
-    large = [
-        images.modcrop(patches.decode(source), recipe.scale)
-        for source in found[: recipe.validation_count]
-    ]
-    return [(images.degrade(hr, recipe.scale), hr) for hr in large]

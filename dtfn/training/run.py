@@ -1,8 +1,4 @@
-"""The trainer: one loop for CPU and GPUs, exactly resumable, as every step depends on its number.
-
-`train` is the whole of it; `main` is what the command line calls, `retrain` repeats a network of
-the zoo. Recipes are in `dtfn.recipes`, checkpoints in `dtfn.states`.
-"""
+"""The loop over all steps, and what comes before and after it."""
 
 from __future__ import annotations
 
@@ -20,14 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dtfn import cache, leaks, models, patches, processes, provenance, recipes, zoo
+from dtfn import cache, leaks, models, patches, provenance, recipes, zoo
 from dtfn.errors import InputError
-from dtfn.progress import History, Validation
 from dtfn.recipes import Recipe, preset
-from dtfn.states import State, checkpoints, gathered
-from dtfn.steps import Objective, hashed, one_step
-
-__all__ = ["Diverged", "Objective", "Recipe", "main", "one_step", "preset", "train"]
+from dtfn.training import processes, validation
+from dtfn.training.history import History
+from dtfn.training.states import State, checkpoints, gathered
+from dtfn.training.steps import Objective, hashed, one_step
 
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
 
@@ -52,7 +47,7 @@ def train(
         Folder for checkpoints, ``history.csv``, ``run.json`` and the result; all processes and
         nodes must see the same.
     accelerator, devices, num_nodes, strategy
-        See `dtfn.processes.start`.
+        See `dtfn.training.processes.start`.
     precision
         Instead of the recipe's.
     accumulate
@@ -87,14 +82,14 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    out.mkdir(parents=True, exist_ok=True)
     fabric = processes.start(
         accelerator, devices, num_nodes, strategy, precision or recipe.precision
     )
     _require_parts(recipe, fabric.world_size, accumulate)
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
-        leaks.guard(patches.sources(recipe.sets, recipe.exclude))
+        leaks.guard(patches.sources(recipe.sets, recipe.exclude) | validation.sources(recipe))
         pool = patches.pool(recipe.sets, recipe.scale, recipe.patch, recipe.exclude)
+    out.mkdir(parents=True, exist_ok=True)
     state, model = _build(fabric, recipe, compiled)
     state.restore(fabric, recipe, out)
     last = min(recipe.steps, stop_after or recipe.steps)
@@ -176,7 +171,7 @@ def _loop(
     history: History, out: Path, last: int, accumulate: int,
 ) -> None:  # fmt: skip
     tally, bad, saved = state.tally, 0, time.monotonic()
-    validation = Validation(recipe, fabric)
+    judge = validation.Validation(recipe, fabric)
     for lr, hr, waited, started in _timed(loader):
         due = fabric.is_global_zero and time.monotonic() - saved > recipe.checkpoint_every
         loss, overflow, due = one_step(fabric, recipe, state, model, lr, hr, accumulate, due)
@@ -187,7 +182,7 @@ def _loop(
         tally.seconds += time.perf_counter() - started
         history.step(loss)
         if tally.step == last or tally.step % recipe.validate_every == 0:
-            history.row(recipe.rate(tally.step - 1), validation.psnr(state.average))
+            history.row(recipe.rate(tally.step - 1), judge.psnr(state.average))
         if due and not bad:
             state.save(fabric, recipe, out)
             saved = time.monotonic()
@@ -227,10 +222,7 @@ def _finish(
     full = gathered(state.average.state_dict())
     if not fabric.is_global_zero:
         return weights
-    shipped = models.create(
-        recipe.network, recipe.scale, hash_seed=recipe.seed,
-        **dict(recipe.hyperparameters) | dict(recipe.testing),
-    )  # fmt: skip
+    shipped = validation.tested(recipe)
     shipped.load_state_dict(full)
     models.save(shipped, weights, recipe=dataclasses.asdict(recipe))
     tally = state.tally
@@ -240,7 +232,8 @@ def _finish(
         "processes": fabric.world_size, "accumulate": accumulate,
         "precision": fabric.strategy.precision.precision,
         "start": cache.sha256(zoo.file_of(recipe.start)) if recipe.start else "",
-        "versions": provenance.versions(), "machine": provenance.machine(),
+        "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
+        "machine": provenance.machine(),
     }  # fmt: skip
     (out / "run.json").write_text(json.dumps(facts, indent=1) + "\n")
     return weights

@@ -105,7 +105,8 @@ class State:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
-        for old in checkpoints(folder)[KEPT:]:
+        # What is partial was left by a run that was killed while it wrote.
+        for old in (*checkpoints(folder)[KEPT:], *folder.glob("step-*.partial")):
             old.unlink()
 
     def restore(self, fabric: lightning.Fabric, recipe: Recipe, folder: Path) -> bool:
@@ -153,10 +154,14 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _like(value: Tensor, model: Tensor) -> Tensor:
-    """Return a whole tensor sharded as the model is; as it is where that is not sharded."""
+    """Return a whole tensor placed, laid out in memory and sharded as the model is.
+
+    The layout matters: a fused Adam walks through a weight and its moments in memory order.
+    """
     if not isinstance(model, DTensor):
-        return value
-    return distribute_tensor(value.to(model.device), model.device_mesh, model.placements)
+        return torch.empty_like(model, dtype=value.dtype).copy_(value)
+    whole = value.to(model.device).contiguous()
+    return distribute_tensor(whole, model.device_mesh, model.placements)
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor]) -> None:

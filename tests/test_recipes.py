@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from dtfn import recipes
+from dtfn.errors import InputError
+
+
+def test_every_variant_of_the_zoo_is_a_network_and_every_mini_network_a_variant() -> None:
+    from dtfn import models
+
+    mini = {name.removeprefix("mini-") for name in models.known_names() if "mini-" in name}
+    assert mini == set(recipes.VARIANTS)
+
+
+def test_recipes_need_no_torch() -> None:
+    code = "import sys, dtfn.recipes, dtfn.zoo; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_authors_recipe(scale: int) -> None:
+    """As their paper and code say: see the constants beside each line."""
+    recipe = recipes.preset(f"dtfn_x{scale}")
+    assert (recipe.network, recipe.scale, recipe.sets) == ("dtfn", scale, ("DIV2K_train_HR",))
+    assert (recipe.batch, recipe.patch, recipe.loss) == (16, 48, "l1")
+    assert (recipe.ema, recipe.clip, recipe.precision) == (0, 0, "32-true")  # plain Adam, float32
+    assert (recipe.hyperparameters, recipe.testing) == ((("n_hashes", 3),), (("n_hashes", 4),))
+    epochs, halvings = (1500, (300, 600, 900, 1200)) if scale == 2 else (200, (50, 100, 150))
+    assert recipe.steps == 1000 * epochs
+    for epoch in range(0, epochs, 10):
+        halved = sum(epoch >= mark for mark in halvings)
+        assert recipe.rate(1000 * epoch) == pytest.approx(1e-4 / 2**halved, rel=1e-12)
+        assert recipe.rate(1000 * epoch) == recipe.rate(1000 * epoch + 999)
+    assert bool(recipe.start) == (scale > 2)
+
+
+def test_names_of_the_zoo_and_their_long_form() -> None:
+    recipe = recipes.preset("nla+tfs-x3-s2")
+    assert (recipe.network, recipe.scale, recipe.seed) == ("mini-nla+tfs", 3, 2)
+    assert recipes.preset("mini_local-wide_x2") == recipes.preset("local-wide-x2-s0")
+    assert recipes.split_name("dtfn-notfs-x4-s11") == ("dtfn-notfs", 4, 11)
+    assert recipes.split_name("dtfn_x4") is None
+
+
+def test_a_demonstration_needs_no_file() -> None:
+    recipe = recipes.preset("demo-dtfn-x4-s1")
+    assert (recipe.sets, recipe.validation) == (("embedded",), "embedded")
+    assert (recipe.network, recipe.seed) == ("mini-dtfn", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dtfn_x5", {}, "did you mean 'dtfn_x"),
+        ("nlla-x4-s0", {}, "did you mean 'nla-x4-s0'"),
+        ("local-x5-s0", {}, "did you mean 'local-x"),
+        ("local-x4-s0", {"step": 3}, "expected a known field; found 'step'; did you mean 'steps'"),
+        ("local-x4-s0", {"steps": 2.5}, "steps of a recipe: expected int; found 2.5"),
+        ("local-x4-s0", {"steps": True}, "steps of a recipe: expected int; found True"),
+        ("local-x4-s0", {"steps": 0}, "steps of a recipe: expected 1 or more; found 0"),
+        ("local-x4-s0", {"sets": "T91"}, r"sets of a recipe: expected tuple\[str, ...\]"),
+        ("local-x4-s0", {"sets": ()}, "expected one or more sets"),
+        ("local-x4-s0", {"loss": "l2"}, "expected l1 or charbonnier; found 'l2'"),
+        ("local-x4-s0", {"ema": 1.0}, "expected 0 or more and below 1"),
+        ("local-x4-s0", {"learning_rate": float("nan")}, "expected a number above 0"),
+        ("local-x4-s0", {"milestones": (5,)}, "expected none with schedule 'cosine'"),
+        ("dtfn_x2", {"milestones": (5, 3)}, "expected rising step numbers"),
+        ("local-x4-s0", {"hyperparameters": {"n_feats": 3}}, "expected pairs"),
+        ("local-x4-s0", {"precision": "8"}, "expected 32 or 32-true or bf16-mixed or 16-mixed"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_the_nearest(
+    name: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        recipes.preset(name, **changes)
+
+
+def test_text_is_read_as_the_type_of_its_field() -> None:
+    changes = recipes.from_text({
+        "steps": "50", "learning_rate": "1e-4", "sets": "T91, BSD200", "milestones": "3,5",
+        "schedule": "steps", "hyperparameters": '{"n_feats": 16}',
+    })  # fmt: skip
+    recipe = recipes.preset("local-x4-s0", **changes)
+    assert (recipe.steps, recipe.learning_rate, recipe.milestones) == (50, 1e-4, (3, 5))
+    assert (recipe.sets, recipe.hyperparameters) == (("T91", "BSD200"), (("n_feats", 16),))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": "many"}, "steps of a recipe: expected int; found 'many'"),
+        ({"milestones": "3,x"}, r"milestones of a recipe: expected tuple\[int, ...\]"),
+        ({"stesp": "3"}, "did you mean 'steps'"),
+    ],
+)
+def test_text_that_cannot_be_read_is_refused(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        recipes.from_text(settings)
+
+
+@pytest.mark.parametrize("name", ["dtfn_x3", "demo-nla-x4-s0", "local-x2-s1"])
+def test_a_recipe_survives_json(name: str) -> None:
+    recipe = recipes.preset(name)
+    assert recipes.from_json(json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+
+
+def test_a_recipe_of_before_new_fields_reads_as_it_was_meant() -> None:
+    old = {"network": "mini-local", "scale": 4, "sets": ["T91"], "steps": 7}
+    recipe = recipes.from_json(old)
+    assert (recipe.schedule, recipe.precision, recipe.start) == ("cosine", "bf16-mixed", "")
+    with pytest.raises(InputError, match="expected network and scale; found no scale"):
+        recipes.from_json({"network": "mini-local"})

@@ -1,0 +1,427 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric as lightning
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_training as tiny
+import torch
+from lightning_fabric.plugins.precision import MixedPrecision
+from safetensors.numpy import load_file
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from dtfn import models, paths, recipes, training
+from dtfn.errors import InputError
+from dtfn.training import processes, run, states, steps
+
+TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no run repeats
+# One batch in two parts is added up in another order: one part in 1e7 of a gradient. Adam divides
+# it by its own size, so a step of 1e-3 is off by some 1e-10, and six steps stay far below this.
+ROUNDING = 1e-6
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    tiny.make(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _only_the_tiny_world(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in tiny.places(world).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(paths, "CACHE", world / "cache")
+
+
+def train(out: Path, changes: dict[str, Any] | None = None, **options: Any) -> Path:
+    return training.train(
+        tiny.recipe(**(changes or {})), out, accelerator="cpu", threads=1, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted, on one process."""
+    out = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in tiny.places(world).items():
+            patch.setenv(name, value)
+        patch.setattr(paths, "CACHE", world / "cache")
+        train(out)
+    return out
+
+
+def assert_same(out: Path, other: Path, tolerance: float = 0.0) -> None:
+    mine, its = (load_file(folder / "weights.safetensors") for folder in (out, other))
+    assert mine.keys() == its.keys()
+    for key, value in mine.items():
+        np.testing.assert_allclose(value, its[key], rtol=0, atol=tolerance, err_msg=key)
+
+
+def assert_same_history(out: Path, other: Path) -> None:
+    mine, its = (pd.read_csv(folder / "history.csv") for folder in (out, other))
+    pd.testing.assert_frame_equal(mine.drop(columns=TIMES), its.drop(columns=TIMES))
+
+
+def start(
+    world: Path, out: Path, changes: str = "{}", options: str = "{}"
+) -> subprocess.Popen[str]:
+    program = [sys.executable, str(tiny.HERE), str(world), str(out), changes, options]
+    # Its own group, so that the processes that it starts can be ended with it.
+    return subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0
+    )
+
+
+# --- resuming -----------------------------------------------------------------------------------
+
+
+def test_a_run_killed_twice_ends_in_the_same_bits(world: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for wanted in (1, 3):
+        process = start(world, out)
+        limit = time.monotonic() + 280
+        while not list(out.glob(f"step-0000000[{wanted}-6].ckpt")) and process.poll() is None:
+            assert time.monotonic() < limit
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert list(out.glob("step-*.ckpt"))
+        if (out / "weights.safetensors").exists():
+            break  # a fast machine: it was done before it could be killed again
+    train(out)
+    assert_same(out, whole)
+    assert_same_history(out, whole)
+
+
+def test_a_truncated_checkpoint_is_left_for_the_one_before(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, stop_after=4)
+    newest, before = states.checkpoints(tmp_path)
+    assert (newest.stem, before.stem) == ("step-00000004", "step-00000003")
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    train(tmp_path)
+    assert "step-00000004.ckpt is damaged" in capsys.readouterr().out
+    assert_same(tmp_path, whole)
+    assert_same_history(tmp_path, whole)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_seen(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=1)
+    for file in states.checkpoints(tmp_path):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(InputError, match="expected a whole checkpoint; found 1 damaged"):
+        train(tmp_path)
+
+
+def test_checkpoints_of_another_recipe_are_refused_by_what_differs(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=1)
+    with pytest.raises(InputError, match="found another learning_rate; choose another --out"):
+        train(tmp_path, {"learning_rate": 1e-4})
+
+
+def test_only_the_newest_checkpoints_are_kept(whole: Path) -> None:
+    assert [file.stem for file in states.checkpoints(whole)] == ["step-00000006", "step-00000005"]
+    assert not list(whole.glob("*.partial"))
+
+
+def test_validating_more_often_changes_no_weight(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path, {"validate_every": 1, "checkpoint_every": 1000.0})
+    assert_same(tmp_path, whole)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history["step"]) == [1, 2, 3, 4, 5, 6]
+
+
+# --- the same on other hardware -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_weights(
+    world: Path, whole: Path, tmp_path: Path, strategy: str
+) -> None:
+    options = json.dumps({"devices": 2, "strategy": strategy})
+    process = start(world, tmp_path / "run", options=options)
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
+    assert_same(tmp_path / "run", whole, ROUNDING)
+
+
+def test_what_two_processes_began_one_can_finish(world: Path, whole: Path, tmp_path: Path) -> None:
+    options = json.dumps({"devices": 2, "strategy": "fsdp", "stop_after": 3})
+    process = start(world, tmp_path / "run", options=options)
+    said, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    train(tmp_path / "run")
+    assert_same(tmp_path / "run", whole, ROUNDING)
+
+
+def test_a_batch_in_parts_gives_the_same_weights(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path, accumulate=2)
+    assert_same(tmp_path, whole, ROUNDING)
+
+
+# Python 3.12 and later warn that a worker is forked from a process with threads.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_worker_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path, workers=1)
+    assert_same(tmp_path, whole)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch: expected a multiple of 3"):
+        train(tmp_path / "run", accumulate=3)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "dpp"}, "did you mean 'ddp'"),
+        ({"accelerator": "cpu", "precision": "16-mixed"}, "expected bf16-mixed or 32-true"),
+        ({"accelerator": "abacus"}, "hardware that Lightning Fabric can use"),
+    ],
+)
+def test_hardware_that_is_not_there_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        training.train(tiny.recipe(), tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+# --- steps that go wrong ------------------------------------------------------------------------
+
+
+class Faulty(steps.Objective):
+    """An objective that is not finite at some of its calls."""
+
+    calls = 0
+    bad: tuple[int, ...] = ()
+    gradient = False
+
+    def forward(self, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        loss = super().forward(lr, hr)
+        call, Faulty.calls = Faulty.calls, Faulty.calls + 1
+        if call not in self.bad:
+            return loss
+        # The root of zero has the value 0 and an infinite slope.
+        return loss + (0 * loss).sqrt() if self.gradient else loss * math.nan
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
+    monkeypatch.setattr(run, "Objective", Faulty)
+    monkeypatch.setattr(Faulty, "calls", 0)
+    monkeypatch.setattr(Faulty, "gradient", False)
+    return Faulty
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_steps_that_are_not_finite_are_skipped_and_counted(
+    faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gradient: bool
+) -> None:
+    monkeypatch.setattr(faulty, "bad", (1, 2, 4))
+    monkeypatch.setattr(faulty, "gradient", gradient)
+    weights = train(tmp_path)
+    assert all(np.isfinite(value).all() for value in load_file(weights).values())
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history["skipped"]) == [2, 3]
+    assert np.isfinite(history["loss"]).all()
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["skipped"] == 3
+
+
+def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
+    faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch, whole: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(faulty, "bad", (2, 3, 4))
+    with pytest.raises(training.Diverged, match=r"steps 2 to 4.*step-00000002.ckpt is from before"):
+        train(tmp_path, {"checkpoint_every": 1000.0})
+    monkeypatch.setattr(faulty, "bad", ())
+    train(tmp_path, {"checkpoint_every": 1000.0})
+    assert_same(tmp_path, whole)
+
+
+def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence(world: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
+    torch.manual_seed(0)
+    network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
+    model = fabric.setup_module(steps.Objective(network, "l1"))
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    state = states.State(network, network, fabric.setup_optimizers(adam))
+    lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
+    hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    outcomes: list[bool] = []
+    while not outcomes or outcomes[-1]:
+        if outcomes:
+            torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
+            assert scaler.get_scale() == 2.0 ** (40 - len(outcomes))
+        loss, overflow, _ = steps.one_step(fabric, tiny.recipe(clip=1.0), state, model, lr, hr)
+        outcomes.append(overflow)
+    assert len(outcomes) > 3  # more in a row than a divergence may have
+    assert math.isfinite(loss)
+    assert state.tally.skipped == len(outcomes) - 1
+    assert not torch.equal(network.state_dict()["tail.0.weight"], before["tail.0.weight"])
+
+
+# --- arithmetic against torch -------------------------------------------------------------------
+
+
+def rates(recipe: recipes.Recipe, scheduler: Any, optimiser: torch.optim.Optimizer) -> float:
+    """Return the largest difference to a scheduler of torch, relative."""
+    worst = 0.0
+    for step in range(recipe.warmup, recipe.steps):
+        expected = optimiser.param_groups[0]["lr"]
+        worst = max(worst, abs(recipe.rate(step) - expected) / recipe.learning_rate)
+        optimiser.step()
+        scheduler.step()
+    return worst
+
+
+def test_the_authors_schedule_halves_at_the_start_of_its_epochs() -> None:
+    recipe = recipes.preset("dtfn_x2", steps=1500, milestones=(300, 600, 900, 1200))
+    optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=recipe.learning_rate)
+    assert rates(recipe, MultiStepLR(optimiser, list(recipe.milestones), 0.5), optimiser) < 1e-12
+
+
+def test_the_cosine_is_that_of_torch_after_a_linear_warm_up() -> None:
+    recipe = tiny.recipe(steps=500, warmup=40)
+    assert [recipe.rate(step) for step in (0, 19, 39)] == [1e-3 / 40, 1e-3 / 2, 1e-3]
+    optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=recipe.learning_rate)
+    assert rates(recipe, CosineAnnealingLR(optimiser, 460), optimiser) < 1e-12
+
+
+def test_the_average_is_that_of_torch() -> None:
+    network, ours = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    theirs = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    state = states.State(network, ours, torch.optim.SGD(network.parameters()))
+    for _ in range(4):
+        torch.nn.init.normal_(network.weight)
+        state.update_average(0.9)
+        theirs.update_parameters(network)
+        assert torch.equal(ours.weight, theirs.module.state_dict()["weight"])
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.01])
+def test_gradients_are_clipped_to_the_norm(clip: float) -> None:
+    fabric = processes.start("cpu", 1, 1, "auto", "32-true")
+    network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
+    model = fabric.setup_module(steps.Objective(network, "l1"))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    sgd = torch.optim.SGD(network.parameters(), lr=1.0)
+    state = states.State(network, network, fabric.setup_optimizers(sgd))
+    lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
+    hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
+    recipe = tiny.recipe(clip=clip, learning_rate=1.0, warmup=0, schedule="steps")
+    steps.one_step(fabric, recipe, state, model, lr, hr)
+    # Plain descent with a rate of 1: the weights move by the gradient.
+    moved = torch.cat([(network.state_dict()[k] - v).flatten() for k, v in before.items()])
+    length = moved.norm().item()
+    assert length == pytest.approx(clip, rel=1e-3) if clip else length > 0.02
+
+
+@pytest.mark.parametrize("kind", ["l1", "charbonnier"])
+def test_the_loss_is_that_of_its_name(kind: str) -> None:
+    class Zeros(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(1, 3, 8, 8)
+
+    hr = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    loss = float(steps.Objective(Zeros(), kind)(hr[..., :4, :4], hr))
+    truth = hr.numpy() / 255
+    expected = np.abs(truth).mean() if kind == "l1" else np.sqrt(truth**2 + 1e-6).mean()
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+# --- starting from weights ----------------------------------------------------------------------
+
+
+def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path: Path) -> None:
+    begin = str(whole / "weights.safetensors")
+    changes = {
+        "name": "dtfn-x3-s0", "start": begin, "steps": 1, "warmup": 0, "learning_rate": 1e-12
+    }  # fmt: skip
+    reached, given = load_file(train(tmp_path, changes)), load_file(begin)
+    assert reached["tail.0.weight"].shape == (27, 8, 3, 3)
+    body = [key for key in given if not key.startswith("tail.0.")]
+    assert len(body) > 10
+    for key in body:
+        np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights of mini-nla"),
+        ({"hyperparameters": (("n_feats", 12),)}, "expected weights that fit"),
+    ],
+)
+def test_weights_of_another_network_or_size_are_no_start(
+    whole: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        train(tmp_path, {"start": str(whole / "weights.safetensors"), **changes})
+
+
+def test_what_is_shipped_has_the_hyperparameters_of_testing(tmp_path: Path) -> None:
+    few = (*tiny.recipe().hyperparameters, ("n_hashes", 1))
+    changes = {"hyperparameters": few, "testing": (("n_hashes", 4),), "steps": 1, "warmup": 0}
+    assert models.load(train(tmp_path, changes)).hyperparameters["n_hashes"] == 4
+
+
+# --- what the user meets ------------------------------------------------------------------------
+
+
+def test_a_folder_with_a_run_needs_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "preset", lambda name, **changes: tiny.recipe(name, **changes))
+    settings = {"steps": "2", "warmup": "1", "hyperparameters": '{"n_feats": 8}'}
+    options: dict[str, Any] = {"accelerator": "cpu", "threads": 1}
+    out = training.main("local-x2-s0", settings, tmp_path, stop_after=1, **options)
+    assert out == tmp_path
+    with pytest.raises(InputError, match=r"found step-00000001.ckpt; add --resume"):
+        training.main("local-x2-s0", settings, tmp_path, **options)
+    weights = training.main("local-x2-s0", settings, tmp_path, resume=True, **options)
+    assert models.load(weights).name == "mini-local"
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        train(tmp_path, tensorboard=True)
+
+
+def test_the_bar_shows_loss_psnr_speed_and_remaining_time(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, {"validate_every": 1})
+    last = re.split(r"[\r\n]", capsys.readouterr().err.strip())[-1]
+    assert re.search(r"6/6 \[.*<.*step.*loss=\d\.\d+, psnr=\d+\.\d+", last), last
+
+
+def test_history_says_what_the_loader_costs(whole: Path) -> None:
+    history = pd.read_csv(whole / "history.csv")
+    assert list(history["step"]) == [3, 6]
+    assert history["loader_share"].between(0, 1).all()
+    assert (history["seconds_per_step"] > 0).all()

@@ -1,0 +1,63 @@
+"""A training run of seconds: three smooth pictures, a network of eight features, a few steps.
+
+Run as a program it is a process that can be killed, or one of several that train together::
+
+    python tiny_training.py WORLD OUT '{"steps": 9}' '{"devices": 2}'
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from dtfn import images, paths, recipes, training
+from dtfn.recipes import Recipe
+
+HERE = Path(__file__)
+
+
+def make(world: Path) -> None:
+    """Write three training pictures and one to validate on."""
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        smooth = gaussian_filter(rng.random((70, 80, 3)), (1.5, 1.5, 0))
+        low, high = smooth.min(), smooth.max()
+        folder = world / ("val/v" if index == 3 else "train/t")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = (255 * (smooth - low) / (high - low)).astype(np.uint8)
+        images.write(folder / f"{index}.png", pixels)
+    (world / "benchmarks").mkdir()
+
+
+def places(world: Path) -> dict[str, str]:
+    """Return the environment in which `make`'s pictures are the only ones."""
+    return {"DTFN_DATA": str(world / "benchmarks"), "DTFN_TRAIN": str(world / "train")}
+
+
+def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:
+    """Return a recipe with hashed attention and an average, in float32."""
+    small = {
+        "sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6, "batch": 4,
+        "patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0, "ema": 0.9,
+        "precision": "32-true",
+        "hyperparameters": (
+            ("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1), ("chunk_size", 16)
+        ),
+    }  # fmt: skip
+    return recipes.preset(name, **{**small, **changes})
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    os.environ.update(places(place))
+    paths.CACHE = place / "cache"
+    training.train(
+        recipe(**json.loads(sys.argv[3])), Path(sys.argv[2]), accelerator="cpu", threads=1,
+        **json.loads(sys.argv[4]),
+    )  # fmt: skip
