@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dtfn import __version__, cli_data
+from dtfn import __version__, cli_data, cli_zoo
 from dtfn.errors import InputError
 
 app = typer.Typer(
@@ -20,18 +19,12 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would take longer than the rest
     pretty_exceptions_enable=False,
 )
-zoo_app = typer.Typer(
-    help="The small trained networks that are shipped.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-app.add_typer(zoo_app, name="zoo")
+app.add_typer(cli_zoo.app, name="zoo")
 app.add_typer(cli_data.app, name="data")
 
 Settings = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Scale = Annotated[int, typer.Option(help="2, 3 or 4.")]
 
 
@@ -139,6 +132,9 @@ def train(
     precision: Annotated[str | None, typer.Option(help="E.g. bf16-mixed or 32-true.")] = None,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch, to save memory.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that cut patches.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for it too.")] = False,
 ) -> None:
     """Train a network by a recipe; -p changes a line of it, e.g. -p steps=1000."""
     from dtfn import training
@@ -155,6 +151,9 @@ def train(
         precision=precision,
         accumulate=accumulate,
         threads=threads,
+        workers=workers,
+        compiled=compiled,
+        tensorboard=tensorboard,
     )
     print(weights)
 
@@ -169,51 +168,6 @@ def bench(
 
     table = bench.table(tuple(int(size) for size in sizes.split(",")), threads)
     print(tables.markdown(table), end="")
-
-
-@zoo_app.command("list")
-def zoo_list(as_json: Json = False) -> None:
-    """List the networks."""
-    from dtfn import zoo
-
-    rows = zoo.registry()
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    keys = ("name", "variant", "scale", "seed", "parameters", "psnr", "ssim")
-    _columns([keys, *([_short(row[key]) for key in keys] for row in rows)])
-
-
-@zoo_app.command("show")
-def zoo_show(name: str) -> None:
-    """Print all that is known of a network."""
-    from dtfn import zoo
-    from dtfn.errors import nearest
-
-    rows = {row["name"]: row for row in zoo.registry()}
-    if name not in rows:
-        raise InputError(
-            "network", expected="a name of the zoo", found=repr(name), remedy=nearest(name, rows)
-        )
-    print(json.dumps(rows[name], indent=1))
-
-
-@zoo_app.command("verify")
-def zoo_verify() -> None:
-    """Compare every weights file with the SHA-256 of the registry."""
-    from dtfn import paths, provenance, zoo
-
-    for row in zoo.registry():
-        file = paths.ZOO / row["file"]
-        found = provenance.file_hash(file) if file.is_file() else "no such file"
-        if found != row["sha256"]:
-            raise InputError(
-                file,
-                expected=f"SHA-256 {row['sha256']}",
-                found=found,
-                remedy="restore data/zoo, e.g. with git",
-            )
-        print(f"{row['name']}: ok")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -240,13 +194,3 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
 
 def _terminal() -> bool:
     return sys.stderr.isatty()
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _columns(rows: list[Any]) -> None:
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

@@ -196,6 +196,8 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "ZOO", tmp_path)
     (tmp_path / "registry.json").write_text(json.dumps([ROW]))
     (tmp_path / str(ROW["file"])).write_bytes(b"w")
+    (tmp_path / "local-x4-s0.md").write_text("# local-x4-s0\n")
+    (tmp_path / "local-x4-s0.csv").write_text("step\n")
     return tmp_path
 
 
@@ -204,11 +206,13 @@ def test_the_zoo_is_listed_for_people_and_for_programs(
 ) -> None:
     assert call("zoo", "list") == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert head.split()[:4] == ["name", "variant", "scale", "seed"]
-    assert line.split()[:4] == ["local-x4-s0", "local", "4", "0"]
+    assert head.split() == ["name", "variant", "scale", "seed", "parameters", "Set5"]
+    assert line.split() == ["local-x4-s0", "local", "4", "0", "300000", "31.50/0.8850"]
     assert call("zoo", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == [ROW]
     assert call("zoo", "show", "local-x4-s0") == 0
+    assert capsys.readouterr().out == "# local-x4-s0\n"
+    assert call("zoo", "show", "local-x4-s0", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ROW
 
 
@@ -217,7 +221,31 @@ def test_a_changed_weights_file_is_told(zoo: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == "local-x4-s0: ok\n"
     (zoo / str(ROW["file"])).write_bytes(b"x")
     assert call("zoo", "verify") == 2
-    assert "SHA-256" in capsys.readouterr().err
+    assert "local-x4-s0.safetensors: expected 50e721e49c01" in capsys.readouterr().err
+
+
+def test_an_empty_zoo_is_an_empty_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "ZOO", tmp_path)
+    assert call("zoo", "list", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_retraining_prints_what_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pandas as pd
+
+    from dtfn import retraining
+
+    table = pd.DataFrame({"dataset": ["Set5"], "shipped": [31.5], "retrained": [31.52]})
+    made = retraining.Comparison(table, False, Path("o/weights.safetensors"))
+    monkeypatch.setattr(retraining, "retrain", lambda name, out, **options: made)
+    assert call("zoo", "retrain", "local-x4-s0", "--out", "o") == 0
+    said = capsys.readouterr().out
+    assert "| Set5 | 31.500 | 31.520 |" in said
+    assert "not the shipped ones bit by bit" in said
 
 
 def test_no_error_but_bad_input_is_hidden() -> None:
