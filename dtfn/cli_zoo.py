@@ -1,4 +1,4 @@
-"""The commands ``dtfn zoo ...``."""
+"""The commands of the zoo: list, show, verify, retrain."""
 
 from __future__ import annotations
 
