@@ -14,6 +14,7 @@ CARD = """# {name}
 (N, 3, {scale}H, {scale}W).
 
 - File: `{file}`, SHA-256 `{sha256}`
+- Stored as {stored}
 - Use: `dtfn.models.load("{name}")`
 - Train it again and compare: `dtfn zoo retrain {name}`
 
@@ -80,6 +81,7 @@ def card(
     share = run["loader_share"]
     return CARD.format(
         **{key: entry[key] for key in ("name", "scale", "seed", "parameters", "file", "sha256")},
+        stored=entry["stored"],
         what=f"`{recipe.network}`",
         quality=table(("benchmark", "PSNR / SSIM"), numbers),
         validation=recipe.validation, validation_count=recipe.validation_count,

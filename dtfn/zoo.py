@@ -165,6 +165,7 @@ def add(
         "psnr": {key: round(float(value), 4) for key, value in psnr.items()},
         "ssim": {key: round(float(value), 5) for key, value in ssim.items()},
         "file": f"{name}.safetensors", "sha256": provenance.file_hash(weights),
+        "stored": _opened(weights)[0].get("stored", "float32"),
         "steps": trained.steps, "minutes": round(facts["seconds"] / 60, 1),
         "validation_psnr": round(history[-1]["psnr"], 4),
     }  # fmt: skip
