@@ -383,6 +383,12 @@ def test_weights_of_another_network_or_size_are_no_start(
         train(tmp_path, {"start": str(whole / "weights.safetensors"), **changes})
 
 
+def test_a_start_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="found neither; train it first, or name it with -p start"):
+        train(tmp_path / "run", {"start": "dtfn_x2/weights.safetensors"})
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_shipped_has_the_hyperparameters_of_testing(tmp_path: Path) -> None:
     few = (*tiny.recipe().hyperparameters, ("n_hashes", 1))
     changes = {"hyperparameters": few, "testing": (("n_hashes", 4),), "steps": 1, "warmup": 0}

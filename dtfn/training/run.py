@@ -89,8 +89,8 @@ def train(
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
         leaks.guard(patches.sources(recipe.sets, recipe.exclude) | validation.sources(recipe))
         pool = patches.pool(recipe.sets, recipe.scale, recipe.patch, recipe.exclude)
-    out.mkdir(parents=True, exist_ok=True)
     state, model = _build(fabric, recipe, compiled)
+    out.mkdir(parents=True, exist_ok=True)
     state.restore(fabric, recipe, out)
     last = min(recipe.steps, stop_after or recipe.steps)
     on_gpu = fabric.device.type == "cuda"
@@ -147,7 +147,14 @@ def _initial(recipe: Recipe) -> models.Network:
     )
     if not recipe.start:
         return network
-    begin = models.load(recipe.start)
+    try:
+        file = zoo.file_of(recipe.start)
+    except InputError as error:
+        raise InputError(
+            f"start {recipe.start!r}", expected="a weights file or a network of the zoo",
+            found="neither", remedy="train it first, or name it with -p start=FILE",
+        ) from error  # fmt: skip
+    begin = models.load(file)
     if begin.name != network.name:
         raise InputError(
             recipe.start, expected=f"weights of {network.name}", found=begin.name,
