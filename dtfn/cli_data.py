@@ -1,4 +1,4 @@
-"""The commands ``dtfn data ...``."""
+"""The commands `list`, `fetch` and `verify` of ``dtfn data``."""
 
 from __future__ import annotations
 

@@ -224,6 +224,7 @@ def _kernel(folder: Path, environment: dict[str, str]) -> type[AsyncKernelManage
     class ThisPython(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
+            """The running Python, whatever specs the machine has."""
             return spec
 
         async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
