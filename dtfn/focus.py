@@ -38,10 +38,11 @@ def summary(
     queries
         Q times (row, column); None: every position of the image.
     details
-        (H, W, D), the truth: HR detail (HR less its bicubic) of each position's block.
+        (H * W, D) or (H, W, D), the truth: the HR detail (HR less its bicubic) of each position's
+        block, from `dtfn.texture.detail_blocks`.
     tolerance
-        Inconsistency above which two details disagree. Above 1, no detail at all is nearer to the
-        truth than the attended one; 2 is what two unrelated details have.
+        Inconsistency above which two details disagree, positive. Above 1, no detail at all is
+        nearer to the truth than the attended one; 2 is what two unrelated details have.
     hash_seeds
         Two or more: compare the maps of these seeds.
 
@@ -58,8 +59,8 @@ def summary(
         - ``on_self``: the query's weight on itself, in [0, 1]
         - with ``details`` d, where the inconsistency of q for the query p is
           |d(p) - d(q)|^2 / |d(p)|^2: ``inconsistency``, its mean by weight, and ``disagreeing``,
-          the share of the weight with inconsistency above ``tolerance``. Without detail at the
-          query the mean is NaN, and every position with detail disagrees.
+          the share of the weight with inconsistency above ``tolerance``. NaN where the query has
+          no detail, as in `dtfn.texture.inconsistency`.
         - with ``hash_seeds``: ``agreement``, the mean over pairs of seeds of the overlap
           sum min(a, a') of two maps, in [0, 1]. 1 for layers without hashing.
 
@@ -75,13 +76,18 @@ def summary(
     else:
         at = flat(queries, whole.height, whole.width, device)
     detail = None if details is None else _checked_details(details, whole).to(device)
-    parts = []
+    columns: dict[str, Tensor] = {}
+    start = 0
     for block in whole.blocks(at):
         positions, a = whole.look(block)
-        parts.append(_spread(block, positions, a, whole.width))
+        found = _spread(block, positions, a, whole.width)
         if detail is not None:
-            parts[-1] |= _disagreement(block, positions, a, detail, tolerance)
-    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            found |= _disagreement(block, positions, a, detail, tolerance)
+        for name, values in found.items():
+            # Small results, kept between large ones that are freed, would break up the heap.
+            column = columns.setdefault(name, values.new_empty(len(at)))
+            column[start : start + len(block)] = values
+        start += len(block)
     if hash_seeds:
         columns["agreement"] = _agreement(module, features, at, hash_seeds)
     return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
@@ -89,7 +95,8 @@ def summary(
 
 def _spread(at: Tensor, positions: Tensor, a: Tensor, width: int) -> dict[str, Tensor]:
     row, column = at // width, at % width
-    down, right = positions // width - row[:, None], positions % width - column[:, None]
+    down = (positions // width).to(a) - row.to(a)[:, None]
+    right = (positions % width).to(a) - column.to(a)[:, None]
     entropy = torch.special.entr(a).sum(-1)
     return {
         "row": row,
@@ -97,7 +104,7 @@ def _spread(at: Tensor, positions: Tensor, a: Tensor, width: int) -> dict[str, T
         "entropy": entropy,
         "support": entropy.exp(),
         "participation": 1 / a.square().sum(-1),
-        "distance": (a * torch.hypot(down.to(a.dtype), right.to(a.dtype))).sum(-1),
+        "distance": (a * torch.hypot(down, right)).sum(-1),
         "on_self": (a * (positions == at[:, None])).sum(-1),
     }
 
@@ -109,12 +116,10 @@ def _disagreement(
     energy = own.square().sum(-1, keepdim=True)  # (Q, 1)
     product = torch.einsum("qd,qsd->qs", own, other)
     squared = energy - 2 * product + other.square().sum(-1)  # |d(p) - d(q)|^2
-    # The query agrees with itself, whatever the three sums were rounded to.
-    squared = squared.clamp(min=0).masked_fill(positions == at[:, None], 0)
-    ratio = torch.where(energy > 0, squared / energy, torch.nan)
+    exists = torch.where(energy > 0, 1.0, torch.nan)[:, 0]
     return {
-        "inconsistency": (a * ratio).sum(-1),
-        "disagreeing": (a * (squared > tolerance * energy)).sum(-1),
+        "inconsistency": exists * (a * squared).sum(-1) / energy[:, 0],
+        "disagreeing": exists * (a * (squared > tolerance * energy)).sum(-1),
     }
 
 
@@ -143,11 +148,13 @@ def _checked_details(details: ArrayLike | Tensor, whole: Rows) -> Tensor:
     """Return (L, D) in float64: differences of squares lose digits."""
     blocks = torch.as_tensor(details, dtype=torch.float64)
     size = (whole.height, whole.width)
-    if blocks.ndim != 3 or blocks.shape[:2] != size or not blocks.isfinite().all():
-        finite = "" if bool(blocks.isfinite().all()) else " with NaN or infinity"
+    if blocks.ndim == 3 and blocks.shape[:2] == size:
+        blocks = blocks.flatten(0, 1)
+    finite = bool(blocks.isfinite().all())
+    if blocks.ndim != 2 or len(blocks) != size[0] * size[1] or not finite:
         raise InputError(
-            "details", expected=f"finite numbers of shape {(*size, 'D')}",
-            found=f"{tuple(blocks.shape)}{finite}",
-            remedy="pass the HR detail of every LR position's s x s block",
+            "details", expected=f"finite numbers of shape {(size[0] * size[1], 'D')}",
+            found=f"{tuple(blocks.shape)}{'' if finite else ' with NaN or infinity'}",
+            remedy="pass dtfn.texture.detail_blocks of the HR picture",
         )  # fmt: skip
-    return blocks.flatten(0, 1)
+    return blocks

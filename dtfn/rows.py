@@ -34,7 +34,7 @@ Attention = NonLocalAttention | HashedAttention
 KINDS = (
     NonLocalAttention, NonLocalSparseAttention, GlobalLearnableAttention, DeformableNonLocalFusion,
 )  # fmt: skip
-BLOCK = 1 << 22  # numbers held at once for the rows of a block of queries: 16 MB in float32
+BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
 
 Look = Callable[[Tensor], tuple[Tensor, Tensor]]
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dtfn import capture, models, rows
+from dtfn import capture, images, models, neighbours, rows, texture
 from dtfn.errors import InputError
 from dtfn.models import attention as kinds
 from dtfn.models.deform import rows_of
@@ -177,6 +177,26 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert maps.dtype == torch.float32
     found = torch.einsum("qhw,chw->cq", maps.double(), values).view_as(added)
     torch.testing.assert_close(found, added, rtol=0, atol=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", EVERY)
+def test_maps_on_a_gpu(name: str) -> None:
+    layer, x = built(name).cuda(), picture(8, 12).cuda()
+
+    maps = capture.attention_maps(layer, x, everywhere(x))
+
+    assert maps.is_cuda
+    with torch.no_grad():
+        added, values = layer.attend(x)[0], layer.conv_assembly(x)[0]
+    found = torch.einsum("qhw,chw->cq", maps, values).view_as(added)
+    torch.testing.assert_close(found, added, rtol=0, atol=1e-12)
+    with torch.no_grad(), capture.record(layer) as record:
+        layer(x)
+    table = record.summary("", details=np.ones((8, 12, 4)), hash_seeds=(0, 1))
+    np.testing.assert_allclose(table["disagreeing"], 0, atol=1e-12)
+    assert table.notna().all(axis=None)
 
 
 class Largest(TorchDispatchMode):
@@ -399,21 +419,20 @@ def test_record_of_a_batch() -> None:
         record.map(record.layers[0], (7, 5), image=3)
 
 
-def test_record_under_autocast() -> None:
-    """Hash codes are those of the recorded pass, though maps are asked for in full precision."""
-    watched, x = network("mini-gla"), rgb(24, 24)
+@pytest.mark.parametrize("name", EVERY)
+def test_record_under_autocast(name: str) -> None:
+    """Maps are those of the recorded pass, though they are asked for in full precision."""
+    layer, x = built(name, torch.float32), picture(8, 12, torch.float32)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        with capture.record(watched) as record:
-            watched(x)
-        name = record.layers[0]
-        layer: Any = watched.get_submodule(name)
-        features = record.features[name]
-        values, added = layer.conv_assembly(features)[0].double(), layer.attend(features)[0]
+        with capture.record(layer) as record:
+            layer(x)
+        expected = matrix(layer, x)
 
-    maps = record.maps(name, everywhere(features)).double()
+    maps = record.maps("", everywhere(x)).flatten(1)
 
-    found = torch.einsum("qhw,chw->cq", maps, values).view_as(added)
-    torch.testing.assert_close(found, added.double(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(maps, expected.float(), rtol=0, atol=1e-6)
+    with torch.no_grad():
+        assert (matrix(layer, x) - maps).abs().amax() > 1e-3
 
 
 def test_a_second_pass_replaces_the_first() -> None:
@@ -481,19 +500,33 @@ def test_summary_of_even_attention() -> None:
 
 
 def test_where_there_is_no_detail() -> None:
-    """At a flat query all that has detail disagrees, and the ratio does not exist."""
     layer, x = built("nla"), picture(2, 3)
     details = torch.zeros(2, 3, 4)
     details[0, 1] = 1
-    a = capture.attention_map(layer, x, (0, 0))
+    away = 1 - float(capture.attention_map(layer, x, (0, 1))[0, 1])
 
     table = capture.summary(layer, x, [(0, 0), (0, 1)], details=details)
 
-    assert table["disagreeing"][0] == pytest.approx(float(a[0, 1]))
-    assert math.isnan(table["inconsistency"][0])
-    away = 1 - capture.attention_map(layer, x, (0, 1))[0, 1]
-    assert table["inconsistency"][1] == pytest.approx(float(away))  # of each flat one it is 1
+    assert table.loc[0, ["inconsistency", "disagreeing"]].isna().all()
+    assert table["inconsistency"][1] == pytest.approx(away)  # of each flat one it is 1
     assert table["disagreeing"][1] == 0
+
+
+def test_details_of_a_picture() -> None:
+    """Of noise, all weight but the query's own has unrelated detail."""
+    watched = network("mini-nla")
+    hr = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+    lr = images.degrade(hr, 2)
+    with torch.no_grad(), capture.record(watched) as record:
+        watched(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255)
+
+    details = texture.detail_blocks(hr, 2, neighbours.search(lr, 4))
+    table = record.summary(record.layers[0], details=details)
+
+    assert table["disagreeing"].median() > 0.7
+    inside = (table["inconsistency"] / (1 - table["on_self"])).to_numpy().reshape(10, 12)
+    energy = (details**2).sum(-1).reshape(10, 12)
+    assert np.average(inside, weights=energy) == pytest.approx(2, abs=0.2)
 
 
 @pytest.mark.parametrize("name", HASHED)
