@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from dtfn import images, metrics, statistics, subpixel
+from dtfn import images, statistics, subpixel
+from dtfn.evaluation import metrics
 from dtfn.images import UInt8
+from dtfn.reports.verdicts import Verdict, above_zero
 from dtfn.statistics import Interval
-from dtfn.verdicts import Verdict, above_zero
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
     ("Set5", 2): (5, 33.67), ("Set5", 3): (5, 30.40), ("Set5", 4): (5, 28.43),
@@ -85,7 +86,7 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
     table
         Of `dtfn.subpixel.measure`, with the null pair.
     regions
-        Of `dtfn.regions.survey`, of the same pictures and pairs.
+        Of `dtfn.subpixel.regions.survey`, of the same pictures and pairs.
     """
     verdicts = []
     net = subpixel.net(table)

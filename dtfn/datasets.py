@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dtfn import codecs, images, paths
+from dtfn import images, paths
 from dtfn.errors import InputError, nearest
-from dtfn.images import UInt8
+from dtfn.images import UInt8, codecs
 
 MINI = "mini"
 

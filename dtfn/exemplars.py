@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtfn import images
-from dtfn.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.errors import InputError
-from dtfn.neighbours import COUNT, Neighbours, differences, search
+from dtfn.subpixel.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.texture import detail_blocks
+from dtfn.texture.neighbours import COUNT, Neighbours, differences, search
 
 CHOICES = ("bicubic", "similar", "best", "random", "best_random")
 
@@ -36,8 +36,8 @@ def exemplar_errors(
     scale
         s: 2, 3 or 4.
     found
-        The candidates: from `dtfn.neighbours.search` on the LR picture, or the positions that a
-        network attended to, the first of them the one it weighed most. None: search now.
+        The candidates: from `dtfn.texture.neighbours.search` on the LR picture, or the positions
+        that a network attended to, the first of them the one it weighed most. None: search now.
     seed
         Of the lots.
 

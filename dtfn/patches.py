@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import cache, codecs, datasets, images, paths, recipes
+from dtfn import datasets, images, paths, recipes
 from dtfn.errors import InputError
+from dtfn.evaluation import cache
+from dtfn.images import codecs
 
 Pixels = NDArray[np.uint8]
 Source = Path | Pixels

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dtfn import capture, images, models, neighbours, rows, texture
+from dtfn import capture, images, models, texture
+from dtfn.capture import rows
 from dtfn.errors import InputError
 from dtfn.models import attention as kinds
 from dtfn.models.deform import rows_of
 from dtfn.models.fidelity import TextureFidelity
+from dtfn.texture import neighbours
 
 DOUBLE = torch.float64
 CHANNELS, CHUNK = 16, 8

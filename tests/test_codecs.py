@@ -14,8 +14,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from dtfn import codecs, images
+from dtfn import images
 from dtfn.errors import InputError
+from dtfn.images import codecs
 
 RNG = np.random.default_rng(0)
 SHAPES = [(23, 17), (23, 17, 2), (23, 17, 3), (23, 17, 4)]

@@ -265,9 +265,7 @@ def test_expected(): assert False
     ("data", "outcome"),
     [("", "4 skipped, 1 xfailed"), ("pictures", "3 failed, 1 skipped, 1 xfailed")],
 )
-def test_no_test_on_real_pictures_skips_unnoticed(
-    tmp_path: Path, data: str, outcome: str
-) -> None:
+def test_no_test_on_real_pictures_skips_unnoticed(tmp_path: Path, data: str, outcome: str) -> None:
     (tmp_path / "test_skips.py").write_text(SKIPS)
     (tmp_path / "conftest.py").write_bytes((ROOT / "tests" / "conftest.py").read_bytes())
     done = subprocess.run(

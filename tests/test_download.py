@@ -24,12 +24,12 @@ import pytest
 from loopback import Site, serving
 from PIL import Image
 
-from dtfn import archives, cli, datasets, fetching, patches, paths, recipes
-from dtfn.collection import state, verify
-from dtfn.download import Downloads
+from dtfn import cli, datasets, patches, paths, recipes
+from dtfn.download import Downloads, archives, fetching
+from dtfn.download.collection import state, verify
+from dtfn.download.sources import Archive, Picture, Source, catalogue, chosen
+from dtfn.download.transfer import Patience, Wanted
 from dtfn.errors import InputError
-from dtfn.sources import Archive, Picture, Source, catalogue, chosen
-from dtfn.transfer import Patience, Wanted
 
 HASTY = Patience(tries=3, pause=0.001, connect=2.0, silence=0.3)
 TERMS = "For tests only."
@@ -356,7 +356,7 @@ def test_an_archive_is_unpacked_recorded_and_verified(site: Site, root: Path) ->
 
 SCRIPT = """
 import pickle, sys
-from dtfn import fetching
+from dtfn.download import fetching
 sets, patience = pickle.load(sys.stdin.buffer)
 fetching.fetch(sets, lambda text, names: True, patience=patience)
 """

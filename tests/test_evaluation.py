@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from dtfn import evaluation, models, paths
-from dtfn.cache import Output
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.evaluation.cache import Output
 
 RNG = np.random.default_rng(0)
 
@@ -168,7 +168,7 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
     assert brighter.runs == 1
     assert output.image.min() == 128
 
-    monkeypatch.setattr("dtfn.cache._code", lambda: "another version")
+    monkeypatch.setattr("dtfn.evaluation.cache._code", lambda: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2
 
@@ -200,7 +200,7 @@ def test_a_damaged_entry_is_computed_again(zoo: Zoo, damage: Callable[[bytes], o
 
 
 def test_every_damaged_bit_is_noticed(zoo: Zoo) -> None:
-    from dtfn import cache
+    from dtfn.evaluation import cache
 
     zoo.add("one", Shifted())
     with cache.opened() as known:

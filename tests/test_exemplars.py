@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, exemplars, images, metrics, neighbours
+from dtfn import datasets, exemplars, images
 from dtfn.errors import InputError
-from dtfn.neighbours import Neighbours
+from dtfn.evaluation import metrics
+from dtfn.texture import neighbours
+from dtfn.texture.neighbours import Neighbours
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:

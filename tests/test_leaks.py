@@ -10,8 +10,9 @@ import tiny_training as tiny
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from dtfn import datasets, images, leaks, likeness, patches, paths
+from dtfn import datasets, images, leaks, patches, paths
 from dtfn.errors import InputError
+from dtfn.leaks import likeness
 
 Pixels = patches.Pixels
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtfn import images, matching
+from dtfn import images
+from dtfn.audit import matching
 from dtfn.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 28, 3), np.uint8)

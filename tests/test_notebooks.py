@@ -14,7 +14,8 @@ import pytest
 import tiny
 from PIL import Image
 
-from dtfn import manifest, suite
+from dtfn import suite
+from dtfn.reports import manifest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))

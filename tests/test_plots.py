@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle, StepPatch
 
-from dtfn import plots, regions, style, subpixel
-from dtfn.regions import Region, View
-from dtfn.subpixel import Picture
+from dtfn import plots, subpixel
+from dtfn.plots import style
+from dtfn.subpixel import Picture, regions
+from dtfn.subpixel.regions import Region, View
 
 RNG = np.random.default_rng(0)
 PAIRS = [subpixel.NULL, "nla", "dtfn"]

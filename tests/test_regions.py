@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dtfn import regions, subpixel
-from dtfn.regions import find
-from dtfn.subpixel import Picture
+from dtfn import subpixel
+from dtfn.subpixel import Picture, regions
+from dtfn.subpixel.regions import find
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0, 1, (40, 50))

@@ -15,9 +15,10 @@ import tiny
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dtfn import gallery, manifest, paths, provenance, reports
+from dtfn import paths, provenance, reports
 from dtfn.errors import InputError
-from dtfn.verdicts import Verdict, above_zero
+from dtfn.reports import gallery, manifest
+from dtfn.reports.verdicts import Verdict, above_zero
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
 

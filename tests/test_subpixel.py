@@ -15,10 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import evaluation, images, metrics, subpixel
-from dtfn.cache import Output
+from dtfn import evaluation, images, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.evaluation import metrics
+from dtfn.evaluation.cache import Output
 from dtfn.subpixel import Picture
 
 Maps = tuple[np.ndarray, np.ndarray]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import tiny
 
-from dtfn import manifest, suite
+from dtfn import suite
 from dtfn.errors import InputError
+from dtfn.reports import manifest
 
 
 @pytest.fixture(scope="module")

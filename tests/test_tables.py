@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtfn import tables
 from dtfn.errors import InputError
+from dtfn.reports import tables
 
 FRAME = pd.DataFrame(
     {"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0], "ssim": [0.9, 0.8, 0.7]}

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, images, metrics, neighbours, subpixel, texture
+from dtfn import datasets, images, subpixel, texture
 from dtfn.errors import InputError
+from dtfn.evaluation import metrics
+from dtfn.texture import neighbours
 
 SEED = st.integers(0, 2**32 - 1)
 AWAY = np.s_[4:-4, 4:-4]  # LR positions that no border reaches
@@ -127,7 +129,7 @@ def test_torch_and_faiss_live_together(first: str) -> None:
     """Both bring an OpenMP; where that breaks, it is by a crash of the process."""
     code = f"""
 import {first}, torch, numpy as np
-from dtfn import neighbours
+from dtfn.texture import neighbours
 neighbours.search(np.zeros((60, 60), np.uint8))
 print(float(torch.ones(300, 300).mm(torch.ones(300, 300)).sum()))
 neighbours.search(np.zeros((60, 60), np.uint8))

@@ -14,19 +14,9 @@ import tiny_training as tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from dtfn import (
-    evaluation,
-    images,
-    leaks,
-    models,
-    paths,
-    provenance,
-    recipes,
-    retraining,
-    training,
-    zoo,
-)
+from dtfn import evaluation, images, leaks, models, paths, provenance, recipes, training, zoo
 from dtfn.errors import InputError
+from dtfn.training import retraining
 
 PSNR, SSIM = {"Set5": 31.23456789, "Set14": 28.0}, {"Set5": 0.8812345, "Set14": 0.77}
 NAME = "dtfn-x2-s0"

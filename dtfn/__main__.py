@@ -1,0 +1,5 @@
+"""``python -m dtfn``: the command line."""
+
+from dtfn.cli import main
+
+main()

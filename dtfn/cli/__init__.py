@@ -1,0 +1,202 @@
+"""The command line. Every command imports what it needs itself, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dtfn import __version__
+from dtfn.cli import data as cli_data
+from dtfn.cli import zoo as cli_zoo
+from dtfn.errors import InputError
+
+app = typer.Typer(
+    name="dtfn",
+    help="Where non-local attention harms textures in single-image super-resolution.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # importing rich would take longer than the rest
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cli_zoo.app, name="zoo")
+app.add_typer(cli_data.app, name="data")
+
+Settings = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
+]
+Scale = Annotated[int, typer.Option(help="2, 3 or 4.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"dtfn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def reproduce(
+    tier: Annotated[str, typer.Option(help="smoke (seconds), demo (minutes) or bench.")] = "demo",
+    reports: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
+) -> None:
+    """Run the notebooks of a tier and write reports/index.html."""
+    from dtfn import suite
+
+    failures = suite.reproduce(tier, folder=reports, progress=_terminal())
+    if failures:
+        only_input = all(isinstance(failure, InputError) for failure in failures)
+        raise typer.Exit(2 if only_input else 1)
+
+
+@app.command()
+def run(notebook: str, parameter: Settings = None) -> None:
+    """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
+    from dtfn import paths, suite
+    from dtfn.reports import gallery
+
+    try:
+        folder = suite.run(notebook, _settings(parameter), progress=_terminal())
+    except suite.NotebookFailed as failure:
+        print(failure, file=sys.stderr)
+        raise typer.Exit(1) from None
+    gallery.write_index(paths.REPORTS)
+    print(folder)
+
+
+@app.command()
+def report() -> None:
+    """Write reports/index.html anew from the runs that are there."""
+    from dtfn import paths
+    from dtfn.reports import gallery
+
+    print(gallery.write_index(paths.REPORTS))
+
+
+@app.command()
+def evaluate(
+    methods: Annotated[
+        list[str], typer.Argument(help="bicubic, names of the zoo or weights files.")
+    ],
+    datasets: Annotated[str, typer.Option(help="Comma-separated.")] = "mini",
+    scale: Scale = 4,
+    count: Annotated[int | None, typer.Option(help="Only the first pictures of each.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the value of every picture.")] = None,
+) -> None:
+    """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out."""
+    from dtfn import evaluation
+    from dtfn.reports import tables
+
+    table = evaluation.evaluate(methods, datasets.split(","), scale, count)
+    if csv is not None:
+        table.to_csv(csv, index=False)
+    print(tables.markdown(evaluation.summary(table)), end="")
+
+
+@app.command()
+def audit(
+    hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
+    with_: Annotated[Path, typer.Option("--with", help="Results with attention.")],
+    without: Annotated[Path, typer.Option("--without", help="Results without it.")],
+    out: Annotated[Path, typer.Option(help="Folder for summary.json and images.csv.")],
+    null: Annotated[
+        Path | None, typer.Option(help="Results without it, of another training seed.")
+    ] = None,
+    scale: Scale = 4,
+) -> None:
+    """Measure harm and bounds of anybody's results; names such as baby_RCAN_x4.png are matched."""
+    from dtfn import audit as audits
+    from dtfn.reports import tables
+
+    found = audits.audit(hr, with_, without, scale, out, null)
+    print(tables.markdown(audits.table(found)), end="")
+    for line in (*found["notes"], out / "summary.json"):
+        print(line)
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Option(help="E.g. nla-x4-s0, demo-nla-x4-s0, dtfn_x2.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
+    parameter: Settings = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(help="Processes or GPUs a node.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
+    precision: Annotated[str | None, typer.Option(help="E.g. bf16-mixed or 32-true.")] = None,
+    accumulate: Annotated[int, typer.Option(help="Parts of a batch, to save memory.")] = 1,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes that cut patches.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for it too.")] = False,
+) -> None:
+    """Train a network by a recipe; -p changes a line of it, e.g. -p steps=1000."""
+    from dtfn import training
+
+    weights = training.main(
+        preset,
+        _settings(parameter),
+        out,
+        resume=resume,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=precision,
+        accumulate=accumulate,
+        threads=threads,
+        workers=workers,
+        compiled=compiled,
+        tensorboard=tensorboard,
+    )
+    print(weights)
+
+
+@app.command()
+def bench(
+    sizes: Annotated[str, typer.Option(help="LR sizes of the full-size networks.")] = "48,96,192",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+) -> None:
+    """Print how near the networks run to the machine's limit (minutes; needs a quiet machine)."""
+    from dtfn import bench
+    from dtfn.reports import tables
+
+    table = bench.table(tuple(int(size) for size in sizes.split(",")), threads)
+    print(tables.markdown(table), end="")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    try:
+        app(arguments, prog_name="dtfn")
+    except InputError as error:
+        print(f"dtfn: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _settings(given: list[str] | None) -> dict[str, Any]:
+    """Split ``["scale=4"]`` into ``{"scale": "4"}``."""
+    settings = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(
+                "-p", expected="NAME=VALUE", found=repr(text), remedy="write e.g. -p scale=4"
+            )
+        settings[name.strip()] = value.strip()
+    return settings
+
+
+def _terminal() -> bool:
+    return sys.stderr.isatty()

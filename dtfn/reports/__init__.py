@@ -1,0 +1,238 @@
+"""What a notebook saves: figures with their data, tables, verdicts; bound by a manifest.
+
+A notebook begins a run, saves into it and finishes it::
+
+    run = reports.begin("02_benchmark", globals())
+    run.figure("gain", plots.gain(results), data=results, caption="...")
+    run.verdict(*claims.beats(results, methods))
+    run.finish()
+
+The folder is written under a hidden name and gets its own when it is complete, so whatever is
+called by a run's name is a whole run.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from dtfn import parameters, paths, provenance
+from dtfn.errors import InputError
+from dtfn.reports import manifest, tables
+from dtfn.reports.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RUN_DIR = "DTFN_RUN_DIR"
+"""Environment variable by which `dtfn.suite` tells the notebook the folder it writes to."""
+
+
+class Run:
+    """What a notebook writes to; made by `begin`.
+
+    Parameters
+    ----------
+    notebook
+        The notebook's file.
+    values
+        The parameters it runs with.
+    folder
+        An existing folder to write to.
+    managed
+        Whether a runner gives the folder its name when the notebook has ended.
+    """
+
+    def __init__(
+        self, notebook: Path, values: Mapping[str, Any], folder: Path, *, managed: bool
+    ) -> None:
+        self.folder = folder
+        self.record = manifest.begin(notebook, values)
+        self.verdicts: list[Verdict] = []
+        self._managed = managed
+        self._began = time.perf_counter()
+
+    def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
+        """Note the run's inputs by hash: pictures (by pixels) and files such as weights.
+
+        Parameters
+        ----------
+        samples
+            `dtfn.datasets.Sample` objects; their LR and HR pixels are hashed.
+        files
+            Files; their bytes are hashed.
+        """
+        inputs = self.record["inputs"]
+        for s in samples:
+            for kind in ("lr", "hr"):
+                key = f"{s.dataset}/{s.image}/x{s.scale}/{kind}"
+                inputs[key] = provenance.array_hash(getattr(s, kind))
+        for file in files:
+            inputs[Path(file).name] = provenance.file_hash(Path(file))
+
+    def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
+        """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
+
+        Parameters
+        ----------
+        name
+            File name without extension; a second figure of the name replaces the first.
+        figure
+            What a function of `dtfn.plots` returned.
+        data
+            The numbers drawn.
+        caption
+            What is seen; with metric, channel and border where pixels are compared.
+        """
+        from matplotlib import rc_context
+
+        folder = self._folder("figures")
+        about = {"Title": name, "Description": caption}
+        # No date, no library version, no random ids inside: the same picture has the same hash.
+        with rc_context({"svg.hashsalt": name}):
+            figure.savefig(folder / f"{name}.svg", metadata=about | {"Date": None})
+        figure.savefig(folder / f"{name}.png", metadata=about | {"Software": "dtfn"})
+        data.to_csv(folder / f"{name}.csv", index=False)
+        self._note("figures", name, caption)
+        _show_figure(folder / f"{name}.png", caption)
+
+    def table(
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        *,
+        caption: str,
+        best: Mapping[str, tables.Direction] | None = None,
+        forms: Mapping[str, str] | None = None,
+    ) -> None:
+        """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
+
+        The CSV keeps every digit; `best` and `forms` as in `dtfn.reports.tables.markdown`.
+        """
+        folder = self._folder("tables")
+        frame.to_csv(folder / f"{name}.csv", index=False)
+        text = tables.html(frame, best, forms)
+        files = {
+            "md": tables.markdown(frame, best, forms) + f"\n{caption}\n",
+            "tex": tables.latex(frame, best, forms, caption=caption, label=f"tab:{name}"),
+            "html": text,
+        }
+        for ending, content in files.items():
+            (folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
+        self._note("tables", name, caption)
+        _show_html(text + _caption(caption))
+
+    def verdict(self, *verdicts: Verdict) -> None:
+        """Add claims to the verdict table that `finish` shows."""
+        self.verdicts += verdicts
+
+    def finish(self) -> None:
+        """Show the verdicts and where the manifest will be found, and write it."""
+        rows = [v.row() for v in self.verdicts]
+        if rows:
+            self.table("verdicts", pd.DataFrame(rows), caption="What this run says.")
+        pairs = zip(self.verdicts, rows, strict=True)
+        self.record |= {
+            "status": "complete",
+            "machine": provenance.machine(),
+            "verdicts": [{**asdict(v), "printed": row} for v, row in pairs],
+        }
+        self.record["timings"]["notebook"] = self._seconds()
+        manifest.write(self.folder, self.record)
+        final = manifest.final_folder(self.folder)
+        if not self._managed:
+            self.folder.rename(final)
+            self.folder = final
+        where = final / manifest.NAME
+        print("manifest:", where.relative_to(paths.ROOT) if _inside(where) else where)
+
+    def _folder(self, kind: str) -> Path:
+        folder = self.folder / kind
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _seconds(self) -> float:
+        return round(time.perf_counter() - self._began, 3)
+
+    def _note(self, kind: str, name: str, caption: str) -> None:
+        entries = self.record[kind]
+        # A cell that is run again replaces what it saved before.
+        entries[:] = [e for e in entries if e["name"] != name]
+        entries.append({"name": name, "caption": caption, "after_seconds": self._seconds()})
+
+
+def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
+    """Begin the run of a notebook.
+
+    Parameters
+    ----------
+    notebook
+        Its name without extension; looked for in the working directory, then in notebooks/.
+    namespace
+        Where the parameters live, i.e. ``globals()``. Their names are read from the notebook's
+        own ``parameters`` cell, so none can be left out of the manifest.
+
+    Raises
+    ------
+    InputError
+        There is no such notebook, or a parameter has no value.
+    """
+    candidates = [folder / f"{notebook}.ipynb" for folder in (Path.cwd(), paths.NOTEBOOKS)]
+    file = next((f for f in candidates if f.exists()), None)
+    if file is None:
+        raise InputError(
+            notebook,
+            expected="the name of a notebook in the working directory or in notebooks/",
+            found="no such file",
+            remedy="pass the notebook's own file name without .ipynb",
+        )
+    names = list(parameters.read(file))
+    missing = [name for name in names if name not in namespace]
+    if missing:
+        raise InputError(
+            f"parameters of {notebook}",
+            expected=f"values of {', '.join(names)}",
+            found=f"no {', '.join(missing)}",
+            remedy="run the notebook's parameters cell first",
+        )
+    values = {name: namespace[name] for name in names}
+    given = os.environ.get(RUN_DIR)
+    folder = Path(given) if given else manifest.new_folder(paths.RUNS, notebook, values)
+    return Run(file, values, folder, managed=bool(given))
+
+
+def _inside(path: Path) -> bool:
+    return path.is_relative_to(paths.ROOT)
+
+
+def _caption(text: str) -> str:
+    return f'<p class="caption">{html.escape(text)}</p>'
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    return get_ipython() is not None
+
+
+def _show_figure(png: Path, caption: str) -> None:
+    if _in_notebook():
+        from IPython.display import Image, display
+
+        image = Image(filename=str(png), alt=caption, retina=True)  # type: ignore[no-untyped-call]
+        display(image)  # type: ignore[no-untyped-call]
+        _show_html(_caption(caption))
+
+
+def _show_html(text: str) -> None:
+    if _in_notebook():
+        from IPython.display import HTML, display
+
+        display(HTML(text))  # type: ignore[no-untyped-call]

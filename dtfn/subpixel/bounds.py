@@ -1,0 +1,136 @@
+"""Upper bounds: what a perfect choice between N and L, or their perfect mixture, would reach.
+
+All of them know the ground truth. They are this project's own definitions, each under its own name;
+none is the paper's number. All look like a gain even for two networks that differ by luck alone,
+so none means anything but beside the same bound of the null pair. Maps, pictures and units are
+those of `dtfn.subpixel.blocks`; users find these functions in `dtfn.subpixel`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dtfn.errors import InputError
+from dtfn.subpixel.blocks import (
+    Array,
+    Float,
+    block_error,
+    block_mean,
+    decibels,
+    interior,
+    luma,
+    psnr_of,
+    same_size,
+)
+
+GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)
+"""Cell sizes of the selection bound in LR positions, coarse to fine; None is the whole image."""
+
+
+def selection_bound(error_n: Float, error_l: Float, granularity: int | None = 1) -> float:
+    """Return the PSNR of taking, cell by cell, the better of N and L.
+
+    Parameters
+    ----------
+    error_n, error_l
+        ``(H, W)``, commonly the interior.
+    granularity
+        Cells of g x g positions, laid from the top left; the last ones may be smaller. None:
+        the whole image is one cell.
+
+    Returns
+    -------
+    dB; infinite if no error is left.
+
+    Raises
+    ------
+    InputError
+        For maps of different sizes, NaN, or a granularity below 1.
+    """
+    error_n, error_l = same_size(error_n, error_l)
+    better = np.minimum(_cell_sums(error_n, granularity), _cell_sums(error_l, granularity))
+    return decibels(better.sum() / error_n.size)
+
+
+def selection_bound_subpixel(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
+    """Return the PSNR of taking the better of N and L for every single HR pixel, border left out.
+
+    Parameters are those of `fusion_error`.
+    """
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    return psnr_of(interior(block_mean(np.minimum((n - y) ** 2, (l - y) ** 2), scale)))
+
+
+def fusion_weight(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
+    """Return for each block the weight of N in the best mixture with L, in [0, 1], ``(H, W)``.
+
+    a = clip(<N - L, HR - L> / |N - L|^2), which minimises |a N + (1 - a) L - HR|^2 over [0, 1].
+    0 where the two are equal. Parameters and errors are those of `fusion_error`.
+    """
+    return _fusion(sr_n, sr_l, hr, scale)[0]
+
+
+def fusion_error(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
+    """Return each block's mean squared error in the best mixture of N and L, ``(H, W)``.
+
+    Parameters
+    ----------
+    sr_n, sr_l, hr
+        uint8 RGB ``(sH, sW, 3)`` or grey ``(sH, sW)``, or floating Y ``(sH, sW)`` in [0, 255].
+    scale
+        s, which divides the size.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.subpixel.blocks.block_error`.
+    """
+    return _fusion(sr_n, sr_l, hr, scale)[1]
+
+
+def fusion_bound(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
+    """Return the PSNR of the best mixture of N and L in each block, border left out.
+
+    No gate that weighs N against L once a block, in [0, 1], can do better on these two outputs.
+    """
+    return psnr_of(interior(fusion_error(sr_n, sr_l, hr, scale)))
+
+
+def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, float]:
+    """Return all bounds of one image in dB, coarse to fine, border left out.
+
+    Returns
+    -------
+    ``"image"``, ``"32"`` ... ``"1"`` (selection bound by cell size), ``"subpixel"``, ``"fusion"``.
+    The selection bounds never fall from one to the next, and fusion is not below ``"1"``.
+    """
+    sr_n, sr_l, hr = luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr)
+    error_n, error_l = (interior(block_error(sr, hr, scale)) for sr in (sr_n, sr_l))
+    curve = {str(g or "image"): selection_bound(error_n, error_l, g) for g in GRANULARITIES}
+    curve["subpixel"] = selection_bound_subpixel(sr_n, sr_l, hr, scale)
+    curve["fusion"] = fusion_bound(sr_n, sr_l, hr, scale)
+    return curve
+
+
+def _fusion(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> tuple[Float, Float]:
+    """Return the best weight and the error that it leaves, from one look at the pixels."""
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    step, rest = n - l, y - l
+    length = block_mean(step**2, scale)
+    along = block_mean(step * rest, scale)
+    ratio = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
+    weight = np.clip(ratio, 0, 1)
+    error = block_mean(rest**2, scale) - weight * (2 * along - weight * length)
+    return weight, np.maximum(error, 0)  # a rounding error below 0 is none
+
+
+def _cell_sums(error: Float, granularity: int | None) -> Float:
+    """Return the sum over each cell, from the top left, the last ones ragged."""
+    if granularity is None:
+        return error.sum(keepdims=True)
+    if granularity < 1:
+        raise InputError(
+            "granularity", expected="1 or more, or None", found=granularity, remedy="use 1 to 32"
+        )
+    rows = np.add.reduceat(error, np.arange(0, error.shape[0], granularity), axis=0)
+    return np.add.reduceat(rows, np.arange(0, error.shape[1], granularity), axis=1)

@@ -1,0 +1,260 @@
+"""Where a network harmed: how its harm is distributed, and the worst contiguous regions.
+
+Single worst pixels are noise. A region is a connected area whose smoothed harm exceeds what the
+null pair (two local twins of different seeds) shows on the same picture, ranked by its total harm.
+Harm, pairs and pictures are those of `dtfn.subpixel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from dtfn import evaluation, images, subpixel
+from dtfn.subpixel import Pairs, Picture
+from dtfn.subpixel.blocks import Float, luma
+
+SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
+QUANTILE = 0.99  # of the null's smoothed harm; what exceeds it is more than luck
+SMALLEST = 24  # LR positions: the least side of a view's window
+EDGES = np.linspace(-64, 64, 129)  # signed root of harm, in 8-bit levels
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle around harmed positions, in LR positions of the whole picture.
+
+    Attributes
+    ----------
+    top, left, height, width
+        The rectangle.
+    area
+        Positions in it that belong to the region.
+    mass
+        Their summed harm (MSE times positions).
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    area: int
+    mass: float
+
+
+@dataclass(frozen=True)
+class View:
+    """A region with all that shows it.
+
+    Attributes
+    ----------
+    picture
+        The whole picture, HR and outputs.
+    region
+        What was found.
+    window
+        (top, left, height, width) in LR positions: what is shown, around the region.
+    without, with_
+        Names of L and N.
+    error_without, error_with, harm
+        Block errors (MSE) and harm on the window, float64 ``(height, width)``.
+    """
+
+    picture: Picture
+    region: Region
+    window: tuple[int, int, int, int]
+    without: str
+    with_: str
+    error_without: Float
+    error_with: Float
+    harm: Float
+
+    def crop(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return the window of an HR-sized image."""
+        top, left, height, width = (self.picture.scale * v for v in self.window)
+        return image[top : top + height, left : left + width]
+
+    def lr(self) -> NDArray[np.uint8]:
+        """Return the window of the LR image, ``(height, width, 3)``."""
+        top, left, height, width = self.window
+        lr = images.degrade(self.picture.hr, self.picture.scale)
+        return images.as_rgb(lr)[top : top + height, left : left + width]
+
+
+def pictures(
+    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+) -> Iterator[Picture]:
+    """Yield the pictures of benchmarks with the outputs of methods, one in memory at a time.
+
+    Parameters and errors are those of `dtfn.evaluation.evaluate`.
+    """
+    for sample in evaluation.samples(datasets, scale, count):
+        made = {name: out.image for name, out in evaluation.outputs(methods, sample).items()}
+        yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one look at all pictures found.
+
+    Attributes
+    ----------
+    density
+        How harm is distributed over the interior positions of all pictures: pair, low, high
+        (edges of a bin of the signed root of harm, sign(h) sqrt(|h|), in 8-bit levels; the
+        outermost bins hold all beyond), share (sums to 1 a pair).
+    regions
+        Harm beyond luck, a row a picture and pair, the null pair too as its own check: pair,
+        dataset, image, regions (their number), share (of the positions), mass (summed harm over
+        the number of positions, MSE).
+    worst
+        Pair -> views of its heaviest regions, one a picture at most, heaviest first.
+    """
+
+    density: pd.DataFrame
+    regions: pd.DataFrame
+    worst: dict[str, list[View]]
+
+
+def survey(
+    shown: Iterable[Picture], pairs: Pairs, null: str = subpixel.NULL, most: int = 4
+) -> Survey:
+    """Look for harm beyond luck in pictures, one in memory at a time beside those shown.
+
+    Parameters
+    ----------
+    shown
+        With the outputs of all networks of the pairs.
+    pairs, null
+        As for `dtfn.subpixel.measure`.
+    most
+        How many views to keep a pair; fewer, even none, where there is no harm beyond luck.
+    """
+    counts = {name: np.zeros(len(EDGES) - 1) for name in pairs}
+    worst: dict[str, list[View]] = {name: [] for name in pairs}
+    rows = []
+    for picture in shown:
+        errors = _errors(picture, {method for two in pairs.values() for method in two})
+        harms = {name: subpixel.harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
+        for name, harm in harms.items():
+            counts[name] += _histogram(subpixel.interior(harm))
+            found = find(harm, harms[null])
+            rows.append(
+                {
+                    "pair": name,
+                    "dataset": picture.dataset,
+                    "image": picture.image,
+                    "regions": len(found),
+                    "share": sum(r.area for r in found) / harm.size,
+                    "mass": sum(r.mass for r in found) / harm.size,
+                }
+            )
+            if found:
+                views = [*worst[name], _view(picture, found[0], pairs[name], errors)]
+                worst[name] = sorted(views, key=lambda v: -v.region.mass)[:most]
+    return Survey(_density(counts), pd.DataFrame(rows), worst)
+
+
+def frame(views: Sequence[View]) -> pd.DataFrame:
+    """Return the maps of views as a table, a row an LR position of a window."""
+    parts = []
+    for view in views:
+        top, left, height, width = view.window
+        rows, columns = np.mgrid[top : top + height, left : left + width]
+        parts.append(
+            pd.DataFrame(
+                {
+                    "dataset": view.picture.dataset,
+                    "image": view.picture.image,
+                    "row": rows.ravel(),
+                    "column": columns.ravel(),
+                    "error_without": view.error_without.ravel(),
+                    "error_with": view.error_with.ravel(),
+                    "harm": view.harm.ravel(),
+                }
+            )
+        )
+    columns = ["dataset", "image", "row", "column", "error_without", "error_with", "harm"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def find(harm: Float, null_harm: Float) -> list[Region]:
+    """Return the contiguous regions of harm beyond luck, the heaviest first.
+
+    Parameters
+    ----------
+    harm
+        Of the pair, ``(H, W)``. What is smoothed, with a Gaussian of `SIGMA` positions, is its
+        signed root: a single wild block then makes no region and widens none.
+    null_harm
+        Of the null pair on the same picture; the threshold is the `QUANTILE` of its absolute value,
+        smoothed likewise. The null pair itself has about (1 - QUANTILE) / 2 of its positions
+        above.
+    """
+    from skimage.measure import label, regionprops
+
+    floor = float(np.quantile(np.abs(_smoothed(null_harm)), QUANTILE))
+    labels = label(_smoothed(harm) > floor, connectivity=1)  # type: ignore[no-untyped-call]
+    found = []
+    for part in regionprops(labels, intensity_image=harm):  # type: ignore[no-untyped-call]
+        mass = float(part.image_intensity.sum())
+        top, left, bottom, right = part.bbox
+        found.append(Region(top, left, bottom - top, right - left, int(part.area), mass))
+    return sorted(found, key=lambda r: -r.mass)
+
+
+def _errors(picture: Picture, methods: Iterable[str]) -> dict[str, Float]:
+    """Return each method's block errors, ``(H, W)`` (MSE on float Y)."""
+    y = luma(picture.hr, picture.hr)
+    return {
+        method: subpixel.block_error(luma(picture.outputs[method], picture.hr), y, picture.scale)
+        for method in methods
+    }
+
+
+def signed_root(harm: Float) -> Float:
+    """Return sign(h) sqrt(|h|): harm in 8-bit levels, in which small and large both show."""
+    return np.sign(harm) * np.sqrt(np.abs(harm))
+
+
+def _smoothed(harm: Float) -> Float:
+    return gaussian_filter(signed_root(harm), SIGMA)
+
+
+def _histogram(harm: Float) -> NDArray[np.int64]:
+    return np.histogram(np.clip(signed_root(harm), EDGES[0], EDGES[-1]), EDGES)[0]
+
+
+def _density(counts: dict[str, NDArray[np.float64]]) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame({"pair": name, "low": EDGES[:-1], "high": EDGES[1:], "share": c / c.sum()})
+        for name, c in counts.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _view(
+    picture: Picture, region: Region, pair: tuple[str, str], errors: dict[str, Float]
+) -> View:
+    n, l = pair
+    window = _window(region, errors[n].shape)
+    top, left, height, width = window
+    error_n, error_l = (errors[m][top : top + height, left : left + width] for m in (n, l))
+    return View(picture, region, window, l, n, error_l, error_n, error_n - error_l)
+
+
+def _window(region: Region, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return a square around a region, moved into the picture."""
+    side = min(max(region.height + 4, region.width + 4, SMALLEST), *shape)
+    middle = (region.top + region.height / 2, region.left + region.width / 2)
+    top, left = (
+        int(np.clip(round(m - side / 2), 0, size - side))
+        for m, size in zip(middle, shape, strict=True)
+    )
+    return top, left, side, side
