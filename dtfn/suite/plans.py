@@ -10,7 +10,7 @@ from typing import Any
 from dtfn import datasets, images, parameters, paths
 from dtfn.errors import InputError, nearest
 
-TIERS = ("smoke", "demo", "bench")
+TIERS = ("smoke", "demo", "bench", "paper")
 PLAN = "suite.yaml"
 
 
@@ -29,7 +29,8 @@ def plan(tier: str, file: Path | None = None) -> list[Step]:
     Parameters
     ----------
     tier
-        ``"smoke"`` (seconds), ``"demo"`` (minutes) or ``"bench"`` (the benchmarks).
+        ``"smoke"`` (seconds), ``"demo"`` (minutes), ``"bench"`` (the benchmarks) or ``"paper"``
+        (full-size networks).
     file
         A plan; default notebooks/suite.yaml. It maps notebook -> tier -> parameters.
 
