@@ -173,6 +173,38 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
     assert brighter.runs == 2
 
 
+def test_the_cache_tells_apart_tilings_and_self_ensemble(zoo: Zoo) -> None:
+    network = zoo.add("one", Shifted())
+    picture = sample(size=(20, 30))
+    ways: list[tuple[evaluation.Tiling | evaluation.Chop | None, bool]] = [
+        (None, False), (evaluation.Tiling(16, 2), False), (evaluation.Tiling(16, 4), False),
+        (evaluation.Chop(), False), (evaluation.Chop(12), False), (None, True),
+        (evaluation.Tiling(16, 2), True),
+    ]  # fmt: skip
+    for tiling, self_ensemble in ways:
+        before = network.runs
+        evaluation.outputs(["one"], picture, tiling, self_ensemble)
+        assert network.runs > before, (tiling, self_ensemble)
+    runs = network.runs
+    for tiling, self_ensemble in ways:
+        evaluation.outputs(["one"], picture, tiling, self_ensemble)
+    evaluation.outputs(["one"], picture, evaluation.Tiling(32, 2))  # a single tile: the whole
+    assert network.runs == runs
+
+
+def test_the_cache_knows_the_networks_source() -> None:
+    """Were the source not found, an output would outlive the code that made it."""
+    from dtfn.evaluation import cache
+
+    cache._code.cache_clear()
+    read = []
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Path.read_bytes
+        patch.setattr(Path, "read_bytes", lambda file: read.append(file.name) or plain(file))
+        cache._code()
+    assert {"networks.py", "attention.py"} <= set(read)
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -257,6 +289,15 @@ def test_methods_are_bicubic_zoo_names_and_files(zoo: Zoo) -> None:
     assert list(found) == ["bicubic", "one", file]
     np.testing.assert_array_equal(found["one"].image, found[file].image)
     assert not (found["one"].image == found["bicubic"].image).all()
+
+
+def test_evaluate_runs_networks_in_tiles(zoo: Zoo) -> None:
+    network = zoo.add("one", Shifted(4))
+    whole = evaluation.evaluate(["one"], ["mini"], 4, count=1)
+    assert network.runs == 1
+    tiled = evaluation.evaluate(["one"], ["mini"], 4, 1, tiling=evaluation.Tiling(64, 8))
+    assert network.runs > 5
+    assert tiled["psnr"].tolist() == whole["psnr"].tolist()
 
 
 # --- what is refused --------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
-Networks run on whole images; what they made is cached on disk (`dtfn.evaluation.cache`). `psnr` and
-`ssim` are those of `dtfn.evaluation.metrics`.
+Networks run on whole images or in tiles (`dtfn.evaluation.upscaling`, `tiling`); what they made is
+cached on disk (`cache`). `psnr` and `ssim` are those of `dtfn.evaluation.metrics`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from dtfn.errors import InputError, nearest
 from dtfn.evaluation import cache
 from dtfn.evaluation.cache import Output
 from dtfn.evaluation.metrics import psnr, ssim
+from dtfn.evaluation.tiling import Chop, Tiling
+from dtfn.evaluation.upscaling import upscale
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "Chop",
     "Output",
+    "Tiling",
     "evaluate",
     "fingerprint",
     "outputs",
@@ -43,59 +47,12 @@ __all__ = [
 BICUBIC = "bicubic"
 
 
-def upscale(network: torch.nn.Module, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the super-resolved image of ``lr``, made whole, without tiles.
-
-    Parameters
-    ----------
-    network
-        Maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3, sH, sW)``, s being its attribute ``scale``.
-        It runs in evaluation mode, on the device of its weights.
-    lr
-        uint8 ``(H, W, 3)`` RGB.
-
-    Returns
-    -------
-    uint8 ``(sH, sW, 3)``: the output clamped to [0, 1], times 255, rounded half up.
-
-    Raises
-    ------
-    InputError
-        For another input, or an output of another size or with NaN or infinity in it.
-    """
-    import torch
-
-    if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
-        raise InputError(
-            "LR image",
-            expected="uint8 (H, W, 3)",
-            found=f"{lr.dtype} {lr.shape}",
-            remedy="use dtfn.images.as_rgb",
-        )
-    device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None]  # (1, 3, H, W)
-            x = (x.float() / 255).contiguous(memory_format=torch.channels_last)
-            y = network(x)[0].float()  # (3, sH, sW)
-            finite = bool(torch.isfinite(y).all())
-            sr = (y.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8).permute(1, 2, 0)
-    finally:
-        network.train(was_training)
-    shape = _shape(lr, int(network.scale))  # type: ignore[arg-type]
-    if not finite or sr.shape != shape:
-        raise InputError(
-            "network output",
-            expected=f"finite numbers of shape {shape}",
-            found=f"{'finite numbers' if finite else 'NaN or infinity'}, {tuple(sr.shape)}",
-            remedy="the weights or the scale are wrong: load or train the network again",
-        )
-    return np.ascontiguousarray(sr.cpu().numpy())
-
-
-def outputs(methods: Sequence[str], sample: benchmarks.Sample) -> dict[str, Output]:
+def outputs(
+    methods: Sequence[str],
+    sample: benchmarks.Sample,
+    tiling: Tiling | Chop | None = None,
+    self_ensemble: bool = False,
+) -> dict[str, Output]:
     """Return what each method makes of the sample's LR image.
 
     Parameters
@@ -104,6 +61,8 @@ def outputs(methods: Sequence[str], sample: benchmarks.Sample) -> dict[str, Outp
         ``"bicubic"``, names of the zoo, or paths of weights files.
     sample
         The LR image and its scale.
+    tiling, self_ensemble
+        As for `upscale`.
 
     Raises
     ------
@@ -117,17 +76,23 @@ def outputs(methods: Sequence[str], sample: benchmarks.Sample) -> dict[str, Outp
                 results[method] = _bicubic(sample)
                 continue
             weights = fingerprint(method)
-            key = cache.key(weights, sample.lr, sample.scale)
+            key = cache.key(weights, sample.lr, sample.scale, _way(sample, tiling, self_ensemble))
             output = known.recall(key, _shape(sample.lr, sample.scale))
             if output is None:
-                output = _run(method, weights, sample)
+                output = _run(method, weights, sample, tiling, self_ensemble)
                 known.remember(key, output)
             results[method] = output
     return results
 
 
 def evaluate(
-    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    scale: int,
+    count: int | None = None,
+    *,
+    tiling: Tiling | Chop | None = None,
+    self_ensemble: bool = False,
 ) -> pd.DataFrame:
     """Measure every method on every image.
 
@@ -141,6 +106,8 @@ def evaluate(
         2, 3 or 4.
     count
         Only the first so many images of each dataset.
+    tiling, self_ensemble
+        As for `upscale`; bicubic takes no notice.
 
     Returns
     -------
@@ -164,7 +131,7 @@ def evaluate(
                 "seconds": output.seconds,
             }
             for sample in samples(datasets, scale, count)
-            for method, output in outputs(methods, sample).items()
+            for method, output in outputs(methods, sample, tiling, self_ensemble).items()
         ]
     )
 
@@ -250,11 +217,25 @@ def _network(method: str, weights: str) -> torch.nn.Module:
     return models.load(method)
 
 
-def _run(method: str, weights: str, sample: benchmarks.Sample) -> Output:
+def _way(sample: benchmarks.Sample, tiling: Tiling | Chop | None, self_ensemble: bool) -> str:
+    """Name how an output is made, for its key; empty where the network sees the image whole."""
+    if tiling is not None and len(tiling.tiles(*sample.lr.shape[:2])) == 1:
+        tiling = None
+    parts = [repr(tiling)] * (tiling is not None) + ["self-ensemble"] * self_ensemble
+    return " ".join(parts)
+
+
+def _run(
+    method: str,
+    weights: str,
+    sample: benchmarks.Sample,
+    tiling: Tiling | Chop | None,
+    self_ensemble: bool,
+) -> Output:
     network = _network(method, weights)
     _require_scale(method, int(network.scale), sample.scale)  # type: ignore[arg-type]
     start = time.perf_counter()
-    image = upscale(network, sample.lr)
+    image = upscale(network, sample.lr, tiling, self_ensemble)
     return Output(image, time.perf_counter() - start)
 
 

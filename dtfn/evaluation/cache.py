@@ -97,7 +97,7 @@ def opened() -> Iterator[Outputs]:
         yield Outputs(store)
 
 
-def key(weights: str, lr: NDArray[np.uint8], scale: int) -> str:
+def key(weights: str, lr: NDArray[np.uint8], scale: int, way: str = "") -> str:
     """Return what an output depends on, hashed.
 
     Parameters
@@ -108,8 +108,10 @@ def key(weights: str, lr: NDArray[np.uint8], scale: int) -> str:
         uint8 ``(H, W, 3)``.
     scale
         2, 3 or 4.
+    way
+        Names tiling and self-ensemble; empty for one run on the whole image.
     """
-    digest = hashlib.sha256(f"{weights} {lr.shape} x{scale} {_code()} ".encode())
+    digest = hashlib.sha256(f"{weights} {lr.shape} x{scale} {_code()} {way} ".encode())
     digest.update(np.ascontiguousarray(lr).data)
     return digest.hexdigest()
 
@@ -130,6 +132,6 @@ def _sha256(file: Path, modified: int, size: int) -> str:
 def _code() -> str:
     """Hash what turns weights and pixels into an output: the networks' source and torch."""
     digest = hashlib.sha256(f"{FORMAT} {importlib.metadata.version('torch')} ".encode())
-    for file in sorted((Path(__file__).parent / "models").glob("*.py")):
+    for file in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

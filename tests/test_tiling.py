@@ -1,0 +1,210 @@
+"""Tiles: their geometry, the authors' chop, and what networks make of them, by brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dtfn import evaluation
+from dtfn.errors import InputError
+from dtfn.evaluation import Chop, Tiling
+
+RNG = np.random.default_rng(0)
+LENGTHS = st.integers(1, 90)
+
+
+class Local(nn.Module):
+    """Nearest-neighbour upscaling of a 5x5 sum of small integers: float32 makes no error."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.conv = nn.Conv2d(3, 3, 5, padding=2, bias=False)
+        weights = torch.randint(-2, 3, (3, 3, 5, 5), generator=torch.Generator().manual_seed(0))
+        self.conv.weight = nn.Parameter(weights / 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = (x * 16).round() / 16
+        return nn.functional.interpolate(self.conv(rounded), scale_factor=self.scale) + 0.5
+
+
+class Uneven(nn.Module):
+    """Depends on the whole tile and on the place within it, as non-local attention does."""
+
+    def __init__(self, scale: int = 2) -> None:
+        super().__init__()
+        self.scale = scale
+        self.seen: list[tuple[int, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        self.seen.append((height, width))
+        ramp = torch.arange(height * width, dtype=x.dtype).reshape(height, width)
+        mixed = x * 0.5 + x.mean() * 0.3 + ramp / ramp.numel() * 0.2
+        return nn.functional.interpolate(mixed, scale_factor=self.scale)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def levels(made: np.ndarray) -> np.ndarray:
+    """Round (H, W, 3) in [0, 1] as `upscale` does."""
+    return np.floor(np.clip(made, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def run(network: nn.Module, x: np.ndarray) -> np.ndarray:
+    """Return the output (sH, sW, 3) of a float (H, W, 3)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(x)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        return network(tensor)[0].permute(1, 2, 0).numpy()
+
+
+# --- geometry ---------------------------------------------------------------------------------
+
+
+@given(LENGTHS, LENGTHS, st.integers(1, 40), st.integers(0, 12))
+def test_tiles_are_of_one_size_and_keep_every_position_once(
+    height: int, width: int, size: int, overlap: int
+) -> None:
+    size += 2 * overlap
+    kept = np.zeros((height, width), int)
+    for rows, columns in Tiling(size, overlap).tiles(height, width):
+        for span, length in ((rows, height), (columns, width)):
+            assert span.stop - span.start == min(size, length)
+            assert span.start == span.first == 0 or span.first - span.start >= overlap
+            assert span.stop == span.last == length or span.stop - span.last >= overlap
+        kept[rows.kept(1), columns.kept(1)] += 1
+        assert rows.kept(3).stop - rows.kept(3).start == rows.inner(3).stop - rows.inner(3).start
+    assert (kept == 1).all()
+
+
+@given(LENGTHS, LENGTHS, st.integers(0, 12), st.integers(1, 3000))
+def test_chop_keeps_every_position_once(height: int, width: int, shave: int, min_size: int) -> None:
+    kept = np.zeros((height, width), int)
+    for rows, columns in Chop(shave, min_size).tiles(height, width):
+        assert 0 <= rows.start <= rows.first < rows.last <= rows.stop <= height
+        assert 0 <= columns.start <= columns.first < columns.last <= columns.stop <= width
+        kept[rows.kept(1), columns.kept(1)] += 1
+    assert (kept == 1).all()
+
+
+def test_no_more_tiles_than_needed() -> None:
+    assert len(Tiling(48, 8).tiles(48, 48)) == 1
+    assert len(Tiling(48, 8).tiles(49, 80)) == 4
+    assert len(Tiling(48, 8).tiles(49, 81)) == 6
+
+
+def test_overlap_that_leaves_nothing_is_refused() -> None:
+    for size, overlap in ((32, 16), (0, 0), (8, -1)):
+        with pytest.raises(InputError, match="larger than twice"):
+            Tiling(size, overlap)
+
+
+# --- what networks make of tiles --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+@pytest.mark.parametrize("size", [(23, 41), (9, 64), (12, 12)])
+def test_a_local_network_gives_the_same_in_tiles(scale: int, size: tuple[int, int]) -> None:
+    network, lr = Local(scale), picture(*size)
+    whole = evaluation.upscale(network, lr)
+
+    np.testing.assert_array_equal(evaluation.upscale(network, lr, Tiling(12, 2)), whole)
+    np.testing.assert_array_equal(evaluation.upscale(network, lr, Chop(2, 200)), whole)
+
+
+def test_too_little_overlap_shows() -> None:
+    network, lr = Local(2), picture(23, 41)
+    whole = evaluation.upscale(network, lr)
+    assert (evaluation.upscale(network, lr, Tiling(12, 1)) != whole).any()
+
+
+def chopped(network: nn.Module, x: np.ndarray, shave: int, min_size: int) -> np.ndarray:
+    """Chop as it is described: a function of arrays that calls itself."""
+    s = network.scale
+    h, w = x.shape[:2]
+    rows, columns = h // 2 + shave, w // 2 + shave
+    rows, columns = rows + 4 - rows % 4, columns + 8 - columns % 8
+    quarters = {
+        (top, left): x[slice(rows) if top else slice(h - rows, h)][
+            :, slice(columns) if left else slice(w - columns, w)
+        ]
+        for top in (True, False)
+        for left in (True, False)
+    }
+    out = np.full((s * h, s * w, 3), np.nan, np.float32)
+    for (top, left), quarter in quarters.items():
+        small = rows * columns < min_size
+        made = run(network, quarter) if small else chopped(network, quarter, shave, min_size)
+        y = slice(s * (h // 2)) if top else slice(s * (h // 2) - s * h, None)
+        z = slice(s * (w // 2)) if left else slice(s * (w // 2) - s * w, None)
+        out[y, z] = made[y, z]
+    return out
+
+
+@pytest.mark.parametrize(
+    ("size", "shave", "min_size"),
+    [((48, 48), 10, 120_000), ((25, 33), 10, 120_000), ((97, 141), 4, 1000), ((64, 64), 2, 400)],
+)
+def test_chop_is_the_recursion_of_the_authors(
+    size: tuple[int, int], shave: int, min_size: int
+) -> None:
+    lr = picture(*size)
+    network = Uneven()
+    made = evaluation.upscale(network, lr, Chop(shave, min_size))
+    expected = chopped(Uneven(), (lr / 255).astype(np.float32), shave, min_size)
+    np.testing.assert_array_equal(made, levels(expected))
+    assert all(h * w < min_size for h, w in network.seen)
+
+
+def test_chop_costs_what_the_authors_chop_costs() -> None:
+    """At 48 x 48 it runs 2.5 times the pixels, in quarters of 36 x 40."""
+    network = Uneven()
+    evaluation.upscale(network, picture(48, 48), Chop())
+    assert network.seen == [(36, 40)] * 4
+
+
+@pytest.mark.parametrize("size", [(23, 40), (40, 23), (40, 30), (1, 1), (400, 9)])
+def test_chop_takes_the_sizes_that_the_authors_code_fails_on(size: tuple[int, int]) -> None:
+    lr = picture(*size)
+    made = evaluation.upscale(Uneven(), lr, Chop(min_size=1000))
+    assert made.shape == (2 * size[0], 2 * size[1], 3)
+
+
+@pytest.mark.parametrize("tiling", [None, Tiling(12, 3), Chop(3, 150)])
+def test_self_ensemble_is_the_mean_over_flips_and_turns(tiling: Tiling | Chop | None) -> None:
+    lr = picture(17, 22)
+    x = (lr / 255).astype(np.float32)
+
+    class Whole(nn.Module):
+        scale = 2
+
+        def forward(self, x: Tensor) -> Tensor:
+            """What one pass gives, in the same tiles, not rounded."""
+            from dtfn.evaluation.upscaling import _tiled
+
+            return _tiled(Uneven(), x, tiling)
+
+    turns = [(k, mirrored) for k in range(4) for mirrored in (False, True)]
+    total = np.zeros((34, 44, 3))
+    for k, mirrored in turns:
+        seen = np.rot90(x[:, ::-1] if mirrored else x, k)
+        back = np.rot90(run(Whole(), seen), -k)
+        total += back[:, ::-1] if mirrored else back
+
+    made = evaluation.upscale(Uneven(), lr, tiling, self_ensemble=True)
+
+    np.testing.assert_allclose(made.astype(int), levels(total / 8).astype(int), atol=1)
+    assert (made != evaluation.upscale(Uneven(), lr, tiling)).mean() > 0.5
+
+
+def test_self_ensemble_makes_an_output_that_turns_with_the_image() -> None:
+    lr = picture(9, 14)
+    made = evaluation.upscale(Uneven(), lr, self_ensemble=True)
+    turned = evaluation.upscale(Uneven(), np.rot90(lr).copy(), self_ensemble=True)
+    np.testing.assert_allclose(np.rot90(made).astype(int), turned.astype(int), atol=1)
