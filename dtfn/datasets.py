@@ -119,6 +119,31 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
     return (_sample(name, file, scale) for _, file in files)
 
 
+def sample(name: str, image: str, scale: int) -> Sample:
+    """Return one image of a benchmark by its name, without reading the others.
+
+    Parameters
+    ----------
+    name, scale
+        As for `benchmark`.
+    image
+        One of `names`.
+
+    Raises
+    ------
+    InputError
+        As `benchmark`, and for an image that the benchmark does not have.
+    """
+    scale = images.check_scale(scale)
+    files = _hr_files(name)
+    if image not in files:
+        raise InputError(
+            f"image of {name}", expected="one of its names", found=repr(image),
+            remedy=nearest(image, files),
+        )  # fmt: skip
+    return _sample(name, files[image], scale)
+
+
 def embedded_training() -> dict[str, UInt8]:
     """Return images to train on that need no download: scikit-image's, without those of ``mini``.
 

@@ -284,3 +284,12 @@ def test_bridge_is_grey(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("DTFN_DATA", str(benchmarks))
     grey = [sample.image for sample in benchmark("Set14", 2) if sample.hr.ndim == 2]
     assert grey == ["bridge"]
+
+
+def test_one_image_by_name_is_that_of_the_benchmark() -> None:
+    found = datasets.sample("mini", "coffee", 4)
+    (expected,) = (s for s in datasets.benchmark("mini", 4) if s.image == "coffee")
+    np.testing.assert_array_equal(found.lr, expected.lr)
+    np.testing.assert_array_equal(found.hr, expected.hr)
+    with pytest.raises(InputError, match="did you mean 'coffee'"):
+        datasets.sample("mini", "cofee", 4)
