@@ -75,7 +75,10 @@ def block_mean(values: Float, scale: int) -> Float:
             found=f"{height} x {width}",
             remedy="crop HR with dtfn.images.modcrop, or look for a wrong scale",
         )
-    return values.reshape(height // scale, scale, width // scale, scale).mean(axis=(1, 3))
+    # Strided sums: NumPy's mean over two short axes takes several times as long.
+    rows: Float = sum((values[i::scale] for i in range(1, scale)), values[::scale])
+    blocks: Float = sum((rows[:, j::scale] for j in range(1, scale)), rows[:, ::scale])
+    return blocks / scale**2
 
 
 def interior(error: Float) -> Float:

@@ -106,7 +106,7 @@ def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, fl
     """
     sr_n, sr_l, hr = luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr)
     error_n, error_l = (interior(block_error(sr, hr, scale)) for sr in (sr_n, sr_l))
-    curve = {str(g or "image"): selection_bound(error_n, error_l, g) for g in GRANULARITIES}
+    curve = _selection_bounds(error_n, error_l)
     curve["subpixel"] = selection_bound_subpixel(sr_n, sr_l, hr, scale)
     curve["fusion"] = fusion_bound(sr_n, sr_l, hr, scale)
     return curve
@@ -122,6 +122,20 @@ def _fusion(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> tuple[Float, Flo
     weight = np.clip(ratio, 0, 1)
     error = block_mean(rest**2, scale) - weight * (2 * along - weight * length)
     return weight, np.maximum(error, 0)  # a rounding error below 0 is none
+
+
+def _selection_bounds(error_n: Float, error_l: Float) -> dict[str, float]:
+    """Return `selection_bound` at all `GRANULARITIES`; each cell is made of four finer ones."""
+    found = {}
+    finer, n, l = 1, error_n, error_l
+    for g in reversed(GRANULARITIES):
+        if g is not None and g > 1:
+            n, l = _cell_sums(n, g // finer), _cell_sums(l, g // finer)
+            finer = g
+        if g is None:
+            n, l = error_n.sum(), error_l.sum()
+        found[str(g or "image")] = decibels(np.minimum(n, l).sum() / error_n.size)
+    return dict(reversed(found.items()))
 
 
 def _cell_sums(error: Float, granularity: int | None) -> Float:
