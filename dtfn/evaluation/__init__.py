@@ -77,11 +77,9 @@ def outputs(
                 continue
             weights = fingerprint(method)
             key = cache.key(weights, sample.lr, sample.scale, _way(sample, tiling, self_ensemble))
-            output = known.recall(key, _shape(sample.lr, sample.scale))
-            if output is None:
-                output = _run(method, weights, sample, tiling, self_ensemble)
-                known.remember(key, output)
-            results[method] = output
+            make = functools.partial(_run, method, weights, sample, tiling, self_ensemble)
+            shape = _shape(sample.lr, sample.scale)
+            results[method] = known.recall_or_make(key, shape, make)
     return results
 
 

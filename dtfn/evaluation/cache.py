@@ -6,21 +6,26 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import os
+import re
 import sqlite3
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import diskcache
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from dtfn import paths
+from dtfn.errors import InputError
 
-LIMIT = 4 * 2**30  # bytes: some twenty networks on the four benchmarks; the oldest go first
+LIMIT = "4GB"  # some twenty networks on the four benchmarks; the oldest go first
+LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
 FORMAT = "1"  # raise it when `dtfn.evaluation.upscale` makes other pixels of a network's output
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 
@@ -70,6 +75,36 @@ class Outputs:
             return None  # SyntaxError is Pillow's word for a broken PNG
         return output if output.image.shape == shape else None
 
+    def recall_or_make(
+        self, key: str, shape: tuple[int, ...], make: Callable[[], Output]
+    ) -> Output:
+        """Return the output of ``key``; make and remember it where there is none.
+
+        Processes that ask for one output at the same time make it once: the others wait. A process
+        that is killed frees the next one.
+
+        Parameters
+        ----------
+        key, shape
+            As for `recall`.
+        make
+            Makes the output.
+        """
+        output = self.recall(key, shape)
+        if output is not None:
+            return output
+        with ExitStack() as stack:
+            if self._store is not None:
+                try:
+                    stack.enter_context(_lock(key))
+                except (OSError, NotImplementedError) as error:  # a disk without locks
+                    warnings.warn(f"no lock in {paths.CACHE}: {error}", stacklevel=2)
+            output = self.recall(key, shape)
+            if output is None:
+                output = make()
+                self.remember(key, output)
+        return output
+
     def remember(self, key: str, output: Output) -> None:
         """Store an output as PNG, its seconds in a text chunk; only warn where that fails."""
         if self._store is None:
@@ -88,13 +123,76 @@ class Outputs:
 def opened() -> Iterator[Outputs]:
     """Open the cache below ``paths.CACHE``, or warn and go on with one that remembers nothing."""
     try:
-        store = diskcache.Cache(str(paths.CACHE / "outputs"), size_limit=LIMIT)
+        store = diskcache.Cache(str(paths.CACHE / "outputs"), size_limit=limit())
     except FAILURES as error:
         warnings.warn(f"no cache of outputs in {paths.CACHE}: {error}", stacklevel=3)
         yield Outputs(None)
         return
     with store:
         yield Outputs(store)
+
+
+def limit() -> int:
+    """Return how many bytes of outputs are kept: ``$DTFN_CACHE_LIMIT``, else 4GB.
+
+    Raises
+    ------
+    InputError
+        The variable is not a size.
+    """
+    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
+
+
+def size(text: str, what: str) -> int:
+    """Return bytes from text such as ``"500MB"`` or ``"4 GB"`` (a MB is 2^20 bytes).
+
+    Raises
+    ------
+    InputError
+        The text is no size; `what` says of what.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if not found:
+        raise InputError(
+            what, expected="a size", found=repr(text), remedy="write e.g. 500MB or 4GB"
+        )
+    return int(float(found[1]) * 2 ** (10 * " kmgt".index(found[2] or " ")))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the cache of outputs holds: its folder, images, bytes on disk, and bytes allowed."""
+
+    folder: Path
+    images: int
+    bytes: int
+    limit: int
+
+
+def usage() -> Usage:
+    """Return what the cache holds; 0 where there is none."""
+    folder = paths.CACHE / "outputs"
+    if not folder.is_dir():
+        return Usage(folder, 0, 0, limit())
+    with diskcache.Cache(str(folder), size_limit=limit()) as store:
+        return Usage(folder, len(store), store.volume(), limit())
+
+
+def clear(keep: int = 0) -> int:
+    """Remove outputs, the oldest first and ten at a time, until at most `keep` bytes are left.
+
+    Returns
+    -------
+    int
+        How many were removed.
+    """
+    folder = paths.CACHE / "outputs"
+    if not folder.is_dir():
+        return 0
+    with diskcache.Cache(str(folder), size_limit=keep) as store:
+        removed = store.cull() if keep else store.clear()
+        store.reset("size_limit", limit())
+    return removed
 
 
 def key(weights: str, lr: NDArray[np.uint8], scale: int, way: str = "") -> str:
@@ -114,6 +212,13 @@ def key(weights: str, lr: NDArray[np.uint8], scale: int, way: str = "") -> str:
     digest = hashlib.sha256(f"{weights} {lr.shape} x{scale} {_code()} {way} ".encode())
     digest.update(np.ascontiguousarray(lr).data)
     return digest.hexdigest()
+
+
+def _lock(key: str) -> FileLock:
+    """Return a lock for the key: one of 256, so that their files never grow in number."""
+    folder = paths.CACHE / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / key[:2])
 
 
 def sha256(file: Path) -> str:
