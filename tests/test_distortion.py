@@ -65,8 +65,8 @@ def test_the_weight_is_the_coherence_of_the_truth() -> None:
 
     angles, coherence = [], np.zeros(hr.shape)
     for y in (sr, hr):
-        tensor = structure_tensor(y, 4, mode="reflect", order="rc")
-        large, small = structure_tensor_eigenvalues(tensor)
+        tensor = structure_tensor(y, 4, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
+        large, small = structure_tensor_eigenvalues(tensor)  # type: ignore[no-untyped-call]
         coherence = (large - small) / (large + small)
         row, mixed, column = tensor
         angles.append([
