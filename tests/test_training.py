@@ -24,6 +24,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtfn import models, paths, recipes, training
 from dtfn.errors import InputError
+from dtfn.models.attention import HashedAttention
+from dtfn.models.fidelity import TextureFidelity
 from dtfn.training import processes, run, states, steps
 
 TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no run repeats
@@ -369,10 +371,25 @@ def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path
         np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
 
 
+def test_attention_is_put_into_its_local_twin(world: Path, tmp_path: Path) -> None:
+    size = tiny.recipe().hyperparameters[:3]
+    changes = {"hyperparameters": size}
+    begin = train(tmp_path / "local", {"name": "local-x2-s0", **changes})
+    frozen = {"start": str(begin), "steps": 1, "warmup": 0, "learning_rate": 1e-12}
+    for name in ("gla+tfs-x2-s0", "dtfn-x2-s1"):
+        grown = models.load(train(tmp_path / name, {"name": name, **frozen}))
+        local = models.load(begin)
+        for layer in grown.modules():
+            if isinstance(layer, (HashedAttention, TextureFidelity)):
+                layer.forward = lambda x: x  # what is left is the local network
+        x = torch.rand(1, 3, 20, 20)
+        torch.testing.assert_close(grown(x), local(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights of mini-nla"),
+        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights of its local twin"),
         ({"hyperparameters": (("n_feats", 12),)}, "expected weights that fit"),
     ],
 )

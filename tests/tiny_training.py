@@ -45,7 +45,7 @@ def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:
     small = {
         "sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6, "batch": 4,
         "patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0, "ema": 0.9,
-        "precision": "32-true",
+        "precision": "32-true", "start": "", "learning_rate": 1e-3,
         "hyperparameters": (
             ("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1), ("chunk_size", 16)
         ),

@@ -156,14 +156,13 @@ def _initial(recipe: Recipe) -> models.Network:
             found="neither", remedy="train it first, or name it with -p start=FILE",
         ) from error  # fmt: skip
     begin = models.load(file)
-    if begin.name != network.name:
-        raise InputError(
-            recipe.start, expected=f"weights of {network.name}", found=begin.name,
-            remedy="choose a start of the same network",
-        )  # fmt: skip
+    torch.manual_seed(recipe.seed)
     if begin.scale != network.scale:
-        torch.manual_seed(recipe.seed)
         begin = models.replace_upsampler(begin, network.scale)
+    if begin.name != network.name:
+        begin = models.insert_attention(
+            begin, network.name, recipe.seed, **dict(recipe.hyperparameters)
+        )
     try:
         network.load_state_dict(begin.state_dict())
     except RuntimeError as error:

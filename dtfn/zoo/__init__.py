@@ -65,6 +65,9 @@ def file_of(name_or_file: str) -> Path:
                 given, expected="a weights file", found="none", remedy="see `dtfn zoo list`"
             )
         return given
+    start = paths.ZOO / f"{name_or_file}.safetensors"
+    if start.is_file():  # what networks of the zoo start from is shipped, but no result
+        return start
     return _shipped(entry(name_or_file)["file"])
 
 

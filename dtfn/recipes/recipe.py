@@ -1,11 +1,10 @@
-"""Training recipes: all that decides the weights of a run, as frozen data. Imports no torch."""
+"""What a training recipe is, and reading it from text and JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +14,6 @@ from typing import Any
 from dtfn import parameters
 from dtfn.errors import InputError, nearest
 
-# The zoo's variants: the names that `dtfn.models.create` knows with "mini-" before them.
-VARIANTS = (
-    "local", "local-wide", "nla", "nla+tfs", "nlsa", "nlsa+tfs", "gla", "gla+tfs",
-    "hspa", "hspa+tfs", "dtfn-notfs", "dtfn",
-)  # fmt: skip
 CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType({
     "scale": (2, 3, 4),
     "loss": ("l1", "charbonnier"),
@@ -38,7 +32,8 @@ def _kinds() -> dict[str, Any]:
     return typing.get_type_hints(Recipe)
 
 
-def _check_known(key: str) -> None:
+def check_known(key: str) -> None:
+    """Raise `InputError` unless a recipe has this field."""
     if key not in _kinds():
         raise InputError(
             "recipe", expected="a known field", found=repr(key), remedy=nearest(key, _kinds())
@@ -106,7 +101,7 @@ class Recipe:
         Hyperparameters that differ in testing; the weights must fit all the same.
     start
         Weights to start from (a name of the zoo or a file), perhaps of another scale: then the
-        upsampler is new. Empty: from fresh weights.
+        upsampler is new; or of the local twin: then the attentions are. Empty: fresh weights.
     exclude
         Pictures to leave out, ``"<set>/<stem>"``.
     precision
@@ -176,81 +171,6 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
-# Constants of the authors' recipe: DIV2K 1-800, L1, Adam without clipping or averaging, in float32;
-# an epoch has 1000 iterations. Three hash rounds in training, four in testing.
-_AUTHORS: Mapping[str, Any] = MappingProxyType({
-    "network": "dtfn", "sets": ("DIV2K_train_HR",), "validation": "DIV2K_valid_HR",
-    "validation_count": 10, "batch": 16, "patch": 48, "learning_rate": 1e-4, "warmup": 0,
-    "ema": 0.0, "clip": 0.0, "loss": "l1", "validate_every": 1000, "checkpoint_every": 600.0,
-    "schedule": "steps", "precision": "32-true",
-    "hyperparameters": (("n_hashes", 3),), "testing": (("n_hashes", 4),),
-})  # fmt: skip
-_LATER: Mapping[str, Any] = MappingProxyType({
-    # A milestone at the last of the 200 epochs would never be reached.
-    "steps": 200_000, "milestones": (50_000, 100_000, 150_000),
-    "start": "dtfn_x2/weights.safetensors",
-})  # fmt: skip
-AUTHORS: Mapping[str, Recipe] = MappingProxyType({
-    "dtfn_x2": Recipe(
-        scale=2, steps=1_500_000, milestones=(300_000, 600_000, 900_000, 1_200_000), **_AUTHORS
-    ),
-    "dtfn_x3": Recipe(scale=3, **_LATER, **_AUTHORS),
-    "dtfn_x4": Recipe(scale=4, **_LATER, **_AUTHORS),
-})  # fmt: skip
-# What a demonstration changes: seconds to a minute on a CPU, and no picture to fetch.
-DEMO: Mapping[str, Any] = MappingProxyType({
-    "sets": ("embedded",), "validation": "embedded", "validation_count": 1, "steps": 200,
-    "patch": 24, "batch": 8, "warmup": 20, "ema": 0.98, "validate_every": 50,
-})  # fmt: skip
-
-
-def preset(name: str, **changes: Any) -> Recipe:
-    """Return a named recipe, with changes.
-
-    Parameters
-    ----------
-    name
-        ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``, also written
-        ``mini_nla_x4`` (seed 0); ``demo-...`` for a short run of the same network on the embedded
-        pictures; ``dtfn_x2``, ``dtfn_x3`` or ``dtfn_x4`` for the full network by the authors'
-        recipe.
-    **changes
-        Fields of `Recipe` to change.
-
-    Raises
-    ------
-    InputError
-        Unknown name or field, or a value of the wrong type.
-    """
-    for key in changes:
-        _check_known(key)
-    recipe = AUTHORS.get(name) or _mini(name)
-    return dataclasses.replace(recipe, **changes)
-
-
-def split_name(name: str) -> tuple[str, int, int] | None:
-    """Return (variant, scale, seed) of a name of the zoo; None if it is no such name."""
-    parts = re.fullmatch(r"(?P<variant>.+)-x(?P<scale>[234])-s(?P<seed>\d+)", name)
-    if parts is None or parts["variant"] not in VARIANTS:
-        return None
-    return parts["variant"], int(parts["scale"]), int(parts["seed"])
-
-
-def _mini(name: str) -> Recipe:
-    plain = name.removeprefix("demo-")
-    long = re.fullmatch(r"mini_(.+)_x(\d+)", plain)
-    parts = split_name(f"{long[1]}-x{long[2]}-s0" if long else plain)
-    if parts is None:
-        known = [*AUTHORS, *(f"{v}-x{s}-s0" for v in VARIANTS for s in CHOICES["scale"])]
-        raise InputError(
-            "preset", expected=f"<variant>-x<scale>-s<seed> or {', '.join(AUTHORS)}",
-            found=repr(name), remedy=nearest(plain, known),
-        )  # fmt: skip
-    variant, scale, seed = parts
-    changes = dict(DEMO) if name.startswith("demo-") else {}
-    return Recipe(network=f"mini-{variant}", scale=scale, seed=seed, **changes)
-
-
 def from_text(settings: Mapping[str, str]) -> dict[str, Any]:
     """Return changes for `preset` from text as a command line gives it.
 
@@ -273,7 +193,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         Unknown field, a missing one, or a value of the wrong type.
     """
     for key in values:
-        _check_known(key)
+        check_known(key)
     missing = {"network", "scale"} - values.keys()
     if missing:
         found = f"no {' and '.join(sorted(missing))}"
@@ -282,7 +202,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
 
 
 def _read(key: str, text: str) -> Any:
-    _check_known(key)
+    check_known(key)
     kind = _kinds()[key]
     try:
         if kind == Pairs:
