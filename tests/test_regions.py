@@ -140,4 +140,4 @@ def test_the_maps_are_written_position_by_position(survey: regions.Survey) -> No
 
 def test_a_window_never_leaves_a_small_picture() -> None:
     region = regions.Region(0, 0, 5, 9, 45, 1.0)
-    assert regions._window(region, (10, 12)) == (0, 0, 10, 10)
+    assert regions.window(region, (10, 12)) == (0, 0, 10, 10)

@@ -2,13 +2,14 @@
 
 Single worst pixels are noise. A region is a connected area whose smoothed harm exceeds what the
 null pair (two local twins of different seeds) shows on the same picture, ranked by its total harm.
+Whether a region is more than the null pair's own regions is tested in `dtfn.subpixel.discoveries`.
 Harm, pairs and pictures are those of `dtfn.subpixel`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class Region:
         Positions in it that belong to the region.
     mass
         Their summed harm (MSE times positions).
+    strength
+        How far their smoothed harm exceeds the threshold, summed, in thresholds: without unit, so
+        that it can be compared between pictures.
+    inside
+        Which positions of the rectangle they are, bool ``(height, width)``; None: all.
     """
 
     top: int
@@ -46,6 +52,13 @@ class Region:
     width: int
     area: int
     mass: float
+    strength: float = float("nan")
+    inside: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what a map ``(H, W)`` of the whole picture has at the region's positions."""
+        part = values[self.top : self.top + self.height, self.left : self.left + self.width]
+        return part.ravel() if self.inside is None else part[self.inside]
 
 
 @dataclass(frozen=True)
@@ -140,7 +153,7 @@ def survey(
     worst: dict[str, list[View]] = {name: [] for name in pairs}
     rows = []
     for picture in shown:
-        errors = _errors(picture, {method for two in pairs.values() for method in two})
+        errors = block_errors(picture, {method for two in pairs.values() for method in two})
         harms = {name: subpixel.harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
         for name, harm in harms.items():
             counts[name] += _histogram(subpixel.interior(harm))
@@ -199,17 +212,25 @@ def find(harm: Float, null_harm: Float) -> list[Region]:
     """
     from skimage.measure import label, regionprops
 
-    floor = float(np.quantile(np.abs(_smoothed(null_harm)), QUANTILE))
-    labels = label(_smoothed(harm) > floor, connectivity=1)  # type: ignore[no-untyped-call]
+    limit, smooth = floor(null_harm), _smoothed(harm)
+    labels = label(smooth > limit, connectivity=1)  # type: ignore[no-untyped-call]
     found = []
-    for part in regionprops(labels, intensity_image=harm):  # type: ignore[no-untyped-call]
-        mass = float(part.image_intensity.sum())
+    # Two equal networks leave nothing to measure strength by: any excess is infinite.
+    excess = smooth / limit - 1 if limit > 0 else np.where(smooth > 0, np.inf, 0.0)
+    for part in regionprops(labels):  # type: ignore[no-untyped-call]
+        mass, strength = (float(m[part.slice][part.image].sum()) for m in (harm, excess))
         top, left, bottom, right = part.bbox
-        found.append(Region(top, left, bottom - top, right - left, int(part.area), mass))
+        size = bottom - top, right - left
+        found.append(Region(top, left, *size, int(part.area), mass, strength, part.image))
     return sorted(found, key=lambda r: -r.mass)
 
 
-def _errors(picture: Picture, methods: Iterable[str]) -> dict[str, Float]:
+def floor(null_harm: Float) -> float:
+    """Return the threshold of `find`: what the null pair's smoothed harm seldom exceeds."""
+    return float(np.quantile(np.abs(_smoothed(null_harm)), QUANTILE))
+
+
+def block_errors(picture: Picture, methods: Iterable[str]) -> dict[str, Float]:
     """Return each method's block errors, ``(H, W)`` (MSE on float Y)."""
     y = luma(picture.hr, picture.hr)
     return {
@@ -243,13 +264,13 @@ def _view(
     picture: Picture, region: Region, pair: tuple[str, str], errors: dict[str, Float]
 ) -> View:
     n, l = pair
-    window = _window(region, errors[n].shape)
-    top, left, height, width = window
+    shown = window(region, errors[n].shape)
+    top, left, height, width = shown
     error_n, error_l = (errors[m][top : top + height, left : left + width] for m in (n, l))
-    return View(picture, region, window, l, n, error_l, error_n, error_n - error_l)
+    return View(picture, region, shown, l, n, error_l, error_n, error_n - error_l)
 
 
-def _window(region: Region, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def window(region: Region, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return a square around a region, moved into the picture."""
     side = min(max(region.height + 4, region.width + 4, SMALLEST), *shape)
     middle = (region.top + region.height / 2, region.left + region.width / 2)
