@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_training as tiny
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -65,6 +66,20 @@ def test_an_added_network_is_listed_with_what_others_rely_on(
     assert entry["parameters"] == sum(p.numel() for p in trainable if p.requires_grad)
     assert entry["sha256"] == provenance.file_hash(paths.ZOO / entry["file"])
     assert zoo.verify() == []
+
+
+def test_what_is_too_large_is_stored_in_half_precision(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "LARGEST", 1000)
+    made = zoo.add(run, NAME, PSNR, SSIM)
+    assert made["stored"] == "float16"
+    assert "Stored as float16" in zoo.show(NAME)
+    assert zoo.verify() == []
+    assert zoo.recipe(NAME) == zoo.recipe(str(run / "weights.safetensors"))
+    shipped = models.load(NAME).state_dict()
+    for key, value in models.load(run / "weights.safetensors").state_dict().items():
+        torch.testing.assert_close(shipped[key], value.half().to(value), rtol=0, atol=0)
 
 
 def test_a_shipped_network_loads_by_name_and_does_what_was_trained(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from dtfn import paths, provenance, recipes
 from dtfn.errors import InputError, nearest
@@ -24,6 +25,7 @@ from dtfn.recipes import Recipe
 from dtfn.zoo import cards
 
 REGISTRY = "registry.json"
+LARGEST = 2_000_000  # bytes of a shipped file
 SUFFIXES = (".safetensors", ".pt", ".pth")  # of files with weights
 
 
@@ -163,18 +165,19 @@ def add(
     with curve.open(newline="") as handle:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
     facts = _facts(folder, history)
+    paths.ZOO.mkdir(parents=True, exist_ok=True)
+    partial = _halved(weights, paths.ZOO / f"{name}.partial")
     made = {
         "name": name, "variant": trained.network.removeprefix("mini-"), "scale": trained.scale,
         "seed": trained.seed, "parameters": _opened(weights)[1],
         "psnr": {key: round(float(value), 4) for key, value in psnr.items()},
         "ssim": {key: round(float(value), 5) for key, value in ssim.items()},
-        "file": f"{name}.safetensors", "sha256": provenance.file_hash(weights),
-        "stored": _opened(weights)[0].get("stored", "float32"),
+        "file": f"{name}.safetensors", "sha256": provenance.file_hash(partial),
+        "stored": _opened(partial)[0].get("stored", "float32"),
         "steps": trained.steps, "minutes": round(facts["seconds"] / 60, 1),
         "validation_psnr": round(history[-1]["psnr"], 4),
     }  # fmt: skip
-    paths.ZOO.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(weights, paths.ZOO / f"{name}.safetensors")
+    partial.replace(paths.ZOO / f"{name}.safetensors")
     shutil.copyfile(curve, paths.ZOO / f"{name}.csv")
     (paths.ZOO / f"{name}.md").write_text(cards.card(made, trained, facts, history))
     others = [row for row in registry() if row["name"] != name]
@@ -183,6 +186,19 @@ def add(
     partial.write_text(json.dumps(rows, indent=1) + "\n")
     partial.replace(paths.ZOO / REGISTRY)
     return made
+
+
+def _halved(weights: Path, target: Path) -> Path:
+    """Copy weights to ``target``, in float16 where they would take more room than is allowed."""
+    if weights.stat().st_size <= LARGEST:
+        shutil.copyfile(weights, target)
+        return target
+    with safe_open(weights, "np") as content:
+        metadata = content.metadata()
+        tensors = {key: content.get_tensor(key).astype("float16") for key in content.keys()}  # noqa: SIM118
+    notes = json.loads(metadata["notes"]) | {"stored": "float16"}
+    save_file(tensors, target, metadata | {"notes": json.dumps(notes)})
+    return target
 
 
 def _shipped(file: str) -> Path:
