@@ -17,9 +17,9 @@ from tqdm import tqdm
 from dtfn import __version__, statistics, subpixel
 from dtfn.audit.matching import Match, load, match
 from dtfn.errors import InputError
-from dtfn.subpixel import NULL, Picture
+from dtfn.subpixel import NULL, Pairs, Picture
 
-PAIR = "with against without"
+PAIR = "with"
 
 COLUMNS = (
     "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_mass", "help_mass",
@@ -75,14 +75,12 @@ def audit(
     InputError
         As `dtfn.audit.matching.match`; or if two of the folders hold the same results.
     """
-    folders = {"with": with_, "without": without} | ({"null": null} if null else {})
-    _require_different({"hr": hr} | folders)
-    matches = match(hr, folders, scale)
-    pairs = {PAIR: ("with", "without")} | ({NULL: ("null", "without")} if null else {})
-    pictures = _pictures(matches, hr.resolve().name, scale)
-    measured = subpixel.measure(pictures, pairs, NULL if null else None)
+    matches, pairs = matched(hr, with_, without, scale, null)
+    shown = pictures(matches, hr.resolve().name, scale)
+    measured = subpixel.measure(shown, pairs, NULL if null else None)
     rows = subpixel.net(measured) if null else measured
-    report = summary(rows, scale, {"hr": str(hr)} | {k: str(v) for k, v in folders.items()})
+    folders = {"hr": hr, "with": with_, "without": without} | ({"null": null} if null else {})
+    report = summary(rows, scale, {role: str(folder) for role, folder in folders.items()})
     try:
         out.mkdir(parents=True, exist_ok=True)
         rows.to_csv(out / "images.csv", index=False)
@@ -93,6 +91,26 @@ def audit(
             out, expected="a folder to write to", found=error, remedy="choose another --out"
         ) from error
     return report
+
+
+def matched(
+    hr: Path, with_: Path, without: Path, scale: int, null: Path | None = None
+) -> tuple[list[Match], Pairs]:
+    """Return the pictures of the folders, and the pairs of roles that are compared.
+
+    Parameters and errors are those of `audit`.
+    """
+    folders = {"with": with_, "without": without} | ({"null": null} if null else {})
+    _require_different({"hr": hr} | folders)
+    pairs = ({NULL: ("null", "without")} if null else {}) | {PAIR: ("with", "without")}
+    return match(hr, folders, scale), pairs
+
+
+def pictures(matches: Sequence[Match], dataset: str, scale: int) -> Iterator[Picture]:
+    """Yield matched pictures as `dtfn.subpixel` takes them, one in memory at a time."""
+    for one in tqdm(matches, desc=dataset, unit="image", disable=None):
+        hr, made = load(one, scale)
+        yield Picture(dataset, one.image, scale, hr, made)
 
 
 def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[str, Any]:
@@ -170,12 +188,6 @@ def _require_different(folders: Mapping[str, Path]) -> None:
                 found=folder,
                 remedy="name the folder of other results",
             )
-
-
-def _pictures(matches: Sequence[Match], dataset: str, scale: int) -> Iterator[Picture]:
-    for one in tqdm(matches, desc="audit", unit="image", disable=None):
-        hr, made = load(one, scale)
-        yield Picture(dataset, one.image, scale, hr, made)
 
 
 def _finite(value: Any) -> Any:

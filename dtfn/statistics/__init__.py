@@ -22,6 +22,7 @@ from dtfn.statistics.bootstrap import (
     Method,
     difference_interval,
     mean_interval,
+    ratio_interval,
 )
 from dtfn.statistics.correlation import rank_correlation_across, rank_correlation_within
 from dtfn.statistics.significance import (
@@ -35,7 +36,7 @@ from dtfn.statistics.significance import (
 __all__ = [
     "RESAMPLES", "Alternative", "Crossed", "Interval", "Method", "difference_interval",
     "false_discovery", "intervals", "mean_interval", "rank_correlation_across",
-    "rank_correlation_within", "sign_flip", "sign_flip_crossed",
+    "rank_correlation_within", "ratio_interval", "sign_flip", "sign_flip_crossed",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -80,17 +81,8 @@ def mean_interval(
         return Interval(estimate, nan, nan, 1, "a single image: no interval")
     if np.ptp(means) == 0:
         return Interval(estimate, estimate, estimate, means.size, "all images equal")
-    found = stats.bootstrap(
-        (means,),
-        np.mean,
-        n_resamples=resamples,
-        batch=1000,
-        vectorized=True,
-        confidence_level=confidence,
-        method=method,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(estimate, float(found.low), float(found.high), means.size)
+    options = {"confidence": confidence, "method": method, "resamples": resamples, "seed": seed}
+    return Interval(estimate, *_bootstrap((means,), np.mean, **options), means.size)
 
 
 def difference_interval(
@@ -110,16 +102,51 @@ def difference_interval(
     InputError
         As `mean_interval`, or if a and b differ in length.
     """
+    _require_paired(a, b)
     a, b = np.asarray(a, float), np.asarray(b, float)
-    if a.shape != b.shape:
-        raise InputError(
-            "paired values",
-            expected="as many of one as of the other",
-            found=f"{a.shape} and {b.shape}",
-            remedy="measure both on the same images",
-        )
     with np.errstate(invalid="ignore"):  # two infinite PSNRs: NaN, which is refused below
         return mean_interval(a - b, clusters, **options)
+
+
+def ratio_interval(
+    part: ArrayLike, whole: ArrayLike, clusters: ArrayLike | None = None, **options: Any
+) -> Interval:
+    """Return the mean of one figure over the mean of another, and its interval.
+
+    Such as: which share of what could be gained was gained. Not the mean of each image's ratio,
+    which images with nearly nothing to gain would dominate.
+
+    Parameters
+    ----------
+    part, whole
+        Numbers ``(n,)``, value i of both from the same image.
+    clusters, **options
+        As for `mean_interval`.
+
+    Returns
+    -------
+    None of the ends is finite where a bootstrapped mean of ``whole`` may not be above 0: then the
+    share has no meaning, which the note tells.
+
+    Raises
+    ------
+    InputError
+        As `mean_interval`, or if the two differ in length.
+    """
+    _require_paired(part, whole)
+    over = mean_interval(whole, clusters, **options)
+    a, b = cluster_means(part, clusters), cluster_means(whole, clusters)
+    nan = float("nan")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or over.estimate <= 0:
+        return Interval(nan, nan, nan, a.size, "nothing to gain: no share")
+    estimate = float(a.mean() / b.mean())
+    if over.clusters < 2 or not over.low > 0:
+        note = over.note or "perhaps nothing to gain: no interval"
+        return Interval(estimate, nan, nan, a.size, note)
+    if np.ptp(a * b.mean() - b * a.mean()) == 0:
+        return Interval(estimate, estimate, estimate, a.size, "all images equal")
+    found = _bootstrap((a, b), lambda x, y, axis: x.mean(axis) / y.mean(axis), **options)
+    return Interval(estimate, *found, a.size)
 
 
 def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.float64]:
@@ -144,3 +171,36 @@ def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.f
     _, index = np.unique(labels, return_inverse=True)
     with np.errstate(invalid="ignore"):
         return np.bincount(index, values) / np.bincount(index)
+
+
+def _bootstrap(
+    samples: tuple[NDArray[np.float64], ...],
+    statistic: Callable[..., Any],
+    confidence: float = 0.95,
+    method: Method = "BCa",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the ends of the interval of a statistic, value i of all samples drawn together."""
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        paired=True,
+        n_resamples=resamples,
+        batch=1000,
+        vectorized=True,
+        confidence_level=confidence,
+        method=method,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _require_paired(a: ArrayLike, b: ArrayLike) -> None:
+    if np.shape(a) != np.shape(b):
+        raise InputError(
+            "paired values",
+            expected="as many of one as of the other",
+            found=f"{np.shape(a)} and {np.shape(b)}",
+            remedy="measure both on the same images",
+        )

@@ -166,14 +166,14 @@ def net(table: pd.DataFrame, null: str = NULL) -> pd.DataFrame:
     Parameters
     ----------
     table
-        From `measure`, `analyse` or `curve`.
+        From `measure`, `analyse` or `curve`; perhaps with a column seed, the training seed.
     null
         The null pair's name.
 
     Returns
     -------
     The rows of the other pairs; for each column of `NETTED`, ``<column>_null`` is the null pair's
-    on the same image, and ``<column>_net`` the difference.
+    on the same image (and of the same seed), and ``<column>_net`` the difference.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def net(table: pd.DataFrame, null: str = NULL) -> pd.DataFrame:
     look better than it, and that cancels; turned round, it would count twice.
     """
     _check_null(null, table["pair"].unique())
-    keys = [key for key in (*KEYS, "granularity") if key in table]
+    keys = [key for key in (*KEYS, "seed", "granularity") if key in table]
     columns = [column for column in NETTED if column in table]
     is_null = table["pair"] == null
     luck = table.loc[is_null, keys + columns].assign(_found=True)
@@ -214,7 +214,7 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
     A row an image, pair and granularity: pair, with, without, dataset, image, scale, granularity
     (the keys of `CURVE`, an ordered category), bound (dB), gain (dB over the better network).
     """
-    identity = ["pair", "with", "without", *KEYS]
+    identity = ["pair", "with", "without", *KEYS, *(["seed"] if "seed" in table else [])]
     best = table["bound_image"]
     parts = []
     for granularity, column in CURVE.items():

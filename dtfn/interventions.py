@@ -1,0 +1,132 @@
+"""What a trained network makes when one thing in it is changed: its hash seed, or its attention off.
+
+Both ask how much of a result is owed to the attention of this one network. Another *hash seed* is
+luck: nothing was learned from it. A *knock-out* lets every attention layer add nothing; the network
+was never trained so (it is off its distribution), which speaks for the attention whatever it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from dtfn import evaluation, subpixel
+from dtfn.errors import InputError
+from dtfn.subpixel import Pairs, Picture
+
+if TYPE_CHECKING:
+    from torch import nn
+
+OTHER, OFF = "other hash seed", "attention off"
+
+
+@contextmanager
+def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
+    """Give every attention layer that hashes another hash seed, for as long as it takes.
+
+    Raises
+    ------
+    InputError
+        The network does not hash, or has that seed already.
+    """
+    from dtfn.models.attention import HashedAttention
+
+    hashed = [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
+    seeds = [layer.hash_seed for layer in hashed]
+    if not hashed or seed in seeds:
+        raise InputError(
+            "hash seed", expected="a network that hashes, and a seed that it does not have",
+            found=seed if hashed else "a network without hashing", remedy="choose another",
+        )  # fmt: skip
+    try:
+        for layer in hashed:
+            layer.hash_seed = seed
+        yield
+    finally:
+        for layer, own in zip(hashed, seeds, strict=True):
+            layer.hash_seed = own
+
+
+@contextmanager
+def knocked_out(network: nn.Module) -> Iterator[None]:
+    """Let every attention layer attend to nothing, for as long as it takes.
+
+    What attention adds is 0; all else runs as it was trained, the fusion of TFS included.
+
+    Raises
+    ------
+    InputError
+        The network has no attention.
+    """
+    import torch
+
+    from dtfn.models.attention import HashedAttention, NonLocalAttention
+
+    layers = [m for m in network.modules() if isinstance(m, NonLocalAttention | HashedAttention)]
+    if not layers:
+        raise InputError(
+            "network", expected="one with attention", found="none in it", remedy="choose another"
+        )
+    try:
+        for layer in layers:
+            layer.attend = torch.zeros_like  # type: ignore[method-assign,assignment]
+        yield
+    finally:
+        for layer in layers:
+            del layer.attend
+
+
+def hashes(network: nn.Module) -> bool:
+    """Return whether a network has attention layers that hash."""
+    from dtfn.models.attention import HashedAttention
+
+    return any(isinstance(layer, HashedAttention) for layer in network.modules())
+
+
+def controls(
+    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+) -> pd.DataFrame:
+    """Return `dtfn.subpixel.measure`'s figures of networks against themselves, changed.
+
+    Parameters
+    ----------
+    methods
+        Networks with attention.
+    datasets, scale, count
+        As for `dtfn.evaluation.evaluate`.
+
+    Returns
+    -------
+    The table of `dtfn.subpixel.measure` without a null, in which ``pair`` is the network's name and
+    ``change`` what stands for L: the network itself against what it makes with its ``other hash
+    seed`` (where it hashes), and with its ``attention off``.
+    """
+    from dtfn import models
+
+    loaded = {method: models.load(method) for method in methods}
+    pairs: Pairs = {
+        f"{method}|{change}": (method, f"{method}|{change}")
+        for method, network in loaded.items()
+        for change in ((OTHER, OFF) if hashes(network) else (OFF,))
+    }
+    table = subpixel.measure(_pictures(loaded, datasets, scale, count), pairs, None)
+    names = table["pair"].str.split("|")
+    return table.assign(pair=names.str[0], change=names.str[1])
+
+
+def _pictures(
+    loaded: dict[str, nn.Module], datasets: Sequence[str], scale: int, count: int | None
+) -> Iterator[Picture]:
+    for sample in evaluation.samples(datasets, scale, count):
+        outputs = evaluation.outputs(list(loaded), sample)
+        made = {method: output.image for method, output in outputs.items()}
+        for method, network in loaded.items():
+            with knocked_out(network):
+                made[f"{method}|{OFF}"] = evaluation.upscale(network, sample.lr)
+            if hashes(network):
+                with hash_seed(network, 1):
+                    made[f"{method}|{OTHER}"] = evaluation.upscale(network, sample.lr)
+        yield Picture(sample.dataset, sample.image, scale, sample.hr, made)

@@ -1,0 +1,253 @@
+"""Every LR position of many pictures: where two networks err, and what harm goes with.
+
+One pass over the pictures, one of them in memory at a time; what is kept are counts and means, so
+that the four benchmarks take no more memory than one picture. The borders are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from dtfn import statistics, subpixel, texture
+from dtfn.statistics.correlation import spearman
+from dtfn.subpixel import Pairs, Picture
+from dtfn.subpixel.blocks import Array, Float, interior, luma
+from dtfn.texture import neighbours
+
+CAUSES = ("severity", "aliasing", "inconsistency", "recurrence", "coherence", "variance")
+"""What harm is correlated with: maps of `dtfn.texture.describe`."""
+
+DECILES = 10
+BEST, WORST = 60.0, 10.0  # dB: sub-pixel PSNR beyond these is drawn at the edge
+ACROSS = 40  # hexagons across
+PITCH = (BEST - WORST) / ACROSS
+SEARCHED = 50_000  # positions asked about in a larger picture: some ten seconds
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What one look at all positions found; pairs of several training seeds are taken together.
+
+    Attributes
+    ----------
+    errors
+        Sub-pixel PSNR of L against that of N, counted in hexagons: pair, without, with (dB, their
+        centres), positions.
+    deciles
+        Pair, severity, inconsistency (1 to 10, deciles within each picture), positions, harm_rate.
+    phases
+        Pair, row, column (of the pixel in its block), without, with (MSE), mean over pictures;
+        change: with / without - 1.
+    correlations
+        A row a pair, seed and picture: pair, dataset, image, seed, and for each of `CAUSES` the
+        rank correlation of being harmed with it, from position to position; NaN where there is
+        none.
+    """
+
+    errors: pd.DataFrame
+    deciles: pd.DataFrame
+    phases: pd.DataFrame
+    correlations: pd.DataFrame
+
+
+def every(shape: tuple[int, ...]) -> int:
+    """Return for which rows and columns to search, so that some 50 000 positions' work is done.
+
+    1 (all) up to 50 000 LR positions; the time rises with asked positions times all.
+    """
+    return max(1, math.ceil(shape[0] * shape[1] / SEARCHED))
+
+
+def describe(hr: Array, scale: int, step: int = 0) -> dict[str, Float]:
+    """Return `dtfn.texture.describe` of a picture; ``step`` 0 takes that of `every`."""
+    shape = hr.shape[0] // scale, hr.shape[1] // scale
+    others = max(1, min(neighbours.COUNT, shape[0] * shape[1] - 1))
+    return texture.describe(hr, scale, others, step or every(shape))
+
+
+def survey(
+    pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int = 0
+) -> Positions:
+    """Look at all positions of the pictures.
+
+    Parameters
+    ----------
+    pictures
+        With the outputs of all networks of the pairs.
+    design
+        Training seed -> pairs, name -> (with, without), the null pair among them if there is one.
+    step
+        Search for look-alikes at every so many rows and columns; 0: as `every` says.
+    """
+    hexagons: dict[str, dict[tuple[float, float], int]] = defaultdict(lambda: defaultdict(int))
+    counts: dict[str, NDArray[np.int64]] = defaultdict(
+        lambda: np.zeros((2, DECILES, DECILES), np.int64)
+    )
+    phases: dict[str, list[Float]] = defaultdict(list)
+    rows = []
+    for picture in pictures:
+        maps = describe(picture.hr, picture.scale, step)
+        causes = {name: interior(maps[name]) for name in CAUSES}
+        hr = luma(picture.hr, picture.hr)
+        squared = {m: (luma(sr, picture.hr) - hr) ** 2 for m, sr in picture.outputs.items()}
+        for seed, pairs in design.items():
+            for name, (n, l) in pairs.items():
+                error_n, error_l = (_block_mean(squared[m], picture.scale) for m in (n, l))
+                harmed = error_n > error_l
+                for centre, number in hexagonal(error_l, error_n).items():
+                    hexagons[name][centre] += number
+                counts[name] += _deciles(harmed, causes)
+                phases[name].append(_phases(squared[n], squared[l], picture.scale))
+                identity = {"pair": name, "dataset": picture.dataset, "image": picture.image}
+                rows.append(identity | {"seed": seed} | _correlations(harmed, causes))
+    return Positions(
+        _hexagons(hexagons), _rates(counts), _mean_phases(phases), pd.DataFrame(rows)
+    )
+
+
+def hexagonal(error_l: Float, error_n: Float) -> dict[tuple[float, float], int]:
+    """Count positions in hexagons of sub-pixel PSNR: (centre of L, centre of N) in dB -> number.
+
+    The centres lie on two rectangular grids of `PITCH` by `PITCH` times the square root of 3, one
+    half a cell further than the other; each position belongs to the nearest centre.
+    """
+    with np.errstate(divide="ignore"):
+        x, y = (-texture.decibels(e).ravel().clip(-BEST, -WORST) for e in (error_l, error_n))
+    tall = PITCH * math.sqrt(3)
+    near = []
+    for shift in (0.0, 0.5):
+        column = np.round((x - WORST) / PITCH - shift) + shift
+        row = np.round((y - WORST) / tall - shift) + shift
+        centre = np.stack((WORST + column * PITCH, WORST + row * tall))
+        near.append((np.hypot(x - centre[0], y - centre[1]), centre))
+    (first, one), (second, other) = near
+    centres, number = np.unique(np.where(first <= second, one, other), axis=1, return_counts=True)
+    pairs = zip(*centres.round(6).tolist(), strict=True)
+    return dict(zip(pairs, number.tolist(), strict=True))
+
+
+def correlation_table(found: Positions, null: str | None) -> pd.DataFrame:
+    """Return the mean rank correlation of harm with each cause, and net of the null pair's.
+
+    Parameters
+    ----------
+    found
+        Of `survey`.
+    null
+        The null pair's name, if there is one.
+
+    Returns
+    -------
+    A row a pair and cause: pair, cause, pictures, correlation, correlation_low, correlation_high
+    and, with a null, correlation_null, correlation_net, correlation_net_low, correlation_net_high.
+    Intervals are over pictures.
+    """
+    keys = ["dataset", "image", "seed"]
+    table = found.correlations
+    luck = table[table["pair"] == null].set_index(keys) if null else None
+    rows = []
+    for pair, part in table[table["pair"] != null].groupby("pair", sort=False):
+        own = part.set_index(keys)
+        for cause in CAUSES:
+            row: dict[str, object] = {"pair": pair, "cause": cause}
+            values = own[cause].dropna()
+            row["pictures"] = values.groupby(["dataset", "image"]).ngroups
+            row |= _interval("correlation", values)
+            if luck is not None:
+                beside = luck[cause].reindex(values.index)
+                row["correlation_null"] = beside.mean()
+                row |= _interval("correlation_net", (values - beside).dropna())
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _interval(name: str, values: pd.Series) -> dict[str, float]:
+    ends = (f"{name}_low", f"{name}_high")
+    if values.empty:
+        return dict.fromkeys((name, *ends), float("nan"))
+    images = values.groupby(["dataset", "image"]).ngroup()
+    found = statistics.mean_interval(values, images)
+    return {name: found.estimate, ends[0]: found.low, ends[1]: found.high}
+
+
+def _block_mean(squared: Float, scale: int) -> Float:
+    return interior(subpixel.blocks.block_mean(squared, scale))
+
+
+def _deciles(harmed: NDArray[np.bool_], causes: Mapping[str, Float]) -> NDArray[np.int64]:
+    """Count positions, and harmed ones, by deciles of severity and inconsistency."""
+    known = ~np.isnan(causes["inconsistency"])
+    count = np.zeros((2, DECILES, DECILES), np.int64)
+    if known.any():
+        at = tuple(_decile(causes[name][known]) for name in ("severity", "inconsistency"))
+        np.add.at(count[0], at, 1)
+        np.add.at(count[1], at, harmed[known])
+    return count
+
+
+def _decile(values: Float) -> NDArray[np.int64]:
+    """Return the tenth of the sample that each value falls into, 0 to 9; equal ones together."""
+    ranks = stats.rankdata(values) - 0.5
+    return (ranks * DECILES / values.size).astype(np.int64)
+
+
+def _phases(squared_n: Float, squared_l: Float, scale: int) -> Float:
+    """Return the mean squared error at each pixel of a block, ``(2, s, s)``: L's and N's."""
+    both = np.stack((squared_l, squared_n))[:, scale:-scale, scale:-scale]
+    height, width = both.shape[1] // scale, both.shape[2] // scale
+    mean: Float = both.reshape(2, height, scale, width, scale).mean(axis=(1, 3))
+    return mean
+
+
+def _correlations(harmed: NDArray[np.bool_], causes: Mapping[str, Float]) -> dict[str, float]:
+    found = {}
+    for name, values in causes.items():
+        known = ~np.isnan(values)
+        enough = known.any()
+        found[name] = float(spearman(harmed[known], values[known])) if enough else float("nan")
+    return found
+
+
+def _hexagons(hexagons: Mapping[str, Mapping[tuple[float, float], int]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"pair": pair, "without": x, "with": y, "positions": number}
+            for pair, cells in hexagons.items()
+            for (x, y), number in sorted(cells.items())
+        ]
+    )
+
+
+def _rates(counts: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
+    parts = []
+    for pair, (positions, harmed) in counts.items():
+        severity, inconsistency = np.indices(positions.shape) + 1
+        rate = np.divide(harmed, positions, out=np.full(positions.shape, np.nan), where=positions > 0)
+        columns = {
+            "severity": severity, "inconsistency": inconsistency, "positions": positions,
+            "harm_rate": rate,
+        }  # fmt: skip
+        parts.append(pd.DataFrame({"pair": pair} | {k: v.ravel() for k, v in columns.items()}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _mean_phases(phases: Mapping[str, list[Float]]) -> pd.DataFrame:
+    rows = []
+    for pair, each in phases.items():
+        without, with_ = np.mean(each, axis=0)
+        for (row, column), error in np.ndenumerate(without):
+            n = float(with_[row, column])
+            change = n / error - 1 if error > 0 else float("nan")
+            rows.append(
+                {"pair": pair, "row": row, "column": column, "without": float(error), "with": n,
+                 "change": change}
+            )  # fmt: skip
+    return pd.DataFrame(rows)

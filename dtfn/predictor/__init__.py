@@ -1,0 +1,29 @@
+"""Predict harm without the truth, and take the local twin's output where it is predicted.
+
+    table = predictor.collect("nla-x4-s0", "local-x4-s0", ["Set14"], 4)
+    table["probability"] = predictor.held_out(table)
+    predictor.gate(table)                   # a row a picture: what it wins, beside a coin
+
+*Harm* is that N errs more than L in the s x s block of an LR position. What is known of a position
+are features of the LR picture, of both outputs and of the network's attention (`FEATURES`); never
+the truth. Whatever is reported is of pictures that the predictor never saw.
+"""
+
+from __future__ import annotations
+
+from dtfn.predictor.features import FEATURES, collect, describe
+from dtfn.predictor.learning import fit, held_out, importance
+from dtfn.predictor.scores import (
+    auc,
+    brier,
+    gate,
+    gated_output,
+    reliability,
+    risk_coverage,
+    roc,
+)
+
+__all__ = [
+    "FEATURES", "auc", "brier", "collect", "describe", "fit", "gate", "gated_output", "held_out",
+    "importance", "reliability", "risk_coverage", "roc",
+]  # fmt: skip

@@ -1,0 +1,69 @@
+"""What a network with attention tells about itself at each LR position, without the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor, nn
+
+from dtfn import capture, evaluation, interventions, models
+from dtfn.subpixel.blocks import Float, block_mean, luma
+
+STEP = 4  # attention varies slowly, and all rows of a dense one would take minutes
+SPREAD = ("entropy", "distance", "on_self")
+
+
+def of_network(
+    network: str | nn.Module, lr: NDArray[np.uint8], sr: NDArray[np.uint8], step: int = STEP
+) -> dict[str, Float]:
+    """Return the signals of a network on one picture, as maps ``(H, W)``.
+
+    Parameters
+    ----------
+    network
+        One with attention; a name is loaded.
+    lr
+        uint8 ``(H, W, 3)``.
+    sr
+        What the network made of it, uint8 ``(sH, sW, 3)``.
+    step
+        Ask the attention at every so many rows and columns, and interpolate between them.
+
+    Returns
+    -------
+    ``entropy`` (nats), ``distance`` (LR pixels) and ``on_self``: `dtfn.capture.summary`, the mean
+    over the attention layers; and of a network that hashes ``hash_difference``: mean squared
+    difference of each block to the output with another hash seed (MSE on Y).
+    """
+    net = models.load(network) if isinstance(network, str) else network
+    maps = _attention(net, lr, step)
+    if interventions.hashes(net):
+        with interventions.hash_seed(net, 1):
+            other = evaluation.upscale(net, lr)
+        squared = (luma(other, other) - luma(sr, sr)) ** 2
+        maps["hash_difference"] = block_mean(squared, sr.shape[0] // lr.shape[0])
+    return maps
+
+
+def _attention(network: nn.Module, lr: NDArray[np.uint8], step: int) -> dict[str, Float]:
+    rows, columns = (np.arange(0, size, step) for size in lr.shape[:2])
+    grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
+    with torch.inference_mode(), capture.record(network.eval()) as record:
+        network(_tensor(lr, network))
+        found = [record.summary(layer, grid)[list(SPREAD)] for layer in record.layers]
+    mean = sum(table.to_numpy() for table in found) / len(found)
+    at = np.indices(lr.shape[:2]) / step
+    return {
+        name: ndimage.map_coordinates(
+            mean[:, i].reshape(len(rows), len(columns)), at, order=1, mode="nearest"
+        )
+        for i, name in enumerate(SPREAD)
+    }
+
+
+def _tensor(lr: NDArray[np.uint8], network: nn.Module) -> Tensor:
+    weight = next(network.parameters())
+    x = torch.from_numpy(lr.copy()).to(weight.device).permute(2, 0, 1)[None]
+    return (x.float() / 255).contiguous(memory_format=torch.channels_last)

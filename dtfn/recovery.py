@@ -1,0 +1,162 @@
+"""How much of what could be gained is gained: by TFS, by a gate, by doing nothing clever.
+
+The share is (PSNR of the candidate - PSNR of N) / (bound - PSNR of N), N being the network with
+plain attention: 0 is N itself, 1 the bound. A candidate that has nothing to do with attention, as
+another local twin, has a share as well; it stands beside as the null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dtfn import statistics, subpixel
+from dtfn.errors import InputError
+from dtfn.reports.verdicts import Verdict, above_zero
+
+BOUNDS = ("selection_bound", "fusion_bound")
+TWIN, OTHER_TWIN = "its local twin", "another local twin (luck)"
+LEAST = 5  # pictures for a verdict, as in dtfn.claims
+
+GATES = {
+    "psnr_gate": "gate: twin where harm is predicted",
+    "psnr_coin": "coin: twin as often, at random",
+    "psnr_mean": "mean of both outputs",
+    "psnr_without": TWIN,
+}
+"""Columns of `dtfn.predictor.gate` -> what they are called."""
+
+
+def candidates(
+    table: pd.DataFrame, plain: str, fidelity: str | None = None, null: str | None = subpixel.NULL
+) -> pd.DataFrame:
+    """Return who might recover a network's bound, picture by picture.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure`, perhaps with a column seed.
+    plain
+        The pair whose N has attention without TFS.
+    fidelity
+        The pair whose N has TFS; it is compared where it has the same training seed.
+    null
+        The null pair.
+
+    Returns
+    -------
+    A row a candidate, seed and picture: pair (``plain``), candidate, dataset, image, seed, psnr,
+    psnr_with (of N), and the `BOUNDS` (dB).
+
+    Raises
+    ------
+    InputError
+        If the table lacks a pair.
+    """
+    keys = [key for key in ("dataset", "image", "scale", "seed") if key in table]
+    for name in (plain, *filter(None, (fidelity, null))):
+        if name not in set(table["pair"]):
+            raise InputError(
+                "table", expected=f"the pair {name!r}", found=", ".join(table["pair"].unique()),
+                remedy="measure it too",
+            )  # fmt: skip
+    own = table[table["pair"] == plain]
+    base = own[[*keys, "psnr_with", *BOUNDS]]
+    made = {TWIN: own[[*keys, "psnr_without"]].rename(columns={"psnr_without": "psnr"})}
+    others = {fidelity: f"with TFS ({fidelity})", null: OTHER_TWIN}
+    for name, title in others.items():
+        if name:
+            part = table.loc[table["pair"] == name, [*keys, "psnr_with"]]
+            made[title] = part.rename(columns={"psnr_with": "psnr"})
+    parts = [base.merge(each, on=keys).assign(candidate=title) for title, each in made.items()]
+    return pd.concat(parts, ignore_index=True).assign(pair=plain)
+
+
+def gated(scores: pd.DataFrame, pair: str) -> pd.DataFrame:
+    """Return the candidates of `dtfn.predictor.gate`, in the form of `candidates`."""
+    keep = ["dataset", "image", "psnr_with", "selection_bound"]
+    parts = [
+        scores[keep].assign(candidate=title, psnr=scores[column])
+        for column, title in GATES.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(pair=pair)
+
+
+def shares(found: pd.DataFrame, bounds: Sequence[str] = BOUNDS) -> pd.DataFrame:
+    """Return what each candidate gains over N, and which share of each bound that is.
+
+    Parameters
+    ----------
+    found
+        Of `candidates` or `gated`, several put together if need be.
+    bounds
+        Some of `BOUNDS`.
+
+    Returns
+    -------
+    A row a pair and candidate: pair, candidate, pictures, recovery (dB over N), recovery_low,
+    recovery_high; and for each bound ``b``: b_share, b_share_low, b_share_high. Intervals are over
+    pictures; a share has none where there may be nothing to gain.
+    """
+    rows = []
+    for (pair, candidate), part in found.groupby(["pair", "candidate"], sort=False):
+        clusters = part.groupby(["dataset", "image"]).ngroup()
+        gain = statistics.difference_interval(part["psnr"], part["psnr_with"], clusters)
+        row: dict[str, object] = {"pair": pair, "candidate": candidate, "pictures": gain.clusters}
+        row |= {"recovery": gain.estimate, "recovery_low": gain.low, "recovery_high": gain.high}
+        for bound in bounds:
+            share = statistics.ratio_interval(
+                part["psnr"] - part["psnr_with"], part[bound] - part["psnr_with"], clusters
+            )
+            name = f"{bound.removesuffix('_bound')}_share"
+            row |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beats(found: pd.DataFrame, candidate: str, other: str, claim: str) -> list[Verdict]:
+    """Return whether one candidate's PSNR is above another's, a verdict a pair that has both.
+
+    Parameters
+    ----------
+    found
+        Of `candidates` or `gated`.
+    candidate, other
+        Names of candidates; of ``candidate`` the beginning is enough.
+    claim
+        With ``{pair}`` in it.
+    """
+    verdicts = []
+    keys = [key for key in ("dataset", "image", "scale", "seed") if key in found]
+    for pair, part in found.groupby("pair", sort=False):
+        one = part[part["candidate"].str.startswith(candidate)]
+        both = one.merge(part[part["candidate"] == other], on=keys, suffixes=("", "_other"))
+        if both.empty:
+            continue
+        clusters = both.groupby(["dataset", "image"]).ngroup()
+        gain = statistics.difference_interval(both["psnr"], both["psnr_other"], clusters)
+        told = gain.clusters >= LEAST
+        interval = (gain.low, gain.high) if told else None
+        holds = above_zero(gain.low, gain.high) if told else None
+        text = claim.format(pair=pair)
+        verdicts.append(Verdict(text, gain.estimate, interval, holds, "{:+.3f} dB"))
+    return verdicts
+
+
+def with_fidelity(
+    table: pd.DataFrame, names: Sequence[str], partners: Mapping[str, str | None], null: str | None
+) -> pd.DataFrame:
+    """Return `candidates` of several networks with plain attention, put together.
+
+    Parameters
+    ----------
+    table, null
+        As for `candidates`.
+    names
+        Pairs whose N has no TFS.
+    partners
+        Such a pair -> the one with TFS, or None.
+    """
+    parts = [candidates(table, name, partners.get(name), null) for name in names]
+    return pd.concat(parts, ignore_index=True)

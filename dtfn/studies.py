@@ -1,0 +1,230 @@
+"""What is compared with what: networks of the zoo, or anybody's results in folders.
+
+A `Study` pairs each network that has attention with its local twin of the same training seed, and
+that twin with another one of another seed (the null pair). It knows where the pictures come from,
+so what measures it need not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from dtfn import audit, evaluation, provenance, subpixel, zoo
+from dtfn.errors import InputError, nearest
+from dtfn.subpixel import NULL, Pairs, Picture, regions
+
+Design = Mapping[int, Pairs]
+
+FAMILY = ("nla", "nlsa", "gla", "hspa", "dtfn-notfs", "dtfn")
+"""The variants with attention, each also with ``+tfs``, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Pairs of results, and the pictures on which they are compared.
+
+    Attributes
+    ----------
+    design
+        Training seed -> pairs of that seed, name -> (with, without).
+    null
+        The null pair's name in each of them; None where there is no second local twin.
+    scale
+        s.
+    without
+        What the pairs are compared with, in words.
+    look
+        Methods -> the pictures with what these methods made of them, one at a time.
+    inputs
+        Name -> hash of what the study reads beside its samples.
+    """
+
+    design: Design
+    null: str | None
+    scale: int
+    without: str
+    look: Callable[[Sequence[str]], Iterator[Picture]]
+    inputs: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The pairs' names without the null pair's, in order."""
+        names = dict.fromkeys(name for pairs in self.design.values() for name in pairs)
+        return [name for name in names if name != self.null]
+
+    @property
+    def methods(self) -> list[str]:
+        """All that is compared, each once."""
+        return list(dict.fromkeys(m for pairs in self.design.values() for m in _methods(pairs)))
+
+    @property
+    def first(self) -> Pairs:
+        """The pairs of the first seed, which is the one that examples are shown of."""
+        return self.design[min(self.design)]
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures with the results of all methods, one in memory at a time."""
+        return self.look(self.methods)
+
+    def measure(self) -> pd.DataFrame:
+        """Return `dtfn.subpixel.measure`'s table with the column seed, a row a seed too."""
+        parts = []
+        for seed, pairs in self.design.items():
+            pictures = self.look(_methods(pairs))
+            parts.append(subpixel.measure(pictures, pairs, self.null).assign(seed=seed))
+        return pd.concat(parts, ignore_index=True)
+
+    def survey(self, most: int = 4) -> regions.Survey:
+        """Return `dtfn.subpixel.regions.survey` of the first seed.
+
+        Without a null pair the threshold of a region is that of the pairs' own harm turned round:
+        what is shown are the worst regions, which need not be more than luck.
+        """
+        pairs = dict(self.first)
+        if self.null is None:
+            pairs[NULL] = (pairs[self.names[0]][1], pairs[self.names[0]][0])
+        found = regions.survey(self.look(_methods(pairs)), pairs, NULL, most)
+        if self.null is not None:
+            return found
+        density, table = (
+            frame[frame["pair"] != NULL].reset_index(drop=True)
+            for frame in (found.density, found.regions)
+        )
+        worst = {name: views for name, views in found.worst.items() if name != NULL}
+        return regions.Survey(density, table, worst)
+
+
+def of_zoo(
+    datasets: Sequence[str],
+    scale: int,
+    count: int | None = None,
+    *,
+    variants: Sequence[str] = (),
+    twin: str = "local",
+    seeds: Sequence[int] = (),
+    null_seed: int | None = None,
+) -> Study:
+    """Return the study of the zoo's networks on benchmarks.
+
+    Parameters
+    ----------
+    datasets, scale, count
+        As for `dtfn.evaluation.evaluate`.
+    variants
+        Networks with attention; none: all that the zoo has at this scale.
+    twin
+        The variant without attention.
+    seeds
+        Training seeds; none: all that a variant and its twin share.
+    null_seed
+        Training seed of the second twin in the null pair; None: the twin's next one, in a circle.
+
+    Raises
+    ------
+    InputError
+        For a variant or seed that the zoo does not have at this scale, before anything runs.
+    """
+    known = networks(scale)
+    chosen = [_known(v, known, scale) for v in variants or with_attention(scale)]
+    twins = known[_known(twin, known, scale)]
+    if not chosen:
+        raise InputError(
+            f"zoo x{scale}", expected="a network with attention", found=", ".join(known),
+            remedy="train one with `dtfn train`, or choose another scale",
+        )  # fmt: skip
+    for seed in (*seeds, *(() if null_seed is None else (null_seed,))):
+        if seed not in twins:
+            raise InputError(
+                "seed", expected=f"one of {twin} x{scale}: {sorted(twins)}", found=seed,
+                remedy="train it with `dtfn train`",
+            )  # fmt: skip
+    design: dict[int, dict[str, tuple[str, str]]] = {}
+    null = NULL if len(twins) > 1 else None
+    for seed in sorted(seeds or twins):
+        pairs = {v: (known[v][seed], twins[seed]) for v in chosen if seed in known[v]}
+        if pairs:
+            other = _next(seed, sorted(twins)) if null_seed is None else null_seed
+            design[seed] = ({NULL: (twins[other], twins[seed])} if null else {}) | pairs
+    if not design:
+        raise InputError(
+            "seeds", expected=f"those of {', '.join(chosen)} and of {twin} at x{scale}",
+            found=list(seeds) or "none in common", remedy="choose others, or train the twin",
+        )  # fmt: skip
+
+    def look(methods: Sequence[str]) -> Iterator[Picture]:
+        evaluation.require(methods, scale)
+        return regions.pictures(methods, datasets, scale, count)
+
+    names = {name for pairs in design.values() for name in _methods(pairs)}
+    inputs = {f"{name}.safetensors": provenance.file_hash(zoo.file_of(name)) for name in names}
+    return Study(design, null, scale, f"the local twin of its seed ({twin})", look, inputs)
+
+
+def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | None = None) -> Study:
+    """Return the study of results in folders, matched by name; see `dtfn.audit.audit`.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.audit.matched`.
+    """
+    matches, pairs = audit.matched(hr, with_, without, scale, null)
+    inputs = {
+        f"{role}/{file.name}": provenance.file_hash(file)
+        for one in matches
+        for role, file in {"hr": one.hr, **one.results}.items()
+    }
+
+    def look(methods: Sequence[str]) -> Iterator[Picture]:
+        return audit.pictures(matches, hr.resolve().name, scale)
+
+    has_null = NULL if null else None
+    return Study({0: pairs}, has_null, scale, f"the results in {without.name}", look, inputs)
+
+
+def networks(scale: int) -> dict[str, dict[int, str]]:
+    """Return the zoo's networks of a scale: variant -> training seed -> name."""
+    found: dict[str, dict[int, str]] = {}
+    for row in zoo.registry():
+        if row["scale"] == scale:
+            found.setdefault(row["variant"], {})[int(row["seed"])] = row["name"]
+    return found
+
+
+def with_attention(scale: int) -> list[str]:
+    """Return the zoo's variants of a scale that have attention, in the order of `FAMILY`."""
+    order = [name for base in FAMILY for name in (base, f"{base}+tfs")]
+    return [name for name in order if name in networks(scale)]
+
+
+def with_fidelity(variant: str, scale: int) -> str | None:
+    """Return the variant that has TFS in addition, else DTFN; None if the zoo has neither.
+
+    DTFN differs from a variant that is not its own in more than TFS: in hashing, learned scores and
+    deformable values.
+    """
+    if variant == "dtfn" or variant.endswith("+tfs"):
+        return None
+    own = "dtfn" if variant == "dtfn-notfs" else f"{variant}+tfs"
+    return next((name for name in (own, "dtfn") if name in networks(scale)), None)
+
+
+def _methods(pairs: Pairs) -> list[str]:
+    return list(dict.fromkeys(method for two in pairs.values() for method in two))
+
+
+def _known(variant: str, known: Mapping[str, object], scale: int) -> str:
+    if variant not in known:
+        raise InputError(
+            f"variant {variant!r}", expected=f"one that the zoo has at x{scale}",
+            found=", ".join(known) or "none", remedy=nearest(variant, known or ["another scale"]),
+        )  # fmt: skip
+    return variant
+
+
+def _next(seed: int, seeds: Sequence[int]) -> int:
+    return seeds[(seeds.index(seed) + 1) % len(seeds)]
