@@ -1,0 +1,45 @@
+"""The command `dtfn explore`: the explorer's notebook in JupyterLab, or as a page of Voila."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
+
+
+def explore(
+    image: Annotated[
+        Path | None, typer.Argument(help="A picture of yours, as the truth; else an embedded one.")
+    ] = None,
+    voila: Annotated[bool, typer.Option("--voila", help="A page without code.")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="Voila's dark theme.")] = False,
+    port: Annotated[int, typer.Option(help="Of the server.")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open one.")] = True,
+) -> None:
+    """Click a texture: what attention looked at, what it copied, and what that did."""
+    from dtfn import paths
+    from dtfn.explorer import session
+
+    environment = dict(os.environ)
+    if image is not None:
+        session.read(image)  # refuse here what would else be refused in the page
+        environment[session.IMAGE] = str(image.expanduser().resolve())
+    notebook = paths.NOTEBOOKS / f"{session.NOTEBOOK}.ipynb"
+    arguments = command(notebook, voila=voila, dark=dark, port=port, browser=browser)
+    raise typer.Exit(subprocess.run(arguments, env=environment, check=False).returncode)
+
+
+def command(notebook: Path, *, voila: bool, dark: bool, port: int, browser: bool) -> list[str]:
+    """Return the command that serves a notebook; options as for `explore`."""
+    settings = f"tornado_settings={{'websocket_max_message_size': {LARGEST_MESSAGE}}}"
+    shared = [str(notebook), f"--port={port}", *([] if browser else ["--no-browser"])]
+    if voila:
+        theme = "dark" if dark else "light"
+        return [sys.executable, "-m", "voila", *shared, f"--theme={theme}", f"--Voila.{settings}"]
+    return [sys.executable, "-m", "jupyterlab", *shared, f"--ServerApp.{settings}"]
