@@ -10,6 +10,7 @@ NOTEBOOKS = ROOT / "notebooks"
 REPORTS = ROOT / "reports"
 RUNS = REPORTS / "runs"
 ZOO = ROOT / "data" / "zoo"
+WEIGHTS = ROOT / "data" / "weights"
 CACHE = ROOT / "data" / "cache"
 
 # A folder that holds one of these is a folder of training sets, whatever else is called train/.

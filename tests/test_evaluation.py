@@ -18,6 +18,7 @@ from torch import nn
 from dtfn import evaluation, models, paths
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.evaluation import methods as known_methods
 from dtfn.evaluation.cache import Output
 
 RNG = np.random.default_rng(0)
@@ -60,10 +61,11 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
     fake = Zoo(tmp_path / "zoo")
     fake.folder.mkdir()
     monkeypatch.setattr(paths, "ZOO", fake.folder)
+    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(models, "load", lambda name: fake.networks[Path(name).stem])
     yield fake
-    evaluation._network.cache_clear()
+    known_methods.network.cache_clear()
 
 
 def sample(scale: int = 2, size: tuple[int, int] = (7, 9)) -> Sample:
@@ -197,12 +199,15 @@ def test_the_cache_knows_the_networks_source() -> None:
     from dtfn.evaluation import cache
 
     cache._code.cache_clear()
-    read = []
+    before = cache._code()
     with pytest.MonkeyPatch.context() as patch:
         plain = Path.read_bytes
-        patch.setattr(Path, "read_bytes", lambda file: read.append(file.name) or plain(file))
-        cache._code()
-    assert {"networks.py", "attention.py"} <= set(read)
+        patch.setattr(
+            Path, "read_bytes", lambda file: plain(file) + b" " * (file.name == "attention.py")
+        )
+        cache._code.cache_clear()
+        assert cache._code() != before
+    cache._code.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,8 @@ Settings = Annotated[
 ]
 Scale = Annotated[int, typer.Option(help="2, 3 or 4.")]
 
+WORTH_SAYING = 30.0  # seconds of a network's work that are announced
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -92,12 +94,30 @@ def evaluate(
     scale: Scale = 4,
     count: Annotated[int | None, typer.Option(help="Only the first pictures of each.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the value of every picture.")] = None,
+    chop: Annotated[bool, typer.Option("--chop", help="Cut as the authors' --chop.")] = False,
+    tile: Annotated[int | None, typer.Option(help="LR pixels a side of a tile.")] = None,
+    overlap: Annotated[int, typer.Option(help="LR pixels that tiles share, a side.")] = 16,
+    memory: Annotated[str | None, typer.Option(help="Tile what takes more: 8GB.")] = None,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self-ensemble", help="Average over 8 flips and turns.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out."""
+    """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out.
+
+    What will take long is said on stderr before it starts.
+    """
     from dtfn import evaluation
     from dtfn.reports import tables
 
-    table = evaluation.evaluate(methods, datasets.split(","), scale, count)
+    tiling = _tiling(chop, tile, overlap, memory)
+    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": self_ensemble, "device": device}
+    sets = datasets.split(",")
+    expected = evaluation.forecast(methods, sets, scale, count, **how)
+    evaluation.require_memory(expected, memory)
+    for line in evaluation.told(expected, WORTH_SAYING):
+        print(line, file=sys.stderr)
+    table = evaluation.evaluate(methods, sets, scale, count, **how)
     if csv is not None:
         table.to_csv(csv, index=False)
     print(tables.markdown(evaluation.summary(table)), end="")
@@ -196,6 +216,19 @@ def _settings(given: list[str] | None) -> dict[str, Any]:
             )
         settings[name.strip()] = value.strip()
     return settings
+
+
+def _tiling(chop: bool, tile: int | None, overlap: int, memory: str | None) -> Any:
+    """Return how images are cut."""
+    from dtfn import evaluation
+
+    if chop and tile is not None:
+        raise InputError(
+            "tiling", expected="one of --chop and --tile", found="both", remedy="leave one out"
+        )
+    if tile is not None:
+        return evaluation.Tiling(tile, overlap)
+    return evaluation.tiling("chop" if chop else memory or "whole")
 
 
 def _terminal() -> bool:

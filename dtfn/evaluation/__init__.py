@@ -9,8 +9,6 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,55 +17,63 @@ from tqdm import tqdm
 
 from dtfn import datasets as benchmarks
 from dtfn import images, zoo
-from dtfn.errors import InputError, nearest
-from dtfn.evaluation import cache
+from dtfn.evaluation import cache, costs
+from dtfn.evaluation import methods as known_methods
 from dtfn.evaluation.cache import Output
+from dtfn.evaluation.costs import Budget, require_memory, told
+from dtfn.evaluation.methods import BICUBIC, fingerprint, require
 from dtfn.evaluation.metrics import psnr, ssim
 from dtfn.evaluation.tiling import Chop, Tiling
 from dtfn.evaluation.upscaling import upscale
 
-if TYPE_CHECKING:
-    import torch
-
 __all__ = [
+    "Budget",
     "Chop",
     "Output",
     "Tiling",
     "evaluate",
     "fingerprint",
+    "forecast",
     "outputs",
     "psnr",
     "require",
+    "require_memory",
     "samples",
     "ssim",
     "summary",
+    "tiling",
+    "told",
     "upscale",
 ]
 
-BICUBIC = "bicubic"
+Way = Tiling | Chop | Budget | None
+"""How images are cut: whole if None."""
 
 
 def outputs(
     methods: Sequence[str],
     sample: benchmarks.Sample,
-    tiling: Tiling | Chop | None = None,
+    tiling: Way = None,
     self_ensemble: bool = False,
+    device: str = "cpu",
 ) -> dict[str, Output]:
     """Return what each method makes of the sample's LR image.
 
     Parameters
     ----------
     methods
-        ``"bicubic"``, names of the zoo, or paths of weights files.
+        ``"bicubic"``, names of the zoo or of imported weights, or paths of weights files.
     sample
         The LR image and its scale.
     tiling, self_ensemble
-        As for `upscale`.
+        As for `upscale`; with a `Budget`, images that do not fit into it are tiled.
+    device
+        ``"cpu"`` or ``"cuda"``. Another device gives other last digits.
 
     Raises
     ------
     InputError
-        For an unknown method, or one of another scale.
+        For an unknown method, one of another scale, or a budget that is too small.
     """
     results = {}
     with cache.opened() as known:
@@ -76,10 +82,10 @@ def outputs(
                 results[method] = _bicubic(sample)
                 continue
             weights = fingerprint(method)
-            key = cache.key(weights, sample.lr, sample.scale, _way(sample, tiling, self_ensemble))
-            make = functools.partial(_run, method, weights, sample, tiling, self_ensemble)
-            shape = _shape(sample.lr, sample.scale)
-            results[method] = known.recall_or_make(key, shape, make)
+            chosen = _tiling(method, weights, sample, tiling, device)
+            key = _key(weights, sample, chosen, self_ensemble, device)
+            make = functools.partial(_run, method, weights, sample, chosen, self_ensemble, device)
+            results[method] = known.recall_or_make(key, _shape(sample.lr, sample.scale), make)
     return results
 
 
@@ -89,8 +95,9 @@ def evaluate(
     scale: int,
     count: int | None = None,
     *,
-    tiling: Tiling | Chop | None = None,
+    tiling: Way = None,
     self_ensemble: bool = False,
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Measure every method on every image.
 
@@ -104,8 +111,8 @@ def evaluate(
         2, 3 or 4.
     count
         Only the first so many images of each dataset.
-    tiling, self_ensemble
-        As for `upscale`; bicubic takes no notice.
+    tiling, self_ensemble, device
+        As for `outputs`; bicubic takes no notice.
 
     Returns
     -------
@@ -129,9 +136,47 @@ def evaluate(
                 "seconds": output.seconds,
             }
             for sample in samples(datasets, scale, count)
-            for method, output in outputs(methods, sample, tiling, self_ensemble).items()
+            for method, output in outputs(methods, sample, tiling, self_ensemble, device).items()
         ]
     )
+
+
+def forecast(
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    scale: int,
+    count: int | None = None,
+    *,
+    tiling: Way = None,
+    self_ensemble: bool = False,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Say, before it is done, what `evaluate` will cost; parameters and errors as there.
+
+    Networks are tried on small images. What the cache holds costs nothing.
+
+    Returns
+    -------
+    A row a method: method, pictures (to be run), tiles (that the network will see), seconds,
+    memory (MB of a process with this network alone, at its peak).
+    """
+    require(methods, scale)
+    rows = []
+    for method in (m for m in dict.fromkeys(methods) if m != BICUBIC):
+        weights, sizes = fingerprint(method), []
+        with cache.opened() as known:
+            for sample in samples(datasets, scale, count):
+                chosen = _tiling(method, weights, sample, tiling, device)
+                if not known.holds(_key(weights, sample, chosen, self_ensemble, device)):
+                    sizes.append(costs.positions(chosen, *sample.lr.shape[:2]))
+        row = {"method": method, "pictures": len(sizes), "tiles": 0, "seconds": 0.0, "memory": 0.0}
+        if sizes:
+            cost = costs.cost(zoo.file_of(method), weights, device)
+            tiles = [size for picture in sizes for size in picture] * (8 if self_ensemble else 1)
+            row["tiles"], row["seconds"] = len(tiles), sum(map(cost.seconds_of, tiles))
+            row["memory"] = max(map(cost.bytes_of, tiles)) / 2**20
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -147,6 +192,25 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def tiling(text: str) -> Way:
+    """Return how images are cut, from text.
+
+    Parameters
+    ----------
+    text
+        ``"whole"``; ``"chop"``, as the authors do; a number such as ``"128"``, the LR positions a
+        side of a tile; or memory such as ``"8GB"``.
+
+    Raises
+    ------
+    InputError
+        It is none of these.
+    """
+    if text in ("whole", "chop"):
+        return Chop() if text == "chop" else None
+    return Tiling(int(text)) if text.isdigit() else Budget(cache.size(text, "tiling"))
+
+
 def samples(
     datasets: Sequence[str], scale: int, count: int | None = None
 ) -> Iterator[benchmarks.Sample]:
@@ -157,70 +221,22 @@ def samples(
         yield from tqdm(benchmarks.benchmark(dataset, scale, count), **bar)
 
 
-def require(methods: Sequence[str], scale: int) -> None:
-    """Check, before anything runs, that every method exists and has this scale.
-
-    Raises
-    ------
-    InputError
-        For no method at all, an unknown one, or one of another scale.
-    """
-    if not methods:
-        raise InputError("methods", expected="one or more", found="none", remedy="name one")
-    scales = {row["name"]: int(row["scale"]) for row in zoo.registry()}
-    for method in methods:
-        weights = fingerprint(method)
-        if method in scales:
-            _require_scale(method, scales[method], scale)
-        elif method != BICUBIC:
-            _require_scale(method, int(_network(method, weights).scale), scale)  # type: ignore[arg-type]
+def _tiling(
+    method: str, weights: str, sample: benchmarks.Sample, tiling: Way, device: str
+) -> Tiling | Chop | None:
+    """Return how an image is cut: None where it is a single tile, a budget's choice made."""
+    size = sample.lr.shape[:2]
+    if isinstance(tiling, Budget):
+        tiling = tiling.tiling(costs.cost(zoo.file_of(method), weights, device), *size)
+    return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
 
 
-def fingerprint(method: str) -> str:
-    """Return the sha256 of a method's weights; ``"bicubic"`` for bicubic.
-
-    Raises
-    ------
-    InputError
-        For an unknown name, or weights that are missing.
-    """
-    if method == BICUBIC:
-        return BICUBIC
-    known = [row["name"] for row in zoo.registry()]
-    if method not in known and Path(method).suffix not in zoo.SUFFIXES:
-        raise InputError(
-            f"method {method!r}",
-            expected=f"bicubic, a network of the zoo or a {', '.join(zoo.SUFFIXES)} file",
-            found="none of these",
-            remedy=nearest(method, [BICUBIC, *known]),
-        )
-    return cache.sha256(zoo.file_of(method))
-
-
-def _require_scale(method: str, found: int, scale: int) -> None:
-    if found != scale:
-        raise InputError(
-            f"network {method!r}",
-            expected=f"scale {scale}",
-            found=f"scale {found}",
-            remedy="choose a network of that scale",
-        )
-
-
-@functools.cache
-def _network(method: str, weights: str) -> torch.nn.Module:
-    """Load a network, once a process; by its hash too, because a file can be trained anew."""
-    from dtfn import models
-
-    return models.load(method)
-
-
-def _way(sample: benchmarks.Sample, tiling: Tiling | Chop | None, self_ensemble: bool) -> str:
-    """Name how an output is made, for its key; empty where the network sees the image whole."""
-    if tiling is not None and len(tiling.tiles(*sample.lr.shape[:2])) == 1:
-        tiling = None
+def _key(
+    weights: str, sample: benchmarks.Sample, tiling: Way, self_ensemble: bool, device: str
+) -> str:
     parts = [repr(tiling)] * (tiling is not None) + ["self-ensemble"] * self_ensemble
-    return " ".join(parts)
+    parts += [device] * (device != "cpu")
+    return cache.key(weights, sample.lr, sample.scale, " ".join(parts))
 
 
 def _run(
@@ -229,9 +245,10 @@ def _run(
     sample: benchmarks.Sample,
     tiling: Tiling | Chop | None,
     self_ensemble: bool,
+    device: str,
 ) -> Output:
-    network = _network(method, weights)
-    _require_scale(method, int(network.scale), sample.scale)  # type: ignore[arg-type]
+    network = known_methods.network(method, weights, device)
+    known_methods.require_scale(method, int(network.scale), sample.scale)  # type: ignore[arg-type]
     start = time.perf_counter()
     image = upscale(network, sample.lr, tiling, self_ensemble)
     return Output(image, time.perf_counter() - start)

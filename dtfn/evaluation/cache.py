@@ -75,6 +75,13 @@ class Outputs:
             return None  # SyntaxError is Pillow's word for a broken PNG
         return output if output.image.shape == shape else None
 
+    def holds(self, key: str) -> bool:
+        """Return whether there is an output of ``key``, be it damaged or not."""
+        try:
+            return self._store is not None and key in self._store
+        except FAILURES:
+            return False
+
     def recall_or_make(
         self, key: str, shape: tuple[int, ...], make: Callable[[], Output]
     ) -> Output:

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from dtfn import paths, provenance, recipes
 from dtfn.errors import InputError, nearest
 from dtfn.recipes import Recipe
-from dtfn.zoo import cards
+from dtfn.zoo import cards, imported
 
 REGISTRY = "registry.json"
 LARGEST = 2_000_000  # bytes of a shipped file
@@ -33,6 +33,11 @@ def registry() -> list[dict[str, Any]]:
     """Return the zoo: name, variant, scale, seed, parameters, psnr, ssim, file, sha256 of each."""
     file = paths.ZOO / REGISTRY
     return json.loads(file.read_text()) if file.exists() else []
+
+
+def everything() -> list[dict[str, Any]]:
+    """Return the zoo and what the user has imported: at least name, scale and file of each."""
+    return [*registry(), *imported.registry()]
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -53,7 +58,7 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def file_of(name_or_file: str) -> Path:
-    """Return the weights file of a name of the zoo, or the file itself.
+    """Return the weights file of a name of the zoo or of imported weights, or the file itself.
 
     Raises
     ------
@@ -70,7 +75,7 @@ def file_of(name_or_file: str) -> Path:
     start = paths.ZOO / f"{name_or_file}.safetensors"
     if start.is_file():  # what networks of the zoo start from is shipped, but no result
         return start
-    return _shipped(entry(name_or_file)["file"])
+    return imported.file_of(name_or_file) or _shipped(entry(name_or_file)["file"])
 
 
 def show(name: str) -> str:
