@@ -10,6 +10,7 @@ import typer
 
 from dtfn import __version__
 from dtfn.cli import data as cli_data
+from dtfn.cli import explore as cli_explore
 from dtfn.cli import zoo as cli_zoo
 from dtfn.errors import InputError
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would take longer than the rest
     pretty_exceptions_enable=False,
 )
+app.command()(cli_explore.explore)
 app.add_typer(cli_zoo.app, name="zoo")
 app.add_typer(cli_data.app, name="data")
 
