@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from dtfn.errors import InputError
 
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
 
@@ -26,6 +29,11 @@ def explore(
     from dtfn import paths
     from dtfn.explorer import session
 
+    server = "voila" if voila else "jupyterlab"
+    if importlib.util.find_spec(server) is None:
+        raise InputError(
+            server, expected="the package", found="none", remedy="pip install 'dtfn[notebook]'"
+        )
     environment = dict(os.environ)
     if image is not None:
         session.read(image)  # refuse here what would else be refused in the page

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from dtfn.explorer.panels import RING
 from dtfn.images import UInt8
 
-SIDE = 380  # CSS pixels
+SIDE = 340  # CSS pixels
 ARROWS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 LEAP = 8  # positions, with the shift key
 
@@ -64,7 +64,9 @@ class MapCanvas:
         keep = {"Home", "Pan", "Zoom"}
         tools = self.widget.toolbar.toolitems
         self.widget.toolbar.toolitems = [tool for tool in tools if tool[0] in keep]
+        self.widget.layout.flex = "0 0 auto"  # else it grows with its neighbours
         self.widget.add_class(name)
+        self.widget.on_msg(self._began)
         self.widget.mpl_connect("button_press_event", self._clicked)
         self.widget.mpl_connect("key_press_event", self._pressed)
 
@@ -90,6 +92,11 @@ class MapCanvas:
         self._rings.set_offsets([(c, r) for r, c in rings] or [(-9, -9)])
         self._rings.set_visible(bool(rings))
         self.widget.draw_idle()
+
+    def _began(self, widget: Any, content: dict[str, Any], _buffers: Any) -> None:
+        # ipympl's front end makes every live canvas resizable: the corner would take no clicks.
+        if content.get("type") == "initialized":
+            widget.send_state("resizable")
 
     def _clicked(self, event: Any) -> None:
         if self.widget.toolbar.mode:  # the reader zooms or pans

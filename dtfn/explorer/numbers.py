@@ -43,12 +43,10 @@ def block(scene: Scene, answer: Answer) -> list[Line]:
     ]
     if team.beside is not None:
         lines.append(_error("beside", team.beside, answer))
-    lines.append(
-        Line("harm", "harm e(N) − e(L)", f"{b['harm']:+.2f} MSE", "above 0, attention harmed")
-    )
+    lines.append(Line("harm", "harm e(N) − e(L)", signed(b["harm"]), "above 0, attention harmed"))
     if "null_harm" in b:
         about = "what the training seed alone changes here: the null pair's harm"
-        lines.append(Line("null_harm", "the same by luck", f"{b['null_harm']:+.2f} MSE", about))
+        lines.append(Line("null_harm", "the same by luck", signed(b["null_harm"]), about))
     return [
         *lines,
         Line("selection", "selection bound", decibels(b["selection"]), "the better of N and L"),
@@ -99,6 +97,11 @@ def share(scene: Scene, threshold: float) -> str:
     if math.isnan(luck):
         return f"Harm above 0 at {ours:.1%} of the positions; no null pair to compare."
     return f"Harm above {threshold:.2g} MSE at {ours:.1%} of the positions; by luck {luck:.1%}."
+
+
+def signed(harm: float) -> str:
+    """Return harm as printed, with a minus sign that is one."""
+    return f"{harm:+.2f} MSE".replace("-", "−")
 
 
 def decibels(psnr: float) -> str:

@@ -25,7 +25,8 @@ STYLE = """<style>
 .dtfn h4 { margin: 0 0 2px; font-size: 13px; font-weight: 600; }
 .dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; }
 .dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.dtfn td { padding: 1px 0 1px 0; text-align: left; white-space: nowrap; background: none; }
+.dtfn td { padding: 1px 0; line-height: 1.35; text-align: left; white-space: nowrap;
+           background: none; }
 .dtfn td + td { text-align: right; padding-left: 10px; }
 .dtfn tr { background: none !important; border-bottom: 1px solid var(--jp-border-color3, #eee); }
 .dtfn tr.strong td { font-weight: 600; }

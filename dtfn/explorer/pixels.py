@@ -52,7 +52,7 @@ class Crop:
         large = self.image.repeat(factor, 0).repeat(factor, 1)
         top, left, height, across = (factor * side for side in self.box)
         inside = large[top : top + height, left : left + across].copy()
-        line = max(2, factor // 2)
+        line = 2
         large[
             max(top - line, 0) : top + height + line, max(left - line, 0) : left + across + line
         ] = _rgb(BOX)

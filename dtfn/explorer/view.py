@@ -18,8 +18,8 @@ from dtfn.explorer.state import Explorer, Message
 from dtfn.plots.panels import BOX
 
 Save = Callable[..., Path]
-WIDE = {"description_width": "60px"}
-NONE = "none"
+WIDE = {"description_width": "62px"}
+NOTHING = ""  # stands for None: a menu shows None as if nothing were chosen
 
 
 class View:
@@ -79,7 +79,10 @@ class View:
             for field, label in named.items()
         }
         self._menus["hash_seed"] = widgets.BoundedIntText(
-            description="hash seed", max=2**31 - 1, style=WIDE, layout={"width": "160px"}
+            description="hash seed",
+            max=2**31 - 1,
+            style={"description_width": "72px"},
+            layout={"width": "170px"},
         )
         for field, menu in self._menus.items():
             menu.add_class(f"dtfn-{field.rstrip('_')}")
@@ -90,9 +93,9 @@ class View:
             layout={"width": "150px"},
         )
         self._upload.observe(self._uploaded, "value")
-        self._overlay = widgets.Checkbox(True, description="attention", **_tight())
+        self._overlay = widgets.Checkbox(True, description="attention", **_tight(110))
         self._strength = _slider("dtfn-strength", 0.9, 0.0, 1.0, 0.05)
-        self._masked = widgets.Checkbox(False, description="only beyond luck", **_tight())
+        self._masked = widgets.Checkbox(False, description="only beyond luck", **_tight(150))
         self._quantile = _slider("dtfn-quantile", 0.5, 0.0, 0.99, 0.01)
         self._side = _slider("dtfn-side", 24, 8, 64, 4, widgets.IntSlider)
         self._most = _slider("dtfn-most", 8, 1, 16, 1, widgets.IntSlider)
@@ -115,14 +118,14 @@ class View:
     def _fit_page(self) -> None:
         m = self._menus
         brought = widgets.HBox([self._upload, self._truth])
-        maps = {"width": f"{SIDE}px", "margin": "0 18px 8px 0"}
+        maps = {"width": f"{SIDE}px", "margin": "0 14px 8px 0"}
         left = [
-            _title("What N attends to", "click, or the arrow keys, shift for leaps"),
+            _title("What N attends to", "click, or use the arrow keys"),
             self._attention.widget, self._under_attention,
             widgets.HBox([self._overlay, self._strength]),
         ]  # fmt: skip
         right = [
-            _title("Harm: error of N less error of L", "red harmed, blue helped"),
+            _title("Harm", "error of N less error of L"),
             self._harm.widget, self._under_harm,
             widgets.HBox([self._masked, self._quantile]), self._share,
         ]  # fmt: skip
@@ -141,7 +144,7 @@ class View:
             _flow([
                 widgets.VBox(left, layout=maps),
                 widgets.VBox(right, layout=maps),
-                widgets.VBox(numbers, layout={"width": "340px"}),
+                widgets.VBox(numbers, layout={"width": "322px"}),
             ]),
             widgets.HBox([_title("Around the position"), self._side]),
             self._crops,
@@ -160,7 +163,7 @@ class View:
 
     def _chosen(self, field: str, change: dict[str, Any]) -> None:
         if not self._is_filling:
-            self.state.choose(**{field: change["new"]})
+            self.state.choose(**{field: None if change["new"] == NOTHING else change["new"]})
             self._follow()
 
     def _uploaded(self, change: dict[str, Any]) -> None:
@@ -204,23 +207,24 @@ class View:
         """Make the menus say what is chosen and what else there is."""
         state, choice = self.state, self.state.choice
         known = networks.names(choice.scale)
-        parts: list[Any] = [("the whole picture", None), *((str(w), w) for w in state.windows)]
+        parts: list[Any] = [("the whole picture", NOTHING), *((str(w), w) for w in state.windows)]
         if choice.window is not None and choice.window not in state.windows:
             parts.append((str(choice.window), choice.window))
         layers = [(f"{i} of {len(state.scene.layers)} ({name})", name)
                   for i, name in enumerate(state.scene.layers, start=1)]  # fmt: skip
-        optional = [(NONE, None), *((name, name) for name in known)]
+        optional = [("none", NOTHING), *((name, name) for name in known)]
         options: dict[str, list[Any]] = {
             "dataset": state.datasets, "image": state.images, "window": parts,
             "scale": [(f"×{scale}", scale) for scale in networks.scales()],
             "with_": known, "without": known, "null": optional, "beside": optional,
-            "layer": layers or [(NONE, None)],
+            "layer": layers or [("none", NOTHING)],
         }  # fmt: skip
         self._is_filling = True
         try:
             for field, menu in self._menus.items():
                 of = choice if hasattr(choice, field) else choice.team
                 value = getattr(of, field)
+                value = NOTHING if value is None else value
                 if field in options:
                     menu.options = _with(options[field], value)
                 menu.value = value
@@ -272,8 +276,8 @@ def _flow(children: Iterable[widgets.Widget]) -> widgets.Box:
     return widgets.Box(list(children), layout={"flex_flow": "row wrap"})
 
 
-def _tight() -> dict[str, Any]:
-    return {"indent": False, "layout": {"width": "130px"}}
+def _tight(width: int) -> dict[str, Any]:
+    return {"indent": False, "layout": {"width": f"{width}px"}}
 
 
 def _slider(
