@@ -8,15 +8,18 @@ layer looks; attribution says what the whole network used.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
+from dtfn import models
+from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
 Float = NDArray[np.float64]
@@ -52,14 +55,106 @@ class Attribution:
 
     @property
     def incompleteness(self) -> float:
-        """By how much the map's sum misses `change`, as a share of it; 0 is complete."""
+        """By how much the map's sum misses `change`, as a share of the larger of its two ends."""
         missed = abs(float(self.map.sum()) - self.change)
-        return missed / abs(self.change) if self.change else float(missed > 0)
+        return missed / max(abs(self.start), abs(self.end), FLAT)
 
     @property
     def diffusion(self) -> float:
         """`diffusion_index` of the map."""
         return diffusion_index(self.map)
+
+
+@dataclass(frozen=True)
+class Local:
+    """What one network's output around one position owes to the LR pixels around it.
+
+    Attributes
+    ----------
+    network
+        Its name.
+    query
+        (row, column) in LR positions of the whole picture.
+    crop
+        (top, left, height, width): the part of the LR picture that the network saw.
+    window
+        The patch whose detail was attributed, likewise.
+    found
+        The attribution on the crop.
+    """
+
+    network: str
+    query: tuple[int, int]
+    crop: tuple[int, int, int, int]
+    window: tuple[int, int, int, int]
+    found: Attribution
+
+
+def around(
+    methods: Sequence[str],
+    sample: Sample,
+    queries: Sequence[tuple[int, int]],
+    *,
+    side: int = 48,
+    patch: int = 4,
+    steps: int = STEPS,
+) -> list[Local]:
+    """Return the attributions of several networks and positions, each on a crop of the picture.
+
+    Parameters
+    ----------
+    methods
+        Names of the zoo or weights files.
+    sample
+        The picture.
+    queries
+        (row, column) pairs of its LR grid.
+    side
+        Of the crop around a query, LR pixels, or the picture where that is smaller. Networks see
+        nothing beyond it.
+    patch
+        Side of the patch in LR positions: 4 at x4 are the paper's 16 pixels.
+    steps
+        As for `attribute`.
+    """
+    found = []
+    for method in methods:
+        network = models.load(method)
+        for query in queries:
+            crop = square(query, side, sample.lr.shape)
+            top, left, height, width = crop
+            window = square(query, patch, sample.lr.shape)
+            lr = sample.lr[top : top + height, left : left + width]
+            inside = (window[0] - top, window[1] - left, *window[2:])
+            found.append(
+                Local(method, query, crop, window, attribute(network, lr, inside, steps=steps))
+            )
+    return found
+
+
+def frame(found: Sequence[Local]) -> pd.DataFrame:
+    """Return attributions as a table.
+
+    Returns
+    -------
+    A row an attribution: network, query_row, query_column, diffusion, change, incompleteness.
+    """
+    return pd.DataFrame(
+        [
+            {"network": one.network, "query_row": one.query[0], "query_column": one.query[1]}
+            | {"diffusion": one.found.diffusion, "change": one.found.change}
+            | {"incompleteness": one.found.incompleteness}
+            for one in found
+        ]
+    )
+
+
+def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of a square around a position, moved into the picture."""
+    height, width = min(side, shape[0]), min(side, shape[1])
+    top = min(max(middle[0] - height // 2, 0), shape[0] - height)
+    left = min(max(middle[1] - width // 2, 0), shape[1] - width)
+    return top, left, height, width
 
 
 def attribute(

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dtfn.capture.attended import Queries, attention_map, attention_maps, flat, sampling_points
 from dtfn.capture.focus import summary
-from dtfn.capture.rows import Rows, attention_of, layer_in, rows
+from dtfn.capture.rows import Rows, attention_of, checked, layer_in, rows
 from dtfn.capture.softmax import attention
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import HashedAttention
@@ -94,6 +94,12 @@ class Record:
         """Layer -> its input (N, C, H, W), in the order in which the layers ran."""
         return {name: seen.features for name, seen in self._passes.items()}
 
+    def module(self, layer: str) -> nn.Module:
+        """Return a layer as it was in the pass: a shallow copy with the same weights."""
+        if layer not in self._passes:
+            raise self._unknown(layer)
+        return self._passes[layer].module
+
     def map(self, layer: str, query: tuple[int, int], image: int = 0) -> Tensor:
         """Return `attention_map` (H, W) of a layer; arguments as for `maps`."""
         return self.maps(layer, [query], image)[0]
@@ -135,6 +141,22 @@ class Record:
         """Return `dtfn.capture.summary` of a layer, and take its options."""
         with self._again(layer, image) as (module, features):
             return summary(module, features, queries, **options)
+
+    def deviation(self, layer: str, queries: Queries, image: int = 0) -> float:
+        """Return by how much map times values misses what a layer adds at queries, at most.
+
+        As a share of the largest number that it adds there: some 1e-6 in float32.
+        """
+        maps = self.maps(layer, queries, image)
+        with self._again(layer, image) as (module, features), torch.no_grad():
+            attention = copy.copy(attention_of(module))  # in training it counts its passes
+            x = checked(attention, features)
+            values, added = attention.conv_assembly(x)[0], attention.attend(x)[0]  # type: ignore[operator]
+        at = flat(queries, x.shape[2], x.shape[3], x.device)
+        expected = added.flatten(1)[:, at]
+        found = torch.einsum("qhw,chw->cq", maps.to(values), values)
+        largest = expected.abs().amax()
+        return float((found - expected).abs().amax() / largest) if largest else 0.0
 
     def keep(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Copy what a layer gets: the hook that `record` sets."""

@@ -16,6 +16,7 @@ from dtfn import statistics
 from dtfn.subpixel import NULL, Pairs, Picture, harm
 from dtfn.subpixel.regions import block_errors, find
 
+LEVEL = 0.05  # of false discoveries
 SIDES = {"harm": 1, "help": -1}
 
 
@@ -94,6 +95,34 @@ def judge(tables: Iterable[pd.DataFrame], null: str = NULL) -> pd.DataFrame:
     return table
 
 
+def choose(table: pd.DataFrame, pair: str, image: str = "") -> pd.DataFrame:
+    """Return the heaviest region of harm and that of help of a pair, on one and the same picture.
+
+    Parameters
+    ----------
+    table
+        Of `judge`.
+    pair
+        Whose regions.
+    image
+        On which picture; empty: on that with the heaviest region of harm. Discoveries come first.
+
+    Returns
+    -------
+    At most two rows, harm first; none where the pair has no region at all.
+    """
+    ours = table[table["pair"] == pair]
+    if image:
+        ours = ours[ours["image"] == image]
+    ours = ours.assign(luck=ours["q"] > LEVEL)
+    ours = ours.sort_values(["side", "luck", "mass"], ascending=[True, True, False], kind="stable")
+    if len(ours):
+        first = ours.iloc[0]
+        same = (ours["dataset"] == first["dataset"]) & (ours["image"] == first["image"])
+        ours = ours[same]
+    return ours.drop_duplicates("side").drop(columns="luck").reset_index(drop=True)
+
+
 def p_values(strengths: ArrayLike, luck: ArrayLike) -> NDArray[np.float64]:
     """Return the share of the null's strengths that are no smaller, each strength itself counted.
 
@@ -113,7 +142,7 @@ def p_values(strengths: ArrayLike, luck: ArrayLike) -> NDArray[np.float64]:
     return (1 + ordered.size - smaller) / (1 + ordered.size)
 
 
-def count(table: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
+def count(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     """Return how many regions each pair has and how many of them are discoveries.
 
     Parameters

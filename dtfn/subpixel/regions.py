@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from dtfn import evaluation, images, subpixel
 from dtfn.subpixel import Pairs, Picture
@@ -59,6 +59,13 @@ class Region:
         """Return what a map ``(H, W)`` of the whole picture has at the region's positions."""
         part = values[self.top : self.top + self.height, self.left : self.left + self.width]
         return part.ravel() if self.inside is None else part[self.inside]
+
+    def centre(self) -> tuple[int, int]:
+        """Return (row, column) of the region's position that is farthest from its edge."""
+        inside = np.ones((self.height, self.width), bool) if self.inside is None else self.inside
+        depth = distance_transform_edt(np.pad(inside, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        return self.top + int(row), self.left + int(column)
 
 
 @dataclass(frozen=True)

@@ -136,14 +136,14 @@ def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Flo
     return found.spread(np.divide(differ, energy, out=nothing, where=energy > 0))
 
 
-def detail_blocks(hr: Array, scale: int, found: Neighbours) -> Array:
+def detail_blocks(hr: Array, scale: int, found: Neighbours | None = None) -> Array:
     """Return the details of each block as float32 ``(H * W, s * s)``, positions in reading order.
 
-    Parameters and errors are those of `inconsistency`.
+    Parameters and errors are those of `inconsistency`, but nothing is searched.
     """
     lost = detail(hr, scale).astype(np.float32)
     height, width = lost.shape[0] // scale, lost.shape[1] // scale
-    if found.shape != (height, width):
+    if found is not None and found.shape != (height, width):
         raise InputError(
             "neighbours",
             expected=f"those of an LR picture of {height} x {width}",

@@ -14,13 +14,13 @@ import pandas as pd
 
 from dtfn import datasets, evaluation, images
 from dtfn.errors import InputError
-from dtfn.subpixel import NULL, Pairs, Picture, harm, interior, psnr_of
+from dtfn.subpixel import NULL, Pairs, Picture, discoveries, harm, interior, psnr_of
 from dtfn.subpixel.blocks import Array, Float
-from dtfn.subpixel.discoveries import judge, regions_of
+from dtfn.subpixel.discoveries import LEVEL, judge, regions_of
 from dtfn.subpixel.regions import Region, block_errors, window
 from dtfn.texture import distortion, severity
 
-SIDES = {"harm": "worst", "help": "best"}
+LARGEST = 36  # LR positions: what a figure can show, pixel by pixel
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def cases(
     others = [w for name, (w, without) in pairs.items() if without == l and name != NULL]
     networks = tuple(dict.fromkeys([n, l, *others]))
     chosen: dict[str, list[Case]] = {}
-    for side in SIDES:
+    for side in discoveries.SIDES:
         part = regions[(regions["pair"] == pair) & (regions["side"] == side)]
-        part = part.assign(luck=part["q"] > 0.05).sort_values(
+        part = part.assign(luck=part["q"] > LEVEL).sort_values(
             ["luck", "mass"], ascending=[True, False], kind="stable"
         )
         heaviest = part.drop_duplicates(["dataset", "image"]).head(most)
@@ -211,10 +211,19 @@ def _case(row: Mapping[str, object], networks: tuple[str, ...], pairs: Pairs, sc
     assert isinstance(region, Region)
     return Case(
         picture, str(row["side"]), str(row["pair"]), networks, region,
-        window(region, errors[networks[0]].shape), float(str(row["p"])), float(str(row["q"])),
+        _window(region, errors[networks[0]].shape), float(str(row["p"])), float(str(row["q"])),
         {name: harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}, errors,
         {name: distortion.maps(made[name], sample.hr, scale) for name in networks},
     )  # fmt: skip
+
+
+def _window(region: Region, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return a square around a region; around its middle, where it is too large to see pixels."""
+    if max(region.height, region.width) > LARGEST:
+        row, column = region.centre()
+        half = LARGEST // 2
+        region = Region(row - half, column - half, LARGEST, LARGEST, region.area, region.mass)
+    return window(region, shape)
 
 
 def _distortions(picture: Picture, pairs: Pairs, regions: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,241 @@
+"""What the networks of a zoo attend to on real pictures: maps to look at, numbers to compare.
+
+Users of a single network need `dtfn.capture.record` only; this runs it over many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dtfn import capture, evaluation, models, texture
+from dtfn.capture.rows import attention_of
+from dtfn.datasets import Sample
+from dtfn.models.attention import DeformableNonLocalFusion
+from dtfn.subpixel import block_error
+
+Float = NDArray[np.float64]
+Query = tuple[int, int]
+
+MOST = 8  # positions that count as copied: what is beyond has little weight
+SEEDS = (0, 1, 2)  # of the hash rotations that are compared
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one layer of one network attends to from one position of a picture.
+
+    Attributes
+    ----------
+    network, layer
+        Names.
+    place
+        1 for the network's first attention layer, and so on.
+    query
+        (row, column) in LR positions.
+    map
+        ``(H, W)``, sum 1.
+    deviation
+        By how much the map misses the layer's own output, see `dtfn.capture.Record.deviation`.
+    points, modulation
+        Where a deformable layer reads the value of the strongest position, ``(9, 2)`` LR positions
+        and ``(9,)`` weights in [0, 2]; None for other layers.
+    """
+
+    network: str
+    layer: str
+    place: int
+    query: Query
+    map: Float
+    deviation: float
+    points: Float | None = None
+    modulation: Float | None = None
+
+    def strongest(self, most: int = MOST) -> list[Query]:
+        """Return the positions of most weight, the strongest first; only such that have any."""
+        flat = self.map.ravel()
+        order = np.argsort(-flat, kind="stable")[:most]
+        rows, columns = np.divmod(order[flat[order] > 0], self.map.shape[1])
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> list[Look]:
+    """Return every network's and layer's map for every query, on the whole picture.
+
+    Parameters
+    ----------
+    methods
+        Names of the zoo or weights files; such without attention have no looks.
+    sample
+        The picture.
+    queries
+        (row, column) pairs of its LR grid.
+
+    Raises
+    ------
+    InputError
+        An unknown network, or a query outside.
+    """
+    found = []
+    for method in methods:
+        with _recorded(method, sample) as record:
+            for place, layer in enumerate(record.layers if record else [], start=1):
+                assert record is not None
+                maps = record.maps(layer, queries).double().cpu().numpy()
+                deviation = record.deviation(layer, queries)
+                for query, one in zip(queries, maps, strict=True):
+                    look = Look(method, layer, place, query, one, deviation)
+                    found.append(_deformed(look, record))
+    return found
+
+
+def copies(found: Sequence[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
+    """Return what each look copies: its strongest positions and how false their detail is there.
+
+    Parameters
+    ----------
+    found
+        Of `looks` on the sample.
+    sample
+        The picture, with the truth.
+    most
+        How many positions a look.
+
+    Returns
+    -------
+    A row a look and position: network, place, query_row, query_column, rank (from 1), row, column,
+    weight, inconsistency (|d - d'|^2 / |d|^2 of the true details d of the query and d' of the
+    position; above 1 it is worse than none; NaN where the query has no detail).
+    """
+    details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
+    rows = []
+    for look in found:
+        width = look.map.shape[1]
+        own = details[look.query[0] * width + look.query[1]]
+        energy = float(own @ own)
+        for rank, (row, column) in enumerate(look.strongest(most), start=1):
+            apart = float(((details[row * width + column] - own) ** 2).sum())
+            rows.append(
+                {"network": look.network, "place": look.place}
+                | {"query_row": look.query[0], "query_column": look.query[1], "rank": rank}
+                | {"row": row, "column": column, "weight": float(look.map[row, column])}
+                | {"inconsistency": apart / energy if energy else float("nan")}
+            )
+    return pd.DataFrame(rows, columns=COPIES)
+
+
+COPIES = [
+    "network", "place", "query_row", "query_column", "rank", "row", "column", "weight",
+    "inconsistency",
+]  # fmt: skip
+
+
+def frame(found: Sequence[Look], most: int = 64) -> pd.DataFrame:
+    """Return the positions of most weight; whole maps are too much for a table.
+
+    Returns
+    -------
+    A row a look and position: network, place, query_row, query_column, row, column, weight.
+    """
+    rows = [
+        {"network": look.network, "place": look.place}
+        | {"query_row": look.query[0], "query_column": look.query[1]}
+        | {"row": row, "column": column, "weight": float(look.map[row, column])}
+        for look in found
+        for row, column in look.strongest(most)
+    ]
+    return pd.DataFrame(rows, columns=[c for c in COPIES if c not in ("rank", "inconsistency")])
+
+
+def sampling_frame(found: Sequence[Look]) -> pd.DataFrame:
+    """Return where deformable layers read the value of the strongest position.
+
+    Returns
+    -------
+    A row a look and tap: network, place, query_row, query_column, tap (0 to 8, row by row), row,
+    column (LR positions), modulation.
+    """
+    rows = [
+        {"network": look.network, "place": look.place}
+        | {"query_row": look.query[0], "query_column": look.query[1], "tap": tap}
+        | {"row": row, "column": column, "modulation": float(look.modulation[tap])}
+        for look in found
+        if look.points is not None and look.modulation is not None
+        for tap, (row, column) in enumerate(look.points.tolist())
+    ]
+    columns = ["network", "place", "query_row", "query_column", "tap", "row", "column"]
+    return pd.DataFrame(rows, columns=[*columns, "modulation"])
+
+
+def summaries(
+    methods: Sequence[str],
+    samples: Iterable[Sample],
+    twin: str,
+    *,
+    every: int = 8,
+    hash_seeds: Sequence[int] = SEEDS,
+) -> pd.DataFrame:
+    """Return how each layer of each network spreads its attention, over a grid of queries.
+
+    Parameters
+    ----------
+    methods
+        As for `looks`.
+    samples
+        Pictures.
+    twin
+        The network against which harm is measured.
+    every
+        Ask at every so many rows and columns.
+    hash_seeds
+        As for `dtfn.capture.summary`; none: no agreement.
+
+    Returns
+    -------
+    A row a query, layer, network and picture: dataset, image, network, place, harm (of the
+    network against the twin in the query's block, MSE), and the columns of
+    `dtfn.capture.summary` with the true details.
+    """
+    tables = []
+    for sample in samples:
+        height, width = sample.lr.shape[:2]
+        rows, columns = np.mgrid[every // 2 : height : every, every // 2 : width : every]
+        queries = np.stack([rows.ravel(), columns.ravel()], axis=1)
+        details = texture.detail_blocks(sample.hr, sample.scale)
+        made = evaluation.outputs([twin, *methods], sample)
+        error = {m: block_error(o.image, sample.hr, sample.scale) for m, o in made.items()}
+        for method in methods:
+            harm = (error[method] - error[twin])[rows.ravel(), columns.ravel()]
+            with _recorded(method, sample) as record:
+                for place, layer in enumerate(record.layers if record else [], start=1):
+                    assert record is not None
+                    table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
+                    names = {"dataset": sample.dataset, "image": sample.image, "network": method}
+                    tables.append(table.assign(**names, place=place, harm=harm))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+@contextmanager
+def _recorded(method: str, sample: Sample) -> Iterator[capture.Record | None]:
+    """Run a network on a picture and yield what its layers got; None if it has no attention."""
+    network = models.load(method)
+    if not capture.layers(network):
+        yield None
+        return
+    with capture.record(network) as record:
+        evaluation.upscale(network, sample.lr)
+    yield record
+
+
+def _deformed(look: Look, record: capture.Record) -> Look:
+    """Add the sampling points of the strongest position, where the layer has some."""
+    if not isinstance(attention_of(record.module(look.layer)), DeformableNonLocalFusion):
+        return look
+    points, modulation = record.sampling_points(look.layer, look.strongest(1)[0])
+    arrays = (part.double().cpu().numpy() for part in (points, modulation))
+    return Look(look.network, look.layer, look.place, look.query, look.map, look.deviation, *arrays)
