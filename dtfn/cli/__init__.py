@@ -9,9 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from dtfn import __version__
+from dtfn.cli import batch as cli_batch
+from dtfn.cli import cache as cli_cache
 from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
+from dtfn.cli import report as cli_report
+from dtfn.cli import weights as cli_weights
 from dtfn.cli import zoo as cli_zoo
+from dtfn.cli.text import settings
 from dtfn.errors import InputError
 
 app = typer.Typer(
@@ -22,8 +27,13 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would take longer than the rest
     pretty_exceptions_enable=False,
 )
+app.command()(cli_batch.plan)
+app.command()(cli_batch.reproduce)
 app.command()(cli_explore.explore)
+app.add_typer(cli_report.app, name="report")
+app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_zoo.app, name="zoo")
+app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_data.app, name="data")
 
 Settings = Annotated[
@@ -50,41 +60,18 @@ def _options(
 
 
 @app.command()
-def reproduce(
-    tier: Annotated[str, typer.Option(help="smoke (seconds), demo (minutes) or bench.")] = "demo",
-    reports: Annotated[Path | None, typer.Option(help="Folder of the report.")] = None,
-) -> None:
-    """Run the notebooks of a tier and write reports/index.html."""
-    from dtfn import suite
-
-    failures = suite.reproduce(tier, folder=reports, progress=_terminal())
-    if failures:
-        only_input = all(isinstance(failure, InputError) for failure in failures)
-        raise typer.Exit(2 if only_input else 1)
-
-
-@app.command()
 def run(notebook: str, parameter: Settings = None) -> None:
     """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
     from dtfn import paths, suite
     from dtfn.reports import gallery
 
     try:
-        folder = suite.run(notebook, _settings(parameter), progress=_terminal())
+        folder = suite.run(notebook, settings(parameter), progress=_terminal())
     except suite.NotebookFailed as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(1) from None
     gallery.write_index(paths.REPORTS)
     print(folder)
-
-
-@app.command()
-def report() -> None:
-    """Write reports/index.html anew from the runs that are there."""
-    from dtfn import paths
-    from dtfn.reports import gallery
-
-    print(gallery.write_index(paths.REPORTS))
 
 
 @app.command()
@@ -168,7 +155,7 @@ def train(
 
     weights = training.main(
         preset,
-        _settings(parameter),
+        settings(parameter),
         out,
         resume=resume,
         accelerator=accelerator,
@@ -205,19 +192,6 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print(f"dtfn: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _settings(given: list[str] | None) -> dict[str, Any]:
-    """Split ``["scale=4"]`` into ``{"scale": "4"}``."""
-    settings = {}
-    for text in given or []:
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise InputError(
-                "-p", expected="NAME=VALUE", found=repr(text), remedy="write e.g. -p scale=4"
-            )
-        settings[name.strip()] = value.strip()
-    return settings
 
 
 def _tiling(chop: bool, tile: int | None, overlap: int, memory: str | None) -> Any:

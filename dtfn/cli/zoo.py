@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dtfn.cli.text import columns
 from dtfn.errors import InputError
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ def list_(as_json: Json = False) -> None:
     sets = list(dict.fromkeys(dataset for row in rows for dataset in row["psnr"]))
     quality = ([_quality(row, dataset) for dataset in sets] for row in rows)
     lines = [[*(row[key] for key in keys), *more] for row, more in zip(rows, quality, strict=True)]
-    _columns([[*keys, *sets], *lines])
+    columns([[*keys, *sets], *lines])
 
 
 @app.command()
@@ -85,9 +86,3 @@ def _quality(row: dict[str, Any], dataset: str) -> str:
     if dataset not in row["psnr"]:
         return "-"
     return f"{row['psnr'][dataset]:.2f}/{row['ssim'][dataset]:.4f}"
-
-
-def _columns(rows: list[list[Any]]) -> None:
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
