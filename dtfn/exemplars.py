@@ -12,14 +12,25 @@ which may mix candidates where this copies one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from dtfn import images
+from dtfn import evaluation, images
 from dtfn.errors import InputError
 from dtfn.subpixel.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.texture import detail_blocks
 from dtfn.texture.neighbours import COUNT, Neighbours, differences, search
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LOOK_ALIKES = "look-alikes"
+STEP = 4  # of the positions asked about where networks are: their rows of attention are long
+AT_ONCE = 256  # queries
 
 CHOICES = ("bicubic", "similar", "best", "random", "best_random")
 
@@ -91,6 +102,99 @@ def exemplar_bound(
         "exemplar_price": gain(scores["best"], scores["similar"]),
         "exemplar_price_random": gain(scores["best_random"], scores["random"]),
     }
+
+
+def attended(
+    network: nn.Module, lr: NDArray[np.uint8], count: int = COUNT, every: int = STEP
+) -> Neighbours:
+    """Return the positions that a network attends to, as candidates for `exemplar_bound`.
+
+    Parameters
+    ----------
+    network
+        One with attention.
+    lr
+        uint8 RGB ``(H, W, 3)``.
+    count
+        K: the positions of most weight, the mean over all attention layers; the most weighed first,
+        never the position itself. Where a position attends to fewer, its first stands for the rest.
+    every
+        Ask about every so many rows and columns.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.capture.record`; or for a picture with fewer than K + 1 positions.
+    """
+    import torch
+
+    from dtfn import capture
+
+    height, width = lr.shape[:2]
+    if not 1 <= count < height * width:
+        raise InputError(
+            "attended positions", expected=f"1 to {height * width - 1}", found=count,
+            remedy="use a larger picture",
+        )  # fmt: skip
+    grid = np.arange(height * width, dtype=np.int32).reshape(height, width)
+    asked = grid[::every, ::every].ravel()
+    index = np.empty((len(asked), count), np.int32)
+    with torch.inference_mode():
+        with capture.record(network) as record:
+            evaluation.upscale(network, lr)
+        for start in range(0, len(asked), AT_ONCE):
+            part = asked[start : start + AT_ONCE]
+            queries = np.stack((part // width, part % width), axis=1)
+            weights = sum(record.maps(layer, queries).flatten(1) for layer in record.layers)
+            weights = weights.scatter(1, torch.from_numpy(part).long()[:, None], -1.0)  # type: ignore[union-attr]
+            most = weights.topk(count, dim=1)
+            found = torch.where(most.values > 0, most.indices, most.indices[:, :1])
+            index[start : start + AT_ONCE] = found.numpy()
+    return Neighbours((height, width), asked, index)
+
+
+def measure(
+    datasets: Sequence[str],
+    scale: int,
+    count: int | None = None,
+    networks: Sequence[str] = (),
+    every: int = STEP,
+) -> pd.DataFrame:
+    """Return `exemplar_bound` of the pictures of benchmarks, for several sets of candidates.
+
+    Parameters
+    ----------
+    datasets, scale, count
+        As for `dtfn.evaluation.evaluate`.
+    networks
+        Networks with attention, whose attended positions are candidates as well.
+    every
+        Ask about every so many rows and columns, in all sets the same.
+
+    Returns
+    -------
+    A row a picture and set: dataset, image, scale, candidates (``look-alikes`` of the LR picture,
+    ``attended by <network>``), and the keys of `exemplar_bound`.
+    """
+    loaded = _loaded(networks)
+    rows = []
+    for sample in evaluation.samples(datasets, scale, count):
+        sets = {LOOK_ALIKES: search(images.degrade(sample.hr, scale), COUNT, every)}
+        for name, network in loaded.items():
+            sets[f"attended by {name}"] = attended(network, sample.lr, COUNT, every)
+        for name, found in sets.items():
+            identity = {"dataset": sample.dataset, "image": sample.image, "scale": scale}
+            scores = exemplar_bound(sample.hr, scale, found)
+            rows.append(identity | {"candidates": name} | scores)
+    return pd.DataFrame(rows)
+
+
+def _loaded(networks: Sequence[str]) -> dict[str, nn.Module]:
+    if not networks:
+        return {}
+    from dtfn import models
+
+    return {name: models.load(name) for name in networks}
 
 
 def _lots(found: Neighbours, positions: int, seed: int) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""What a trained network makes when one thing in it is changed: its hash seed, or its attention off.
+"""What a trained network makes with one thing changed: another hash seed, or its attention off.
 
 Both ask how much of a result is owed to the attention of this one network. Another *hash seed* is
 luck: nothing was learned from it. A *knock-out* lets every attention layer add nothing; the network
@@ -7,13 +7,13 @@ was never trained so (it is off its distribution), which speaks for the attentio
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dtfn import evaluation, subpixel
+from dtfn import evaluation, statistics, subpixel
 from dtfn.errors import InputError
 from dtfn.subpixel import Pairs, Picture
 
@@ -117,8 +117,31 @@ def controls(
     return table.assign(pair=names.str[0], change=names.str[1])
 
 
+def table(
+    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+) -> pd.DataFrame:
+    """Return the means of `controls` over pictures: a row a network and change.
+
+    Columns: network, change, pictures, psnr_gain, harm_rate, harm_mass and their intervals' ends;
+    no row where there is no network.
+    """
+    columns = ["psnr_gain", "harm_rate", "harm_mass"]
+    ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
+    rows = []
+    measured = controls(methods, datasets, scale, count) if methods else pd.DataFrame()
+    groups = measured.groupby(["pair", "change"], sort=False) if methods else ()
+    for (network, change), part in groups:
+        row: dict[str, object] = {"network": network, "change": change, "pictures": len(part)}
+        for column in columns:
+            found = statistics.mean_interval(part[column])
+            row |= {column: found.estimate, f"{column}_low": found.low}
+            row[f"{column}_high"] = found.high
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["network", "change", "pictures", *ends])
+
+
 def _pictures(
-    loaded: dict[str, nn.Module], datasets: Sequence[str], scale: int, count: int | None
+    loaded: Mapping[str, nn.Module], datasets: Sequence[str], scale: int, count: int | None
 ) -> Iterator[Picture]:
     for sample in evaluation.samples(datasets, scale, count):
         outputs = evaluation.outputs(list(loaded), sample)

@@ -10,13 +10,15 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from dtfn import statistics, subpixel, texture
+from dtfn import images, statistics, subpixel, texture
+from dtfn.errors import InputError
 from dtfn.statistics.correlation import spearman
 from dtfn.subpixel import Pairs, Picture
 from dtfn.subpixel.blocks import Array, Float, interior, luma
@@ -73,9 +75,7 @@ def describe(hr: Array, scale: int, step: int = 0) -> dict[str, Float]:
     return texture.describe(hr, scale, others, step or every(shape))
 
 
-def survey(
-    pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int = 0
-) -> Positions:
+def survey(pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int = 0) -> Positions:
     """Look at all positions of the pictures.
 
     Parameters
@@ -108,9 +108,7 @@ def survey(
                 phases[name].append(_phases(squared[n], squared[l], picture.scale))
                 identity = {"pair": name, "dataset": picture.dataset, "image": picture.image}
                 rows.append(identity | {"seed": seed} | _correlations(harmed, causes))
-    return Positions(
-        _hexagons(hexagons), _rates(counts), _mean_phases(phases), pd.DataFrame(rows)
-    )
+    return Positions(_hexagons(hexagons), _rates(counts), _mean_phases(phases), pd.DataFrame(rows))
 
 
 def hexagonal(error_l: Float, error_n: Float) -> dict[tuple[float, float], int]:
@@ -132,6 +130,29 @@ def hexagonal(error_l: Float, error_n: Float) -> dict[tuple[float, float], int]:
     centres, number = np.unique(np.where(first <= second, one, other), axis=1, return_counts=True)
     pairs = zip(*centres.round(6).tolist(), strict=True)
     return dict(zip(pairs, number.tolist(), strict=True))
+
+
+def example(file: str, pictures: Iterable[Picture], scale: int) -> tuple[str, Array]:
+    """Return a picture to describe, its name and its pixels: that of a file, else the first one.
+
+    Raises
+    ------
+    InputError
+        For an unreadable file, or no picture at all.
+    """
+    if file:
+        return Path(file).stem, images.modcrop(images.as_rgb(images.read(Path(file))), scale)
+    first = next(iter(pictures), None)
+    if first is None:
+        raise InputError("pictures", expected="one or more", found="none", remedy="add some")
+    return f"{first.dataset} {first.image}", first.hr
+
+
+def frame(maps: Mapping[str, Float]) -> pd.DataFrame:
+    """Return maps ``(H, W)`` as a table, a row an LR position: row, column, and each map."""
+    rows, columns = np.indices(next(iter(maps.values())).shape)
+    values = {name: values.ravel() for name, values in maps.items()}
+    return pd.DataFrame({"row": rows.ravel(), "column": columns.ravel(), **values})
 
 
 def correlation_table(found: Positions, null: str | None) -> pd.DataFrame:
@@ -211,8 +232,9 @@ def _correlations(harmed: NDArray[np.bool_], causes: Mapping[str, Float]) -> dic
     found = {}
     for name, values in causes.items():
         known = ~np.isnan(values)
-        enough = known.any()
-        found[name] = float(spearman(harmed[known], values[known])) if enough else float("nan")
+        found[name] = float("nan")
+        if known.any():
+            found[name] = float(spearman(harmed[known].astype(float), values[known]))
     return found
 
 
@@ -230,7 +252,9 @@ def _rates(counts: Mapping[str, NDArray[np.int64]]) -> pd.DataFrame:
     parts = []
     for pair, (positions, harmed) in counts.items():
         severity, inconsistency = np.indices(positions.shape) + 1
-        rate = np.divide(harmed, positions, out=np.full(positions.shape, np.nan), where=positions > 0)
+        rate = np.divide(
+            harmed, positions, out=np.full(positions.shape, np.nan), where=positions > 0
+        )
         columns = {
             "severity": severity, "inconsistency": inconsistency, "positions": positions,
             "harm_rate": rate,

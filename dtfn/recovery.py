@@ -13,11 +13,9 @@ import pandas as pd
 
 from dtfn import statistics, subpixel
 from dtfn.errors import InputError
-from dtfn.reports.verdicts import Verdict, above_zero
 
 BOUNDS = ("selection_bound", "fusion_bound")
 TWIN, OTHER_TWIN = "its local twin", "another local twin (luck)"
-LEAST = 5  # pictures for a verdict, as in dtfn.claims
 
 GATES = {
     "psnr_gate": "gate: twin where harm is predicted",
@@ -65,9 +63,9 @@ def candidates(
     base = own[[*keys, "psnr_with", *BOUNDS]]
     made = {TWIN: own[[*keys, "psnr_without"]].rename(columns={"psnr_without": "psnr"})}
     others = {fidelity: f"with TFS ({fidelity})", null: OTHER_TWIN}
-    for name, title in others.items():
-        if name:
-            part = table.loc[table["pair"] == name, [*keys, "psnr_with"]]
+    for other, title in others.items():
+        if other:
+            part = table.loc[table["pair"] == other, [*keys, "psnr_with"]]
             made[title] = part.rename(columns={"psnr_with": "psnr"})
     parts = [base.merge(each, on=keys).assign(candidate=title) for title, each in made.items()]
     return pd.concat(parts, ignore_index=True).assign(pair=plain)
@@ -77,8 +75,7 @@ def gated(scores: pd.DataFrame, pair: str) -> pd.DataFrame:
     """Return the candidates of `dtfn.predictor.gate`, in the form of `candidates`."""
     keep = ["dataset", "image", "psnr_with", "selection_bound"]
     parts = [
-        scores[keep].assign(candidate=title, psnr=scores[column])
-        for column, title in GATES.items()
+        scores[keep].assign(candidate=title, psnr=scores[column]) for column, title in GATES.items()
     ]
     return pd.concat(parts, ignore_index=True).assign(pair=pair)
 
@@ -113,35 +110,6 @@ def shares(found: pd.DataFrame, bounds: Sequence[str] = BOUNDS) -> pd.DataFrame:
             row |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def beats(found: pd.DataFrame, candidate: str, other: str, claim: str) -> list[Verdict]:
-    """Return whether one candidate's PSNR is above another's, a verdict a pair that has both.
-
-    Parameters
-    ----------
-    found
-        Of `candidates` or `gated`.
-    candidate, other
-        Names of candidates; of ``candidate`` the beginning is enough.
-    claim
-        With ``{pair}`` in it.
-    """
-    verdicts = []
-    keys = [key for key in ("dataset", "image", "scale", "seed") if key in found]
-    for pair, part in found.groupby("pair", sort=False):
-        one = part[part["candidate"].str.startswith(candidate)]
-        both = one.merge(part[part["candidate"] == other], on=keys, suffixes=("", "_other"))
-        if both.empty:
-            continue
-        clusters = both.groupby(["dataset", "image"]).ngroup()
-        gain = statistics.difference_interval(both["psnr"], both["psnr_other"], clusters)
-        told = gain.clusters >= LEAST
-        interval = (gain.low, gain.high) if told else None
-        holds = above_zero(gain.low, gain.high) if told else None
-        text = claim.format(pair=pair)
-        verdicts.append(Verdict(text, gain.estimate, interval, holds, "{:+.3f} dB"))
-    return verdicts
 
 
 def with_fidelity(

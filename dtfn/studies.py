@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from dtfn import audit, evaluation, provenance, subpixel, zoo
+from dtfn import audit, evaluation, positions, provenance, subpixel, zoo
+from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
 from dtfn.subpixel import NULL, Pairs, Picture, regions
 
@@ -40,7 +42,9 @@ class Study:
     look
         Methods -> the pictures with what these methods made of them, one at a time.
     inputs
-        Name -> hash of what the study reads beside its samples.
+        Name -> hash of what the study reads beside the benchmarks.
+    datasets, count
+        The benchmarks, and how many pictures of each (None: all); none where there are folders.
     """
 
     design: Design
@@ -49,6 +53,12 @@ class Study:
     without: str
     look: Callable[[Sequence[str]], Iterator[Picture]]
     inputs: Mapping[str, str]
+    datasets: tuple[str, ...] = ()
+    count: int | None = None
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield the benchmarks' samples, which a run notes."""
+        return evaluation.samples(self.datasets, self.scale, self.count)
 
     @property
     def names(self) -> list[str]:
@@ -77,6 +87,10 @@ class Study:
             pictures = self.look(_methods(pairs))
             parts.append(subpixel.measure(pictures, pairs, self.null).assign(seed=seed))
         return pd.concat(parts, ignore_index=True)
+
+    def positions(self, step: int = 0) -> positions.Positions:
+        """Return `dtfn.positions.survey` of all seeds together."""
+        return positions.survey(self.pictures(), self.design, step)
 
     def survey(self, most: int = 4) -> regions.Survey:
         """Return `dtfn.subpixel.regions.survey` of the first seed.
@@ -161,7 +175,8 @@ def of_zoo(
 
     names = {name for pairs in design.values() for name in _methods(pairs)}
     inputs = {f"{name}.safetensors": provenance.file_hash(zoo.file_of(name)) for name in names}
-    return Study(design, null, scale, f"the local twin of its seed ({twin})", look, inputs)
+    without = f"the local twin of its seed ({twin})"
+    return Study(design, null, scale, without, look, inputs, tuple(datasets), count)
 
 
 def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | None = None) -> Study:
@@ -184,6 +199,36 @@ def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | No
 
     has_null = NULL if null else None
     return Study({0: pairs}, has_null, scale, f"the results in {without.name}", look, inputs)
+
+
+def choose(
+    folders: Sequence[str], datasets: Sequence[str], scale: int, count: int, **options: Any
+) -> Study:
+    """Return `of_folders` if folders are named, else `of_zoo`; ``options`` are those of `of_zoo`.
+
+    Parameters
+    ----------
+    folders
+        HR, with, without and perhaps null; none for the zoo.
+    datasets, scale
+        As for `of_zoo`.
+    count
+        0 for all pictures.
+
+    Raises
+    ------
+    InputError
+        For another number of folders; else as the two.
+    """
+    if not folders:
+        return of_zoo(datasets, scale, count or None, **options)
+    if len(folders) not in (3, 4):
+        raise InputError(
+            "folders", expected="those of HR, with, without, and perhaps null",
+            found=", ".join(folders), remedy="name three or four",
+        )  # fmt: skip
+    hr, with_, without, *null = (Path(folder) for folder in folders)
+    return of_folders(hr, with_, without, scale, *null)
 
 
 def networks(scale: int) -> dict[str, dict[int, str]]:

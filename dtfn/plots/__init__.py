@@ -1,6 +1,7 @@
 """Every figure. Each function takes tidy numbers or views and returns a Figure of its own.
 
-The null pair is always grey. `region` and `gallery` are those of `dtfn.plots.panels`.
+The null pair is always grey. What shows harm is in `dtfn.plots.harm`, what shows bounds in
+`dtfn.plots.bounds`, `region` and `gallery` in `dtfn.plots.panels`; all are here too.
 """
 
 from __future__ import annotations
@@ -10,10 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dtfn import subpixel
+from dtfn.plots.bounds import bounds, exemplars, families, recoveries
+from dtfn.plots.harm import causes, correlations, deciles, errors, phases, predictions
 from dtfn.plots.panels import gallery, region
-from dtfn.plots.style import NULL_COLOUR, WIDTH, blank, colour, styled
+from dtfn.plots.style import NULL_COLOUR, WIDTH, blank, colour, panels, styled
 
-__all__ = ["bounds", "density", "estimates", "gain_over", "gains", "gallery", "region", "training"]
+__all__ = [
+    "bounds", "causes", "correlations", "deciles", "density", "errors", "estimates", "exemplars",
+    "families", "gain_over", "gains", "gallery", "phases", "predictions", "recoveries", "region",
+    "training",
+]  # fmt: skip
 
 
 @styled
@@ -96,8 +103,7 @@ def density(frame: pd.DataFrame) -> Figure:
     """
     names = list(frame["pair"].unique())
     others = [n for n in names if n != subpixel.NULL]
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots(1, max(len(others), 1), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = panels(max(len(others), 1), 3.1, sharex=True, sharey=True)
     for ax, name in zip(axes, others or names, strict=True):
         for pair in (subpixel.NULL, name):
             part = frame[frame["pair"] == pair]
@@ -105,15 +111,15 @@ def density(frame: pd.DataFrame) -> Figure:
                 continue
             edges = np.append(part["low"].to_numpy(), part["high"].to_numpy()[-1])
             fill = pair == subpixel.NULL
-            label = "null pair (luck)" if fill else f"{name} against its local twin"
+            label = "luck" if fill else name
             ink = colour(pair, names)
             ax.stairs(part["share"], edges, fill=fill, color=ink, alpha=0.45 if fill else 1,
                       linewidth=1.6, label=label)  # fmt: skip
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(yscale="log", xlim=_reach(frame))
-        ax.set_xlabel("← helped    signed root of harm (8-bit levels)    harmed →")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, borderaxespad=0)
-    axes[0].set_ylabel("share of LR positions")
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
+    figure.supxlabel("← helped    signed root of harm (8-bit levels)    harmed →", fontsize=10)
+    figure.supylabel("share of LR positions", fontsize=10)
     return figure
 
 
@@ -122,43 +128,6 @@ def _reach(frame: pd.DataFrame) -> tuple[float, float]:
     full = frame[frame["share"] > 0]
     most = float(max(-full["low"].min(), full["high"].max(), 1))
     return -most, most
-
-
-@styled
-def bounds(frame: pd.DataFrame) -> Figure:
-    """Draw upper bounds against granularity, with bands of their intervals, and the null's.
-
-    Parameters
-    ----------
-    frame
-        pair, granularity (coarse to fine as in `dtfn.subpixel.CURVE`), estimate, low, high: gain
-        over the better network of the pair, dB.
-    """
-    steps = [g for g in subpixel.CURVE if g != "fusion"]
-    names = list(frame["pair"].unique())
-    figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
-    ax = figure.subplots()
-    for name in names:
-        part = frame[frame["pair"] == name].set_index("granularity")
-        curve, ink = part.reindex(steps), colour(name, names)
-        style = "--" if name == subpixel.NULL else "-"
-        label = "null pair (luck)" if name == subpixel.NULL else name
-        ax.plot(range(len(steps)), curve["estimate"], style, color=ink, marker="o", markersize=4,
-                label=label)  # fmt: skip
-        ax.fill_between(range(len(steps)), curve["low"], curve["high"], color=ink, alpha=0.15,
-                        linewidth=0)  # fmt: skip
-        if "fusion" in part.index:
-            f = part.loc["fusion"]
-            error = np.array([[f["estimate"] - f["low"]], [f["high"] - f["estimate"]]])
-            at = len(steps) + 0.16 * (names.index(name) - (len(names) - 1) / 2)
-            ax.errorbar(at, f["estimate"], error, fmt="D", color=ink, capsize=3, markersize=5)
-    labels = [f"{g}×{g}" if g.isdigit() else g for g in steps]
-    ax.set_xticks(range(len(steps) + 1), [*labels, "fusion"])
-    ax.axvline(len(steps) - 0.5, color="#bbbbbb", linewidth=0.8)
-    ax.set(xlabel="granularity of the choice (LR positions)")
-    ax.set_ylabel("bound's gain over the better network (dB)")
-    ax.legend()
-    return figure
 
 
 @styled

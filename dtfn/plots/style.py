@@ -6,10 +6,12 @@ Figures are made without pyplot, so none is registered anywhere and none leaks.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
@@ -17,6 +19,7 @@ from dtfn import subpixel
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 NULL_COLOUR = "#767676"
+COLUMNS = 4  # panels in a row
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
 
 STYLE: Any = {
@@ -65,3 +68,16 @@ def blank(text: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
     figure.text(0.5, 0.5, text, ha="center", va="center")
     return figure
+
+
+def panels(
+    number: int, height: float, columns: int = COLUMNS, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, in rows; what is left over is empty."""
+    columns = min(columns, max(number, 2))
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for ax in axes[number:]:
+        ax.remove()
+    return figure, list(axes[:number])

@@ -119,8 +119,9 @@ def collect(
 def _table(
     known: Mapping[str, Float], errors: Mapping[str, Float], names: Mapping[str, str]
 ) -> pd.DataFrame:
-    rows, columns = np.indices(next(iter(known.values())).shape)
+    rows, columns = np.indices(next(iter(known.values())).shape).astype(float)
     where = {"row": interior(rows).ravel(), "column": interior(columns).ravel()}
+    where = {name: place.astype(np.int32) for name, place in where.items()}
     values = {name: interior(m).ravel().astype(np.float32) for name, m in known.items()}
     measured = {name: interior(e).ravel() for name, e in errors.items()}
     table = pd.DataFrame(where | values | measured)

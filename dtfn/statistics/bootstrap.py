@@ -81,8 +81,8 @@ def mean_interval(
         return Interval(estimate, nan, nan, 1, "a single image: no interval")
     if np.ptp(means) == 0:
         return Interval(estimate, estimate, estimate, means.size, "all images equal")
-    options = {"confidence": confidence, "method": method, "resamples": resamples, "seed": seed}
-    return Interval(estimate, *_bootstrap((means,), np.mean, **options), means.size)
+    found = _bootstrap((means,), np.mean, confidence, method, resamples, seed)
+    return Interval(estimate, *found, means.size)
 
 
 def difference_interval(

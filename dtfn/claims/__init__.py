@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from dtfn import images, statistics, subpixel
+from dtfn.claims.bounds import beats_candidate, exemplars_tell, predicts
+from dtfn.claims.judging import LEAST, judged, over_pictures, verdict
+from dtfn.claims.paper import of_the_paper
 from dtfn.evaluation import metrics
 from dtfn.images import UInt8
-from dtfn.reports.verdicts import Verdict, above_zero
+from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import Interval
+
+__all__ = [
+    "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
+    "bicubic_is_right", "bicubic_psnr", "by_seed", "exemplars_tell", "grows_with",
+    "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
+]  # fmt: skip
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
     ("Set5", 2): (5, 33.67), ("Set5", 3): (5, 30.40), ("Set5", 4): (5, 28.43),
@@ -26,9 +32,6 @@ KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
 Tables of papers differ from these by up to 0.01 dB, as some round Y to whole levels.
 """
 
-LEAST = 5
-"""Pictures below which there is no verdict: a bootstrap of two or three is narrow by itself."""
-
 NET_CLAIMS: Mapping[str, tuple[str, str]] = {
     "harm_rate": ("{pair} harms more positions than luck does", "{:+.1%}"),
     "harm_mass": ("{pair} adds more error than luck does", "{:+.2f} MSE"),
@@ -37,18 +40,6 @@ NET_CLAIMS: Mapping[str, tuple[str, str]] = {
     "fusion_gain": ("mixing {pair} with its twin gains more than luck", "{:+.3f} dB"),
 }  # fmt: skip
 """Column of `dtfn.subpixel.measure` -> the claim that it is above its null, and its print."""
-
-PAPER: Mapping[str, str] = {
-    "paper's claim 1: non-local attention can harm (harm rate above luck's)": "harm_rate_net",
-    "paper's claim 2: averages hide it (where its PSNR is higher, harm costs more than luck's)":
-        "lost_db_net",
-    "paper's claim 4: a bound lies above what attention reaches (selection gain above luck's)":
-        "selection_gain_net",
-}  # fmt: skip
-"""A claim of the paper in this project's terms -> the figure that is above 0 if it holds."""
-
-STATES = ("holds", "not shown", "does not hold at this scale of network")
-FALSE_DISCOVERIES = 0.05
 
 
 def bicubic_is_right(results: pd.DataFrame) -> list[Verdict]:
@@ -88,7 +79,7 @@ def beats(results: pd.DataFrame, methods: Sequence[str], base: str = "bicubic") 
     psnr = results.pivot(index=keys, columns="method", values="psnr")
     for method in methods:
         found = statistics.difference_interval(psnr[method], psnr[base])
-        verdicts.append(_verdict(f"{method} beats {base}", found, "{:+.2f} dB"))
+        verdicts.append(verdict(f"{method} beats {base}", found, "{:+.2f} dB"))
     return verdicts
 
 
@@ -109,17 +100,17 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
     share = regions.pivot(index=["dataset", "image"], columns="pair", values="share")
     for pair, part in net.groupby("pair", sort=False):
         claim = f"{pair} has a higher mean PSNR than its local twin"
-        verdicts.append(_judged(claim, part, "psnr_gain", "{:+.3f} dB"))
+        verdicts.append(judged(claim, part, "psnr_gain", "{:+.3f} dB"))
         if not has_null:
             claim = f"{pair} harms more positions than luck does (no null pair: nobody can tell)"
             rate = float(part["harm_rate"].mean())
             verdicts.append(Verdict(claim, rate, None, None, "{:.1%} harmed"))
             continue
         for metric, (text, form) in NET_CLAIMS.items():
-            verdicts.append(_judged(text.format(pair=pair), part, f"{metric}_net", form))
+            verdicts.append(judged(text.format(pair=pair), part, f"{metric}_net", form))
         found = statistics.difference_interval(share[pair], share[subpixel.NULL])
         claim = f"{pair} harms whole regions more than luck does"
-        verdicts.append(_verdict(claim, found, "{:+.2%}"))
+        verdicts.append(verdict(claim, found, "{:+.2%}"))
     return verdicts
 
 
@@ -141,45 +132,7 @@ def grows_with(correlations: pd.DataFrame, causes: Sequence[str]) -> list[Verdic
         ends = row[f"{column}_low"], row[f"{column}_high"]
         found = Interval(row[column], *ends, int(row["pictures"]))
         claim = f"the harm of {row['pair']} rises with {row['cause']} {luck}"
-        verdicts.append(_verdict(claim, found, "{:+.3f}"))
-    return verdicts
-
-
-def of_the_paper(table: pd.DataFrame) -> list[Verdict]:
-    """Return the verdicts on the paper's claims 1, 2 and 4, over all networks with attention.
-
-    A family's claim holds where its figure net of luck is above 0 and does not where it is below,
-    at a false discovery rate of 0.05 over all families and claims (sign-flip test over pictures),
-    if all training seeds agree; else it is not shown. A claim holds if it holds for a family: the
-    paper says that attention *can* harm. It does not if it does for none and fails for all.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.subpixel.measure`, with the null pair; perhaps with a column seed. Networks with
-        TFS, which is there to limit the harm, are left out if there are others.
-    """
-    net = subpixel.net(table)
-    names = list(net["pair"].unique())
-    plain = [n for n in names if n != "dtfn" and not n.endswith("+tfs")] or names
-    keys = [(claim, name) for claim in PAPER for name in plain]
-    tests = [_test(net[net["pair"] == name], PAPER[claim]) for claim, name in keys]
-    adjusted = statistics.false_discovery([p for _, p in tests])
-    states = {
-        key: _state(value, q) for key, (value, _), q in zip(keys, tests, adjusted, strict=True)
-    }
-    verdicts = []
-    for claim in PAPER:
-        found = {name: states[claim, name] for name in plain}
-        told = [
-            f"{state}: {', '.join(n for n in plain if found[n] == state)}"
-            for state in STATES
-            if state in found.values()
-        ]
-        holds = True if STATES[0] in found.values() else None
-        if set(found.values()) == {STATES[2]}:
-            holds = False
-        verdicts.append(Verdict(claim, "; ".join(told), None, holds))
+        verdicts.append(verdict(claim, found, "{:+.3f}"))
     return verdicts
 
 
@@ -212,11 +165,34 @@ def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
             name = f"{metric}_net" if has_null else metric
             if has_null:
                 row[f"{metric}_null"] = part[f"{metric}_null"].mean()
-            found = _over_pictures(part, name)
+            found = over_pictures(part, name)
             row[name] = found.estimate
             row[f"{name}_low"], row[f"{name}_high"] = found.low, found.high
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def net_of_luck(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return harm and bounds over all pictures, net of luck where there is a null pair.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure`.
+
+    Returns
+    -------
+    A row a pair and metric, for `dtfn.plots.estimates`: pair, metric, estimate, low, high; and the
+    metrics' titles.
+    """
+    titles = {
+        "harm_rate": "harm rate", "harm_mass": "harm mass (MSE)",
+        "selection_gain": "selection gain (dB)", "fusion_gain": "fusion gain (dB)",
+    }  # fmt: skip
+    if subpixel.NULL in set(table["pair"]):
+        table = subpixel.net(table)
+        titles = {f"{metric}_net": f"{title}, net" for metric, title in titles.items()}
+    return statistics.intervals(table, list(titles), by=("pair",)), titles
 
 
 def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -228,50 +204,7 @@ def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     net, name = (subpixel.net(table), f"{metric}_net") if has_null else (table, metric)
     rows = []
     for (pair, seed), part in net.groupby(["pair", "seed"], sort=False):
-        found = _over_pictures(part, name)
+        found = over_pictures(part, name)
         ends = {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append({"pair": pair, "seed": seed, "pictures": found.clusters} | ends)
     return pd.DataFrame(rows)
-
-
-def _over_pictures(part: pd.DataFrame, column: str) -> Interval:
-    """Return the mean of a figure and its interval; the seeds of a picture are one cluster."""
-    known = part[part[column].notna()]
-    return statistics.mean_interval(known[column], known.groupby(["dataset", "image"]).ngroup())
-
-
-def _judged(claim: str, part: pd.DataFrame, column: str, form: str) -> Verdict:
-    """Return the verdict on a figure being above 0; open where the training seeds disagree."""
-    verdict = _verdict(claim, _over_pictures(part, column), form)
-    if "seed" in part and verdict.holds is not None:
-        above = part.groupby("seed")[column].mean() > 0
-        if above.nunique() > 1:
-            return replace(verdict, holds=None)
-    return verdict
-
-
-def _test(part: pd.DataFrame, column: str) -> tuple[float, float]:
-    """Return the mean and the p-value of a figure over pictures; NaN where nothing can be told."""
-    if column == "lost_db_net":  # averages hide harm on the pictures whose average is better
-        part = part[part["psnr_gain"] > 0]
-    known = part[np.isfinite(part[column])]
-    clusters = known.groupby(["dataset", "image"]).ngroup()
-    if clusters.nunique() < LEAST:
-        return math.nan, math.nan
-    seeds = known.groupby("seed")[column].mean() if "seed" in known else known[column].head(0)
-    agree = (seeds > 0).nunique() < 2
-    p = statistics.sign_flip(known[column], clusters) if agree else math.nan
-    return float(known[column].groupby(clusters).mean().mean()), p
-
-
-def _state(value: float, q: float) -> str:
-    if not q <= FALSE_DISCOVERIES:
-        return STATES[1]
-    return STATES[0] if value > 0 else STATES[2]
-
-
-def _verdict(claim: str, found: Interval, form: str) -> Verdict:
-    if found.clusters < LEAST or math.isnan(found.low):
-        return Verdict(claim, found.estimate, None, None, form)
-    holds = above_zero(found.low, found.high)
-    return Verdict(claim, found.estimate, (found.low, found.high), holds, form)

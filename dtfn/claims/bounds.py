@@ -1,0 +1,74 @@
+"""Claims about who comes near a bound: TFS, a gate, copies of details. Found in `dtfn.claims`."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dtfn import statistics
+from dtfn.claims.judging import verdict
+from dtfn.reports.verdicts import Verdict
+from dtfn.statistics import Interval
+
+
+def beats_candidate(found: pd.DataFrame, candidate: str, other: str, claim: str) -> list[Verdict]:
+    """Return whether one candidate's PSNR is above another's, a verdict a pair that has both.
+
+    Parameters
+    ----------
+    found
+        Of `dtfn.recovery.candidates` or `dtfn.recovery.gated`.
+    candidate, other
+        Names of candidates, or how they begin; ``other`` empty: N itself.
+    claim
+        With ``{pair}`` in it.
+    """
+    verdicts = []
+    keys = [key for key in ("dataset", "image", "scale", "seed") if key in found]
+    for pair, part in found.groupby("pair", sort=False):
+        one = part[part["candidate"].str.startswith(candidate)]
+        two = part[part["candidate"].str.startswith(other)] if other else one
+        base = two[[*keys, "psnr" if other else "psnr_with"]].set_axis([*keys, "base"], axis=1)
+        both = one.merge(base, on=keys)
+        if not both.empty:
+            clusters = both.groupby(["dataset", "image"]).ngroup()
+            gain = statistics.difference_interval(both["psnr"], both["base"], clusters)
+            verdicts.append(verdict(claim.format(pair=pair), gain, "{:+.3f} dB"))
+    return verdicts
+
+
+def exemplars_tell(table: pd.DataFrame) -> list[Verdict]:
+    """Return what copying details could do, a set of candidates at a time.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.exemplars.measure`.
+    """
+    verdicts = []
+    for name, part in table.groupby("candidates", sort=False):
+        likeness = statistics.difference_interval(
+            part["exemplar_similar"], part["exemplar_bicubic"]
+        )
+        claim = f"copying the detail of the first of the {name} beats bicubic"
+        verdicts.append(verdict(claim, likeness, "{:+.3f} dB"))
+        strangers = statistics.difference_interval(
+            part["exemplar_bound"], part["exemplar_bound_random"]
+        )
+        claim = f"the best of the {name} beats the best of as many strangers"
+        verdicts.append(verdict(claim, strangers, "{:+.3f} dB"))
+    return verdicts
+
+
+def predicts(areas: Interval, how: str) -> Verdict:
+    """Return whether harm can be predicted without the truth: an AUC above 0.5.
+
+    Parameters
+    ----------
+    areas
+        Mean AUC within pictures.
+    how
+        What was held out.
+    """
+    above = Interval(areas.estimate - 0.5, areas.low - 0.5, areas.high - 0.5, areas.clusters)
+    claim = f"harm can be predicted better than by a coin ({how}): AUC above 0.5"
+    return verdict(claim, above, "{:+.3f}")

@@ -1,0 +1,85 @@
+"""The paper's claims 1, 2 and 4 in this project's terms, over all networks with attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from dtfn import statistics, subpixel
+from dtfn.claims.judging import LEAST
+from dtfn.reports.verdicts import Verdict
+
+PAPER: Mapping[str, str] = {
+    "paper's claim 1: non-local attention can harm (harm rate above luck's)": "harm_rate_net",
+    "paper's claim 2: averages hide it (where its PSNR is higher, harm costs more than luck's)":
+        "lost_db_net",
+    "paper's claim 4: a bound lies above what attention reaches (selection gain above luck's)":
+        "selection_gain_net",
+}  # fmt: skip
+"""A claim of the paper in this project's terms -> the figure that is above 0 if it holds."""
+
+STATES = ("holds", "not shown", "does not hold at this scale of network")
+FALSE_DISCOVERIES = 0.05
+
+
+def of_the_paper(table: pd.DataFrame) -> list[Verdict]:
+    """Return the verdicts on the paper's claims 1, 2 and 4, over all networks with attention.
+
+    A family's claim holds where its figure net of luck is above 0 and does not where it is below,
+    at a false discovery rate of 0.05 over all families and claims (sign-flip test over pictures),
+    if all training seeds agree; else it is not shown. A claim holds if it holds for a family: the
+    paper says that attention *can* harm. It does not if it does for none and fails for all.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure`; perhaps with a column seed. Networks with TFS, which is there to
+        limit the harm, are left out if there are others. Without a null pair there is no verdict.
+    """
+    if subpixel.NULL not in set(table["pair"]):
+        return []
+    net = subpixel.net(table)
+    names = list(net["pair"].unique())
+    plain = [n for n in names if n != "dtfn" and not n.endswith("+tfs")] or names
+    keys = [(claim, name) for claim in PAPER for name in plain]
+    tests = [_test(net[net["pair"] == name], PAPER[claim]) for claim, name in keys]
+    adjusted = statistics.false_discovery([p for _, p in tests])
+    states = {
+        key: _state(value, q) for key, (value, _), q in zip(keys, tests, adjusted, strict=True)
+    }
+    verdicts = []
+    for claim in PAPER:
+        found = {name: states[claim, name] for name in plain}
+        told = [
+            f"{state}: {', '.join(n for n in plain if found[n] == state)}"
+            for state in STATES
+            if state in found.values()
+        ]
+        holds = True if STATES[0] in found.values() else None
+        if set(found.values()) == {STATES[2]}:
+            holds = False
+        verdicts.append(Verdict(claim, "; ".join(told), None, holds))
+    return verdicts
+
+
+def _test(part: pd.DataFrame, column: str) -> tuple[float, float]:
+    """Return the mean and the p-value of a figure over pictures; NaN where nothing can be told."""
+    if column == "lost_db_net":  # averages hide harm on the pictures whose average is better
+        part = part[part["psnr_gain"] > 0]
+    known = part[np.isfinite(part[column])]
+    clusters = known.groupby(["dataset", "image"]).ngroup()
+    if clusters.nunique() < LEAST:
+        return math.nan, math.nan
+    seeds = known.groupby("seed")[column].mean() if "seed" in known else known[column].head(0)
+    agree = (seeds > 0).nunique() < 2
+    p = statistics.sign_flip(known[column], clusters) if agree else math.nan
+    return float(known[column].groupby(clusters).mean().mean()), p
+
+
+def _state(value: float, q: float) -> str:
+    if not q <= FALSE_DISCOVERIES:
+        return STATES[1]
+    return STATES[0] if value > 0 else STATES[2]

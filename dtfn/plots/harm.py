@@ -1,0 +1,247 @@
+"""Figures about harm: where N and L err, what harm goes with, how well it is predicted.
+
+Signed maps are centred at 0. Users find these in `dtfn.plots`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dtfn import subpixel
+from dtfn.plots.style import COLOURS, COLUMNS, NULL_COLOUR, WIDTH, panels, styled
+
+SIGNED, POSITIVE = "RdBu_r", "viridis"
+TITLES = {
+    "severity_db": "severity (dB)", "aliasing": "aliasing (share)",
+    "inconsistency": "inconsistency (log)", "recurrence": "recurrence distance (levels)",
+    "coherence": "coherence", "gradient_energy": "gradient energy (log)",
+    "variance": "variance (log)",
+}  # fmt: skip
+"""Maps of `dtfn.texture.describe` that `causes` draws, with their titles."""
+
+
+@styled
+def errors(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figure:
+    """Draw in hexagons how N's sub-pixel PSNR stands against L's, a panel a pair.
+
+    Below the diagonal N erred more: harm. Positions are counted on a logarithmic scale.
+
+    Parameters
+    ----------
+    frame
+        pair, without, with (dB), positions: `dtfn.positions.Positions.errors`.
+    span
+        Lowest and highest PSNR.
+    pitch
+        Width of a hexagon, dB.
+    """
+    names = list(frame["pair"].unique())
+    figure, axes = panels(len(names), 2.6)
+    norm = LogNorm(1, max(2, frame["positions"].max()))
+    across = round((span[1] - span[0]) / pitch)
+    # Rows of one of the two grids lie the square root of 3 times the pitch apart.
+    up = math.ceil((span[1] - span[0]) / (pitch * math.sqrt(3)))
+    top = span[0] + up * pitch * math.sqrt(3)
+    for ax, name in zip(axes, names, strict=True):
+        part = frame[frame["pair"] == name]
+        shown = ax.hexbin(
+            part["without"], part["with"], C=part["positions"], reduce_C_function=np.sum,
+            gridsize=(across, up), extent=(*span, span[0], top), norm=norm, cmap=POSITIVE,
+            linewidths=0,
+        )  # fmt: skip
+        ax.plot(span, span, color="black", linewidth=0.8)
+        ax.set(title=_title(name), xlim=span, ylim=span, aspect="equal")
+        ax.text(0.97, 0.04, "harmed", transform=ax.transAxes, ha="right", fontsize=8)
+        ax.text(0.03, 0.9, "helped", transform=ax.transAxes, fontsize=8)
+        ax.grid(visible=False)
+    figure.colorbar(shown, ax=axes, label="LR positions", shrink=0.9)
+    figure.supxlabel("sub-pixel PSNR without attention (dB)", fontsize=10)
+    figure.supylabel("with (dB)", fontsize=10)
+    return figure
+
+
+@styled
+def deciles(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
+    """Draw the harm rate by deciles of severity and inconsistency: the pair's, luck's, and net.
+
+    Parameters
+    ----------
+    frame
+        `dtfn.positions.Positions.deciles`.
+    pair
+        Whose harm.
+    null
+        The null pair; None: only the pair's own rates are drawn.
+    """
+    tables = [_rates(frame, pair)]
+    titles = [f"harm rate of {pair}"]
+    if null:
+        tables += [_rates(frame, null), tables[0] - _rates(frame, null)]
+        titles += ["harm rate of luck (null pair)", "net of luck"]
+    figure, axes = panels(len(tables), 3.2, 3)
+    rates = np.concatenate([t.ravel() for t in tables[:2]])
+    away = max(float(np.nanmax(np.abs(rates - 0.5))), 0.01)
+    net = max(float(np.nanmax(np.abs(tables[-1]))), 0.01)
+    norms = [Normalize(0.5 - away, 0.5 + away)] * 2 + [Normalize(-net, net)]
+    for ax, table, title, norm in zip(axes, tables, titles, norms, strict=False):
+        shown = ax.imshow(table, origin="lower", cmap=SIGNED, norm=norm, interpolation="nearest")
+        ax.set(title=title, xlabel="inconsistency (decile)")
+        ax.set(xticks=range(0, 10, 3), yticks=range(0, 10, 3))
+        ax.set(xticklabels=range(1, 11, 3), yticklabels=range(1, 11, 3))
+        ax.grid(visible=False)
+        figure.colorbar(shown, ax=ax, location="bottom", shrink=0.9, format="{x:.0%}")
+    axes[0].set_ylabel("severity (decile)")
+    return figure
+
+
+@styled
+def phases(frame: pd.DataFrame) -> Figure:
+    """Draw which pixels of a block suffer: change of the mean squared error, a panel a pair.
+
+    Parameters
+    ----------
+    frame
+        `dtfn.positions.Positions.phases`.
+    """
+    names = list(frame["pair"].unique())
+    figure, axes = panels(len(names), 2.5)
+    most = max(float(frame["change"].abs().max()), 1e-3)
+    for ax, name in zip(axes, names, strict=True):
+        part = frame[frame["pair"] == name]
+        table = part.pivot(index="row", columns="column", values="change").to_numpy()
+        norm = Normalize(-most, most)
+        shown = ax.imshow(table, cmap=SIGNED, norm=norm, interpolation="nearest")
+        for (row, column), value in np.ndenumerate(table):
+            ink = "white" if abs(value) > 0.6 * most else "black"
+            ax.text(column, row, f"{value:+.1%}", ha="center", va="center", fontsize=7, color=ink)
+        _bare(ax, _title(name))
+    figure.colorbar(shown, ax=axes, label="squared error, with over without", format="{x:+.1%}",
+                    shrink=0.9)  # fmt: skip
+    return figure
+
+
+@styled
+def correlations(frame: pd.DataFrame, null: bool) -> Figure:
+    """Draw the rank correlation of harm with each cause: a panel a pair, luck's as a grey mark.
+
+    Parameters
+    ----------
+    frame
+        Of `dtfn.positions.correlation_table`.
+    null
+        Whether the frame has the null pair's.
+    """
+    names, causes = list(frame["pair"].unique()), list(frame["cause"].unique())
+    figure, axes = panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        for y, cause in enumerate(reversed(causes)):
+            row = frame[(frame["pair"] == name) & (frame["cause"] == cause)].iloc[0]
+            ends = [row["correlation_low"], row["correlation_high"]]
+            ax.plot(ends, [y, y], color=COLOURS[0], linewidth=2.4)
+            ax.plot(row["correlation"], y, "o", color=COLOURS[0], markersize=6)
+            if null:
+                ax.plot(row["correlation_null"], y, "|", color=NULL_COLOUR, markersize=12, mew=2)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_title(name)
+        ax.set_yticks(range(len(causes)), list(reversed(causes)))
+        ax.grid(axis="y", visible=False)
+    figure.supxlabel("rank correlation of being harmed (grey: luck's)", fontsize=10)
+    return figure
+
+
+@styled
+def causes(hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name: str) -> Figure:
+    """Draw a picture and the maps of its textures, which need no network.
+
+    Parameters
+    ----------
+    hr
+        uint8 ``(sH, sW, 3)`` or ``(sH, sW)``.
+    maps
+        Of `dtfn.texture.describe`; where it was not asked, what is nearest is shown.
+    name
+        The picture's.
+    """
+    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
+    axes = figure.subplots(2, COLUMNS).ravel()
+    axes[0].imshow(hr, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    _bare(axes[0], name)
+    for ax, (key, title) in zip(axes[1:], TITLES.items(), strict=True):
+        values = _shown(maps[key], log="(log)" in title)
+        low, high = np.percentile(values[np.isfinite(values)], [1, 99]) if values.size else (0, 1)
+        norm = Normalize(low, max(high, low + 1e-9))
+        shown = ax.imshow(values, cmap=POSITIVE, norm=norm, interpolation="nearest")
+        _bare(ax, title)
+        figure.colorbar(shown, ax=ax, location="bottom", shrink=0.9, aspect=30)
+    return figure
+
+
+@styled
+def predictions(
+    roc: Mapping[str, pd.DataFrame], reliability: pd.DataFrame, coverage: pd.DataFrame
+) -> Figure:
+    """Draw how well harm is predicted: ROC curves, reliability, and risk against coverage.
+
+    Parameters
+    ----------
+    roc
+        What was held out -> `dtfn.predictor.roc`.
+    reliability, coverage
+        Of `dtfn.predictor.reliability` and `dtfn.predictor.risk_coverage`.
+    """
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for (name, curve), ink in zip(roc.items(), COLOURS, strict=False):
+        left.plot(curve["false_positive"], curve["true_positive"], color=ink, label=name)
+    left.plot([0, 1], [0, 1], "--", color=NULL_COLOUR, label="coin")
+    left.set(xlabel="false alarms", ylabel="harm found", aspect="equal")
+    left.legend(loc="lower right")
+    known = reliability.dropna(subset=["observed_low"])
+    middle.vlines(known["predicted"], known["observed_low"], known["observed_high"], COLOURS[0])
+    middle.plot(reliability["predicted"], reliability["observed"], "o", color=COLOURS[0])
+    ends = [reliability["predicted"].min(), reliability["predicted"].max()]
+    middle.plot(ends, ends, "--", color=NULL_COLOUR, label="calibrated")
+    middle.set(xlabel="predicted probability of harm", ylabel="observed harm rate")
+    middle.legend(loc="upper left")
+    right.plot(coverage["coverage"], coverage["risk"], color=COLOURS[0], label="predictor")
+    right.fill_between(coverage["coverage"], coverage["risk_low"], coverage["risk_high"],
+                       color=COLOURS[0], alpha=0.15, linewidth=0)  # fmt: skip
+    right.plot(coverage["coverage"], coverage["coin"], "--", color=NULL_COLOUR, label="coin")
+    right.plot(coverage["coverage"], coverage["ideal"], ":", color="black", label="by the truth")
+    right.set(xlabel="coverage: share trusted to N", ylabel="harm rate among these", ylim=(0, None))
+    right.legend(loc="lower right")
+    return figure
+
+
+def _title(name: str) -> str:
+    return "null pair (luck)" if name == subpixel.NULL else name
+
+
+def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
+    part = frame[frame["pair"] == pair]
+    table = part.pivot(index="severity", columns="inconsistency", values="harm_rate")
+    return table.to_numpy(dtype=float)
+
+
+def _shown(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
+    """Return a map as drawn: only where it was asked, its logarithm if need be."""
+    asked = ~np.isnan(values)
+    rows, columns = asked.any(axis=1), asked.any(axis=0)
+    part = values[rows][:, columns]
+    return np.log10(np.maximum(part, 1e-3)) if log else part
+
+
+def _bare(ax: Axes, title: str) -> None:
+    ax.set_title(title, fontsize=9)
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
