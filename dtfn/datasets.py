@@ -90,6 +90,20 @@ def names(name: str) -> list[str]:
     return sorted(_hr_files(name))
 
 
+def files(name: str) -> list[Path]:
+    """Return all files of a benchmark: its HR images, then the LR images beside them, sorted.
+
+    Raises
+    ------
+    InputError
+        As `names`.
+    """
+    found = sorted(_hr_files(name).values())
+    if name != MINI:
+        found += sorted((found[0].parent.parent / "LR_bicubic").rglob("*.png"))
+    return found
+
+
 def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sample]:
     """Return the samples of a benchmark in the order of `names`, each read when it is asked for.
 

@@ -103,6 +103,8 @@ def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) ->
         ([], 0),
         ([suite.NotebookFailed("n", "ValueError: x", Path("f"))], 1),
         ([suite.NotebookInputError("x")], 2),
+        ([suite.NotebookInputError("x"), suite.Skipped("y")], 2),
+        ([suite.NotebookFailed("n", "x", None), suite.Skipped("y")], 1),
         ([suite.NotebookInputError("x"), suite.NotebookFailed("n", "x", Path("f"))], 1),
     ],
 )
@@ -112,12 +114,15 @@ def test_reproduce_tells_by_its_exit_code(
     asked: list[Any] = []
 
     def reproduced(tier: str, **options: Any) -> list[Exception]:
-        asked.append((tier, options["folder"]))
+        asked.append((tier, options))
         return failures
 
     monkeypatch.setattr(suite, "reproduce", reproduced)
-    assert call("reproduce") == code
-    assert asked == [("demo", None)]
+    assert call("reproduce", "--jobs", "3", "--only", "a", "--only", "b", "--force") == code
+    assert asked == [("demo", {
+        "folder": None, "file": None, "jobs": 3, "only": ["a", "b"], "force": True,
+        "progress": False,
+    })]  # fmt: skip
 
 
 def test_a_notebook_that_fails_is_one_line_and_exit_code_1(

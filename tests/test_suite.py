@@ -15,6 +15,7 @@ import tiny
 from dtfn import suite
 from dtfn.errors import InputError
 from dtfn.reports import manifest
+from dtfn.suite import execution
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,7 @@ def test_a_wrong_parameter_is_told_before_anything_runs(
 def test_missing_pictures_and_scales_are_told_before_a_kernel_starts(
     line: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suite, "_execute", pytest.fail)
+    monkeypatch.setattr(execution, "_execute", pytest.fail)
     notebook = tiny.write(tmp_path, "n", [("parameters", line)])
     with pytest.raises(InputError, match=told):
         suite.run(notebook, runs=tmp_path / "runs")
@@ -211,7 +212,7 @@ def test_an_interrupted_run_leaves_nothing(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(suite, "_execute", interrupted)
+    monkeypatch.setattr(execution, "_execute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         suite.run(notebooks / "good.ipynb", runs=tmp_path)
     assert everything(tmp_path) == []

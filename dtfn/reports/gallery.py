@@ -1,6 +1,6 @@
-"""HTML that anyone can open, mail and print: one file for a run, one index over all of them.
+"""HTML that anyone can open, mail and print: a file for a run, one for two, an index over all.
 
-Neither makes a request to any host: images are inside, there is no script, and a content policy
+None makes a request to any host: images are inside, there is no script, and a content policy
 tells the browser so.
 """
 
@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import base64
 import datetime
+import io
 import json
+import os
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from dtfn import __version__
-from dtfn.reports import manifest
+from dtfn.reports import compare, manifest
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
+THUMBNAIL = 180  # pixels, the longer side of a picture in the overview
+CHANGES = 50  # numbers that are listed; the rest is counted
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dtfn.reports"),
@@ -92,8 +97,15 @@ def title(notebook: Path) -> str:
     return notebook.stem
 
 
-def write_index(reports: Path, problems: Sequence[Problem] = ()) -> Path:
-    """Write ``index.html`` over the newest complete run of each notebook and return its path.
+def write_index(
+    reports: Path,
+    problems: Sequence[Problem] = (),
+    shown: Mapping[str, Path] | None = None,
+) -> Path:
+    """Write ``index.html`` over all runs and return its path.
+
+    The newest complete run of each name is shown with its figures, tables and verdicts, and what
+    changed since the one before it; the others are listed.
 
     Parameters
     ----------
@@ -102,47 +114,96 @@ def write_index(reports: Path, problems: Sequence[Problem] = ()) -> Path:
     problems
         Notebooks that did not run just now. Runs that failed earlier, and were not followed by
         a complete one, are found by themselves.
+    shown
+        Name -> the run that is shown instead of the newest.
     """
-    # Oldest first, so that the newest of a notebook stays.
     found = [(folder, manifest.read(folder)) for folder in manifest.runs(reports / "runs")]
-    newest = {content["notebook"]: (folder, content) for folder, content in found}
-    complete = {c["notebook"]: (folder, c) for folder, c in found if c["status"] == "complete"}
+    # Oldest first, so that the newest of a name stays.
+    newest = {folder.parent.name: (folder, content) for folder, content in found}
+    complete = [(folder, content) for folder, content in found if content["status"] == "complete"]
+    chosen = {folder.parent.name: folder for folder, _ in complete} | dict(shown or {})
     failed = [
         Problem(name, content["error"]["message"], folder)
         for name, (folder, content) in newest.items()
         if content["status"] != "complete" and name not in {p.notebook for p in problems}
     ]
-    shown = [_run(reports, folder, content) for _, (folder, content) in sorted(complete.items())]
-    page = _ENVIRONMENT.get_template("index.html.j2").render(
+    earlier = _earlier([folder for folder, _ in complete])
+    sections = [
+        _run(reports, folder, content, earlier[folder])
+        for folder, content in sorted(complete, key=lambda pair: pair[0].parent.name)
+        if chosen[folder.parent.name] == folder
+    ]
+    page = _page(
+        "index.html.j2",
+        problems=[_problem(reports, p) for p in [*problems, *failed]],
+        runs=sections,
+        everything=[_line(reports, folder, content) for folder, content in reversed(found)],
+    )
+    reports.mkdir(parents=True, exist_ok=True)
+    return _replace(reports / INDEX, page)
+
+
+def write_comparison(file: Path, found: compare.Comparison) -> Path:
+    """Write what changed from one run to another as HTML, every number, and return the file."""
+    return _replace(file, _page("compare.html.j2", c=_changes(found, None)))
+
+
+def _page(template: str, **content: Any) -> str:
+    return _ENVIRONMENT.get_template(template).render(
         policy=POLICY,
         style=_source("style.css"),
         version=__version__,
         made=_readable(datetime.datetime.now(datetime.UTC).isoformat()),
-        problems=[_problem(reports, p) for p in [*problems, *failed]],
-        runs=shown,
+        **content,
     )
-    reports.mkdir(parents=True, exist_ok=True)
-    target = reports / INDEX
-    half = target.with_suffix(".partial")
+
+
+def _replace(file: Path, page: str) -> Path:
+    """Write a page so that nobody reads half of it, nor two processes write into one."""
+    half = file.with_name(f".{file.name}.{os.getpid()}.partial")
     half.write_text(page, encoding="utf-8")
-    half.replace(target)
-    return target
+    half.replace(file)
+    return file
 
 
-def _run(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return what the template shows of a run."""
-    link = folder.relative_to(reports).as_posix()
-    name = content["notebook"]
-    code, machine, timings = content["code"], content["machine"], content["timings"]
+def _earlier(complete: Sequence[Path]) -> dict[Path, Path | None]:
+    """Return run -> the complete run of its name before it."""
+    before: dict[str, Path] = {}
+    found = {}
+    for folder in complete:
+        found[folder] = before.get(folder.parent.name)
+        before[folder.parent.name] = folder
+    return found
+
+
+def _line(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Return what the list of all runs tells of one."""
+    timings = content["timings"]
     return {
+        "name": folder.parent.name,
+        "status": content["status"],
+        "tier": content.get("tier") or "–",
+        "started": _readable(content["started"]),
+        "duration": f"{timings.get('run', timings.get('notebook', 0)):.0f} s",
+        "commit": content["code"]["git"] + ("*" if content["code"]["dirty"] else ""),
+        "parameters": _listed(content["parameters"]),
+        "folder": folder.relative_to(reports).as_posix(),
+        "link": _html(reports, folder, content["notebook"]),
+    }
+
+
+def _run(
+    reports: Path, folder: Path, content: dict[str, Any], before: Path | None
+) -> dict[str, Any]:
+    """Return what the template shows of a run."""
+    name = content["notebook"]
+    code, machine = content["code"], content["machine"]
+    return {
+        **_line(reports, folder, content),
         "notebook": name,
         "title": content.get("title", name),
-        "folder": link,
-        "link": f"{link}/{name}.html" if (folder / f"{name}.html").exists() else None,
-        "started": _readable(content["started"]),
-        "tier": content.get("tier"),
-        "duration": f"{timings.get('run', timings.get('notebook', 0)):.0f} s",
         "verdicts": content["verdicts"],
+        "changes": _changes(compare.compare(before, folder), CHANGES) if before else None,
         "exhibits": sorted(
             [_figure(folder, f) for f in content["figures"]]
             + [_table(folder, t) for t in content["tables"] if t["name"] != "verdicts"],
@@ -160,11 +221,38 @@ def _run(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def _changes(found: compare.Comparison, most: int | None) -> dict[str, Any]:
+    """Return what a page tells of a comparison, at most so many numbers."""
+    return {
+        "before": found.before.name,
+        "after": found.after.name,
+        "run": found.after.parent.name,
+        "summary": found.summary,
+        "settings": found.settings,
+        "verdicts": found.verdicts.to_dict("records"),
+        "numbers": [
+            {**row, **{k: _number(row[k]) for k in ("before", "after", "difference")}}
+            for row in found.changed[:most].to_dict("records")
+        ],
+        "more": len(found.changed[most:]) if most else 0,
+    }
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.6g}"
+
+
 def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
     png = (folder / "figures" / f"{entry['name']}.png").read_bytes()
+    small = io.BytesIO()
+    with Image.open(io.BytesIO(png)) as image:
+        half = image.convert("RGB")
+    half.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
+    half.save(small, "JPEG", quality=80)
     return {
         **entry,
         "image": f"data:image/png;base64,{base64.b64encode(png).decode()}",
+        "thumbnail": f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}",
         # Figures are saved at twice the density of a screen.
         "width": struct.unpack(">I", png[16:20])[0] // 2,
     }
@@ -178,9 +266,15 @@ def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(reports: Path, problem: Problem) -> dict[str, str | None]:
-    page = problem.folder / f"{problem.notebook}.html" if problem.folder else None
-    link = page.relative_to(reports).as_posix() if page is not None and page.exists() else None
+    notebook = manifest.read(problem.folder)["notebook"] if problem.folder else ""
+    link = _html(reports, problem.folder, notebook) if problem.folder else None
     return {"notebook": problem.notebook, "message": problem.message, "link": link}
+
+
+def _html(reports: Path, folder: Path, notebook: str) -> str | None:
+    """Return the link from the index to a run's own page, if it has one."""
+    page = folder / f"{notebook}.html"
+    return page.relative_to(reports).as_posix() if page.exists() else None
 
 
 def _listed(values: dict[str, Any]) -> str:

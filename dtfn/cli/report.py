@@ -1,0 +1,63 @@
+"""The commands of the report: write the index, list runs, compare two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Write reports/index.html anew from the runs that are there.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+Reports = Annotated[Path | None, typer.Option(help="Folder of the report.")]
+
+
+@app.callback()
+def _report(context: typer.Context, reports: Reports = None) -> None:
+    from dtfn import paths
+    from dtfn.reports import gallery
+
+    if context.invoked_subcommand is None:
+        print(gallery.write_index(reports or paths.REPORTS))
+
+
+@app.command("list")
+def list_(reports: Reports = None) -> None:
+    """List the runs, oldest first."""
+    from dtfn import paths
+    from dtfn.reports import manifest
+
+    for folder in manifest.runs((reports or paths.REPORTS) / "runs"):
+        print(f"{folder.parent.name}  {folder.name}  {manifest.read(folder)['status']}")
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="A run's folder or name, or a notebook's name~1.")],
+    after: Annotated[str, typer.Argument(help="E.g. a notebook's name: its newest run.")],
+    reports: Reports = None,
+    out: Annotated[Path | None, typer.Option(help="Write it as HTML too.")] = None,
+    most: Annotated[int, typer.Option(help="Numbers that are printed.")] = 20,
+) -> None:
+    """Say which numbers changed from one run to another; the exit code is 1 if any did."""
+    from dtfn import paths
+    from dtfn.reports import compare as comparing
+    from dtfn.reports import gallery, tables
+
+    runs = (reports or paths.REPORTS) / "runs"
+    found = comparing.compare(comparing.find(before, runs), comparing.find(after, runs))
+    print(f"{found.before} -> {found.after}: {found.summary}")
+    for name, (old, new) in found.settings.items():
+        print(f"parameter {name}: {old} -> {new}")
+    for frame in (found.verdicts, found.changed[:most]):
+        if len(frame):
+            print(tables.markdown(frame), end="")
+    if len(found.changed) > most:
+        print(f"and {len(found.changed) - most} more")
+    if out is not None:
+        print(gallery.write_comparison(out, found))
+    if len(found.changed) or len(found.verdicts):
+        raise typer.Exit(1)

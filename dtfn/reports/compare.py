@@ -1,0 +1,186 @@
+"""Two runs beside each other: which numbers changed, and by how much."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dtfn import paths, provenance
+from dtfn.errors import InputError, nearest
+from dtfn.reports import manifest
+
+TIMING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share")
+"""Columns that measure time: they differ from run to run, and are counted apart."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from one run to another.
+
+    Attributes
+    ----------
+    before, after
+        The folders of the runs.
+    changed
+        A row a number that is not the same: file, row, column, before, after, difference; NaN
+        where only one run has it. The largest differences, relative to the number, come first.
+    numbers
+        How many numbers both runs have, times left out.
+    settings
+        Parameter -> (before, after), where they differ.
+    verdicts
+        A row a claim that is not answered as before: claim, before, after.
+    """
+
+    before: Path
+    after: Path
+    changed: pd.DataFrame
+    numbers: int
+    settings: dict[str, tuple[object, object]]
+    verdicts: pd.DataFrame
+
+    @property
+    def summary(self) -> str:
+        """One line: how many of how many numbers, and the largest difference."""
+        if self.changed.empty:
+            return f"all {self.numbers} numbers are the same"
+        largest = self.changed["difference"].abs().max()
+        what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
+        return f"{len(self.changed)} of {self.numbers} numbers changed{what}"
+
+
+def compare(before: Path, after: Path) -> Comparison:
+    """Compare the tables, the figures' data and the verdicts of two runs.
+
+    Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
+    these to tell them apart (row, column, step); else by their place.
+
+    Parameters
+    ----------
+    before, after
+        Folders of runs.
+    """
+    one, two = _numbers(before), _numbers(after)
+    both = pd.concat({"before": one["value"], "after": two["value"]}, axis=1).reset_index()
+    same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
+    both["difference"] = both["after"] - both["before"]
+    scale = both[["before", "after"]].abs().max(axis=1)
+    order = (both["difference"].abs() / scale).fillna(float("inf"))
+    changed = both[~same].loc[order[~same].sort_values(ascending=False, kind="stable").index]
+    old, new = manifest.read(before), manifest.read(after)
+    names = dict.fromkeys([*old["parameters"], *new["parameters"]])
+    pairs = {name: (old["parameters"].get(name), new["parameters"].get(name)) for name in names}
+    return Comparison(
+        before,
+        after,
+        changed.reset_index(drop=True),
+        len(both),
+        {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
+        _verdicts(old, new),
+    )
+
+
+def find(name: str, runs: Path | None = None) -> Path:
+    """Return the folder of a complete run.
+
+    Parameters
+    ----------
+    name
+        A folder, the name of one, or the name of a notebook: its newest run; ``NAME~1`` is the
+        run before that, and so on.
+    runs
+        The folder of all runs; default reports/runs.
+
+    Raises
+    ------
+    InputError
+        There is no such run.
+    """
+    if (Path(name) / manifest.NAME).is_file():
+        return Path(name)
+    runs = runs or paths.RUNS
+    stem, _, back = name.partition("~")
+    complete = [f for f in manifest.runs(runs) if manifest.read(f)["status"] == "complete"]
+    fitting = [f for f in complete if name == f.name] or [
+        f for f in complete if stem == f.parent.name
+    ]
+    steps = int(back) if back.isdigit() else 0
+    if len(fitting) <= steps or (back and not back.isdigit()):
+        known = {f.parent.name for f in complete} | {f.name for f in complete}
+        raise InputError(
+            "run", expected=f"a complete run below {runs}", found=repr(name),
+            remedy=nearest(stem, known) if known and not fitting else "`dtfn report` lists them",
+        )  # fmt: skip
+    return fitting[-1 - steps]
+
+
+def fingerprint(file: Path) -> str:
+    """Return the SHA-256 of a figure or table, of a CSV file without the columns of times."""
+    if file.suffix != ".csv":
+        return provenance.file_hash(file)
+    frame = _table(file)
+    kept = frame[[column for column in frame if not TIMING.search(column)]]
+    return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
+
+
+def _numbers(folder: Path) -> pd.DataFrame:
+    """Return every number of a run's CSV files: value, by file, row and column."""
+    found = [
+        _long(_table(file), file.relative_to(folder).as_posix())
+        for kind in ("tables", "figures")
+        for file in sorted((folder / kind).glob("*.csv"))
+        if file.name != "verdicts.csv"
+    ]
+    blank = pd.DataFrame({"file": [], "row": [], "column": [], "value": []})
+    return pd.concat([blank, *found]).set_index(["file", "row", "column"])
+
+
+def _table(file: Path) -> pd.DataFrame:
+    """Read a CSV file, also one with two lines of names: dataset, and below it the metric."""
+    frame = pd.read_csv(file)
+    if len(frame) and pd.isna(frame.iloc[0, 0]) and not frame.select_dtypes("number").columns.size:
+        frame = pd.read_csv(file, header=[0, 1])
+        frame.columns = [
+            " ".join(part for part in pair if not part.startswith("Unnamed"))
+            for pair in frame.columns
+        ]  # fmt: skip
+    return frame
+
+
+def _long(frame: pd.DataFrame, file: str) -> pd.DataFrame:
+    """Return the numbers of a table, one a row, each with the name of its row."""
+    texts = list(frame.select_dtypes(exclude="number"))
+    whole = list(frame.select_dtypes("integer"))
+    keys = next((k for n in range(len(whole) + 1) if _tell(frame, k := texts + whole[:n])), None)
+    if keys is None:
+        row = pd.Series([f"row {number + 1}" for number in range(len(frame))], index=frame.index)
+    else:
+        named = frame[keys].astype(object).fillna("").astype(str)
+        row = pd.Series(map(", ".join, named.to_numpy()), index=frame.index, dtype=str)
+    measured = [c for c in frame if c not in (keys or texts) and not TIMING.search(c)]
+    long = frame[measured].astype(float).assign(file=file, row=row)
+    return long.melt(["file", "row"], var_name="column", value_name="value")
+
+
+def _tell(frame: pd.DataFrame, columns: list[str]) -> bool:
+    """Say whether columns tell the rows of a table apart."""
+    return bool(columns) and not frame.duplicated(columns).any()
+
+
+def _verdicts(old: dict[str, Any], new: dict[str, Any]) -> pd.DataFrame:
+    one, two = ({v["claim"]: v["printed"] for v in c["verdicts"]} for c in (old, new))
+    rows = [
+        {"claim": claim, **{k: _answer(v.get(claim)) for k, v in (("before", one), ("after", two))}}
+        for claim in dict.fromkeys([*one, *two])
+    ]
+    frame = pd.DataFrame(rows, columns=["claim", "before", "after"])
+    return frame[frame["before"] != frame["after"]].reset_index(drop=True)
+
+
+def _answer(printed: dict[str, str] | None) -> str:
+    return f"{printed['measured']} {printed['holds']}" if printed else "not claimed"
