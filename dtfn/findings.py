@@ -42,13 +42,14 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 
 SUMMARIES = (
-    "entropy", "support", "participation", "distance", "on_self", "inconsistency", "disagreeing",
-    "agreement",
+    "entropy", "support", "share", "participation", "distance", "on_self", "inconsistency",
+    "disagreeing", "agreement",
 )  # fmt: skip
 
 
-def of_attention(table: pd.DataFrame, deviations: Sequence[float], missed: pd.DataFrame,
-                 positions: float) -> list[Verdict]:  # fmt: skip
+def of_attention(
+    table: pd.DataFrame, deviations: Sequence[float], missed: pd.DataFrame
+) -> list[Verdict]:
     """Return the verdicts on what attention does.
 
     Parameters
@@ -59,8 +60,6 @@ def of_attention(table: pd.DataFrame, deviations: Sequence[float], missed: pd.Da
         Of the looks, see `dtfn.capture.Record.deviation`.
     missed
         Of `dtfn.attribution.frame`.
-    positions
-        The mean number of LR positions of the pictures.
     """
     worst = max(deviations, default=math.nan)
     claim = f"map times values is what the layer adds, to {EXACT:g} of it"
@@ -73,7 +72,7 @@ def of_attention(table: pd.DataFrame, deviations: Sequence[float], missed: pd.Da
     for network in table["network"].unique() if len(table) else ():
         part = table[table["network"] == network]
         clusters = part.groupby(["dataset", "image"]).ngroup()
-        share = statistics.mean_interval(part["support"] / positions, clusters)
+        share = statistics.mean_interval(part["share"], clusters)
         claim = f"{network} selects: its weight is on less than half of the picture"
         verdicts.append(_below(claim, share, 0.5, "{:.1%}"))
         known = part["disagreeing"].notna()

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from dtfn import capture, evaluation, models, texture
+from dtfn.attribution import Local
 from dtfn.capture.rows import attention_of
 from dtfn.datasets import Sample
 from dtfn.models.attention import DeformableNonLocalFusion
@@ -21,6 +23,8 @@ from dtfn.subpixel import block_error
 
 Float = NDArray[np.float64]
 Query = tuple[int, int]
+
+At = TypeVar("At", "Look", Local)
 
 MOST = 8  # positions that count as copied: what is beyond has little weight
 SEEDS = (0, 1, 2)  # of the hash rotations that are compared
@@ -94,6 +98,11 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     return found
 
 
+def at(found: Iterable[At], query: Query) -> list[At]:
+    """Return those looks, or attributions, that belong to one query."""
+    return [one for one in found if one.query == query]
+
+
 def copies(found: Sequence[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
     """Return what each look copies: its strongest positions and how false their detail is there.
 
@@ -133,6 +142,16 @@ COPIES = [
     "network", "place", "query_row", "query_column", "rank", "row", "column", "weight",
     "inconsistency",
 ]  # fmt: skip
+
+
+def last_layer(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `copies` that belong to each network's last attention layer."""
+    return table[table["place"] == table.groupby("network")["place"].transform("max")]
+
+
+def of_query(table: pd.DataFrame, query: Query) -> pd.DataFrame:
+    """Return the rows of `copies` that belong to one query."""
+    return table[(table["query_row"] == query[0]) & (table["query_column"] == query[1])]
 
 
 def frame(found: Sequence[Look], most: int = 64) -> pd.DataFrame:
@@ -216,7 +235,14 @@ def summaries(
                     assert record is not None
                     table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
                     names = {"dataset": sample.dataset, "image": sample.image, "network": method}
-                    tables.append(table.assign(**names, place=place, harm=harm))
+                    tables.append(
+                        table.assign(
+                            **names,
+                            place=place,
+                            harm=harm,
+                            share=table["support"] / (height * width),
+                        )
+                    )
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

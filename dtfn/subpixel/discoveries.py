@@ -6,18 +6,51 @@ discovery where few of the null pair's regions are as strong, allowing for how m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from dtfn import statistics
+from dtfn import statistics, zoo
 from dtfn.subpixel import NULL, Pairs, Picture, harm
 from dtfn.subpixel.regions import block_errors, find
 
 LEVEL = 0.05  # of false discoveries
 SIDES = {"harm": 1, "help": -1}
+
+
+def replicated(
+    variants: Sequence[str], twin: str, scale: int, seed: int, null_seed: int, seeds: Sequence[int]
+) -> dict[str, tuple[str, str]]:
+    """Return the null pair, each variant against its local twin, and what replicates them.
+
+    Parameters
+    ----------
+    variants, twin
+        Of the zoo, with and without attention.
+    scale, seed, null_seed
+        Which networks: all pairs share the twin of ``seed``; the null pair is the twin of
+        ``null_seed`` against it.
+    seeds
+        Further training seeds, used where the zoo has them: each variant against the twin of its
+        own seed, and further twins against that of ``seed``, which ought to harm no region.
+    """
+
+    def name(variant: str, seed: int) -> str:
+        return f"{variant}-x{scale}-s{seed}"
+
+    local = name(twin, seed)
+    pairs = {NULL: (name(twin, null_seed), local)}
+    pairs |= {variant: (name(variant, seed), local) for variant in variants}
+    known = {row["name"] for row in zoo.registry()}
+    more = {}
+    for other in seeds:
+        if other not in (seed, null_seed):
+            more[f"{twin}, seed {other}"] = (name(twin, other), local)
+        if other != seed:
+            more |= {f"{v}, seed {other}": (name(v, other), name(twin, other)) for v in variants}
+    return pairs | {key: two for key, two in more.items() if set(two) <= known}
 
 
 def regions_of(picture: Picture, pairs: Pairs, null: str = NULL) -> pd.DataFrame:
@@ -93,6 +126,23 @@ def judge(tables: Iterable[pd.DataFrame], null: str = NULL) -> pd.DataFrame:
         table.loc[own, "p"] = p_values(table.loc[own, "strength"].to_numpy(float), others)
     table["q"] = table.groupby(["pair", "side"])["p"].transform(statistics.false_discovery)
     return table
+
+
+def worst(table: pd.DataFrame, pairs: Iterable[str]) -> str:
+    """Return which of some pairs has most harm in discoveries; if none has any, in all regions.
+
+    Parameters
+    ----------
+    table
+        Of `judge`.
+    pairs
+        Names, the first of which it is where none has a region.
+    """
+    names = list(pairs)
+    harmed = table[(table["side"] == "harm") & table["pair"].isin(names)]
+    real = harmed[harmed["q"] <= LEVEL]
+    mass = (real if len(real) else harmed).groupby("pair")["mass"].sum()
+    return str(mass.idxmax()) if len(mass) else names[0]
 
 
 def choose(table: pd.DataFrame, pair: str, image: str = "") -> pd.DataFrame:

@@ -124,7 +124,12 @@ def survey(shown: Iterator[Picture], pairs: Pairs, null: str = NULL) -> Survey:
 
 
 def cases(
-    regions: pd.DataFrame, pair: str, pairs: Pairs, scale: int, most: int = 3
+    regions: pd.DataFrame,
+    pair: str,
+    pairs: Pairs,
+    scale: int,
+    most: int = 3,
+    beside: Sequence[str] = (),
 ) -> dict[str, list[Case]]:
     """Return the heaviest regions of harm and of help of a pair, one a picture at most.
 
@@ -138,15 +143,15 @@ def cases(
     pair
         Whose regions.
     pairs
-        All pairs; the networks of those that share the twin of ``pair`` are shown, too.
+        All pairs of the survey.
     scale
         s.
     most
         How many of each side.
+    beside
+        Networks that are shown beside the two of ``pair``.
     """
-    n, l = pairs[pair]
-    others = [w for name, (w, without) in pairs.items() if without == l and name != NULL]
-    networks = tuple(dict.fromkeys([n, l, *others]))
+    networks = tuple(dict.fromkeys([*pairs[pair], *beside]))
     chosen: dict[str, list[Case]] = {}
     for side in discoveries.SIDES:
         part = regions[(regions["pair"] == pair) & (regions["side"] == side)]
