@@ -212,8 +212,8 @@ def caption(state: Explorer) -> str:
     scene, found, team_ = state.scene, state.answer, state.choice.team
     seed = f", hash seed {scene.hash_seed}" if scene.hash_seed else ""
     return (
-        f"{scene.subject.name}, row {found.row}, column {found.column} of the LR grid "
-        f"(×{scene.subject.scale}, Y, no border left out{seed}): what N = {team_.with_} attended "
+        f"{scene.subject.name}: row {found.row}, column {found.column} of what is shown "
+        f"(×{scene.subject.scale}, Y, no border left out{seed}). What N = {team_.with_} attended "
         f"to, what it copied, and how its errors differ from those of L = {team_.without}. Yellow: "
         "the block; rings: the most attended positions. 'differs': squared difference of a "
         "patch's HR detail from the query's over the query's, 2 for unrelated ones."

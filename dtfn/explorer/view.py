@@ -187,6 +187,7 @@ class View:
 
     def _sent(self, _button: widgets.Button) -> None:
         shown = {"strength": self._shown_strength, "threshold": self._shown_threshold}
+        self._status.value = page.message(Message("Saving figure, maps and numbers …"))
         try:
             with capture_output():  # a run prints and shows what it saves
                 folder = self._save(self.state, side=self._side.value, **shown)
