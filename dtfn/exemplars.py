@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dtfn import evaluation, images
+from dtfn import evaluation, images, statistics
 from dtfn.errors import InputError
 from dtfn.subpixel.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.texture import detail_blocks
@@ -174,19 +174,38 @@ def measure(
     Returns
     -------
     A row a picture and set: dataset, image, scale, candidates (``look-alikes`` of the LR picture,
-    ``attended by <network>``), and the keys of `exemplar_bound`.
+    ``places attended by <network>``), and the keys of `exemplar_bound`.
     """
     loaded = _loaded(networks)
     rows = []
     for sample in evaluation.samples(datasets, scale, count):
         sets = {LOOK_ALIKES: search(images.degrade(sample.hr, scale), COUNT, every)}
         for name, network in loaded.items():
-            sets[f"attended by {name}"] = attended(network, sample.lr, COUNT, every)
+            sets[f"places attended by {name}"] = attended(network, sample.lr, COUNT, every)
         for name, found in sets.items():
             identity = {"dataset": sample.dataset, "image": sample.image, "scale": scale}
             scores = exemplar_bound(sample.hr, scale, found)
             rows.append(identity | {"candidates": name} | scores)
     return pd.DataFrame(rows)
+
+
+def over_bicubic(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean gain of each choice over bicubic, with its interval over pictures.
+
+    Parameters
+    ----------
+    table
+        Of `measure`.
+
+    Returns
+    -------
+    dataset, candidates, metric (``exemplar_random``, ``exemplar_similar``,
+    ``exemplar_bound_random``, ``exemplar_bound``), estimate, low, high (dB), clusters, note.
+    """
+    columns = [name for name in table if name.startswith("exemplar_") and "price" not in name]
+    gains = table.assign(**{name: table[name] - table["exemplar_bicubic"] for name in columns})
+    columns.remove("exemplar_bicubic")
+    return statistics.intervals(gains, columns, by=("dataset", "candidates"))
 
 
 def _loaded(networks: Sequence[str]) -> dict[str, nn.Module]:

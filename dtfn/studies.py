@@ -67,6 +67,17 @@ class Study:
         return [name for name in names if name != self.null]
 
     @property
+    def plain(self) -> list[str]:
+        """The pairs' names without those whose N has TFS; all of them if there are no others."""
+        return [n for n in self.names if not has_fidelity(n)] or self.names
+
+    @property
+    def partners(self) -> dict[str, str | None]:
+        """Names of `plain` -> the pair whose N has TFS in addition; see `with_fidelity`."""
+        found = {name: with_fidelity(name, self.names) for name in self.plain}
+        return {name: None if other == name else other for name, other in found.items()}
+
+    @property
     def methods(self) -> list[str]:
         """All that is compared, each once."""
         return list(dict.fromkeys(m for pairs in self.design.values() for m in _methods(pairs)))
@@ -246,16 +257,19 @@ def with_attention(scale: int) -> list[str]:
     return [name for name in order if name in networks(scale)]
 
 
-def with_fidelity(variant: str, scale: int) -> str | None:
-    """Return the variant that has TFS in addition, else DTFN; None if the zoo has neither.
+def has_fidelity(variant: str) -> bool:
+    """Return whether a variant has TFS."""
+    return variant == "dtfn" or variant.endswith("+tfs")
+
+
+def with_fidelity(variant: str, known: Sequence[str]) -> str | None:
+    """Return the known variant that has TFS in addition, else DTFN; None if there is neither.
 
     DTFN differs from a variant that is not its own in more than TFS: in hashing, learned scores and
     deformable values.
     """
-    if variant == "dtfn" or variant.endswith("+tfs"):
-        return None
     own = "dtfn" if variant == "dtfn-notfs" else f"{variant}+tfs"
-    return next((name for name in (own, "dtfn") if name in networks(scale)), None)
+    return next((name for name in (own, "dtfn") if name in known), None)
 
 
 def _methods(pairs: Pairs) -> list[str]:

@@ -17,8 +17,8 @@ from dtfn.statistics import Interval
 
 __all__ = [
     "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
-    "bicubic_is_right", "bicubic_psnr", "by_seed", "exemplars_tell", "grows_with",
-    "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
+    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "curve",
+    "exemplars_tell", "grows_with", "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
 ]  # fmt: skip
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
@@ -114,6 +114,25 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
     return verdicts
 
 
+def bounds_beyond_luck(table: pd.DataFrame) -> list[Verdict]:
+    """Return whether each pair's bounds are above luck's; none without a null pair.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure`; of several training seeds, with the column seed.
+    """
+    if subpixel.NULL not in set(table["pair"]):
+        return []
+    return [
+        judged(
+            NET_CLAIMS[metric][0].format(pair=pair), part, f"{metric}_net", NET_CLAIMS[metric][1]
+        )
+        for pair, part in subpixel.net(table).groupby("pair", sort=False)
+        for metric in ("selection_gain", "fusion_gain")
+    ]
+
+
 def grows_with(correlations: pd.DataFrame, causes: Sequence[str]) -> list[Verdict]:
     """Return whether positions are harmed the more often the more there is of a cause.
 
@@ -193,6 +212,15 @@ def net_of_luck(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
         table = subpixel.net(table)
         titles = {f"{metric}_net": f"{title}, net" for metric, title in titles.items()}
     return statistics.intervals(table, list(titles), by=("pair",)), titles
+
+
+def curve(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the bounds' gain over the better network, for `dtfn.plots.bounds`.
+
+    A row a pair and granularity: pair, granularity, estimate, low, high (dB, 95 % interval over
+    pictures).
+    """
+    return statistics.intervals(subpixel.curve(table), ["gain"], by=("pair", "granularity"))
 
 
 def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -59,16 +59,17 @@ def exemplars_tell(table: pd.DataFrame) -> list[Verdict]:
     return verdicts
 
 
-def predicts(areas: Interval, how: str) -> Verdict:
-    """Return whether harm can be predicted without the truth: an AUC above 0.5.
+def predicts(areas: pd.DataFrame) -> list[Verdict]:
+    """Return whether harm can be predicted without the truth: an AUC above 0.5 within pictures.
 
     Parameters
     ----------
     areas
-        Mean AUC within pictures.
-    how
-        What was held out.
+        Of `dtfn.predictor.areas`.
     """
-    above = Interval(areas.estimate - 0.5, areas.low - 0.5, areas.high - 0.5, areas.clusters)
-    claim = f"harm can be predicted better than by a coin ({how}): AUC above 0.5"
-    return verdict(claim, above, "{:+.3f}")
+    verdicts = []
+    for row in areas.to_dict("records"):
+        above = (row[name] - 0.5 for name in ("auc", "auc_low", "auc_high"))
+        claim = f"harm is predicted better than by a coin, held out: {row['held out']} (AUC − 0.5)"
+        verdicts.append(verdict(claim, Interval(*above, int(row["pictures"])), "{:+.3f}"))
+    return verdicts

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from dtfn import statistics, subpixel
+from dtfn import statistics, studies, subpixel
 from dtfn.claims.judging import LEAST
 from dtfn.reports.verdicts import Verdict
 
@@ -43,7 +43,7 @@ def of_the_paper(table: pd.DataFrame) -> list[Verdict]:
         return []
     net = subpixel.net(table)
     names = list(net["pair"].unique())
-    plain = [n for n in names if n != "dtfn" and not n.endswith("+tfs")] or names
+    plain = [n for n in names if not studies.has_fidelity(n)] or names
     keys = [(claim, name) for claim in PAPER for name in plain]
     tests = [_test(net[net["pair"] == name], PAPER[claim]) for claim, name in keys]
     adjusted = statistics.false_discovery([p for _, p in tests])

@@ -122,6 +122,9 @@ def audit(
         Path | None, typer.Option(help="Results without it, of another training seed.")
     ] = None,
     scale: Scale = 4,
+    report: Annotated[
+        bool, typer.Option(help="Run the notebook: figures, regions, verdicts.")
+    ] = True,
 ) -> None:
     """Measure harm and bounds of anybody's results; names such as baby_RCAN_x4.png are matched."""
     from dtfn import audit as audits
@@ -131,6 +134,9 @@ def audit(
     print(tables.markdown(audits.table(found)), end="")
     for line in (*found["notes"], out / "summary.json"):
         print(line)
+    if report:
+        folders = [hr, with_, without, *([null] if null else [])]
+        _audit_report([str(folder.resolve()) for folder in folders], scale, out)
 
 
 @app.command()
@@ -183,6 +189,25 @@ def bench(
 
     table = bench.table(tuple(int(size) for size in sizes.split(",")), threads)
     print(tables.markdown(table), end="")
+
+
+def _audit_report(folders: list[str], scale: int, out: Path) -> None:
+    """Run the notebook on folders of results, and write ``out/index.html``."""
+    from importlib.util import find_spec
+
+    if not find_spec("papermill"):
+        print("no report with figures: `pip install 'dtfn[notebook]'` brings what it takes")
+        return
+    from dtfn import suite
+    from dtfn.reports import gallery
+
+    given = {"folders": folders, "scale": scale}
+    try:
+        suite.run("03_subpixel_quality", given, runs=out / "runs", progress=_terminal())
+    except suite.NotebookFailed as failure:
+        print(failure, file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(gallery.write_index(out))
 
 
 def main(arguments: list[str] | None = None) -> None:

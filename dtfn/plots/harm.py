@@ -217,7 +217,7 @@ def predictions(
     right.plot(coverage["coverage"], coverage["coin"], "--", color=NULL_COLOUR, label="coin")
     right.plot(coverage["coverage"], coverage["ideal"], ":", color="black", label="by the truth")
     right.set(xlabel="coverage: share trusted to N", ylabel="harm rate among these", ylim=(0, None))
-    right.legend(loc="lower right")
+    right.legend(loc="center left")
     return figure
 
 

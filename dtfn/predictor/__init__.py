@@ -1,8 +1,7 @@
 """Predict harm without the truth, and take the local twin's output where it is predicted.
 
-    table = predictor.collect("nla-x4-s0", "local-x4-s0", ["Set14"], 4)
-    table["probability"] = predictor.held_out(table)
-    predictor.gate(table)                   # a row a picture: what it wins, beside a coin
+    table = predictor.judged(predictor.collect("nla-x4-s0", "local-x4-s0", ["Set14"], 4))
+    predictor.gate(table, predictor.COSTS)   # a row a picture: what it wins, beside a coin
 
 *Harm* is that N errs more than L in the s x s block of an LR position. What is known of a position
 are features of the LR picture, of both outputs and of the network's attention (`FEATURES`); never
@@ -12,8 +11,9 @@ the truth. Whatever is reported is of pictures that the predictor never saw.
 from __future__ import annotations
 
 from dtfn.predictor.features import FEATURES, collect, describe
-from dtfn.predictor.learning import fit, held_out, importance
+from dtfn.predictor.learning import COSTS, PREDICTED, fit, held_out, importance, judged
 from dtfn.predictor.scores import (
+    areas,
     auc,
     brier,
     gate,
@@ -24,6 +24,6 @@ from dtfn.predictor.scores import (
 )
 
 __all__ = [
-    "FEATURES", "auc", "brier", "collect", "describe", "fit", "gate", "gated_output", "held_out",
-    "importance", "reliability", "risk_coverage", "roc",
+    "COSTS", "FEATURES", "PREDICTED", "areas", "auc", "brier", "collect", "describe", "fit", "gate",
+    "gated_output", "held_out", "importance", "judged", "reliability", "risk_coverage", "roc",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ share its texture, and a predictor tested on the picture it was fitted to would 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from dtfn.predictor.features import FEATURES
 FOLDS = 5
 PER_PICTURE = 2000  # positions a picture to fit on: neighbours tell the same
 Split = Literal["picture", "dataset"]
+PREDICTED, COSTS = "unseen picture", "costs, unseen picture"
 
 
 def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> CalibratedClassifierCV:
@@ -109,6 +111,29 @@ def held_out(
         model = fit(seen, costs=costs, seed=seed)
         probability[test] = model.predict_proba(_known(table.iloc[test]))[:, 1]
     return probability
+
+
+def judged(table: pd.DataFrame, splits: Sequence[Split] = ("picture",)) -> pd.DataFrame:
+    """Return the table with predictions in columns of their own.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.predictor.collect`.
+    splits
+        What to hold out, see `held_out`.
+
+    Returns
+    -------
+    With ``unseen <split>`` (probability of harm) for each split, and ``costs, unseen picture``.
+
+    Raises
+    ------
+    InputError
+        As `held_out`.
+    """
+    found = {f"unseen {split}": held_out(table, split) for split in splits}
+    return table.assign(**found, **{COSTS: held_out(table, costs=True)})
 
 
 def importance(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """How good predictions are, and what acting on them wins. Users find it in `dtfn.predictor`.
 
-Tables have the columns of `dtfn.predictor.collect` and ``probability``, predicted for pictures that
-were held out. Replicates are pictures.
+Tables are those of `dtfn.predictor.collect` with a column of what `dtfn.predictor.judged` predicted
+for what was held out. Replicates are pictures.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,13 +15,32 @@ from sklearn import metrics
 
 from dtfn import statistics
 from dtfn.errors import InputError
+from dtfn.predictor.learning import PREDICTED
 from dtfn.subpixel.blocks import decibels
 
 POINTS = 101  # of a curve
 IMAGE = ["dataset", "image"]
 
 
-def auc(table: pd.DataFrame) -> pd.DataFrame:
+def areas(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return how good the predictions in some columns are.
+
+    Returns
+    -------
+    A row a column: held out (the column), pictures, auc (mean over pictures), auc_low, auc_high (95
+    % interval over pictures), brier, and brier_base, that of always telling the base rate.
+    """
+    rows = []
+    for column in columns:
+        found = statistics.mean_interval(auc(table, column)["auc"])
+        row: dict[str, object] = {"held out": column, "pictures": found.clusters}
+        row |= {"auc": found.estimate, "auc_low": found.low, "auc_high": found.high}
+        row["brier"], row["brier_base"] = brier(table, column)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def auc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
     """Return the area under the ROC curve of each picture: dataset, image, auc.
 
     Within a picture, so that a predictor gains nothing by telling pictures apart; 0.5 is a coin.
@@ -29,26 +50,26 @@ def auc(table: pd.DataFrame) -> pd.DataFrame:
     for (dataset, image), part in table.groupby(IMAGE, sort=False):
         harmed = _harmed(part)
         if harmed.any() and not harmed.all():
-            area = float(metrics.roc_auc_score(harmed, part["probability"]))
+            area = float(metrics.roc_auc_score(harmed, part[column]))
             rows.append({"dataset": dataset, "image": image, "auc": area})
     return pd.DataFrame(rows, columns=[*IMAGE, "auc"])
 
 
-def brier(table: pd.DataFrame) -> tuple[float, float]:
+def brier(table: pd.DataFrame, column: str = PREDICTED) -> tuple[float, float]:
     """Return the Brier score (mean squared error of the probability), and that of the base rate."""
     harmed = _harmed(table)
-    score = float(np.mean((table["probability"].to_numpy() - harmed) ** 2))
+    score = float(np.mean((table[column].to_numpy() - harmed) ** 2))
     return score, float(harmed.mean() * (1 - harmed.mean()))
 
 
-def roc(table: pd.DataFrame) -> pd.DataFrame:
+def roc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
     """Return the ROC curve of all positions together: false_positive, true_positive, in [0, 1]."""
-    false, true, _ = metrics.roc_curve(_harmed(table), table["probability"])
+    false, true, _ = metrics.roc_curve(_harmed(table), table[column])
     at = np.linspace(0, 1, POINTS)
     return pd.DataFrame({"false_positive": at, "true_positive": np.interp(at, false, true)})
 
 
-def reliability(table: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
+def reliability(table: pd.DataFrame, column: str = PREDICTED, bins: int = 10) -> pd.DataFrame:
     """Return what was observed where a probability was predicted.
 
     Positions are cut into bins of about equal number, equal probabilities staying together.
@@ -58,15 +79,15 @@ def reliability(table: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     A row a bin: predicted (mean), observed (harm rate), observed_low, observed_high (95 % interval
     over pictures), positions.
     """
-    bin_of = pd.qcut(table["probability"], bins, labels=False, duplicates="drop")
-    frame = table[[*IMAGE, "probability"]].assign(harmed=_harmed(table), bin=bin_of.fillna(0))
+    bin_of = pd.qcut(table[column], bins, labels=False, duplicates="drop")
+    frame = table[[*IMAGE, column]].assign(harmed=_harmed(table), bin=bin_of.fillna(0))
     rows = []
     for _, part in frame.groupby("bin", sort=True):
         each = part.groupby(IMAGE)["harmed"].agg(["sum", "size"])
         found = statistics.ratio_interval(each["sum"], each["size"])
         rows.append(
             {
-                "predicted": part["probability"].mean(),
+                "predicted": part[column].mean(),
                 "observed": part["harmed"].mean(),
                 "observed_low": found.low,
                 "observed_high": found.high,
@@ -76,7 +97,7 @@ def reliability(table: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def risk_coverage(table: pd.DataFrame, points: int = 20) -> pd.DataFrame:
+def risk_coverage(table: pd.DataFrame, column: str = PREDICTED, points: int = 20) -> pd.DataFrame:
     """Return the harm rate among the positions where N is trusted, by how many these are.
 
     N is trusted where the predicted harm is least, picture by picture.
@@ -90,7 +111,7 @@ def risk_coverage(table: pd.DataFrame, points: int = 20) -> pd.DataFrame:
     curves, ideals, coins = [], [], []
     for _, part in table.groupby(IMAGE, sort=False):
         harmed = _harmed(part)
-        order = np.argsort(part["probability"].to_numpy(), kind="stable")
+        order = np.argsort(part[column].to_numpy(), kind="stable")
         number = np.maximum(1, np.round(coverage * len(part)).astype(int))
         curves.append(np.cumsum(harmed[order])[number - 1] / number)
         ideals.append(np.cumsum(np.sort(harmed))[number - 1] / number)
@@ -108,15 +129,16 @@ def risk_coverage(table: pd.DataFrame, points: int = 20) -> pd.DataFrame:
     )
 
 
-def gate(table: pd.DataFrame, column: str = "probability", threshold: float = 0.5) -> pd.DataFrame:
+def gate(table: pd.DataFrame, column: str = PREDICTED, threshold: float = 0.5) -> pd.DataFrame:
     """Return what taking L where harm is predicted wins on each picture.
 
     Parameters
     ----------
     table
-        Of `dtfn.predictor.collect`, with predictions of pictures held out.
+        Of `dtfn.predictor.judged`.
     column
-        Where these are; with `dtfn.predictor.fit`'s ``costs`` the gate is the better one.
+        The predictions that it goes by. Those of costs are made for it: one wrong block can cost
+        more than ten right ones save.
     threshold
         L is taken above it.
 
