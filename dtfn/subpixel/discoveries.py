@@ -112,7 +112,9 @@ def judge(tables: Iterable[pd.DataFrame], null: str = NULL) -> pd.DataFrame:
     region's own picture, so pictures can be pooled. The null pair's twins are exchangeable, so its
     regions of harm and of help are of one kind, and both are taken. This is the cluster-mass test
     (Bullmore et al. 1999) with a second training in the place of a permutation: what it says of
-    luck is what the training seeds of one null pair show.
+    luck is what the training seeds of one null pair show. The null pair has about as many regions
+    as a pair, so a handful of regions is never a discovery, however strong: it takes some ten that
+    are stronger than all of the null's.
     """
     parts = [table for table in tables if len(table)]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
@@ -222,4 +224,5 @@ def count(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
                 "mass": float(real["mass"].sum()),
             }
         )
-    return pd.DataFrame(rows)
+    columns = ["pair", "side", "regions", "discoveries", "pictures", "area", "mass"]
+    return pd.DataFrame(rows, columns=columns)
