@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dtfn import zoo
 from dtfn.errors import InputError, nearest
-from dtfn.evaluation import cache
+from dtfn.evaluation import cache, costs
 
 if TYPE_CHECKING:
     import torch
@@ -98,4 +98,6 @@ def network(method: str, weights: str, device: str = "cpu") -> torch.nn.Module:
             f"device {device!r}", expected="cpu, or cuda where there is a GPU",
             found=str(error).splitlines()[0], remedy="leave it out, or install a torch with CUDA",
         ) from error  # fmt: skip
-    return models.load(method).to(device)
+    loaded = models.load(method).to(device)
+    costs.give_back()
+    return loaded

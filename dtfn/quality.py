@@ -1,0 +1,218 @@
+"""PSNR and SSIM of everything at once: networks in several ways, and folders of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dtfn import datasets, evaluation, zoo
+from dtfn.audit import matching
+from dtfn.errors import InputError
+from dtfn.evaluation.methods import BICUBIC
+from dtfn.zoo import imported
+
+COLUMNS = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "network", "ensemble"]
+
+
+def here(benchmarks: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the benchmarks that are here, and of the others why they are not.
+
+    Raises
+    ------
+    InputError
+        None is here.
+    """
+    found, absent = [], {}
+    for name in benchmarks:
+        try:
+            datasets.names(name)
+            found.append(name)
+        except InputError as error:
+            absent[name] = str(error)
+    if not found:
+        raise InputError(
+            "benchmarks", expected="at least one that is here", found=", ".join(absent) or "none",
+            remedy=next(iter(absent.values()), "name one, e.g. mini"),
+        )  # fmt: skip
+    return found, absent
+
+
+def contenders(scale: int, only: Sequence[str] = ()) -> list[str]:
+    """Return bicubic, every imported network of a scale, and every one of the zoo.
+
+    Parameters
+    ----------
+    scale
+        2, 3 or 4.
+    only
+        If given, these methods; those of the zoo or imported for other scales are left out.
+    """
+    if not only:
+        rows = [*imported.registry(), *zoo.registry()]
+        return [BICUBIC, *(row["name"] for row in rows if row["scale"] == scale)]
+    other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
+    return [method for method in only if method not in other]
+
+
+def forecast(
+    benchmarks: Sequence[str],
+    scales: Sequence[int],
+    tilings: Sequence[str] = ("whole",),
+    ensembles: Sequence[bool] = (False,),
+    *,
+    methods: Sequence[str] = (),
+    count: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Say what `networks` will cost, parameters as there.
+
+    Returns
+    -------
+    `dtfn.evaluation.forecast`, the method's name being that of `networks`, with a column scale.
+    """
+    parts = []
+    for scale in scales:
+        chosen = [m for m in contenders(scale, methods) if m != BICUBIC]
+        for tiling, ensemble in _ways(tilings, ensembles) if chosen else ():
+            part = evaluation.forecast(
+                chosen, benchmarks, scale, count, tiling=evaluation.tiling(tiling),
+                self_ensemble=ensemble, device=device,
+            )  # fmt: skip
+            named = [_label(name, tiling, ensemble) for name in part["method"]]
+            parts.append(part.assign(method=named, scale=scale))
+    columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
+    return pd.concat([pd.DataFrame(columns=columns), *parts], ignore_index=True)[columns]
+
+
+def networks(
+    benchmarks: Sequence[str],
+    scales: Sequence[int],
+    tilings: Sequence[str] = ("whole",),
+    ensembles: Sequence[bool] = (False,),
+    *,
+    methods: Sequence[str] = (),
+    count: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Measure networks on every benchmark, at every scale, in every way.
+
+    Parameters
+    ----------
+    benchmarks, count, device
+        As for `dtfn.evaluation.evaluate`.
+    scales
+        Some of 2, 3 and 4.
+    tilings
+        Each as for `dtfn.evaluation.tiling`.
+    ensembles
+        Whether by self-ensemble; ``(False, True)`` does both.
+    methods
+        As for `contenders`: none for all.
+
+    Returns
+    -------
+    `dtfn.evaluation.evaluate`, with two more columns: network, the name of the method alone, and
+    ensemble. The method's name tells the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped.
+    """
+    parts = []
+    for scale in scales:
+        chosen = contenders(scale, methods)
+        plain = [m for m in chosen if m == BICUBIC]
+        if plain:
+            made = evaluation.evaluate(plain, benchmarks, scale, count)
+            parts.append(made.assign(network=made["method"], ensemble=False))
+        for tiling, ensemble in _ways(tilings, ensembles) if len(chosen) > len(plain) else ():
+            made = evaluation.evaluate(
+                [m for m in chosen if m != BICUBIC], benchmarks, scale, count,
+                tiling=evaluation.tiling(tiling), self_ensemble=ensemble, device=device,
+            )  # fmt: skip
+            names = [_label(name, tiling, ensemble) for name in made["method"]]
+            parts.append(made.assign(network=made["method"], method=names, ensemble=ensemble))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def folders(given: Sequence[str], benchmarks: Sequence[str], scales: Sequence[int]) -> pd.DataFrame:
+    """Measure pictures that others have made.
+
+    Parameters
+    ----------
+    given
+        Each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and ``{scale}`` stand for these. Its pictures
+        are matched by name, see `dtfn.audit.matching.match`.
+    benchmarks, scales
+        Where such a folder does not exist, it is left out; ``mini`` always is.
+
+    Returns
+    -------
+    As `networks`; seconds is NaN.
+
+    Raises
+    ------
+    InputError
+        Not of that form; no folder at all; or pictures that do not match.
+    """
+    rows = []
+    for text in given:
+        name, sign, pattern = text.partition("=")
+        if not sign or not name or not pattern:
+            raise InputError(
+                "folder of pictures", expected="NAME=FOLDER", found=repr(text),
+                remedy="write e.g. RCAN=results/{dataset}/x{scale}",
+            )  # fmt: skip
+        before = len(rows)
+        for dataset in (b for b in benchmarks if b != datasets.MINI):
+            hr = datasets.files(dataset)[0].parent
+            for scale in scales:
+                folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
+                rows += _measured(name, hr, folder, scale) if folder.is_dir() else []
+        if len(rows) == before:
+            raise InputError(
+                f"pictures of {name}", expected="a folder for one of the benchmarks and scales",
+                found=f"none, e.g. {folder}", remedy="mend the path",
+            )  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def published_names(results: pd.DataFrame) -> dict[str, str]:
+    """Return for each method of `networks` and `folders` what published tables may call it.
+
+    Bicubic, full-size EDSR and its baseline, NLSN and so on by their network; folders by their
+    name. Self-ensembles and the zoo's small networks have no published values.
+    """
+    known = {row["name"]: _published(row["network"], row) for row in imported.registry()}
+    known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
+    pairs = results[["method", "network", "ensemble"]].drop_duplicates()
+    return {
+        method: known.get(network, network)
+        for method, network, ensemble in pairs.itertuples(index=False)
+        if not ensemble and known.get(network, network)
+    }
+
+
+def _published(network: str, row: Mapping[str, object]) -> str:
+    baseline = network == "edsr" and row["hyperparameters"]["n_feats"] == 64  # type: ignore[index]
+    return "EDSR-baseline" if baseline else network.upper()
+
+
+def _ways(tilings: Sequence[str], ensembles: Sequence[bool]) -> list[tuple[str, bool]]:
+    return [(tiling, ensemble) for tiling in tilings for ensemble in ensembles]
+
+
+def _label(method: str, tiling: str, ensemble: bool) -> str:
+    name = f"{method}+" if ensemble else method
+    if tiling == "whole":
+        return name
+    return f"{name}, {tiling}" if tiling == "chop" else f"{name}, tiles of {tiling}"
+
+
+def _measured(name: str, hr: Path, folder: Path, scale: int) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for one in matching.match(hr, {name: folder}, scale):
+        truth, made = matching.load(one, scale)
+        row = {"method": name, "dataset": hr.parent.name, "image": one.image, "scale": scale}
+        row["psnr"] = evaluation.psnr(made[name], truth, scale)
+        row["ssim"] = evaluation.ssim(made[name], truth, scale)
+        rows.append(row | {"seconds": float("nan"), "network": name, "ensemble": False})
+    return rows
