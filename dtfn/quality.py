@@ -83,7 +83,9 @@ def forecast(
             named = [_label(name, tiling, ensemble) for name in part["method"]]
             parts.append(part.assign(method=named, scale=scale))
     columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
-    return pd.concat([pd.DataFrame(columns=columns), *parts], ignore_index=True)[columns]
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True)[columns]
 
 
 def networks(

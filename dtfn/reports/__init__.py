@@ -111,17 +111,19 @@ class Run:
         caption: str,
         best: Mapping[str, tables.Direction] | None = None,
         forms: Mapping[str, str] | None = None,
+        groups: str | None = None,
     ) -> None:
         """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
 
-        The CSV keeps every digit; `best` and `forms` as in `dtfn.reports.tables.markdown`.
+        The CSV keeps every digit; `best`, `forms` and `groups` as in
+        `dtfn.reports.tables.markdown`.
         """
         folder = self._folder("tables")
         frame.to_csv(folder / f"{name}.csv", index=False)
-        text = tables.html(frame, best, forms)
+        text = tables.html(frame, best, forms, groups)
         files = {
-            "md": tables.markdown(frame, best, forms) + f"\n{caption}\n",
-            "tex": tables.latex(frame, best, forms, caption=caption, label=f"tab:{name}"),
+            "md": tables.markdown(frame, best, forms, groups) + f"\n{caption}\n",
+            "tex": tables.latex(frame, best, forms, groups, caption=caption, label=f"tab:{name}"),
             "html": text,
         }
         for ending, content in files.items():

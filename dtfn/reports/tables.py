@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import html as html_escape
+import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 import pandas as pd
 
 from dtfn.errors import InputError, nearest
+from dtfn.reports import latex as tex
 
 Direction = Literal["max", "min"]
+MISSING = "–"
 
 FORMS = {
     "psnr": "{:.2f}",
@@ -28,15 +31,15 @@ FORMS = {
     "selection_gain_net": "{:+.3f}",
     "fusion_gain": "{:.3f}",
     "fusion_gain_net": "{:+.3f}",
+    "published_psnr": "{:.2f}",
+    "psnr_difference": "{:+.3f}",
+    "published_ssim": "{:.4f}",
+    "ssim_difference": "{:+.4f}",
+    "memory": "{:,.0f}",
 }
 """How a column is printed when the caller does not say; ``x_low`` and ``x_null`` as ``x``."""
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-}
+Groups = str | None
 
 
 def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
@@ -45,17 +48,19 @@ def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     summary
-        Of `dtfn.evaluation.summary`, of one scale.
+        Of `dtfn.evaluation.summary`. Of several scales, the first column is the scale.
     """
-    wide = summary.pivot(index="method", columns="dataset", values=["psnr", "ssim"])
+    several = "scale" in summary and summary["scale"].nunique() > 1
+    keys = ["scale", "method"] if several else ["method"]
+    wide = summary.pivot(index=keys, columns="dataset", values=["psnr", "ssim"])
     order = [(d, m) for d in summary["dataset"].unique() for m in ("psnr", "ssim")]
-    wide = wide.swaplevel(axis=1)[order].loc[list(summary["method"].unique())]
-    wide.insert(0, ("method", ""), wide.index)
+    rows = summary[keys].drop_duplicates()
+    wide = wide.swaplevel(axis=1)[order].loc[
+        list(rows.itertuples(index=False, name=None)) if several else list(rows["method"])
+    ]
+    for place, key in enumerate(keys):
+        wide.insert(place, (key, ""), rows[key].to_numpy())
     return wide.reset_index(drop=True)
-
-
-def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in text)
 
 
 def _markdown_text(text: str) -> str:
@@ -69,10 +74,23 @@ def _leaf(column: object) -> str:
 
 def _print(value: object, form: str | None) -> str:
     if value is None or value is pd.NA or (isinstance(value, float) and value != value):
-        return "–"
+        return MISSING
     if form is None:
         form = "{:.3f}" if isinstance(value, float) else "{}"
     return form.format(value)
+
+
+def _grouped(frame: pd.DataFrame, groups: Groups) -> list[pd.Index]:
+    """Return the rows of each group, in the table's order; one group where none are asked for."""
+    if groups is None:
+        return [frame.index]
+    known = {_leaf(c) or str(c[0]): c for c in frame.columns}
+    if groups not in known:
+        raise InputError(
+            "groups", expected="a column of the table", found=groups,
+            remedy=nearest(groups, known),
+        )  # fmt: skip
+    return [part.index for _, part in frame.groupby(known[groups], sort=False)]
 
 
 def _marks(values: pd.Series, texts: pd.Series, direction: Direction) -> pd.Series:
@@ -93,6 +111,7 @@ def _printed(
     forms: Mapping[str, str],
     escape: Callable[[str], str],
     emphasis: Mapping[str, str],
+    groups: Groups = None,
 ) -> pd.DataFrame:
     """Return `frame` as escaped and emphasised text, related columns joined into one.
 
@@ -117,7 +136,11 @@ def _printed(
         texts = pd.Series([_print(v, form) for v in frame[column]], frame.index, dtype=object)
         marks = pd.Series("", index=texts.index)
         if leaf in best:
-            marks = _marks(frame[column], texts, best[leaf])
+            parts = [
+                _marks(frame[column][rows], texts[rows], best[leaf])
+                for rows in _grouped(frame, groups)
+            ]
+            marks = pd.concat(parts)[texts.index]
         cells[column] = pd.Series(
             [emphasis.get(m, "{}").format(escape(t)) for t, m in zip(texts, marks, strict=True)],
             index=texts.index,
@@ -127,9 +150,8 @@ def _printed(
 
 
 def _title(name: str) -> str:
-    if name in ("psnr", "ssim"):
-        return name.upper()
-    return name.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
+    text = name.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
+    return re.sub(r"\b(psnr|ssim)\b", lambda found: found[0].upper(), text)
 
 
 def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.DataFrame:
@@ -150,14 +172,20 @@ def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.
         elif name.endswith("_high") and name.removesuffix("_high") + "_low" in cells:
             continue
         else:
-            out[title] = out[title] + "/" + texts if title in out else texts
+            out[title] = _pair(out[title], texts) if title in out else texts
     return pd.DataFrame(out)
+
+
+def _pair(first: pd.Series, second: pd.Series) -> pd.Series:
+    """Join two cells as "a/b"; one dash where both are missing."""
+    return (first + "/" + second).where((first != MISSING) | (second != MISSING), MISSING)
 
 
 def markdown(
     frame: pd.DataFrame,
     best: Mapping[str, Direction] | None = None,
     forms: Mapping[str, str] | None = None,
+    groups: Groups = None,
 ) -> str:
     """Return `frame` as a GitHub Markdown table.
 
@@ -170,14 +198,17 @@ def markdown(
         Column (its last level) -> ``"max"`` or ``"min"``: best bold, second underlined.
     forms
         Column -> format string, e.g. ``{"harm": "{:+.2f} dB"}``; defaults in `FORMS`.
+    groups
+        A column: rows that have the same value are marked among themselves, and in LaTeX and HTML
+        a rule stands between groups.
 
     Raises
     ------
     InputError
-        `best` names a column that the table does not have.
+        `best` or `groups` names a column that the table does not have.
     """
     emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
-    table = _printed(frame, best or {}, forms or {}, _markdown_text, emphasis)
+    table = _printed(frame, best or {}, forms or {}, _markdown_text, emphasis, groups)
     lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -186,47 +217,34 @@ def latex(
     frame: pd.DataFrame,
     best: Mapping[str, Direction] | None = None,
     forms: Mapping[str, str] | None = None,
+    groups: Groups = None,
     *,
     caption: str = "",
     label: str = "",
 ) -> str:
-    r"""Return `frame` as a LaTeX table (package booktabs); parameters as `markdown`.
+    r"""Return `frame` as a LaTeX table (packages booktabs, array and graphicx).
 
-    ``\caption`` and ``\label`` are written where given.
+    Parameters as `markdown`; ``\caption`` and ``\label`` are written where given.
     """
     emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
-    table = _printed(frame, best or {}, forms or {}, _latex_text, emphasis)
-    rows = [" & ".join(row) + r" \\" for row in table.to_numpy().tolist()]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        *([rf"\caption{{{_latex_text(caption)}}}"] if caption else []),
-        *([rf"\label{{{label}}}"] if label else []),
-        rf"\begin{{tabular}}{{{'l' * table.shape[1]}}}",
-        r"\toprule",
-        " & ".join(table.columns) + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    table = _printed(frame, best or {}, forms or {}, tex.text, emphasis, groups)
+    parts = [table.loc[rows].to_numpy().tolist() for rows in _grouped(frame, groups)]
+    return tex.table(list(table.columns), parts, caption, label)
 
 
 def html(
     frame: pd.DataFrame,
     best: Mapping[str, Direction] | None = None,
     forms: Mapping[str, str] | None = None,
+    groups: Groups = None,
 ) -> str:
     """Return `frame` as an HTML ``<table class="dtfn">``; parameters as `markdown`."""
     emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
-    table = _printed(frame, best or {}, forms or {}, html_escape.escape, emphasis)
+    table = _printed(frame, best or {}, forms or {}, html_escape.escape, emphasis, groups)
     head = "".join(f"<th>{title}</th>" for title in table.columns)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>\n"
-        for row in table.to_numpy().tolist()
-    )
-    return (
-        f'<table class="dtfn">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n'
-    )
+    bodies = []
+    for rows in _grouped(frame, groups):
+        cells = table.loc[rows].to_numpy().tolist()
+        lines = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>\n" for row in cells)
+        bodies.append(f"<tbody>\n{lines}</tbody>\n")
+    return f'<table class="dtfn">\n<thead><tr>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
