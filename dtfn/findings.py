@@ -43,7 +43,7 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
 
 SUMMARIES = (
     "entropy", "support", "share", "participation", "distance", "on_self", "inconsistency",
-    "disagreeing", "agreement",
+    "disagreeing", "chance", "agreement",
 )  # fmt: skip
 
 
@@ -76,11 +76,13 @@ def of_attention(
         claim = f"{network} selects: its weight is on less than half of the picture"
         verdicts.append(_below(claim, share, 0.5, "{:.1%}"))
         known = part["disagreeing"].notna()
-        false = statistics.mean_interval(part["disagreeing"][known], clusters[known])
-        claim = f"{network} mostly attends to what disagrees with the truth"
-        verdicts.append(_above(claim, false, 0.5, "{:.1%}"))
+        gained = (part["chance"] - part["disagreeing"])[known]
+        claim = f"{network} prefers what agrees with the truth, more than chance does"
+        verdicts.append(
+            _above(claim, statistics.mean_interval(gained, clusters[known]), 0, "{:+.1%}")
+        )
         rise = _where_harmed(part)
-        claim = f"{network} attends to more that disagrees where it harms most"
+        claim = f"{network} attends to more that disagrees, net of chance, where it harms most"
         found = statistics.mean_interval(rise) if len(rise) else None
         verdicts.append(
             _above(claim, found, 0, "{:+.1%}") if found else Verdict(claim, None, None, None)
@@ -89,11 +91,16 @@ def of_attention(
 
 
 def _where_harmed(part: pd.DataFrame) -> pd.Series:
-    """Return, by picture, the disagreeing weight in the decile of most harm less that elsewhere."""
+    """Return, by picture, what disagrees in the decile of most harm less that elsewhere.
+
+    Both net of chance: harm is largest where there is much detail, and the less detail a query has,
+    the more of the picture disagrees with it.
+    """
     part = part[part["disagreeing"].notna()]
+    part = part.assign(net=part["disagreeing"] - part["chance"])
     keys = ["dataset", "image", "place"]
     most = part["harm"] > part.groupby(keys)["harm"].transform("quantile", 0.9)
-    means = part.groupby([*keys, most.rename("most")])["disagreeing"].mean().unstack("most")
+    means = part.groupby([*keys, most.rename("most")])["net"].mean().unstack("most")
     if len(means.columns) < 2:
         return pd.Series(dtype=float)
     return (means[True] - means[False]).dropna().groupby(["dataset", "image"]).mean()

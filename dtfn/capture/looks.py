@@ -226,6 +226,7 @@ def summaries(
         rows, columns = np.mgrid[every // 2 : height : every, every // 2 : width : every]
         queries = np.stack([rows.ravel(), columns.ravel()], axis=1)
         details = texture.detail_blocks(sample.hr, sample.scale)
+        chance = _chance(details, rows.ravel() * width + columns.ravel())
         made = evaluation.outputs([twin, *methods], sample)
         error = {m: block_error(o.image, sample.hr, sample.scale) for m, o in made.items()}
         for method in methods:
@@ -235,15 +236,22 @@ def summaries(
                     assert record is not None
                     table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
                     names = {"dataset": sample.dataset, "image": sample.image, "network": method}
-                    tables.append(
-                        table.assign(
-                            **names,
-                            place=place,
-                            harm=harm,
-                            share=table["support"] / (height * width),
-                        )
-                    )
+                    names |= {"place": place, "harm": harm, "chance": chance}
+                    share = table["support"] / (height * width)
+                    tables.append(table.assign(**names, share=share))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
+    """Return for each query the share of all positions whose detail disagrees with its own."""
+    details = details.astype(np.float64)
+    energy = np.sum(details**2, axis=1)
+    share = np.full(len(queries), np.nan)
+    for n, query in enumerate(queries):
+        if energy[query] > 0:
+            apart = energy + energy[query] - 2 * details @ details[query]
+            share[n] = np.mean(apart > energy[query])
+    return share
 
 
 @contextmanager

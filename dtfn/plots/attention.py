@@ -121,7 +121,7 @@ def copies(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
             ax.set_visible(True)
             apart = float(row.inconsistency)
             _patch(ax, sample, (row.row, row.column), DISAGREES if apart > 1 else AGREES)
-            ax.set_title(f"{_percent(row.weight)}, k = {apart:.3g}", fontsize=8)
+            ax.set_title(f"{_percent(row.weight)}, k = {apart:.2g}", fontsize=8)
     return figure
 
 
@@ -177,13 +177,16 @@ def summary(table: pd.DataFrame) -> Figure:
             style = "--" if "+tfs" in network or "notfs" in network else "-"
             ax.plot(part["place"], part[metric], style, color=ink, marker="o", markersize=4,
                     label=network)  # fmt: skip
+        if metric == "disagreeing" and "chance" in table:
+            ax.axhline(table["chance"].mean(), color=NULL_COLOUR, linestyle=":", label="chance")
         ax.set(xlabel="layer", title=METRICS[metric])
         ax.set_xticks(sorted(table["place"].unique()))
         ax.set_yscale("log" if metric == "support" else "linear")
         if metric != "support":
             ax.set_ylim(0, None if metric == "distance" else max(1.0, *ax.get_ylim()[1:]))
-    labels = axes[0].get_legend_handles_labels()
-    figure.legend(*labels, loc="outside lower center", ncols=min(len(networks), 5))
+    # The panel with most lines has chance, too.
+    labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda found: len(found[1]))
+    figure.legend(*labels, loc="outside lower center", ncols=5)
     return figure
 
 

@@ -1,0 +1,352 @@
+"""What networks of a zoo attend to: against `dtfn.capture` itself, and what the figures show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
+
+from dtfn import attribution, capture, evaluation, findings, models, texture, zoo
+from dtfn.attribution import Attribution, Local
+from dtfn.capture import looks, places
+from dtfn.capture.looks import Look
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.images import degrade, luma
+from dtfn.plots import attention as plots
+from dtfn.plots import style
+from dtfn.subpixel.regions import Region
+
+SCALE = 2
+QUERIES = [(3, 4), (10, 7)]
+NAMES = ["mini-local", "mini-nla", "mini-dtfn", "mini-nla+tfs"]
+
+
+@pytest.fixture(scope="module")
+def sample() -> Sample:
+    rng = np.random.default_rng(0)
+    hr = rng.integers(0, 256, (36, 44, 3), dtype=np.uint8)
+    return Sample("set", "noise", SCALE, degrade(hr, SCALE), hr)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Weights files of tiny networks whose deformable values are deformed."""
+    folder: Path = tmp_path_factory.mktemp("weights")
+    made = {}
+    for name in NAMES:
+        torch.manual_seed(0)
+        network = models.create(name, SCALE, n_feats=16, n_resblocks=1, n_resgroups=2)
+        for key, weight in network.named_parameters():
+            if "offset_conv" in key or key.startswith("tail"):
+                torch.nn.init.normal_(weight, std=0.05)
+        made[name] = str(folder / f"{name}.safetensors")
+        models.save(network, Path(made[name]))
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(sample: Sample, files: dict[str, str]) -> list[Look]:
+    return looks.looks(list(files.values()), sample, QUERIES)
+
+
+def test_a_look_is_the_recorded_map(
+    found: list[Look], sample: Sample, files: dict[str, str]
+) -> None:
+    assert len(found) == 3 * 2 * 2, "three networks with attention, two layers, two queries"
+    assert files["mini-local"] not in {look.network for look in found}
+    for look in found:
+        network = models.load(look.network)
+        with capture.record(network) as record:
+            evaluation.upscale(network, sample.lr)
+        assert record.layers[look.place - 1] == look.layer
+        expected = record.map(look.layer, look.query).numpy()
+        np.testing.assert_allclose(look.map, expected, atol=1e-7)
+        assert look.deviation < 1e-5
+        order = [look.map[at] for at in look.strongest(5)]
+        assert order == sorted(look.map.ravel(), reverse=True)[:5]
+
+
+def test_deformable_looks_tell_where_the_strongest_value_is_read(
+    found: list[Look], sample: Sample, files: dict[str, str]
+) -> None:
+    for look in found:
+        assert (look.points is not None) == (look.network == files["mini-dtfn"])
+        if look.points is not None:
+            network = models.load(look.network)
+            with capture.record(network) as record:
+                evaluation.upscale(network, sample.lr)
+            expected, _ = record.sampling_points(look.layer, look.strongest(1)[0])
+            np.testing.assert_allclose(look.points, expected.numpy(), atol=1e-5)
+    table = looks.sampling_frame(found)
+    assert len(table) == 2 * 2 * 9
+    assert table["modulation"].between(0, 2).all()
+
+
+def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> None:
+    """It is no number that is always small: values that are not the layer's are far off."""
+    network = models.load(files["mini-nla"])
+    with capture.record(network) as record:
+        evaluation.upscale(network, sample.lr)
+    layer = record.layers[0]
+    assert record.deviation(layer, QUERIES) < 1e-5
+    maps = record.maps(layer, QUERIES)
+    record._rows[layer, 0] = type(record._rows[layer, 0])(
+        18, 22, 396, lambda at: (torch.zeros(len(at), 1).long(), torch.ones(len(at), 1))
+    )
+    assert not torch.equal(record.maps(layer, QUERIES), maps)
+    assert record.deviation(layer, QUERIES) > 1e-3
+
+
+def test_copies_are_the_strongest_with_their_inconsistency(
+    found: list[Look], sample: Sample
+) -> None:
+    table = looks.copies(found, sample, most=3)
+    details = texture.detail_blocks(sample.hr, SCALE).astype(float)
+
+    assert len(table) == 3 * len(found)
+    for look in found:
+        part = looks.of_query(table[table["network"] == look.network], look.query)
+        part = part[part["place"] == look.place]
+        assert list(zip(part["row"], part["column"], strict=True)) == look.strongest(3)
+        for row in part.itertuples():
+            assert row.weight == look.map[row.row, row.column]
+            own = details[look.query[0] * 22 + look.query[1]]
+            other = details[row.row * 22 + row.column]
+            assert row.inconsistency == pytest.approx(((own - other) ** 2).sum() / (own**2).sum())
+    last = looks.last_layer(table)
+    assert set(last["place"]) == {2}
+
+
+def test_summaries_are_those_of_the_record(sample: Sample, files: dict[str, str]) -> None:
+    table = looks.summaries(
+        [files["mini-local"], files["mini-dtfn"]], [sample], files["mini-local"], every=6,
+        hash_seeds=(0, 1),
+    )  # fmt: skip
+
+    assert set(table["network"]) == {files["mini-dtfn"]}
+    rows = [3, 9, 15]
+    assert sorted(table["row"].unique()) == rows
+    network = models.load(files["mini-dtfn"])
+    with capture.record(network) as record:
+        sr = evaluation.upscale(network, sample.lr)
+    details = texture.detail_blocks(sample.hr, SCALE)
+    queries = [(row, column) for row in rows for column in (3, 9, 15, 21)]
+    expected = record.summary(record.layers[1], queries, details=details, hash_seeds=(0, 1))
+    part = table[table["place"] == 2]
+    np.testing.assert_allclose(part["disagreeing"], expected["disagreeing"], atol=1e-6)
+    np.testing.assert_allclose(part["agreement"], expected["agreement"], atol=1e-6)
+    apart = ((details[9 * 22 + 15] - details.astype(float)) ** 2).sum(1)
+    disagree = np.mean(apart > (details[9 * 22 + 15].astype(float) ** 2).sum())
+    assert part[(part["row"] == 9) & (part["column"] == 15)]["chance"].item() == disagree
+    np.testing.assert_allclose(part["share"], expected["support"] / 396, rtol=1e-5)
+    local = evaluation.upscale(models.load(files["mini-local"]), sample.lr)
+    error = [_mse(one, sample.hr, (9, 15)) for one in (sr, local)]
+    at = part[(part["row"] == 9) & (part["column"] == 15)]["harm"]
+    assert at.item() == pytest.approx(error[0] - error[1])
+
+
+def _mse(sr: Any, hr: Any, at: tuple[int, int]) -> float:
+    block = np.s_[SCALE * at[0] : SCALE * (at[0] + 1), SCALE * at[1] : SCALE * (at[1] + 1)]
+    return float(np.mean((luma(sr)[block] - luma(hr)[block]) ** 2))
+
+
+# ---------------------------------------------------------------- where to look
+
+
+def regions(image: str = "noise") -> pd.DataFrame:
+    rows = [("harm", 0.01, 5.0, 2), ("harm", 0.5, 9.0, 4), ("help", 0.5, 3.0, 8)]
+    return pd.DataFrame(
+        [
+            {"pair": "n", "side": side, "dataset": "set", "image": image, "q": q, "mass": mass}
+            | {"region": Region(top, top, 3, 3, 9, mass)}
+            for side, q, mass, top in rows
+        ]
+    )
+
+
+def test_the_default_places_are_the_centres_of_the_heaviest_regions(sample: Sample) -> None:
+    chosen, where = places.places(regions(), [sample], ["n"])
+    assert chosen is sample
+    assert where == {"where n harmed most": (3, 3), "where n helped most": (9, 9)}
+
+
+def test_places_that_were_asked_for(sample: Sample) -> None:
+    _, where = places.places(regions(), [sample], ["n"], "noise", [[1, 2], [3, 4]])
+    assert where == {"query 1": (1, 2), "query 2": (3, 4)}
+    with pytest.raises(InputError, match="did you mean 'noise'"):
+        places.places(regions(), [sample], ["n"], "nois")
+
+
+def test_without_a_region_the_middle_is_looked_at(sample: Sample) -> None:
+    empty = regions().iloc[:0]
+    assert places.places(empty, [sample], ["n"]) == (sample, {"the middle": (9, 11)})
+
+
+def test_attentive_variants_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("local", 4, 0), ("local-wide", 4, 0), ("nla+tfs", 4, 0), ("nla", 2, 0), ("dtfn", 4, 1)]
+    made = [{"variant": v, "scale": s, "seed": k} for v, s, k in rows]
+    monkeypatch.setattr(zoo, "registry", lambda: made)
+    assert places.attentive(4, 0) == ["nla+tfs"]
+
+
+# ---------------------------------------------------------------- attribution around a query
+
+
+def test_attribution_around_a_query_is_that_of_the_crop(
+    sample: Sample, files: dict[str, str]
+) -> None:
+    (one,) = attribution.around([files["mini-nla"]], sample, [(2, 20)], side=12, patch=4, steps=2)
+
+    assert one.crop == (0, 10, 12, 12)
+    assert one.window == (0, 18, 4, 4)
+    network = models.load(files["mini-nla"])
+    expected = attribution.attribute(network, sample.lr[:12, 10:22], (0, 8, 4, 4), steps=2)
+    np.testing.assert_allclose(one.found.map, expected.map, atol=1e-7)
+    assert attribution.frame([one])["diffusion"].item() == pytest.approx(one.found.diffusion)
+
+
+@pytest.mark.parametrize(
+    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
+)
+def test_a_square_stays_in_the_picture(middle: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert attribution.square(middle, 8, (18, 22, 3)) == (*expected, 8, 8)
+    assert attribution.square(middle, 90, (18, 22, 3)) == (0, 0, 18, 22)
+
+
+# ---------------------------------------------------------------- figures
+
+
+def local_of(name: str) -> Local:
+    values = np.random.default_rng(0).normal(size=(12, 12))
+    return Local(name, QUERIES[0], (0, 0, 12, 12), (1, 2, 4, 4), Attribution(values, 0.0, 1.0))
+
+
+def test_maps_have_a_row_a_network_and_the_attribution_last(
+    found: list[Look], sample: Sample, files: dict[str, str]
+) -> None:
+    one = looks.at(found, QUERIES[0])
+    figure = plots.maps(one, [local_of(name) for name in files.values()], sample)
+    figure.draw_without_rendering()
+
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    titles = [ax.get_title().partition(":")[0] for ax in shown]
+    assert titles == ["layer 1", "layer 2", "attribution"] * 3 + [files["mini-local"]]
+    support = float(np.exp(-np.sum(one[0].map * np.log(one[0].map))))
+    assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
+    cross = next(line for line in shown[0].lines if line.get_marker() == "+")
+    assert (cross.get_xdata(), cross.get_ydata()) == ([QUERIES[0][1]], [QUERIES[0][0]])
+    rings = [line for line in shown[0].lines if line.get_marker() == "o"]
+    at = [(int(r.get_ydata()[0]), int(r.get_xdata()[0])) for r in rings]  # type: ignore[index,call-overload,arg-type]
+    assert at == one[0].strongest()
+    assert figure.get_figwidth() <= style.WIDTH
+    for ax in shown:
+        assert all(image.get_interpolation() == "nearest" for image in ax.get_images())
+
+
+def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
+    table = looks.of_query(looks.last_layer(looks.copies(found, sample)), QUERIES[1])
+    figure = plots.copies(table, sample, most=4)
+    figure.draw_without_rendering()
+
+    part = table[table["network"] == table["network"].iloc[0]].head(4)
+    for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
+        ink = plots.DISAGREES if row.inconsistency > 1 else plots.AGREES
+        assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
+        x, y = SCALE * row.column, SCALE * row.row
+        (block,) = (p for p in ax.patches if isinstance(p, Rectangle))
+        assert block.get_xy() == (x - 0.5, y - 0.5)
+        image = ax.get_images()[0]
+        left, _, _, top = image.get_extent()
+        pixels = np.asarray(image.get_array())
+        inside = pixels[y - int(top + 0.5), x - int(left + 0.5)]
+        np.testing.assert_array_equal(inside, sample.hr[y, x])
+
+
+def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
+    one = looks.at(found, QUERIES[0])
+    figure = plots.sampling(one, sample)
+    figure.draw_without_rendering()
+    deformed = [look for look in one if look.points is not None]
+    for ax, look in zip(figure.axes, deformed, strict=True):
+        offsets = np.asarray(ax.collections[0].get_offsets())
+        assert look.points is not None
+        np.testing.assert_allclose(offsets[:, ::-1], look.points)
+
+
+def test_nothing_to_draw_says_so(sample: Sample) -> None:
+    empty = looks.copies([], sample)
+    for figure in (
+        plots.maps([], [], sample), plots.copies(empty, sample), plots.sampling([], sample),
+        plots.summary(pd.DataFrame()),
+    ):  # fmt: skip
+        assert figure.texts[0].get_text().startswith("no network")
+
+
+def spread(shift: float = 0.0, pictures: int = 6) -> pd.DataFrame:
+    """Summaries in which a tenth of the queries is harmed and disagrees by `shift` more."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for picture in range(pictures):
+        for query in range(40):
+            harmed = query < 4
+            rows.append(
+                {"dataset": "d", "image": f"{picture}", "network": "n", "place": 1 + query % 2}
+                | {"harm": 100.0 + query if harmed else rng.normal(), "share": 0.1}
+                | {"support": 9.0, "disagreeing": 0.7 + shift * harmed + rng.normal(0, 0.01)}
+                | {"chance": 0.8}
+            )
+    return pd.DataFrame(rows)
+
+
+def test_the_summary_figure_has_a_line_a_network() -> None:
+    table = findings.by_layer(spread())
+    figure = plots.summary(table)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == 2, "only the numbers that there are"
+    line = figure.axes[0].lines[0]
+    assert np.asarray(line.get_xdata()).tolist() == [1, 2]
+    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), 9)
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def judged(table: pd.DataFrame, deviation: float = 1e-6, missed: float = 0.001) -> dict[str, Any]:
+    frame = pd.DataFrame({"incompleteness": [missed]})
+    return {v.claim: v for v in findings.of_attention(table, [deviation], frame)}
+
+
+@pytest.mark.parametrize(("shift", "holds"), [(0.2, True), (-0.2, False), (0.0, None)])
+def test_harm_and_disagreement_go_together_or_not(shift: float, holds: bool | None) -> None:
+    found = judged(spread(shift))
+    claim = "n attends to more that disagrees, net of chance, where it harms most"
+    assert found[claim].holds is holds
+    assert found[claim].measured == pytest.approx(shift, abs=0.02)
+    assert found["n selects: its weight is on less than half of the picture"].holds is True
+    prefers = found["n prefers what agrees with the truth, more than chance does"]
+    assert prefers.holds is True
+    assert prefers.measured == pytest.approx(0.1 - 0.1 * shift, abs=0.01)
+
+
+def test_few_pictures_leave_claims_open_but_not_exactness() -> None:
+    found = judged(spread(pictures=2), deviation=0.5, missed=0.5)
+    verdicts = list(found.values())
+    assert [v.holds for v in verdicts[:2]] == [False, False]
+    assert all(v.holds is None for v in verdicts[2:])
+
+
+def test_an_average_over_everything_does_not_select() -> None:
+    found = judged(spread().assign(share=np.tile(np.linspace(0.98, 0.99, 40), 6)))
+    assert found["n selects: its weight is on less than half of the picture"].holds is False
+
+
+def test_no_network_with_attention_has_no_verdict_on_it() -> None:
+    assert len(findings.of_attention(pd.DataFrame(), [], pd.DataFrame())) == 2
+    assert findings.by_layer(pd.DataFrame()).empty
