@@ -189,7 +189,7 @@ def test_the_command_prints_the_figures_and_what_they_mean(
     folders = write(tmp_path)
     arguments = [f"--{role}={folder}" for role, folder in folders.items() if role != "null"]
     with pytest.raises(SystemExit) as done:
-        cli.main(["audit", *arguments, "--scale=4", f"--out={tmp_path / 'out'}"])
+        cli.main(["audit", *arguments, "--scale=4", "--no-report", f"--out={tmp_path / 'out'}"])
     told = capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "summary.json").read_text())
 
@@ -197,6 +197,30 @@ def test_the_command_prints_the_figures_and_what_they_mean(
     assert f"| harm rate | {report['harm_rate']:.3f} [" in told
     assert "no null pair" in told
     assert str(tmp_path / "out") in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("names", "null"), [("a", False), ("abc", True)])
+def test_the_command_writes_the_notebook_s_report(tmp_path: Path, names: str, null: bool) -> None:
+    folders = write(tmp_path / "with, a comma", names)
+    chosen = {r: f for r, f in folders.items() if null or r != "null"}
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as done:
+        cli.main(["audit", *(f"--{r}={f}" for r, f in chosen.items()), f"--out={out}"])
+    assert not done.value.code
+    (run,) = (out / "runs" / "03_subpixel_quality").iterdir()
+    record = json.loads((run / "manifest.json").read_text())
+    assert record["parameters"]["folders"] == [str(f) for f in chosen.values()]
+    assert len([key for key in record["inputs"] if key.endswith(".png")]) == len(names) * len(
+        chosen
+    )
+    figures = {figure["name"] for figure in record["figures"]}
+    assert {"density", "errors", "deciles", "phases", "textures", "worst_region"} <= figures
+    assert (out / "index.html").exists()
+    told = pd.read_csv(run / "tables" / "harm.csv")
+    report = json.loads((out / "summary.json").read_text())
+    assert told["harm_rate"][0] == pytest.approx(report["harm_rate"])
+    assert any("audited network" in v["claim"] for v in record["verdicts"])
 
 
 def test_the_command_tells_bad_input_in_one_line(

@@ -124,3 +124,113 @@ def test_beside_null_is_the_difference(table: pd.DataFrame) -> None:
         assert (frame[f"{metric}_net"] < frame[f"{metric}_net_high"]).all()
     means = table[table["pair"] == subpixel.NULL]["harm_rate"].mean()
     assert frame["harm_rate_null"].to_numpy() == pytest.approx(means)
+
+
+# --- several families and seeds -------------------------------------------------------------
+
+
+def family(sign: dict[int, float], pair: str, pictures: int = 30) -> pd.DataFrame:
+    """Rows of a pair whose figures are off luck's by ``sign`` times one, seed by seed."""
+    rows = []
+    for seed, way in sign.items():
+        rng = np.random.default_rng([seed, sum(pair.encode())])
+        for i in range(pictures):
+            base = {"dataset": "mini", "image": f"{i:02}", "scale": 4, "seed": seed}
+            luck = dict.fromkeys(subpixel.NETTED, 5.0) | {"with": "l1", "without": "l0"}
+            rows.append(base | luck | {"pair": subpixel.NULL})
+            mine = {name: 5 + way + rng.normal(0, 0.3) for name in subpixel.NETTED}
+            rows.append(
+                base | mine | {"pair": pair, "psnr_gain": 0.1, "with": "n", "without": "l0"}
+            )
+    return pd.DataFrame(rows)
+
+
+def families(**signs: dict[int, float]) -> pd.DataFrame:
+    table = pd.concat([family(sign, name) for name, sign in signs.items()])
+    return table.drop_duplicates(["pair", "image", "seed"], ignore_index=True)
+
+
+def test_a_claim_holds_if_it_holds_for_one_family() -> None:
+    table = families(nla={0: 1.0, 1: 1.0}, gla={0: 0.0}, hspa={0: -1.0}, dtfn={0: 1.0})
+    verdicts = claims.of_the_paper(table)
+    assert [v.claim[:15] for v in verdicts] == [f"paper's claim {i}" for i in (1, 2, 4)]
+    for v in verdicts:
+        assert v.holds is True
+        told = "holds: nla; not shown: gla; does not hold at this scale of network: hspa"
+        assert v.measured == told, "DTFN has TFS and is left out"
+
+
+def test_a_claim_that_fails_for_all_does_not_hold() -> None:
+    for verdict in claims.of_the_paper(families(nla={0: -1.0}, gla={0: -1.0})):
+        assert verdict.holds is False
+    for verdict in claims.of_the_paper(families(nla={0: -1.0}, gla={0: 0.0})):
+        assert verdict.holds is None
+    (first, *_) = claims.of_the_paper(families(dtfn={0: 1.0}))
+    assert first.measured == "holds: dtfn", "where nothing else is there, it counts"
+
+
+def test_seeds_that_disagree_leave_a_claim_open() -> None:
+    table = families(nla={0: 2.0, 1: -0.5})
+    assert {v.measured for v in claims.of_the_paper(table)} == {"not shown: nla"}
+    verdicts = claims.bounds_beyond_luck(table)
+    assert [v.holds for v in verdicts] == [None, None]
+    assert verdicts[0].interval is not None
+    assert verdicts[0].interval[0] > 0, "over pictures alone it would have held"
+    assert [v.holds for v in claims.bounds_beyond_luck(families(nla={0: 2.0, 1: 0.5}))] == [
+        True
+    ] * 2
+
+
+def test_few_discoveries_of_luck_are_told() -> None:
+    """Forty families that differ by luck: hardly one claim about them may hold."""
+    names = {f"n{i}": {0: 0.0} for i in range(40)}
+    for verdict in claims.of_the_paper(families(**names)):
+        told = str(verdict.measured)
+        assert told.count("n") > 40
+        held = told.partition("not shown")[0]
+        assert held.count(",") < 2, told
+
+
+def test_without_a_null_pair_nothing_is_claimed_beyond_luck() -> None:
+    table = families(nla={0: 1.0})
+    alone = table[table["pair"] != subpixel.NULL]
+    assert claims.of_the_paper(alone) == []
+    assert claims.bounds_beyond_luck(alone) == []
+    regions = alone[["pair", "dataset", "image"]].assign(share=0.1)
+    better, harm = claims.harm_beyond_luck(alone, regions)
+    assert better.holds is True
+    assert (harm.holds, harm.measured) == (None, pytest.approx(alone["harm_rate"].mean()))
+    frame = claims.beside_null(alone, ["harm_rate"])
+    assert list(frame)[-3:] == ["harm_rate", "harm_rate_low", "harm_rate_high"]
+    estimates, titles = claims.net_of_luck(alone)
+    assert set(estimates["metric"]) == set(titles) == set(claims.NET_CLAIMS)
+
+
+def test_seeds_are_told_apart_and_taken_together() -> None:
+    table = families(nla={0: 2.0, 1: -0.5})
+    seeds = claims.by_seed(table, "harm_rate").set_index("seed")["harm_rate_net"]
+    assert seeds.to_dict() == pytest.approx({0: 2.0, 1: -0.5}, abs=0.2)
+    (row,) = claims.beside_null(table, ["harm_rate"]).to_dict("records")
+    assert (row["pictures"], row["seeds"]) == (30, 2)
+    assert row["harm_rate_net"] == pytest.approx(seeds.mean())
+    assert set(claims.net_of_luck(table)[1]) == {f"{m}_net" for m in claims.NET_CLAIMS}
+
+
+def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:
+    correlations = pd.DataFrame(
+        {"pair": "nla", "cause": ["severity", "inconsistency", "variance"], "pictures": 9,
+         "correlation_net": [0.1, -0.2, 0.3], "correlation_net_low": [0.05, -0.3, 0.2],
+         "correlation_net_high": [0.2, 0.1, 0.4]}
+    )  # fmt: skip
+    verdicts = claims.grows_with(correlations, ["severity", "inconsistency"])
+    assert [v.holds for v in verdicts] == [True, None]
+    areas = pd.DataFrame(
+        {"held out": ["a", "b", "c"], "pictures": [9, 9, 4], "auc": [0.6, 0.49, 0.9],
+         "auc_low": [0.55, 0.45, 0.8], "auc_high": [0.7, 0.495, 0.95]}
+    )  # fmt: skip
+    assert [v.holds for v in claims.predicts(areas)] == [True, False, None]
+    copies = pd.DataFrame({"candidates": "look-alikes", "exemplar_bicubic": np.arange(6.0)})
+    copies["exemplar_similar"] = copies["exemplar_bicubic"] - 1 + RNG.normal(0, 0.1, 6)
+    copies["exemplar_bound"] = copies["exemplar_bicubic"] + 3
+    copies["exemplar_bound_random"] = copies["exemplar_bicubic"] + 1 + RNG.normal(0, 0.1, 6)
+    assert [v.holds for v in claims.exemplars_tell(copies)] == [False, True]

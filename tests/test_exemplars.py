@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_networks import small
 
-from dtfn import datasets, exemplars, images
+from dtfn import capture, datasets, evaluation, exemplars, images, models
 from dtfn.errors import InputError
 from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
@@ -171,3 +173,47 @@ def test_pictures_without_enough_positions_are_refused(size: tuple[int, int]) ->
     found = neighbours.search(np.zeros((2, 2), np.uint8), 1)
     with pytest.raises(InputError, match="larger image"):  # no interior
         exemplars.exemplar_bound(np.zeros((8, 8), np.uint8), 4, found)
+
+
+# --- what a network attends to --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nln", "dtfn", "hspan"])
+def test_attended_positions_are_those_of_most_weight(name: str) -> None:
+    network = small(name)
+    lr = np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8)
+    found = exemplars.attended(network, lr, count=5, every=2)
+    assert found.shape == (9, 11)
+    x = torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode(), capture.record(network) as record:
+        network(x)
+    for position, index in zip(found.asked.tolist(), found.index.tolist(), strict=True):
+        row, column = divmod(position, 11)
+        assert (row % 2, column % 2) == (0, 0)
+        maps = [record.map(layer, (row, column)).double().ravel() for layer in record.layers]
+        weights = sum(maps).numpy()
+        weights[position] = -1
+        assert position not in index or (weights <= 0).all()
+        best = np.sort(weights)[::-1][:5]
+        best = np.where(best > 0, best, best[0])
+        assert weights[index] == pytest.approx(best, abs=1e-5)
+
+
+def test_measure_scores_each_set_at_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    hr = noise(5, 48, 56, 3)
+    sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
+    monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
+    monkeypatch.setattr(models, "load", lambda name: small("nln"))
+    table = exemplars.measure(["mini"], 2, networks=["net"], every=3)
+    assert table["candidates"].tolist() == [exemplars.LOOK_ALIKES, "places attended by net"]
+    assert table["exemplar_bicubic"].nunique() == 1
+    alone = exemplars.exemplar_bound(hr, 2, neighbours.search(sample.lr, 8, 3))
+    assert table["exemplar_bound"][0] == pytest.approx(alone["exemplar_bound"])
+    gains = exemplars.over_bicubic(table).set_index(["candidates", "metric"])["estimate"]
+    expected = alone["exemplar_similar"] - alone["exemplar_bicubic"]
+    assert gains[(exemplars.LOOK_ALIKES, "exemplar_similar")] == pytest.approx(expected)
+
+
+def test_attention_to_more_than_there_is_is_refused() -> None:
+    with pytest.raises(InputError, match="attended positions: expected 1 to 8; found 9"):
+        exemplars.attended(small("nln"), np.zeros((3, 3, 3), np.uint8), count=9)

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle, StepPatch
 
-from dtfn import plots, subpixel
+from dtfn import plots, positions, subpixel
 from dtfn.plots import style
+from dtfn.plots.bounds import CHOICES
 from dtfn.subpixel import Picture, regions
 from dtfn.subpixel.regions import Region, View
 
@@ -85,6 +86,49 @@ def view(grey: bool = False) -> View:
     )
 
 
+def positions_found() -> positions.Positions:
+    rng = np.random.default_rng(0)
+    pictures = []
+    for seed in range(3):
+        hr = rng.integers(0, 256, (40, 40)).astype(np.uint8)
+        made = {m: np.clip(hr + rng.normal(0, 9, hr.shape), 0, 255).astype(np.uint8) for m in "nlk"}
+        pictures.append(Picture("mini", f"{seed}", 2, hr, made))
+    design = {0: {subpixel.NULL: ("k", "l"), "nla": ("n", "l"), "dtfn": ("n", "k")}}
+    return positions.survey(pictures, design)
+
+
+FOUND = positions_found()
+CORRELATIONS = positions.correlation_table(FOUND, subpixel.NULL)
+SPAN = (positions.WORST, positions.BEST)
+PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
+MAPS = positions.describe(PIXELS, 4, 1)
+BINS = pd.DataFrame(
+    {"predicted": [0.3, 0.6], "observed": [0.35, 0.55], "observed_low": [0.3, np.nan],
+     "observed_high": [0.4, np.nan]}
+)  # fmt: skip
+COVERAGE = pd.DataFrame(
+    {"coverage": [0.5, 1.0], "risk": [0.2, 0.5], "risk_low": [0.1, 0.4], "risk_high": [0.3, 0.6],
+     "coin": 0.5, "ideal": [0.0, 0.5]}
+)  # fmt: skip
+ROC = {"unseen picture": pd.DataFrame({"false_positive": [0, 1], "true_positive": [0, 1]})}
+GAINS = pd.DataFrame(
+    {"dataset": ["Set5", "Set5", "Set14"], "pair": ["nla", "dtfn", "nla"],
+     "gain": [0.3, 0.2, 0.4], "gain_null": [0.25, 0.25, 0.3], "gain_net_low": [0.01, -0.1, 0.05],
+     "gain_net_high": [0.1, 0.02, 0.2]}
+)  # fmt: skip
+COPIES = pd.DataFrame(
+    [
+        {"dataset": d, "candidates": c, "metric": m, "estimate": i, "low": i - 0.5, "high": i + 0.5}
+        for d in ("Set5", "Set14")
+        for c in ("look-alikes", "places attended by nla")
+        for i, m in enumerate(CHOICES)
+    ]
+)  # fmt: skip
+SHARES = pd.DataFrame(
+    {"pair": ["nla", "nla", "gla"], "candidate": ["with TFS (nla+tfs)", "another (luck)",
+     "with TFS (dtfn)"], "selection_share": [0.2, 0.1, -0.3],
+     "selection_share_low": [0.1, np.nan, -0.4], "selection_share_high": [0.3, np.nan, -0.2]}
+)  # fmt: skip
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
 TITLES = {"a": "first", "b": "second"}
 EVERY: dict[str, Callable[[], Figure]] = {
@@ -98,6 +142,16 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "no region": lambda: plots.region([]),
     "gallery": lambda: plots.gallery([view(), view(grey=True)]),
     "empty gallery": lambda: plots.gallery([]),
+    "errors": lambda: plots.errors(FOUND.errors, SPAN, positions.PITCH),
+    "deciles": lambda: plots.deciles(FOUND.deciles, "nla", subpixel.NULL),
+    "deciles without null": lambda: plots.deciles(FOUND.deciles, "nla", None),
+    "phases": lambda: plots.phases(FOUND.phases),
+    "correlations": lambda: plots.correlations(CORRELATIONS, null=True),
+    "causes": lambda: plots.causes(PIXELS, MAPS, "mine"),
+    "predictions": lambda: plots.predictions(ROC, BINS, COVERAGE),
+    "families": lambda: plots.families(GAINS, "gain", "gain (dB)"),
+    "exemplars": lambda: plots.exemplars(COPIES),
+    "recoveries": lambda: plots.recoveries(SHARES),
 }
 
 
@@ -118,11 +172,11 @@ def test_a_figure_fits_the_report_and_is_sharp_on_a_screen(figure: Figure) -> No
     assert figure.get_figwidth() <= style.WIDTH
 
 
-def test_a_figure_is_the_same_whatever_the_readers_style(figure: Figure) -> None:
-    ours = figure.get_facecolor()
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_is_the_same_whatever_the_readers_style(name: str) -> None:
+    ours = EVERY[name]().get_facecolor()
     with mpl.rc_context({"figure.facecolor": "black", "font.size": 40, "image.cmap": "jet"}):
-        for draw in EVERY.values():
-            assert draw().get_facecolor() == ours
+        assert EVERY[name]().get_facecolor() == ours
         assert mpl.rcParams["font.size"] == 40, "the reader's own settings are left alone"
 
 
@@ -264,3 +318,69 @@ def test_no_region_says_so() -> None:
     for draw in (plots.region, plots.gallery):
         (text,) = draw([]).texts
         assert text.get_text() == "no region of harm beyond the null pair's"
+
+
+# --- what harm goes with --------------------------------------------------------------------
+
+
+def test_every_position_is_drawn_in_a_hexagon() -> None:
+    """Also those at the edge, which matplotlib would drop."""
+    edge = pd.DataFrame(
+        [
+            {"pair": "nla", "without": x, "with": y, "positions": n}
+            for (x, y), n in positions.hexagonal(np.full((2, 2), 1e9), np.zeros((2, 2))).items()
+        ]
+    )
+    frame = pd.concat([FOUND.errors, edge], ignore_index=True)
+    figure = plots.errors(frame, SPAN, positions.PITCH)
+    panels = [ax for ax in figure.axes if ax.get_title()]
+    for ax, name in zip(panels, frame["pair"].unique(), strict=True):
+        drawn = np.asarray(ax.collections[0].get_array())
+        part = frame[frame["pair"] == name]
+        assert drawn.sum() == part["positions"].sum()
+        assert np.count_nonzero(drawn) == len(part.drop_duplicates(["without", "with"]))
+
+
+def test_net_deciles_are_the_pair_s_less_luck_s() -> None:
+    figure = plots.deciles(FOUND.deciles, "nla", subpixel.NULL)
+    own, luck, net = (np.asarray(ax.images[0].get_array()) for ax in figure.axes[:3])
+    assert np.allclose(net, own - luck, equal_nan=True)
+    low, high = figure.axes[2].images[0].get_clim()
+    assert low == -high, "centred at 0"
+    low, high = figure.axes[0].images[0].get_clim()
+    assert (low + high) / 2 == pytest.approx(0.5)
+    row = FOUND.deciles.query("pair == 'nla' and severity == 3 and inconsistency == 8").iloc[0]
+    assert own[2, 7] == pytest.approx(row["harm_rate"], nan_ok=True)
+
+
+def test_phases_stand_where_their_pixels_are() -> None:
+    ax = plots.phases(FOUND.phases).axes[1]
+    assert ax.get_title() == "nla"
+    shown = np.asarray(ax.images[0].get_array())
+    row = FOUND.phases.query("pair == 'nla' and row == 1 and column == 0").iloc[0]
+    assert shown[1, 0] == pytest.approx(row["change"])
+    assert ax.texts[2].get_text() == f"{row['change']:+.1%}"
+
+
+def test_reliability_without_an_interval_has_no_bar() -> None:
+    _, middle, _ = plots.predictions(ROC, BINS, COVERAGE).axes
+    (bars,) = middle.collections
+    assert len(bars.get_segments()) == 1  # type: ignore[attr-defined]
+
+
+def test_luck_stands_on_each_family_s_bar() -> None:
+    first, second = plots.families(GAINS, "gain", "gain (dB)").axes
+    widths = sorted(patch.get_width() for patch in first.patches if isinstance(patch, Rectangle))
+    assert widths == pytest.approx([0.2, 0.25, 0.25, 0.3])
+    assert drawn(first.lines[1])[0] == pytest.approx([0.26, 0.35]), "null and net, nla above"
+    assert len(second.patches) == 2, "dtfn has nothing there"
+
+
+def test_shares_are_in_the_row_of_their_candidate() -> None:
+    figure = plots.recoveries(SHARES)
+    nla, gla = figure.axes
+    labels = [label.get_text() for label in nla.get_yticklabels()]
+    assert labels == ["another (luck)", "with TFS"]
+    assert drawn(gla.lines[1]) == ([-0.3], [1])
+    colours = {to_hex(line.get_color()) for line in nla.lines[:4]}
+    assert style.NULL_COLOUR.lower() in colours

@@ -106,6 +106,45 @@ def test_differences_are_paired() -> None:
     assert 0.09 < found.low < found.high < 0.11  # the spread of the images is not in it
 
 
+def test_a_ratio_is_that_of_the_means_and_not_of_each_image() -> None:
+    part, whole = [1.0, 3.0, 0.5, 2.0], [2.0, 4.0, 0.01, 4.0]
+    found = statistics.ratio_interval(part, whole)
+    assert found.estimate == pytest.approx(sum(part) / sum(whole))
+    assert found.low < found.estimate < found.high
+    twice = statistics.ratio_interval(part * 2, whole * 2, list("abcd") * 2)
+    assert (twice.estimate, twice.clusters) == (pytest.approx(found.estimate), 4)
+    assert (twice.low, twice.high) == pytest.approx((found.low, found.high))
+
+
+def test_intervals_of_ratios_cover_the_truth() -> None:
+    rng = np.random.default_rng(5)
+    hits = []
+    for _ in range(300):
+        whole = rng.gamma(4, 1, 30)
+        part = 0.3 * whole + rng.normal(0, 0.5, 30)
+        found = statistics.ratio_interval(part, whole, resamples=499)
+        hits.append(found.low < 0.3 < found.high)
+    assert 0.89 < np.mean(hits) < 0.98
+
+
+def test_a_share_of_nothing_has_no_interval() -> None:
+    negative = statistics.ratio_interval([1.0, 2.0], [-1.0, -3.0])
+    assert np.isnan(negative.estimate)
+    assert "nothing to gain" in negative.note
+    perhaps = statistics.ratio_interval([1.0, 2.0, 1.0], [-1.0, 3.0, -0.5])
+    assert np.isfinite(perhaps.estimate)
+    assert np.isnan(perhaps.low)
+    assert "perhaps" in perhaps.note
+    single = statistics.ratio_interval([1.0], [2.0])
+    assert (single.estimate, single.note) == (0.5, "a single image: no interval")
+    infinite = statistics.ratio_interval([1.0, 2.0], [np.inf, 1.0])
+    assert np.isnan(infinite.estimate)
+    with pytest.raises(InputError, match="paired values"):
+        statistics.ratio_interval([1.0], [1.0, 2.0])
+    same = statistics.ratio_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (same.low, same.estimate, same.high) == (0.5, 0.5, 0.5)
+
+
 def test_what_has_no_interval_says_so() -> None:
     one = statistics.mean_interval([2.0, 4.0], ["a", "a"])
     infinite = statistics.mean_interval([30.0, np.inf])

@@ -19,7 +19,7 @@ from dtfn.audit.matching import Match, load, match
 from dtfn.errors import InputError
 from dtfn.subpixel import NULL, Pairs, Picture
 
-PAIR = "with"
+PAIR = "the audited network"
 
 COLUMNS = (
     "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_mass", "help_mass",

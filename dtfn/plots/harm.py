@@ -46,15 +46,17 @@ def errors(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figu
     names = list(frame["pair"].unique())
     figure, axes = panels(len(names), 2.6)
     norm = LogNorm(1, max(2, frame["positions"].max()))
-    across = round((span[1] - span[0]) / pitch)
-    # Rows of one of the two grids lie the square root of 3 times the pitch apart.
-    up = math.ceil((span[1] - span[0]) / (pitch * math.sqrt(3)))
-    top = span[0] + up * pitch * math.sqrt(3)
+    # Two more hexagons on each side: matplotlib drops what is nearest to a centre outside. Rows of
+    # one of the two grids lie the square root of 3 times the pitch apart.
+    tall = pitch * math.sqrt(3)
+    across, up = (math.ceil((span[1] - span[0]) / size - 1e-9) + 4 for size in (pitch, tall))
+    low, bottom = span[0] - 2 * pitch, span[0] - 2 * tall
+    extent = (low, low + across * pitch, bottom, bottom + up * tall)
     for ax, name in zip(axes, names, strict=True):
         part = frame[frame["pair"] == name]
         shown = ax.hexbin(
             part["without"], part["with"], C=part["positions"], reduce_C_function=np.sum,
-            gridsize=(across, up), extent=(*span, span[0], top), norm=norm, cmap=POSITIVE,
+            gridsize=(across, up), extent=extent, norm=norm, cmap=POSITIVE,
             linewidths=0,
         )  # fmt: skip
         ax.plot(span, span, color="black", linewidth=0.8)

@@ -1,0 +1,111 @@
+"""Interventions: one thing in a network changes, nothing else, and it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import numpy as np
+import pytest
+import torch
+from tiny_networks import GROUPS, HASHED, SMALL, small
+from torch import nn
+
+from dtfn import datasets, evaluation, images, interventions, models
+from dtfn.errors import InputError
+from dtfn.evaluation import Output
+
+RNG = np.random.default_rng(0)
+X = torch.rand(1, 3, 14, 12, generator=torch.Generator().manual_seed(0))
+LR = RNG.integers(0, 256, (14, 12, 3)).astype(np.uint8)
+ATTENTIVE = sorted(set(SMALL) - {"edsr"})
+
+
+@torch.inference_mode()
+def made(network: nn.Module) -> torch.Tensor:
+    return network(X).clone()
+
+
+@pytest.mark.parametrize("name", ATTENTIVE)
+def test_a_knock_out_is_a_network_whose_values_are_nothing(name: str) -> None:
+    network = small(name)
+    before = made(network)
+    with interventions.knocked_out(network):
+        off = made(network)
+    assert torch.equal(made(network), before)
+    # All attentions mix their values linearly: where these are 0, so is what they add.
+    for module in network.modules():
+        if hasattr(module, "conv_assembly"):
+            for part in module.conv_assembly.modules():
+                for weight in part.parameters(recurse=False):
+                    nn.init.zeros_(weight)
+    assert torch.allclose(off, made(network), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nlsn", "dlsn", "dtfn", "dtfn+"])
+def test_another_hash_seed_is_the_network_built_with_it(name: str) -> None:
+    plain = name.removesuffix("+")
+    network = small("dlsn+tfs" if name.endswith("+") else plain)
+    kind = "dlsn+tfs" if name.endswith("+") else plain
+    torch.manual_seed(7)
+    other = models.create(kind, 2, hash_seed=5, **SMALL[kind]).eval()
+    other.load_state_dict(network.state_dict())
+    before = made(network)
+    with interventions.hash_seed(network, 5):
+        assert torch.equal(made(network), made(other))
+    assert torch.equal(made(network), before)
+
+
+def refuse(context: AbstractContextManager[None]) -> None:
+    with context:
+        pass
+
+
+def test_what_cannot_be_changed_is_refused() -> None:
+    with pytest.raises(InputError, match="network: expected one with attention"):
+        refuse(interventions.knocked_out(small("edsr")))
+    with pytest.raises(InputError, match="a network without hashing"):
+        refuse(interventions.hash_seed(small("nln"), 1))
+    with pytest.raises(InputError, match="a seed that it does not have; found 0"):
+        refuse(interventions.hash_seed(small("dtfn"), 0))
+
+
+def test_a_change_is_undone_after_an_error() -> None:
+    network = small("dtfn")
+    before = made(network)
+    with pytest.raises(ZeroDivisionError), interventions.knocked_out(network):
+        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), interventions.hash_seed(network, 3):
+        raise ZeroDivisionError
+    assert torch.equal(made(network), before)
+
+
+def test_controls_compare_a_network_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(7)
+    wide = GROUPS | HASHED | {"chunk_size": 8}
+    networks = {"dense": small("hspan"), "hashed": models.create("dtfn", 2, **wide).eval()}
+    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
+    sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
+
+    def samples(*_: object) -> Iterator[datasets.Sample]:
+        yield sample
+
+    def outputs(methods: list[str], one: datasets.Sample) -> dict[str, Output]:
+        return {m: Output(evaluation.upscale(networks[m], one.lr), 0.0) for m in methods}
+
+    monkeypatch.setattr(evaluation, "samples", samples)
+    monkeypatch.setattr(evaluation, "outputs", outputs)
+    monkeypatch.setattr(models, "load", networks.__getitem__)
+    table = interventions.controls(list(networks), ["mini"], 2)
+    assert list(zip(table["pair"], table["change"], strict=True)) == [
+        ("dense", interventions.OFF),
+        ("hashed", interventions.OTHER),
+        ("hashed", interventions.OFF),
+    ]
+    with interventions.knocked_out(networks["dense"]):
+        off = evaluation.upscale(networks["dense"], sample.lr)
+    assert table["psnr_without"][0] == pytest.approx(evaluation.psnr(off, hr, 2))
+    summary = interventions.table(list(networks), ["mini"], 2)
+    assert summary["harm_rate"].tolist() == table["harm_rate"].tolist()
+    assert summary["harm_rate_low"].isna().all(), "one picture has no interval"
+    assert interventions.table([], ["mini"], 2).empty

@@ -1,0 +1,167 @@
+"""Studies: the right twins are paired, by seed, and luck is paired with luck."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dtfn import evaluation, images, paths, studies, subpixel
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.evaluation import Output
+
+NULL = subpixel.NULL
+ZOO = [
+    ("local", 4, 0), ("local", 4, 1), ("local", 4, 2), ("nla", 4, 0), ("dtfn", 4, 0),
+    ("dtfn", 4, 2), ("nla+tfs", 4, 0), ("local", 2, 0), ("nla", 2, 0), ("local", 3, 0),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zoo of files that are no networks; what a method makes is its own noise."""
+    rows = []
+    for variant, scale, seed in ZOO:
+        name = f"{variant}-x{scale}-s{seed}"
+        file = f"{name}.safetensors"
+        (tmp_path / file).write_text(name)
+        rows.append({"name": name, "variant": variant, "scale": scale, "seed": seed, "file": file})
+    (tmp_path / "registry.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(paths, "ZOO", tmp_path)
+    monkeypatch.setattr(evaluation, "require", lambda *_: None)
+
+    def outputs(methods: list[str], sample: Sample) -> dict[str, Output]:
+        made = {}
+        for method in methods:
+            rng = np.random.default_rng(sum(method.encode()))
+            noisy = sample.hr + rng.normal(0, 5, sample.hr.shape)
+            made[method] = Output(np.clip(noisy, 0, 255).astype(np.uint8), 0.0)
+        return made
+
+    monkeypatch.setattr(evaluation, "outputs", outputs)
+    hr = np.random.default_rng(0).integers(0, 256, (48, 40, 3)).astype(np.uint8)
+    sample = Sample("mini", "a", 4, images.degrade(hr, 4), hr)
+    monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
+
+
+def test_each_network_stands_against_the_twin_of_its_seed_and_luck_beside() -> None:
+    study = studies.of_zoo(["mini"], 4)
+    assert study.design == {
+        0: {
+            NULL: ("local-x4-s1", "local-x4-s0"),
+            "nla": ("nla-x4-s0", "local-x4-s0"),
+            "nla+tfs": ("nla+tfs-x4-s0", "local-x4-s0"),
+            "dtfn": ("dtfn-x4-s0", "local-x4-s0"),
+        },
+        2: {NULL: ("local-x4-s0", "local-x4-s2"), "dtfn": ("dtfn-x4-s2", "local-x4-s2")},
+    }
+    assert study.names == ["nla", "nla+tfs", "dtfn"]
+    assert study.plain == ["nla"]
+    assert study.partners == {"nla": "nla+tfs"}
+    assert study.first == study.design[0]
+    assert set(study.inputs) == {f"{name}.safetensors" for name in study.methods}
+
+
+def test_variants_and_seeds_can_be_chosen() -> None:
+    study = studies.of_zoo(["mini"], 4, variants=["dtfn"], seeds=[2], null_seed=1)
+    assert study.design == {
+        2: {NULL: ("local-x4-s1", "local-x4-s2"), "dtfn": ("dtfn-x4-s2", "local-x4-s2")}
+    }
+    assert study.plain == ["dtfn"], "nothing without TFS is there"
+    assert study.partners == {"dtfn": None}
+
+
+def test_dtfn_stands_for_a_missing_twin_with_fidelity() -> None:
+    assert studies.with_fidelity("gla", ["gla", "dtfn"]) == "dtfn"
+    assert studies.with_fidelity("dtfn-notfs", ["nla+tfs", "dtfn"]) == "dtfn"
+    assert studies.with_fidelity("nla", ["nla+tfs", "dtfn"]) == "nla+tfs"
+    assert studies.with_fidelity("nla", ["nla"]) is None
+
+
+def test_a_single_twin_has_no_null_pair_and_is_studied_all_the_same() -> None:
+    study = studies.of_zoo(["mini"], 2)
+    assert study.design == {0: {"nla": ("nla-x2-s0", "local-x2-s0")}}
+    assert study.null is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "options", "message"),
+    [
+        (4, {"variants": ["nlaa"]}, "variant 'nlaa': .*did you mean 'nla'"),
+        (4, {"twin": "local-wide"}, "variant 'local-wide'"),
+        (4, {"seeds": [7]}, r"seed: expected one of local x4: \[0, 1, 2\]; found 7"),
+        (4, {"null_seed": 9}, "seed: .*found 9"),
+        (4, {"variants": ["nla"], "seeds": [1]}, r"seeds: expected those of nla .* found \[1\]"),
+        (3, {}, "zoo x3: expected a network with attention; found local"),
+    ],
+)
+def test_what_the_zoo_lacks_is_told(scale: int, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        studies.of_zoo(["mini"], scale, **options)
+
+
+def test_measures_know_their_seed_and_are_netted_within_it() -> None:
+    table = studies.of_zoo(["mini"], 4).measure()
+    assert table.groupby("seed")["pair"].apply(list).to_dict() == {
+        0: [NULL, "nla", "nla+tfs", "dtfn"],
+        2: [NULL, "dtfn"],
+    }
+    net = subpixel.net(table)
+    own = table.set_index(["seed", "pair"])["harm_rate"]
+    for row in net.to_dict("records"):
+        luck = own[(row["seed"], NULL)]
+        assert row["harm_rate_net"] == pytest.approx(own[(row["seed"], row["pair"])] - luck)
+    curve = subpixel.curve(table)
+    assert len(subpixel.net(curve)) == 4 * len(subpixel.CURVE)
+
+
+def test_surveys_are_those_of_the_design() -> None:
+    study = studies.of_zoo(["mini"], 4)
+    assert set(study.survey().regions["pair"]) == {NULL, *study.names}
+    assert set(study.positions().correlations["seed"]) == {0, 2}
+
+
+# --- folders --------------------------------------------------------------------------------
+
+
+def folders(root: Path) -> list[str]:
+    rng = np.random.default_rng(1)
+    for name in "ab":
+        hr = rng.integers(0, 256, (40, 44, 3)).astype(np.uint8)
+        images.write(root / "hr" / f"{name}.png", hr)
+        for role in ("with", "without", "null"):
+            noisy = np.clip(hr + rng.normal(0, 5, hr.shape), 0, 255).astype(np.uint8)
+            images.write(root / role / f"{name}_x4.png", noisy)
+    return [str(root / role) for role in ("hr", "with", "without", "null")]
+
+
+def test_folders_are_studied_as_networks_are(tmp_path: Path) -> None:
+    study = studies.choose(folders(tmp_path), ["mini"], 4, 0, variants=["ignored"])
+    assert study.names == ["the audited network"]
+    assert study.null == NULL
+    assert study.datasets == ()
+    assert set(study.inputs) == {
+        f"{role}/{name}{'' if role == 'hr' else '_x4'}.png"
+        for role in ("hr", "with", "without", "null")
+        for name in "ab"
+    }
+    assert len(study.measure()) == 4
+    assert isinstance(study.survey().density, pd.DataFrame)
+
+
+def test_folders_without_a_null_have_worst_regions_but_no_luck(tmp_path: Path) -> None:
+    study = studies.choose(folders(tmp_path)[:3], ["mini"], 4, 0)
+    assert study.null is None
+    survey = study.survey()
+    assert set(survey.density["pair"]) == set(survey.regions["pair"]) == set(study.names)
+    assert set(survey.worst) == set(study.names)
+
+
+def test_two_folders_are_no_audit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="folders: expected those of HR, with, without"):
+        studies.choose(folders(tmp_path)[:2], ["mini"], 4, 0)
+    assert studies.choose([], ["mini"], 4, 0).names
