@@ -403,8 +403,9 @@ def test_crops_outline_the_block(shown: Explorer) -> None:
         scale = 1 if crop.title == "LR" else 4
         assert crop.image.shape == (12 * scale, 12 * scale, 3)
         assert crop.box == (11 * scale, 0, scale, scale)
-        large = crop.zoomed(96)
-        factor = 96 // crop.image.shape[0]
+        factor = 8 // scale
+        large = crop.zoomed(factor)
+        assert large.shape == (96, 96, 3)
         row = int((11 + 0.5) * scale * factor)
         assert large[row, scale * factor].tolist() == [240, 228, 66], "the outline, in yellow"
         inside = large[row, scale * factor - 1]
@@ -558,7 +559,7 @@ def test_view_follows_its_menus_and_sliders(view: Any) -> None:
     assert view.state.choice.layer == "body.0.body.4"
     assert view._under_attention.value != before
     crops = view._crops.value
-    view._side.value = 8
+    view._zoom.value = 6
     assert view._crops.value != crops
     view._most.value = 3
     assert view._patches.value.count("<img") == 4

@@ -101,7 +101,8 @@ def share(scene: Scene, threshold: float) -> str:
 
 def signed(harm: float) -> str:
     """Return harm as printed, with a minus sign that is one."""
-    return f"{harm:+.2f} MSE".replace("-", "−")
+    shown = round(harm, 2) + 0.0  # no "−0.00"
+    return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
 
 
 def decibels(psnr: float) -> str:

@@ -15,7 +15,7 @@ from dtfn.explorer.state import Message
 from dtfn.images import codecs
 from dtfn.plots.panels import SIGNED
 
-CROP, SMALL = 190, 84  # CSS pixels: about the width of a crop, of a patch
+CROP, PATCH = 192, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 
 # JupyterLab and Voila both define the --jp- variables, for light and for dark.
 STYLE = """<style>
@@ -23,6 +23,7 @@ STYLE = """<style>
         font-size: 13px; line-height: 1.45; }
 .dtfn .jupyter-widgets, .dtfn .widget-label { color: var(--jp-ui-font-color1, #222); }
 .dtfn h4 { margin: 0 0 2px; font-size: 13px; font-weight: 600; }
+.dtfn .widget-html-content { line-height: 1.4; }
 .dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; }
 .dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .dtfn td { padding: 1px 0; line-height: 1.35; text-align: left; white-space: nowrap;
@@ -95,7 +96,7 @@ def figures(scene: Scene, answer: Answer, threshold: float) -> str:
 
 
 def crops(shown: Sequence[Crop]) -> str:
-    """Return the crops around the position, side by side."""
+    """Return the crops around the position, side by side, all of one size."""
     return f'<div class="strip">{"".join(_figure(crop, CROP) for crop in shown)}</div>'
 
 
@@ -103,11 +104,11 @@ def patches(shown: Sequence[Crop], missing: str) -> str:
     """Return the patch that asked and those that it copied, side by side."""
     if missing:
         return f'<div class="note">{_text(missing)}</div>'
-    return f'<div class="strip">{"".join(_figure(crop, SMALL) for crop in shown)}</div>'
+    return f'<div class="strip">{"".join(_figure(crop, PATCH) for crop in shown)}</div>'
 
 
 def _figure(crop: Crop, width: int) -> str:
-    large = crop.zoomed(width)
+    large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
     data = base64.b64encode(codecs.encode(large, ".png", crop.title)).decode()
     return (
         f'<figure style="width:{large.shape[1]}px"><figcaption>{_text(crop.title)}</figcaption>'

@@ -46,17 +46,16 @@ class Crop:
     image: UInt8
     box: tuple[int, int, int, int]
 
-    def zoomed(self, width: int) -> UInt8:
-        """Return the crop enlarged by a whole factor to about a width, the block outlined."""
-        factor = max(1, round(width / self.image.shape[1]))
+    def zoomed(self, factor: int) -> UInt8:
+        """Return the crop with every pixel enlarged by a factor, the block outlined."""
         large = self.image.repeat(factor, 0).repeat(factor, 1)
-        top, left, height, across = (factor * side for side in self.box)
-        inside = large[top : top + height, left : left + across].copy()
+        top, left, height, width = (factor * side for side in self.box)
+        inside = large[top : top + height, left : left + width].copy()
         line = 2
         large[
-            max(top - line, 0) : top + height + line, max(left - line, 0) : left + across + line
+            max(top - line, 0) : top + height + line, max(left - line, 0) : left + width + line
         ] = _rgb(BOX)
-        large[top : top + height, left : left + across] = inside
+        large[top : top + height, left : left + width] = inside
         return large
 
 

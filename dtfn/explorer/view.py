@@ -12,14 +12,14 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 
 from dtfn.errors import InputError
-from dtfn.explorer import networks, page, pixels
+from dtfn.explorer import menus, page, pixels
 from dtfn.explorer.canvas import SIDE, MapCanvas
 from dtfn.explorer.state import Explorer, Message
 from dtfn.plots.panels import BOX
 
 Save = Callable[..., Path]
 WIDE = {"description_width": "62px"}
-NOTHING = ""  # stands for None: a menu shows None as if nothing were chosen
+ZOOMS = (1, 2, 3, 4, 6)  # screen pixels to an HR pixel
 
 
 class View:
@@ -78,6 +78,8 @@ class View:
             field: widgets.Dropdown(description=label, style=WIDE, layout={"width": "236px"})
             for field, label in named.items()
         }
+        self._menus["window"].layout.width = "290px"
+        self._menus["scale"].layout.width = "150px"
         self._menus["hash_seed"] = widgets.BoundedIntText(
             description="hash seed",
             max=2**31 - 1,
@@ -97,9 +99,13 @@ class View:
         self._strength = _slider("dtfn-strength", 0.9, 0.0, 1.0, 0.05)
         self._masked = widgets.Checkbox(False, description="only beyond luck", **_tight(150))
         self._quantile = _slider("dtfn-quantile", 0.5, 0.0, 0.99, 0.01)
-        self._side = _slider("dtfn-side", 24, 8, 64, 4, widgets.IntSlider)
+        self._zoom = widgets.SelectionSlider(
+            options=[(f"×{factor}", factor) for factor in ZOOMS], value=2,
+            continuous_update=False, layout={"width": "230px"},
+        )  # fmt: skip
+        self._zoom.add_class("dtfn-zoom")
         self._most = _slider("dtfn-most", 8, 1, 16, 1, widgets.IntSlider)
-        for control in (self._overlay, self._strength, self._masked, self._side):
+        for control in (self._overlay, self._strength, self._masked, self._zoom):
             control.observe(lambda _: self._draw(), "value")
         for control in (self._quantile, self._most):
             control.observe(self._tuned, "value")
@@ -137,16 +143,16 @@ class View:
         numbers = [self._numbers, widgets.HBox([*steps, self._send])]
         self.page.children = [
             *self.page.children[:1],
-            _flow([m["dataset"], m["image"], m["window"], m["scale"], brought]),
+            _flow([m[field] for field in ("dataset", "image", "window", "scale")]),
             _flow([m[field] for field in ("with_", "without", "null", "beside")]),
-            _flow([m["layer"], m["hash_seed"], self._bar]),
+            _flow([m["layer"], m["hash_seed"], brought, self._bar]),
             self._status,
             _flow([
                 widgets.VBox(left, layout=maps),
                 widgets.VBox(right, layout=maps),
                 widgets.VBox(numbers, layout={"width": "322px"}),
             ]),
-            widgets.HBox([_title("Around the position"), self._side]),
+            widgets.HBox([_title("Around the position"), self._zoom]),
             self._crops,
             widgets.HBox([_title("What N copies from, heaviest first"), self._most]),
             self._patches,
@@ -163,7 +169,7 @@ class View:
 
     def _chosen(self, field: str, change: dict[str, Any]) -> None:
         if not self._is_filling:
-            self.state.choose(**{field: None if change["new"] == NOTHING else change["new"]})
+            self.state.choose(**{field: menus.meant(change["new"])})
             self._follow()
 
     def _uploaded(self, change: dict[str, Any]) -> None:
@@ -190,7 +196,7 @@ class View:
         self._status.value = page.message(Message("Saving figure, maps and numbers …"))
         try:
             with capture_output():  # a run prints and shows what it saves
-                folder = self._save(self.state, side=self._side.value, **shown)
+                folder = self._save(self.state, side=self._shown_side, **shown)
             self.state.message = Message(f"Saved: {folder}")
         except (InputError, OSError) as error:
             self.state.message = Message(str(error), is_error=True)
@@ -206,30 +212,14 @@ class View:
 
     def _fill(self) -> None:
         """Make the menus say what is chosen and what else there is."""
-        state, choice = self.state, self.state.choice
-        known = networks.names(choice.scale)
-        parts: list[Any] = [("the whole picture", NOTHING), *((str(w), w) for w in state.windows)]
-        if choice.window is not None and choice.window not in state.windows:
-            parts.append((str(choice.window), choice.window))
-        layers = [(f"{i} of {len(state.scene.layers)} ({name})", name)
-                  for i, name in enumerate(state.scene.layers, start=1)]  # fmt: skip
-        optional = [("none", NOTHING), *((name, name) for name in known)]
-        options: dict[str, list[Any]] = {
-            "dataset": state.datasets, "image": state.images, "window": parts,
-            "scale": [(f"×{scale}", scale) for scale in networks.scales()],
-            "with_": known, "without": known, "null": optional, "beside": optional,
-            "layer": layers or [("none", NOTHING)],
-        }  # fmt: skip
+        values, options = menus.values(self.state.choice), menus.options(self.state)
         self._is_filling = True
         try:
             for field, menu in self._menus.items():
-                of = choice if hasattr(choice, field) else choice.team
-                value = getattr(of, field)
-                value = NOTHING if value is None else value
                 if field in options:
-                    menu.options = _with(options[field], value)
-                menu.value = value
-            self._quantile.value = state.quantile
+                    menu.options = options[field]
+                menu.value = values[field]
+            self._quantile.value = self.state.quantile
         finally:
             self._is_filling = False
 
@@ -240,6 +230,10 @@ class View:
     @property
     def _shown_threshold(self) -> float:
         return self.state.threshold if self._masked.value else 0.0
+
+    @property
+    def _shown_side(self) -> int:
+        return max(1, round(page.CROP / self.state.choice.scale / self._zoom.value))
 
     def _draw(self) -> None:
         """Show what there is to say about the position, the numbers first."""
@@ -258,7 +252,7 @@ class View:
         self._under_attention.value = page.attention(scene, answer)
         self._under_harm.value = page.harm(scene, shown)
         self._share.value = page.share(scene, floor) if known else ""
-        self._crops.value = page.crops(pixels.crops(scene, at, self._side.value))
+        self._crops.value = page.crops(pixels.crops(scene, at, self._shown_side))
         self._patches.value = page.patches(pixels.patches(scene, answer), answer.missing)
 
 
@@ -290,9 +284,3 @@ def _slider(
     )  # fmt: skip
     made.add_class(name)
     return made
-
-
-def _with(options: list[Any], value: Any) -> list[Any]:
-    """Return the options with a value that is not among them: a weights file of the reader's."""
-    values = [option[1] if isinstance(option, tuple) else option for option in options]
-    return options if value in values else [*options, value]

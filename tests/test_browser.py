@@ -1,0 +1,261 @@
+"""The explorer in a real Chromium, on a real JupyterLab and on Voila.
+
+Skips where there is no Chromium, unless DTFN_BROWSER is set: then that is a failure. Screenshots
+are kept in the folder DTFN_ARTIFACTS, by default tests/artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtfn.cli import explore as cli_explore
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "07_explore.ipynb"
+ARTIFACTS = Path(os.environ.get("DTFN_ARTIFACTS") or Path(__file__).parent / "artifacts")
+PATIENCE = 180_000  # ms: a busy machine is no reason to fail
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+# Small, so that the networks take no time.
+PARAMETERS = {"image": '"astronaut"', "tile": "[40, 40, 32, 32]"}
+# Nothing but the view in the kernel's folders, and none of its runs among the reader's.
+MOVED = "import dtfn.paths\nfrom pathlib import Path\ndtfn.paths.RUNS = Path({!r})\n"
+
+
+def chromium() -> str:
+    """Return the program, or skip; with DTFN_BROWSER set, fail."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found:
+        return found
+    reason = "no chromium on the PATH: apt-get install chromium"
+    if os.environ.get("DTFN_BROWSER"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the notebook, set to something small, and with settings of its own."""
+    content = json.loads(NOTEBOOK.read_text())
+    for cell in content["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            source = "".join(cell["source"])
+            for name, value in PARAMETERS.items():
+                source, times = re.subn(
+                    rf"^({name}: [^=]+ = ).+?(  #)", rf"\g<1>{value}\2", source, flags=re.MULTILINE
+                )
+                assert times == 1
+            cell["source"] = source
+    home = tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "sitecustomize.py").write_text(MOVED.format(str(tmp_path / "runs")))
+    (tmp_path / NOTEBOOK.name).write_text(json.dumps(content))
+    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    news = '{"fetchNews": "false", "checkForUpdates": false}'
+    (settings / "notification.jupyterlab-settings").write_text(news)
+    (settings / "themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')
+    return tmp_path
+
+
+@contextmanager
+def serving(folder: Path, *, voila: bool) -> Iterator[str]:
+    """Serve the notebook with the command's own arguments; yield its address."""
+    port = free_port()
+    notebook = folder / NOTEBOOK.name
+    command = cli_explore.command(notebook, voila=voila, dark=False, port=port, browser=False)
+    if not voila:
+        command += ["--allow-root", "--IdentityProvider.token=test", "--ServerApp.port_retries=0"]
+        command += ["--LabApp.extension_manager=readonly"]
+    home = folder / "home"
+    environment = os.environ | {
+        "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(folder),
+        "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+    }  # fmt: skip
+    environment.pop("DTFN_RUN_DIR", None)
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + PATIENCE / 1000
+            while not accepts(port):
+                text = (folder / "server.log").read_text()
+                assert server.poll() is None, text
+                assert time.monotonic() < until, text
+                time.sleep(0.1)
+            path = "" if voila else f"doc/tree/{NOTEBOOK.name}?token=test"
+            yield f"http://127.0.0.1:{port}/{path}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
+    """Yield a page of a fresh browser; what it logs as an error goes to ``problems``."""
+    program = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            str(folder / "profile"), executable_path=program, args=list(FLAGS),
+            viewport={"width": 1280, "height": 1500},
+        )  # fmt: skip
+        page = context.pages[0]
+        page.set_default_timeout(PATIENCE)
+        # Voila's page asks a host for icons that it also brings along; there may be no network.
+        page.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(body=""))
+        page.on("pageerror", lambda error: problems.append(f"page: {error}"))
+        page.on(
+            "console",
+            lambda said: problems.append(said.text) if said.type == "error" else None,
+        )
+        try:
+            yield page
+        except BaseException:
+            ARTIFACTS.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=ARTIFACTS / "failed.png")
+            raise
+        finally:
+            context.close()
+
+
+def changed(page: Any, selector: str, before: str) -> str:
+    """Wait until the HTML of an element differs, and return it."""
+    page.wait_for_function(
+        "([selector, before]) => document.querySelector(selector).innerHTML !== before",
+        arg=[selector, before],
+    )
+    return str(page.locator(selector).inner_html())
+
+
+def pixels(page: Any, name: str) -> str:
+    """Return what a canvas shows."""
+    canvas = page.locator(f".{name} canvas").first
+    return str(canvas.evaluate("canvas => canvas.toDataURL()"))
+
+
+def redrawn(page: Any, name: str, before: str) -> str:
+    """Wait until a canvas shows something else, and return it."""
+    page.wait_for_function(
+        "([name, before]) => document.querySelector(`.${name} canvas`).toDataURL() !== before",
+        arg=[name, before],
+    )
+    return pixels(page, name)
+
+
+def explored(page: Any, artifact: str) -> None:
+    """Click, step, slide, refuse and save, and see each time what follows."""
+    numbers = ".dtfn-numbers .widget-html-content"
+    page.wait_for_selector(f"{numbers} td[data-key=harm]")
+    page.wait_for_function(
+        "document.querySelectorAll('.dtfn canvas').length >= 4"  # two to a map: picture and mark
+    )
+    page.locator(".dtfn-attention").scroll_into_view_if_needed()
+    target = page.locator(".dtfn-attention .jupyter-matplotlib-canvas-div")
+    said = page.locator(numbers).inner_html()
+    assert "Row 16, column 16" in said
+    shown, harm = pixels(page, "dtfn-attention"), pixels(page, "dtfn-harm")
+
+    box = target.bounding_box()
+    assert box["width"] > 300
+    # The middle of row 8, column 24 of 32 x 32.
+    target.click(position={"x": box["width"] * 24.5 / 32, "y": box["height"] * 8.5 / 32})
+    said = changed(page, numbers, said)
+    assert "Row 8, column 24" in said
+    shown = redrawn(page, "dtfn-attention", shown)
+    harm = redrawn(page, "dtfn-harm", harm)
+
+    page.keyboard.press("ArrowDown")  # the canvas has the focus
+    said = changed(page, numbers, said)
+    assert "Row 9, column 24" in said
+    shown = redrawn(page, "dtfn-attention", shown)
+
+    crops = page.locator(".dtfn-crops .widget-html-content").inner_html()
+    handle = page.locator(".dtfn-zoom .noUi-handle")
+    handle.focus()
+    handle.press("ArrowRight")
+    changed(page, ".dtfn-crops .widget-html-content", crops)
+    handle = page.locator(".dtfn-strength .noUi-handle")
+    handle.focus()
+    for _ in range(4):
+        handle.press("ArrowLeft")
+    redrawn(page, "dtfn-attention", shown)
+
+    status = page.locator(".dtfn-status .widget-html-content").inner_html()
+    menu = page.locator(".dtfn-without select")
+    menu.select_option(page.locator(".dtfn-with select").input_value())
+    refused = changed(page, ".dtfn-status .widget-html-content", status)
+    assert "two different networks" in refused
+    target.click(position={"x": box["width"] / 2, "y": box["height"] / 2})  # it lives on
+    changed(page, numbers, said)
+
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.locator(".dtfn").first.screenshot(path=ARTIFACTS / f"{artifact}.png")
+
+
+def saved(page: Any, folder: Path) -> None:
+    """Send the view to the report and find its files."""
+    page.get_by_role("button", name="Send to report").click()
+    page.wait_for_function("document.querySelector('.dtfn-status').innerText.includes('Saved')")
+    (run,) = (folder / "runs" / "07_explore").iterdir()
+    names = {file.name for file in (run / "figures").iterdir()}
+    assert names == {"view.svg", "view.png", "view.csv", "view.json"}
+
+
+def test_in_jupyterlab(folder: Path) -> None:
+    chromium()
+    problems: list[str] = []
+    with serving(folder, voila=False) as address, browsing(folder, problems) as page:
+        page.goto(address)
+        page.wait_for_selector(".jp-Notebook .jp-Cell")
+        # Before the kernel is there, Run All does nothing, without a word.
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        explored(page, "jupyterlab-dark")
+        saved(page, folder)
+    assert problems == []
+
+
+def test_in_voila(folder: Path) -> None:
+    chromium()
+    problems: list[str] = []
+    with serving(folder, voila=True) as address, browsing(folder, problems) as page:
+        page.goto(address)
+        explored(page, "voila-light")
+        assert page.locator(".jp-InputArea-editor").count() == 0, "no code"
+    assert problems == []
