@@ -14,7 +14,18 @@ import tiny_training as tiny
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from dtfn import evaluation, images, leaks, models, paths, provenance, recipes, training, zoo
+from dtfn import (
+    datasets,
+    evaluation,
+    images,
+    leaks,
+    models,
+    paths,
+    provenance,
+    recipes,
+    training,
+    zoo,
+)
 from dtfn.errors import InputError
 from dtfn.training import retraining
 
@@ -79,6 +90,20 @@ def test_what_is_too_large_is_stored_in_half_precision(
     shipped = models.load(NAME).state_dict()
     for key, value in load_file(run / "weights.safetensors").items():
         np.testing.assert_array_equal(shipped[key].numpy(), value.astype("float16"))
+
+
+def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
+    zoo.add(run, NAME, PSNR, SSIM, tile=(20, 4))
+    assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
+    hr = np.random.default_rng(0).integers(0, 256, (64, 72, 3), np.uint8)
+    sample = datasets.Sample("set", "image", 2, images.imresize(hr, 0.5), hr)
+    network = models.load(NAME)
+    made = evaluation.outputs([NAME], sample)[NAME].image
+    tiles, whole = (evaluation.Tiling(size, 4) for size in (20, 1000))
+    np.testing.assert_array_equal(made, evaluation.upscale(network, sample.lr, tiles))
+    asked = evaluation.outputs([NAME], sample, whole)[NAME].image
+    np.testing.assert_array_equal(asked, evaluation.upscale(network, sample.lr))
+    assert (made != asked).any()
 
 
 def test_a_shipped_network_loads_by_name_and_does_what_was_trained(

@@ -31,6 +31,7 @@ __all__ = [
     "Chop",
     "Output",
     "Tiling",
+    "card_tiling",
     "evaluate",
     "fingerprint",
     "forecast",
@@ -47,7 +48,8 @@ __all__ = [
 ]
 
 Way = Tiling | Chop | Budget | None
-"""How images are cut: whole if None."""
+"""How images are cut. None: whole, but a network of the zoo as its card says. A tile that is larger
+than any image leaves all whole."""
 
 
 def outputs(
@@ -221,11 +223,22 @@ def samples(
         yield from tqdm(benchmarks.benchmark(dataset, scale, count), **bar)
 
 
+def card_tiling(method: str) -> Tiling | None:
+    """Return the tiles that a network of the zoo is run in; None for whole images.
+
+    Attention from all positions to all takes minutes for a large image; such networks are measured
+    in tiles, and shown as they were measured.
+    """
+    rows = [row for row in zoo.registry() if row["name"] == method]
+    return Tiling(*rows[0]["tile"]) if rows and rows[0].get("tile") else None
+
+
 def _tiling(
     method: str, weights: str, sample: benchmarks.Sample, tiling: Way, device: str
 ) -> Tiling | Chop | None:
     """Return how an image is cut: None where it is a single tile, a budget's choice made."""
     size = sample.lr.shape[:2]
+    tiling = tiling or card_tiling(method)
     if isinstance(tiling, Budget):
         tiling = tiling.tiling(costs.cost(zoo.file_of(method), weights, device), *size)
     return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling

@@ -60,7 +60,7 @@ def retrain(name: str, out: Path, **options: Any) -> Comparison:
         raise InputError(out, expected="a whole run", found="a part", remedy="go on with it")
     history = pd.read_csv(out / "history.csv")
     rows = [
-        (dataset, shipped["psnr"][dataset], _psnr(weights, dataset, shipped["scale"]))
+        (dataset, shipped["psnr"][dataset], _psnr(weights, dataset, shipped))
         for dataset in shipped["psnr"]
         if _at_hand(dataset)
     ]
@@ -78,5 +78,7 @@ def _at_hand(dataset: str) -> bool:
         return False
 
 
-def _psnr(weights: Path, dataset: str, scale: int) -> float:
-    return float(evaluation.evaluate([str(weights)], [dataset], scale)["psnr"].mean())
+def _psnr(weights: Path, dataset: str, shipped: dict[str, Any]) -> float:
+    tiling = evaluation.card_tiling(shipped["name"])
+    table = evaluation.evaluate([str(weights)], [dataset], shipped["scale"], tiling=tiling)
+    return float(table["psnr"].mean())

@@ -132,8 +132,9 @@ def verify() -> list[str]:
 
 
 def add(
-    folder: Path, name: str, psnr: Mapping[str, float], ssim: Mapping[str, float]
-) -> dict[str, Any]:
+    folder: Path, name: str, psnr: Mapping[str, float], ssim: Mapping[str, float],
+    tile: tuple[int, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Put a finished training run into the zoo: weights, curve, card and entry.
 
     An entry of the same name is replaced.
@@ -146,6 +147,8 @@ def add(
         ``<variant>-x<scale>-s<seed>``, as the recipe says.
     psnr, ssim
         Means over each benchmark (dB, and at most 1), by dataset.
+    tile
+        Size and overlap of the tiles they were measured in; None for whole images.
 
     Returns
     -------
@@ -180,7 +183,7 @@ def add(
         "file": f"{name}.safetensors", "sha256": provenance.file_hash(partial),
         "stored": _opened(partial)[0].get("stored", "float32"),
         "steps": trained.steps, "minutes": round(facts["seconds"] / 60, 1),
-        "validation_psnr": round(history[-1]["psnr"], 4),
+        "validation_psnr": round(history[-1]["psnr"], 4), "tile": list(tile) if tile else None,
     }  # fmt: skip
     partial.replace(paths.ZOO / f"{name}.safetensors")
     shutil.copyfile(curve, paths.ZOO / f"{name}.csv")

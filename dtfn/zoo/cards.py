@@ -21,7 +21,7 @@ CARD = """# {name}
 ## Quality
 
 Mean PSNR (dB) and SSIM on the Y channel, not rounded, with a border of {scale} pixels left out; LR
-by MATLAB's bicubic; whole pictures, no self-ensemble.
+by MATLAB's bicubic; {how}, no self-ensemble.
 
 {quality}
 
@@ -82,6 +82,9 @@ def card(
     return CARD.format(
         **{key: entry[key] for key in ("name", "scale", "seed", "parameters", "file", "sha256")},
         stored=entry["stored"],
+        how="tiles of {} LR pixels that overlap by {}".format(*entry["tile"])
+        if entry["tile"]
+        else "whole pictures",
         what=f"`{recipe.network}`",
         quality=table(("benchmark", "PSNR / SSIM"), numbers),
         validation=recipe.validation, validation_count=recipe.validation_count,
