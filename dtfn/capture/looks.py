@@ -1,12 +1,12 @@
 """What the networks of a zoo attend to on real pictures: maps to look at, numbers to compare.
 
-Users of a single network need `dtfn.capture.record` only; this runs it over many.
+Users of a single network need `dtfn.capture.record` only; this runs it over many. Networks see the
+whole picture here, also those that the zoo measures in tiles, so maps reach over all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -87,14 +87,14 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     """
     found = []
     for method in methods:
-        with _recorded(method, sample) as record:
-            for place, layer in enumerate(record.layers if record else [], start=1):
-                assert record is not None
-                maps = record.maps(layer, queries).double().cpu().numpy()
-                deviation = record.deviation(layer, queries)
-                for query, one in zip(queries, maps, strict=True):
-                    look = Look(method, layer, place, query, one, deviation)
-                    found.append(_deformed(look, record))
+        record, _ = _recorded(method, sample)
+        for place, layer in enumerate(record.layers if record else [], start=1):
+            assert record is not None
+            maps = record.maps(layer, queries).double().cpu().numpy()
+            deviation = record.deviation(layer, queries)
+            for query, one in zip(queries, maps, strict=True):
+                look = Look(method, layer, place, query, one, deviation)
+                found.append(_deformed(look, record))
     return found
 
 
@@ -227,18 +227,17 @@ def summaries(
         queries = np.stack([rows.ravel(), columns.ravel()], axis=1)
         details = texture.detail_blocks(sample.hr, sample.scale)
         chance = _chance(details, rows.ravel() * width + columns.ravel())
-        made = evaluation.outputs([twin, *methods], sample)
-        error = {m: block_error(o.image, sample.hr, sample.scale) for m, o in made.items()}
+        local = evaluation.outputs([twin], sample)[twin].image
+        base = block_error(local, sample.hr, sample.scale)
         for method in methods:
-            harm = (error[method] - error[twin])[rows.ravel(), columns.ravel()]
-            with _recorded(method, sample) as record:
-                for place, layer in enumerate(record.layers if record else [], start=1):
-                    assert record is not None
-                    table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
-                    names = {"dataset": sample.dataset, "image": sample.image, "network": method}
-                    names |= {"place": place, "harm": harm, "chance": chance}
-                    share = table["support"] / (height * width)
-                    tables.append(table.assign(**names, share=share))
+            record, sr = _recorded(method, sample)
+            harm = (block_error(sr, sample.hr, sample.scale) - base)[rows, columns].ravel()
+            for place, layer in enumerate(record.layers if record else [], start=1):
+                assert record is not None
+                table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
+                names = {"dataset": sample.dataset, "image": sample.image, "network": method}
+                names |= {"place": place, "harm": harm, "chance": chance}
+                tables.append(table.assign(**names, share=table["support"] / (height * width)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
@@ -254,16 +253,13 @@ def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
     return share
 
 
-@contextmanager
-def _recorded(method: str, sample: Sample) -> Iterator[capture.Record | None]:
-    """Run a network on a picture and yield what its layers got; None if it has no attention."""
+def _recorded(method: str, sample: Sample) -> tuple[capture.Record | None, NDArray[np.uint8]]:
+    """Run a network on a picture; return what its layers got (None without attention), and SR."""
     network = models.load(method)
     if not capture.layers(network):
-        yield None
-        return
+        return None, evaluation.upscale(network, sample.lr)
     with capture.record(network) as record:
-        evaluation.upscale(network, sample.lr)
-    yield record
+        return record, evaluation.upscale(network, sample.lr)
 
 
 def _deformed(look: Look, record: capture.Record) -> Look:
