@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -177,13 +178,38 @@ def folders(given: Sequence[str], benchmarks: Sequence[str], scales: Sequence[in
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def measure(
+    benchmarks: Sequence[str],
+    scales: Sequence[int],
+    pictures: Sequence[str] = (),
+    tilings: Sequence[str] = ("whole",),
+    ensembles: Sequence[bool] = (False,),
+    **how: Any,
+) -> pd.DataFrame:
+    """Return `networks` and, of ``pictures``, `folders`: by scale, bicubic first, then pictures."""
+    parts = [networks(benchmarks, scales, tilings, ensembles, **how)]
+    if pictures:
+        parts.insert(0, folders(pictures, benchmarks, scales))
+    table = pd.concat(parts, ignore_index=True)
+    order = table.assign(bicubic=table["method"] != BICUBIC)[["scale", "bicubic"]]
+    return table.loc[order.sort_values(["scale", "bicubic"], kind="stable").index].reset_index(
+        drop=True
+    )
+
+
+def files(scales: Sequence[int], methods: Sequence[str] = ()) -> list[Path]:
+    """Return the weights of all networks that `networks` runs."""
+    names = [name for scale in scales for name in contenders(scale, methods)]
+    return [zoo.file_of(name) for name in dict.fromkeys(names) if name != BICUBIC]
+
+
 def published_names(results: pd.DataFrame) -> dict[str, str]:
     """Return for each method of `networks` and `folders` what published tables may call it.
 
-    Bicubic, full-size EDSR and its baseline, NLSN and so on by their network; folders by their
-    name. Self-ensembles and the zoo's small networks have no published values.
+    Bicubic; EDSR, its baseline, NLSN and so on, of the authors' size; folders by their name.
+    Self-ensembles and small networks have no published values.
     """
-    known = {row["name"]: _published(row["network"], row) for row in imported.registry()}
+    known = {row["name"]: _published(row) for row in imported.registry()}
     known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
     pairs = results[["method", "network", "ensemble"]].drop_duplicates()
     return {
@@ -193,9 +219,11 @@ def published_names(results: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _published(network: str, row: Mapping[str, object]) -> str:
-    baseline = network == "edsr" and row["hyperparameters"]["n_feats"] == 64  # type: ignore[index]
-    return "EDSR-baseline" if baseline else network.upper()
+def _published(row: Mapping[str, Any]) -> str:
+    size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
+    if (row["network"], size) == ("edsr", (64, 16)):
+        return "EDSR-baseline"
+    return row["network"].upper() if row["full_size"] else ""
 
 
 def _ways(tilings: Sequence[str], ensembles: Sequence[bool]) -> list[tuple[str, bool]]:
@@ -206,7 +234,9 @@ def _label(method: str, tiling: str, ensemble: bool) -> str:
     name = f"{method}+" if ensemble else method
     if tiling == "whole":
         return name
-    return f"{name}, {tiling}" if tiling == "chop" else f"{name}, tiles of {tiling}"
+    if tiling == "chop":
+        return f"{name}, chop"
+    return f"{name}, tiles of {tiling}" if tiling.isdigit() else f"{name}, within {tiling}"
 
 
 def _measured(name: str, hr: Path, folder: Path, scale: int) -> list[dict[str, object]]:

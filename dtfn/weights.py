@@ -10,6 +10,7 @@ import torch
 
 from dtfn import models, paths, provenance, zoo
 from dtfn.errors import InputError
+from dtfn.models.networks import NETWORKS
 from dtfn.zoo import imported
 
 TRIED = 24  # LR positions a side of the image that imported weights are tried on
@@ -56,6 +57,7 @@ def load(
         "network": found["name"],
         "scale": found["scale"],
         "parameters": found["parameters"],
+        "full_size": _full_size(found),
         "hyperparameters": found["hyperparameters"] | values,
         "assumed": [key for key in found["assumed"] if key not in values],
         "file": f"{name}.safetensors",
@@ -87,6 +89,13 @@ def load(
     entry["sha256"] = provenance.file_hash(stored)
     imported.record(entry)
     return entry
+
+
+def _full_size(found: Mapping[str, Any]) -> bool:
+    """Return whether a network is one of the authors', in their width and depth."""
+    _, full = NETWORKS.get(found["name"], (None, {}))
+    sizes = ("n_feats", "n_resblocks", "n_resgroups")
+    return bool(full) and all(full.get(k) == found["hyperparameters"].get(k) for k in sizes)
 
 
 def _typed(given: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,9 +49,9 @@ def test_every_markup_escapes_text() -> None:
 
 def test_latex_is_a_booktabs_table() -> None:
     text = tables.latex(FRAME, BEST, caption="c", label="tab:l")
-    assert [line for line in text.splitlines() if line.startswith("\\")][:6] == [
-        r"\begin{table}", r"\centering", r"\caption{c}", r"\label{tab:l}",
-        r"\begin{tabular}{lll}", r"\toprule",
+    assert [line for line in text.splitlines() if line.startswith("\\")][:7] == [
+        r"\begin{table}", r"\centering", r"\setlength{\belowcaptionskip}{6pt}", r"\caption{c}",
+        r"\label{tab:l}", r"\begin{tabular}{lll}", r"\toprule",
     ]  # fmt: skip
     assert r"<d> & \textbf{31.00} & \textbf{0.7000} \\" in text
     assert text.count(r"\\") == len(FRAME) + 1
@@ -91,3 +91,56 @@ def test_a_form_of_the_callers_wins() -> None:
 def test_a_mark_for_an_unknown_column_is_told() -> None:
     with pytest.raises(InputError, match="did you mean 'psnr'"):
         tables.markdown(FRAME, {"psmr": "max"})
+
+
+SUMMARY = pd.DataFrame(
+    {
+        "method": ["bicubic", "net", "bicubic", "net"],
+        "scale": [2, 2, 4, 4],
+        "dataset": "Set5",
+        "psnr": [33.67, 38.0, 28.43, 32.0],
+        "ssim": [0.93, 0.96, 0.81, 0.89],
+    }
+)
+
+
+def test_several_scales_are_groups_with_marks_of_their_own() -> None:
+    wide = tables.by_dataset(SUMMARY)
+    marked = body(tables.markdown(wide, {"psnr": "max"}, groups="scale"))
+    assert [row[:2] for row in marked] == [
+        ["2", "bicubic"],
+        ["2", "net"],
+        ["4", "bicubic"],
+        ["4", "net"],
+    ]
+    assert [row[2].startswith("**") for row in marked] == [False, True, False, True]
+    text = tables.latex(wide, groups="scale")
+    assert text.count(r"\midrule") == 2
+    assert tables.html(wide, groups="scale").count("<tbody>") == 2
+
+
+def test_groups_by_an_unknown_column_are_told() -> None:
+    with pytest.raises(InputError, match="did you mean 'method'"):
+        tables.html(FRAME, BEST, groups="methud")
+
+
+def test_a_cell_without_both_numbers_is_one_dash() -> None:
+    summary = SUMMARY.assign(dataset=["Set5", "Set5", "Set5", "Set14"], scale=4,
+                             method=["a", "b", "c", "a"])  # fmt: skip
+    assert body(tables.markdown(tables.by_dataset(summary)))[1] == ["b", "38.00/0.9600", "–"]
+
+
+def test_symbols_that_latex_lacks_are_spelled() -> None:
+    frame = pd.DataFrame({"claim": ["×4 · τ ≤ 1 − x\N{NO-BREAK SPACE}✓ – done"]})
+    row = tables.latex(frame).splitlines()[7]
+    assert row == r"$\times$4 $\cdot$ $\tau$ $\leq$ 1 $-$ x~$\surd$ – done \\"
+
+
+def test_long_text_breaks_and_wide_tables_are_fitted_in_latex() -> None:
+    long = pd.DataFrame({"a": ["word " * 30], "b": [1.0]})
+    assert r"p{0.8" in tables.latex(long)
+    assert "resizebox" not in tables.latex(long)
+    wide = pd.DataFrame({f"column {i}": ["some text"] for i in range(10)})
+    text = tables.latex(wide)
+    assert text.index(r"\resizebox{\linewidth}{!}{%") < text.index(r"\begin{tabular}")
+    assert r"\end{tabular}}" in text

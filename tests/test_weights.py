@@ -69,9 +69,18 @@ def test_a_checkpoint_is_recognised_and_then_a_method(
     assert set(entry["assumed"]) == HIDDEN[name]
     assert entry["source"] == file.name
     assert imported.registry() == [entry]
+    assert not entry["full_size"]
     found = evaluation.outputs([entry["name"]], sample(scale))[entry["name"]].image
     direct = evaluation.upscale(models.load(file), sample(scale).lr)
     np.testing.assert_array_equal(found, direct)
+
+
+def test_the_authors_size_is_known() -> None:
+    full = {"n_feats": 256, "n_resblocks": 32, "res_scale": 0.1, "rgb_range": 255.0}
+    assert weights._full_size({"name": "edsr", "hyperparameters": full})
+    assert not weights._full_size({"name": "edsr", "hyperparameters": full | {"n_feats": 64}})
+    assert not weights._full_size({"name": "edsr", "hyperparameters": full | {"n_resblocks": 16}})
+    assert not weights._full_size({"name": "dlsn+tfs", "hyperparameters": full})
 
 
 def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 1
 """Benchmark -> pictures; only whole ones are compared."""
 
 CLOSE = 0.01  # dB, between values rounded to two digits
-MATCHES, DIFFERS = "matches to 0.01 dB", "differs"
+MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
 _REMEASURED = re.compile(r"(?P<method>.+) \((?P<who>\w+) re-measured\)")
@@ -65,16 +65,16 @@ def sources(scales: Iterable[int]) -> pd.DataFrame:
     )
 
 
-def of_the_field(scale: int) -> pd.DataFrame:
+def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     """Return one published value a method and benchmark, in the form of `evaluation.summary`.
 
     Where several tables have a method, its first table counts, and where that lacks a benchmark,
     the next. Re-measured values are rows of their own: ``EDSR (re-measured by torchSR)``.
     """
-    part = _values()[lambda t: t["scale"] == scale].copy()
+    part = _values()[lambda t: t["scale"].isin(list(scales))].copy()
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
     part["method"] = part["method"] + by
-    first = part.drop_duplicates(["method", "dataset"])
+    first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values("scale", kind="stable")
     order = {dataset: place for place, dataset in enumerate(SIZES)}
     return first.sort_values("dataset", key=lambda names: names.map(order), kind="stable")[
         ["dataset", "scale", "method", "psnr", "ssim"]
@@ -94,13 +94,13 @@ def beside(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     Returns
     -------
     A row a measured and a published value: method, scale, dataset, psnr, published_psnr,
-    psnr_difference (measured less published, dB), ssim, published_ssim, ssim_difference, table
-    (those that print this value), verdict. Tables that agree share a row. A method that no table
-    has, has one row a scale, without a dataset.
+    psnr_difference (measured less published, dB), ssim, published_ssim, ssim_difference,
+    published_in (the tables that print this value), verdict. Tables that agree share a row. A
+    method that no table has, has one row a scale, without a dataset.
     """
     columns = [
         "method", "scale", "dataset", "psnr", "published_psnr", "psnr_difference", "ssim",
-        "published_ssim", "ssim_difference", "table", "verdict",
+        "published_ssim", "ssim_difference", "published_in", "verdict",
     ]  # fmt: skip
     known = _values()
     rows: list[dict[str, object]] = []
@@ -110,6 +110,24 @@ def beside(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
         empty = {"method": method, "scale": scale, "verdict": UNPUBLISHED}
         rows += found or [empty]
     return pd.DataFrame(rows, columns=columns)
+
+
+def paired(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `beside` for print: PSNR and SSIM as pairs, with two-level columns."""
+    plain = {name: (name.replace("_", " "), "") for name in table.columns}
+    plain["published_in"] = ("published in", "")
+    for title, form in (
+        ("measured", "{}"),
+        ("published", "published_{}"),
+        ("difference", "{}_difference"),
+    ):
+        for metric in ("psnr", "ssim"):
+            plain[form.format(metric)] = (title, form.format(metric))
+    order = ["method", "scale", "dataset", "psnr", "ssim", "published_psnr", "published_ssim",
+             "psnr_difference", "ssim_difference", "published_in", "verdict"]  # fmt: skip
+    wide = table[order].copy()
+    wide.columns = pd.MultiIndex.from_tuples([plain[name] for name in order])
+    return wide
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
@@ -127,7 +145,8 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
         claim = f"{method} ×{scale} has its published PSNR, to 0.01 dB"
         told = f"{int(cells.sum())} of {len(cells)} benchmarks"
         found.append(Verdict(claim, told, None, bool(cells.all())))
-    return found
+    nothing = Verdict("what was published is measured again", "nothing published", None, None)
+    return found or [nothing]
 
 
 def _cells(measured: Mapping[str, object], printed: pd.DataFrame) -> list[dict[str, object]]:
@@ -146,7 +165,7 @@ def _cells(measured: Mapping[str, object], printed: pd.DataFrame) -> list[dict[s
                 "psnr_difference": psnr - value,
                 "published_ssim": value_ssim,
                 "ssim_difference": ssim - value_ssim,
-                "table": "; ".join(part["table"]),
+                "published_in": "; ".join(part["table"]),
                 "verdict": (MATCHES if close else DIFFERS) if whole else NOT_WHOLE,
             }
         )

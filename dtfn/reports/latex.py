@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-WRAPPED = 34  # characters from which a column's text breaks into lines
+WRAPPED = 40  # characters from which a column's text breaks into lines
 WIDEST = 88  # characters of a line that the standard page holds
-SHARE = 0.27  # of the line, for a column whose text breaks
+LEAST_SHARE = 0.27  # of the line, for a column whose text breaks
 
 _ESCAPED = {
     "\\": r"\textbackslash{}",
@@ -54,8 +54,11 @@ def table(
     rows = [row for group in groups for row in group]
     widths = [max(map(_width, cells)) for cells in zip(columns, *rows, strict=True)]
     wrapped = [width > WRAPPED for width in widths]
+    plain = sum(width + 2 for width, wraps in zip(widths, wrapped, strict=True) if not wraps)
+    left = 0.9 * (1 - plain / WIDEST) / max(sum(wrapped), 1)
+    share = max(LEAST_SHARE, round(left, 2))
     kinds = "".join(
-        rf">{{\raggedright\arraybackslash}}p{{{SHARE}\linewidth}}" if wraps else "l"
+        rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}" if wraps else "l"
         for wraps in wrapped
     )
     line = sum(min(width, WRAPPED) + 2 for width in widths)
@@ -66,6 +69,7 @@ def table(
     lines = [
         r"\begin{table}",
         r"\centering",
+        r"\setlength{\belowcaptionskip}{6pt}",  # standard classes have none above a table
         *([rf"\caption{{{text(caption)}}}"] if caption else []),
         *([rf"\label{{{label}}}"] if label else []),
         *fitted,

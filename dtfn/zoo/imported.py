@@ -19,8 +19,9 @@ REGISTRY = "registry.json"
 def registry() -> list[dict[str, Any]]:
     """Return the imported networks, by name.
 
-    Each has: name, network, scale, parameters, hyperparameters, assumed (those of them that the
-    weights do not show), file, sha256, source (name of the file it came from), source_sha256.
+    Each has: name, network, scale, parameters, full_size (whether it is as large as the authors'),
+    hyperparameters, assumed (those of them that the weights do not show), file, sha256, source
+    (name of the file it came from), source_sha256.
     """
     file = paths.WEIGHTS / REGISTRY
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []

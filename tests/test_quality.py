@@ -1,0 +1,124 @@
+"""Everything in one table: ways, scales, folders of pictures, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_networks as tiny
+
+from dtfn import datasets, evaluation, images, models, paths, quality, weights, zoo
+from dtfn.errors import InputError
+from dtfn.evaluation import methods as known_methods
+from dtfn.zoo import imported
+
+
+@pytest.fixture(autouse=True)
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A benchmark of two pictures, one imported network a scale, no zoo."""
+    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("DTFN_DATA", str(tmp_path / "data"))
+    rng = np.random.default_rng(0)
+    (tmp_path / "data" / "toy" / "HR").mkdir(parents=True)
+    for name in ("a", "b"):
+        image = rng.integers(0, 256, (48, 60, 3), dtype=np.uint8)
+        images.write(tmp_path / "data" / "toy" / "HR" / f"{name}.png", image)
+    for scale in (2, 4):
+        file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
+        weights.load(file)
+    known_methods.network.cache_clear()
+    return tmp_path
+
+
+def pictures(world: Path, scale: int) -> Path:
+    """Make a folder of bicubic pictures, named as the field names them."""
+    folder = world / "results" / "toy" / f"x{scale}"
+    folder.mkdir(parents=True)
+    for sample in datasets.benchmark("toy", scale):
+        made = images.imresize(sample.lr, scale)
+        images.write(folder / f"{sample.image}_CUBIC_x{scale}.png", made)
+    return world / "results"
+
+
+def test_every_way_of_every_network_is_a_method() -> None:
+    table = quality.measure(["toy"], [2, 4], tilings=["whole", "chop", "40"],
+                            ensembles=[False, True])  # fmt: skip
+    assert set(table[table["scale"] == 4]["method"]) == {
+        "bicubic", "edsr-x4", "edsr-x4+", "edsr-x4, chop", "edsr-x4+, chop",
+        "edsr-x4, tiles of 40", "edsr-x4+, tiles of 40",
+    }  # fmt: skip
+    assert len(table) == 2 * 7 * 2
+    psnr = table[table["scale"] == 4].groupby("method")["psnr"].mean()
+    assert psnr["edsr-x4"] == psnr["edsr-x4, tiles of 40"]  # a tile larger than the picture
+    assert psnr["edsr-x4"] != psnr["edsr-x4+"]
+    assert set(table["network"]) == {"bicubic", "edsr-x2", "edsr-x4"}
+
+
+def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
+    folder = pictures(world, 4)
+    spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
+    table = quality.measure(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
+    theirs = table[table["method"] == "cubic"].set_index("image")
+    ours = table[(table["method"] == "bicubic") & (table["dataset"] == "toy")]
+    ours = ours[ours["scale"] == 4].set_index("image")
+    assert set(theirs["scale"]) == {4}
+    assert theirs["psnr"].to_dict() == ours["psnr"].to_dict()
+    assert theirs["ssim"].to_dict() == ours["ssim"].to_dict()
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [("results", "NAME=FOLDER"), ("=x", "NAME=FOLDER"), ("me=nowhere/{dataset}", "nowhere/toy")],
+)
+def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        quality.folders([spec], ["toy"], [4])
+
+
+def test_absent_benchmarks_are_named() -> None:
+    present, absent = quality.here(["toy", "Manga109"])
+    assert present == ["toy"]
+    assert list(absent) == ["Manga109"]
+    assert "dtfn data fetch Manga109" in absent["Manga109"]
+    with pytest.raises(InputError, match="at least one that is here; found Manga109"):
+        quality.here(["Manga109"])
+
+
+def test_networks_of_other_scales_are_left_out() -> None:
+    assert quality.contenders(4) == ["bicubic", "edsr-x4"]
+    assert quality.contenders(3) == ["bicubic"]
+    assert quality.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
+    assert quality.files([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
+
+
+def test_only_what_can_be_published_has_a_published_name(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = models.create("edsr", 4, n_feats=64, n_resblocks=16)
+    weights.load(tiny.write(world, base.state_dict()), "mine")
+    fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in imported.registry()]
+    monkeypatch.setattr(imported, "registry", lambda: fake)
+    spec = f"RCAN={pictures(world, 4)}/{{dataset}}/x{{scale}}"
+    table = quality.measure(["toy"], [4], [spec], ensembles=[False, True])
+    known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline"}
+    assert quality.published_names(table) == known | {"edsr-x4": "EDSR"}
+    fake[:] = [{**row, "full_size": False} for row in fake]
+    assert quality.published_names(table) == known
+
+
+def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = evaluation.costs.Cost((1.0, 0.0, 0.0), (0.0, 0.0), 2.0**20)
+    monkeypatch.setattr(evaluation.costs, "cost", lambda *_: cost)
+    ways = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
+    expected = quality.forecast(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
+    measured = quality.measure(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
+    named = measured[measured["network"] != "bicubic"]
+    assert set(expected["method"]) == set(named["method"])
+    runs = expected.set_index("method")["tiles"]
+    assert runs["edsr-x4"] == 2
+    assert runs["edsr-x4+, chop"] == 2 * 4 * 8
+    assert quality.forecast(["toy"], [3]).empty
+    assert (quality.forecast(["toy"], [2, 4], **ways)["pictures"] == 0).all()  # type: ignore[arg-type]
