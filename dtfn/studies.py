@@ -1,8 +1,10 @@
 """What is compared with what: networks of the zoo, or anybody's results in folders.
 
-A `Study` pairs each network that has attention with its local twin of the same training seed, and
-that twin with another one of another seed (the null pair). It knows where the pictures come from,
-so what measures it need not.
+A `Study` pairs each network that has attention, N, with a local twin of another training seed, L,
+and the same L with the local twin of N's own seed, L' (the null pair). So N and L' differ in the
+attention alone: they saw the same patches in the same order, and L saw others. A twin L of N's seed
+would share its luck, which the null pair does not. A study knows where the pictures come from, so
+what measures it need not.
 """
 
 from __future__ import annotations
@@ -131,7 +133,7 @@ def of_zoo(
     variants: Sequence[str] = (),
     twin: str = "local",
     seeds: Sequence[int] = (),
-    null_seed: int | None = None,
+    twin_seed: int | None = None,
 ) -> Study:
     """Return the study of the zoo's networks on benchmarks.
 
@@ -145,8 +147,9 @@ def of_zoo(
         The variant without attention.
     seeds
         Training seeds; none: all that a variant and its twin share.
-    null_seed
-        Training seed of the second twin in the null pair; None: the twin's next one, in a circle.
+    twin_seed
+        Training seed of L; None: for each seed the twin's next one, in a circle. Without a twin of
+        another seed, L has the seed of N and there is no null pair.
 
     Raises
     ------
@@ -161,19 +164,19 @@ def of_zoo(
             f"zoo x{scale}", expected="a network with attention", found=", ".join(known),
             remedy="train one with `dtfn train`, or choose another scale",
         )  # fmt: skip
-    for seed in (*seeds, *(() if null_seed is None else (null_seed,))):
+    for seed in (*seeds, *(() if twin_seed is None else (twin_seed,))):
         if seed not in twins:
             raise InputError(
                 "seed", expected=f"one of {twin} x{scale}: {sorted(twins)}", found=seed,
                 remedy="train it with `dtfn train`",
             )  # fmt: skip
     design: dict[int, dict[str, tuple[str, str]]] = {}
-    null = NULL if len(twins) > 1 else None
-    for seed in sorted(seeds or twins):
-        pairs = {v: (known[v][seed], twins[seed]) for v in chosen if seed in known[v]}
+    null = NULL if len(twins) > 1 and twin_seed not in (seeds or twins) else None
+    for seed in sorted(set(seeds or twins)):
+        other = _next(seed, sorted(twins)) if twin_seed is None else twin_seed
+        pairs = {v: (known[v][seed], twins[other]) for v in chosen if seed in known[v]}
         if pairs:
-            other = _next(seed, sorted(twins)) if null_seed is None else null_seed
-            design[seed] = ({NULL: (twins[other], twins[seed])} if null else {}) | pairs
+            design[seed] = ({NULL: (twins[seed], twins[other])} if null else {}) | pairs
     if not design:
         raise InputError(
             "seeds", expected=f"those of {', '.join(chosen)} and of {twin} at x{scale}",
@@ -186,7 +189,7 @@ def of_zoo(
 
     names = {name for pairs in design.values() for name in _methods(pairs)}
     inputs = {f"{name}.safetensors": provenance.file_hash(zoo.file_of(name)) for name in names}
-    without = f"the local twin of its seed ({twin})"
+    without = f"a local twin ({twin}{', of another seed' if null else ''})"
     return Study(design, null, scale, without, look, inputs, tuple(datasets), count)
 
 

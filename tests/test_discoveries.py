@@ -131,9 +131,9 @@ def test_replicates_are_those_that_the_zoo_has(monkeypatch: pytest.MonkeyPatch) 
     pairs = discoveries.replicated(["nla", "dtfn"], "local", 4, 0, 1, [1, 2, 3])
 
     assert pairs == {
-        subpixel.NULL: ("local-x4-s1", "local-x4-s0"),
-        "nla": ("nla-x4-s0", "local-x4-s0"),
-        "dtfn": ("dtfn-x4-s0", "local-x4-s0"),
-        "nla, seed 1": ("nla-x4-s1", "local-x4-s1"),
-        "local, seed 2": ("local-x4-s2", "local-x4-s0"),
+        subpixel.NULL: ("local-x4-s0", "local-x4-s1"),
+        "nla": ("nla-x4-s0", "local-x4-s1"),
+        "dtfn": ("dtfn-x4-s0", "local-x4-s1"),
+        "nla, seed 1": ("nla-x4-s1", "local-x4-s0"),
+        "local, seed 2": ("local-x4-s2", "local-x4-s1"),
     }

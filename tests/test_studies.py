@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,12 +53,12 @@ def test_each_network_stands_against_the_twin_of_its_seed_and_luck_beside() -> N
     study = studies.of_zoo(["mini"], 4)
     assert study.design == {
         0: {
-            NULL: ("local-x4-s1", "local-x4-s0"),
-            "nla": ("nla-x4-s0", "local-x4-s0"),
-            "nla+tfs": ("nla+tfs-x4-s0", "local-x4-s0"),
-            "dtfn": ("dtfn-x4-s0", "local-x4-s0"),
+            NULL: ("local-x4-s0", "local-x4-s1"),
+            "nla": ("nla-x4-s0", "local-x4-s1"),
+            "nla+tfs": ("nla+tfs-x4-s0", "local-x4-s1"),
+            "dtfn": ("dtfn-x4-s0", "local-x4-s1"),
         },
-        2: {NULL: ("local-x4-s0", "local-x4-s2"), "dtfn": ("dtfn-x4-s2", "local-x4-s2")},
+        2: {NULL: ("local-x4-s2", "local-x4-s0"), "dtfn": ("dtfn-x4-s2", "local-x4-s0")},
     }
     assert study.names == ["nla", "nla+tfs", "dtfn"]
     assert study.plain == ["nla"]
@@ -67,9 +68,9 @@ def test_each_network_stands_against_the_twin_of_its_seed_and_luck_beside() -> N
 
 
 def test_variants_and_seeds_can_be_chosen() -> None:
-    study = studies.of_zoo(["mini"], 4, variants=["dtfn"], seeds=[2], null_seed=1)
+    study = studies.of_zoo(["mini"], 4, variants=["dtfn"], seeds=[2], twin_seed=1)
     assert study.design == {
-        2: {NULL: ("local-x4-s1", "local-x4-s2"), "dtfn": ("dtfn-x4-s2", "local-x4-s2")}
+        2: {NULL: ("local-x4-s2", "local-x4-s1"), "dtfn": ("dtfn-x4-s2", "local-x4-s1")}
     }
     assert study.plain == ["dtfn"], "nothing without TFS is there"
     assert study.partners == {"dtfn": None}
@@ -88,18 +89,24 @@ def test_a_single_twin_has_no_null_pair_and_is_studied_all_the_same() -> None:
     assert study.null is None
 
 
+def test_a_twin_of_the_same_seed_leaves_no_fair_null_pair() -> None:
+    study = studies.of_zoo(["mini"], 4, variants=["dtfn"], seeds=[2], twin_seed=2)
+    assert study.design == {2: {"dtfn": ("dtfn-x4-s2", "local-x4-s2")}}
+    assert study.null is None
+
+
 @pytest.mark.parametrize(
     ("scale", "options", "message"),
     [
         (4, {"variants": ["nlaa"]}, "variant 'nlaa': .*did you mean 'nla'"),
         (4, {"twin": "local-wide"}, "variant 'local-wide'"),
         (4, {"seeds": [7]}, r"seed: expected one of local x4: \[0, 1, 2\]; found 7"),
-        (4, {"null_seed": 9}, "seed: .*found 9"),
+        (4, {"twin_seed": 9}, "seed: .*found 9"),
         (4, {"variants": ["nla"], "seeds": [1]}, r"seeds: expected those of nla .* found \[1\]"),
         (3, {}, "zoo x3: expected a network with attention; found local"),
     ],
 )
-def test_what_the_zoo_lacks_is_told(scale: int, options: dict, message: str) -> None:
+def test_what_the_zoo_lacks_is_told(scale: int, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         studies.of_zoo(["mini"], scale, **options)
 

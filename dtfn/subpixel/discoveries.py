@@ -21,7 +21,7 @@ SIDES = {"harm": 1, "help": -1}
 
 
 def replicated(
-    variants: Sequence[str], twin: str, scale: int, seed: int, null_seed: int, seeds: Sequence[int]
+    variants: Sequence[str], twin: str, scale: int, seed: int, twin_seed: int, seeds: Sequence[int]
 ) -> dict[str, tuple[str, str]]:
     """Return the null pair, each variant against its local twin, and what replicates them.
 
@@ -29,27 +29,28 @@ def replicated(
     ----------
     variants, twin
         Of the zoo, with and without attention.
-    scale, seed, null_seed
-        Which networks: all pairs share the twin of ``seed``; the null pair is the twin of
-        ``null_seed`` against it.
+    scale, seed, twin_seed
+        Which networks: variants of ``seed``, all against the twin of ``twin_seed``; the null pair
+        is the twin of ``seed`` against it, which differs from the variants in attention alone.
     seeds
-        Further training seeds, used where the zoo has them: each variant against the twin of its
-        own seed, and further twins against that of ``seed``, which ought to harm no region.
+        Further training seeds, used where the zoo has them: variants and twins against a twin of
+        another seed than theirs. The twins ought to harm no region.
     """
 
     def name(variant: str, seed: int) -> str:
         return f"{variant}-x{scale}-s{seed}"
 
-    local = name(twin, seed)
-    pairs = {NULL: (name(twin, null_seed), local)}
+    local = name(twin, twin_seed)
+    pairs = {NULL: (name(twin, seed), local)}
     pairs |= {variant: (name(variant, seed), local) for variant in variants}
     known = {row["name"] for row in zoo.registry()}
     more = {}
     for other in seeds:
-        if other not in (seed, null_seed):
-            more[f"{twin}, seed {other}"] = (name(twin, other), local)
+        against = name(twin, seed) if other == twin_seed else local
+        if other not in (seed, twin_seed):
+            more[f"{twin}, seed {other}"] = (name(twin, other), against)
         if other != seed:
-            more |= {f"{v}, seed {other}": (name(v, other), name(twin, other)) for v in variants}
+            more |= {f"{v}, seed {other}": (name(v, other), against) for v in variants}
     return pairs | {key: two for key, two in more.items() if set(two) <= known}
 
 
