@@ -17,25 +17,27 @@ from dtfn.zoo import imported
 COLUMNS = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "network", "ensemble"]
 
 
-def here(benchmarks: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the benchmarks that are here, and of the others why they are not.
+def here(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the benchmarks that are here, and the optional ones that are not.
 
     Raises
     ------
     InputError
-        None is here.
+        A required one is not here, or none is named.
     """
-    found, absent = [], {}
-    for name in benchmarks:
+    for name in required:
+        datasets.names(name)
+    absent = []
+    for name in optional:
         try:
             datasets.names(name)
-            found.append(name)
-        except InputError as error:
-            absent[name] = str(error)
+        except InputError:
+            absent.append(name)
+    found = list(dict.fromkeys([*required, *(name for name in optional if name not in absent)]))
     if not found:
         raise InputError(
             "benchmarks", expected="at least one that is here", found=", ".join(absent) or "none",
-            remedy=next(iter(absent.values()), "name one, e.g. mini"),
+            remedy="name one, e.g. mini, or run `dtfn data fetch benchmarks`",
         )  # fmt: skip
     return found, absent
 

@@ -78,13 +78,12 @@ def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
         quality.folders([spec], ["toy"], [4])
 
 
-def test_absent_benchmarks_are_named() -> None:
-    present, absent = quality.here(["toy", "Manga109"])
-    assert present == ["toy"]
-    assert list(absent) == ["Manga109"]
-    assert "dtfn data fetch Manga109" in absent["Manga109"]
+def test_optional_benchmarks_that_are_absent_are_named() -> None:
+    assert quality.here(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
+    with pytest.raises(InputError, match="dtfn data fetch Manga109"):
+        quality.here(["toy", "Manga109"], [])
     with pytest.raises(InputError, match="at least one that is here; found Manga109"):
-        quality.here(["Manga109"])
+        quality.here([], ["Manga109"])
 
 
 def test_networks_of_other_scales_are_left_out() -> None:
