@@ -191,7 +191,7 @@ def test_attended_positions_are_those_of_most_weight(name: str) -> None:
         row, column = divmod(position, 11)
         assert (row % 2, column % 2) == (0, 0)
         maps = [record.map(layer, (row, column)).double().ravel() for layer in record.layers]
-        weights = sum(maps).numpy()
+        weights = torch.stack(maps).sum(0).numpy()
         weights[position] = -1
         assert position not in index or (weights <= 0).all()
         best = np.sort(weights)[::-1][:5]

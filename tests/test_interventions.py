@@ -35,8 +35,9 @@ def test_a_knock_out_is_a_network_whose_values_are_nothing(name: str) -> None:
     assert torch.equal(made(network), before)
     # All attentions mix their values linearly: where these are 0, so is what they add.
     for module in network.modules():
-        if hasattr(module, "conv_assembly"):
-            for part in module.conv_assembly.modules():
+        values = getattr(module, "conv_assembly", None)
+        if isinstance(values, nn.Module):
+            for part in values.modules():
                 for weight in part.parameters(recurse=False):
                     nn.init.zeros_(weight)
     assert torch.allclose(off, made(network), atol=1e-6)

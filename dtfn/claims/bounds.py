@@ -69,7 +69,8 @@ def predicts(areas: pd.DataFrame) -> list[Verdict]:
     """
     verdicts = []
     for row in areas.to_dict("records"):
-        above = (row[name] - 0.5 for name in ("auc", "auc_low", "auc_high"))
+        estimate, low, high = (row[name] - 0.5 for name in ("auc", "auc_low", "auc_high"))
         claim = f"harm is predicted better than by a coin, held out: {row['held out']} (AUC − 0.5)"
-        verdicts.append(verdict(claim, Interval(*above, int(row["pictures"])), "{:+.3f}"))
+        above = Interval(estimate, low, high, int(row["pictures"]))
+        verdicts.append(verdict(claim, above, "{:+.3f}"))
     return verdicts
