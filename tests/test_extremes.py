@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
 
-from dtfn import evaluation, findings, images, paths, subpixel
+from dtfn import evaluation, images, paths, subpixel
+from dtfn.claims import textures as claims
 from dtfn.evaluation import Output
 from dtfn.plots import style, textures
 from dtfn.subpixel import Picture
@@ -116,6 +117,12 @@ def test_numbers_are_those_of_the_regions_positions(cases: dict[str, list[extrem
     assert harms["nla"] == pytest.approx((error - l0)[whole].mean())
 
 
+def test_no_case_has_tables_without_rows(cases: dict[str, list[extremes.Case]]) -> None:
+    for table in (extremes.numbers, extremes.harms):
+        assert table([]).empty
+        assert list(table([]).columns) == list(table(cases["harm"][:1]).columns)
+
+
 def test_distortion_is_measured_against_the_twin(survey: extremes.Survey) -> None:
     table = survey.distortions.set_index(["pair", "image", "measure"])
     hr, made = hr_of(0), made_of(0)
@@ -127,7 +134,7 @@ def test_distortion_is_measured_against_the_twin(survey: extremes.Survey) -> Non
         expected[1:-1, 1:-1].mean()
     )
     assert table.loc[("nla", "p0", "structure"), "harmed"] > 5 * expected.mean()
-    net = findings.net_of_null(survey.distortions, "nla", "structure", "gap")
+    net = claims.net_of_null(survey.distortions, "nla", "structure", "gap")
     wide = survey.distortions[survey.distortions["measure"] == "structure"]
     both = wide.pivot(index="image", columns="pair", values="gap")
     assert net.estimate == pytest.approx((both["nla"] - both[subpixel.NULL]).mean())
@@ -204,7 +211,7 @@ def test_verdicts_say_what_was_planted(survey: extremes.Survey) -> None:
     regions = survey.regions.copy()
     heaviest = regions[(regions["pair"] == "nla") & (regions["side"] == "harm")]["mass"].nlargest(2)
     regions["q"] = np.where(regions.index.isin(heaviest.index), 0.01, 0.5)
-    verdicts = {v.claim: v for v in findings.of_textures(regions, survey.distortions)}
+    verdicts = {v.claim: v for v in claims.of_textures(regions, survey.distortions)}
     real = next(v for c, v in verdicts.items() if c.startswith("nla harms whole regions"))
     assert real.holds is True
     assert str(real.measured).startswith("2 of")
@@ -227,7 +234,7 @@ def test_distortion_beyond_luck_is_judged_over_pictures(shift: float, holds: boo
         for m in distortion.TITLES
     ]
     empty = pd.DataFrame(columns=["pair", "side", "dataset", "image", "area", "mass", "q"])
-    found = findings.of_textures(empty, pd.DataFrame(rows))
+    found = claims.of_textures(empty, pd.DataFrame(rows))
     turned = next(v for v in found if v.claim.startswith("nla turns the texture more"))
     assert turned.holds is holds
     assert all(v.holds is None for v in found if "where it harms" in v.claim)

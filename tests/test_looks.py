@@ -12,10 +12,11 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import attribution, capture, evaluation, findings, models, texture, zoo
+from dtfn import attribution, capture, evaluation, models, texture, zoo
 from dtfn.attribution import Attribution, Local
 from dtfn.capture import looks, places
 from dtfn.capture.looks import Look
+from dtfn.claims import attention as claims
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import degrade, luma
@@ -306,7 +307,7 @@ def spread(shift: float = 0.0, pictures: int = 6) -> pd.DataFrame:
 
 
 def test_the_summary_figure_has_a_line_a_network() -> None:
-    table = findings.by_layer(spread())
+    table = claims.by_layer(spread())
     figure = plots.summary(table)
     figure.draw_without_rendering()
     assert len(figure.axes) == 2, "only the numbers that there are"
@@ -320,7 +321,7 @@ def test_the_summary_figure_has_a_line_a_network() -> None:
 
 def judged(table: pd.DataFrame, deviation: float = 1e-6, missed: float = 0.001) -> dict[str, Any]:
     frame = pd.DataFrame({"incompleteness": [missed]})
-    return {v.claim: v for v in findings.of_attention(table, [deviation], frame)}
+    return {v.claim: v for v in claims.of_attention(table, [deviation], frame)}
 
 
 @pytest.mark.parametrize(("shift", "holds"), [(0.2, True), (-0.2, False), (0.0, None)])
@@ -348,5 +349,5 @@ def test_an_average_over_everything_does_not_select() -> None:
 
 
 def test_no_network_with_attention_has_no_verdict_on_it() -> None:
-    assert len(findings.of_attention(pd.DataFrame(), [], pd.DataFrame())) == 2
-    assert findings.by_layer(pd.DataFrame()).empty
+    assert len(claims.of_attention(pd.DataFrame(), [], pd.DataFrame())) == 2
+    assert claims.by_layer(pd.DataFrame()).empty

@@ -236,8 +236,8 @@ def summaries(
                 assert record is not None
                 table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
                 names = {"dataset": sample.dataset, "image": sample.image, "network": method}
-                names |= {"place": place, "harm": harm, "chance": chance}
-                tables.append(table.assign(**names, share=table["support"] / (height * width)))
+                table = table.assign(**names, place=place, harm=harm, chance=chance)
+                tables.append(table.assign(share=table["support"] / (height * width)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 

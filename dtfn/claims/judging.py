@@ -23,6 +23,17 @@ def verdict(claim: str, found: Interval, form: str) -> Verdict:
     return Verdict(claim, found.estimate, (found.low, found.high), holds, form)
 
 
+def beyond(claim: str, found: Interval, limit: float, form: str, *, below: bool = False) -> Verdict:
+    """Return whether what was found lies above a limit, or below it; open as in `verdict`."""
+    if found.clusters < LEAST or math.isnan(found.low):
+        measured = None if math.isnan(found.estimate) else found.estimate
+        return Verdict(claim, measured, None, None, form)
+    holds = above_zero(found.low - limit, found.high - limit)
+    if below and holds is not None:
+        holds = not holds
+    return Verdict(claim, found.estimate, (found.low, found.high), holds, form)
+
+
 def judged(claim: str, part: pd.DataFrame, column: str, form: str) -> Verdict:
     """Return the verdict on a figure being above 0; open where the training seeds disagree."""
     found = verdict(claim, over_pictures(part, column), form)

@@ -186,7 +186,13 @@ def numbers(chosen: Sequence[Case]) -> pd.DataFrame:
                 | {"psnr": psnr_of(r.of(case.errors[network]))}
                 | {m: float(r.of(v).mean()) for m, v in case.maps[network].items()}
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else NUMBERS)
+
+
+NUMBERS = [
+    "number", "side", "pair", "dataset", "image", "top", "left", "height", "width", "area", "p",
+    "q", "severity", "network", "psnr", *distortion.TITLES,
+]  # fmt: skip
 
 
 def harms(chosen: Sequence[Case]) -> pd.DataFrame:
@@ -195,15 +201,14 @@ def harms(chosen: Sequence[Case]) -> pd.DataFrame:
     Harm is the mean over the region's positions (MSE). A pair of other training seeds did not
     choose the region: if it harms there too, that is no luck of one training.
     """
-    return pd.DataFrame(
-        [
-            {"number": number, "side": case.side, "dataset": case.picture.dataset}
-            | {"image": case.picture.image, "pair": pair}
-            | {"harm": float(case.region.of(values).mean())}
-            for number, case in enumerate(chosen, start=1)
-            for pair, values in case.harms.items()
-        ]
-    )
+    rows = [
+        {"number": number, "side": case.side, "dataset": case.picture.dataset}
+        | {"image": case.picture.image, "pair": pair}
+        | {"harm": float(case.region.of(values).mean())}
+        for number, case in enumerate(chosen, start=1)
+        for pair, values in case.harms.items()
+    ]
+    return pd.DataFrame(rows, columns=["number", "side", "dataset", "image", "pair", "harm"])
 
 
 def _case(row: Mapping[str, object], networks: tuple[str, ...], pairs: Pairs, scale: int) -> Case:
