@@ -13,7 +13,7 @@ import diskcache
 import numpy as np
 import pytest
 
-from dtfn import paths
+from dtfn import cli, paths
 from dtfn.errors import InputError
 from dtfn.evaluation import cache
 from dtfn.evaluation.cache import Output
@@ -23,7 +23,7 @@ MAKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from dtfn import paths
+from dtfn import cli, paths
 from dtfn.evaluation import cache
 
 paths.CACHE, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
@@ -139,3 +139,19 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
 def test_what_is_no_size_is_told(text: str) -> None:
     with pytest.raises(InputError, match="--keep: expected a size"):
         cache.size(text, "--keep")
+
+
+def test_the_commands_show_and_clear(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(cache.LIMIT_VARIABLE, "2GB")
+    fill(12)
+    for arguments in (["show"], ["clear", "--keep", "900KB"], ["clear"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["cache", *arguments])
+        assert not caught.value.code
+    shown, trimmed, cleared = capsys.readouterr().out.splitlines()
+    assert shown.startswith(f"{paths.CACHE / 'outputs'}: 12 images, 1.")
+    assert shown.endswith(" of 2048.0 MB")
+    assert trimmed.startswith("10 images removed, ")
+    assert cleared.startswith("2 images removed, ")

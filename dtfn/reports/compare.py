@@ -111,7 +111,7 @@ def find(name: str, runs: Path | None = None) -> Path:
     ]
     steps = int(back) if back.isdigit() else 0
     if len(fitting) <= steps or (back and not back.isdigit()):
-        known = {f.parent.name for f in complete} | {f.name for f in complete}
+        known = {f.parent.name for f in complete}
         raise InputError(
             "run", expected=f"a complete run below {runs}", found=repr(name),
             remedy=nearest(stem, known) if known and not fitting else "`dtfn report` lists them",

@@ -183,7 +183,8 @@ def _cells(notebook: Path) -> list[Any]:
 
 def _inputs(step: Step, values: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the files and folders that a notebook reads, weights aside."""
-    names = dict.fromkeys([*values.get("datasets", []), *step.needs.datasets])
+    named = [values.get("datasets", []), values.get("dataset", []), step.needs.datasets]
+    names = dict.fromkeys(plans.texts(named))
     found = [file for name in names for file in datasets.files(name)]
     for name in step.needs.files:
         found += [folder / text for text in plans.texts(values.get(name, name))]

@@ -98,7 +98,7 @@ class Step:
 
 
 def plan(tier: str, file: Path | None = None) -> list[Step]:
-    """Return the runs of a tier, each after those that it needs, else in the order of the plan.
+    """Return the runs of a tier, each after those that it needs.
 
     Parameters
     ----------
@@ -169,14 +169,15 @@ def recipe(preset: str, changes: Mapping[str, Any]) -> recipes.Recipe:
     InputError
         As `dtfn.recipes.preset`.
     """
-    return recipes.from_json(dataclasses.asdict(recipes.preset(preset)) | dict(changes))
+    pairs = {k: list(v.items()) if isinstance(v, dict) else v for k, v in changes.items()}
+    return recipes.from_json(dataclasses.asdict(recipes.preset(preset)) | pairs)
 
 
 def values(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of every parameter of a notebook: those given, checked, and the defaults.
 
-    By convention ``datasets`` are benchmarks and ``scale`` is the scale, so that a folder that is
-    missing is told before anything runs.
+    By convention ``datasets`` (or ``dataset``) are benchmarks and ``scale`` is the scale, so that a
+    folder that is missing is told before anything runs.
 
     Raises
     ------
@@ -185,7 +186,7 @@ def values(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     defaults = {name: p.default for name, p in parameters.read(notebook).items()}
     found = defaults | parameters.check(notebook, given)
-    for name in found.get("datasets", []):
+    for name in texts([found.get("datasets", []), found.get("dataset", [])]):
         datasets.names(name)
     if "scale" in found:
         images.check_scale(found["scale"])

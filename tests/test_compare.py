@@ -1,0 +1,192 @@
+"""Two runs beside each other: which numbers changed, and what the index and the page tell of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+from PIL import Image
+
+from dtfn import cli
+from dtfn.errors import InputError
+from dtfn.reports import compare, gallery
+
+SCORES = pd.DataFrame(
+    {"method": ["a", "b"], "images": [5, 5], "psnr": [30.0, 31.0], "seconds": [1.0, 2.0]}
+)
+
+
+def add(folder: Path, name: str, tables: dict[str, Any], **changes: Any) -> Path:
+    """Write a run of the notebook n with these tables, frames or text."""
+    home = folder / "runs" / "n" / name
+    (home / "tables").mkdir(parents=True)
+    (home / "figures").mkdir()
+    Image.fromarray(np.zeros((90, 400, 3), np.uint8)).save(home / "figures" / "f.png")
+    for stem, table in tables.items():
+        text = table if isinstance(table, str) else table.to_csv(index=False)
+        (home / "tables" / f"{stem}.csv").write_text(text)
+    content = {
+        "notebook": "n", "status": "complete", "tier": "demo", "parameters": {"scale": 4},
+        "started": "2024-01-02T03:04:05+00:00", "notebook_sha256": "1" * 64, "versions": {},
+        "code": {"git": "abc", "dirty": False, "sha256": "0" * 64}, "machine": {}, "inputs": {},
+        "timings": {"run": 1.0}, "verdicts": [verdict("it holds", "+1 dB", "✓ yes")],
+        "figures": [{"name": "f", "caption": "C", "after_seconds": 1}], "tables": [],
+    } | changes  # fmt: skip
+    (home / "manifest.json").write_text(json.dumps(content))
+    return home
+
+
+def verdict(claim: str, measured: str, holds: str) -> dict[str, Any]:
+    printed = {"claim": claim, "measured": measured, "95 % interval": "–", "holds": holds}
+    return {"claim": claim, "holds": holds == "✓ yes", "printed": printed}
+
+
+def changed(tmp_path: Path, before: Any, after: Any) -> pd.DataFrame:
+    one, two = add(tmp_path, "1", {"t": before}), add(tmp_path, "2", {"t": after})
+    return compare.compare(one, two).changed
+
+
+def test_the_same_numbers_are_the_same_whatever_the_time_and_the_order(tmp_path: Path) -> None:
+    other = SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1]
+    one, two = add(tmp_path, "1", {"t": SCORES}), add(tmp_path, "2", {"t": other})
+    found = compare.compare(one, two)
+    assert found.changed.empty
+    assert found.settings == {}
+    assert found.verdicts.empty
+    assert found.summary == "all 4 numbers are the same"
+
+
+def test_every_changed_number_is_named_the_largest_first(tmp_path: Path) -> None:
+    other = SCORES.assign(images=[5, 4], psnr=[30.5, 31.001])
+    found = changed(tmp_path, SCORES, other)
+    assert list(zip(found["row"], found["column"], strict=True)) == [
+        ("b", "images"), ("a", "psnr"), ("b", "psnr"),
+    ]  # fmt: skip
+    np.testing.assert_allclose(found["difference"], [-1, 0.5, 0.001])
+    assert set(found["file"]) == {"tables/t.csv"}
+
+
+def test_rows_that_come_and_go_are_changes(tmp_path: Path) -> None:
+    other = SCORES.assign(method=["a", "c"])
+    found = changed(tmp_path, SCORES[["method", "psnr"]], other[["method", "psnr"]])
+    there = {row.row: (row.before, row.after) for row in found.itertuples()}
+    assert set(there) == {"b", "c"}
+    assert there["b"][0] == 31
+    assert np.isnan(there["b"][1])
+    assert np.isnan(there["c"][0])
+
+
+def test_a_number_that_is_missing_in_both_is_no_change(tmp_path: Path) -> None:
+    with_gap = SCORES.assign(psnr=[np.nan, 31.0])
+    assert changed(tmp_path, with_gap, with_gap).empty
+
+
+def test_whole_numbers_tell_rows_apart_where_texts_do_not(tmp_path: Path) -> None:
+    pixels = pd.DataFrame(
+        {"image": "x", "row": [0, 0, 1], "column": [0, 1, 0], "harm": [1.0, 2, 3]}
+    )
+    found = changed(tmp_path, pixels, pixels.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]])
+    assert found[["row", "column", "before", "after"]].to_numpy().tolist() == [
+        ["x, 1, 0", "harm", 3.0, 4.0]
+    ]
+
+
+def test_what_nothing_tells_apart_is_matched_by_its_place(tmp_path: Path) -> None:
+    bins = pd.DataFrame({"pair": "p", "low": [0.0, 1.0], "share": [0.5, 0.5]})
+    found = changed(tmp_path, bins, bins.assign(share=[0.5, 0.25]))
+    assert found[["row", "before", "after"]].to_numpy().tolist() == [["row 2", 0.5, 0.25]]
+
+
+def test_tables_with_two_lines_of_names_are_read(tmp_path: Path) -> None:
+    text = "method,Set5,Set5,Set14\n,psnr,ssim,psnr\nbicubic,28.4,0.81,26.0\n"
+    found = changed(tmp_path, text, text.replace("0.81", "0.82"))
+    assert found[["row", "column"]].to_numpy().tolist() == [["bicubic", "Set5 ssim"]]
+
+
+def test_parameters_and_verdicts_that_changed_are_told(tmp_path: Path) -> None:
+    one = add(tmp_path, "1", {})
+    now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
+    two = add(tmp_path, "2", {}, parameters={"scale": 2, "count": 1}, verdicts=now)
+    found = compare.compare(one, two)
+    assert found.settings == {"scale": (4, 2), "count": (None, 1)}
+    assert found.verdicts.to_numpy().tolist() == [
+        ["it holds", "+1 dB ✓ yes", "+0 dB ? open"],
+        ["new", "not claimed", "1 ✓ yes"],
+    ]
+
+
+def test_a_fingerprint_sees_numbers_and_no_times(tmp_path: Path) -> None:
+    home = add(tmp_path, "1", {
+        "a": SCORES, "b": SCORES.assign(seconds=[9.0, 9.0]), "c": SCORES.assign(psnr=[30.0, 31.1]),
+    })  # fmt: skip
+    a, b, c = (compare.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
+    assert a == b != c
+
+
+def test_runs_are_found_by_folder_name_and_age(tmp_path: Path) -> None:
+    homes = [add(tmp_path, f"2024010{day}T000000Z-x", {}) for day in (1, 2)]
+    add(tmp_path, "20240103T000000Z-x-failed", {}, status="failed")
+    runs = tmp_path / "runs"
+    assert compare.find("n", runs) == homes[1]
+    assert compare.find("n~1", runs) == homes[0]
+    assert compare.find(homes[0].name, runs) == homes[0]
+    assert compare.find(str(homes[0]), runs) == homes[0]
+    for name, told in (
+        ("m", "choose one of n"),
+        ("n~2", "lists them"),
+        ("n~x", "lists them"),
+    ):
+        with pytest.raises(InputError, match=told):
+            compare.find(name, runs)
+
+
+def test_the_command_tells_what_changed_and_its_exit_code_whether(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(tmp_path, "1", {"t": SCORES})
+    add(tmp_path, "2", {"t": SCORES.assign(psnr=[30.0, 31.5])})
+    page = tmp_path / "page.html"
+    codes = []
+    for before in ("n~1", "n"):
+        options = ["--reports", str(tmp_path), "--out", str(page)]
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["report", "compare", before, "n", *options])
+        codes.append(caught.value.code)
+    assert codes == [1, 0]
+    out = capsys.readouterr().out
+    assert "1 of 4 numbers changed; the largest difference is 0.5" in out
+    assert "| tables/t.csv | b | psnr | 31.000 | 31.500 | 0.500 |" in out
+    assert "all 4 numbers are the same" in out
+    assert tiny.requests(page) == []
+    assert tiny.policy(page) == gallery.POLICY
+
+
+def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path) -> None:
+    add(tmp_path, "20240101T000000Z-x", {"t": SCORES})
+    add(tmp_path, "20240102T000000Z-x", {"t": SCORES.assign(psnr=[30.0, 31.5])})
+    failed = {"status": "failed", "error": {"message": "ValueError: no"}}
+    add(tmp_path, "20240103T000000Z-x-failed", {}, **failed)
+    page = gallery.write_index(tmp_path)
+    text = page.read_text()
+    assert tiny.requests(page) == []
+    summary = "Since the run before (20240101T000000Z-x): 1 of 4 numbers changed; the largest"
+    assert summary in text
+    listed = text[text.index('id="all-runs"') :]
+    assert re.findall(r'href="runs/n/(\d{8})', listed) == ["20240103", "20240102", "20240101"]
+    assert text.count("data:image/jpeg") == 1, "an overview of the figures that are shown"
+    assert 'href="#n--f"' in text
+    assert 'id="n--f"' in text
+
+
+def test_the_index_can_show_another_run_than_the_newest(tmp_path: Path) -> None:
+    first = add(tmp_path, "20240101T000000Z-x", {}, title="Of the first")
+    add(tmp_path, "20240102T000000Z-x", {}, title="Of the second")
+    text = gallery.write_index(tmp_path, shown={"n": first}).read_text()
+    assert "Of the first" in text
+    assert "Of the second" not in text
