@@ -182,7 +182,9 @@ def summary(table: pd.DataFrame) -> Figure:
         ax.set(xlabel="layer", title=METRICS[metric])
         ax.set_xticks(sorted(table["place"].unique()))
         ax.set_yscale("log" if metric == "support" else "linear")
-        if metric != "support":
+        if metric == "support":
+            ax.set_ylim(bottom=1)  # all on one position
+        else:
             ax.set_ylim(0, None if metric == "distance" else max(1.0, *ax.get_ylim()[1:]))
     # The panel with most lines has chance, too.
     labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda found: len(found[1]))
