@@ -361,15 +361,15 @@ def test_what_no_longer_fits_follows() -> None:
     assert changed(other, {"dataset": "mini"}, names).image == "astronaut"
 
 
-def test_team_is_a_pair_of_one_seed_and_its_null() -> None:
+def test_team_is_a_pair_and_the_null_differs_from_it_in_attention_alone() -> None:
     team = networks.team(4)
     rows = {name: zoo.entry(name) for name in team.names}
     assert not networks.is_local(team.with_)
     assert rows[team.without]["variant"] == "local"
-    assert rows[team.without]["seed"] == rows[team.with_]["seed"]
+    assert rows[team.without]["seed"] != rows[team.with_]["seed"]
     assert team.null is not None
     assert rows[team.null]["variant"] == "local"
-    assert rows[team.null]["seed"] != rows[team.without]["seed"]
+    assert rows[team.null]["seed"] == rows[team.with_]["seed"]
     assert team.beside not in (team.with_, None)
     assert networks.team(4, DENSE).with_ == DENSE
     with pytest.raises(InputError, match="dtfn train"):

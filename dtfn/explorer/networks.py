@@ -25,7 +25,8 @@ class Team:
     with_, without
         N and L: the pair.
     null
-        A second local twin, of another training seed; None where there is none.
+        A second local twin, of N's training seed; None where there is none. It differs from N in
+        the attention alone, and L in its seed from both.
     beside
         One more network to look at; None for none.
     """
@@ -71,8 +72,8 @@ def team(scale: int, with_: str | None = None) -> Team:
 
     Returns
     -------
-    L is the local network with N's training seed, if there is one; the null is another seed of L;
-    beside them stands the first of `PREFERRED` that is not N.
+    L is a local network of another training seed than N's, if there is one, and the null is the one
+    of N's; beside them stands the first of `PREFERRED` that is not N.
 
     Raises
     ------
@@ -93,9 +94,11 @@ def team(scale: int, with_: str | None = None) -> Team:
         )  # fmt: skip
     ours = zoo.entry(with_)
     locals_.sort(key=lambda name: (rows[name]["variant"] != "local", rows[name]["seed"]))
-    same_seed = [name for name in locals_ if rows[name]["seed"] == ours["seed"]]
-    without = (same_seed or locals_)[0]
-    twins = [n for n in locals_ if rows[n]["variant"] == rows[without]["variant"] and n != without]
+    kind = rows[locals_[0]]["variant"]
+    alike = [name for name in locals_ if rows[name]["variant"] == kind]
+    twins = [name for name in alike if rows[name]["seed"] == ours["seed"]][:1] or alike[1:2]
+    without = next((name for name in alike if name not in twins), alike[0])
+    twins = [name for name in twins if name != without]
     others = [n for v in PREFERRED for n in attending if rows[n]["variant"] == v and n != with_]
     others = [n for n in others if rows[n]["variant"] != ours["variant"]]
     return Team(with_, without, next(iter(twins), None), next(iter(others), None))
