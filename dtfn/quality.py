@@ -158,7 +158,7 @@ def folders(given: Sequence[str], benchmarks: Sequence[str], scales: Sequence[in
     InputError
         Not of that form; no folder at all; or pictures that do not match.
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for text in given:
         name, sign, pattern = text.partition("=")
         if not sign or not name or not pattern:

@@ -124,7 +124,7 @@ def paired(table: pd.DataFrame) -> pd.DataFrame:
         for metric in ("psnr", "ssim"):
             plain[form.format(metric)] = (title, form.format(metric))
     order = ["method", "scale", "dataset", "psnr", "ssim", "published_psnr", "published_ssim",
-             "psnr_difference", "ssim_difference", "published_in", "verdict"]  # fmt: skip
+             "psnr_difference", "ssim_difference", "verdict", "published_in"]  # fmt: skip
     wide = table[order].copy()
     wide.columns = pd.MultiIndex.from_tuples([plain[name] for name in order])
     return wide

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 WRAPPED = 40  # characters from which a column's text breaks into lines
-WIDEST = 88  # characters of a line that the standard page holds
+WIDEST = 72  # characters of a line that the standard page holds
 LEAST_SHARE = 0.27  # of the line, for a column whose text breaks
 
 _ESCAPED = {
@@ -31,8 +31,9 @@ _ESCAPED = {
 
 
 def text(plain: str) -> str:
-    """Return plain text escaped."""
-    return "".join(_ESCAPED.get(c, c) for c in plain)
+    """Return plain text escaped, with a true minus before numbers."""
+    signed = re.sub(r"(?<![\w-])-(?=\d)", "−", plain)
+    return "".join(_ESCAPED.get(c, c) for c in signed)
 
 
 def table(

@@ -245,6 +245,11 @@ def html(
     bodies = []
     for rows in _grouped(frame, groups):
         cells = table.loc[rows].to_numpy().tolist()
-        lines = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>\n" for row in cells)
+        lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in cells)
         bodies.append(f"<tbody>\n{lines}</tbody>\n")
     return f'<table class="dtfn">\n<thead><tr>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
+
+
+def _cell(text: str) -> str:
+    long = ' class="long"' if len(text) > tex.WRAPPED else ""
+    return f"<td{long}>{text}</td>"
