@@ -58,8 +58,14 @@ def values() -> pd.DataFrame:
 
 
 def sources(scales: Iterable[int]) -> pd.DataFrame:
-    """Return the tables that have values of these scales: table, source, values (how many)."""
-    part = _values()[lambda t: t["scale"].isin(list(scales))]
+    """Return the tables that have values of these scales: table, source, values (how many).
+
+    What the source repeats of the table's name is left out.
+    """
+    part = _values()[lambda t: t["scale"].isin(list(scales))].copy()
+    names = part["table"].str.removesuffix(" (re-measured)")
+    pairs = zip(part["source"], names, strict=True)
+    part["source"] = [source.removeprefix(name).strip(", ") or "itself" for source, name in pairs]
     return part.groupby(["table", "source"], sort=False, as_index=False).agg(
         values=("psnr", "size")
     )
