@@ -24,9 +24,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from dtfn.capture import rows
 from dtfn.capture.attended import Queries, attention_map, attention_maps, flat, sampling_points
 from dtfn.capture.focus import summary
-from dtfn.capture.rows import Rows, attention_of, checked, layer_in, rows
+from dtfn.capture.rows import Rows, attention_of, checked, layer_in
 from dtfn.capture.softmax import attention
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import HashedAttention
@@ -124,7 +125,7 @@ class Record:
         whole = self._rows.get((layer, image))
         if whole is None:
             with self._again(layer, image) as (module, features):
-                whole = self._rows[layer, image] = rows(module, features)
+                whole = self._rows[layer, image] = rows.rows(module, features)
         device = self._passes[layer].features.device
         return whole.maps(flat(queries, whole.height, whole.width, device))
 
