@@ -115,6 +115,15 @@ def test_roc_and_auc_are_those_of_scikit_learn(known: pd.DataFrame) -> None:
     assert area == pytest.approx(pooled, abs=0.005)
 
 
+def test_where_both_err_the_same_there_is_nothing_to_predict(known: pd.DataFrame) -> None:
+    flat = known.copy()
+    flat.loc[flat.index % 3 == 0, "error_n"] = flat["error_l"]
+    flat.loc[flat.index % 3 == 0, predictor.PREDICTED] = 0.0
+    rest = known[known.index % 3 != 0]
+    assert predictor.auc(flat).equals(predictor.auc(rest))
+    assert predictor.roc(flat).equals(predictor.roc(rest))
+
+
 def test_risk_falls_with_coverage_and_lies_between_coin_and_truth(known: pd.DataFrame) -> None:
     curve = predictor.risk_coverage(known, points=10)
     assert curve["coverage"].to_numpy() == pytest.approx(np.linspace(0.1, 1, 10))

@@ -44,10 +44,11 @@ def auc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
     """Return the area under the ROC curve of each picture: dataset, image, auc.
 
     Within a picture, so that a predictor gains nothing by telling pictures apart; 0.5 is a coin.
-    Pictures without both harm and help have none and are left out.
+    Where N and L err the same there is neither harm nor help, and nothing to predict: flat places
+    would make any predictor look good. Pictures without both harm and help are left out.
     """
     rows = []
-    for (dataset, image), part in table.groupby(IMAGE, sort=False):
+    for (dataset, image), part in _decided(table).groupby(IMAGE, sort=False):
         harmed = _harmed(part)
         if harmed.any() and not harmed.all():
             area = float(metrics.roc_auc_score(harmed, part[column]))
@@ -63,7 +64,8 @@ def brier(table: pd.DataFrame, column: str = PREDICTED) -> tuple[float, float]:
 
 
 def roc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
-    """Return the ROC curve of all positions together: false_positive, true_positive, in [0, 1]."""
+    """Return the ROC curve of all positions: false_positive, true_positive, in [0, 1]; see `auc`."""
+    table = _decided(table)
     false, true, _ = metrics.roc_curve(_harmed(table), table[column])
     at = np.linspace(0, 1, POINTS)
     return pd.DataFrame({"false_positive": at, "true_positive": np.interp(at, false, true)})
@@ -199,6 +201,10 @@ def gated_output(
         )  # fmt: skip
     takes_l = np.kron(probability > threshold, np.ones((scale, scale), bool))
     return np.where(takes_l.reshape(takes_l.shape + (1,) * (sr_n.ndim - 2)), sr_l, sr_n)
+
+
+def _decided(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["error_n"] != table["error_l"]]
 
 
 def _harmed(table: pd.DataFrame) -> NDArray[np.bool_]:
