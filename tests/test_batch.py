@@ -386,8 +386,8 @@ def test_the_plan_as_json_tells_all_of_a_run(folder: Path, fake: Fake) -> None:
     )  # fmt: skip
     assert b["after"] == ["a"]
     assert len(a["key"]) == 64
-    assert (where / Path(a["done"]).read_text().strip() / "manifest.json").is_file()
-    assert not Path(b["done"]).exists()
+    assert (Path(a["folder"]) / "manifest.json").is_file()
+    assert b["folder"] is None
 
 
 def test_the_record_of_a_tier_is_the_same_for_the_same_results(folder: Path, fake: Fake) -> None:

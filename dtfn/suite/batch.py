@@ -182,8 +182,6 @@ class _Batch:
         # A report about nothing would only hide the one line that says what to do.
         if not self.complete and not any(isinstance(f, NotebookFailed) for f in failures):
             return failures
-        for name, done in self.complete.items():
-            records.mark(self.folder, self.states[name], done)
         records.write(self.folder, tier, self.states, self.complete)
         problems = [_problem(name, failure) for name, failure in self.failures.items()]
         if self.began or not (self.folder / gallery.INDEX).exists():

@@ -13,7 +13,6 @@ from dtfn.reports import compare, manifest
 from dtfn.suite.execution import lock
 from dtfn.suite.keys import State
 
-DONE = "done"
 # What a table prints is in its CSV.
 _SHOWN = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",)}
 
@@ -28,16 +27,16 @@ def described(states: Mapping[str, State], tier: str, folder: Path) -> dict[str,
     tier
         The tier.
     folder
-        The report's folder. Where a run is complete and up to date, its ``done`` file is there.
+        The report's folder.
     """
     return {
         "tier": tier,
         "reports": str(folder),
-        "runs": [_described(state, folder) for state in states.values()],
+        "runs": [_described(state) for state in states.values()],
     }
 
 
-def _described(state: State, folder: Path) -> dict[str, Any]:
+def _described(state: State) -> dict[str, Any]:
     step = state.step
     return {
         "name": step.name,
@@ -51,21 +50,8 @@ def _described(state: State, folder: Path) -> dict[str, Any]:
         "up_to_date": state.folder is not None,
         "reason": state.reason,
         "folder": str(state.folder) if state.folder else None,
-        "done": str(_mark(folder, state)),
         "resources": dataclasses.asdict(step.resources),
     }
-
-
-def mark(folder: Path, state: State, done: Path) -> None:
-    """Write the ``done`` file of a run: the folder of its result, relative to the report's."""
-    file = _mark(folder, state)
-    text = done.relative_to(folder).as_posix() + "\n"
-    if not file.exists() or file.read_text() != text:
-        _replace(file, text)
-
-
-def _mark(folder: Path, state: State) -> Path:
-    return folder / DONE / f"{state.step.name}-{state.key[:16]}"
 
 
 def write(
