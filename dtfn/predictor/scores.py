@@ -64,7 +64,7 @@ def brier(table: pd.DataFrame, column: str = PREDICTED) -> tuple[float, float]:
 
 
 def roc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
-    """Return the ROC curve of all positions: false_positive, true_positive, in [0, 1]; see `auc`."""
+    """Return the ROC curve of all positions, as `auc`: false_positive, true_positive, in [0, 1]."""
     table = _decided(table)
     false, true, _ = metrics.roc_curve(_harmed(table), table[column])
     at = np.linspace(0, 1, POINTS)
