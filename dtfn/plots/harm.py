@@ -44,7 +44,7 @@ def errors(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figu
         Width of a hexagon, dB.
     """
     names = list(frame["pair"].unique())
-    figure, axes = panels(len(names), 2.6)
+    figure, axes = panels(len(names), 2.2)
     norm = LogNorm(1, max(2, frame["positions"].max()))
     # Two more hexagons on each side: matplotlib drops what is nearest to a centre outside. Rows of
     # one of the two grids lie the square root of 3 times the pitch apart.
@@ -90,8 +90,9 @@ def deciles(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
         titles += ["harm rate of luck (null pair)", "net of luck"]
     figure, axes = panels(len(tables), 3.2, 3)
     rates = np.concatenate([t.ravel() for t in tables[:2]])
-    away = max(float(np.nanmax(np.abs(rates - 0.5))), 0.01)
-    net = max(float(np.nanmax(np.abs(tables[-1]))), 0.01)
+    # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
+    away = max(float(np.nanpercentile(np.abs(rates - 0.5), 95)), 0.01)
+    net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
     norms = [Normalize(0.5 - away, 0.5 + away)] * 2 + [Normalize(-net, net)]
     for ax, table, title, norm in zip(axes, tables, titles, norms, strict=False):
         shown = ax.imshow(table, origin="lower", cmap=SIGNED, norm=norm, interpolation="nearest")
@@ -114,7 +115,7 @@ def phases(frame: pd.DataFrame) -> Figure:
         `dtfn.positions.Positions.phases`.
     """
     names = list(frame["pair"].unique())
-    figure, axes = panels(len(names), 2.5)
+    figure, axes = panels(len(names), 2.1)
     most = max(float(frame["change"].abs().max()), 1e-3)
     for ax, name in zip(axes, names, strict=True):
         part = frame[frame["pair"] == name]
