@@ -384,3 +384,21 @@ def test_shares_are_in_the_row_of_their_candidate() -> None:
     assert drawn(gla.lines[1]) == ([-0.3], [1])
     colours = {to_hex(line.get_color()) for line in nla.lines[:4]}
     assert style.NULL_COLOUR.lower() in colours
+
+
+def test_constant_pictures_are_drawn_without_a_warning() -> None:
+    flat = np.full((24, 24), 77, np.uint8)
+    off = np.where(np.arange(24) < 12, 77, 90).astype(np.uint8)[None].repeat(24, 0)
+    one = Picture("mini", "flat", 2, flat, {"n": off, "l": flat, "k": flat})
+    found = positions.survey([one], {0: {subpixel.NULL: ("k", "l"), "nla": ("n", "l")}})
+    for null in (subpixel.NULL, None):
+        figure = plots.deciles(found.deciles, "nla", null)
+        assert "no position has any detail" in figure.texts[0].get_text()
+    correlations = positions.correlation_table(found, subpixel.NULL)
+    for figure in (
+        plots.errors(found.errors, SPAN, positions.PITCH),
+        plots.phases(found.phases),
+        plots.correlations(correlations, null=True),
+        plots.causes(flat, positions.describe(flat, 2), "flat"),
+    ):
+        figure.draw_without_rendering()

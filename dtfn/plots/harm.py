@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dtfn import subpixel
-from dtfn.plots.style import COLOURS, COLUMNS, NULL_COLOUR, WIDTH, panels, styled
+from dtfn.plots.style import COLOURS, COLUMNS, NULL_COLOUR, WIDTH, blank, panels, styled
 
 SIGNED, POSITIVE = "RdBu_r", "viridis"
 TITLES = {
@@ -88,6 +88,8 @@ def deciles(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     if null:
         tables += [_rates(frame, null), tables[0] - _rates(frame, null)]
         titles += ["harm rate of luck (null pair)", "net of luck"]
+    if np.isnan(tables[-1]).all():
+        return blank("no position has any detail to be inconsistent about")
     figure, axes = panels(len(tables), 3.2, 3)
     rates = np.concatenate([t.ravel() for t in tables[:2]])
     # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
@@ -179,7 +181,8 @@ def causes(hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name:
     _bare(axes[0], name)
     for ax, (key, title) in zip(axes[1:], TITLES.items(), strict=True):
         values = _shown(maps[key], log="(log)" in title)
-        low, high = np.percentile(values[np.isfinite(values)], [1, 99]) if values.size else (0, 1)
+        known = values[np.isfinite(values)]
+        low, high = np.percentile(known, [1, 99]) if known.size else (0, 1)
         norm = Normalize(low, max(high, low + 1e-9))
         shown = ax.imshow(values, cmap=POSITIVE, norm=norm, interpolation="nearest")
         _bare(ax, title)
@@ -238,7 +241,7 @@ def _shown(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
     """Return a map as drawn: only where it was asked, its logarithm if need be."""
     asked = ~np.isnan(values)
     rows, columns = asked.any(axis=1), asked.any(axis=0)
-    part = values[rows][:, columns]
+    part = values[rows][:, columns] if asked.any() else values
     return np.log10(np.maximum(part, 1e-3)) if log else part
 
 
