@@ -11,10 +11,10 @@ import shlex
 import subprocess
 
 PROGRAM = shlex.quote(config.get("dtfn", "dtfn"))
-OPTIONS = f"--tier {config.get('tier', 'demo')} --reports {shlex.quote(config.get('reports', 'reports'))}"
+REPORTS = shlex.quote(config.get("reports", "reports"))
+OPTIONS = f"--tier {config.get('tier', 'demo')} --reports {REPORTS}"
 if "plan" in config:
     OPTIONS += f" --plan {shlex.quote(config['plan'])}"
-REPORTS = shlex.quote(config.get("reports", "reports"))
 
 RUNS = {
     run["name"]: run
