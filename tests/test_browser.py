@@ -227,6 +227,21 @@ def explored(page: Any, artifact: str) -> None:
     page.locator(".dtfn").first.screenshot(path=ARTIFACTS / f"{artifact}.png")
 
 
+def run_all(page: Any) -> None:
+    """Run all cells of a notebook in JupyterLab."""
+    page.wait_for_selector(".jp-CodeCell .jp-InputPrompt")
+    prompt = page.locator(".jp-CodeCell .jp-InputPrompt").first
+    until = time.monotonic() + PATIENCE / 1000
+    while prompt.inner_text() in (
+        "",
+        "[ ]:",
+    ):  # before the kernel is there, it does nothing, without a word
+        assert time.monotonic() < until, "no cell ran"
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.wait_for_timeout(2000)
+
+
 def saved(page: Any, folder: Path) -> None:
     """Send the view to the report and find its files."""
     page.get_by_role("button", name="Send to report").click()
@@ -242,10 +257,7 @@ def test_in_jupyterlab(folder: Path) -> None:
     with serving(folder, voila=False) as address, browsing(folder, problems) as page:
         page.goto(address)
         page.wait_for_selector(".jp-Notebook .jp-Cell")
-        # Before the kernel is there, Run All does nothing, without a word.
-        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        run_all(page)
         explored(page, "jupyterlab-dark")
         saved(page, folder)
     assert problems == []
