@@ -65,7 +65,7 @@ def test_every_run_ends_in_verdicts_and_knows_its_pictures(report: Path) -> None
 def test_every_figure_lies_beside_its_data_with_a_full_caption(report: Path) -> None:
     for run in runs(report):
         content = read(run)
-        assert content["figures"]
+        assert content["figures"] or run.parent.name == "08_tables", "which is tables alone"
         for figure in content["figures"]:
             stem = run / "figures" / figure["name"]
             assert not pd.read_csv(stem.with_suffix(".csv")).empty
@@ -79,7 +79,7 @@ def test_every_figure_lies_beside_its_data_with_a_full_caption(report: Path) -> 
 def test_every_table_is_written_for_every_reader(report: Path) -> None:
     for run in runs(report):
         tables = read(run)["tables"]
-        assert {"verdicts"} < {table["name"] for table in tables}
+        assert "verdicts" in {table["name"] for table in tables}
         for table in tables:
             for ending in ("csv", "md", "tex", "html"):
                 assert (run / "tables" / f"{table['name']}.{ending}").stat().st_size

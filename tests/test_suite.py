@@ -135,6 +135,7 @@ def test_a_failed_run_is_kept_with_its_traceback(notebooks: Path, tmp_path: Path
     with pytest.raises(suite.NotebookFailed, match="ZeroDivisionError: division by zero") as caught:
         suite.run(notebooks / "failing.ipynb", runs=tmp_path)
     folder = caught.value.folder
+    assert folder is not None
     assert folder.name.endswith("-failed")
     assert [f.name for f in folder.parent.iterdir()] == [folder.name]
     trace = (folder / "traceback.txt").read_text()

@@ -371,7 +371,9 @@ def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path
         np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
 
 
-def test_attention_is_put_into_its_local_twin(world: Path, tmp_path: Path) -> None:
+def test_attention_is_put_into_its_local_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = tiny.recipe().hyperparameters[:3]
     changes = {"hyperparameters": size}
     begin = train(tmp_path / "local", {"name": "local-x2-s0", **changes})
@@ -381,7 +383,7 @@ def test_attention_is_put_into_its_local_twin(world: Path, tmp_path: Path) -> No
         local = models.load(begin)
         for layer in grown.modules():
             if isinstance(layer, (HashedAttention, TextureFidelity)):
-                layer.forward = lambda x: x  # what is left is the local network
+                monkeypatch.setattr(layer, "forward", lambda x: x)  # leaves the local network
         x = torch.rand(1, 3, 20, 20)
         torch.testing.assert_close(grown(x), local(x), rtol=0, atol=1e-5)
 
