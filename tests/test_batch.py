@@ -473,7 +473,7 @@ def test_a_killed_call_leaves_what_is_complete_and_the_next_does_the_rest(
     )  # fmt: skip
     wait_until(lambda: (folder / "pids").exists() and (folder / "pids").read_text())
     process.send_signal(how)
-    process.wait(timeout=60)
+    process.wait(timeout=240)
     pids = [int(pid) for pid in (folder / "pids").read_text().split()]
     wait_until(lambda: not any(map(alive, pids)), 30)
     runs = folder / "reports" / "runs"
