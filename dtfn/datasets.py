@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from dtfn import images, paths
 from dtfn.errors import InputError, nearest
 from dtfn.images import UInt8, codecs
@@ -171,7 +169,7 @@ def embedded_training() -> dict[str, UInt8]:
 
 def _sample(name: str, hr_file: Path, scale: int) -> Sample:
     """Read one image and its LR, or make the LR."""
-    hr = images.modcrop(_grey_or_rgb(hr_file), scale)
+    hr = images.modcrop(images.grey_or_rgb(hr_file), scale)
     smallest = _WINDOW + 2 * scale
     if min(hr.shape[:2]) < smallest:
         raise InputError(
@@ -194,14 +192,6 @@ def _sample(name: str, hr_file: Path, scale: int) -> Sample:
             remedy="delete it and it will be made from the HR image, or put the right one there",
         )
     return Sample(folder.name, hr_file.stem, scale, lr, hr)
-
-
-def _grey_or_rgb(file: Path) -> UInt8:
-    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey."""
-    stored = images.read(file)
-    grey = stored.ndim == 2 or stored.shape[2] == 2
-    rgb = images.as_rgb(stored)
-    return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
 
 
 def _hr_files(name: str) -> dict[str, Path]:

@@ -185,7 +185,7 @@ def of_zoo(
 
     def look(methods: Sequence[str]) -> Iterator[Picture]:
         evaluation.require(methods, scale)
-        return regions.pictures(methods, datasets, scale, count)
+        return subpixel.pictures(methods, datasets, scale, count)
 
     names = {name for pairs in design.values() for name in _methods(pairs)}
     inputs = {f"{name}.safetensors": provenance.file_hash(zoo.file_of(name)) for name in names}

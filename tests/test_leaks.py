@@ -20,9 +20,7 @@ Pixels = patches.Pixels
 @pytest.fixture(autouse=True)
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny.make(tmp_path)
-    for name, value in tiny.places(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    tiny.enter(monkeypatch, tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_training as tiny
 
-from dtfn import images, patches, paths
+from dtfn import images, patches
 from dtfn.errors import InputError
 
 TURNS = [(k, flip) for flip in (False, True) for k in range(4)]
@@ -19,9 +19,7 @@ TURNS = [(k, flip) for flip in (False, True) for k in range(4)]
 @pytest.fixture(autouse=True)
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     tiny.make(tmp_path)
-    for name, value in tiny.places(tmp_path).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    tiny.enter(monkeypatch, tmp_path)
     return tmp_path
 
 

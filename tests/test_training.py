@@ -43,9 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _only_the_tiny_world(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in tiny.places(world).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(paths, "CACHE", world / "cache")
+    tiny.enter(monkeypatch, world)
 
 
 def train(out: Path, changes: dict[str, Any] | None = None, **options: Any) -> Path:

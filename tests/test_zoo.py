@@ -42,9 +42,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _only_the_tiny_world(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in tiny.places(world).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(paths, "CACHE", world / "cache")
+    tiny.enter(monkeypatch, world)
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
 
 
@@ -53,9 +51,7 @@ def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training run."""
     out = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in tiny.places(world).items():
-            patch.setenv(name, value)
-        patch.setattr(paths, "CACHE", world / "cache")
+        tiny.enter(patch, world)
         training.train(tiny.recipe(), out, accelerator="cpu", threads=1)
     return out
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy.ndimage import gaussian_filter
 
 from dtfn import images, paths, recipes, training
@@ -38,6 +39,13 @@ def make(world: Path) -> None:
 def places(world: Path) -> dict[str, str]:
     """Return the environment in which `make`'s pictures are the only ones."""
     return {"DTFN_DATA": str(world / "benchmarks"), "DTFN_TRAIN": str(world / "train")}
+
+
+def enter(patch: pytest.MonkeyPatch, world: Path) -> None:
+    """Make the pictures of `make`, and a cache beside them, the only ones."""
+    for name, value in places(world).items():
+        patch.setenv(name, value)
+    patch.setattr(paths, "CACHE", world / "cache")
 
 
 def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:

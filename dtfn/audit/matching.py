@@ -118,9 +118,9 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     InputError
         For unreadable files, sizes that do not fit, or fewer than 3 LR positions a side.
     """
-    hr = _read(match.hr)
+    hr = images.grey_or_rgb(match.hr)
     cropped = images.modcrop(hr, scale)
-    made = {role: _read(file) for role, file in match.results.items()}
+    made = {role: images.grey_or_rgb(file) for role, file in match.results.items()}
     for role, sr in made.items():
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             raise InputError(
@@ -193,14 +193,6 @@ def _continues(file: Path, name: str) -> bool:
 
 def _scales(text: str) -> set[int]:
     return {int(number) for found in _SCALE.findall(text) for number in found if number}
-
-
-def _read(file: Path) -> UInt8:
-    """Read a picture as 8 bits: RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey."""
-    stored = images.read(file)
-    rgb = images.as_rgb(stored)
-    grey = stored.ndim == 2 or stored.shape[2] == 2
-    return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
 
 
 def _size(image: UInt8) -> str:

@@ -66,6 +66,14 @@ def write(path: str | Path, image: Pixels) -> None:
         draft.unlink(missing_ok=True)
 
 
+def grey_or_rgb(file: Path) -> UInt8:
+    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey."""
+    stored = read(file)
+    grey = stored.ndim == 2 or stored.shape[2] == 2
+    rgb = as_rgb(stored)
+    return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
+
+
 def as_rgb(image: Pixels) -> UInt8:
     """Return any image as 8-bit RGB.
 

@@ -42,8 +42,8 @@ from dtfn.subpixel.twins import CURVE, pair
 __all__ = [
     "CURVE", "GRANULARITIES", "NETTED", "NULL", "HarmMass", "Picture", "analyse", "block_error",
     "bound_curve", "curve", "fusion_bound", "fusion_error", "fusion_weight", "harm", "harm_mass",
-    "harm_rate", "interior", "measure", "net", "noise_floor", "pair", "psnr_of", "selection_bound",
-    "selection_bound_subpixel",
+    "harm_rate", "interior", "measure", "net", "noise_floor", "pair", "pictures", "psnr_of",
+    "selection_bound", "selection_bound_subpixel",
 ]  # fmt: skip
 
 Pairs = Mapping[str, tuple[str, str]]
@@ -157,7 +157,7 @@ def analyse(
     for name, two in pairs.items():
         if evaluation.fingerprint(two[0]) == evaluation.fingerprint(two[1]):
             _refuse_same(name, *two, "the same weights")
-    return measure(_pictures(methods, datasets, scale, count), pairs, null, quantile)
+    return measure(pictures(methods, datasets, scale, count), pairs, null, quantile)
 
 
 def net(table: pd.DataFrame, null: str = NULL) -> pd.DataFrame:
@@ -226,12 +226,15 @@ def curve(table: pd.DataFrame) -> pd.DataFrame:
     return long
 
 
-def _pictures(
-    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None
+def pictures(
+    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
 ) -> Iterator[Picture]:
+    """Yield the pictures of benchmarks with the outputs of methods, one in memory at a time.
+
+    Parameters and errors are those of `dtfn.evaluation.evaluate`.
+    """
     for sample in evaluation.samples(datasets, scale, count):
-        found = evaluation.outputs(methods, sample)
-        made = {method: output.image for method, output in found.items()}
+        made = {name: out.image for name, out in evaluation.outputs(methods, sample).items()}
         yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
 
 

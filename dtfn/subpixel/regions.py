@@ -8,7 +8,7 @@ Harm, pairs and pictures are those of `dtfn.subpixel`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from dtfn import evaluation, images, subpixel
+from dtfn import images, subpixel
 from dtfn.subpixel import Pairs, Picture
 from dtfn.subpixel.blocks import Float, luma
 
@@ -105,18 +105,6 @@ class View:
         top, left, height, width = self.window
         lr = images.degrade(self.picture.hr, self.picture.scale)
         return images.as_rgb(lr)[top : top + height, left : left + width]
-
-
-def pictures(
-    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
-) -> Iterator[Picture]:
-    """Yield the pictures of benchmarks with the outputs of methods, one in memory at a time.
-
-    Parameters and errors are those of `dtfn.evaluation.evaluate`.
-    """
-    for sample in evaluation.samples(datasets, scale, count):
-        made = {name: out.image for name, out in evaluation.outputs(methods, sample).items()}
-        yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
 
 
 @dataclass(frozen=True)
