@@ -49,6 +49,15 @@ def test_names_of_the_zoo_and_their_long_form() -> None:
     assert recipes.split_name("dtfn_x4") is None
 
 
+def test_every_scale_goes_on_from_one_beginning() -> None:
+    """So its weights must come first: start-x4, then the other scales' starts, then the rest."""
+    assert recipes.preset("start-x4").start == ""
+    assert recipes.preset("start-x2").start == "start-x4"
+    assert recipes.preset("start-wide-x3").start == "start-wide-x4"
+    assert recipes.preset("hspa-x2-s0").start == "start-x2"
+    assert recipes.preset("local-wide-x3-s0").start == "start-wide-x3"
+
+
 def test_a_demonstration_needs_no_file() -> None:
     recipe = recipes.preset("demo-dtfn-x4-s1")
     assert (recipe.sets, recipe.validation) == (("embedded",), "embedded")
