@@ -24,6 +24,7 @@ from dtfn.cli import explore as cli_explore
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
 
+OTHER = re.compile(r"https?://(?!127\.0\.0\.1)")
 NOTEBOOK = Path(__file__).parent.parent / "notebooks" / "07_explore.ipynb"
 ARTIFACTS = Path(os.environ.get("DTFN_ARTIFACTS") or Path(__file__).parent / "artifacts")
 PATIENCE = 400_000  # ms: a busy machine is no reason to fail
@@ -89,7 +90,7 @@ def serving(folder: Path, *, voila: bool) -> Iterator[str]:
         command += ["--allow-root", "--IdentityProvider.token=test", "--ServerApp.port_retries=0"]
         command += ["--LabApp.extension_manager=readonly"]
     home = folder / "home"
-    environment = os.environ | {
+    environment = cli_explore.environment() | {
         "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(folder),
         "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
@@ -136,8 +137,10 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
         )  # fmt: skip
         page = context.pages[0]
         page.set_default_timeout(PATIENCE)
-        # Voila's page asks a host for icons that it also brings along; there may be no network.
-        page.route(re.compile(r"^https?://(?!127\.0\.0\.1)"), lambda route: route.fulfill(body=""))
+        page.on(
+            "request",  # there may be no network
+            lambda asked: problems.append(f"asks {asked.url}") if OTHER.match(asked.url) else None,
+        )
         page.on("pageerror", lambda error: problems.append(f"page: {error}"))
         page.on(
             "console",

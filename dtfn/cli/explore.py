@@ -34,13 +34,21 @@ def explore(
         raise InputError(
             server, expected="the package", found="none", remedy="pip install 'dtfn[notebook]'"
         )
-    environment = dict(os.environ)
+    chosen = environment()
     if image is not None:
         session.read(image)  # refuse here what would else be refused in the page
-        environment[session.IMAGE] = str(image.expanduser().resolve())
+        chosen[session.IMAGE] = str(image.expanduser().resolve())
     notebook = paths.NOTEBOOKS / f"{session.NOTEBOOK}.ipynb"
     arguments = command(notebook, voila=voila, dark=dark, port=port, browser=browser)
-    raise typer.Exit(subprocess.run(arguments, env=environment, check=False).returncode)
+    raise typer.Exit(subprocess.run(arguments, env=chosen, check=False).returncode)
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of this process, and where Voila finds the page's template."""
+    from dtfn import explorer
+
+    found = [str(Path(explorer.__file__).parent / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    return os.environ | {"JUPYTER_PATH": os.pathsep.join(filter(None, found))}
 
 
 def command(notebook: Path, *, voila: bool, dark: bool, port: int, browser: bool) -> list[str]:
@@ -49,5 +57,8 @@ def command(notebook: Path, *, voila: bool, dark: bool, port: int, browser: bool
     shared = [str(notebook), f"--port={port}", *([] if browser else ["--no-browser"])]
     if voila:
         theme = "dark" if dark else "light"
-        return [sys.executable, "-m", "voila", *shared, f"--theme={theme}", f"--Voila.{settings}"]
+        return [
+            sys.executable, "-m", "voila", *shared, f"--theme={theme}", "--template=offline",
+            f"--Voila.{settings}",
+        ]  # fmt: skip
     return [sys.executable, "-m", "jupyterlab", *shared, f"--ServerApp.{settings}"]
