@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from dtfn import subpixel
 from dtfn.plots.style import COLOURS, COLUMNS, NULL_COLOUR, WIDTH, blank, panels, styled
 
 SIGNED, POSITIVE = "RdBu_r", "viridis"
+DECILES = range(1, 11)
 TITLES = {
     "severity_db": "severity (dB)", "aliasing": "aliasing (share)",
     "inconsistency": "inconsistency (log)", "recurrence": "recurrence distance (levels)",
@@ -95,14 +97,16 @@ def deciles(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
     away = max(float(np.nanpercentile(np.abs(rates - 0.5), 95)), 0.01)
     net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
-    norms = [Normalize(0.5 - away, 0.5 + away)] * 2 + [Normalize(-net, net)]
-    for ax, table, title, norm in zip(axes, tables, titles, norms, strict=False):
-        shown = ax.imshow(table, origin="lower", cmap=SIGNED, norm=norm, interpolation="nearest")
-        ax.set(title=title, xlabel="inconsistency (decile)")
-        ax.set(xticks=range(0, 10, 3), yticks=range(0, 10, 3))
-        ax.set(xticklabels=range(1, 11, 3), yticklabels=range(1, 11, 3))
-        ax.grid(visible=False)
-        figure.colorbar(shown, ax=ax, location="bottom", shrink=0.9, format="{x:.0%}")
+    spans = [(0.5 - away, 0.5 + away)] * 2 + [(-net, net)]
+    for ax, table, title, (low, high) in zip(axes, tables, titles, spans, strict=False):
+        sns.heatmap(
+            pd.DataFrame(table, DECILES, DECILES), ax=ax, vmin=low, vmax=high, cmap=SIGNED,
+            square=True, xticklabels=3, yticklabels=3,
+            cbar_kws={"location": "bottom", "shrink": 0.9, "format": "{x:.0%}"},
+        )  # fmt: skip
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", labelrotation=0)
+        ax.set(title=title, xlabel="inconsistency (decile)", ylabel="")
     axes[0].set_ylabel("severity (decile)")
     return figure
 
@@ -122,14 +126,13 @@ def phases(frame: pd.DataFrame) -> Figure:
     for ax, name in zip(axes, names, strict=True):
         part = frame[frame["pair"] == name]
         table = part.pivot(index="row", columns="column", values="change").to_numpy()
-        norm = Normalize(-most, most)
-        shown = ax.imshow(table, cmap=SIGNED, norm=norm, interpolation="nearest")
-        for (row, column), value in np.ndenumerate(table):
-            ink = "white" if abs(value) > 0.6 * most else "black"
-            ax.text(column, row, f"{value:+.1%}", ha="center", va="center", fontsize=7, color=ink)
+        sns.heatmap(
+            table, ax=ax, vmin=-most, vmax=most, cmap=SIGNED, square=True, annot=True, fmt="+.1%",
+            annot_kws={"fontsize": 7}, cbar=False,
+        )  # fmt: skip
         _bare(ax, _title(name))
-    figure.colorbar(shown, ax=axes, label="squared error, with over without", format="{x:+.1%}",
-                    shrink=0.9)  # fmt: skip
+    figure.colorbar(axes[0].collections[0], ax=axes, label="change of squared error",
+                    format="{x:+.1%}", shrink=0.9)  # fmt: skip
     return figure
 
 

@@ -1,6 +1,6 @@
 """The look of every figure: one style, colours that the colour-blind tell apart.
 
-Figures are made without pyplot, so none is registered anywhere and none leaks.
+Figures are made without pyplot's help, so none is registered anywhere and none leaks.
 """
 
 from __future__ import annotations
