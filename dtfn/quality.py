@@ -119,7 +119,8 @@ def networks(
     Returns
     -------
     `dtfn.evaluation.evaluate`, with two more columns: network, the name of the method alone, and
-    ensemble. The method's name tells the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped.
+    ensemble. The method's name tells the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped;
+    ``nla-x4-s0, tiles of 96`` one that the zoo measures in tiles.
     """
     parts = []
     for scale in scales:
@@ -235,7 +236,8 @@ def _ways(tilings: Sequence[str], ensembles: Sequence[bool]) -> list[tuple[str, 
 def _label(method: str, tiling: str, ensemble: bool) -> str:
     name = f"{method}+" if ensemble else method
     if tiling == "whole":
-        return name
+        own = evaluation.card_tiling(method)
+        return name if own is None else f"{name}, tiles of {own.size}"
     if tiling == "chop":
         return f"{name}, chop"
     return f"{name}, tiles of {tiling}" if tiling.isdigit() else f"{name}, within {tiling}"

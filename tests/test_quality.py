@@ -11,6 +11,7 @@ import tiny_networks as tiny
 from dtfn import datasets, evaluation, images, models, paths, quality, weights, zoo
 from dtfn.errors import InputError
 from dtfn.evaluation import methods as known_methods
+from dtfn.evaluation.tiling import Tiling
 from dtfn.zoo import imported
 
 
@@ -55,6 +56,16 @@ def test_every_way_of_every_network_is_a_method() -> None:
     assert psnr["edsr-x4"] == psnr["edsr-x4, tiles of 40"]  # a tile larger than the picture
     assert psnr["edsr-x4"] != psnr["edsr-x4+"]
     assert set(table["network"]) == {"bicubic", "edsr-x2", "edsr-x4"}
+
+
+def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = quality.measure(["toy"], [4], methods=["edsr-x4"])
+    monkeypatch.setattr(evaluation, "card_tiling", lambda name: Tiling(8, 1))
+    tiled = quality.measure(["toy"], [4], methods=["edsr-x4"])
+    assert set(whole["method"]) == {"edsr-x4"}
+    assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}
+    assert set(tiled["network"]) == {"edsr-x4"}
+    assert whole["psnr"].sum() != tiled["psnr"].sum()
 
 
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
