@@ -23,7 +23,7 @@ from dtfn import evaluation, images, statistics
 from dtfn.errors import InputError
 from dtfn.subpixel.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.texture import detail_blocks
-from dtfn.texture.neighbours import COUNT, Neighbours, differences, search
+from dtfn.texture.neighbours import COUNT, Neighbours, differences, remembered, search
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,7 +179,7 @@ def measure(
     loaded = _loaded(networks)
     rows = []
     for sample in evaluation.samples(datasets, scale, count):
-        sets = {LOOK_ALIKES: search(images.degrade(sample.hr, scale), COUNT, every)}
+        sets = {LOOK_ALIKES: remembered(images.degrade(sample.hr, scale), COUNT, every)}
         for name, network in loaded.items():
             sets[f"places attended by {name}"] = attended(network, sample.lr, COUNT, every)
         for name, found in sets.items():

@@ -72,7 +72,8 @@ def describe(hr: Array, scale: int, step: int = 0) -> dict[str, Float]:
     """Return `dtfn.texture.describe` of a picture; ``step`` 0 takes that of `every`."""
     shape = hr.shape[0] // scale, hr.shape[1] // scale
     others = max(1, min(neighbours.COUNT, shape[0] * shape[1] - 1))
-    return texture.describe(hr, scale, others, step or every(shape))
+    found = neighbours.remembered(images.degrade(hr, scale), others, step or every(shape))
+    return texture.describe(hr, scale, found=found)
 
 
 def survey(pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int = 0) -> Positions:

@@ -26,6 +26,14 @@ def benchmarks() -> Path:
     return Path(folder).resolve()
 
 
+@pytest.fixture(autouse=True)
+def cache_apart(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What tests remember on disk is not what the project remembers."""
+    from dtfn import paths
+
+    monkeypatch.setattr(paths, "CACHE", tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of the recorded outputs of other implementations: ``DTFN_GOLDEN``, or ours."""

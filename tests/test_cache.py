@@ -96,14 +96,37 @@ def test_without_locks_it_is_made_and_told(monkeypatch: pytest.MonkeyPatch) -> N
         assert known.recall_or_make("ab", (2, 2, 3), lambda: made) is made
 
 
+def test_maps_are_made_once_and_again_when_damaged() -> None:
+    made: list[int] = []
+
+    def make() -> cache.Arrays:
+        made.append(1)
+        return {"index": np.arange(12, dtype=np.int32).reshape(3, 4), "empty": np.zeros((0, 2))}
+
+    for _ in range(2):
+        with cache.opened() as known:
+            found = known.arrays("ab", make)
+        assert found["index"].dtype == np.int32
+        assert found["index"].tolist() == np.arange(12).reshape(3, 4).tolist()
+        assert found["empty"].shape == (0, 2)
+    assert len(made) == 1
+    for damage in (lambda b: b[:-30], lambda b: b[:60] + b"?" + b[61:], lambda b: b"", lambda b: 7):
+        with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
+            store["ab"] = damage(store["ab"])
+        made.clear()
+        with cache.opened() as known:
+            assert known.arrays("ab", make)["index"][2, 3] == 11
+        assert len(made) == 1
+
+
 def test_what_the_cache_holds_is_counted() -> None:
-    assert (cache.usage().images, cache.usage().bytes) == (0, 0)
+    assert (cache.usage().entries, cache.usage().bytes) == (0, 0)
     assert not paths.CACHE.exists(), "asking makes nothing"
     fill(3)
     found = cache.usage()
-    assert found.images == 3
+    assert found.entries == 3
     assert 3 * 120_000 < found.bytes < 3 * 120_000 + 100_000
-    assert found.limit == 4 * 2**30
+    assert found.limit == 12 * 2**30
 
 
 def test_the_oldest_outputs_go_first() -> None:
@@ -113,9 +136,9 @@ def test_the_oldest_outputs_go_first() -> None:
         there = [known.recall(key, (200, 200, 3)) is not None for key in keys]
     assert there == [False] * 20 + [True] * 4
     with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-        assert store.size_limit == 4 * 2**30, "what is kept now is no limit for later"
+        assert store.size_limit == 12 * 2**30, "what is kept now is no limit for later"
     assert cache.clear() == 4
-    assert cache.usage().images == 0
+    assert cache.usage().entries == 0
     assert cache.clear() == 0
 
 
@@ -151,7 +174,7 @@ def test_the_commands_show_and_clear(
             cli.main(["cache", *arguments])
         assert not caught.value.code
     shown, trimmed, cleared = capsys.readouterr().out.splitlines()
-    assert shown.startswith(f"{paths.CACHE / 'outputs'}: 12 images, 1.")
+    assert shown.startswith(f"{paths.CACHE / 'outputs'}: 12 outputs and maps, 1.")
     assert shown.endswith(" of 2048.0 MB")
-    assert trimmed.startswith("10 images removed, ")
-    assert cleared.startswith("2 images removed, ")
+    assert trimmed.startswith("10 removed, ")
+    assert cleared.startswith("2 removed, ")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, images, subpixel, texture
+from dtfn import datasets, images, paths, subpixel, texture
 from dtfn.errors import InputError
 from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
@@ -78,6 +78,22 @@ def test_search_equals_a_loop_over_all_pairs(lr: np.ndarray, count: int, every: 
         assert [distance[q] for q in index] == pytest.approx(expected, rel=1e-5, abs=1e-2)
         assert p not in index
         assert len(set(index)) == count
+
+
+def test_neighbours_are_searched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    lr = noise(np.random.default_rng(3), 12, 9)
+    found = neighbours.remembered(lr, 3, 2)
+    expected = neighbours.search(lr, 3, 2)
+    monkeypatch.setattr(neighbours, "search", None)
+    again = neighbours.remembered(lr, 3, 2)
+    for one in (found, again):
+        assert one.shape == expected.shape
+        assert np.array_equal(one.asked, expected.asked)
+        assert np.array_equal(one.index, expected.index)
+    for other in ((lr[:, ::-1], 3, 2), (lr, 2, 2), (lr, 3, 1), (lr.astype(float), 3, 2)):
+        with pytest.raises(TypeError):  # it would search
+            neighbours.remembered(*other)
 
 
 def test_equal_patches_stand_in_reading_order() -> None:

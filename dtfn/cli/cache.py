@@ -19,7 +19,8 @@ def show() -> None:
     from dtfn.evaluation import cache
 
     found = cache.usage()
-    print(f"{found.folder}: {found.images} images, {_size(found.bytes)} of {_size(found.limit)}")
+    held = f"{found.entries} outputs and maps"
+    print(f"{found.folder}: {held}, {_size(found.bytes)} of {_size(found.limit)}")
 
 
 @app.command()
@@ -30,7 +31,7 @@ def clear(
     from dtfn.evaluation import cache
 
     removed = cache.clear(cache.size(keep, "--keep"))
-    print(f"{removed} images removed, {_size(cache.usage().bytes)} left")
+    print(f"{removed} removed, {_size(cache.usage().bytes)} left")
 
 
 def _size(amount: int) -> str:

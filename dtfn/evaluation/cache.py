@@ -1,4 +1,4 @@
-"""Network outputs remembered on disk, under the hash of everything that they were made from."""
+"""Network outputs and maps remembered on disk, under the hash of all that they were made from."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import os
 import re
 import sqlite3
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import diskcache
 import numpy as np
@@ -24,10 +27,13 @@ from PIL import Image, PngImagePlugin
 from dtfn import paths
 from dtfn.errors import InputError
 
-LIMIT = "4GB"  # some twenty networks on the four benchmarks; the oldest go first
+LIMIT = "12GB"  # some sixty networks on the four benchmarks; the oldest go first
 LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
 FORMAT = "1"  # raise it when `dtfn.evaluation.upscale` makes other pixels of a network's output
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+
+Arrays = dict[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,33 +103,61 @@ class Outputs:
         make
             Makes the output.
         """
-        output = self.recall(key, shape)
-        if output is not None:
-            return output
+        return self._once(key, lambda: self.recall(key, shape), make, self.remember)
+
+    def arrays(self, key: str, make: Callable[[], Arrays]) -> Arrays:
+        """Return the arrays of ``key`` by name; make and remember them where there are none."""
+        return self._once(key, lambda: self._arrays(key), make, self._remember_arrays)
+
+    def _once(
+        self, key: str, recall: Callable[[], T | None], make: Callable[[], T],
+        remember: Callable[[str, T], None],
+    ) -> T:  # fmt: skip
+        found = recall()
+        if found is not None:
+            return found
         with ExitStack() as stack:
             if self._store is not None:
                 try:
                     stack.enter_context(_lock(key))
                 except (OSError, NotImplementedError) as error:  # a disk without locks
-                    warnings.warn(f"no lock in {paths.CACHE}: {error}", stacklevel=2)
-            output = self.recall(key, shape)
-            if output is None:
-                output = make()
-                self.remember(key, output)
-        return output
+                    warnings.warn(f"no lock in {paths.CACHE}: {error}", stacklevel=3)
+            found = recall()
+            if found is None:
+                found = make()
+                remember(key, found)
+        return found
 
     def remember(self, key: str, output: Output) -> None:
         """Store an output as PNG, its seconds in a text chunk; only warn where that fails."""
-        if self._store is None:
-            return
         text = PngImagePlugin.PngInfo()
         text.add_text("seconds", repr(output.seconds))
         stream = io.BytesIO()
         Image.fromarray(output.image).save(stream, "PNG", pnginfo=text, compress_level=1)
+        self._set(key, stream.getvalue())
+
+    def _arrays(self, key: str) -> Arrays | None:
         try:
-            self._store.set(key, stream.getvalue())
+            stored = None if self._store is None else self._store.get(key)
+            if stored is None:
+                return None
+            with np.load(io.BytesIO(stored), allow_pickle=False) as archive:  # checks the sums
+                return {name: archive[name] for name in archive.files}
+        except (*FAILURES, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+
+    def _remember_arrays(self, key: str, arrays: Arrays) -> None:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        self._set(key, stream.getvalue())
+
+    def _set(self, key: str, content: bytes) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.set(key, content)
         except FAILURES as error:
-            warnings.warn(f"output not cached in {paths.CACHE}: {error}", stacklevel=2)
+            warnings.warn(f"output not cached in {paths.CACHE}: {error}", stacklevel=5)
 
 
 @contextmanager
@@ -140,7 +174,7 @@ def opened() -> Iterator[Outputs]:
 
 
 def limit() -> int:
-    """Return how many bytes of outputs are kept: ``$DTFN_CACHE_LIMIT``, else 4GB.
+    """Return how many bytes of outputs are kept: ``$DTFN_CACHE_LIMIT``, else 12GB.
 
     Raises
     ------
@@ -168,10 +202,10 @@ def size(text: str, what: str) -> int:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the cache of outputs holds: its folder, images, bytes on disk, and bytes allowed."""
+    """What the cache holds: its folder, outputs and maps, bytes on disk, and bytes allowed."""
 
     folder: Path
-    images: int
+    entries: int
     bytes: int
     limit: int
 

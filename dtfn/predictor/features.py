@@ -11,7 +11,7 @@ from scipy import ndimage
 from dtfn import evaluation, images, positions, provenance, subpixel, texture
 from dtfn.errors import InputError
 from dtfn.subpixel.blocks import Array, Float, block_mean, interior, luma
-from dtfn.texture.neighbours import COUNT, SIDE, search
+from dtfn.texture.neighbours import COUNT, SIDE, remembered
 
 FEATURES = (
     # of the LR picture
@@ -53,7 +53,7 @@ def describe(
     `dtfn.texture` with N's output in the truth's place.
     """
     around = max(1, min(COUNT, lr.shape[0] * lr.shape[1] - 1))
-    found = search(lr, around, positions.every(lr.shape))
+    found = remembered(lr, around, positions.every(lr.shape))
     y, n, l = luma(lr, lr), luma(sr_n, sr_n), luma(sr_l, sr_l)
     difference = block_mean((n - l) ** 2, scale)
     drawn, drawn_l = texture.severity(sr_n, scale), texture.severity(sr_l, scale)

@@ -205,8 +205,9 @@ def orientation(lr: Array, sigma: float = SIGMA) -> Float:
 
 
 def describe(
-    hr: Array, scale: int, count: int = COUNT, every: int = 1, *, progress: bool = False
-) -> dict[str, Float]:
+    hr: Array, scale: int, count: int = COUNT, every: int = 1, *,
+    found: Neighbours | None = None, progress: bool = False,
+) -> dict[str, Float]:  # fmt: skip
     """Return all maps of one picture by name, each ``(H, W)``; similar patches are searched once.
 
     Parameters
@@ -215,6 +216,8 @@ def describe(
         As for `detail`.
     count, every, progress
         As for `dtfn.texture.neighbours.search`.
+    found
+        As for `inconsistency`: instead of the search.
 
     Returns
     -------
@@ -228,7 +231,7 @@ def describe(
         As `detail` and `dtfn.texture.neighbours.search`.
     """
     lr = images.degrade(hr, scale)
-    found = search(lr, count, every, progress=progress)
+    found = found or search(lr, count, every, progress=progress)
     lost = severity(hr, scale)
     return {
         "severity": lost,
