@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tiny_networks import GROUPS, HASHED, SMALL, small
 from torch import nn
 
-from dtfn import datasets, evaluation, images, interventions, models
+from dtfn import datasets, evaluation, images, interventions, models, zoo
 from dtfn.errors import InputError
 from dtfn.evaluation import Output
 
@@ -81,7 +82,9 @@ def test_a_change_is_undone_after_an_error() -> None:
     assert torch.equal(made(network), before)
 
 
-def test_controls_compare_a_network_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_controls_compare_a_network_with_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     torch.manual_seed(7)
     wide = GROUPS | HASHED | {"chunk_size": 8}
     networks = {"dense": small("hspan"), "hashed": models.create("dtfn", 2, **wide).eval()}
@@ -94,9 +97,13 @@ def test_controls_compare_a_network_with_itself(monkeypatch: pytest.MonkeyPatch)
     def outputs(methods: list[str], one: datasets.Sample) -> dict[str, Output]:
         return {m: Output(evaluation.upscale(networks[m], one.lr), 0.0) for m in methods}
 
+    kept = outputs(list(networks), sample)
     monkeypatch.setattr(evaluation, "samples", samples)
     monkeypatch.setattr(evaluation, "outputs", outputs)
     monkeypatch.setattr(models, "load", networks.__getitem__)
+    monkeypatch.setattr(zoo, "file_of", lambda name: tmp_path / name)
+    for name in networks:
+        (tmp_path / name).write_text(name)
     table = interventions.controls(list(networks), ["mini"], 2)
     assert list(zip(table["pair"], table["change"], strict=True)) == [
         ("dense", interventions.OFF),
@@ -106,7 +113,10 @@ def test_controls_compare_a_network_with_itself(monkeypatch: pytest.MonkeyPatch)
     with interventions.knocked_out(networks["dense"]):
         off = evaluation.upscale(networks["dense"], sample.lr)
     assert table["psnr_without"][0] == pytest.approx(evaluation.psnr(off, hr, 2))
-    summary = interventions.table(list(networks), ["mini"], 2)
+    with monkeypatch.context() as once:
+        once.setattr(evaluation, "upscale", None)  # what is known is not made again
+        once.setattr(evaluation, "outputs", lambda methods, one: kept)
+        summary = interventions.table(list(networks), ["mini"], 2)
     assert summary["harm_rate"].tolist() == table["harm_rate"].tolist()
     assert summary["harm_rate_low"].isna().all(), "one picture has no interval"
     assert interventions.table([], ["mini"], 2).empty
