@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_SCORES = 1 << 24  # scores held at once: bounds memory to (block, L), never (L, L)
+BLOCK_SCORES = 1 << 20  # scores held at once, in a processor's cache; never (L, L)
+BLOCK_SCORES_GPU = 1 << 24
+LEAST_ROWS = 32
 
 
 def threshold(scores: Tensor, topk: int) -> Tensor:
@@ -25,6 +27,11 @@ def threshold(scores: Tensor, topk: int) -> Tensor:
     Tensor
         (R, 1). Martins and Astudillo (2016), algorithm 1.
     """
+    return _solve(scores, topk)[0]
+
+
+def _solve(scores: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+    """Return tau and the size of the support of each row, both (R, 1)."""
     size = scores.shape[-1]
     k = min(topk, size)
     best = _largest(scores, k)  # (R, k), falling
@@ -33,12 +40,12 @@ def threshold(scores: Tensor, topk: int) -> Tensor:
     best = best - top
     sums = best.cumsum(-1) - 1
     rank = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype)
-    support = (rank * best > sums).sum(-1, keepdim=True)  # (R, 1)
+    support = (rank * best > sums).sum(-1, keepdim=True)
     tau = sums.gather(-1, support - 1) / support + top
     open_rows = (support[:, 0] == k) if k < size else support[:, 0] < 0
     if open_rows.any():
-        tau[open_rows] = threshold(scores[open_rows], 2 * topk)
-    return tau
+        tau[open_rows], support[open_rows] = _solve(scores[open_rows], 2 * k)
+    return tau, support
 
 
 def _largest(scores: Tensor, count: int) -> Tensor:
@@ -52,6 +59,12 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return torch.from_numpy(best).flip(-1)
 
 
+def _rows(query: Tensor) -> int:
+    """Return how many queries are compared with all keys at once."""
+    held = BLOCK_SCORES if query.device.type == "cpu" else BLOCK_SCORES_GPU
+    return max(LEAST_ROWS, held // query.shape[1])
+
+
 class SparsemaxAttention(torch.autograd.Function):
     """``sparsemax(query @ key^T) @ value`` in blocks of queries; backward recomputes the scores."""
 
@@ -60,12 +73,14 @@ class SparsemaxAttention(torch.autograd.Function):
         """Return (N, L, C); arguments as in `sparsemax_attention`."""
         n, length, _ = query.shape
         out, tau = torch.empty_like(value), value.new_empty(n, length, 1)
-        step = max(1, BLOCK_SCORES // length)
+        step, k = _rows(query), topk
         for image in range(n):
             for start in range(0, length, step):
                 block = slice(start, start + step)
                 scores = query[image, block] @ key[image].T
-                tau[image, block] = threshold(scores, topk)
+                tau[image, block], support = _solve(scores, k)
+                # The next block's supports are of this size: look for them there at once.
+                k = max(topk, int(1.25 * support.float().quantile(0.95)))
                 weights = scores.sub_(tau[image, block]).clamp_(min=0)
                 out[image, block] = weights @ value[image]
         ctx.save_for_backward(query, key, value, tau)
@@ -77,7 +92,7 @@ class SparsemaxAttention(torch.autograd.Function):
         query, key, value, tau = ctx.saved_tensors
         n, length, _ = query.shape
         d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
-        step = max(1, BLOCK_SCORES // length)
+        step = _rows(query)
         for image in range(n):
             for start in range(0, length, step):
                 block = slice(start, start + step)
