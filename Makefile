@@ -38,8 +38,8 @@ check: $(INSTALLED)  ## Lint, check the types and the notebooks' hygiene
 lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
 	@$(BIN)/python -m jupyter lab notebooks
 
-bench: $(INSTALLED)  ## Print how fast training and evaluation run on this machine
-	@$(BIN)/python -m dtfn.bench
+bench: $(INSTALLED)  ## Print how near the networks run to the limit of this machine
+	@$(BIN)/dtfn bench
 
 clean:  ## Remove .venv and the tools' caches; pictures, networks and reports stay
 	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 # Kernels and subprocesses inherit it: no test opens a window.
 os.environ["MPLBACKEND"] = "Agg"
+
+# What a shell starts in the background ignores interrupts, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared or busy machine is no reason to fail, and a run that found nothing can be repeated.
 settings.register_profile("dtfn", deadline=None, derandomize=True, max_examples=50)

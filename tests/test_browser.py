@@ -240,6 +240,11 @@ def run_all(page: Any) -> None:
         "[ ]:",
     ):  # before the kernel is there, it does nothing, without a word
         assert time.monotonic() < until, "no cell ran"
+        dialog = page.locator(
+            ".jp-Dialog .jp-mod-accept"
+        )  # it asks for a kernel if it has none yet
+        if dialog.count():
+            dialog.click()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         page.wait_for_timeout(2000)

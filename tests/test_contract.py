@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -206,6 +207,19 @@ def test_only_commands_and_options_that_exist_are_named() -> None:
 
 def options(command: Any) -> set[str]:
     return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+
+
+def test_make_runs_programs_that_do_something() -> None:
+    """``python -m`` of a module that only defines things would succeed and do nothing."""
+    text = (ROOT / "Makefile").read_text()
+    import typer.main
+
+    from dtfn import cli
+
+    ours = set(re.findall(r"\$\(BIN\)/dtfn ([a-z]+)", text))
+    assert {"reproduce", "bench"} <= ours <= set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+    for module in re.findall(r"\$\(BIN\)/python -m ([\w.]+)", text):
+        assert importlib.util.find_spec(f"{module}.__main__"), module
 
 
 def test_no_fitting_python_is_one_clear_line(tmp_path: Path) -> None:
