@@ -153,7 +153,7 @@ def deformable(size: int) -> dict[str, Any]:
 def _row(what: str, size: str, spent: float, bare: float, peak: float) -> dict[str, Any]:
     return {
         "what": what, "size": size, "seconds": round(spent, 3), "limit": round(bare, 3),
-        "share": f"{bare / spent:.0%}", "peak GiB": round(peak, 2), "peer": "",
+        "share": bare / spent, "peak GiB": round(peak, 2), "peer": "",
     }  # fmt: skip
 
 

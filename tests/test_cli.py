@@ -251,6 +251,32 @@ def test_retraining_prints_what_changed(
     assert "not the shipped ones bit by bit" in said
 
 
+def test_bench_prints_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pandas as pd
+
+    from dtfn import bench
+
+    def table(sizes: tuple[int, ...], threads: int) -> pd.DataFrame:
+        assert threads == 1
+        (size,) = sizes
+        rows = [
+            bench.forward("mini-dtfn", 2, size, n_hashes=1, chunk_size=16),
+            bench.step("mini-local", 2, 1, size),
+            bench.dense(size),
+            bench.deformable(size),
+        ]
+        return pd.DataFrame(rows)
+
+    monkeypatch.setattr(bench, "table", table)
+    assert call("bench", "--sizes", "12", "--threads", "1") == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| what | size | seconds | limit | share | peak GiB | peer |"
+    assert len(rows) == 4
+    assert all(0 < float(row.split("|")[5].strip(" %")) < 1000 for row in rows)
+
+
 def test_no_error_but_bad_input_is_hidden() -> None:
     def broken() -> None:
         raise ZeroDivisionError

@@ -218,7 +218,7 @@ def test_make_runs_programs_that_do_something() -> None:
 
     ours = set(re.findall(r"\$\(BIN\)/dtfn ([a-z]+)", text))
     assert {"reproduce", "bench"} <= ours <= set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-    for module in re.findall(r"\$\(BIN\)/python -m ([\w.]+)", text):
+    for module in re.findall(r"\$\(BIN\)/python -m (dtfn[\w.]*)", text):
         assert importlib.util.find_spec(f"{module}.__main__"), module
 
 
