@@ -20,7 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dtfn import evaluation, images, statistics
+from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.evaluation import cache
 from dtfn.subpixel.blocks import Array, Float, gain, interior, psnr_of
 from dtfn.texture import detail_blocks
 from dtfn.texture.neighbours import COUNT, Neighbours, differences, remembered, search
@@ -104,17 +106,17 @@ def exemplar_bound(
     }
 
 
-def attended(
-    network: nn.Module, lr: NDArray[np.uint8], count: int = COUNT, every: int = STEP
-) -> Neighbours:
+def attended(method: str, sample: Sample, count: int = COUNT, every: int = STEP) -> Neighbours:
     """Return the positions that a network attends to, as candidates for `exemplar_bound`.
+
+    Found once, then remembered.
 
     Parameters
     ----------
-    network
-        One with attention.
-    lr
-        uint8 RGB ``(H, W, 3)``.
+    method
+        A network with attention: a name of the zoo or a weights file.
+    sample
+        The picture, whose LR image the network sees whole.
     count
         K: the positions of most weight, the mean over all attention layers; the most weighed first,
         never the position itself. Where a position attends to fewer, its first stands for the rest.
@@ -126,11 +128,7 @@ def attended(
     InputError
         As `dtfn.capture.record`; or for a picture with fewer than K + 1 positions.
     """
-    import torch
-
-    from dtfn import capture
-
-    height, width = lr.shape[:2]
+    height, width = sample.lr.shape[:2]
     if not 1 <= count < height * width:
         raise InputError(
             "attended positions", expected=f"1 to {height * width - 1}", found=count,
@@ -138,6 +136,22 @@ def attended(
         )  # fmt: skip
     grid = np.arange(height * width, dtype=np.int32).reshape(height, width)
     asked = grid[::every, ::every].ravel()
+    way = f"attended {count} of every {every} {cache.source('capture', 'exemplars.py')}"
+    found = evaluation.maps(
+        method, sample, way, lambda network: {"index": _attended(network, sample.lr, asked, count)}
+    )
+    return Neighbours((height, width), asked, found["index"])
+
+
+def _attended(
+    network: nn.Module, lr: NDArray[np.uint8], asked: NDArray[np.int32], count: int
+) -> NDArray[np.int32]:
+    """Return the positions of most weight, ``(n, count)``, for the flat positions asked about."""
+    import torch
+
+    from dtfn import capture
+
+    width = lr.shape[1]
     index = np.empty((len(asked), count), np.int32)
     with torch.inference_mode():
         with capture.record(network) as record:
@@ -150,7 +164,7 @@ def attended(
             most = weights.topk(count, dim=1)
             found = torch.where(most.values > 0, most.indices, most.indices[:, :1])
             index[start : start + AT_ONCE] = found.numpy()
-    return Neighbours((height, width), asked, index)
+    return index
 
 
 def measure(
@@ -176,12 +190,11 @@ def measure(
     A row a picture and set: dataset, image, scale, candidates (``look-alikes`` of the LR picture,
     ``places attended by <network>``), and the keys of `exemplar_bound`.
     """
-    loaded = _loaded(networks)
     rows = []
     for sample in evaluation.samples(datasets, scale, count):
         sets = {LOOK_ALIKES: remembered(images.degrade(sample.hr, scale), COUNT, every)}
-        for name, network in loaded.items():
-            sets[f"places attended by {name}"] = attended(network, sample.lr, COUNT, every)
+        for name in networks:
+            sets[f"places attended by {name}"] = attended(name, sample, COUNT, every)
         for name, found in sets.items():
             identity = {"dataset": sample.dataset, "image": sample.image, "scale": scale}
             scores = exemplar_bound(sample.hr, scale, found)
@@ -206,14 +219,6 @@ def over_bicubic(table: pd.DataFrame) -> pd.DataFrame:
     gains = table.assign(**{name: table[name] - table["exemplar_bicubic"] for name in columns})
     columns.remove("exemplar_bicubic")
     return statistics.intervals(gains, columns, by=("dataset", "candidates"))
-
-
-def _loaded(networks: Sequence[str]) -> dict[str, nn.Module]:
-    if not networks:
-        return {}
-    from dtfn import models
-
-    return {name: models.load(name) for name in networks}
 
 
 def _lots(found: Neighbours, positions: int, seed: int) -> NDArray[np.int32]:

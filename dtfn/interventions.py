@@ -7,18 +7,16 @@ was never trained so (it is off its distribution), which speaks for the attentio
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dtfn import evaluation, statistics, subpixel, zoo
+from dtfn import evaluation, statistics, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
+from dtfn.evaluation import cache, methods
 from dtfn.subpixel import Pairs, Picture
 from dtfn.subpixel.blocks import Array
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
 OTHER, OFF = "other hash seed", "attention off"
 MOST = 5
+SEED = 1  # the other one; the zoo's networks hash with seed 0
 
 
 @contextmanager
@@ -85,22 +84,53 @@ def knocked_out(network: nn.Module) -> Iterator[None]:
             del layer.attend
 
 
-def hashes(network: nn.Module) -> bool:
-    """Return whether a network has attention layers that hash."""
+def hashes(method: str) -> bool:
+    """Return whether a network, a name of the zoo or a weights file, has layers that hash."""
     from dtfn.models.attention import HashedAttention
 
+    network = methods.network(method, methods.fingerprint(method))
     return any(isinstance(layer, HashedAttention) for layer in network.modules())
 
 
+def output(method: str, sample: Sample, change: str) -> Array:
+    """Return what a network makes of a picture while it is changed; remembered like its output.
+
+    Parameters
+    ----------
+    method
+        A name of the zoo or a weights file.
+    sample
+        The picture, whose LR image the network sees whole.
+    change
+        `OTHER` or `OFF`.
+
+    Returns
+    -------
+    uint8 ``(sH, sW, 3)`` RGB.
+
+    Raises
+    ------
+    InputError
+        An unknown network, or one that cannot be changed so.
+    """
+
+    def make(network: nn.Module) -> Array:
+        with knocked_out(network) if change == OFF else hash_seed(network, SEED):
+            return evaluation.upscale(network, sample.lr)
+
+    way = f"{change} {cache.source('interventions.py')}"
+    return evaluation.remembered(method, sample, way, make).image
+
+
 def controls(
-    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+    networks: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
 ) -> pd.DataFrame:
     """Return `dtfn.subpixel.measure`'s figures of networks against themselves, changed.
 
     Parameters
     ----------
-    methods
-        Networks with attention.
+    networks
+        Networks with attention: names of the zoo or weights files.
     datasets, scale, count
         As for `dtfn.evaluation.evaluate`.
 
@@ -110,21 +140,19 @@ def controls(
     ``change`` what stands for L: the network itself against what it makes with its ``other hash
     seed`` (where it hashes), and with its ``attention off``.
     """
-    from dtfn import models
-
-    loaded = {method: models.load(method) for method in methods}
+    tried = {name: (OTHER, OFF) if hashes(name) else (OFF,) for name in networks}
     pairs: Pairs = {
         f"{method}|{change}": (method, f"{method}|{change}")
-        for method, network in loaded.items()
-        for change in ((OTHER, OFF) if hashes(network) else (OFF,))
+        for method, changes in tried.items()
+        for change in changes
     }
-    table = subpixel.measure(_pictures(loaded, datasets, scale, count), pairs, None)
+    table = subpixel.measure(_pictures(tried, datasets, scale, count), pairs, None)
     names = table["pair"].str.split("|")
     return table.assign(pair=names.str[0], change=names.str[1])
 
 
 def table(
-    methods: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
+    networks: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
 ) -> pd.DataFrame:
     """Return the means of `controls` over pictures, at most `MOST` of each benchmark.
 
@@ -135,8 +163,8 @@ def table(
     ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
     rows = []
     few = min(count or MOST, MOST)  # each change is another pass of the network
-    measured = controls(methods, datasets, scale, few) if methods else pd.DataFrame()
-    groups = measured.groupby(["pair", "change"], sort=False) if methods else ()
+    measured = controls(networks, datasets, scale, few) if networks else pd.DataFrame()
+    groups = measured.groupby(["pair", "change"], sort=False) if networks else ()
     for (network, change), part in groups:
         row: dict[str, object] = {"network": network, "change": change, "pictures": len(part)}
         for column in columns:
@@ -148,31 +176,11 @@ def table(
 
 
 def _pictures(
-    loaded: Mapping[str, nn.Module], datasets: Sequence[str], scale: int, count: int | None
+    tried: Mapping[str, Sequence[str]], datasets: Sequence[str], scale: int, count: int | None
 ) -> Iterator[Picture]:
     for sample in evaluation.samples(datasets, scale, count):
-        outputs = evaluation.outputs(list(loaded), sample)
+        outputs = evaluation.outputs(list(tried), sample)
         made = {method: output.image for method, output in outputs.items()}
-        for method, network in loaded.items():
-            made[f"{method}|{OFF}"] = _changed(method, sample, OFF, network, knocked_out(network))
-            if hashes(network):
-                change = hash_seed(network, 1)
-                made[f"{method}|{OTHER}"] = _changed(method, sample, OTHER, network, change)
+        for method, changes in tried.items():
+            made |= {f"{method}|{change}": output(method, sample, change) for change in changes}
         yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
-
-
-def _changed(
-    method: str, sample: Sample, name: str, network: nn.Module, change: AbstractContextManager[None]
-) -> Array:
-    """Return what a network makes while it is changed, remembered like what it makes as it is."""
-    way = f"{name} {cache.sha256(Path(__file__))}"
-    key = cache.key(cache.sha256(zoo.file_of(method)), sample.lr, sample.scale, way)
-
-    def make() -> cache.Output:
-        start = time.perf_counter()
-        with change:
-            image = evaluation.upscale(network, sample.lr)
-        return cache.Output(image, time.perf_counter() - start)
-
-    with cache.opened() as known:
-        return known.recall_or_make(key, (*sample.hr.shape[:2], 3), make).image

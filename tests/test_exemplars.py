@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_networks import small
+from tiny_networks import saved, small
 
-from dtfn import capture, datasets, evaluation, exemplars, images, models
+from dtfn import capture, datasets, evaluation, exemplars, images
 from dtfn.errors import InputError
 from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
@@ -18,6 +20,11 @@ from dtfn.texture.neighbours import Neighbours
 
 def noise(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def noisy(height: int, width: int) -> datasets.Sample:
+    hr = noise(0, 2 * height, 2 * width, 3)
+    return datasets.Sample("set", "noise", 2, images.degrade(hr, 2), hr)
 
 
 def copied(hr: np.ndarray, scale: int, choice: np.ndarray) -> np.ndarray:
@@ -179,12 +186,13 @@ def test_pictures_without_enough_positions_are_refused(size: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("name", ["nln", "dtfn", "hspan"])
-def test_attended_positions_are_those_of_most_weight(name: str) -> None:
-    network = small(name)
-    lr = np.random.default_rng(0).integers(0, 256, (9, 11, 3)).astype(np.uint8)
-    found = exemplars.attended(network, lr, count=5, every=2)
+def test_attended_positions_are_those_of_most_weight(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, file, sample = small(name), saved(tmp_path, name), noisy(9, 11)
+    found = exemplars.attended(file, sample, count=5, every=2)
     assert found.shape == (9, 11)
-    x = torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(sample.lr).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode(), capture.record(network) as record:
         network(x)
     for position, index in zip(found.asked.tolist(), found.index.tolist(), strict=True):
@@ -197,15 +205,20 @@ def test_attended_positions_are_those_of_most_weight(name: str) -> None:
         best = np.sort(weights)[::-1][:5]
         best = np.where(best > 0, best, best[0])
         assert weights[index] == pytest.approx(best, abs=1e-5)
+    monkeypatch.setattr(evaluation, "upscale", None)  # what is known is not found again
+    again = exemplars.attended(file, sample, count=5, every=2)
+    assert np.array_equal(again.index, found.index)
 
 
-def test_measure_scores_each_set_at_the_same_places(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measure_scores_each_set_at_the_same_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hr = noise(5, 48, 56, 3)
     sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
     monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
-    monkeypatch.setattr(models, "load", lambda name: small("nln"))
-    table = exemplars.measure(["mini"], 2, networks=["net"], every=3)
-    assert table["candidates"].tolist() == [exemplars.LOOK_ALIKES, "places attended by net"]
+    net = saved(tmp_path, "nln")
+    table = exemplars.measure(["mini"], 2, networks=[net], every=3)
+    assert table["candidates"].tolist() == [exemplars.LOOK_ALIKES, f"places attended by {net}"]
     assert table["exemplar_bicubic"].nunique() == 1
     alone = exemplars.exemplar_bound(hr, 2, neighbours.search(sample.lr, 8, 3))
     assert table["exemplar_bound"][0] == pytest.approx(alone["exemplar_bound"])
@@ -214,6 +227,6 @@ def test_measure_scores_each_set_at_the_same_places(monkeypatch: pytest.MonkeyPa
     assert gains[(exemplars.LOOK_ALIKES, "exemplar_similar")] == pytest.approx(expected)
 
 
-def test_attention_to_more_than_there_is_is_refused() -> None:
+def test_attention_to_more_than_there_is_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="attended positions: expected 1 to 8; found 9"):
-        exemplars.attended(small("nln"), np.zeros((3, 3, 3), np.uint8), count=9)
+        exemplars.attended(saved(tmp_path, "nln"), noisy(3, 3), count=9)

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_networks import GROUPS, HASHED, SMALL, small
+from tiny_networks import SMALL, saved, small
 from torch import nn
 
-from dtfn import datasets, evaluation, images, interventions, models, zoo
+from dtfn import datasets, evaluation, images, interventions, models
 from dtfn.errors import InputError
-from dtfn.evaluation import Output
 
 RNG = np.random.default_rng(0)
 X = torch.rand(1, 3, 14, 12, generator=torch.Generator().manual_seed(0))
@@ -85,38 +84,27 @@ def test_a_change_is_undone_after_an_error() -> None:
 def test_controls_compare_a_network_with_itself(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    torch.manual_seed(7)
-    wide = GROUPS | HASHED | {"chunk_size": 8}
-    networks = {"dense": small("hspan"), "hashed": models.create("dtfn", 2, **wide).eval()}
+    dense, hashed = saved(tmp_path, "hspan"), saved(tmp_path, "dtfn", chunk_size=8)
     hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
     sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
 
     def samples(*_: object) -> Iterator[datasets.Sample]:
         yield sample
 
-    def outputs(methods: list[str], one: datasets.Sample) -> dict[str, Output]:
-        return {m: Output(evaluation.upscale(networks[m], one.lr), 0.0) for m in methods}
-
-    kept = outputs(list(networks), sample)
     monkeypatch.setattr(evaluation, "samples", samples)
-    monkeypatch.setattr(evaluation, "outputs", outputs)
-    monkeypatch.setattr(models, "load", networks.__getitem__)
-    monkeypatch.setattr(zoo, "file_of", lambda name: tmp_path / name)
-    for name in networks:
-        (tmp_path / name).write_text(name)
-    table = interventions.controls(list(networks), ["mini"], 2)
+    table = interventions.controls([dense, hashed], ["mini"], 2)
     assert list(zip(table["pair"], table["change"], strict=True)) == [
-        ("dense", interventions.OFF),
-        ("hashed", interventions.OTHER),
-        ("hashed", interventions.OFF),
+        (dense, interventions.OFF),
+        (hashed, interventions.OTHER),
+        (hashed, interventions.OFF),
     ]
-    with interventions.knocked_out(networks["dense"]):
-        off = evaluation.upscale(networks["dense"], sample.lr)
+    network = small("hspan")
+    with interventions.knocked_out(network):
+        off = evaluation.upscale(network, sample.lr)
     assert table["psnr_without"][0] == pytest.approx(evaluation.psnr(off, hr, 2))
     with monkeypatch.context() as once:
         once.setattr(evaluation, "upscale", None)  # what is known is not made again
-        once.setattr(evaluation, "outputs", lambda methods, one: kept)
-        summary = interventions.table(list(networks), ["mini"], 2)
+        summary = interventions.table([dense, hashed], ["mini"], 2)
     assert summary["harm_rate"].tolist() == table["harm_rate"].tolist()
     assert summary["harm_rate_low"].isna().all(), "one picture has no interval"
     assert interventions.table([], ["mini"], 2).empty

@@ -90,6 +90,26 @@ def test_deformable_looks_tell_where_the_strongest_value_is_read(
     assert table["modulation"].between(0, 2).all()
 
 
+def test_looks_and_summaries_are_found_once(
+    found: list[Look], sample: Sample, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deformable = [files["mini-dtfn"]]
+    first = looks.looks(deformable, sample, QUERIES)
+    table = looks.summaries(deformable, [sample], files["mini-local"], every=6)
+    monkeypatch.setattr(evaluation, "upscale", None)
+    again = looks.looks(deformable, sample, QUERIES)
+    for known, one in zip(first, again, strict=True):
+        assert (known.layer, known.query, known.deviation) == (one.layer, one.query, one.deviation)
+        assert np.array_equal(known.map, one.map)
+        assert known.points is not None
+        assert one.points is not None
+        assert np.array_equal(known.points, one.points)
+    same = looks.summaries(deformable, [sample], files["mini-local"], every=6)
+    pd.testing.assert_frame_equal(same, table)
+    with pytest.raises(TypeError):
+        looks.looks(deformable, sample, [(5, 5)])
+
+
 def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> None:
     """It is no number that is always small: values that are not the layer's are far off."""
     network = models.load(files["mini-nla"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ import pandas as pd
 import pytest
 import torch
 from sklearn import metrics
-from tiny_networks import small
+from tiny_networks import saved, small
 
-from dtfn import capture, datasets, evaluation, images, predictor, subpixel
+from dtfn import capture, datasets, evaluation, images, interventions, predictor, subpixel
 from dtfn.errors import InputError
 from dtfn.evaluation import Output
 from dtfn.predictor import signals
@@ -244,21 +245,38 @@ def test_features_are_what_they_say() -> None:
     assert not same["difference_around"].any()
 
 
-def test_signals_are_those_of_the_attention_and_of_the_hash() -> None:
-    network = small("dtfn")
-    lr = RNG.integers(0, 256, (14, 18, 3)).astype(np.uint8)
-    sr = evaluation.upscale(network, lr)
-    maps = signals.of_network(network, lr, sr, step=1)
-    x = torch.from_numpy(lr).permute(2, 0, 1)[None].float() / 255
+def test_signals_are_those_of_the_attention_and_of_the_hash(tmp_path: Path) -> None:
+    network, name = small("dtfn"), saved(tmp_path, "dtfn")
+    hr = RNG.integers(0, 256, (28, 36, 3)).astype(np.uint8)
+    sample = datasets.Sample("set", "noise", 2, images.degrade(hr, 2), hr)
+    sr = evaluation.upscale(network, sample.lr)
+    maps = signals.of_network(name, sample, sr, step=1)
+    x = torch.from_numpy(sample.lr).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode(), capture.record(network) as record:
         network(x)
     expected = np.mean([record.summary(name)["entropy"] for name in record.layers], axis=0)
     assert maps["entropy"].ravel() == pytest.approx(expected, abs=1e-3)
-    sampled = signals.of_network(network, lr, sr, step=4)
+    sampled = signals.of_network(name, sample, sr, step=4)
     assert sampled["entropy"][::4, ::4] == pytest.approx(maps["entropy"][::4, ::4], abs=1e-3)
-    assert maps["hash_difference"].shape == (14, 18)
-    dense = small("nln")
-    assert "hash_difference" not in signals.of_network(dense, lr, evaluation.upscale(dense, lr))
+    with interventions.hash_seed(network, 1):
+        other = evaluation.upscale(network, sample.lr)
+    expected = subpixel.block_error(images.luma(other), images.luma(sr), 2)
+    assert maps["hash_difference"] == pytest.approx(expected)
+    assert maps["hash_difference"].any()
+    assert "hash_difference" not in signals.of_network(saved(tmp_path, "nln"), sample, sr)
+
+
+def test_signals_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = saved(tmp_path, "dtfn")
+    hr = RNG.integers(0, 256, (28, 36, 3)).astype(np.uint8)
+    sample = datasets.Sample("set", "noise", 2, images.degrade(hr, 2), hr)
+    maps = signals.of_network(name, sample, sample.hr)
+    monkeypatch.setattr(evaluation, "upscale", None)
+    monkeypatch.setattr(capture, "record", None)
+    again = signals.of_network(name, sample, sample.hr)
+    assert all(np.array_equal(again[key], values) for key, values in maps.items())
+    with pytest.raises(TypeError):
+        signals.of_network(name, sample, sample.hr, step=2)
 
 
 def test_collect_measures_every_position(monkeypatch: pytest.MonkeyPatch) -> None:

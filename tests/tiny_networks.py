@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dtfn.models import Network, create
+from dtfn.models import Network, create, save
 
 CHAIN = {"n_feats": 16, "n_resblocks": 8}
 GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
@@ -31,6 +31,13 @@ IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 def small(name: str, scale: int = 2, **changes: Any) -> Network:
     torch.manual_seed(7)
     return create(name, scale, **SMALL[name] | changes).eval()
+
+
+def saved(folder: Path, name: str, scale: int = 2, **changes: Any) -> str:
+    """Return a weights file of `small`, as a method's name."""
+    file = folder / f"{name}.safetensors"
+    save(small(name, scale, **changes), file)
+    return str(file)
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

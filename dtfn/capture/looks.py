@@ -6,18 +6,22 @@ whole picture here, also those that the zoo measures in tiles, so maps reach ove
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from dtfn import capture, evaluation, models, texture
+from dtfn import capture, evaluation, texture
 from dtfn.attribution import Local
 from dtfn.capture.rows import attention_of
 from dtfn.datasets import Sample
+from dtfn.evaluation import cache
 from dtfn.models.attention import DeformableNonLocalFusion
 from dtfn.subpixel import block_error
 
@@ -71,6 +75,8 @@ class Look:
 def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> list[Look]:
     """Return every network's and layer's map for every query, on the whole picture.
 
+    They are found once, then remembered.
+
     Parameters
     ----------
     methods
@@ -85,16 +91,18 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     InputError
         An unknown network, or a query outside.
     """
+    way = f"looks {list(queries)} {cache.source('capture')}"
     found = []
     for method in methods:
-        record, _ = _recorded(method, sample)
-        for place, layer in enumerate(record.layers if record else [], start=1):
-            assert record is not None
-            maps = record.maps(layer, queries).double().cpu().numpy()
-            deviation = record.deviation(layer, queries)
-            for query, one in zip(queries, maps, strict=True):
-                look = Look(method, layer, place, query, one, deviation)
-                found.append(_deformed(look, record))
+        seen = evaluation.maps(method, sample, way, lambda net: _looks(net, sample.lr, queries))
+        for place, layer in enumerate(seen["layers"].tolist(), start=1):
+            deviation = float(seen[f"{layer} deviation"])
+            for n, query in enumerate(queries):
+                look = Look(method, layer, place, query, seen[f"{layer} maps"][n], deviation)
+                if f"{layer} points" in seen:
+                    read = (seen[f"{layer} {part}"][n] for part in ("points", "modulation"))
+                    look = Look(method, layer, place, query, look.map, deviation, *read)
+                found.append(look)
     return found
 
 
@@ -229,13 +237,15 @@ def summaries(
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)
+        way = f"summaries every {every} seeds {tuple(hash_seeds)} {cache.source('capture')}"
+        make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:
-            record, sr = _recorded(method, sample)
-            harm = (block_error(sr, sample.hr, sample.scale) - base)[rows, columns].ravel()
-            for place, layer in enumerate(record.layers if record else [], start=1):
-                assert record is not None
-                table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
+            seen = evaluation.maps(method, sample, way, make)
+            for place, layer in enumerate(seen["layers"].tolist(), start=1):
+                own = (name for name in seen if name.startswith(f"{layer} "))
+                table = pd.DataFrame({name.removeprefix(f"{layer} "): seen[name] for name in own})
                 names = {"dataset": sample.dataset, "image": sample.image, "network": method}
+                harm = seen["error"] - base[rows, columns].ravel()
                 table = table.assign(**names, place=place, harm=harm, chance=chance)
                 tables.append(table.assign(share=table["support"] / (height * width)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -253,19 +263,48 @@ def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
     return share
 
 
-def _recorded(method: str, sample: Sample) -> tuple[capture.Record | None, NDArray[np.uint8]]:
-    """Run a network on a picture; return what its layers got (None without attention), and SR."""
-    network = models.load(method)
-    if not capture.layers(network):
-        return None, evaluation.upscale(network, sample.lr)
+def _recorded(
+    network: nn.Module, lr: NDArray[np.uint8]
+) -> tuple[capture.Record, NDArray[np.uint8]]:
+    """Run a network on a picture; return what its attention layers got, and SR."""
     with capture.record(network) as record:
-        return record, evaluation.upscale(network, sample.lr)
+        return record, evaluation.upscale(network, lr)
 
 
-def _deformed(look: Look, record: capture.Record) -> Look:
-    """Add the sampling points of the strongest position, where the layer has some."""
-    if not isinstance(attention_of(record.module(look.layer)), DeformableNonLocalFusion):
-        return look
-    points, modulation = record.sampling_points(look.layer, look.strongest(1)[0])
-    arrays = (part.double().cpu().numpy() for part in (points, modulation))
-    return Look(look.network, look.layer, look.place, look.query, look.map, look.deviation, *arrays)
+def _looks(network: nn.Module, lr: NDArray[np.uint8], queries: Sequence[Query]) -> cache.Arrays:
+    """Return the layers, and by layer the maps, deviation and, if deformable, sampling points."""
+    if not capture.layers(network):
+        return {"layers": np.array([], str)}
+    record, _ = _recorded(network, lr)
+    seen: cache.Arrays = {"layers": np.array(record.layers)}
+    for layer in record.layers:
+        maps = record.maps(layer, queries).double().cpu().numpy()
+        seen |= {
+            f"{layer} maps": maps,
+            f"{layer} deviation": np.array(record.deviation(layer, queries)),
+        }
+        if isinstance(attention_of(record.module(layer)), DeformableNonLocalFusion):
+            most = [divmod(int(one.argmax()), lr.shape[1]) for one in maps]
+            read = zip(*(record.sampling_points(layer, at) for at in most), strict=True)
+            points, modulation = (torch.stack(part).double().cpu().numpy() for part in read)
+            seen |= {f"{layer} points": points, f"{layer} modulation": modulation}
+    return seen
+
+
+def _summaries(
+    sample: Sample,
+    queries: NDArray[np.int64],
+    details: NDArray[np.float32],
+    hash_seeds: Sequence[int],
+    network: nn.Module,
+) -> cache.Arrays:
+    """Return the layers, the error of each query's block, and by layer `dtfn.capture.summary`."""
+    if not capture.layers(network):
+        return {"layers": np.array([], str)}
+    record, sr = _recorded(network, sample.lr)
+    error = block_error(sr, sample.hr, sample.scale)[tuple(queries.T)]
+    seen: cache.Arrays = {"layers": np.array(record.layers), "error": error}
+    for layer in record.layers:
+        table = record.summary(layer, queries, details=details, hash_seeds=hash_seeds)
+        seen |= {f"{layer} {name}": table[name].to_numpy() for name in table}
+    return seen

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dtfn import datasets as benchmarks
-from dtfn import images, zoo
+from dtfn import images, provenance, zoo
 from dtfn.evaluation import cache, costs
 from dtfn.evaluation import methods as known_methods
 from dtfn.evaluation.cache import Output
@@ -25,6 +26,9 @@ from dtfn.evaluation.methods import BICUBIC, fingerprint, require
 from dtfn.evaluation.metrics import psnr, ssim
 from dtfn.evaluation.tiling import Chop, Tiling
 from dtfn.evaluation.upscaling import upscale
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "Budget",
@@ -35,8 +39,10 @@ __all__ = [
     "evaluate",
     "fingerprint",
     "forecast",
+    "maps",
     "outputs",
     "psnr",
+    "remembered",
     "require",
     "require_memory",
     "samples",
@@ -89,6 +95,54 @@ def outputs(
             make = functools.partial(_run, method, weights, sample, chosen, self_ensemble, device)
             results[method] = known.recall_or_make(key, _shape(sample.lr, sample.scale), make)
     return results
+
+
+def remembered(
+    method: str,
+    sample: benchmarks.Sample,
+    way: str,
+    make: Callable[[nn.Module], NDArray[np.uint8]],
+) -> Output:
+    """Return what a network makes of the sample's LR image in another way; made once.
+
+    Parameters
+    ----------
+    method
+        A name or file, as for `outputs`.
+    sample
+        The LR image and its scale.
+    way
+        Names all that the output depends on besides the weights and the LR image.
+    make
+        The network -> uint8 ``(sH, sW, 3)`` RGB.
+
+    Raises
+    ------
+    InputError
+        For an unknown method.
+    """
+    weights = fingerprint(method)
+    key = cache.key(weights, sample.lr, sample.scale, way)
+    with cache.opened() as known:
+        return known.recall_or_make(
+            key,
+            _shape(sample.lr, sample.scale),
+            lambda: make(known_methods.network(method, weights)),
+        )
+
+
+def maps(
+    method: str, sample: benchmarks.Sample, way: str, make: Callable[[nn.Module], cache.Arrays]
+) -> cache.Arrays:
+    """Return arrays that a network tells about a sample, by name; made once, then remembered.
+
+    Parameters and errors are those of `remembered`; here the HR image may count as well.
+    """
+    weights = fingerprint(method)
+    way = f"maps {provenance.array_hash(sample.hr)} {way}"
+    key = cache.key(weights, sample.lr, sample.scale, way)
+    with cache.opened() as known:
+        return known.arrays(key, lambda: make(known_methods.network(method, weights)))
 
 
 def evaluate(
@@ -259,12 +313,10 @@ def _run(
     tiling: Tiling | Chop | None,
     self_ensemble: bool,
     device: str,
-) -> Output:
+) -> NDArray[np.uint8]:
     network = known_methods.network(method, weights, device)
     known_methods.require_scale(method, int(network.scale), sample.scale)  # type: ignore[arg-type]
-    start = time.perf_counter()
-    image = upscale(network, sample.lr, tiling, self_ensemble)
-    return Output(image, time.perf_counter() - start)
+    return upscale(network, sample.lr, tiling, self_ensemble)
 
 
 def _bicubic(sample: benchmarks.Sample) -> Output:

@@ -9,6 +9,7 @@ import io
 import os
 import re
 import sqlite3
+import time
 import warnings
 import zipfile
 import zlib
@@ -89,7 +90,7 @@ class Outputs:
             return False
 
     def recall_or_make(
-        self, key: str, shape: tuple[int, ...], make: Callable[[], Output]
+        self, key: str, shape: tuple[int, ...], make: Callable[[], NDArray[np.uint8]]
     ) -> Output:
         """Return the output of ``key``; make and remember it where there is none.
 
@@ -101,9 +102,14 @@ class Outputs:
         key, shape
             As for `recall`.
         make
-            Makes the output.
+            Makes its image.
         """
-        return self._once(key, lambda: self.recall(key, shape), make, self.remember)
+
+        def timed() -> Output:
+            start = time.perf_counter()
+            return Output(make(), time.perf_counter() - start)
+
+        return self._once(key, lambda: self.recall(key, shape), timed, self.remember)
 
     def arrays(self, key: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of ``key`` by name; make and remember them where there are none."""
@@ -272,6 +278,14 @@ def sha256(file: Path) -> str:
 def _sha256(file: Path, modified: int, size: int) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def source(*names: str) -> str:
+    """Hash files of this package, or all modules of its folders, by their names in it."""
+    package = Path(__file__).parents[1]
+    places = [package / name for name in names]
+    files = [f for place in places for f in (sorted(place.glob("*.py")) or [place])]
+    return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()
 
 
 @functools.cache

@@ -108,7 +108,7 @@ def collect(
     for sample in evaluation.samples(datasets, scale, count):
         made = evaluation.outputs([n, l], sample)
         sr_n, sr_l = made[n].image, made[l].image
-        known = describe(sample.lr, sr_n, sr_l, scale, signals.of_network(n, sample.lr, sr_n))
+        known = describe(sample.lr, sr_n, sr_l, scale, signals.of_network(n, sample, sr_n))
         errors = _errors(sr_n, sr_l, sample.hr, scale)
         names = {"dataset": sample.dataset, "image": sample.image}
         names["picture"] = provenance.array_hash(sample.hr)[:12]

@@ -8,24 +8,26 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dtfn import capture, evaluation, interventions, models
-from dtfn.subpixel.blocks import Float, block_mean, luma
+from dtfn import capture, evaluation, interventions
+from dtfn.datasets import Sample
+from dtfn.evaluation import cache
+from dtfn.subpixel.blocks import Float, block_error, luma
 
 STEP = 4  # attention varies slowly, and all rows of a dense one would take minutes
 SPREAD = ("entropy", "distance", "on_self")
 
 
 def of_network(
-    network: str | nn.Module, lr: NDArray[np.uint8], sr: NDArray[np.uint8], step: int = STEP
+    method: str, sample: Sample, sr: NDArray[np.uint8], step: int = STEP
 ) -> dict[str, Float]:
-    """Return the signals of a network on one picture, as maps ``(H, W)``.
+    """Return the signals of a network on one picture, as maps ``(H, W)``; remembered.
 
     Parameters
     ----------
-    network
-        One with attention; a name is loaded.
-    lr
-        uint8 ``(H, W, 3)``.
+    method
+        A network with attention: a name of the zoo or a weights file.
+    sample
+        The picture, whose LR image the network sees whole.
     sr
         What the network made of it, uint8 ``(sH, sW, 3)``.
     step
@@ -37,13 +39,12 @@ def of_network(
     over the attention layers; and of a network that hashes ``hash_difference``: mean squared
     difference of each block to the output with another hash seed (MSE on Y).
     """
-    net = models.load(network) if isinstance(network, str) else network
-    maps = _attention(net, lr, step)
-    if interventions.hashes(net):
-        with interventions.hash_seed(net, 1):
-            other = evaluation.upscale(net, lr)
-        squared = (luma(other, other) - luma(sr, sr)) ** 2
-        maps["hash_difference"] = block_mean(squared, sr.shape[0] // lr.shape[0])
+    way = f"spread every {step} {cache.source('capture', 'predictor/signals.py')}"
+    lr = sample.lr
+    maps = evaluation.maps(method, sample, way, lambda network: _attention(network, lr, step))
+    if interventions.hashes(method):
+        other = interventions.output(method, sample, interventions.OTHER)
+        maps["hash_difference"] = block_error(other, luma(sr, sr), sample.scale)
     return maps
 
 
