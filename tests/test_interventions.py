@@ -84,7 +84,7 @@ def test_a_change_is_undone_after_an_error() -> None:
 def test_controls_compare_a_network_with_itself(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    dense, hashed = saved(tmp_path, "hspan"), saved(tmp_path, "dtfn", chunk_size=8)
+    dense, hashed = saved(tmp_path, "hspan"), saved(tmp_path, "dtfn", chunk_size=8, res_scale=1.0)
     hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
     sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
 

@@ -246,7 +246,8 @@ def test_features_are_what_they_say() -> None:
 
 
 def test_signals_are_those_of_the_attention_and_of_the_hash(tmp_path: Path) -> None:
-    network, name = small("dtfn"), saved(tmp_path, "dtfn")
+    network = small("dtfn", res_scale=1.0)
+    name = saved(tmp_path, "dtfn", res_scale=1.0)
     hr = RNG.integers(0, 256, (28, 36, 3)).astype(np.uint8)
     sample = datasets.Sample("set", "noise", 2, images.degrade(hr, 2), hr)
     sr = evaluation.upscale(network, sample.lr)
