@@ -56,8 +56,10 @@ def describe(
     found = remembered(lr, around, positions.every(lr.shape))
     y, n, l = luma(lr, lr), luma(sr_n, sr_n), luma(sr_l, sr_l)
     difference = block_mean((n - l) ** 2, scale)
-    drawn, drawn_l = texture.severity(sr_n, scale), texture.severity(sr_l, scale)
-    off, off_l = ((_degraded(sr, scale) - y) ** 2 for sr in (sr_n, sr_l))
+    again, again_l = images.degrade(sr_n, scale), images.degrade(sr_l, scale)
+    drawn = texture.severity(sr_n, scale, again)
+    drawn_l = texture.severity(sr_l, scale, again_l)
+    off, off_l = ((luma(small, small) - y) ** 2 for small in (again, again_l))
     maps = {
         "variance": texture.variance(lr),
         "gradient_energy": texture.gradient_energy(lr),
@@ -134,8 +136,3 @@ def _errors(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, Float]
     y, n, l = luma(hr, hr), luma(sr_n, hr), luma(sr_l, hr)
     made = {"error_n": n, "error_l": l, "error_mean": (n + l) / 2}
     return {name: subpixel.block_error(x, y, scale) for name, x in made.items()}
-
-
-def _degraded(sr: Array, scale: int) -> Float:
-    lr = images.degrade(sr, scale)
-    return luma(lr, lr)

@@ -14,7 +14,6 @@ from dtfn.errors import InputError
 from dtfn.subpixel.blocks import (
     Array,
     Float,
-    block_error,
     block_mean,
     decibels,
     interior,
@@ -22,6 +21,8 @@ from dtfn.subpixel.blocks import (
     psnr_of,
     same_size,
 )
+
+Bounds = dict[str, float]
 
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)
 """Cell sizes of the selection bound in LR positions, coarse to fine; None is the whole image."""
@@ -58,7 +59,7 @@ def selection_bound_subpixel(sr_n: Array, sr_l: Array, hr: Array, scale: int) ->
     Parameters are those of `fusion_error`.
     """
     n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    return psnr_of(interior(block_mean(np.minimum((n - y) ** 2, (l - y) ** 2), scale)))
+    return _subpixel((n - y) ** 2, (l - y) ** 2, scale)
 
 
 def fusion_weight(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
@@ -67,7 +68,8 @@ def fusion_weight(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
     a = clip(<N - L, HR - L> / |N - L|^2), which minimises |a N + (1 - a) L - HR|^2 over [0, 1].
     0 where the two are equal. Parameters and errors are those of `fusion_error`.
     """
-    return _fusion(sr_n, sr_l, hr, scale)[0]
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    return _fusion(n, l, y, block_mean((l - y) ** 2, scale), scale)[0]
 
 
 def fusion_error(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
@@ -85,7 +87,8 @@ def fusion_error(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
     InputError
         As `dtfn.subpixel.blocks.block_error`.
     """
-    return _fusion(sr_n, sr_l, hr, scale)[1]
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    return _fusion(n, l, y, block_mean((l - y) ** 2, scale), scale)[1]
 
 
 def fusion_bound(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
@@ -96,7 +99,7 @@ def fusion_bound(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
     return psnr_of(interior(fusion_error(sr_n, sr_l, hr, scale)))
 
 
-def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, float]:
+def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Bounds:
     """Return all bounds of one image in dB, coarse to fine, border left out.
 
     Returns
@@ -104,27 +107,40 @@ def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, fl
     ``"image"``, ``"32"`` ... ``"1"`` (selection bound by cell size), ``"subpixel"``, ``"fusion"``.
     The selection bounds never fall from one to the next, and fusion is not below ``"1"``.
     """
-    sr_n, sr_l, hr = luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr)
-    error_n, error_l = (interior(block_error(sr, hr, scale)) for sr in (sr_n, sr_l))
-    curve = _selection_bounds(error_n, error_l)
-    curve["subpixel"] = selection_bound_subpixel(sr_n, sr_l, hr, scale)
-    curve["fusion"] = fusion_bound(sr_n, sr_l, hr, scale)
-    return curve
-
-
-def _fusion(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> tuple[Float, Float]:
-    """Return the best weight and the error that it leaves, from one look at the pixels."""
     n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    step, rest = n - l, y - l
+    return errors_and_bounds(n, l, y, scale)[2]
+
+
+def errors_and_bounds(n: Float, l: Float, y: Float, scale: int) -> tuple[Float, Float, Bounds]:
+    """Return N's and L's block error without the border, and `bound_curve`, from Y.
+
+    Each pixel is squared once. Y is finite and of one size: see `dtfn.subpixel.blocks.same_size`.
+    """
+    squared_n, squared_l = (n - y) ** 2, (l - y) ** 2
+    error_n, error_l = block_mean(squared_n, scale), block_mean(squared_l, scale)
+    inside = interior(error_n), interior(error_l)
+    curve = _selection_bounds(*inside)
+    curve["subpixel"] = _subpixel(squared_n, squared_l, scale)
+    curve["fusion"] = psnr_of(interior(_fusion(n, l, y, error_l, scale)[1]))
+    return *inside, curve
+
+
+def _subpixel(squared_n: Float, squared_l: Float, scale: int) -> float:
+    return psnr_of(interior(block_mean(np.minimum(squared_n, squared_l), scale)))
+
+
+def _fusion(n: Float, l: Float, y: Float, error_l: Float, scale: int) -> tuple[Float, Float]:
+    """Return the best weight and the error that it leaves, from one look at the pixels."""
+    step = n - l
     length = block_mean(step**2, scale)
-    along = block_mean(step * rest, scale)
+    along = block_mean(step * (y - l), scale)
     ratio = np.divide(along, length, out=np.zeros_like(along), where=length > 0)
     weight = np.clip(ratio, 0, 1)
-    error = block_mean(rest**2, scale) - weight * (2 * along - weight * length)
+    error = error_l - weight * (2 * along - weight * length)
     return weight, np.maximum(error, 0)  # a rounding error below 0 is none
 
 
-def _selection_bounds(error_n: Float, error_l: Float) -> dict[str, float]:
+def _selection_bounds(error_n: Float, error_l: Float) -> Bounds:
     """Return `selection_bound` at all `GRANULARITIES`; each cell is made of four finer ones."""
     found = {}
     finer, n, l = 1, error_n, error_l

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from dtfn.subpixel.blocks import (
     Array,
-    block_error,
     gain,
     harm,
     harm_mass,
     harm_rate,
-    interior,
     luma,
     psnr_of,
+    same_size,
 )
-from dtfn.subpixel.bounds import bound_curve
+from dtfn.subpixel.bounds import errors_and_bounds
 
 CURVE = {
     "image": "bound_image", "32": "bound_32", "16": "bound_16", "8": "bound_8", "4": "bound_4",
@@ -53,14 +52,13 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     Raises
     ------
     InputError
-        As `block_error`, or if the picture has no interior.
+        As `dtfn.subpixel.blocks.block_error`, or if the picture has no interior.
     """
-    sr_n, sr_l, hr = luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr)
-    error_n, error_l = (interior(block_error(sr, hr, scale)) for sr in (sr_n, sr_l))
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    error_n, error_l, bounds = errors_and_bounds(n, l, y, scale)
     psnr_n, psnr_l = psnr_of(error_n), psnr_of(error_l)
     h = harm(error_n, error_l)
     mass, mass_tau = harm_mass(error_n, error_l), harm_mass(error_n, error_l, tau)
-    bounds = bound_curve(sr_n, sr_l, hr, scale)
     return {
         "psnr_with": psnr_n,
         "psnr_without": psnr_l,

@@ -8,6 +8,8 @@ beside errors. Y is float, in [0, 255].
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import fft, ndimage
 from skimage.feature import structure_tensor
@@ -22,7 +24,7 @@ BAND = 256  # rows whose Y is computed at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
 
 
-def detail(hr: Array, scale: int) -> Float:
+def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
 
     Parameters
@@ -32,6 +34,8 @@ def detail(hr: Array, scale: int) -> Float:
         of s.
     scale
         s: 2, 3 or 4.
+    lr
+        `dtfn.images.degrade` of it, where that is known; None: degrade now.
 
     Raises
     ------
@@ -44,7 +48,7 @@ def detail(hr: Array, scale: int) -> Float:
     0.2 MSE; a constant picture has exactly none.
     """
     hr = images.modcrop(hr, scale)
-    lr = images.degrade(hr, scale)
+    lr = images.degrade(hr, scale) if lr is None else lr
     # A channel at a time: the float64 copies of a large picture are larger still.
     channels = [images.imresize(part, scale) for part in np.atleast_3d(lr).transpose(2, 0, 1)]
     lost = _luma(hr)
@@ -52,12 +56,12 @@ def detail(hr: Array, scale: int) -> Float:
     return lost
 
 
-def severity(hr: Array, scale: int) -> Float:
+def severity(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return the detail energy that each block lost: mean squared detail, ``(H, W)``, MSE.
 
     It is the block error of the bicubic picture. Parameters and errors are those of `detail`.
     """
-    return block_mean(detail(hr, scale) ** 2, scale)
+    return block_mean(detail(hr, scale, lr) ** 2, scale)
 
 
 def decibels(energy: Float) -> Float:
@@ -83,10 +87,11 @@ def aliasing(hr: Array, scale: int) -> Float:
     """
     hr = images.modcrop(hr, images.check_scale(scale))
     y = _luma(hr)
-    spectrum = fft.dctn(y, norm="ortho")
-    spectrum[y.shape[0] // scale :] = 0
-    spectrum[:, y.shape[1] // scale :] = 0
-    low = fft.idctn(spectrum, norm="ortho", overwrite_x=True)
+    # Axis by axis: what the filter stops is not transformed any further.
+    low = fft.dct(y, axis=1, norm="ortho")[:, : y.shape[1] // scale]
+    low = fft.dct(low, axis=0, norm="ortho")[: y.shape[0] // scale]
+    for axis in (0, 1):
+        low = fft.idct(low, n=y.shape[axis], axis=axis, norm="ortho")
     above = _window_mean(block_mean((y - low) ** 2, scale))
     # About one grey level of all, or the square of the local mean would swallow the variance.
     low -= low.mean()
@@ -129,7 +134,10 @@ def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Flo
     neighbours are the first of the picture, whatever texture the degradation erased there.
     """
     found = search(images.degrade(hr, scale), COUNT) if found is None else found
-    blocks = detail_blocks(hr, scale, found)
+    return _inconsistency(detail_blocks(hr, scale, found), found)
+
+
+def _inconsistency(blocks: Array, found: Neighbours) -> Float:
     differ = differences(blocks, found).mean(axis=1, dtype=np.float64)  # (n,)
     energy = np.mean(blocks[found.asked].astype(np.float64) ** 2, axis=1)
     nothing = np.full_like(differ, np.nan)
@@ -141,7 +149,10 @@ def detail_blocks(hr: Array, scale: int, found: Neighbours | None = None) -> Arr
 
     Parameters and errors are those of `inconsistency`, but nothing is searched.
     """
-    lost = detail(hr, scale).astype(np.float32)
+    return _blocks(detail(hr, scale), scale, found)
+
+
+def _blocks(lost: Float, scale: int, found: Neighbours | None) -> Array:
     height, width = lost.shape[0] // scale, lost.shape[1] // scale
     if found is not None and found.shape != (height, width):
         raise InputError(
@@ -150,7 +161,7 @@ def detail_blocks(hr: Array, scale: int, found: Neighbours | None = None) -> Arr
             found=f"{found.shape[0]} x {found.shape[1]}",
             remedy="search dtfn.images.degrade(hr, scale)",
         )
-    blocks = lost.reshape(height, scale, width, scale).swapaxes(1, 2)
+    blocks = lost.astype(np.float32).reshape(height, scale, width, scale).swapaxes(1, 2)
     return blocks.reshape(height * width, scale * scale)
 
 
@@ -176,8 +187,7 @@ def gradient_energy(lr: Array, sigma: float = SIGMA) -> Float:
 
     Sobel derivatives under a Gaussian window of ``sigma`` LR pixels.
     """
-    rows, _, columns = _tensor(lr, sigma)
-    return rows + columns
+    return _tensor(lr, sigma).energy
 
 
 def coherence(lr: Array, sigma: float = SIGMA) -> Float:
@@ -185,9 +195,7 @@ def coherence(lr: Array, sigma: float = SIGMA) -> Float:
 
     (a - b) / (a + b) for the eigenvalues a >= b of the structure tensor; 0 where it is all 0.
     """
-    rows, mixed, columns = _tensor(lr, sigma)
-    spread, total = np.hypot(rows - columns, 2 * mixed), rows + columns
-    return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
+    return _tensor(lr, sigma).coherence
 
 
 def orientation(lr: Array, sigma: float = SIGMA) -> Float:
@@ -196,12 +204,7 @@ def orientation(lr: Array, sigma: float = SIGMA) -> Float:
     An angle and its opposite are one direction: average doubled angles, weighted by `coherence`.
     NaN where the structure tensor prefers none.
     """
-    rows, mixed, columns = _tensor(lr, sigma)
-    # Across the stripes is the gradient's way; rows count downward, hence the sign of `mixed`.
-    across = 0.5 * np.arctan2(-2 * mixed, columns - rows)
-    none = (mixed == 0) & (rows == columns)
-    # The second remainder: -1e-17 modulo pi is pi.
-    return np.where(none, np.nan, (across + np.pi / 2) % np.pi % np.pi)
+    return _tensor(lr, sigma).orientation
 
 
 def describe(
@@ -232,17 +235,18 @@ def describe(
     """
     lr = images.degrade(hr, scale)
     found = found or search(lr, count, every, progress=progress)
-    lost = severity(hr, scale)
+    lost = detail(hr, scale, lr)
+    energy, tensor = block_mean(lost**2, scale), _tensor(lr, SIGMA)
     return {
-        "severity": lost,
-        "severity_db": decibels(lost),
+        "severity": energy,
+        "severity_db": decibels(energy),
         "aliasing": aliasing(hr, scale),
-        "inconsistency": inconsistency(hr, scale, found),
+        "inconsistency": _inconsistency(_blocks(lost, scale, found), found),
         "recurrence": recurrence(lr, found),
         "variance": variance(lr),
-        "gradient_energy": gradient_energy(lr),
-        "coherence": coherence(lr),
-        "orientation": orientation(lr),
+        "gradient_energy": tensor.energy,
+        "coherence": tensor.coherence,
+        "orientation": tensor.orientation,
     }
 
 
@@ -254,12 +258,36 @@ def _luma(image: Array) -> Float:
     return y
 
 
-def _tensor(lr: Array, sigma: float) -> tuple[Float, Float, Float]:
-    """Return the structure tensor: products of the slopes down and across, (grey / pixel)^2."""
+class _Tensor(NamedTuple):
+    """The structure tensor: products of the slopes down and across, (grey levels / pixel)^2."""
+
+    rows: Float
+    mixed: Float
+    columns: Float
+
+    @property
+    def energy(self) -> Float:
+        return self.rows + self.columns
+
+    @property
+    def coherence(self) -> Float:
+        spread, total = np.hypot(self.rows - self.columns, 2 * self.mixed), self.energy
+        return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
+
+    @property
+    def orientation(self) -> Float:
+        # Across the stripes is the gradient's way; rows count downward, hence the sign of `mixed`.
+        across = 0.5 * np.arctan2(-2 * self.mixed, self.columns - self.rows)
+        none = (self.mixed == 0) & (self.rows == self.columns)
+        # The second remainder: -1e-17 modulo pi is pi.
+        return np.where(none, np.nan, (across + np.pi / 2) % np.pi % np.pi)
+
+
+def _tensor(lr: Array, sigma: float) -> _Tensor:
     y = luma(lr, lr)
-    rows, mixed, columns = structure_tensor(y, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
+    parts = structure_tensor(y, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
     # scikit-image's Sobel gives 8 for a slope of 1.
-    return rows / 64, mixed / 64, columns / 64
+    return _Tensor(*(part / 64 for part in parts))
 
 
 def _window_mean(values: Float) -> Float:
