@@ -59,6 +59,11 @@ def contenders(scale: int, only: Sequence[str] = ()) -> list[str]:
     return [method for method in only if method not in other]
 
 
+def of_the_user() -> list[str]:
+    """Return bicubic and every imported network, of whatever scale."""
+    return [BICUBIC, *(row["name"] for row in imported.registry())]
+
+
 def forecast(
     benchmarks: Sequence[str],
     scales: Sequence[int],

@@ -102,6 +102,7 @@ def test_networks_of_other_scales_are_left_out() -> None:
     assert quality.contenders(3) == ["bicubic"]
     assert quality.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
     assert quality.files([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
+    assert quality.of_the_user() == ["bicubic", "edsr-x2", "edsr-x4"]
 
 
 def test_only_what_can_be_published_has_a_published_name(
