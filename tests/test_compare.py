@@ -190,3 +190,40 @@ def test_the_index_can_show_another_run_than_the_newest(tmp_path: Path) -> None:
     text = gallery.write_index(tmp_path, shown={"n": first}).read_text()
     assert "Of the first" in text
     assert "Of the second" not in text
+
+
+def keep(tmp_path: Path, out: Path) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["report", "keep", "n", "--reports", str(tmp_path), "--out", str(out)])
+    return int(caught.value.code or 0)
+
+
+def test_an_excerpt_shows_verdicts_figures_and_short_tables(tmp_path: Path) -> None:
+    run = add(tmp_path, "1", {"t": SCORES}, title="Of n")
+    content = json.loads((run / "manifest.json").read_text())
+    for name in ("t", "long"):
+        content["tables"].append({"name": name, "caption": name, "after_seconds": 2})
+    (run / "manifest.json").write_text(json.dumps(content))
+    (run / "tables" / "t.md").write_text("| psnr |\n| --- |\n| 31.5 |\n\nShort.\n")
+    (run / "tables" / "long.md").write_text("| line |\n" * 99)
+    out = tmp_path / "kept"
+    assert keep(tmp_path, out) == 0
+    text = (out / "README.md").read_text()
+    assert "| it holds | +1 dB | – | ✓ yes | [n](#n) |" in text
+    assert text.index("## Of n") < text.index("![f](n/f.png)") < text.index("| 31.5 |")
+    assert "| line |" not in text
+    assert (out / "n" / "f.png").read_bytes() == (run / "figures" / "f.png").read_bytes()
+    assert (out / "n" / "manifest.json").read_text() == (run / "manifest.json").read_text()
+
+    (out / "n" / "old.png").write_text("of an older run")
+    assert keep(tmp_path, out) == 0
+    assert sorted(p.name for p in (out / "n").iterdir()) == ["f.png", "manifest.json"]
+
+
+def test_an_excerpt_takes_nobody_elses_place(tmp_path: Path) -> None:
+    add(tmp_path, "1", {}, title="Of n")
+    out = tmp_path / "mine"
+    (out / "thesis").mkdir(parents=True)
+    (out / "README.md").write_text("mine")
+    assert keep(tmp_path, out) == 2
+    assert (out / "README.md").read_text() == "mine"

@@ -1,4 +1,4 @@
-"""The commands of the report: write the index, list runs, compare two."""
+"""The commands of the report: write the index, list runs, compare two, keep some."""
 
 from __future__ import annotations
 
@@ -32,6 +32,21 @@ def list_(reports: Reports = None) -> None:
 
     for folder in manifest.runs((reports or paths.REPORTS) / "runs"):
         print(f"{folder.parent.name}  {folder.name}  {manifest.read(folder)['status']}")
+
+
+@app.command()
+def keep(
+    names: Annotated[list[str], typer.Argument(help="Runs, as for compare.")],
+    out: Annotated[Path, typer.Option(help="Folder of the excerpt.")],
+    reports: Reports = None,
+) -> None:
+    """Write an excerpt of some runs that can be committed: Markdown and pictures."""
+    from dtfn import paths
+    from dtfn.reports import compare as comparing
+    from dtfn.reports import excerpt
+
+    runs = (reports or paths.REPORTS) / "runs"
+    print(excerpt.write(out, [comparing.find(name, runs) for name in names]))
 
 
 @app.command()
