@@ -210,14 +210,15 @@ def test_an_excerpt_shows_verdicts_figures_and_short_tables(tmp_path: Path) -> N
     assert keep(tmp_path, out) == 0
     text = (out / "README.md").read_text()
     assert "| it holds | +1 dB | – | ✓ yes | [n](#n) |" in text
-    assert text.index("## Of n") < text.index("![f](n/f.png)") < text.index("| 31.5 |")
+    assert text.index("## Of n") < text.index("![f](n/f.webp)") < text.index("| 31.5 |")
     assert "| line |" not in text
-    assert (out / "n" / "f.png").read_bytes() == (run / "figures" / "f.png").read_bytes()
+    with Image.open(out / "n" / "f.webp") as image:
+        assert image.size == (400, 90)
     assert (out / "n" / "manifest.json").read_text() == (run / "manifest.json").read_text()
 
     (out / "n" / "old.png").write_text("of an older run")
     assert keep(tmp_path, out) == 0
-    assert sorted(p.name for p in (out / "n").iterdir()) == ["f.png", "manifest.json"]
+    assert sorted(p.name for p in (out / "n").iterdir()) == ["f.webp", "manifest.json"]
 
 
 def test_an_excerpt_takes_nobody_elses_place(tmp_path: Path) -> None:

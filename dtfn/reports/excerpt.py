@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from dtfn import __version__
 from dtfn.errors import InputError
 from dtfn.reports import manifest, tables
 
 PAGE = "README.md"
+QUALITY = 85  # of WebP
 ROWS = 40  # of a table; a longer one is left out
 
 
@@ -21,7 +23,8 @@ def write(folder: Path, runs: Sequence[Path]) -> Path:
     """Write an excerpt of complete runs and return its page.
 
     Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
-    run with the figures as PNG and the manifest. Of an older excerpt there nothing is left.
+    run with its manifest and the figures as WebP, some tenth of their PNG. Of an older
+    excerpt there nothing is left.
 
     Parameters
     ----------
@@ -86,8 +89,9 @@ def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str
     exhibits += [("tables", e) for e in content["tables"] if e["name"] != "verdicts"]
     for kind, entry in sorted(exhibits, key=lambda pair: pair[1]["after_seconds"]):
         if kind == "figures":
-            file = f"{entry['name']}.png"
-            shutil.copyfile(run / "figures" / file, target / file)
+            file = f"{entry['name']}.webp"
+            with Image.open(run / "figures" / f"{entry['name']}.png") as image:
+                image.convert("RGB").save(target / file, quality=QUALITY, method=6)
             parts.append(f"![{entry['name']}]({name}/{file})\n\n*{entry['caption']}*")
             continue
         text = (run / "tables" / f"{entry['name']}.md").read_text(encoding="utf-8")
