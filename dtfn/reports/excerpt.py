@@ -23,7 +23,7 @@ def write(folder: Path, runs: Sequence[Path]) -> Path:
     """Write an excerpt of complete runs and return its page.
 
     Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
-    run with its manifest and the figures as WebP, some tenth of their PNG. Of an older
+    run with its manifest and the figures as WebP, a third of their PNG. Of an older
     excerpt there nothing is left.
 
     Parameters
