@@ -137,7 +137,7 @@ def attended(method: str, sample: Sample, count: int = COUNT, every: int = STEP)
     grid = np.arange(height * width, dtype=np.int32).reshape(height, width)
     asked = grid[::every, ::every].ravel()
     way = f"attended {count} of every {every} {cache.source('capture', 'exemplars.py')}"
-    found = evaluation.maps(
+    found = evaluation.remembered_arrays(
         method, sample, way, lambda network: {"index": _attended(network, sample.lr, asked, count)}
     )
     return Neighbours((height, width), asked, found["index"])
@@ -154,8 +154,7 @@ def _attended(
     width = lr.shape[1]
     index = np.empty((len(asked), count), np.int32)
     with torch.inference_mode():
-        with capture.record(network) as record:
-            evaluation.upscale(network, lr)
+        record, _ = capture.run(network, lr)
         for start in range(0, len(asked), AT_ONCE):
             part = asked[start : start + AT_ONCE]
             queries = np.stack((part // width, part % width), axis=1)

@@ -100,7 +100,8 @@ def output(method: str, sample: Sample, change: str) -> Array:
     method
         A name of the zoo or a weights file.
     sample
-        The picture, whose LR image the network sees whole.
+        The picture, which the network sees as `dtfn.evaluation.outputs` shows it: whole, or in the
+        tiles of its card.
     change
         `OTHER` or `OFF`.
 
@@ -111,15 +112,20 @@ def output(method: str, sample: Sample, change: str) -> Array:
     Raises
     ------
     InputError
-        An unknown network, or one that cannot be changed so.
+        An unknown network or change, or a network that cannot be changed so.
     """
+    if change not in (OTHER, OFF):
+        raise InputError(
+            "change", expected=f"{OTHER!r} or {OFF!r}", found=repr(change), remedy="choose one"
+        )
+    tiling = evaluation.card_tiling(method)
 
     def make(network: nn.Module) -> Array:
         with knocked_out(network) if change == OFF else hash_seed(network, SEED):
-            return evaluation.upscale(network, sample.lr)
+            return evaluation.upscale(network, sample.lr, tiling)
 
-    way = f"{change} {cache.source('interventions.py')}"
-    return evaluation.remembered(method, sample, way, make).image
+    way = f"{change} {tiling} {cache.source('interventions.py')}"
+    return evaluation.remembered_output(method, sample, way, make).image
 
 
 def controls(

@@ -31,12 +31,14 @@ def benchmarks() -> Path:
     return Path(folder).resolve()
 
 
-@pytest.fixture(autouse=True)
-def cache_apart(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """What tests remember on disk is not what the project remembers."""
     from dtfn import paths
 
-    monkeypatch.setattr(paths, "CACHE", tmp_path_factory.getbasetemp() / "cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "CACHE", tmp_path_factory.getbasetemp() / "cache")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def make():
     with log.open("a") as file:
         file.write("made\\n")
     time.sleep(seconds)
-    return np.full((2, 2, 3), 7, np.uint8)
+    return cache.Output(np.full((2, 2, 3), 7, np.uint8), 1.0)
 
 with cache.opened() as known:
     print(known.recall_or_make("ab" + "0" * 62, (2, 2, 3), make).image.sum())
@@ -91,9 +91,9 @@ def test_without_locks_it_is_made_and_told(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no locks here")
 
     monkeypatch.setattr(cache, "_lock", unlocked)
-    made = np.zeros((2, 2, 3), np.uint8)
+    made = Output(np.zeros((2, 2, 3), np.uint8), 1.0)
     with cache.opened() as known, pytest.warns(UserWarning, match="no locks here"):
-        assert known.recall_or_make("ab", (2, 2, 3), lambda: made).image is made
+        assert known.recall_or_make("ab", (2, 2, 3), lambda: made) is made
 
 
 def test_source_is_what_the_named_files_hold(
@@ -103,15 +103,23 @@ def test_source_is_what_the_named_files_hold(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "evaluation" / "cache.py"))
-    before = cache.source("capture", "one.py")
-    assert cache.source("capture", "one.py") == before
-    assert cache.source("capture") != before
+
+    def source(*names: str) -> str:
+        cache.source.cache_clear()
+        return cache.source(*names)
+
+    before = source("capture", "one.py")
+    assert source("capture", "one.py") == before
+    assert source("capture") != before
     for name in ("capture/b.py", "one.py"):
         (tmp_path / name).write_text("changed " + name)
-        assert cache.source("capture", "one.py") != before
+        assert source("capture", "one.py") != before
         (tmp_path / name).write_text(name)
+    assert source("capture", "one.py") == before
     (tmp_path / "capture" / "c.py").write_text("new")
-    assert cache.source("capture", "one.py") != before
+    assert cache.source("capture", "one.py") == before, "what runs is what was imported"
+    assert source("capture", "one.py") != before
+    cache.source.cache_clear()
 
 
 def test_maps_are_made_once_and_again_when_damaged() -> None:

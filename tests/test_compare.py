@@ -15,7 +15,7 @@ from PIL import Image
 
 from dtfn import cli
 from dtfn.errors import InputError
-from dtfn.reports import compare, gallery
+from dtfn.reports import compare, excerpt, gallery
 
 SCORES = pd.DataFrame(
     {"method": ["a", "b"], "images": [5, 5], "psnr": [30.0, 31.0], "seconds": [1.0, 2.0]}
@@ -220,11 +220,26 @@ def test_an_excerpt_shows_verdicts_figures_and_short_tables(tmp_path: Path) -> N
     assert keep(tmp_path, out) == 0
     assert sorted(p.name for p in (out / "n").iterdir()) == ["f.webp", "manifest.json"]
 
+    before = (out / "README.md").read_text()
+    (run / "figures" / "f.png").unlink()
+    with pytest.raises(FileNotFoundError):
+        excerpt.write(out, [run])
+    assert (out / "README.md").read_text() == before, "the older one stays until there is another"
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
-def test_an_excerpt_takes_nobody_elses_place(tmp_path: Path) -> None:
+
+@pytest.mark.parametrize("file", ["README.md", "thesis.tex"])
+def test_an_excerpt_takes_nobody_elses_place(tmp_path: Path, file: str) -> None:
     add(tmp_path, "1", {}, title="Of n")
     out = tmp_path / "mine"
-    (out / "thesis").mkdir(parents=True)
-    (out / "README.md").write_text("mine")
+    out.mkdir()
+    (out / file).write_text("mine")
     assert keep(tmp_path, out) == 2
-    assert (out / "README.md").read_text() == "mine"
+    assert (out / file).read_text() == "mine"
+
+
+def test_an_excerpt_is_of_complete_runs(tmp_path: Path) -> None:
+    failed = add(tmp_path, "1-failed", {}, status="failed")
+    with pytest.raises(InputError, match="expected a complete run; found failed"):
+        excerpt.write(tmp_path / "kept", [failed])
+    assert not (tmp_path / "kept").exists()

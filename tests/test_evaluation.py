@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -192,6 +193,20 @@ def test_the_cache_tells_apart_tilings_and_self_ensemble(zoo: Zoo) -> None:
         evaluation.outputs(["one"], picture, tiling, self_ensemble)
     evaluation.outputs(["one"], picture, evaluation.Tiling(32, 2))  # a single tile: the whole
     assert network.runs == runs
+
+
+def test_loading_a_network_is_no_part_of_its_time(
+    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo.add("one", Shifted())
+    load = models.load
+
+    def slowly(name: str) -> object:
+        time.sleep(1)
+        return load(name)
+
+    monkeypatch.setattr(models, "load", slowly)
+    assert evaluation.outputs(["one"], sample())["one"].seconds < 1
 
 
 def test_the_cache_knows_the_networks_source() -> None:

@@ -71,6 +71,16 @@ def test_what_cannot_be_changed_is_refused() -> None:
         refuse(interventions.hash_seed(small("dtfn"), 0))
 
 
+def test_an_unknown_change_or_another_scale_is_refused(tmp_path: Path) -> None:
+    name = saved(tmp_path, "dtfn")
+    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
+    for scale in (2, 4):
+        sample = datasets.Sample("mini", "a", scale, images.degrade(hr, scale), hr)
+        change = interventions.OFF if scale == 4 else "no such change"
+        with pytest.raises(InputError, match=r"scale 4; found scale 2|'attention off'; found 'no"):
+            interventions.output(name, sample, change)
+
+
 def test_a_change_is_undone_after_an_error() -> None:
     network = small("dtfn")
     before = made(network)

@@ -12,7 +12,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import attribution, capture, evaluation, models, texture, zoo
+from dtfn import attribution, capture, evaluation, models, paths, texture, zoo
 from dtfn.attribution import Attribution, Local
 from dtfn.capture import looks, places
 from dtfn.capture.looks import Look
@@ -91,8 +91,9 @@ def test_deformable_looks_tell_where_the_strongest_value_is_read(
 
 
 def test_looks_and_summaries_are_found_once(
-    found: list[Look], sample: Sample, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    sample: Sample, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
     deformable = [files["mini-dtfn"]]
     first = looks.looks(deformable, sample, QUERIES)
     table = looks.summaries(deformable, [sample], files["mini-local"], every=6)

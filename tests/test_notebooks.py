@@ -14,7 +14,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dtfn import suite
+from dtfn import studies, suite
 from dtfn.reports import manifest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -41,6 +41,17 @@ def read(run: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("tier", [tier for tier in suite.TIERS if tier != "paper"])
 def test_every_tier_runs_every_notebook(tier: str) -> None:
     assert sorted({step.notebook for step in suite.plan(tier)}) == NAMES
+
+
+@pytest.mark.parametrize("tier", ["demo", "bench"])
+def test_the_zoo_has_the_pairs_of_every_run_of_the_plan(tier: str) -> None:
+    compared = ("03_subpixel_quality", "04_upper_bound")
+    planned = [step for step in suite.plan(tier) if step.notebook in compared]
+    assert {step.parameters.get("scale", 4) for step in planned} == {2, 3, 4}
+    for step in planned:
+        study = studies.of_zoo(["mini"], step.parameters.get("scale", 4))
+        assert study.plain
+        assert study.null
 
 
 def test_the_smoke_tier_leaves_one_complete_run_each(report: Path) -> None:

@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dtfn import evaluation
 from dtfn.capture import rows
 from dtfn.capture.attended import Queries, attention_map, attention_maps, flat, sampling_points
 from dtfn.capture.focus import summary
@@ -33,8 +36,8 @@ from dtfn.errors import InputError, nearest
 from dtfn.models.attention import HashedAttention
 
 __all__ = [
-    "Record", "attention", "attention_map", "attention_maps", "layers", "record", "sampling_points",
-    "summary",
+    "Record", "attention", "attention_map", "attention_maps", "layers", "record", "run",
+    "sampling_points", "summary",
 ]  # fmt: skip
 
 
@@ -249,6 +252,24 @@ def record(network: nn.Module) -> Iterator[Record]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def run(network: nn.Module, lr: NDArray[np.uint8]) -> tuple[Record, NDArray[np.uint8]]:
+    """Run a network on a picture; return what its attention layers got, and what it made.
+
+    Parameters
+    ----------
+    network
+        With attention; see `record`.
+    lr
+        uint8 RGB ``(H, W, 3)``, seen whole.
+
+    Returns
+    -------
+    The record, and uint8 ``(sH, sW, 3)`` RGB.
+    """
+    with record(network) as kept:
+        return kept, evaluation.upscale(network, lr)
 
 
 def _watched(network: nn.Module) -> dict[str, nn.Module]:

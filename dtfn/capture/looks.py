@@ -66,10 +66,7 @@ class Look:
 
     def strongest(self, most: int = MOST) -> list[Query]:
         """Return the positions of most weight, the strongest first; only such that have any."""
-        flat = self.map.ravel()
-        order = np.argsort(-flat, kind="stable")[:most]
-        rows, columns = np.divmod(order[flat[order] > 0], self.map.shape[1])
-        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+        return _strongest(self.map, most)
 
 
 def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> list[Look]:
@@ -92,9 +89,10 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
         An unknown network, or a query outside.
     """
     way = f"looks {list(queries)} {cache.source('capture')}"
+    make = functools.partial(_looks, sample.lr, queries)
     found = []
     for method in methods:
-        seen = evaluation.maps(method, sample, way, lambda net: _looks(net, sample.lr, queries))
+        seen = evaluation.remembered_arrays(method, sample, way, make)
         for place, layer in enumerate(seen["layers"].tolist(), start=1):
             deviation = float(seen[f"{layer} deviation"])
             for n, query in enumerate(queries):
@@ -237,10 +235,11 @@ def summaries(
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)
-        way = f"summaries every {every} seeds {tuple(hash_seeds)} {cache.source('capture')}"
+        code = cache.source("capture", "images", "texture", "subpixel", "evaluation/metrics.py")
+        way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:
-            seen = evaluation.maps(method, sample, way, make)
+            seen = evaluation.remembered_arrays(method, sample, way, make)
             for place, layer in enumerate(seen["layers"].tolist(), start=1):
                 own = (name for name in seen if name.startswith(f"{layer} "))
                 table = pd.DataFrame({name.removeprefix(f"{layer} "): seen[name] for name in own})
@@ -263,19 +262,18 @@ def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
     return share
 
 
-def _recorded(
-    network: nn.Module, lr: NDArray[np.uint8]
-) -> tuple[capture.Record, NDArray[np.uint8]]:
-    """Run a network on a picture; return what its attention layers got, and SR."""
-    with capture.record(network) as record:
-        return record, evaluation.upscale(network, lr)
+def _strongest(weights: Float, most: int) -> list[Query]:
+    flat = weights.ravel()
+    order = np.argsort(-flat, kind="stable")[:most]
+    rows, columns = np.divmod(order[flat[order] > 0], weights.shape[1])
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _looks(network: nn.Module, lr: NDArray[np.uint8], queries: Sequence[Query]) -> cache.Arrays:
+def _looks(lr: NDArray[np.uint8], queries: Sequence[Query], network: nn.Module) -> cache.Arrays:
     """Return the layers, and by layer the maps, deviation and, if deformable, sampling points."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}
-    record, _ = _recorded(network, lr)
+    record, _ = capture.run(network, lr)
     seen: cache.Arrays = {"layers": np.array(record.layers)}
     for layer in record.layers:
         maps = record.maps(layer, queries).double().cpu().numpy()
@@ -284,8 +282,8 @@ def _looks(network: nn.Module, lr: NDArray[np.uint8], queries: Sequence[Query]) 
             f"{layer} deviation": np.array(record.deviation(layer, queries)),
         }
         if isinstance(attention_of(record.module(layer)), DeformableNonLocalFusion):
-            most = [divmod(int(one.argmax()), lr.shape[1]) for one in maps]
-            read = zip(*(record.sampling_points(layer, at) for at in most), strict=True)
+            strongest = (_strongest(one, 1)[0] for one in maps)
+            read = zip(*(record.sampling_points(layer, at) for at in strongest), strict=True)
             points, modulation = (torch.stack(part).double().cpu().numpy() for part in read)
             seen |= {f"{layer} points": points, f"{layer} modulation": modulation}
     return seen
@@ -301,7 +299,7 @@ def _summaries(
     """Return the layers, the error of each query's block, and by layer `dtfn.capture.summary`."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}
-    record, sr = _recorded(network, sample.lr)
+    record, sr = capture.run(network, sample.lr)
     error = block_error(sr, sample.hr, sample.scale)[tuple(queries.T)]
     seen: cache.Arrays = {"layers": np.array(record.layers), "error": error}
     for layer in record.layers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dtfn import datasets as benchmarks
-from dtfn import images, provenance, zoo
+from dtfn import images, zoo
 from dtfn.evaluation import cache, costs
-from dtfn.evaluation import methods as known_methods
 from dtfn.evaluation.cache import Output
 from dtfn.evaluation.costs import Budget, require_memory, told
 from dtfn.evaluation.methods import BICUBIC, fingerprint, require
 from dtfn.evaluation.metrics import psnr, ssim
+from dtfn.evaluation.remembering import made, remembered_arrays, remembered_output, shape
 from dtfn.evaluation.tiling import Chop, Tiling
 from dtfn.evaluation.upscaling import upscale
 
@@ -39,10 +39,10 @@ __all__ = [
     "evaluate",
     "fingerprint",
     "forecast",
-    "maps",
     "outputs",
     "psnr",
-    "remembered",
+    "remembered_arrays",
+    "remembered_output",
     "require",
     "require_memory",
     "samples",
@@ -92,57 +92,11 @@ def outputs(
             weights = fingerprint(method)
             chosen = _tiling(method, weights, sample, tiling, device)
             key = _key(weights, sample, chosen, self_ensemble, device)
-            make = functools.partial(_run, method, weights, sample, chosen, self_ensemble, device)
-            results[method] = known.recall_or_make(key, _shape(sample.lr, sample.scale), make)
+            make = functools.partial(_upscaled, sample.lr, chosen, self_ensemble)
+            results[method] = known.recall_or_make(
+                key, shape(sample), functools.partial(made, method, weights, sample, make, device)
+            )
     return results
-
-
-def remembered(
-    method: str,
-    sample: benchmarks.Sample,
-    way: str,
-    make: Callable[[nn.Module], NDArray[np.uint8]],
-) -> Output:
-    """Return what a network makes of the sample's LR image in another way; made once.
-
-    Parameters
-    ----------
-    method
-        A name or file, as for `outputs`.
-    sample
-        The LR image and its scale.
-    way
-        Names all that the output depends on besides the weights and the LR image.
-    make
-        The network -> uint8 ``(sH, sW, 3)`` RGB.
-
-    Raises
-    ------
-    InputError
-        For an unknown method.
-    """
-    weights = fingerprint(method)
-    key = cache.key(weights, sample.lr, sample.scale, way)
-    with cache.opened() as known:
-        return known.recall_or_make(
-            key,
-            _shape(sample.lr, sample.scale),
-            lambda: make(known_methods.network(method, weights)),
-        )
-
-
-def maps(
-    method: str, sample: benchmarks.Sample, way: str, make: Callable[[nn.Module], cache.Arrays]
-) -> cache.Arrays:
-    """Return arrays that a network tells about a sample, by name; made once, then remembered.
-
-    Parameters and errors are those of `remembered`; here the HR image may count as well.
-    """
-    weights = fingerprint(method)
-    way = f"maps {provenance.array_hash(sample.hr)} {way}"
-    key = cache.key(weights, sample.lr, sample.scale, way)
-    with cache.opened() as known:
-        return known.arrays(key, lambda: make(known_methods.network(method, weights)))
 
 
 def evaluate(
@@ -306,24 +260,13 @@ def _key(
     return cache.key(weights, sample.lr, sample.scale, " ".join(parts))
 
 
-def _run(
-    method: str,
-    weights: str,
-    sample: benchmarks.Sample,
-    tiling: Tiling | Chop | None,
-    self_ensemble: bool,
-    device: str,
+def _upscaled(
+    lr: NDArray[np.uint8], tiling: Tiling | Chop | None, self_ensemble: bool, network: nn.Module
 ) -> NDArray[np.uint8]:
-    network = known_methods.network(method, weights, device)
-    known_methods.require_scale(method, int(network.scale), sample.scale)  # type: ignore[arg-type]
-    return upscale(network, sample.lr, tiling, self_ensemble)
+    return upscale(network, lr, tiling, self_ensemble)
 
 
 def _bicubic(sample: benchmarks.Sample) -> Output:
     start = time.perf_counter()
     image = images.imresize(sample.lr, sample.scale)
     return Output(image, time.perf_counter() - start)
-
-
-def _shape(lr: NDArray[np.uint8], scale: int) -> tuple[int, int, int]:
-    return scale * lr.shape[0], scale * lr.shape[1], 3

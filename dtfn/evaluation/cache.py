@@ -9,7 +9,6 @@ import io
 import os
 import re
 import sqlite3
-import time
 import warnings
 import zipfile
 import zlib
@@ -90,7 +89,7 @@ class Outputs:
             return False
 
     def recall_or_make(
-        self, key: str, shape: tuple[int, ...], make: Callable[[], NDArray[np.uint8]]
+        self, key: str, shape: tuple[int, ...], make: Callable[[], Output]
     ) -> Output:
         """Return the output of ``key``; make and remember it where there is none.
 
@@ -102,14 +101,9 @@ class Outputs:
         key, shape
             As for `recall`.
         make
-            Makes its image.
+            Makes the output.
         """
-
-        def timed() -> Output:
-            start = time.perf_counter()
-            return Output(make(), time.perf_counter() - start)
-
-        return self._once(key, lambda: self.recall(key, shape), timed, self.remember)
+        return self._once(key, lambda: self.recall(key, shape), make, self.remember)
 
     def arrays(self, key: str, make: Callable[[], Arrays]) -> Arrays:
         """Return the arrays of ``key`` by name; make and remember them where there are none."""
@@ -280,8 +274,12 @@ def _sha256(file: Path, modified: int, size: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@functools.cache
 def source(*names: str) -> str:
-    """Hash files of this package, or all modules of its folders, by their names in it."""
+    """Hash files of this package, or all modules of its folders, by their names in it.
+
+    Hashed once a process, since what has been imported stays as it was.
+    """
     package = Path(__file__).parents[1]
     places = [package / name for name in names]
     files = [f for place in places for f in (sorted(place.glob("*.py")) or [place])]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor, nn
+from torch import nn
 
 from dtfn import capture, evaluation, interventions
 from dtfn.datasets import Sample
@@ -27,7 +29,7 @@ def of_network(
     method
         A network with attention: a name of the zoo or a weights file.
     sample
-        The picture, whose LR image the network sees whole.
+        The picture, whose LR image the attention sees whole.
     sr
         What the network made of it, uint8 ``(sH, sW, 3)``.
     step
@@ -40,19 +42,19 @@ def of_network(
     difference of each block to the output with another hash seed (MSE on Y).
     """
     way = f"spread every {step} {cache.source('capture', 'predictor/signals.py')}"
-    lr = sample.lr
-    maps = evaluation.maps(method, sample, way, lambda network: _attention(network, lr, step))
+    make = functools.partial(_attention, sample.lr, step)
+    maps = evaluation.remembered_arrays(method, sample, way, make)
     if interventions.hashes(method):
         other = interventions.output(method, sample, interventions.OTHER)
         maps["hash_difference"] = block_error(other, luma(sr, sr), sample.scale)
     return maps
 
 
-def _attention(network: nn.Module, lr: NDArray[np.uint8], step: int) -> dict[str, Float]:
+def _attention(lr: NDArray[np.uint8], step: int, network: nn.Module) -> dict[str, Float]:
     rows, columns = (np.arange(0, size, step) for size in lr.shape[:2])
     grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1).reshape(-1, 2)
-    with torch.inference_mode(), capture.record(network.eval()) as record:
-        network(_tensor(lr, network))
+    with torch.inference_mode():
+        record, _ = capture.run(network, lr)
         found = [record.summary(layer, grid)[list(SPREAD)] for layer in record.layers]
     mean = sum(table.to_numpy() for table in found) / len(found)
     at = np.indices(lr.shape[:2]) / step
@@ -62,9 +64,3 @@ def _attention(network: nn.Module, lr: NDArray[np.uint8], step: int) -> dict[str
         )
         for i, name in enumerate(SPREAD)
     }
-
-
-def _tensor(lr: NDArray[np.uint8], network: nn.Module) -> Tensor:
-    weight = next(network.parameters())
-    x = torch.from_numpy(lr.copy()).to(weight.device).permute(2, 0, 1)[None]
-    return (x.float() / 255).contiguous(memory_format=torch.channels_last)

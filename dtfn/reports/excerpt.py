@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ from dtfn.errors import InputError
 from dtfn.reports import manifest, tables
 
 PAGE = "README.md"
+MARK = "Written by `dtfn report keep`"  # by which an excerpt is known
 QUALITY = 85  # of WebP
-ROWS = 40  # of a table; a longer one is left out
+LINES = 40  # of a table's Markdown; a longer one is left out
 
 
 def write(folder: Path, runs: Sequence[Path]) -> Path:
     """Write an excerpt of complete runs and return its page.
 
     Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
-    run with its manifest and the figures as WebP, a third of their PNG. Of an older
-    excerpt there nothing is left.
+    run with its manifest and the figures as WebP, in a third of the PNG's bytes. It takes the place
+    of an older excerpt when it is whole.
 
     Parameters
     ----------
@@ -36,18 +38,44 @@ def write(folder: Path, runs: Sequence[Path]) -> Path:
     Raises
     ------
     InputError
-        There are other things in the folder, or two runs have one name.
+        There is something else in that place, a run is not complete, or two have one name.
     """
     names = [run.parent.name for run in runs]
     if len(set(names)) < len(names):
         raise InputError(
             "runs", expected="one of each name", found=", ".join(names), remedy="name fewer"
         )
-    if folder.exists():
-        _clear(folder)
+    _require_ours(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        made = Path(place) / folder.name
+        made.mkdir()
+        _fill(made, dict(zip(names, runs, strict=True)))
+        if folder.exists():
+            folder.rename(Path(place) / "older")
+        made.rename(folder)
+    return folder / PAGE
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise `InputError` where something else than an older excerpt is in the place."""
+    page = folder / PAGE
+    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
+    if folder.exists() and not ours:
+        raise InputError(
+            folder, expected="a new folder, or an older excerpt", found="something else",
+            remedy="choose another folder",
+        )  # fmt: skip
+
+
+def _fill(folder: Path, runs: Mapping[str, Path]) -> None:
     verdicts, sections = [], []
-    for name, run in zip(names, runs, strict=True):
+    for name, run in runs.items():
         content = manifest.read(run)
+        if content["status"] != "complete":
+            raise InputError(
+                run, expected="a complete run", found=content["status"], remedy="run it again"
+            )
         target = folder / name
         target.mkdir(parents=True)
         shutil.copyfile(run / manifest.NAME, target / manifest.NAME)
@@ -55,28 +83,11 @@ def write(folder: Path, runs: Sequence[Path]) -> Path:
         sections.append(_section(name, run, content, target))
     head = (
         "# Where non-local attention harms textures\n\n"
-        f"Written by dtfn {__version__}, `dtfn report keep`: nothing here is typed by hand. The "
+        f"{MARK} of dtfn {__version__}: nothing here is typed by hand. The "
         "manifests beside the figures name code, parameters, pictures and networks by hash.\n\n"
         f"{tables.markdown(pd.DataFrame(verdicts))}"
     )
-    page = folder / PAGE
-    page.write_text("\n".join([head, *sections]), encoding="utf-8")
-    return page
-
-
-def _clear(folder: Path) -> None:
-    """Remove an older excerpt."""
-    others = [
-        path.name
-        for path in folder.iterdir()
-        if not (path.name == PAGE or (path.is_dir() and (path / manifest.NAME).is_file()))
-    ]
-    if others or (any(folder.iterdir()) and not (folder / PAGE).is_file()):
-        raise InputError(
-            folder, expected="a new folder, or an excerpt to replace",
-            found=", ".join(others) or f"no {PAGE}", remedy="choose another folder",
-        )  # fmt: skip
-    shutil.rmtree(folder)
+    (folder / PAGE).write_text("\n".join([head, *sections]), encoding="utf-8")
 
 
 def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str:
@@ -95,6 +106,6 @@ def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str
             parts.append(f"![{entry['name']}]({name}/{file})\n\n*{entry['caption']}*")
             continue
         text = (run / "tables" / f"{entry['name']}.md").read_text(encoding="utf-8")
-        if text.count("\n") <= ROWS:
+        if text.count("\n") <= LINES:
             parts.append(text.rstrip())
     return "\n\n".join(parts) + "\n"

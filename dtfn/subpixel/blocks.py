@@ -40,6 +40,18 @@ def luma(image: Array, reference: Array) -> Float:
     return luma_like(image, reference if reference.dtype == np.uint8 else image)
 
 
+def lumas(sr_n: Array, sr_l: Array, hr: Array) -> tuple[Float, Float, Float]:
+    """Return Y of N, of L and of the truth, each as `luma`.
+
+    Raises
+    ------
+    InputError
+        As `luma`, or for sizes that differ.
+    """
+    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    return n, l, y
+
+
 def block_error(sr: Array, hr: Array, scale: int) -> Float:
     """Return the mean squared error of each LR position's block, ``(H, W)``.
 

@@ -17,7 +17,7 @@ from dtfn.subpixel.blocks import (
     block_mean,
     decibels,
     interior,
-    luma,
+    lumas,
     psnr_of,
     same_size,
 )
@@ -58,7 +58,7 @@ def selection_bound_subpixel(sr_n: Array, sr_l: Array, hr: Array, scale: int) ->
 
     Parameters are those of `fusion_error`.
     """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
+    n, l, y = lumas(sr_n, sr_l, hr)
     return _subpixel((n - y) ** 2, (l - y) ** 2, scale)
 
 
@@ -68,8 +68,7 @@ def fusion_weight(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
     a = clip(<N - L, HR - L> / |N - L|^2), which minimises |a N + (1 - a) L - HR|^2 over [0, 1].
     0 where the two are equal. Parameters and errors are those of `fusion_error`.
     """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    return _fusion(n, l, y, block_mean((l - y) ** 2, scale), scale)[0]
+    return _fusion(*lumas(sr_n, sr_l, hr), scale)[0]
 
 
 def fusion_error(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
@@ -87,8 +86,7 @@ def fusion_error(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Float:
     InputError
         As `dtfn.subpixel.blocks.block_error`.
     """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    return _fusion(n, l, y, block_mean((l - y) ** 2, scale), scale)[1]
+    return _fusion(*lumas(sr_n, sr_l, hr), scale)[1]
 
 
 def fusion_bound(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
@@ -107,21 +105,20 @@ def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> Bounds:
     ``"image"``, ``"32"`` ... ``"1"`` (selection bound by cell size), ``"subpixel"``, ``"fusion"``.
     The selection bounds never fall from one to the next, and fusion is not below ``"1"``.
     """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    return errors_and_bounds(n, l, y, scale)[2]
+    return errors_and_bounds(*lumas(sr_n, sr_l, hr), scale)[2]
 
 
 def errors_and_bounds(n: Float, l: Float, y: Float, scale: int) -> tuple[Float, Float, Bounds]:
     """Return N's and L's block error without the border, and `bound_curve`, from Y.
 
-    Each pixel is squared once. Y is finite and of one size: see `dtfn.subpixel.blocks.same_size`.
+    Each pixel is squared once. Y is that of `dtfn.subpixel.blocks.lumas`.
     """
     squared_n, squared_l = (n - y) ** 2, (l - y) ** 2
     error_n, error_l = block_mean(squared_n, scale), block_mean(squared_l, scale)
     inside = interior(error_n), interior(error_l)
     curve = _selection_bounds(*inside)
     curve["subpixel"] = _subpixel(squared_n, squared_l, scale)
-    curve["fusion"] = psnr_of(interior(_fusion(n, l, y, error_l, scale)[1]))
+    curve["fusion"] = psnr_of(interior(_fusion(n, l, y, scale, error_l)[1]))
     return *inside, curve
 
 
@@ -129,8 +126,11 @@ def _subpixel(squared_n: Float, squared_l: Float, scale: int) -> float:
     return psnr_of(interior(block_mean(np.minimum(squared_n, squared_l), scale)))
 
 
-def _fusion(n: Float, l: Float, y: Float, error_l: Float, scale: int) -> tuple[Float, Float]:
-    """Return the best weight and the error that it leaves, from one look at the pixels."""
+def _fusion(
+    n: Float, l: Float, y: Float, scale: int, error_l: Float | None = None
+) -> tuple[Float, Float]:
+    """Return the best weight and the error that it leaves; L's block error may be known."""
+    error_l = block_mean((l - y) ** 2, scale) if error_l is None else error_l
     step = n - l
     length = block_mean(step**2, scale)
     along = block_mean(step * (y - l), scale)

@@ -11,9 +11,8 @@ from dtfn.subpixel.blocks import (
     harm,
     harm_mass,
     harm_rate,
-    luma,
+    lumas,
     psnr_of,
-    same_size,
 )
 from dtfn.subpixel.bounds import errors_and_bounds
 
@@ -54,8 +53,7 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     InputError
         As `dtfn.subpixel.blocks.block_error`, or if the picture has no interior.
     """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    error_n, error_l, bounds = errors_and_bounds(n, l, y, scale)
+    error_n, error_l, bounds = errors_and_bounds(*lumas(sr_n, sr_l, hr), scale)
     psnr_n, psnr_l = psnr_of(error_n), psnr_of(error_l)
     h = harm(error_n, error_l)
     mass, mass_tau = harm_mass(error_n, error_l), harm_mass(error_n, error_l, tau)

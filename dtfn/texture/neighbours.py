@@ -6,13 +6,11 @@ Exact search by faiss over all positions of a picture. Users find what is made o
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -188,10 +186,9 @@ def _nearest(
     return np.take_along_axis(index, np.lexsort((index, exact), axis=1), axis=1)
 
 
-@functools.cache
 def _code() -> str:
     """Hash what decides who is whose neighbour: this file and faiss."""
-    return f"{_faiss().__version__} {cache.sha256(Path(__file__))}"
+    return f"{_faiss().__version__} {cache.source('texture/neighbours.py')}"
 
 
 def _chunks(shape: tuple[int, ...], depth: int) -> Iterator[slice]:
