@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dtfn import subpixel
@@ -66,9 +67,10 @@ def errors(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figu
         ax.text(0.97, 0.04, "harmed", transform=ax.transAxes, ha="right", fontsize=8)
         ax.text(0.03, 0.9, "helped", transform=ax.transAxes, fontsize=8)
         ax.grid(visible=False)
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("with (dB)")
     figure.colorbar(shown, ax=axes, label="LR positions", shrink=0.9)
     figure.supxlabel("sub-pixel PSNR without attention (dB)", fontsize=10)
-    figure.supylabel("with (dB)", fontsize=10)
     return figure
 
 
@@ -102,7 +104,8 @@ def deciles(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
         sns.heatmap(
             pd.DataFrame(table, DECILES, DECILES), ax=ax, vmin=low, vmax=high, cmap=SIGNED,
             square=True, xticklabels=3, yticklabels=3,
-            cbar_kws={"location": "bottom", "shrink": 0.9, "format": "{x:.0%}"},
+            cbar_kws={"location": "bottom", "shrink": 0.9, "format": PercentFormatter(1),
+                      "ticks": MaxNLocator(4)},
         )  # fmt: skip
         ax.invert_yaxis()
         ax.tick_params(axis="y", labelrotation=0)
@@ -132,7 +135,7 @@ def phases(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
         _bare(ax, _title(name))
     figure.colorbar(axes[0].collections[0], ax=axes, label="change of squared error",
-                    format="{x:+.1%}", shrink=0.9)  # fmt: skip
+                    format=PercentFormatter(1), shrink=0.9)  # fmt: skip
     return figure
 
 
