@@ -360,7 +360,7 @@ def test_phases_stand_where_their_pixels_are() -> None:
     assert ax.get_title() == "nla"
     row = FOUND.phases.query("pair == 'nla' and row == 1 and column == 0").iloc[0]
     assert shown(ax)[1, 0] == pytest.approx(row["change"])
-    assert ax.texts[2].get_text() == f"{row['change']:+.1%}"
+    assert ax.texts[2].get_text() == f"{row['change']:+.2%}"
 
 
 def test_reliability_without_an_interval_has_no_bar() -> None:

@@ -130,7 +130,7 @@ def phases(frame: pd.DataFrame) -> Figure:
         part = frame[frame["pair"] == name]
         table = part.pivot(index="row", columns="column", values="change").to_numpy()
         sns.heatmap(
-            table, ax=ax, vmin=-most, vmax=most, cmap=SIGNED, square=True, annot=True, fmt="+.1%",
+            table, ax=ax, vmin=-most, vmax=most, cmap=SIGNED, square=True, annot=True, fmt="+.2%",
             annot_kws={"fontsize": 7}, cbar=False,
         )  # fmt: skip
         _bare(ax, _title(name))
