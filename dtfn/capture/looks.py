@@ -1,7 +1,6 @@
 """What the networks of a zoo attend to on real pictures: maps to look at, numbers to compare.
 
-Users of a single network need `dtfn.capture.record` only; this runs it over many. Networks see the
-whole picture here, also those that the zoo measures in tiles, so maps reach over all of it.
+Users of a single network need `dtfn.capture.record` only. Networks see the whole picture here.
 """
 
 from __future__ import annotations
@@ -70,9 +69,7 @@ class Look:
 
 
 def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> list[Look]:
-    """Return every network's and layer's map for every query, on the whole picture.
-
-    They are found once, then remembered.
+    """Return every network's and layer's map for every query, found once and then remembered.
 
     Parameters
     ----------
@@ -96,11 +93,9 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
         for place, layer in enumerate(seen["layers"].tolist(), start=1):
             deviation = float(seen[f"{layer} deviation"])
             for n, query in enumerate(queries):
-                look = Look(method, layer, place, query, seen[f"{layer} maps"][n], deviation)
-                if f"{layer} points" in seen:
-                    read = (seen[f"{layer} {part}"][n] for part in ("points", "modulation"))
-                    look = Look(method, layer, place, query, look.map, deviation, *read)
-                found.append(look)
+                keys = [f"{layer} {part}" for part in ("maps", "points", "modulation")]
+                weights, *read = (seen[key][n] for key in keys if key in seen)
+                found.append(Look(method, layer, place, query, weights, deviation, *read))
     return found
 
 
@@ -234,7 +229,7 @@ def summaries(
         details = texture.detail_blocks(sample.hr, sample.scale)
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
-        base = block_error(local, sample.hr, sample.scale)
+        base = block_error(local, sample.hr, sample.scale)[rows, columns].ravel()
         code = cache.source("capture", "images", "texture", "subpixel", "evaluation/metrics.py")
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
@@ -243,9 +238,8 @@ def summaries(
             for place, layer in enumerate(seen["layers"].tolist(), start=1):
                 own = (name for name in seen if name.startswith(f"{layer} "))
                 table = pd.DataFrame({name.removeprefix(f"{layer} "): seen[name] for name in own})
-                names = {"dataset": sample.dataset, "image": sample.image, "network": method}
-                harm = seen["error"] - base[rows, columns].ravel()
-                table = table.assign(**names, place=place, harm=harm, chance=chance)
+                table = table.assign(dataset=sample.dataset, image=sample.image, network=method)
+                table = table.assign(place=place, harm=seen["error"] - base, chance=chance)
                 tables.append(table.assign(share=table["support"] / (height * width)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -290,12 +284,9 @@ def _looks(lr: NDArray[np.uint8], queries: Sequence[Query], network: nn.Module) 
 
 
 def _summaries(
-    sample: Sample,
-    queries: NDArray[np.int64],
-    details: NDArray[np.float32],
-    hash_seeds: Sequence[int],
-    network: nn.Module,
-) -> cache.Arrays:
+    sample: Sample, queries: NDArray[np.int64], details: NDArray[np.float32],
+    hash_seeds: Sequence[int], network: nn.Module,
+) -> cache.Arrays:  # fmt: skip
     """Return the layers, the error of each query's block, and by layer `dtfn.capture.summary`."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}

@@ -267,15 +267,18 @@ class _Tensor(NamedTuple):
 
     @property
     def energy(self) -> Float:
+        """Of the slopes: see `gradient_energy`."""
         return self.rows + self.columns
 
     @property
     def coherence(self) -> Float:
+        """See the function of this name."""
         spread, total = np.hypot(self.rows - self.columns, 2 * self.mixed), self.energy
         return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
 
     @property
     def orientation(self) -> Float:
+        """See the function of this name."""
         # Across the stripes is the gradient's way; rows count downward, hence the sign of `mixed`.
         across = 0.5 * np.arctan2(-2 * self.mixed, self.columns - self.rows)
         none = (self.mixed == 0) & (self.rows == self.columns)
