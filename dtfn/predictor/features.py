@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from dtfn import evaluation, images, positions, provenance, subpixel, texture
 from dtfn.errors import InputError
-from dtfn.subpixel.blocks import Array, Float, block_mean, interior, luma
+from dtfn.subpixel.blocks import Array, Float, block_mean, interior, luma, lumas
 from dtfn.texture.neighbours import COUNT, SIDE, remembered
 
 FEATURES = (
@@ -133,6 +133,6 @@ def _table(
 
 
 def _errors(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, Float]:
-    y, n, l = luma(hr, hr), luma(sr_n, hr), luma(sr_l, hr)
+    n, l, y = lumas(sr_n, sr_l, hr)
     made = {"error_n": n, "error_l": l, "error_mean": (n + l) / 2}
     return {name: subpixel.block_error(x, y, scale) for name, x in made.items()}
