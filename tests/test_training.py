@@ -32,6 +32,10 @@ TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no r
 # One batch in two parts is added up in another order: one part in 1e7 of a gradient. Adam divides
 # it by its own size, so a step of 1e-3 is off by some 1e-10, and six steps stay far below this.
 ROUNDING = 1e-6
+ONE_TASK = {  # what Slurm tells a job that was given one task
+    "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +155,28 @@ def test_validating_more_often_changes_no_weight(whole: Path, tmp_path: Path) ->
 # --- the same on other hardware -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("strategy", "cluster"), [("ddp", {}), ("fsdp", {}), ("ddp", ONE_TASK)], ids=str
+)
 def test_two_processes_train_the_same_weights(
-    world: Path, whole: Path, tmp_path: Path, strategy: str
-) -> None:
+    world: Path, whole: Path, tmp_path: Path, strategy: str, cluster: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in cluster.items():
+        monkeypatch.setenv(name, value)
     options = json.dumps({"devices": 2, "strategy": strategy})
     process = start(world, tmp_path / "run", options=options)
     said, _ = process.communicate(timeout=500)
     assert process.returncode == 0, said
     assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
     assert_same(tmp_path / "run", whole, ROUNDING)
+
+
+def test_fewer_processes_than_were_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = lightning.Fabric(accelerator="cpu", devices=1)
+    monkeypatch.setattr("lightning_fabric.Fabric", lambda **_: alone)
+    with pytest.raises(InputError, match=r"processes: expected 2 on each of 1 node.*found 1"):
+        processes.start("cpu", 2, 1, "ddp", "32-true")
 
 
 def test_what_two_processes_began_one_can_finish(world: Path, whole: Path, tmp_path: Path) -> None:
@@ -257,6 +273,7 @@ def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
     monkeypatch.setattr(faulty, "bad", ())
     train(tmp_path, {"checkpoint_every": 1000.0})
     assert_same(tmp_path, whole)
+    assert_same_history(tmp_path, whole)
 
 
 def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence(world: Path) -> None:

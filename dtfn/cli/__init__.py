@@ -147,7 +147,7 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs a node.")] = 1,
-    nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    nodes: Annotated[int, typer.Option("--num-nodes", "--nodes", help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="E.g. bf16-mixed or 32-true.")] = None,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch, to save memory.")] = 1,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import lightning_fabric as lightning
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import nn
 from torch.distributed.fsdp import fully_shard
@@ -38,7 +41,7 @@ def start(
     Raises
     ------
     InputError
-        An unknown strategy, or hardware that is not there.
+        An unknown strategy, hardware that is not there, or fewer processes than were asked for.
     """
     if strategy not in STRATEGIES:
         raise InputError(
@@ -60,7 +63,7 @@ def start(
     try:
         fabric = lightning.Fabric(
             accelerator=accelerator, devices=devices, num_nodes=num_nodes,
-            strategy=chosen, precision=precision,  # type: ignore[arg-type]
+            strategy=chosen, precision=precision, plugins=_own_processes(),  # type: ignore[arg-type]
         )  # fmt: skip
         fabric.launch()
     except Exception as error:  # Fabric raises many kinds for what is not there
@@ -69,7 +72,19 @@ def start(
             expected="hardware that Lightning Fabric can use", found=str(error).splitlines()[0],
             remedy="change --devices, --strategy or --precision",
         ) from error  # fmt: skip
+    if fabric.world_size != devices * num_nodes:
+        raise InputError(
+            "processes", expected=f"{devices} on each of {num_nodes} node(s)",
+            found=f"{fabric.world_size} that were started",
+            remedy="start as many tasks a node (srun --ntasks-per-node), or one task in all",
+        )  # fmt: skip
     return fabric
+
+
+def _own_processes() -> list[LightningEnvironment]:
+    """Let Fabric start the processes in a Slurm job of one task; else it waits for Slurm's."""
+    single = SLURMEnvironment.detect() and os.environ["SLURM_NTASKS"] == "1"
+    return [LightningEnvironment()] if single else []
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:

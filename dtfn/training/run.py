@@ -22,7 +22,7 @@ from dtfn.evaluation import cache
 from dtfn.recipes import Recipe, preset
 from dtfn.training import processes, validation
 from dtfn.training.history import History
-from dtfn.training.states import State, checkpoints, gathered
+from dtfn.training.states import State, Tally, checkpoints, gathered
 from dtfn.training.steps import Objective, hashed, one_step
 
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
@@ -178,13 +178,17 @@ def _loop(
     history: History, out: Path, last: int, accumulate: int,
 ) -> None:  # fmt: skip
     tally, bad, saved = state.tally, 0, time.monotonic()
+    good = tally  # before the first of bad steps in a row
     judge = validation.Validation(recipe, fabric)
     for lr, hr, waited, started in _timed(loader):
         due = fabric.is_global_zero and time.monotonic() - saved > recipe.checkpoint_every
         loss, overflow, due = one_step(fabric, recipe, state, model, lr, hr, accumulate, due)
         bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
+        if bad == 1 and not overflow:
+            good = copy.deepcopy(tally)
+            good.step, good.skipped = tally.step - 1, tally.skipped - 1
         if bad == BAD_STEPS:
-            _give_up(fabric, recipe, state, out)
+            _give_up(fabric, recipe, state, good, out)
         tally.waited += waited
         tally.seconds += time.perf_counter() - started
         history.step(loss)
@@ -207,12 +211,13 @@ def _timed(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, Tensor, float, flo
         yield lr, hr, time.perf_counter() - started, started
 
 
-def _give_up(fabric: lightning.Fabric, recipe: Recipe, state: State, out: Path) -> None:
+def _give_up(
+    fabric: lightning.Fabric, recipe: Recipe, state: State, good: Tally, out: Path
+) -> None:
     """Keep the state from before the bad steps, which have changed no weight, and raise."""
-    state.tally.step -= BAD_STEPS
-    state.tally.skipped -= BAD_STEPS
+    state.tally = good
     state.save(fabric, recipe, out)
-    first = state.tally.step
+    first = good.step
     raise Diverged(
         f"steps {first} to {first + BAD_STEPS - 1}", expected="a finite loss and gradient",
         found=f"NaN or infinity {BAD_STEPS} times in a row",
