@@ -28,6 +28,7 @@ from dtfn import (
 )
 from dtfn.errors import InputError
 from dtfn.training import retraining
+from dtfn.zoo import shipping
 
 PSNR, SSIM = {"Set5": 31.23456789, "Set14": 28.0}, {"Set5": 0.8812345, "Set14": 0.77}
 NAME = "dtfn-x2-s0"
@@ -58,7 +59,7 @@ def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def entry(run: Path) -> dict[str, Any]:
-    return zoo.add(run, NAME, PSNR, SSIM)
+    return shipping.add(run, NAME, PSNR, SSIM)
 
 
 def test_an_added_network_is_listed_with_what_others_rely_on(
@@ -77,8 +78,8 @@ def test_an_added_network_is_listed_with_what_others_rely_on(
 def test_what_is_too_large_is_stored_in_half_precision(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(zoo, "LARGEST", 1000)
-    made = zoo.add(run, NAME, PSNR, SSIM)
+    monkeypatch.setattr(shipping, "LARGEST", 1000)
+    made = shipping.add(run, NAME, PSNR, SSIM)
     assert made["stored"] == "float16"
     assert "Stored as float16" in zoo.show(NAME)
     assert zoo.verify() == []
@@ -89,7 +90,7 @@ def test_what_is_too_large_is_stored_in_half_precision(
 
 
 def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
-    zoo.add(run, NAME, PSNR, SSIM, tile=(20, 4))
+    shipping.add(run, NAME, PSNR, SSIM, tile=(20, 4))
     assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
     hr = np.random.default_rng(0).integers(0, 256, (64, 72, 3), np.uint8)
     sample = datasets.Sample("set", "image", 2, images.imresize(hr, 0.5), hr)
@@ -138,9 +139,9 @@ def test_adding_again_replaces_and_keeps_the_order(run: Path, tmp_path: Path) ->
     network = models.create("mini-local", 3, n_feats=8)
     recipe = {"network": "mini-local", "scale": 3, "seed": 7}
     models.save(network, other / "weights.safetensors", recipe=recipe)
-    zoo.add(other, "local-x3-s7", PSNR, SSIM)
-    zoo.add(run, NAME, PSNR, SSIM)
-    zoo.add(run, NAME, {"Set5": 30.0}, {"Set5": 0.9})
+    shipping.add(other, "local-x3-s7", PSNR, SSIM)
+    shipping.add(run, NAME, PSNR, SSIM)
+    shipping.add(run, NAME, {"Set5": 30.0}, {"Set5": 0.9})
     assert [row["name"] for row in zoo.registry()] == [NAME, "local-x3-s7"]
     assert zoo.entry(NAME)["psnr"] == {"Set5": 30.0}
 
@@ -152,7 +153,7 @@ def test_a_run_from_before_run_json_gets_its_time_from_the_curve(run: Path, tmp_
     (old / "history.csv").write_text(
         "step,loss,rate,psnr,seconds_per_step,skipped\n3,0.1,1e-3,30,20,0\n6,0.1,1e-3,31,60,2\n"
     )
-    assert zoo.add(old, NAME, PSNR, SSIM)["minutes"] == 4.0
+    assert shipping.add(old, NAME, PSNR, SSIM)["minutes"] == 4.0
     assert "2 skipped as not finite" in zoo.show(NAME)
     assert "waiting for patches" not in zoo.show(NAME)
 
@@ -181,13 +182,13 @@ def test_what_does_not_fit_is_not_added(
     run: Path, name: str, psnr: dict[str, float], ssim: dict[str, float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        zoo.add(run, name, psnr, ssim)
+        shipping.add(run, name, psnr, ssim)
     assert zoo.registry() == []
 
 
 def test_an_unfinished_run_is_not_added(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a finished training run"):
-        zoo.add(tmp_path, NAME, PSNR, SSIM)
+        shipping.add(tmp_path, NAME, PSNR, SSIM)
 
 
 def test_unknown_names_get_the_nearest(entry: dict[str, Any]) -> None:
@@ -215,16 +216,18 @@ def test_reading_the_zoo_needs_no_torch(entry: dict[str, Any]) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("largest", [shipping.LARGEST, 1000], ids=["float32", "float16"])
 def test_retraining_repeats_the_shipped_weights_bit_by_bit(
-    world: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
+    monkeypatch.setattr(shipping, "LARGEST", largest)
     for index in range(2):
         shutil.copytree(world / "val" / "v", tmp_path / "data" / f"b{index}" / "HR")
     monkeypatch.setenv("DTFN_DATA", str(tmp_path / "data"))
     weights = str(run / "weights.safetensors")
     table = evaluation.evaluate([weights], ["b0"], 2)
     psnr, ssim = float(table["psnr"].mean()), float(table["ssim"].mean())
-    zoo.add(run, NAME, {"b0": psnr, "Set5": 31.0}, {"b0": ssim, "Set5": 0.9})
+    shipping.add(run, NAME, {"b0": psnr, "Set5": 31.0}, {"b0": ssim, "Set5": 0.9})
     # The pictures above are those of the validation, which the guard would refuse.
     monkeypatch.setattr(leaks, "guard", lambda pictures: None)
     result = retraining.retrain(NAME, tmp_path / "again", accelerator="cpu", threads=1)
@@ -234,9 +237,27 @@ def test_retraining_repeats_the_shipped_weights_bit_by_bit(
     shipped = paths.ZOO / f"{NAME}.safetensors"
     with safe_open(shipped, "np") as content:
         metadata = content.metadata()
-    other = {key: value + np.float32(1e-3) for key, value in load_file(shipped).items()}
+    other = {key: value + value.dtype.type(0.1) for key, value in load_file(shipped).items()}
     save_file(other, shipped, metadata)
     assert not retraining.retrain(NAME, tmp_path / "again", threads=1).identical
+
+
+def test_what_others_start_from_is_found_and_verified(run: Path, entry: dict[str, Any]) -> None:
+    sha256 = shipping.add_start(run, "start-x2")
+    file = zoo.file_of("start-x2")
+    assert zoo.starts() == {"start-x2": sha256}
+    assert sha256 == provenance.file_hash(file)
+    assert [row["name"] for row in zoo.registry()] == [NAME]  # it is no result
+    assert zoo.verify() == []
+    file.write_bytes(file.read_bytes() + b" ")
+    assert zoo.verify()[0].startswith(f"start-x2.safetensors: expected {sha256[:12]}, found ")
+    file.unlink()
+    (paths.ZOO / "start-x2.csv").unlink()
+    assert [line.split(": ")[0] for line in zoo.verify()] == [
+        "start-x2.safetensors", "start-x2.csv",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="name of a start"):
+        shipping.add_start(run, NAME)
 
 
 def test_a_variant_is_spelled_as_in_its_name() -> None:
@@ -247,6 +268,7 @@ def test_a_variant_is_spelled_as_in_its_name() -> None:
 def test_the_shipped_zoo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert zoo.verify() == []
+    assert {zoo.recipe(row["name"]).start for row in zoo.registry()} <= zoo.starts().keys() | {""}
     for row in zoo.registry():
         assert recipes.split_name(row["name"]) == (row["variant"], row["scale"], row["seed"])
         assert row["name"] in zoo.show(row["name"])

@@ -55,8 +55,8 @@ def verify() -> None:
             paths.ZOO, expected="the files that are shipped", found="; ".join(wrong),
             remedy="restore data/zoo, e.g. with `git checkout data/zoo`",
         )  # fmt: skip
-    for row in zoo.registry():
-        print(f"{row['name']}: ok")
+    for name in (*(row["name"] for row in zoo.registry()), *zoo.starts()):
+        print(f"{name}: ok")
 
 
 @app.command()

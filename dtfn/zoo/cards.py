@@ -33,6 +33,7 @@ On {validation_count} pictures of {validation}, by which nothing was chosen:
 - Data: {sets}{without}
 - Patches: every position in every picture equally likely, flipped and turned at random; LR by
   MATLAB's bicubic. No test picture is among the data: training refuses those.
+- Start: {start}
 - Steps: {steps}, of {batch} patches of {patch} x {patch} LR pixels; {skipped} skipped as not finite
 - Time: {minutes:.1f} minutes, {seconds:.3f} s a step{loader}
 - Machine: {machine}; processes: {processes}
@@ -93,6 +94,8 @@ def card(
         minutes=run["seconds"] / 60, seconds=run["seconds"] / recipe.steps,
         loader="" if share is None else f", {100 * share:.1f} % of it waiting for patches",
         skipped=run["skipped"], processes=run["processes"],
+        start=f"`{recipe.start}`, SHA-256 `{run['start']}`" if run.get("start") else recipe.start
+        or "random weights",
         machine=", ".join(f"{key} {value}" for key, value in run["machine"].items()),
         sets=", ".join(recipe.sets),
         without=f" without {', '.join(recipe.exclude)}" if recipe.exclude else "",
