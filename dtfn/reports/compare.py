@@ -114,7 +114,7 @@ def find(name: str, runs: Path | None = None) -> Path:
         known = {f.parent.name for f in complete}
         raise InputError(
             "run", expected=f"a complete run below {runs}", found=repr(name),
-            remedy=nearest(stem, known) if known and not fitting else "`dtfn report` lists them",
+            remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
         )  # fmt: skip
     return fitting[-1 - steps]
 

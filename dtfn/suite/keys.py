@@ -139,6 +139,7 @@ def _parts(step: Step, hashes: Hashes, notebooks: Path) -> tuple[dict[str, Any],
         values = dataclasses.asdict(plans.recipe(step.train, step.parameters))
         source: Any = [step.train, step.options]
         inputs = [paths.training_root() / name for name in values["sets"]]
+        inputs.append(paths.validation_root() / values["validation"])
     else:
         notebook = plans.find(step.notebook, notebooks)
         values = plans.values(notebook, step.parameters)
@@ -193,17 +194,19 @@ def _inputs(step: Step, values: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def _weights(step: Step, values: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the weights that the step or its parameters name."""
-    shipped = {row["name"]: paths.ZOO / row["file"] for row in zoo.registry()}
+    shipped = [paths.ZOO / row["file"] for row in zoo.registry()]
+    known = {row["name"] for row in zoo.everything()} | zoo.starts().keys()
     needs = () if step.train else step.needs.weights
-    found = [paths.ZOO / zoo.REGISTRY, *shipped.values()] if plans.ZOO in needs else []
+    found = [paths.ZOO / zoo.REGISTRY, *shipped] if plans.ZOO in needs else []
     for name in [*needs, *plans.texts(values)]:
-        if name in shipped:
-            found.append(shipped[name])
+        if name in known:
+            found.append(zoo.file_of(name))
         elif Path(name).suffix in zoo.SUFFIXES and not plans.REFERENCE.fullmatch(name):
             found.append(folder / name)
         elif name in needs and name != plans.ZOO:
             raise InputError(
-                f"weights of {step.name}", expected="zoo, a network of the zoo or a weights file",
+                f"weights of {step.name}",
+                expected="zoo, a network of the zoo or an imported one, or a weights file",
                 found=repr(name), remedy="see `dtfn zoo list`",
             )  # fmt: skip
     return found

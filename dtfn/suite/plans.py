@@ -34,8 +34,8 @@ class Needs:
     datasets
         Benchmarks, besides those of the parameter ``datasets``.
     weights
-        Networks of the zoo or weights files; ``zoo``: all that there are. What the parameters
-        name is added. A run that does not say reads the whole zoo.
+        Networks of the zoo, imported ones or weights files; ``zoo``: all that are shipped. What the
+        parameters name is added. A run that does not say reads the whole zoo.
     files
         Files or folders, relative to the notebook, or names of parameters that hold such.
     """
