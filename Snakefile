@@ -6,25 +6,28 @@
 #   snakemake --profile profiles/slurm --config tier=bench
 #
 # --config tier=smoke|demo|bench|paper  reports=FOLDER  plan=FILE  dtfn=PROGRAM
+import hashlib
 import json
 import shlex
 import subprocess
+from pathlib import Path
 
 PROGRAM = shlex.quote(config.get("dtfn", "dtfn"))
+TIER = config.get("tier", "demo")
 REPORTS = shlex.quote(config.get("reports", "reports"))
-OPTIONS = f"--tier {config.get('tier', 'demo')} --reports {REPORTS}"
+OPTIONS = f"--tier {TIER} --reports {REPORTS}"
 if "plan" in config:
     OPTIONS += f" --plan {shlex.quote(config['plan'])}"
 
-RUNS = {
-    run["name"]: run
-    for run in json.loads(
-        subprocess.check_output(f"{PROGRAM} plan {OPTIONS} --json", shell=True, text=True)
-    )["runs"]
-}
-# Snakemake's own marks: what is up to date, dtfn itself knows and passes over in seconds.
+PLAN = json.loads(subprocess.check_output(f"{PROGRAM} plan {OPTIONS} --json", shell=True, text=True))
+RUNS = {run["name"]: run for run in PLAN["runs"]}
+# Snakemake's own marks, for each report and tier. What is up to date, dtfn knows: a mark whose
+# result is gone is taken away.
+HERE = hashlib.sha256(str(Path(PLAN["reports"]).resolve()).encode()).hexdigest()[:8]
 for run in RUNS.values():
-    run["done"] = f".snakemake/done/{run['name']}-{run['key'][:16]}"
+    run["done"] = f".snakemake/done/{HERE}-{TIER}/{run['name']}-{run['key'][:16]}"
+    if not run["up_to_date"]:
+        Path(run["done"]).unlink(missing_ok=True)
 
 
 rule all:
