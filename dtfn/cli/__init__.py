@@ -90,7 +90,7 @@ def evaluate(
     self_ensemble: Annotated[
         bool, typer.Option("--self-ensemble", help="Average over 8 flips and turns.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
 ) -> None:
     """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out.
 
@@ -100,7 +100,8 @@ def evaluate(
     from dtfn.reports import tables
 
     tiling = _tiling(chop, tile, overlap, memory)
-    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": self_ensemble, "device": device}
+    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": self_ensemble}
+    how["device"] = evaluation.device(device)
     sets = datasets.split(",")
     expected = evaluation.forecast(methods, sets, scale, count, **how)
     evaluation.require_memory(expected, memory)

@@ -18,7 +18,7 @@ from dtfn import images, zoo
 from dtfn.evaluation import cache, costs
 from dtfn.evaluation.cache import Output
 from dtfn.evaluation.costs import Budget, require_memory, told
-from dtfn.evaluation.methods import BICUBIC, fingerprint, require
+from dtfn.evaluation.methods import BICUBIC, device, fingerprint, require
 from dtfn.evaluation.metrics import psnr, ssim
 from dtfn.evaluation.remembering import made, remembered_arrays, remembered_output, shape
 from dtfn.evaluation.tiling import Chop, Tiling
@@ -30,6 +30,7 @@ __all__ = [
     "Output",
     "Tiling",
     "card_tiling",
+    "device",
     "evaluate",
     "fingerprint",
     "forecast",

@@ -69,6 +69,15 @@ def require_scale(method: str, found: int, scale: int) -> None:
         )
 
 
+def device(name: str) -> str:
+    """Return what ``"auto"`` stands for, a GPU if torch has one, else the CPU; others as given."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @functools.cache
 def network(method: str, weights: str, device: str = "cpu") -> torch.nn.Module:
     """Load a network, once a process; by its hash too, because a file can be trained anew.
