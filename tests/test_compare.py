@@ -121,6 +121,16 @@ def test_parameters_and_verdicts_that_changed_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_forecast_of_costs_is_no_result(tmp_path: Path) -> None:
+    """It depends on what is on disk from before, and on the machine."""
+    cost = pd.DataFrame({"method": ["a"], "pictures to run": 5, "tiles to run": 9, "memory": 300.0})
+    cold = add(tmp_path, "1", {"cost": cost})
+    warm = add(tmp_path, "2", {"cost": cost.replace({5: 0, 9: 0, 300.0: 0.0})})
+    one, two = (compare.fingerprint(home / "tables" / "cost.csv") for home in (cold, warm))
+    assert one == two
+    assert compare.compare(cold, warm).changed.empty
+
+
 def test_a_fingerprint_sees_numbers_and_no_times(tmp_path: Path) -> None:
     home = add(tmp_path, "1", {
         "a": SCORES, "b": SCORES.assign(seconds=[9.0, 9.0]), "c": SCORES.assign(psnr=[30.0, 31.1]),

@@ -14,8 +14,8 @@ from dtfn import paths, provenance
 from dtfn.errors import InputError, nearest
 from dtfn.reports import manifest
 
-TIMING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share")
-"""Columns that measure time: they differ from run to run, and are counted apart."""
+PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
+"""Columns of what a run cost, not of what it found: they differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Comparison:
         A row a number that is not the same: file, row, column, before, after, difference; NaN
         where only one run has it. The largest differences, relative to the number, come first.
     numbers
-        How many numbers both runs have, times left out.
+        How many numbers both runs have, costs left out.
     settings
         Parameter -> (before, after), where they differ.
     verdicts
@@ -120,11 +120,11 @@ def find(name: str, runs: Path | None = None) -> Path:
 
 
 def fingerprint(file: Path) -> str:
-    """Return the SHA-256 of a figure or table, of a CSV file without the columns of times."""
+    """Return the SHA-256 of a figure or table, of a CSV file without the columns of costs."""
     if file.suffix != ".csv":
         return provenance.file_hash(file)
     frame = _table(file)
-    kept = frame[[column for column in frame if not TIMING.search(column)]]
+    kept = frame[[column for column in frame if not PASSING.search(column)]]
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
@@ -162,7 +162,7 @@ def _long(frame: pd.DataFrame, file: str) -> pd.DataFrame:
     else:
         named = frame[keys].astype(object).fillna("").astype(str)
         row = pd.Series(map(", ".join, named.to_numpy()), index=frame.index, dtype=str)
-    measured = [c for c in frame if c not in (keys or texts) and not TIMING.search(c)]
+    measured = [c for c in frame if c not in (keys or texts) and not PASSING.search(c)]
     long = frame[measured].astype(float).assign(file=file, row=row)
     return long.melt(["file", "row"], var_name="column", value_name="value")
 
