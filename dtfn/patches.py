@@ -39,7 +39,7 @@ def files(folder: Path) -> list[Path]:
         raise InputError(
             folder, expected="a folder of pictures",
             found="no picture in it" if folder.is_dir() else "no such folder",
-            remedy=f"run `dtfn data fetch {folder.name}` or set DTFN_TRAIN to the sets' folder",
+            remedy="run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets",
         )  # fmt: skip
     return found
 

@@ -248,6 +248,8 @@ def test_what_others_start_from_is_found_and_verified(run: Path, entry: dict[str
     assert zoo.starts() == {"start-x2": sha256}
     assert sha256 == provenance.file_hash(file)
     assert [row["name"] for row in zoo.registry()] == [NAME]  # it is no result
+    for part in (sha256, "| learning_rate | `0.001` |", "start-x2.csv"):
+        assert part in zoo.show("start-x2")
     assert zoo.verify() == []
     file.write_bytes(file.read_bytes() + b" ")
     assert zoo.verify()[0].startswith(f"start-x2.safetensors: expected {sha256[:12]}, found ")

@@ -27,14 +27,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # importing rich would take longer than the rest
     pretty_exceptions_enable=False,
 )
-app.command()(cli_batch.plan)
-app.command()(cli_batch.reproduce)
-app.command()(cli_explore.explore)
-app.add_typer(cli_report.app, name="report")
-app.add_typer(cli_cache.app, name="cache")
+# Short helps fit a line of the list of commands.
+app.command(short_help="Print what a tier runs, and what is up to date.")(cli_batch.plan)
+app.command(short_help="Run a tier and write reports/index.html.")(cli_batch.reproduce)
+app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
+app.add_typer(cli_report.app, name="report", short_help="Write the index of all runs anew.")
+app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
 app.add_typer(cli_zoo.app, name="zoo")
-app.add_typer(cli_weights.app, name="weights")
-app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_weights.app, name="weights", short_help="Checkpoints of the field that you have.")
+app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, and how to get it.")
 
 Settings = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
@@ -59,8 +60,11 @@ def _options(
     pass
 
 
-@app.command()
-def run(notebook: str, parameter: Settings = None) -> None:
+@app.command(short_help="Run one notebook.")
+def run(
+    notebook: Annotated[str, typer.Argument(help="Its name or file, e.g. 02_benchmark.")],
+    parameter: Settings = None,
+) -> None:
     """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
     from dtfn import paths, suite
     from dtfn.reports import gallery
@@ -74,7 +78,7 @@ def run(notebook: str, parameter: Settings = None) -> None:
     print(folder)
 
 
-@app.command()
+@app.command(short_help="Print PSNR and SSIM of networks on benchmarks.")
 def evaluate(
     methods: Annotated[
         list[str], typer.Argument(help="bicubic, names of the zoo or weights files.")
@@ -113,7 +117,7 @@ def evaluate(
     print(tables.markdown(evaluation.summary(table)), end="")
 
 
-@app.command()
+@app.command(short_help="Measure harm of anybody's results, in folders.")
 def audit(
     hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
     with_: Annotated[Path, typer.Option("--with", help="Results with attention.")],
@@ -140,7 +144,7 @@ def audit(
         _audit_report([str(folder.resolve()) for folder in folders], scale, out)
 
 
-@app.command()
+@app.command(short_help="Train a network by a recipe.")
 def train(
     preset: Annotated[str, typer.Option(help="E.g. nla-x4-s0, demo-nla-x4-s0, dtfn_x2.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
@@ -179,7 +183,7 @@ def train(
     print(weights)
 
 
-@app.command()
+@app.command(short_help="Print how near the networks run to this machine's limit.")
 def bench(
     sizes: Annotated[str, typer.Option(help="LR sizes of the full-size networks.")] = "48,96,192",
     threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,

@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+Name = Annotated[str, typer.Argument(help="A name of `dtfn zoo list`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -37,7 +38,7 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
-def show(name: str, as_json: Json = False) -> None:
+def show(name: Name, as_json: Json = False) -> None:
     """Print the card of a network, or its entry as JSON."""
     from dtfn import zoo
 
@@ -61,7 +62,7 @@ def verify() -> None:
 
 @app.command()
 def retrain(
-    name: str,
+    name: Name,
     out: Annotated[Path | None, typer.Option(help="Folder; ./NAME if left out.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,

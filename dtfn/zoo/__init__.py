@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from dtfn import paths, provenance, recipes
 from dtfn.errors import InputError, nearest
 from dtfn.recipes import Recipe
-from dtfn.zoo import imported
+from dtfn.zoo import cards, imported
 
 REGISTRY, STARTS = "registry.json", "starts.json"
 SUFFIXES = (".safetensors", ".pt", ".pth")  # of files with weights
@@ -71,7 +71,10 @@ def file_of(name_or_file: str) -> Path:
     if given.suffix in SUFFIXES:
         if not given.is_file():
             raise InputError(
-                given, expected="a weights file", found="none", remedy="see `dtfn zoo list`"
+                given,
+                expected="a weights file",
+                found="no such file",
+                remedy="mend the path, or name a network of `dtfn zoo list`",
             )
         return given
     if name_or_file in starts():
@@ -80,13 +83,15 @@ def file_of(name_or_file: str) -> Path:
 
 
 def show(name: str) -> str:
-    """Return the card of a network, as Markdown.
+    """Return the card of a network, or what is known of a start, as Markdown.
 
     Raises
     ------
     InputError
         The zoo has no network of this name, or its card is missing.
     """
+    if name in starts():
+        return cards.start(name, starts()[name], recipe(name))
     return _shipped(f"{entry(name)['name']}.md").read_text()
 
 

@@ -55,6 +55,20 @@ few, and other degradations than MATLAB's bicubic were never seen.
 """
 
 
+START = """# {name}
+
+What networks of the zoo start from; no result of its own.
+
+- File: `{name}.safetensors`, SHA-256 `{sha256}`
+
+The recipe, field by field:
+
+{recipe}
+
+The curve is in `{name}.csv`.
+"""
+
+
 def card(
     entry: Mapping[str, Any], recipe: Recipe, run: Mapping[str, Any],
     history: Sequence[Mapping[str, float]],
@@ -72,9 +86,6 @@ def card(
     history
         Rows of its ``history.csv``, one or more.
     """
-    kept = {
-        key: value for key, value in dataclasses.asdict(recipe).items() if value not in ("", ())
-    }
     numbers = (
         (name, f"{entry['psnr'][name]:.2f} / {entry['ssim'][name]:.4f}") for name in entry["psnr"]
     )
@@ -99,9 +110,21 @@ def card(
         machine=", ".join(f"{key} {value}" for key, value in run["machine"].items()),
         sets=", ".join(recipe.sets),
         without=f" without {', '.join(recipe.exclude)}" if recipe.exclude else "",
-        recipe=table(("field", "value"), ((key, f"`{value}`") for key, value in kept.items())),
+        recipe=_fields(recipe),
         versions=table(("package", "version"), versions),
     )  # fmt: skip
+
+
+def start(name: str, sha256: str, recipe: Recipe) -> str:
+    """Return what is known of a network that others start from, by its name and SHA-256."""
+    return START.format(name=name, sha256=sha256, recipe=_fields(recipe))
+
+
+def _fields(recipe: Recipe) -> str:
+    """Return a recipe as a table of the fields that say something."""
+    fields = dataclasses.asdict(recipe).items()
+    rows = ((key, f"`{value}`") for key, value in fields if value not in ("", ()))
+    return table(("field", "value"), rows)
 
 
 def table(head: tuple[str, str], rows: Any) -> str:
