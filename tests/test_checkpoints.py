@@ -144,10 +144,14 @@ def test_what_is_no_checkpoint(
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
-    with pytest.raises(InputError, match="expected a weights file; found none"):
+    with pytest.raises(InputError, match="expected a weights file; found no such file"):
         load(file)
     file.write_bytes(b"no weights at all")
-    with pytest.raises(InputError, match=name):
+    with pytest.raises(InputError, match=name) as refused:
+        load(file)
+    assert "weights_only" not in str(refused.value), "which would run what is in the file"
+    file.write_bytes(b"\n<!DOCTYPE html><html>")
+    with pytest.raises(InputError, match="found a web page"):
         load(file)
     file.write_bytes(b"")
     with pytest.raises(InputError, match=name):

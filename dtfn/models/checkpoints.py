@@ -206,9 +206,12 @@ def _tensors(file: Path) -> tuple[State, dict[str, str]]:
 
 
 def _unreadable(file: Path, error: Exception) -> InputError:
+    with file.open("rb") as content:
+        page = content.read(64).lstrip().startswith(b"<")
+    # torch goes on to advise reading the file unchecked, which may run any code in it.
+    said = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
     return InputError(
-        file, expected="weights, and nothing but tensors",
-        found=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+        file, expected="weights, and nothing but tensors", found="a web page" if page else said,
         remedy="fetch it again, or save the network's state_dict() where it was trained",
     )  # fmt: skip
 
