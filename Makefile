@@ -10,6 +10,8 @@ PIP_CONSTRAINT ?= $(TESTED)
 TIER ?= demo
 # Test processes. Each keeps torch to one thread, so that they do not fight for the cores.
 WORKERS ?= 2
+# Notebooks that `make reproduce` runs at a time; they share the cores.
+JOBS ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +27,7 @@ help:  ## Say what can be made
 install: $(INSTALLED)  ## Make .venv with everything in it (done by the others when needed)
 
 reproduce: $(INSTALLED)  ## Run the suite and write a report below reports/ (TIER=smoke|demo|bench)
-	@$(BIN)/dtfn reproduce --tier $(TIER)
+	@$(BIN)/dtfn reproduce --tier $(TIER) --jobs $(JOBS)
 
 test: $(INSTALLED)  ## Run the tests (DTFN_DATA=folder adds those on the real benchmarks)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

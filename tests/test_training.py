@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,34 @@ def test_hardware_that_is_not_there_is_refused(
     with pytest.raises(InputError, match=message):
         training.train(tiny.recipe(), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own code
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_trains_the_same_weights(tmp_path: Path) -> None:
+    sizes = (("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1))
+    recipe = tiny.recipe("local-x2-s0", hyperparameters=sizes)
+    for compiled in (False, True):
+        options: dict[str, Any] = {"accelerator": "cpu", "threads": 1, "compiled": compiled}
+        training.train(recipe, tmp_path / str(compiled), **options)
+    # Kernels may add in another order.
+    assert_same(tmp_path / "True", tmp_path / "False", 10 * ROUNDING)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
+def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
+    recipe = tiny.recipe()
+    options: dict[str, Any] = {"accelerator": "cuda", "precision": precision}
+    assert training.train(recipe, tmp_path, stop_after=3, **options) == tmp_path
+    weights = load_file(training.train(recipe, tmp_path, **options))
+    assert all(np.isfinite(value).all() for value in weights.values())
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert (facts["precision"], facts["steps"]) == (precision, recipe.steps)
+    psnr = pd.read_csv(tmp_path / "history.csv")["psnr"]
+    assert np.isfinite(psnr).all()
 
 
 # --- steps that go wrong ------------------------------------------------------------------------
@@ -450,6 +479,18 @@ def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="pip install tensorboard"):
         train(tmp_path, tensorboard=True)
+
+
+def test_tensorboard_has_what_the_history_has(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the package tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path, tensorboard=True)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    history = pd.read_csv(tmp_path / "history.csv")
+    for name in ("loss", "psnr"):
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        np.testing.assert_allclose(told, history[["step", name]], rtol=1e-6)
 
 
 def test_the_bar_shows_loss_psnr_speed_and_remaining_time(
