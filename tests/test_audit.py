@@ -174,6 +174,8 @@ def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
         images.write(copy / file.name, images.read(file))
     with pytest.raises(InputError, match="one and the same network"):
         run(folders | {"without": copy}, tmp_path / "out")
+    with pytest.raises(InputError, match="--null: expected what a second network"):
+        run(folders | {"null": copy}, tmp_path / "out", null=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -201,12 +203,15 @@ def test_the_command_prints_the_figures_and_what_they_mean(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("names", "null"), [("a", False), ("abc", True)])
-def test_the_command_writes_the_notebook_s_report(tmp_path: Path, names: str, null: bool) -> None:
+def test_the_command_writes_the_notebook_s_report(
+    tmp_path: Path, names: str, null: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     folders = write(tmp_path / "with, a comma", names)
     chosen = {r: f for r, f in folders.items() if null or r != "null"}
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as done:
-        cli.main(["audit", *(f"--{r}={f}" for r, f in chosen.items()), f"--out={out}"])
+        cli.main(["audit", *(f"--{r}={f}" for r, f in chosen.items()), "--out=out"])
     assert not done.value.code
     (run,) = (out / "runs" / "03_subpixel_quality").iterdir()
     record = json.loads((run / "manifest.json").read_text())

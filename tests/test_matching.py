@@ -105,7 +105,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert "7 problems" in told
     for part in ("'a' lacks c.png", "d_x2.png, which is named for another scale", "has more.png"):
         assert part in told
-    assert "a: expected 24 x 28 or 24 x 28 pixels 'b', as the truth has; found 20 x 28" in told
+    assert "a: expected 24 x 28 pixels 'b', as the truth has; found 20 x 28" in told
     assert "e.png: expected" in told  # cut short
     assert "\n" not in told
 
@@ -153,9 +153,18 @@ def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
 def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
     small = np.zeros((11, 40), np.uint8)
     hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
-    with pytest.raises(InputError, match="at least 12 pixels a side"):
+    with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 11 x 40"):
         matching.match(hr, {"a": a}, 4)
     assert len(matching.match(hr, {"a": a}, 3)) == 1
+
+
+def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
+    hr = folder(tmp_path / "hr", ["a.png"])
+    grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
+    with pytest.raises(InputError, match="expected a colour picture 'grey'"):
+        matching.match(hr, {"grey": grey}, 4)
+    same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
+    assert len(matching.match(same, {"grey": grey}, 4)) == 1
 
 
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:

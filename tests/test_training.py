@@ -482,11 +482,10 @@ def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
 
 
 def test_tensorboard_has_what_the_history_has(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs the package tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    reader = "tensorboard.backend.event_processing.event_accumulator"
+    module = pytest.importorskip(reader, reason="needs the package tensorboard")
     train(tmp_path, tensorboard=True)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    events = module.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     history = pd.read_csv(tmp_path / "history.csv")
     for name in ("loss", "psnr"):
         told = [(event.step, event.value) for event in events.Scalars(name)]

@@ -22,8 +22,9 @@ from dtfn.subpixel import NULL, Pairs, Picture
 PAIR = "the audited network"
 
 COLUMNS = (
-    "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_mass", "help_mass",
-    "harm_share", "lost_db", "won_db", *subpixel.CURVE.values(), "selection_gain", "fusion_gain",
+    "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass",
+    "help_mass", "harm_share", "lost_db", "won_db", *subpixel.CURVE.values(), "selection_gain",
+    "fusion_gain",
 )  # fmt: skip
 """What is summarised; the definitions are in `dtfn.subpixel.pair`."""
 
@@ -32,6 +33,8 @@ PRINTED = {
     "psnr_without": "PSNR without (dB)",
     "psnr_gain": "with over without (dB)",
     "harm_rate": "harm rate",
+    "help_rate": "help rate",
+    "harm_untied": "harm rate, ties aside",
     "harm_mass": "harm mass (MSE)",
     "selection_bound": "selection bound (dB)",
     "selection_gain": "selection over the better (dB)",
@@ -78,6 +81,8 @@ def audit(
     matches, pairs = matched(hr, with_, without, scale, null)
     shown = pictures(matches, hr.resolve().name, scale)
     measured = subpixel.measure(shown, pairs, NULL if null else None)
+    if null:
+        _require_another_null(measured)
     rows = subpixel.net(measured) if null else measured
     folders = {"hr": hr, "with": with_, "without": without} | ({"null": null} if null else {})
     report = summary(rows, scale, {role: str(folder) for role, folder in folders.items()})
@@ -175,6 +180,17 @@ def table(report: Mapping[str, Any]) -> pd.DataFrame:
                 row[f"{column}_high"] = ends["high"]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _require_another_null(measured: pd.DataFrame) -> None:
+    """Refuse a null pair whose every figure is that of the audited pair: one network, twice."""
+    parts = [part for _, part in measured.groupby("pair")]
+    names = [name for name in COLUMNS if name in measured]
+    if parts[0][names].reset_index(drop=True).equals(parts[1][names].reset_index(drop=True)):
+        raise InputError(
+            "--null", expected="what a second network without attention made",
+            found="the very figures of --with on every picture", remedy="name another folder",
+        )  # fmt: skip
 
 
 def _require_different(folders: Mapping[str, Path]) -> None:

@@ -116,16 +116,25 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     Raises
     ------
     InputError
-        For unreadable files, sizes that do not fit, or fewer than 3 LR positions a side.
+        For unreadable files, grey results of a colour truth, sizes that do not fit, or fewer than 3
+        LR positions a side.
     """
     hr = images.grey_or_rgb(match.hr)
     cropped = images.modcrop(hr, scale)
     made = {role: images.grey_or_rgb(file) for role, file in match.results.items()}
+    sizes = " or ".join(dict.fromkeys((_size(hr), _size(cropped))))
     for role, sr in made.items():
+        if sr.ndim < hr.ndim and (hr != hr[..., :1]).any():
+            raise InputError(
+                match.image,
+                expected=f"a colour picture {role!r}, as the truth is",
+                found="a grey one, whose levels are not those of the truth's Y",
+                remedy="take the colour results, or a grey truth",
+            )
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             raise InputError(
                 match.image,
-                expected=f"{_size(hr)} or {_size(cropped)} pixels {role!r}, as the truth has",
+                expected=f"{sizes} pixels {role!r}, as the truth has",
                 found=_size(sr),
                 remedy="take the pictures of this scale, without a border cut off",
             )
@@ -133,7 +142,7 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
         raise InputError(
             match.image,
             expected=f"at least {3 * scale} pixels a side: a border of {scale} is left out",
-            found=_size(cropped),
+            found=_size(hr),
             remedy="remove it",
         )
     return cropped, {role: images.modcrop(sr, scale) for role, sr in made.items()}

@@ -124,7 +124,10 @@ def audit(
     without: Annotated[Path, typer.Option("--without", help="Results without it.")],
     out: Annotated[Path, typer.Option(help="Folder for summary.json and images.csv.")],
     null: Annotated[
-        Path | None, typer.Option(help="Results without it, of another training seed.")
+        Path | None,
+        typer.Option(
+            help="Results without it, of the training seed of --with; --without is of another."
+        ),
     ] = None,
     scale: Scale = 4,
     report: Annotated[

@@ -194,7 +194,7 @@ def _execute(
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    environment = {reports.RUN_DIR: str(folder), "DTFN_DATA": str(paths.data_root())}
+    environment = {reports.RUN_DIR: str(folder.resolve()), "DTFN_DATA": str(paths.data_root())}
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     total = sum(cell["cell_type"] == "code" for cell in cells) + bool(given)  # papermill adds one
     done = itertools.count(1)
