@@ -96,9 +96,9 @@ def table() -> pd.DataFrame:
 def test_a_pair_that_differs_by_luck_claims_nothing(table: pd.DataFrame) -> None:
     regions = table[["pair", "dataset", "image"]].assign(share=0.005)
     verdicts = {v.claim: v.holds for v in claims.harm_beyond_luck(table, regions)}
-    assert len(verdicts) == 12
-    # Of six true zeros, all may be open; none is far from it.
-    assert [holds for claim, holds in verdicts.items() if "same" in claim].count(None) >= 5
+    assert len(verdicts) == 14
+    # Of seven true zeros, all may be open; none is far from it.
+    assert [holds for claim, holds in verdicts.items() if "same" in claim].count(None) >= 6
 
 
 def test_a_worse_network_harms_beyond_luck(table: pd.DataFrame) -> None:
@@ -107,6 +107,7 @@ def test_a_worse_network_harms_beyond_luck(table: pd.DataFrame) -> None:
     verdicts = {v.claim: v for v in claims.harm_beyond_luck(table, regions)}
     assert verdicts["worse has a higher mean PSNR than its local twin"].holds is False
     assert verdicts["worse harms more positions than luck does"].holds is True
+    assert verdicts["worse harms more of what it changes than luck does"].holds is True
     assert verdicts["worse adds more error than luck does"].holds is True
     regional = verdicts["worse harms whole regions more than luck does"]
     assert regional.holds is True
@@ -124,6 +125,32 @@ def test_beside_null_is_the_difference(table: pd.DataFrame) -> None:
         assert (frame[f"{metric}_net"] < frame[f"{metric}_net_high"]).all()
     means = table[table["pair"] == subpixel.NULL]["harm_rate"].mean()
     assert frame["harm_rate_null"].to_numpy() == pytest.approx(means)
+
+
+def test_who_differs_more_but_no_worse_harms_no_more_of_what_it_changes() -> None:
+    """Twins that tie on most blocks, and a network that ties on few: as often better as worse."""
+
+    def mostly_tied(seed: int) -> Picture:
+        rng = np.random.default_rng(seed)
+        hr = rng.integers(60, 200, (64, 64)).astype(np.uint8)
+        base = hr + rng.integers(1, 4, hr.shape)
+        made = {"l0": base}
+        for name, share in (("l1", 0.1), ("n", 0.8)):
+            changed = np.kron(rng.random((32, 32)) < share, np.ones((2, 2)))
+            made[name] = base + (changed * rng.choice([-1, 1], hr.shape)).astype(int)
+        # One level nearer to the truth or farther from it: let both be as likely and as large.
+        return Picture(
+            "mini", f"{seed:02}", 2, hr, {k: v.astype(np.uint8) for k, v in made.items()}
+        )
+
+    pairs = {subpixel.NULL: ("l1", "l0"), "bold": ("n", "l0")}
+    table = subpixel.measure([mostly_tied(seed) for seed in range(12)], pairs)
+    regions = table[["pair", "dataset", "image"]].assign(share=0.005)
+    verdicts = {v.claim: v for v in claims.harm_beyond_luck(table, regions)}
+    assert verdicts["bold harms more positions than luck does"].holds is True
+    untied = verdicts["bold harms more of what it changes than luck does"]
+    assert untied.holds is not True
+    assert abs(float(untied.measured)) < 0.03  # type: ignore[arg-type]
 
 
 # --- several families and seeds -------------------------------------------------------------

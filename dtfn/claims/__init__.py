@@ -34,6 +34,7 @@ Tables of papers differ from these by up to 0.01 dB, as some round Y to whole le
 
 NET_CLAIMS: Mapping[str, tuple[str, str]] = {
     "harm_rate": ("{pair} harms more positions than luck does", "{:+.1%}"),
+    "harm_untied": ("{pair} harms more of what it changes than luck does", "{:+.2%}"),
     "harm_mass": ("{pair} adds more error than luck does", "{:+.2f} MSE"),
     "selection_gain": ("choosing by position between {pair} and its twin gains more than luck",
                        "{:+.3f} dB"),
@@ -205,7 +206,8 @@ def net_of_luck(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     metrics' titles.
     """
     titles = {
-        "harm_rate": "harm rate", "harm_mass": "harm mass (MSE)",
+        "harm_rate": "harm rate", "harm_untied": "harm rate, ties aside",
+        "harm_mass": "harm mass (MSE)",
         "selection_gain": "selection gain (dB)", "fusion_gain": "fusion gain (dB)",
     }  # fmt: skip
     if subpixel.NULL in set(table["pair"]):

@@ -13,7 +13,8 @@ from dtfn.claims.judging import LEAST
 from dtfn.reports.verdicts import Verdict
 
 PAPER: Mapping[str, str] = {
-    "paper's claim 1: non-local attention can harm (harm rate above luck's)": "harm_rate_net",
+    "paper's claim 1: non-local attention can harm (more of what it changes than luck does)":
+        "harm_untied_net",
     "paper's claim 2: averages hide it (where its PSNR is higher, harm costs more than luck's)":
         "lost_db_net",
     "paper's claim 4: a bound lies above what attention reaches (selection gain above luck's)":

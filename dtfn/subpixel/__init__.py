@@ -52,9 +52,9 @@ NULL = "null pair"  # not "null", which pandas reads from a CSV file as missing
 KEYS = ("dataset", "image", "scale")
 
 NETTED = (
-    "psnr_gain", "harm_rate", "help_rate", "harm_mass", "help_mass", "harm_share", "lost_db",
-    "won_db", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau", "lost_db_tau",
-    "selection_gain", "fusion_gain", "gain",
+    "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass", "help_mass", "harm_share",
+    "lost_db", "won_db", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau",
+    "lost_db_tau", "selection_gain", "fusion_gain", "gain",
 )  # fmt: skip
 """The columns that `net` compares with the null pair; a PSNR by itself is the picture's."""
 

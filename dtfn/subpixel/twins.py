@@ -42,7 +42,9 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     Returns
     -------
     ``psnr_with``, ``psnr_without`` (dB) and ``psnr_gain``, their difference;
-    ``harm_rate``, ``help_rate`` (shares of the positions);
+    ``harm_rate``, ``help_rate`` (shares of the positions); ``harm_untied``, the share of harm among
+    the positions where the two do not tie: a network that merely differs more from L ties less, and
+    so harms and helps more often, but not more of the one than of the other; NaN where all tie;
     ``harm_mass``, ``help_mass`` (MSE), ``harm_share``, ``lost_db``, ``won_db``, see `HarmMass`;
     ``tau``, and ``harm_rate_tau``, ``help_rate_tau``, ``harm_mass_tau``, ``help_mass_tau``,
     ``lost_db_tau`` for it; the bounds of `CURVE` (dB); ``selection_gain`` and ``fusion_gain``,
@@ -56,13 +58,15 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     error_n, error_l, bounds = errors_and_bounds(*lumas(sr_n, sr_l, hr), scale)
     psnr_n, psnr_l = psnr_of(error_n), psnr_of(error_l)
     h = harm(error_n, error_l)
+    harmed, helped = harm_rate(h), harm_rate(-h)
     mass, mass_tau = harm_mass(error_n, error_l), harm_mass(error_n, error_l, tau)
     return {
         "psnr_with": psnr_n,
         "psnr_without": psnr_l,
         "psnr_gain": gain(psnr_n, psnr_l),
-        "harm_rate": harm_rate(h),
-        "help_rate": harm_rate(-h),
+        "harm_rate": harmed,
+        "help_rate": helped,
+        "harm_untied": harmed / (harmed + helped) if harmed + helped else float("nan"),
         "harm_mass": mass.harmed,
         "help_mass": mass.helped,
         "harm_share": mass.share,
