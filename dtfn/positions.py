@@ -44,14 +44,15 @@ class Positions:
         Sub-pixel PSNR of L against that of N, counted in hexagons: pair, without, with (dB, their
         centres), positions.
     deciles
-        Pair, severity, inconsistency (1 to 10, deciles within each picture), positions, harm_rate.
+        Pair, severity, inconsistency (1 to 10, deciles within each picture), positions (where the
+        two do not tie), harm_rate (of these).
     phases
         Pair, row, column (of the pixel in its block), without, with (MSE), mean over pictures;
         change: with / without - 1.
     correlations
         A row a pair, seed and picture: pair, dataset, image, seed, and for each of `CAUSES` the
-        rank correlation of being harmed with it, from position to position; NaN where there is
-        none.
+        rank correlation of being harmed with it, over the positions where the two do not tie; NaN
+        where there is none. Ties lie in smooth places, and would tell of these.
     """
 
     errors: pd.DataFrame
@@ -102,13 +103,13 @@ def survey(pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int =
         for seed, pairs in design.items():
             for name, (n, l) in pairs.items():
                 error_n, error_l = (_block_mean(squared[m], picture.scale) for m in (n, l))
-                harmed = error_n > error_l
+                harmed, untied = error_n > error_l, error_n != error_l
                 for centre, number in hexagonal(error_l, error_n).items():
                     hexagons[name][centre] += number
-                counts[name] += _deciles(harmed, causes)
+                counts[name] += _deciles(harmed, untied, causes)
                 phases[name].append(_phases(squared[n], squared[l], picture.scale))
                 identity = {"pair": name, "dataset": picture.dataset, "image": picture.image}
-                rows.append(identity | {"seed": seed} | _correlations(harmed, causes))
+                rows.append(identity | {"seed": seed} | _correlations(harmed, untied, causes))
     return Positions(_hexagons(hexagons), _rates(counts), _mean_phases(phases), pd.DataFrame(rows))
 
 
@@ -204,13 +205,15 @@ def _block_mean(squared: Float, scale: int) -> Float:
     return interior(subpixel.blocks.block_mean(squared, scale))
 
 
-def _deciles(harmed: NDArray[np.bool_], causes: Mapping[str, Float]) -> NDArray[np.int64]:
-    """Count positions, and harmed ones, by deciles of severity and inconsistency."""
+def _deciles(
+    harmed: NDArray[np.bool_], untied: NDArray[np.bool_], causes: Mapping[str, Float]
+) -> NDArray[np.int64]:
+    """Count untied positions, and harmed ones, by all positions' deciles of both causes."""
     known = ~np.isnan(causes["inconsistency"])
     count = np.zeros((2, DECILES, DECILES), np.int64)
     if known.any():
         at = tuple(_decile(causes[name][known]) for name in ("severity", "inconsistency"))
-        np.add.at(count[0], at, 1)
+        np.add.at(count[0], at, untied[known])
         np.add.at(count[1], at, harmed[known])
     return count
 
@@ -229,10 +232,12 @@ def _phases(squared_n: Float, squared_l: Float, scale: int) -> Float:
     return mean
 
 
-def _correlations(harmed: NDArray[np.bool_], causes: Mapping[str, Float]) -> dict[str, float]:
+def _correlations(
+    harmed: NDArray[np.bool_], untied: NDArray[np.bool_], causes: Mapping[str, Float]
+) -> dict[str, float]:
     found = {}
     for name, values in causes.items():
-        known = ~np.isnan(values)
+        known = untied & ~np.isnan(values)
         found[name] = float("nan")
         if known.any():
             found[name] = float(spearman(harmed[known].astype(float), values[known]))

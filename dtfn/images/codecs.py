@@ -171,6 +171,8 @@ def _decode_tiff(data: bytes) -> Pixels:
         ends = np.add(page.dataoffsets, page.databytecounts)
         if max(ends) > len(data):
             raise EOFError(f"pixels up to byte {max(ends)}")
+        if page.dtype is not None and page.dtype.kind == "f":
+            raise UnsupportedError(f"TIFF of {page.dtype}")
         return _samples16(page) if page.bitspersample == 16 else _decode_with_pillow(data)
 
 

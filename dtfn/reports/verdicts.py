@@ -41,7 +41,7 @@ class Verdict:
         }
 
     def _print(self, value: float | str | None) -> str:
-        if value is None:
+        if value is None or value != value:  # NaN
             return "–"
         return value if isinstance(value, str) else self.form.format(value)
 
