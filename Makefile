@@ -10,8 +10,9 @@ PIP_CONSTRAINT ?= $(TESTED)
 TIER ?= demo
 # Test processes. Each keeps torch to one thread, so that they do not fight for the cores.
 WORKERS ?= 2
-# Notebooks that `make reproduce` runs at a time; they share the cores.
-JOBS ?= 1
+# Notebooks that `make reproduce` runs at a time, with a thread each: as many as there are cores,
+# but not more than most laptops have memory for.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 4 ] && echo $$n || echo 4)
 
 VENV := .venv
 BIN := $(VENV)/bin

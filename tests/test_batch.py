@@ -123,12 +123,14 @@ def test_independent_runs_run_at_the_same_time_and_share_the_threads(
 
 def test_threads_are_divided_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert batch.threads(1) == {}
-    assert set(batch.threads(2).values()) == {"1"}
-    assert set(batch.threads(9).values()) == {"1"}
+    assert set(batch.threads(1, 1).values()) == {"3"}
+    assert set(batch.threads(2, 1).values()) == {"1"}
+    assert set(batch.threads(9, 1).values()) == {"1"}
     monkeypatch.delenv("OMP_NUM_THREADS")
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    assert set(batch.threads(2).values()) == {str(max(1, cores // 2))}
+    assert set(batch.threads(2, 64).values()) == {str(max(1, cores // 2))}
+    for jobs in (1, 2, 9):  # so that results do not depend on it
+        assert set(batch.threads(jobs, 1).values()) == {"1"}
 
 
 def test_what_needs_a_failed_run_is_skipped_and_the_rest_goes_on(

@@ -41,7 +41,9 @@ def plan(
 
 def reproduce(
     tier: Tier = "demo",
-    jobs: Annotated[int, typer.Option(help="Runs at a time; they share the threads.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(help="Runs at a time, with a thread each unless the plan says more.")
+    ] = 1,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="This run and its needs; repeatable.")
     ] = None,

@@ -55,7 +55,7 @@ def reproduce(
     folder
         Where ``runs/``, ``index.html`` and ``suite-TIER.json`` go; default reports/.
     jobs
-        How many runs at a time; they share the processor's threads.
+        How many runs at a time; see `threads`.
     only
         Names of runs: these, and what they need. Empty: all.
     force
@@ -116,17 +116,18 @@ def selected(steps: Sequence[plans.Step], only: Collection[str]) -> list[plans.S
     return [step for step in steps if step.name in set(wanted)]
 
 
-def threads(jobs: int) -> dict[str, str]:
-    """Return the environment of one of several runs at a time: its share of the threads.
+def threads(jobs: int, planned: int) -> dict[str, str]:
+    """Return the environment of one of several runs at a time: the threads that it may start.
 
-    All threads are ``$OMP_NUM_THREADS`` if that is set, else the cores that this process may use.
+    As many as the plan says, at most its share of the cores: with more a network's last digits are
+    others, and results would depend on how many runs there were at a time. Who sets
+    ``$OMP_NUM_THREADS`` has these shared among the runs instead.
     """
-    if jobs == 1:
-        return {}
     given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit():
+        return dict.fromkeys(THREADS, str(max(1, int(given) // jobs)))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = str(max(1, int(given if given.isdigit() else cores or 1) // jobs))
-    return dict.fromkeys(THREADS, share)
+    return dict.fromkeys(THREADS, str(max(1, min(planned, (cores or 1) // jobs))))
 
 
 class _Batch:
@@ -212,7 +213,8 @@ class _Batch:
             try:
                 # Another process may have made it while we waited for the lock.
                 done = None if name in self.forced else self._made(state)
-                done = done or self.workers.work(self._order(state), threads(self.jobs), tell)
+                environment = threads(self.jobs, state.step.resources.threads)
+                done = done or self.workers.work(self._order(state), environment, tell)
             except (InputError, NotebookFailed) as failure:
                 self.failures[name] = failure
                 message = getattr(failure, "message", str(failure))

@@ -48,7 +48,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster should set aside for a run: GPUs, MB of memory, minutes and CPU threads."""
+    """What a run takes: GPUs, MB of memory, minutes and CPU threads.
+
+    All but the threads are for clusters. Another number of threads gives other last digits.
+    """
 
     gpu: int = 0
     memory_mb: int = 4000
@@ -59,7 +62,7 @@ class Resources:
 _RESOURCES = {
     "smoke": Resources(memory_mb=3000, minutes=10),
     "demo": Resources(minutes=30),
-    "bench": Resources(memory_mb=8000, minutes=240, threads=2),
+    "bench": Resources(memory_mb=8000, minutes=240),
     "paper": Resources(gpu=1, memory_mb=32000, minutes=1440, threads=4),
 }
 
