@@ -149,8 +149,8 @@ def test_runs_are_found_by_folder_name_and_age(tmp_path: Path) -> None:
     assert compare.find(str(homes[0]), runs) == homes[0]
     for name, told in (
         ("m", "choose one of n"),
-        ("n~2", "lists them"),
-        ("n~x", "lists them"),
+        ("n~2", "report list"),
+        ("n~x", "report list"),
     ):
         with pytest.raises(InputError, match=told):
             compare.find(name, runs)
