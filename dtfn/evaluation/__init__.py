@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dtfn import datasets as benchmarks
@@ -23,6 +26,9 @@ from dtfn.evaluation.metrics import psnr, ssim
 from dtfn.evaluation.remembering import made, remembered_arrays, remembered_output, shape
 from dtfn.evaluation.tiling import Chop, Tiling
 from dtfn.evaluation.upscaling import upscale
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "Budget",
@@ -87,9 +93,7 @@ def outputs(
             weights = fingerprint(method)
             chosen = _tiling(method, weights, sample, tiling, device)
             key = _key(weights, sample, chosen, self_ensemble, device)
-            make = functools.partial(
-                upscale, lr=sample.lr, tiling=chosen, self_ensemble=self_ensemble
-            )
+            make = functools.partial(_upscaled, sample.lr, chosen, self_ensemble)
             results[method] = known.recall_or_make(
                 key, shape(sample), functools.partial(made, method, weights, sample, make, device)
             )
@@ -255,6 +259,12 @@ def _key(
     parts = [repr(tiling)] * (tiling is not None) + ["self-ensemble"] * self_ensemble
     parts += [device] * (device != "cpu")
     return cache.key(weights, sample.lr, sample.scale, " ".join(parts))
+
+
+def _upscaled(
+    lr: NDArray[np.uint8], tiling: Tiling | Chop | None, self_ensemble: bool, network: nn.Module
+) -> NDArray[np.uint8]:
+    return upscale(network, lr, tiling, self_ensemble)
 
 
 def _bicubic(sample: benchmarks.Sample) -> Output:
