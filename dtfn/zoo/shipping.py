@@ -57,20 +57,17 @@ def add(
     with curve.open(newline="") as handle:
         history = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
     facts = _facts(folder, history)
-    paths.ZOO.mkdir(parents=True, exist_ok=True)
-    partial = _halved(weights, paths.ZOO / f"{name}.partial")
+    shipped = _ship(weights, curve, name)
     made = {
         "name": name, "variant": trained.network.removeprefix("mini-"), "scale": trained.scale,
         "seed": trained.seed, "parameters": zoo.opened(weights)[1],
         "psnr": {key: round(float(value), 4) for key, value in psnr.items()},
         "ssim": {key: round(float(value), 5) for key, value in ssim.items()},
-        "file": f"{name}.safetensors", "sha256": provenance.file_hash(partial),
-        "stored": zoo.opened(partial)[0].get("stored", "float32"),
+        "file": shipped.name, "sha256": provenance.file_hash(shipped),
+        "stored": zoo.opened(shipped)[0].get("stored", "float32"),
         "steps": trained.steps, "minutes": round(facts["seconds"] / 60, 1),
         "validation_psnr": round(history[-1]["psnr"], 4), "tile": list(tile) if tile else None,
     }  # fmt: skip
-    partial.replace(paths.ZOO / f"{name}.safetensors")
-    shutil.copyfile(curve, paths.ZOO / f"{name}.csv")
     (paths.ZOO / f"{name}.md").write_text(cards.card(made, trained, facts, history))
     others = [row for row in zoo.registry() if row["name"] != name]
     _write(zoo.REGISTRY, sorted([*others, made], key=lambda row: row["name"]))
@@ -98,11 +95,7 @@ def add_start(folder: Path, name: str) -> str:
             "name of a start", expected="another than those of networks", found=repr(name),
             remedy="call it start-x4 or the like",
         )  # fmt: skip
-    paths.ZOO.mkdir(parents=True, exist_ok=True)
-    partial = _halved(weights, paths.ZOO / f"{name}.partial")
-    sha256 = provenance.file_hash(partial)
-    partial.replace(paths.ZOO / f"{name}.safetensors")
-    shutil.copyfile(curve, paths.ZOO / f"{name}.csv")
+    sha256 = provenance.file_hash(_ship(weights, curve, name))
     _write(zoo.STARTS, dict(sorted((zoo.starts() | {name: sha256}).items())))
     return sha256
 
@@ -117,6 +110,14 @@ def _finished(folder: Path) -> tuple[Path, Path]:
                 remedy=f"finish it: `dtfn train --resume --out {folder}`",
             )  # fmt: skip
     return weights, curve
+
+
+def _ship(weights: Path, curve: Path, name: str) -> Path:
+    """Put weights and curve into the zoo under a name, and return the file of the weights."""
+    paths.ZOO.mkdir(parents=True, exist_ok=True)
+    partial = _halved(weights, paths.ZOO / f"{name}.partial")
+    shutil.copyfile(curve, paths.ZOO / f"{name}.csv")
+    return partial.replace(paths.ZOO / f"{name}.safetensors")
 
 
 def _write(name: str, content: object) -> None:
