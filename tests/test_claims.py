@@ -138,7 +138,6 @@ def test_who_differs_more_but_no_worse_harms_no_more_of_what_it_changes() -> Non
         for name, share in (("l1", 0.1), ("n", 0.8)):
             changed = np.kron(rng.random((32, 32)) < share, np.ones((2, 2)))
             made[name] = base + (changed * rng.choice([-1, 1], hr.shape)).astype(int)
-        # One level nearer to the truth or farther from it: let both be as likely and as large.
         return Picture(
             "mini", f"{seed:02}", 2, hr, {k: v.astype(np.uint8) for k, v in made.items()}
         )
