@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtfn import audit, cli, images, statistics, subpixel
+from dtfn import audit, cli, images, paths, statistics, subpixel
 from dtfn.errors import InputError
 
 REQUIRED = ("harm_rate", "psnr_with", "psnr_without", "selection_bound", "fusion_bound")
@@ -109,7 +109,7 @@ def test_the_null_pair_stands_beside(tmp_path: Path) -> None:
     # Three noises of one kind: nothing is left when luck is taken off, and much before.
     assert report["selection_gain"] > 0.2
     assert abs(report["selection_gain_net"]) < report["selection_gain"] / 5
-    assert report["notes"] == []
+    assert report["notes"] == ["fewer than 5 images: the intervals are too narrow"]
 
 
 def test_intervals_are_over_images(tmp_path: Path) -> None:
@@ -121,6 +121,7 @@ def test_intervals_are_over_images(tmp_path: Path) -> None:
         assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
         assert found["low"] < report[name] < found["high"]
         assert found["images"] == 6
+    assert report["notes"] == []
 
 
 def test_a_single_image_has_no_interval_and_says_so(tmp_path: Path) -> None:
@@ -144,6 +145,7 @@ def test_perfect_results_are_valid_json(tmp_path: Path) -> None:
 
     assert report["psnr_with"] is None
     assert report["intervals"]["psnr_with"]["note"] == "infinite values: no interval"
+    assert any(note.startswith("1 of 2 images are reproduced exactly") for note in report["notes"])
     assert 0 < report["harm_rate"] < 1
     assert np.isfinite(report["psnr_without"])
 
@@ -179,6 +181,30 @@ def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_results_that_one_can_see_through_are_refused(tmp_path: Path) -> None:
+    folders = write(tmp_path)
+    file = folders["with"] / "b_x4_SR.png"
+    opaque = np.dstack([images.read(file), np.full((36, 40), 255)]).astype(np.uint8)
+    images.write(file, opaque)
+    run(folders, tmp_path / "out")
+    opaque[3, 5, 3] = 254
+    images.write(file, opaque)
+    with pytest.raises(InputError, match=r"b_x4_SR\.png: expected an opaque picture"):
+        run(folders, tmp_path / "out")
+
+
+def test_without_out_the_report_is_below_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = write(tmp_path)
+    monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
+    arguments = [f"--{role}={folder}" for role, folder in folders.items() if role != "null"]
+    with pytest.raises(SystemExit) as done:
+        cli.main(["audit", *arguments, "--no-report"])
+    assert not done.value.code
+    assert (tmp_path / "reports" / "audit" / "summary.json").is_file()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="expected a folder to write to"):
@@ -196,6 +222,7 @@ def test_the_command_prints_the_figures_and_what_they_mean(
     report = json.loads((tmp_path / "out" / "summary.json").read_text())
 
     assert not done.value.code
+    assert told.startswith("3 images x4, Y, a border of 4 pixels left out; in brackets: 95 %")
     assert f"| harm rate | {report['harm_rate']:.3f} [" in told
     assert "no null pair" in told
     assert str(tmp_path / "out") in told

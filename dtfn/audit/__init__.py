@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -41,6 +42,8 @@ PRINTED = {
     "fusion_bound": "fusion bound (dB)",
     "fusion_gain": "fusion over the better (dB)",
 }
+
+FEW = 5  # images below which a bootstrap is narrow by itself
 
 NO_NULL = (
     "no null pair: two networks that differ by luck alone also harm about half of the positions "
@@ -142,9 +145,6 @@ def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[
         if name in rows and rows[name].notna().any()
     ]
     found = statistics.intervals(rows, columns, by=()).set_index("metric")
-    notes = [] if "harm_rate_null" in rows else [NO_NULL]
-    if len(rows) < 2:
-        notes.append("a single image: no interval")
     return {
         "dtfn": __version__,
         "scale": scale,
@@ -164,8 +164,24 @@ def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[
             }
             for name in columns
         },
-        "notes": notes,
+        "notes": _notes(rows),
     }
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """Return what a reader of the summary must know."""
+    notes = [] if "harm_rate_null" in rows else [NO_NULL]
+    if len(rows) < 2:
+        notes.append("a single image: no interval")
+    elif len(rows) < FEW:
+        notes.append(f"fewer than {FEW} images: the intervals are too narrow")
+    exact = int(np.isinf(rows[["psnr_with", "psnr_without"]]).any(axis=1).sum())
+    if exact:
+        notes.append(
+            f"{exact} of {len(rows)} images are reproduced exactly: their PSNR is infinite, and so "
+            "is its mean, which is null in summary.json"
+        )
+    return notes
 
 
 def table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -180,6 +196,14 @@ def table(report: Mapping[str, Any]) -> pd.DataFrame:
                 row[f"{column}_high"] = ends["high"]
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def told(report: Mapping[str, Any]) -> str:
+    """Say in a line how a summary was measured."""
+    return (
+        f"{report['images']} images x{report['scale']}, Y, a border of {report['border']} pixels "
+        "left out; in brackets: 95 % interval over images"
+    )
 
 
 def _require_another_null(measured: pd.DataFrame) -> None:

@@ -122,7 +122,10 @@ def audit(
     hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
     with_: Annotated[Path, typer.Option("--with", help="Results with attention.")],
     without: Annotated[Path, typer.Option("--without", help="Results without it.")],
-    out: Annotated[Path, typer.Option(help="Folder for summary.json and images.csv.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for summary.json and images.csv; reports/audit if left out."),
+    ] = None,
     null: Annotated[
         Path | None,
         typer.Option(
@@ -136,9 +139,12 @@ def audit(
 ) -> None:
     """Measure harm and bounds of anybody's results; names such as baby_RCAN_x4.png are matched."""
     from dtfn import audit as audits
+    from dtfn import paths
     from dtfn.reports import tables
 
+    out = out or paths.REPORTS / "audit"
     found = audits.audit(hr, with_, without, scale, out, null)
+    print(audits.told(found))
     print(tables.markdown(audits.table(found)), end="")
     for line in (*found["notes"], out / "summary.json"):
         print(line)

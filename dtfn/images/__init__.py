@@ -66,9 +66,21 @@ def write(path: str | Path, image: Pixels) -> None:
         draft.unlink(missing_ok=True)
 
 
-def grey_or_rgb(file: Path) -> UInt8:
-    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey."""
+def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
+    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey.
+
+    Raises
+    ------
+    InputError
+        As `read`; or, if it must be ``opaque``, for pixels that one can see through.
+    """
     stored = read(file)
+    has_alpha = stored.ndim == 3 and stored.shape[2] in (2, 4)
+    if opaque and has_alpha and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
+        raise InputError(
+            file, expected="an opaque picture", found="pixels that one can see through",
+            remedy="save it without alpha",
+        )  # fmt: skip
     grey = stored.ndim == 2 or stored.shape[2] == 2
     rgb = as_rgb(stored)
     return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
