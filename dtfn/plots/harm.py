@@ -164,7 +164,8 @@ def correlations(frame: pd.DataFrame, null: bool) -> Figure:
         ax.set_title(name)
         ax.set_yticks(range(len(causes)), list(reversed(causes)))
         ax.grid(axis="y", visible=False)
-    figure.supxlabel("rank correlation of being harmed (grey: luck's)", fontsize=10)
+    grey = " (grey: luck's)" if null else ""
+    figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)
     return figure
 
 
@@ -189,7 +190,8 @@ def causes(hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name:
         values = _shown(maps[key], log="(log)" in title)
         known = values[np.isfinite(values)]
         low, high = np.percentile(known, [1, 99]) if known.size else (0, 1)
-        norm = Normalize(low, max(high, low + 1e-9))
+        around = 0.5 if high - low < 1e-9 else 0  # all alike: a bar that can be read
+        norm = Normalize(low - around, high + around)
         shown = ax.imshow(values, cmap=POSITIVE, norm=norm, interpolation="nearest")
         _bare(ax, title)
         figure.colorbar(shown, ax=ax, location="bottom", shrink=0.9, aspect=30)

@@ -32,7 +32,7 @@ def region(views: Sequence[View]) -> Figure:
     says that there was no harm beyond luck.
     """
     if not views:
-        return blank("no region of harm beyond the null pair's")
+        return blank("no region of harm beyond the threshold")
     view = views[0]
     figure = Figure(figsize=(WIDTH, 6.2), layout="compressed")
     axes = figure.subplots(2, 4)
@@ -61,7 +61,7 @@ def gallery(views: Sequence[View]) -> Figure:
     With no view, the figure says that there was no harm beyond luck.
     """
     if not views:
-        return blank("no region of harm beyond the null pair's")
+        return blank("no region of harm beyond the threshold")
     figure = Figure(figsize=(WIDTH, 2.5 * len(views)), layout="constrained")
     rows = figure.subplots(len(views), 4, squeeze=False)
     for axes, view in zip(rows, views, strict=True):

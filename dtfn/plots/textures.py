@@ -36,7 +36,7 @@ def gallery(cases: Sequence[Case]) -> Figure:
     the figure says so.
     """
     if not cases:
-        return blank("no region beyond the null pair's threshold")
+        return blank("no region beyond the threshold")
     panels = 4 + max(len(case.networks) for case in cases)
     figure = Figure(figsize=(WIDTH, 1.95 * len(cases)), layout="constrained")
     parts = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
@@ -64,7 +64,7 @@ def distortions(case: Case | None) -> Figure:
     The colours of a column are those of all its maps. With no case the figure says so.
     """
     if case is None:
-        return blank("no region beyond the null pair's threshold")
+        return blank("no region beyond the threshold")
     n, l, *others = case.networks
     networks = [l, n, *others]
     columns = 1 + len(distortion.TITLES)
