@@ -187,6 +187,20 @@ def test_the_gated_picture_has_the_gate_s_psnr() -> None:
         predictor.gated_output(n, l[:-2], chance)
 
 
+def test_a_map_of_probabilities_is_the_model_s(known: pd.DataFrame) -> None:
+    model = predictor.fit(known)
+    part = known[known["image"] == "0"].iloc[:60]
+    maps = {name: part[name].to_numpy().reshape(6, 10) for name in predictor.FEATURES}
+    maps["entropy"] = np.full((6, 10), np.nan)  # a network that has no such signal
+    chance = predictor.probability(model, maps)
+    values = part[list(predictor.FEATURES)].assign(entropy=-1.0).fillna(-1.0)
+    expected = model.predict_proba(values.to_numpy(np.float32))[:, 1]
+    assert chance.shape == (6, 10)
+    assert chance.ravel().tolist() == expected.tolist()
+    with pytest.raises(InputError, match="no drawn_more"):
+        predictor.probability(model, {k: v for k, v in maps.items() if k != "drawn_more"})
+
+
 @pytest.mark.parametrize(
     ("frame", "by", "message"),
     [

@@ -3,6 +3,10 @@
     table = predictor.judged(predictor.collect("nla-x4-s0", "local-x4-s0", ["Set14"], 4))
     predictor.gate(table, predictor.COSTS)   # a row a picture: what it wins, beside a coin
 
+    model = predictor.fit(table, costs=True)   # and for a new picture:
+    chance = predictor.probability(model, predictor.describe(lr, sr_n, sr_l, 4))
+    predictor.gated_output(sr_n, sr_l, chance)
+
 *Harm* is that N errs more than L in the s x s block of an LR position. What is known of a position
 are features of the LR picture, of both outputs and of the network's attention (`FEATURES`); never
 the truth. Whatever is reported is of pictures that the predictor never saw.
@@ -11,7 +15,15 @@ the truth. Whatever is reported is of pictures that the predictor never saw.
 from __future__ import annotations
 
 from dtfn.predictor.features import FEATURES, collect, describe
-from dtfn.predictor.learning import COSTS, PREDICTED, fit, held_out, importance, judged
+from dtfn.predictor.learning import (
+    COSTS,
+    PREDICTED,
+    fit,
+    held_out,
+    importance,
+    judged,
+    probability,
+)
 from dtfn.predictor.scores import (
     areas,
     auc,
@@ -25,5 +37,6 @@ from dtfn.predictor.scores import (
 
 __all__ = [
     "COSTS", "FEATURES", "PREDICTED", "areas", "auc", "brier", "collect", "describe", "fit", "gate",
-    "gated_output", "held_out", "importance", "judged", "reliability", "risk_coverage", "roc",
+    "gated_output", "held_out", "importance", "judged", "probability", "reliability",
+    "risk_coverage", "roc",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ share its texture, and a predictor tested on the picture it was fitted to would 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -67,6 +67,37 @@ def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> Calibrate
     model = CalibratedClassifierCV(trees, method="isotonic", cv=list(folds), ensemble=False)
     weights = np.abs(harm) if costs else None
     return model.fit(_known(drawn), harm > 0, sample_weight=weights)
+
+
+def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the predicted probability of harm at each LR position of one picture, ``(H, W)``.
+
+    Parameters
+    ----------
+    model
+        Of `fit`.
+    features
+        Of `dtfn.predictor.describe`: maps ``(H, W)``.
+
+    Returns
+    -------
+    In [0, 1]; what `dtfn.predictor.gated_output` takes. Of a picture that the model was fitted to,
+    it says little.
+
+    Raises
+    ------
+    InputError
+        If a feature is missing.
+    """
+    missing = [name for name in FEATURES if name not in features]
+    if missing:
+        raise InputError(
+            "features", expected=", ".join(FEATURES), found=f"no {', '.join(missing)}",
+            remedy="take those of dtfn.predictor.describe",
+        )  # fmt: skip
+    table = pd.DataFrame({name: np.ravel(features[name]) for name in FEATURES})
+    chance: NDArray[np.float64] = model.predict_proba(_known(table))[:, 1]
+    return chance.reshape(np.shape(features[FEATURES[0]]))
 
 
 def held_out(
