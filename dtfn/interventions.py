@@ -162,10 +162,13 @@ def table(
 ) -> pd.DataFrame:
     """Return the means of `controls` over pictures, at most `MOST` of each benchmark.
 
-    A row a network and change: network, change, pictures, and psnr_gain, harm_rate, harm_mass with
-    their intervals' ends; no row where there is no network.
+    A row a network and change: network, change, pictures, and psnr_gain, harm_rate, harm_untied,
+    harm_mass, selection_gain, fusion_gain with their intervals' ends; no row where there is no
+    network.
     """
-    columns = ["psnr_gain", "harm_rate", "harm_mass"]
+    columns = [
+        "psnr_gain", "harm_rate", "harm_untied", "harm_mass", "selection_gain", "fusion_gain",
+    ]  # fmt: skip
     ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
     rows = []
     few = min(count or MOST, MOST)  # each change is another pass of the network
@@ -174,7 +177,7 @@ def table(
     for (network, change), part in groups:
         row: dict[str, object] = {"network": network, "change": change, "pictures": len(part)}
         for column in columns:
-            found = statistics.mean_interval(part[column])
+            found = statistics.mean_interval(part[column].dropna())
             row |= {column: found.estimate, f"{column}_low": found.low}
             row[f"{column}_high"] = found.high
         rows.append(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,18 @@ def every(shape: tuple[int, ...]) -> int:
     1 (all) up to 50 000 LR positions; the time rises with asked positions times all.
     """
     return max(1, math.ceil(shape[0] * shape[1] / SEARCHED))
+
+
+def sampling(step: int = 0) -> str:
+    """Say in words of which positions the look-alikes are searched; ``step`` 0: as `every` says."""
+    if step == 1:
+        return "Look-alikes of all positions, in the whole picture."
+    if step:
+        return f"Look-alikes of every {step}th row and column, in the whole picture."
+    return (
+        f"Look-alikes in the whole picture: of all positions up to {SEARCHED:,} LR pixels, of as "
+        "many rows and columns of a larger picture as take no longer."
+    )
 
 
 def describe(hr: Array, scale: int, step: int = 0) -> dict[str, Float]:
@@ -157,7 +169,9 @@ def frame(maps: Mapping[str, Float]) -> pd.DataFrame:
     return pd.DataFrame({"row": rows.ravel(), "column": columns.ravel(), **values})
 
 
-def correlation_table(found: Positions, null: str | None) -> pd.DataFrame:
+def correlation_table(
+    found: Positions, null: str | None, by: Sequence[str] = ("pair",)
+) -> pd.DataFrame:
     """Return the mean rank correlation of harm with each cause, and net of the null pair's.
 
     Parameters
@@ -166,21 +180,24 @@ def correlation_table(found: Positions, null: str | None) -> pd.DataFrame:
         Of `survey`.
     null
         The null pair's name, if there is one.
+    by
+        ``pair``, and perhaps ``dataset``.
 
     Returns
     -------
-    A row a pair and cause: pair, cause, pictures, correlation, correlation_low, correlation_high
-    and, with a null, correlation_null, correlation_net, correlation_net_low, correlation_net_high.
+    A row a group and cause: the columns of ``by``, cause, pictures, correlation,
+    correlation_low, correlation_high and, with a null, correlation_null, correlation_net,
+    correlation_net_low, correlation_net_high.
     Intervals are over pictures.
     """
     keys = ["dataset", "image", "seed"]
     table = found.correlations
     luck = table[table["pair"] == null].set_index(keys) if null else None
     rows = []
-    for pair, part in table[table["pair"] != null].groupby("pair", sort=False):
+    for group, part in table[table["pair"] != null].groupby(list(by), sort=False):
         own = part.set_index(keys)
         for cause in CAUSES:
-            row: dict[str, object] = {"pair": pair, "cause": cause}
+            row: dict[str, object] = {**dict(zip(by, group, strict=True)), "cause": cause}
             values = own[cause].dropna()
             row["pictures"] = values.groupby(["dataset", "image"]).ngroups
             row |= _interval("correlation", values)

@@ -16,6 +16,7 @@ from dtfn.errors import InputError
 
 BOUNDS = ("selection_bound", "fusion_bound")
 TWIN, OTHER_TWIN = "its local twin", "another local twin (luck)"
+FIDELITY = "with TFS"
 
 GATES = {
     "psnr_gate": "gate: twin where harm is predicted",
@@ -62,7 +63,7 @@ def candidates(
     own = table[table["pair"] == plain]
     base = own[[*keys, "psnr_with", *BOUNDS]]
     made = {TWIN: own[[*keys, "psnr_without"]].rename(columns={"psnr_without": "psnr"})}
-    others = {fidelity: f"with TFS ({fidelity})", null: OTHER_TWIN}
+    others = {fidelity: f"{FIDELITY} ({fidelity})", null: OTHER_TWIN}
     for other, title in others.items():
         if other:
             part = table.loc[table["pair"] == other, [*keys, "psnr_with"]]
@@ -71,16 +72,35 @@ def candidates(
     return pd.concat(parts, ignore_index=True).assign(pair=plain)
 
 
-def gated(scores: pd.DataFrame, pair: str) -> pd.DataFrame:
-    """Return the candidates of `dtfn.predictor.gate`, in the form of `candidates`."""
+def gated(scores: pd.DataFrame, pair: str, made: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the candidates of `dtfn.predictor.gate`, in the form of `candidates`.
+
+    Parameters
+    ----------
+    scores
+        Of `dtfn.predictor.gate`: a row a picture.
+    pair
+        Whose N has the gate; of several training seeds, the first.
+    made
+        Of `candidates`: what has TFS is a candidate here too, on the pictures of ``scores``.
+    """
     keep = ["dataset", "image", "psnr_with", "selection_bound"]
     parts = [
         scores[keep].assign(candidate=title, psnr=scores[column]) for column, title in GATES.items()
     ]
+    if made is not None:
+        tfs = made[(made["pair"] == pair) & made["candidate"].str.startswith(FIDELITY)]
+        if "seed" in tfs:
+            tfs = tfs[tfs["seed"] == tfs["seed"].min()]
+        parts.append(scores[keep].merge(tfs[["dataset", "image", "candidate", "psnr"]]))
     return pd.concat(parts, ignore_index=True).assign(pair=pair)
 
 
-def shares(found: pd.DataFrame, bounds: Sequence[str] = BOUNDS) -> pd.DataFrame:
+def shares(
+    found: pd.DataFrame,
+    bounds: Sequence[str] = BOUNDS,
+    by: Sequence[str] = ("pair", "candidate"),
+) -> pd.DataFrame:
     """Return what each candidate gains over N, and which share of each bound that is.
 
     Parameters
@@ -89,18 +109,20 @@ def shares(found: pd.DataFrame, bounds: Sequence[str] = BOUNDS) -> pd.DataFrame:
         Of `candidates` or `gated`, several put together if need be.
     bounds
         Some of `BOUNDS`.
+    by
+        ``pair`` and ``candidate``, and perhaps ``dataset``.
 
     Returns
     -------
-    A row a pair and candidate: pair, candidate, pictures, recovery (dB over N), recovery_low,
+    A row a group: the columns of ``by``, pictures, recovery (dB over N), recovery_low,
     recovery_high; and for each bound ``b``: b_share, b_share_low, b_share_high. Intervals are over
     pictures; a share has none where there may be nothing to gain.
     """
     rows = []
-    for (pair, candidate), part in found.groupby(["pair", "candidate"], sort=False):
+    for group, part in found.groupby(list(by), sort=False):
         clusters = part.groupby(["dataset", "image"]).ngroup()
         gain = statistics.difference_interval(part["psnr"], part["psnr_with"], clusters)
-        row: dict[str, object] = {"pair": pair, "candidate": candidate, "pictures": gain.clusters}
+        row: dict[str, object] = {**dict(zip(by, group, strict=True)), "pictures": gain.clusters}
         row |= {"recovery": gain.estimate, "recovery_low": gain.low, "recovery_high": gain.high}
         for bound in bounds:
             share = statistics.ratio_interval(

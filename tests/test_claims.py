@@ -229,6 +229,7 @@ def test_without_a_null_pair_nothing_is_claimed_beyond_luck() -> None:
     assert harm.measured == pytest.approx(alone["harm_rate"].mean())
     frame = claims.beside_null(alone, ["harm_rate"])
     assert list(frame)[-3:] == ["harm_rate", "harm_rate_low", "harm_rate_high"]
+    assert claims.replicated(alone.assign(seed=0), "harm_rate").empty
     estimates, titles = claims.net_of_luck(alone)
     assert set(estimates["metric"]) == set(titles) == set(claims.NET_CLAIMS)
 
@@ -241,6 +242,14 @@ def test_seeds_are_told_apart_and_taken_together() -> None:
     assert (row["pictures"], row["seeds"]) == (30, 2)
     assert row["harm_rate_net"] == pytest.approx(seeds.mean())
     assert set(claims.net_of_luck(table)[1]) == {f"{m}_net" for m in claims.NET_CLAIMS}
+
+
+def test_a_difference_on_all_pictures_is_no_difference_of_three_seeds() -> None:
+    table = families(nla={0: 2.0, 1: 2.0, 2: 2.0}, dtfn={0: 2.0})
+    (row,) = claims.replicated(table, "harm_rate").to_dict("records")
+    assert (row["pair"], row["pictures"], row["seeds"]) == ("nla", 30, 3)
+    assert row["p_pictures"] < 0.001
+    assert row["p_seeds"] == row["p_both"] == 0.25, "two of eight sign patterns"
 
 
 def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:

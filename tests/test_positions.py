@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,24 @@ def test_harm_that_goes_with_texture_is_found_beyond_luck(found: positions.Posit
     assert table.loc["severity", "correlation_net_low"] > 0.05
     net = table["correlation"] - table["correlation_null"]
     assert table["correlation_net"].to_numpy() == pytest.approx(net.to_numpy())
+
+
+def test_correlations_of_a_benchmark_are_those_of_its_pictures(
+    found: positions.Positions,
+) -> None:
+    parts = {name: found.correlations.assign(dataset=name) for name in ("a", "b")}
+    parts["b"] = parts["b"][parts["b"]["image"].isin(["0", "1", "2"])]
+    both = dataclasses.replace(found, correlations=pd.concat(parts.values()))
+    table = positions.correlation_table(both, subpixel.NULL, ["dataset", "pair"])
+    assert table.groupby("dataset")["pictures"].first().to_dict() == {"a": 6, "b": 3}
+    alone = positions.correlation_table(found, subpixel.NULL)
+    pd.testing.assert_frame_equal(table[table["dataset"] == "a"][list(alone)], alone)
+
+
+def test_the_sampling_is_told() -> None:
+    assert "all positions, in the whole picture" in positions.sampling(1)
+    assert "every 4th row" in positions.sampling(4)
+    assert f"{positions.SEARCHED:,}" in positions.sampling()
 
 
 def test_without_a_null_pair_the_correlations_stand_alone() -> None:

@@ -81,6 +81,49 @@ def test_gates_take_the_place_of_tfs() -> None:
     )  # fmt: skip
 
 
+def test_benchmarks_are_told_apart() -> None:
+    frame = pd.concat([table(), table().assign(dataset="other", selection_bound=40.0)])
+    found = recovery.candidates(frame, "nla", "nla+tfs")
+    by = ["dataset", "pair", "candidate"]
+    apart = recovery.shares(found, by=by)
+    alone = recovery.shares(recovery.candidates(table(), "nla", "nla+tfs"))
+    mini = apart[apart["dataset"] == "mini"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mini[list(alone)], alone)
+    assert (apart["pictures"] == 8).all()
+    assert len(apart) == 2 * len(alone)
+
+
+def test_tfs_is_a_gate_s_rival_on_the_gate_s_pictures() -> None:
+    made = recovery.candidates(table(), "nla", "nla+tfs")
+    first = table().query("pair == 'nla' and seed == 0 and image in ['2', '5']")
+    scores = first[["dataset", "image", "psnr_with", "psnr_without", "selection_bound"]].assign(
+        psnr_gate=lambda t: t["psnr_with"] + 0.4, psnr_coin=0.0, psnr_mean=0.0
+    )
+    doors = recovery.gated(scores, "nla", made)
+    tfs = doors[doors["candidate"] == "with TFS (nla+tfs)"]
+    expected = table().query("pair == 'nla+tfs' and seed == 0 and image in ['2', '5']")
+    assert tfs["image"].tolist() == ["2", "5"]
+    assert tfs["psnr"].tolist() == expected["psnr_with"].tolist()
+    assert "with TFS (nla+tfs)" not in set(recovery.gated(scores, "nla")["candidate"])
+
+
+def test_the_gate_is_judged_against_coin_mean_and_tfs() -> None:
+    rows = table().query("pair == 'nla' and seed == 0")
+    rows = rows.assign(
+        psnr_gate=rows["psnr_with"] + 0.4,
+        psnr_coin=rows["psnr_with"] - 0.1,
+        psnr_mean=rows["psnr_with"] + 0.7,
+    )
+    made = recovery.candidates(table(), "nla", "nla+tfs")
+    verdicts = claims.gate_pays(recovery.gated(rows, "nla", made))
+    assert [(v.claim, v.holds) for v in verdicts] == [
+        ("a gate of nla beats a coin", True),
+        ("a gate of nla beats the mean of both", False),
+        ("a gate of nla beats nla with TFS", False),
+    ]
+    assert [v.holds for v in claims.tfs_recovers(made)] == [True, True]
+
+
 def test_claims_compare_candidates() -> None:
     found = recovery.candidates(table(), "nla", "nla+tfs")
     (over_n,) = claims.beats_candidate(found, "with TFS", "", "{pair}: TFS recovers")

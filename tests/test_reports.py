@@ -113,6 +113,16 @@ def test_a_table_keeps_every_digit(run: reports.Run) -> None:
     assert r"\label{tab:t}" in (folder / "t.tex").read_text()
 
 
+def test_long_data_are_kept_but_not_shown(
+    run: reports.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.data("pictures", FRAME, caption="Each picture.")
+    run.data("pictures", FRAME, caption="Each picture.")
+    pd.testing.assert_frame_equal(pd.read_csv(run.folder / "data" / "pictures.csv"), FRAME)
+    assert [entry["name"] for entry in run.record["data"]] == ["pictures"]
+    assert "data/pictures.csv: Each picture." in capsys.readouterr().out
+
+
 def test_inputs_are_known_by_pixels_and_bytes(run: reports.Run, tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"w")
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from dtfn import images, statistics, subpixel
-from dtfn.claims.bounds import beats_candidate, exemplars_tell, predicts
+from dtfn.claims.bounds import (
+    beats_candidate,
+    exemplars_tell,
+    gate_pays,
+    predicts,
+    tfs_recovers,
+)
 from dtfn.claims.judging import LEAST, judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
 from dtfn.evaluation import metrics
@@ -17,8 +24,9 @@ from dtfn.statistics import Interval
 
 __all__ = [
     "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
-    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "curve",
-    "exemplars_tell", "grows_with", "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
+    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "curve", "exemplars_tell",
+    "gate_pays", "grows_with", "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
+    "replicated", "tfs_recovers",
 ]  # fmt: skip
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
@@ -168,26 +176,22 @@ def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
     Returns
     -------
-    dataset, pair, pictures, with a column seed also seeds; and for each metric ``m``: m, m_null,
-    m_net, m_net_low, m_net_high, the last two being the ends of the 95 % interval over pictures.
-    Without a null pair: m, m_low, m_high.
+    dataset, pair, pictures, with a column seed also seeds; and for each metric ``m``: m, m_null and
+    m_net (without a null pair only m), each with ``_low`` and ``_high``, the ends of its 95 %
+    interval over pictures.
     """
     has_null = subpixel.NULL in set(table["pair"])
     net = subpixel.net(table) if has_null else table
+    kinds = ("", "_null", "_net") if has_null else ("",)
     rows = []
     for (dataset, pair), part in net.groupby(["dataset", "pair"], sort=False):
         row: dict[str, object] = {"dataset": dataset, "pair": pair}
         row["pictures"] = part["image"].nunique()
         if "seed" in part:
             row["seeds"] = part["seed"].nunique()
-        for metric in metrics:
-            row[metric] = part[metric].mean()
-            name = f"{metric}_net" if has_null else metric
-            if has_null:
-                row[f"{metric}_null"] = part[f"{metric}_null"].mean()
+        for name in (f"{metric}{kind}" for metric in metrics for kind in kinds):
             found = over_pictures(part, name)
-            row[name] = found.estimate
-            row[f"{name}_low"], row[f"{name}_high"] = found.low, found.high
+            row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -238,3 +242,32 @@ def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         ends = {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
         rows.append({"pair": pair, "seed": seed, "pictures": found.clusters} | ends)
     return pd.DataFrame(rows)
+
+
+def replicated(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return whether a figure differs from its null pair's on other pictures, and from other seeds.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure` with the column seed.
+    metric
+        Some of `dtfn.subpixel.NETTED`.
+
+    Returns
+    -------
+    A row a pair of several training seeds: pair, pictures, seeds, and p_pictures, p_seeds, p_both
+    of `dtfn.statistics.sign_flip_crossed`; none without a null pair.
+    """
+    columns = ["pair", "pictures", "seeds", "p_pictures", "p_seeds", "p_both"]
+    rows = []
+    has_null = subpixel.NULL in set(table["pair"])
+    for pair, part in subpixel.net(table).groupby("pair", sort=False) if has_null else ():
+        wide = part.pivot(index=["dataset", "image"], columns="seed", values=f"{metric}_net")
+        wide = wide.dropna()
+        if len(wide) and len(wide.columns) > 1:
+            pictures, seeds = (at.ravel() for at in np.indices(wide.shape))
+            p = statistics.sign_flip_crossed(wide.to_numpy().ravel(), pictures, seeds)
+            row = (pair, *wide.shape, p.images, p.seeds, p.both)
+            rows.append(dict(zip(columns, row, strict=True)))
+    return pd.DataFrame(rows, columns=columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from dtfn import statistics
+from dtfn import recovery, statistics
 from dtfn.claims.judging import verdict
 from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import Interval
@@ -34,6 +34,27 @@ def beats_candidate(found: pd.DataFrame, candidate: str, other: str, claim: str)
             gain = statistics.difference_interval(both["psnr"], both["base"], clusters)
             verdicts.append(verdict(claim.format(pair=pair), gain, "{:+.3f} dB"))
     return verdicts
+
+
+def tfs_recovers(found: pd.DataFrame) -> list[Verdict]:
+    """Return whether TFS gains over plain attention, and over the local twin: of `candidates`."""
+    claim = "TFS recovers something of the bound of {pair}"
+    beyond = f"{claim} beyond its local twin"
+    return [
+        *beats_candidate(found, recovery.FIDELITY, "", claim),
+        *beats_candidate(found, recovery.FIDELITY, recovery.TWIN, beyond),
+    ]
+
+
+def gate_pays(found: pd.DataFrame) -> list[Verdict]:
+    """Return whether a gate beats a coin, the mean of both outputs, and TFS: of `gated`."""
+    gate, coin, mean, _ = recovery.GATES.values()
+    others = {coin: "a coin", mean: "the mean of both", recovery.FIDELITY: "{pair} with TFS"}
+    return [
+        verdict
+        for other, words in others.items()
+        for verdict in beats_candidate(found, gate, other, f"a gate of {{pair}} beats {words}")
+    ]
 
 
 def exemplars_tell(table: pd.DataFrame) -> list[Verdict]:

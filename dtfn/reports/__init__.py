@@ -131,6 +131,13 @@ class Run:
         self._note("tables", name, caption)
         _show_html(text + _caption(caption))
 
+    def data(self, name: str, frame: pd.DataFrame, *, caption: str) -> None:
+        """Save ``data/name.csv``: what is too long to show, but lies behind what is shown."""
+        file = self._folder("data") / f"{name}.csv"
+        frame.to_csv(file, index=False)
+        self._note("data", name, caption)
+        print(f"{file.relative_to(self.folder)}: {caption}")
+
     def verdict(self, *verdicts: Verdict) -> None:
         """Add claims to the verdict table that `finish` shows."""
         self.verdicts += verdicts
@@ -164,7 +171,7 @@ class Run:
         return round(time.perf_counter() - self._began, 3)
 
     def _note(self, kind: str, name: str, caption: str) -> None:
-        entries = self.record[kind]
+        entries = self.record.setdefault(kind, [])
         # A cell that is run again replaces what it saved before.
         entries[:] = [e for e in entries if e["name"] != name]
         entries.append({"name": name, "caption": caption, "after_seconds": self._seconds()})

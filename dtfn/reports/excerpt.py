@@ -18,7 +18,7 @@ from dtfn.reports import manifest, tables
 PAGE = "README.md"
 MARK = "Written by `dtfn report keep`"  # by which an excerpt is known
 QUALITY = 85  # of WebP
-LINES = 40  # of a table's Markdown; a longer one is left out
+LINES = 90  # of a table's Markdown; a longer one is left out
 
 
 def write(folder: Path, runs: Sequence[Path]) -> Path:
