@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, images, paths, subpixel, texture
+from dtfn import datasets, exemplars, images, paths, subpixel, texture
 from dtfn.errors import InputError
 from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
@@ -138,6 +139,42 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_impossible_searches_are_refused(shape: tuple[int, int], count: int, every: int) -> None:
     with pytest.raises(InputError, match="use a larger picture or a smaller count"):
         neighbours.search(np.zeros(shape, np.uint8), count, every)
+
+
+@pytest.mark.slow
+def test_a_benchmark_s_picture_is_searched_in_ten_seconds() -> None:
+    """As large as Urban100's at x4; look-alikes, inconsistency and exemplar bound together."""
+    rng = np.random.default_rng(0)
+    hr = rng.integers(0, 256, (768, 1024, 3)).astype(np.uint8)
+    began = time.perf_counter()
+    found = neighbours.search(images.degrade(hr, 4), neighbours.COUNT)
+    texture.inconsistency(hr, 4, found)
+    exemplars.exemplar_bound(hr, 4, found)
+    assert time.perf_counter() - began < 10
+
+
+@pytest.mark.slow
+def test_a_large_picture_is_described_in_bounded_memory() -> None:
+    """LR of 2048 x 1536; a process of its own, whose peak is its own."""
+    code = """
+import resource, sys
+import numpy as np
+from dtfn import exemplars, images, positions, texture
+from dtfn.texture import neighbours
+hr = np.random.default_rng(0).integers(0, 256, (3072, 4096, 3)).astype(np.uint8)
+lr = images.degrade(hr, 2)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = neighbours.search(lr, neighbours.COUNT, positions.every(lr.shape))
+texture.inconsistency(hr, 2, found)
+exemplars.exemplar_bound(hr, 2, found)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+unit = 1 if sys.platform == "darwin" else 1024
+print((peak - before) * unit, lr.shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    more, shape = done.stdout.split(maxsplit=1)
+    assert shape.strip() == "(1536, 2048, 3)"
+    assert int(more) < 2 * 2**30
 
 
 @pytest.mark.parametrize("first", ["torch", "faiss"])
