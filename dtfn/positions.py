@@ -185,9 +185,8 @@ def correlation_table(
 
     Returns
     -------
-    A row a group and cause: the columns of ``by``, cause, pictures, correlation,
-    correlation_low, correlation_high and, with a null, correlation_null, correlation_net,
-    correlation_net_low, correlation_net_high.
+    A row a group and cause: the columns of ``by``, cause, pictures, correlation
+    and, with a null, correlation_null and correlation_net, each with ``_low`` and ``_high``.
     Intervals are over pictures.
     """
     keys = ["dataset", "image", "seed"]
@@ -203,7 +202,7 @@ def correlation_table(
             row |= _interval("correlation", values)
             if luck is not None:
                 beside = luck[cause].reindex(values.index)
-                row["correlation_null"] = beside.mean()
+                row |= _interval("correlation_null", beside.dropna())
                 row |= _interval("correlation_net", (values - beside).dropna())
             rows.append(row)
     return pd.DataFrame(rows)

@@ -29,8 +29,14 @@ FORMS = {
     "harm_untied_net": "{:+.1%}",
     "harm_mass": "{:.2f}",
     "harm_mass_net": "{:+.2f}",
+    "help_mass": "{:.2f}",
+    "help_mass_net": "{:+.2f}",
     "lost_db": "{:.3f}",
     "lost_db_net": "{:+.3f}",
+    "won_db": "{:.3f}",
+    "won_db_net": "{:+.3f}",
+    "correlation": "{:+.3f}",
+    "correlation_net": "{:+.3f}",
     "selection_gain": "{:.3f}",
     "selection_gain_net": "{:+.3f}",
     "fusion_gain": "{:.3f}",
@@ -41,7 +47,8 @@ FORMS = {
     "ssim_difference": "{:+.4f}",
     "memory": "{:,.0f}",
 }
-"""How a column is printed when the caller does not say; ``x_low`` and ``x_null`` as ``x``."""
+"""How a column is printed when the caller does not say; ``x_low``, ``x_null`` and
+``x_tau`` as ``x``."""
 
 Groups = str | None
 
@@ -135,7 +142,7 @@ def _printed(
     cells: dict[object, pd.Series] = {}
     for column in frame.columns:
         leaf = _leaf(column)
-        base = leaf.removesuffix("_low").removesuffix("_high")
+        base = leaf.removesuffix("_low").removesuffix("_high").replace("_tau", "")
         form = known.get(leaf) or known.get(base) or known.get(base.removesuffix("_null"))
         texts = pd.Series([_print(v, form) for v in frame[column]], frame.index, dtype=object)
         marks = pd.Series("", index=texts.index)
@@ -155,7 +162,8 @@ def _printed(
 
 def _title(name: str) -> str:
     text = name.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
-    return re.sub(r"\b(psnr|ssim)\b", lambda found: found[0].upper(), text)
+    text = re.sub(r"\b(psnr|ssim)\b", lambda found: found[0].upper(), text)
+    return re.sub(r"\bdb\b", "dB", text).replace(" tau", " beyond τ")
 
 
 def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.DataFrame:
