@@ -201,6 +201,34 @@ def test_a_map_of_probabilities_is_the_model_s(known: pd.DataFrame) -> None:
         predictor.probability(model, {k: v for k, v in maps.items() if k != "drawn_more"})
 
 
+def test_a_map_without_the_signals_of_the_fit_is_refused() -> None:
+    frame = table().assign(entropy=np.float32(2))
+    model = predictor.fit(frame)
+    maps = {name: np.zeros((4, 5)) for name in predictor.FEATURES}
+    predictor.probability(model, maps)
+    with pytest.raises(InputError, match="found no entropy"):
+        predictor.probability(model, maps | {"entropy": np.full((4, 5), np.nan)})
+
+
+def test_ties_do_not_make_a_coin_look_good() -> None:
+    """Harm is a coin, and a third of the positions tie where variance is small."""
+    frame = table(6, 900, tells=0.0)
+    rng = np.random.default_rng(5)
+    flat = np.arange(len(frame)) % 3 == 0
+    error = rng.gamma(4, 20, len(frame))
+    frame["error_l"] = error
+    frame["error_n"] = error + np.where(flat, 0.0, rng.choice([-5.0, 5.0], len(frame)))
+    frame["variance"] = np.where(flat, 0.0, 9.0)
+    judged = predictor.judged(frame)
+    curve = predictor.risk_coverage(judged)
+    assert (curve["risk"] - curve["coin"]).iloc[9:].abs().max() < 0.04
+    score, base = predictor.brier(judged)
+    assert score > base - 0.002
+    shuffled = predictor.importance(frame).set_index("feature")["importance"]
+    assert abs(shuffled["variance"]) < 0.03
+    assert predictor.reliability(judged)["positions"].sum() == (~flat).sum()
+
+
 @pytest.mark.parametrize(
     ("frame", "by", "message"),
     [

@@ -3,9 +3,9 @@
     table = predictor.judged(predictor.collect("nla-x4-s0", "local-x4-s0", ["Set14"], 4))
     predictor.gate(table, predictor.COSTS)   # a row a picture: what it wins, beside a coin
 
-    model = predictor.fit(table, costs=True)   # and for a new picture:
-    chance = predictor.probability(model, predictor.describe(lr, sr_n, sr_l, 4))
-    predictor.gated_output(sr_n, sr_l, chance)
+    model = predictor.fit(table, costs=True)   # and for a new picture (a `dtfn.datasets.Sample`):
+    known = predictor.describe(lr, sr_n, sr_l, 4, signals.of_network("nla-x4-s0", sample, sr_n))
+    predictor.gated_output(sr_n, sr_l, predictor.probability(model, known))
 
 *Harm* is that N errs more than L in the s x s block of an LR position. What is known of a position
 are features of the LR picture, of both outputs and of the network's attention (`FEATURES`); never

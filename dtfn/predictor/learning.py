@@ -27,7 +27,10 @@ PREDICTED, COSTS = "unseen picture", "costs, unseen picture"
 
 
 def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> CalibratedClassifierCV:
-    """Fit a predictor of harm.
+    """Fit a predictor of harm, to the positions where the two do not tie.
+
+    Ties are neither harm nor help, and lie in flat places: told apart from harm, they would make
+    any predictor look good.
 
     Parameters
     ----------
@@ -42,14 +45,14 @@ def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> Calibrate
     Returns
     -------
     A scikit-learn classifier of `FEATURES`, calibrated by isotonic regression on pictures that its
-    trees were not fitted to.
+    trees were not fitted to; ``dtfn_features`` are those that some position had.
 
     Raises
     ------
     InputError
         For fewer than two pictures, or pictures without any harm or without any help.
     """
-    drawn = _drawn(table, seed)
+    drawn = _drawn(decided(table), seed)
     harm = (drawn["error_n"] - drawn["error_l"]).to_numpy()
     groups = drawn["picture"].nunique()
     kinds = np.unique(harm > 0).size
@@ -66,7 +69,9 @@ def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> Calibrate
     )  # fmt: skip
     model = CalibratedClassifierCV(trees, method="isotonic", cv=list(folds), ensemble=False)
     weights = np.abs(harm) if costs else None
-    return model.fit(_known(drawn), harm > 0, sample_weight=weights)
+    model.fit(_known(drawn), harm > 0, sample_weight=weights)
+    model.dtfn_features = tuple(name for name in FEATURES if drawn[name].notna().any())
+    return model
 
 
 def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
@@ -77,7 +82,8 @@ def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.
     model
         Of `fit`.
     features
-        Of `dtfn.predictor.describe`: maps ``(H, W)``.
+        Of `dtfn.predictor.describe`: maps ``(H, W)``; with the network's signals if the model was
+        fitted to them.
 
     Returns
     -------
@@ -87,13 +93,17 @@ def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.
     Raises
     ------
     InputError
-        If a feature is missing.
+        If a feature that the model was fitted to is missing, or nowhere known.
     """
-    missing = [name for name in FEATURES if name not in features]
+    missing = [
+        name
+        for name in model.dtfn_features
+        if name not in features or np.isnan(features[name]).all()
+    ]
     if missing:
         raise InputError(
-            "features", expected=", ".join(FEATURES), found=f"no {', '.join(missing)}",
-            remedy="take those of dtfn.predictor.describe",
+            "features", expected=", ".join(model.dtfn_features), found=f"no {', '.join(missing)}",
+            remedy="pass dtfn.predictor.signals.of_network's to dtfn.predictor.describe",
         )  # fmt: skip
     table = pd.DataFrame({name: np.ravel(features[name]) for name in FEATURES})
     chance: NDArray[np.float64] = model.predict_proba(_known(table))[:, 1]
@@ -174,13 +184,18 @@ def importance(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     pictures = sorted(table["picture"].unique())
     seen = table["picture"].isin(pictures[::2])
-    test = _drawn(table[~seen], seed)
+    test = _drawn(decided(table[~seen]), seed)
     found = permutation_importance(
         fit(table[seen], seed=seed), _known(test), test["error_n"] > test["error_l"],
         scoring="roc_auc", n_repeats=3, random_state=seed,
     )  # fmt: skip
     frame = pd.DataFrame({"feature": FEATURES, "importance": found.importances_mean})
     return frame.sort_values("importance", ascending=False, ignore_index=True)
+
+
+def decided(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the positions where N and L do not err the same: the rest is neither harm nor help."""
+    return table[table["error_n"] != table["error_l"]]
 
 
 def _drawn(table: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -190,10 +205,10 @@ def _drawn(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     for _, part in table.groupby("picture", sort=True):
         at = rng.permutation(len(part))[:PER_PICTURE]
         parts.append(part.iloc[np.sort(at)])
-    return pd.concat(parts)
+    return pd.concat(parts) if parts else table.head(0)
 
 
 def _known(table: pd.DataFrame) -> NDArray[np.float32]:
-    """Return the features as numbers; what is missing is -1, which none of them is."""
+    """Return the features as numbers; what is missing is -1, which no signal of a network is."""
     values = table[list(FEATURES)].to_numpy(np.float32)
     return np.where(np.isnan(values), np.float32(-1), values)

@@ -15,7 +15,7 @@ from sklearn import metrics
 
 from dtfn import statistics
 from dtfn.errors import InputError
-from dtfn.predictor.learning import PREDICTED
+from dtfn.predictor.learning import PREDICTED, decided
 from dtfn.subpixel.blocks import decibels
 
 POINTS = 101  # of a curve
@@ -48,7 +48,7 @@ def auc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
     would make any predictor look good. Pictures without both harm and help are left out.
     """
     rows = []
-    for (dataset, image), part in _decided(table).groupby(IMAGE, sort=False):
+    for (dataset, image), part in decided(table).groupby(IMAGE, sort=False):
         harmed = _harmed(part)
         if harmed.any() and not harmed.all():
             area = float(metrics.roc_auc_score(harmed, part[column]))
@@ -57,7 +57,11 @@ def auc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
 
 
 def brier(table: pd.DataFrame, column: str = PREDICTED) -> tuple[float, float]:
-    """Return the Brier score (mean squared error of the probability), and that of the base rate."""
+    """Return the Brier score (mean squared error of the probability), and that of the base rate.
+
+    Ties are left out here, in `reliability` and in `risk_coverage`, as in `auc`.
+    """
+    table = decided(table)
     harmed = _harmed(table)
     score = float(np.mean((table[column].to_numpy() - harmed) ** 2))
     return score, float(harmed.mean() * (1 - harmed.mean()))
@@ -65,7 +69,7 @@ def brier(table: pd.DataFrame, column: str = PREDICTED) -> tuple[float, float]:
 
 def roc(table: pd.DataFrame, column: str = PREDICTED) -> pd.DataFrame:
     """Return the ROC curve of all positions, as `auc`: false_positive, true_positive, in [0, 1]."""
-    table = _decided(table)
+    table = decided(table)
     false, true, _ = metrics.roc_curve(_harmed(table), table[column])
     at = np.linspace(0, 1, POINTS)
     return pd.DataFrame({"false_positive": at, "true_positive": np.interp(at, false, true)})
@@ -81,6 +85,7 @@ def reliability(table: pd.DataFrame, column: str = PREDICTED, bins: int = 10) ->
     A row a bin: predicted (mean), observed (harm rate), observed_low, observed_high (95 % interval
     over pictures), positions.
     """
+    table = decided(table)
     bin_of = pd.qcut(table[column], bins, labels=False, duplicates="drop")
     frame = table[[*IMAGE, column]].assign(harmed=_harmed(table), bin=bin_of.fillna(0))
     rows = []
@@ -111,7 +116,7 @@ def risk_coverage(table: pd.DataFrame, column: str = PREDICTED, points: int = 20
     """
     coverage = np.linspace(1 / points, 1, points)
     curves, ideals, coins = [], [], []
-    for _, part in table.groupby(IMAGE, sort=False):
+    for _, part in decided(table).groupby(IMAGE, sort=False):
         harmed = _harmed(part)
         order = np.argsort(part[column].to_numpy(), kind="stable")
         number = np.maximum(1, np.round(coverage * len(part)).astype(int))
@@ -201,10 +206,6 @@ def gated_output(
         )  # fmt: skip
     takes_l = np.kron(probability > threshold, np.ones((scale, scale), bool))
     return np.where(takes_l.reshape(takes_l.shape + (1,) * (sr_n.ndim - 2)), sr_l, sr_n)
-
-
-def _decided(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["error_n"] != table["error_l"]]
 
 
 def _harmed(table: pd.DataFrame) -> NDArray[np.bool_]:
