@@ -152,7 +152,7 @@ def controls(
         for method, changes in tried.items()
         for change in changes
     }
-    table = subpixel.measure(_pictures(tried, datasets, scale, count), pairs, None)
+    table = subpixel.measure(_pictures(tried, datasets, scale, count), pairs, None, may_equal=True)
     names = table["pair"].str.split("|")
     return table.assign(pair=names.str[0], change=names.str[1])
 
@@ -177,7 +177,8 @@ def table(
     for (network, change), part in groups:
         row: dict[str, object] = {"network": network, "change": change, "pictures": len(part)}
         for column in columns:
-            found = statistics.mean_interval(part[column].dropna())
+            known = part[column].dropna()
+            found = statistics.mean_interval(known) if len(known) else statistics.NOTHING
             row |= {column: found.estimate, f"{column}_low": found.low}
             row[f"{column}_high"] = found.high
         rows.append(row)

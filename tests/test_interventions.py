@@ -118,3 +118,17 @@ def test_controls_compare_a_network_with_itself(
     assert summary["harm_rate"].tolist() == table["harm_rate"].tolist()
     assert summary["harm_rate_low"].isna().all(), "one picture has no interval"
     assert interventions.table([], ["mini"], 2).empty
+
+
+def test_a_change_without_effect_is_a_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = saved(tmp_path, "hspan")
+    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
+    sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
+    monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
+    same = evaluation.outputs([name], sample)[name].image
+    monkeypatch.setattr(interventions, "output", lambda *_: same)
+    (row,) = interventions.table([name], ["mini"], 2).to_dict("records")
+    assert (row["harm_rate"], row["psnr_gain"], row["selection_gain"]) == (0, 0, 0)
+    assert np.isnan(row["harm_untied"]), "all tie"

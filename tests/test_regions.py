@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dtfn import subpixel
 from dtfn.subpixel import Picture, regions
-from dtfn.subpixel.regions import find
+from dtfn.subpixel.regions import find, floor
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.normal(0, 1, (40, 50))
@@ -25,7 +25,7 @@ def planted(*boxes: tuple[int, int, int, int, float]) -> NDArray[np.float64]:
 
 def test_a_planted_region_is_found_where_it_is() -> None:
     harm = planted((10, 20, 8, 6, 50.0))
-    heaviest = find(harm, NOISE)[0]
+    heaviest = find(harm, floor(NOISE))[0]
     # The smoothed region reaches beyond its edge, but not far.
     assert 10 - 5 <= heaviest.top <= 10
     assert 20 - 5 <= heaviest.left <= 20
@@ -37,27 +37,27 @@ def test_a_planted_region_is_found_where_it_is() -> None:
 
 def test_regions_are_ranked_by_their_total_harm() -> None:
     harm = planted((5, 5, 10, 10, 20.0), (25, 30, 3, 3, 60.0))
-    first, second = find(harm, NOISE)[:2]
+    first, second = find(harm, floor(NOISE))[:2]
     assert first.mass == pytest.approx(2000, rel=0.1)
     assert second.mass == pytest.approx(540, rel=0.2)
 
 
 def test_a_single_wild_position_is_no_region_of_the_size_of_the_noise() -> None:
-    assert find(np.zeros(NOISE.shape), NOISE) == []
+    assert find(np.zeros(NOISE.shape), floor(NOISE)) == []
     alone = np.zeros(NOISE.shape)
     alone[20, 20] = 5.0
-    assert find(alone, NOISE) == []
+    assert find(alone, floor(NOISE)) == []
 
 
 def test_help_is_no_harm() -> None:
-    assert find(-np.abs(planted((10, 20, 8, 6, 50.0))), NOISE) == []
+    assert find(-np.abs(planted((10, 20, 8, 6, 50.0))), floor(NOISE)) == []
 
 
 def test_the_null_pair_itself_has_about_half_a_percent() -> None:
     shares = []
     for seed in range(20):
         null = np.random.default_rng(seed).normal(0, 1, (64, 64))
-        shares.append(sum(r.area for r in find(null, null)) / null.size)
+        shares.append(sum(r.area for r in find(null, floor(null))) / null.size)
     assert np.mean(shares) == pytest.approx((1 - regions.QUANTILE) / 2, abs=0.002)
 
 

@@ -54,7 +54,7 @@ KEYS = ("dataset", "image", "scale")
 NETTED = (
     "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass", "help_mass", "harm_share",
     "lost_db", "won_db", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau",
-    "lost_db_tau", "selection_gain", "fusion_gain", "gain",
+    "lost_db_tau", "won_db_tau", "selection_gain", "fusion_gain", "gain",
 )  # fmt: skip
 """The columns that `net` compares with the null pair; a PSNR by itself is the picture's."""
 
@@ -81,8 +81,9 @@ class Picture:
 
 
 def measure(
-    pictures: Iterable[Picture], pairs: Pairs, null: str | None = NULL, quantile: float = 0.5
-) -> pd.DataFrame:
+    pictures: Iterable[Picture], pairs: Pairs, null: str | None = NULL, quantile: float = 0.5,
+    *, may_equal: bool = False,
+) -> pd.DataFrame:  # fmt: skip
     """Return the figures of every pair on every picture, one picture in memory at a time.
 
     Parameters
@@ -96,6 +97,8 @@ def measure(
         there is none, and ``tau`` is 0.
     quantile
         Of the noise floor.
+    may_equal
+        Whether a pair's outputs may be equal on every picture: those of one network, changed.
 
     Returns
     -------
@@ -115,20 +118,15 @@ def measure(
         raise InputError("pictures", expected="one or more", found="none", remedy="add some")
     differ = (table["harm_mass"] + table["help_mass"]).groupby(table["pair"]).max() > 0
     for name, (n, l) in pairs.items():
-        if not differ[name]:
+        if not (differ[name] or may_equal):
             _refuse_same(name, n, l, "equal outputs on every picture")
     return table
 
 
 def analyse(
-    pairs: Pairs,
-    datasets: Sequence[str],
-    scale: int,
-    count: int | None = None,
-    *,
-    null: str | None = NULL,
-    quantile: float = 0.5,
-) -> pd.DataFrame:
+    pairs: Pairs, datasets: Sequence[str], scale: int, count: int | None = None,
+    *, null: str | None = NULL, quantile: float = 0.5,
+) -> pd.DataFrame:  # fmt: skip
     """Run each network once on each image and return the figures of every pair.
 
     Parameters

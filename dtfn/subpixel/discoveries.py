@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dtfn import statistics, zoo
 from dtfn.subpixel import NULL, Pairs, Picture, harm
-from dtfn.subpixel.regions import block_errors, find
+from dtfn.subpixel.regions import block_errors, find, floor
 
 LEVEL = 0.05  # of false discoveries
 SIDES = {"harm": 1, "help": -1}
@@ -72,10 +72,11 @@ def regions_of(picture: Picture, pairs: Pairs, null: str = NULL) -> pd.DataFrame
     """
     errors = block_errors(picture, {method for two in pairs.values() for method in two})
     harms = {name: harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
+    limit = floor(harms[null])
     rows = []
     for name, one in harms.items():
         for side, sign in SIDES.items():
-            for region in find(sign * one, harms[null]):
+            for region in find(sign * one, limit):
                 fields = ("top", "left", "height", "width", "area", "mass", "strength")
                 rows.append(
                     {"pair": name, "side": side, "dataset": picture.dataset}

@@ -119,8 +119,8 @@ class Survey:
         outermost bins hold all beyond), share (sums to 1 a pair).
     regions
         Harm beyond luck, a row a picture and pair, the null pair too as its own check: pair,
-        dataset, image, regions (their number), share (of the positions), mass (summed harm over
-        the number of positions, MSE).
+        dataset, image, regions (their number), share (of the positions), share_help (that of
+        regions of help), mass (summed harm over the number of positions, MSE).
     worst
         Pair -> views of its heaviest regions, one a picture at most, heaviest first.
     """
@@ -150,9 +150,10 @@ def survey(
     for picture in shown:
         errors = block_errors(picture, {method for two in pairs.values() for method in two})
         harms = {name: subpixel.harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
+        limit = floor(harms[null])
         for name, harm in harms.items():
             counts[name] += _histogram(subpixel.interior(harm))
-            found = find(harm, harms[null])
+            found = find(harm, limit)
             rows.append(
                 {
                     "pair": name,
@@ -160,6 +161,7 @@ def survey(
                     "image": picture.image,
                     "regions": len(found),
                     "share": sum(r.area for r in found) / harm.size,
+                    "share_help": float(np.mean(_smoothed(harm) < -limit)),
                     "mass": sum(r.mass for r in found) / harm.size,
                 }
             )
@@ -192,7 +194,7 @@ def frame(views: Sequence[View]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def find(harm: Float, null_harm: Float) -> list[Region]:
+def find(harm: Float, limit: float) -> list[Region]:
     """Return the contiguous regions of harm beyond luck, the heaviest first.
 
     Parameters
@@ -200,14 +202,12 @@ def find(harm: Float, null_harm: Float) -> list[Region]:
     harm
         Of the pair, ``(H, W)``. What is smoothed, with a Gaussian of `SIGMA` positions, is its
         signed root: a single wild block then makes no region and widens none.
-    null_harm
-        Of the null pair on the same picture; the threshold is the `QUANTILE` of its absolute value,
-        smoothed likewise. The null pair itself has about (1 - QUANTILE) / 2 of its positions
-        above.
+    limit
+        Of the null pair on the same picture, see `floor`.
     """
     from skimage.measure import label, regionprops
 
-    limit, smooth = floor(null_harm), _smoothed(harm)
+    smooth = _smoothed(harm)
     labels = label(smooth > limit, connectivity=1)  # type: ignore[no-untyped-call]
     found = []
     # Two equal networks leave nothing to measure strength by: any excess is infinite.
@@ -221,7 +221,10 @@ def find(harm: Float, null_harm: Float) -> list[Region]:
 
 
 def floor(null_harm: Float) -> float:
-    """Return the threshold of `find`: what the null pair's smoothed harm seldom exceeds."""
+    """Return the threshold of `find`: the `QUANTILE` of the null pair's absolute smoothed harm.
+
+    The null pair itself has about (1 - QUANTILE) / 2 of its positions above.
+    """
     return float(np.quantile(np.abs(_smoothed(null_harm)), QUANTILE))
 
 

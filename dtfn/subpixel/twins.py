@@ -47,8 +47,8 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     so harms and helps more often, but not more of the one than of the other; NaN where all tie;
     ``harm_mass``, ``help_mass`` (MSE), ``harm_share``, ``lost_db``, ``won_db``, see `HarmMass`;
     ``tau``, and ``harm_rate_tau``, ``help_rate_tau``, ``harm_mass_tau``, ``help_mass_tau``,
-    ``lost_db_tau`` for it; the bounds of `CURVE` (dB); ``selection_gain`` and ``fusion_gain``,
-    what the bounds at one position have over the better of the two networks (dB).
+    ``lost_db_tau``, ``won_db_tau`` for it; the bounds of `CURVE` (dB); ``selection_gain`` and
+    ``fusion_gain``, what the bounds at one position have over the better of the two networks (dB).
 
     Raises
     ------
@@ -78,6 +78,7 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
         "harm_mass_tau": mass_tau.harmed,
         "help_mass_tau": mass_tau.helped,
         "lost_db_tau": mass_tau.lost_db,
+        "won_db_tau": mass_tau.won_db,
         **{CURVE[granularity]: bound for granularity, bound in bounds.items()},
         "selection_gain": gain(bounds["1"], max(psnr_n, psnr_l)),
         "fusion_gain": gain(bounds["fusion"], max(psnr_n, psnr_l)),
