@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from dtfn import images, statistics, subpixel, texture
 from dtfn.errors import InputError
-from dtfn.statistics.correlation import spearman
 from dtfn.subpixel import Pairs, Picture
 from dtfn.subpixel.blocks import Array, Float, interior, luma
 from dtfn.texture import neighbours
@@ -109,19 +107,23 @@ def survey(pictures: Iterable[Picture], design: Mapping[int, Pairs], step: int =
     rows = []
     for picture in pictures:
         maps = describe(picture.hr, picture.scale, step)
-        causes = {name: interior(maps[name]) for name in CAUSES}
+        codes = {name: statistics.codes(interior(maps[name]).ravel()) for name in CAUSES}
+        cells = _cells(codes)
         hr = luma(picture.hr, picture.hr)
         squared = {m: (luma(sr, picture.hr) - hr) ** 2 for m, sr in picture.outputs.items()}
+        errors = {m: _block_mean(s, picture.scale).ravel() for m, s in squared.items()}
         for seed, pairs in design.items():
             for name, (n, l) in pairs.items():
-                error_n, error_l = (_block_mean(squared[m], picture.scale) for m in (n, l))
-                harmed, untied = error_n > error_l, error_n != error_l
-                for centre, number in hexagonal(error_l, error_n).items():
+                harmed, untied = errors[n] > errors[l], errors[n] != errors[l]
+                for centre, number in hexagonal(errors[l], errors[n]).items():
                     hexagons[name][centre] += number
-                counts[name] += _deciles(harmed, untied, causes)
+                for kind, flags in enumerate((untied, harmed)):
+                    counts[name][kind] += _counted(cells[flags])
                 phases[name].append(_phases(squared[n], squared[l], picture.scale))
                 identity = {"pair": name, "dataset": picture.dataset, "image": picture.image}
-                rows.append(identity | {"seed": seed} | _correlations(harmed, untied, causes))
+                found = {cause: statistics.spearman_binary(harmed, code, untied)
+                         for cause, code in codes.items()}  # fmt: skip
+                rows.append(identity | {"seed": seed} | found)
     return Positions(_hexagons(hexagons), _rates(counts), _mean_phases(phases), pd.DataFrame(rows))
 
 
@@ -132,18 +134,24 @@ def hexagonal(error_l: Float, error_n: Float) -> dict[tuple[float, float], int]:
     half a cell further than the other; each position belongs to the nearest centre.
     """
     with np.errstate(divide="ignore"):
-        x, y = (-texture.decibels(e).ravel().clip(-BEST, -WORST) for e in (error_l, error_n))
+        x, y = (
+            -texture.decibels(e).ravel().clip(-BEST, -WORST) - WORST for e in (error_l, error_n)
+        )
     tall = PITCH * math.sqrt(3)
     near = []
     for shift in (0.0, 0.5):
-        column = np.round((x - WORST) / PITCH - shift) + shift
-        row = np.round((y - WORST) / tall - shift) + shift
-        centre = np.stack((WORST + column * PITCH, WORST + row * tall))
-        near.append((np.hypot(x - centre[0], y - centre[1]), centre))
-    (first, one), (second, other) = near
-    centres, number = np.unique(np.where(first <= second, one, other), axis=1, return_counts=True)
-    pairs = zip(*centres.round(6).tolist(), strict=True)
-    return dict(zip(pairs, number.tolist(), strict=True))
+        column, row = np.round(x / PITCH - shift) + shift, np.round(y / tall - shift) + shift
+        near.append(((x - column * PITCH) ** 2 + (y - row * tall) ** 2, column, row))
+    (first, *one), (second, *other) = near
+    column, row = (np.where(first <= second, a, b) for a, b in zip(one, other, strict=True))
+    # Twice a half is whole: the two as one number, of which there are few.
+    number = np.bincount((2 * column).astype(int) * 4 * ACROSS + (2 * row).astype(int))
+    centres = {}
+    for cell in np.flatnonzero(number):
+        x_half, y_half = divmod(int(cell), 4 * ACROSS)
+        centre = round(WORST + x_half / 2 * PITCH, 6), round(WORST + y_half / 2 * tall, 6)
+        centres[centre] = int(number[cell])
+    return centres
 
 
 def example(file: str, pictures: Iterable[Picture], scale: int) -> tuple[str, Array]:
@@ -169,75 +177,32 @@ def frame(maps: Mapping[str, Float]) -> pd.DataFrame:
     return pd.DataFrame({"row": rows.ravel(), "column": columns.ravel(), **values})
 
 
-def correlation_table(
-    found: Positions, null: str | None, by: Sequence[str] = ("pair",)
-) -> pd.DataFrame:
-    """Return the mean rank correlation of harm with each cause, and net of the null pair's.
-
-    Parameters
-    ----------
-    found
-        Of `survey`.
-    null
-        The null pair's name, if there is one.
-    by
-        ``pair``, and perhaps ``dataset``.
-
-    Returns
-    -------
-    A row a group and cause: the columns of ``by``, cause, pictures, correlation
-    and, with a null, correlation_null and correlation_net, each with ``_low`` and ``_high``.
-    Intervals are over pictures.
-    """
-    keys = ["dataset", "image", "seed"]
-    table = found.correlations
-    luck = table[table["pair"] == null].set_index(keys) if null else None
-    rows = []
-    for group, part in table[table["pair"] != null].groupby(list(by), sort=False):
-        own = part.set_index(keys)
-        for cause in CAUSES:
-            row: dict[str, object] = {**dict(zip(by, group, strict=True)), "cause": cause}
-            values = own[cause].dropna()
-            row["pictures"] = values.groupby(["dataset", "image"]).ngroups
-            row |= _interval("correlation", values)
-            if luck is not None:
-                beside = luck[cause].reindex(values.index)
-                row |= _interval("correlation_null", beside.dropna())
-                row |= _interval("correlation_net", (values - beside).dropna())
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _interval(name: str, values: pd.Series) -> dict[str, float]:
-    ends = (f"{name}_low", f"{name}_high")
-    if values.empty:
-        return dict.fromkeys((name, *ends), float("nan"))
-    images = values.groupby(["dataset", "image"]).ngroup()
-    found = statistics.mean_interval(values, images)
-    return {name: found.estimate, ends[0]: found.low, ends[1]: found.high}
-
-
 def _block_mean(squared: Float, scale: int) -> Float:
     return interior(subpixel.blocks.block_mean(squared, scale))
 
 
-def _deciles(
-    harmed: NDArray[np.bool_], untied: NDArray[np.bool_], causes: Mapping[str, Float]
-) -> NDArray[np.int64]:
-    """Count untied positions, and harmed ones, by all positions' deciles of both causes."""
-    known = ~np.isnan(causes["inconsistency"])
-    count = np.zeros((2, DECILES, DECILES), np.int64)
+def _cells(codes: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return which cell of deciles of severity and inconsistency a position is in, or -1."""
+    known = codes["inconsistency"] >= 0
+    cells = np.full(known.shape, -1, np.int64)
     if known.any():
-        at = tuple(_decile(causes[name][known]) for name in ("severity", "inconsistency"))
-        np.add.at(count[0], at, untied[known])
-        np.add.at(count[1], at, harmed[known])
-    return count
+        severity, inconsistency = (
+            _decile(codes[name][known]) for name in ("severity", "inconsistency")
+        )
+        cells[known] = severity * DECILES + inconsistency
+    return cells
 
 
-def _decile(values: Float) -> NDArray[np.int64]:
+def _counted(cells: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many positions each cell has, ``(10, 10)``."""
+    counted = np.bincount(cells[cells >= 0], minlength=DECILES**2)
+    return counted.reshape(DECILES, DECILES)
+
+
+def _decile(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the tenth of the sample that each value falls into, 0 to 9; equal ones together."""
-    ranks = stats.rankdata(values) - 0.5
-    return (ranks * DECILES / values.size).astype(np.int64)
+    ranks = statistics.ranks(codes) - 0.5
+    return (ranks * DECILES / codes.size).astype(np.int64)
 
 
 def _phases(squared_n: Float, squared_l: Float, scale: int) -> Float:
@@ -246,18 +211,6 @@ def _phases(squared_n: Float, squared_l: Float, scale: int) -> Float:
     height, width = both.shape[1] // scale, both.shape[2] // scale
     mean: Float = both.reshape(2, height, scale, width, scale).mean(axis=(1, 3))
     return mean
-
-
-def _correlations(
-    harmed: NDArray[np.bool_], untied: NDArray[np.bool_], causes: Mapping[str, Float]
-) -> dict[str, float]:
-    found = {}
-    for name, values in causes.items():
-        known = untied & ~np.isnan(values)
-        found[name] = float("nan")
-        if known.any():
-            found[name] = float(spearman(harmed[known].astype(float), values[known]))
-    return found
 
 
 def _hexagons(hexagons: Mapping[str, Mapping[tuple[float, float], int]]) -> pd.DataFrame:

@@ -146,7 +146,7 @@ def of_zoo(
     twin
         The variant without attention.
     seeds
-        Training seeds; none: all that a variant and its twin share.
+        Training seeds; none: all that a variant and its twin share, but ``twin_seed``.
     twin_seed
         Training seed of L; None: for each seed the twin's next one, in a circle. Without a twin of
         another seed, L has the seed of N and there is no null pair.
@@ -171,8 +171,9 @@ def of_zoo(
                 remedy="train it with `dtfn train`",
             )  # fmt: skip
     design: dict[int, dict[str, tuple[str, str]]] = {}
-    null = NULL if len(twins) > 1 and twin_seed not in (seeds or twins) else None
-    for seed in sorted(set(seeds or twins)):
+    asked = set(seeds) or set(twins) - {twin_seed} or set(twins)
+    null = NULL if len(twins) > 1 and twin_seed not in asked else None
+    for seed in sorted(asked):
         other = _next(seed, sorted(twins)) if twin_seed is None else twin_seed
         pairs = {v: (known[v][seed], twins[other]) for v in chosen if seed in known[v]}
         if pairs:

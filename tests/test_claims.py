@@ -94,22 +94,22 @@ def table() -> pd.DataFrame:
 
 
 def test_a_pair_that_differs_by_luck_claims_nothing(table: pd.DataFrame) -> None:
-    regions = table[["pair", "dataset", "image"]].assign(share=0.005)
+    regions = table[["pair", "dataset", "image"]].assign(share=0.005, share_help=0.005)
     verdicts = {v.claim: v.holds for v in claims.harm_beyond_luck(table, regions)}
-    assert len(verdicts) == 14
-    # Of seven true zeros, all may be open; none is far from it.
-    assert [holds for claim, holds in verdicts.items() if "same" in claim].count(None) >= 6
+    assert len(verdicts) == 12
+    # Of six true zeros, all may be open; none is far from it.
+    assert [holds for claim, holds in verdicts.items() if "same" in claim].count(None) >= 5
 
 
 def test_a_worse_network_harms_beyond_luck(table: pd.DataFrame) -> None:
-    regions = table[["pair", "dataset", "image"]].assign(share=0.005)
+    regions = table[["pair", "dataset", "image"]].assign(share=0.005, share_help=0.005)
     regions.loc[regions["pair"] == "worse", "share"] = RNG.normal(0.3, 0.01, 12)
     verdicts = {v.claim: v for v in claims.harm_beyond_luck(table, regions)}
     assert verdicts["worse has a higher mean PSNR than its local twin"].holds is False
-    assert verdicts["worse harms more positions than luck does"].holds is True
     assert verdicts["worse harms more of what it changes than luck does"].holds is True
-    assert verdicts["worse adds more error than luck does"].holds is True
-    regional = verdicts["worse harms whole regions more than luck does"]
+    share = "more of the error that worse changes is added than of luck's"
+    assert verdicts[share].holds is True
+    regional = verdicts["worse harms more whole regions than it helps, beyond luck"]
     assert regional.holds is True
     assert regional.measured == pytest.approx(0.295, abs=0.01)
 
@@ -144,12 +144,20 @@ def test_who_differs_more_but_no_worse_harms_no_more_of_what_it_changes() -> Non
 
     pairs = {subpixel.NULL: ("l1", "l0"), "bold": ("n", "l0")}
     table = subpixel.measure([mostly_tied(seed) for seed in range(12)], pairs)
-    regions = table[["pair", "dataset", "image"]].assign(share=0.005)
+    regions = table[["pair", "dataset", "image"]].assign(share=0.005, share_help=0.005)
+    bold = table["pair"] == "bold"
+    regions.loc[bold, "share"] = RNG.normal(0.2, 0.01, 12)  # more regions, of either kind
+    regions.loc[bold, "share_help"] = RNG.normal(0.2, 0.01, 12)
     verdicts = {v.claim: v for v in claims.harm_beyond_luck(table, regions)}
-    assert verdicts["bold harms more positions than luck does"].holds is True
-    untied = verdicts["bold harms more of what it changes than luck does"]
-    assert untied.holds is not True
-    assert abs(float(untied.measured)) < 0.03  # type: ignore[arg-type]
+    means = table.groupby("pair")[["harm_rate", "harm_mass"]].mean()
+    assert (means.loc["bold"] > 2 * means.loc[subpixel.NULL]).all()
+    for claim in (
+        "bold harms more of what it changes than luck does",
+        "more of the error that bold changes is added than of luck's",
+        "bold harms more whole regions than it helps, beyond luck",
+    ):
+        assert verdicts[claim].holds is not True
+        assert abs(float(verdicts[claim].measured)) < 0.03  # type: ignore[arg-type]
 
 
 # --- several families and seeds -------------------------------------------------------------
@@ -184,6 +192,25 @@ def test_a_claim_holds_if_it_holds_for_one_family() -> None:
         assert v.holds is True
         told = "holds: nla; not shown: gla; does not hold at this scale of network: hspa"
         assert v.measured == told, "DTFN has TFS and is left out"
+
+
+def test_hidden_harm_is_not_found_in_luck() -> None:
+    """Three networks of one kind: to look where one was lucky would tell it from the rest."""
+    found = []
+    for study in range(60):
+        rng = np.random.default_rng([study, 7])
+        rows = []
+        for i in range(40):
+            n, l, other = rng.normal(0, 1, 3)
+            row = {"dataset": "mini", "image": f"{i:02}", "scale": 4, "seed": 0}
+            row |= dict.fromkeys(subpixel.NETTED, 0.0)
+            for pair, own in (("nla", n), (subpixel.NULL, other)):
+                harm = 0.5 - 0.02 * (own - l) + rng.normal(0, 0.001)
+                rows.append(row | {"pair": pair, "psnr_gain": own - l, "harm_untied": harm})
+        claim = claims.of_the_paper(pd.DataFrame(rows))[1]
+        assert "averages hide it" in claim.claim
+        found.append(claim.holds)
+    assert found.count(None) >= 56
 
 
 def test_a_claim_that_fails_for_all_does_not_hold() -> None:
@@ -222,7 +249,7 @@ def test_without_a_null_pair_nothing_is_claimed_beyond_luck() -> None:
     alone = table[table["pair"] != subpixel.NULL]
     assert claims.of_the_paper(alone) == []
     assert claims.bounds_beyond_luck(alone) == []
-    regions = alone[["pair", "dataset", "image"]].assign(share=0.1)
+    regions = alone[["pair", "dataset", "image"]].assign(share=0.1, share_help=0.1)
     better, harm = claims.harm_beyond_luck(alone, regions)
     assert better.holds is True
     assert harm.holds is None
@@ -255,11 +282,14 @@ def test_a_difference_on_all_pictures_is_no_difference_of_three_seeds() -> None:
 def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:
     correlations = pd.DataFrame(
         {"pair": "nla", "cause": ["severity", "inconsistency", "variance"], "pictures": 9,
+         "seeds_agree": True,
          "correlation_net": [0.1, -0.2, 0.3], "correlation_net_low": [0.05, -0.3, 0.2],
          "correlation_net_high": [0.2, 0.1, 0.4]}
     )  # fmt: skip
     verdicts = claims.grows_with(correlations, ["severity", "inconsistency"])
     assert [v.holds for v in verdicts] == [True, None]
+    apart = correlations.assign(seeds_agree=False)
+    assert {v.holds for v in claims.grows_with(apart, ["severity"])} == {None}
     areas = pd.DataFrame(
         {"held out": ["a", "b", "c"], "pictures": [9, 9, 4], "auc": [0.6, 0.49, 0.9],
          "auc_low": [0.55, 0.45, 0.8], "auc_high": [0.7, 0.495, 0.95]}
@@ -270,3 +300,14 @@ def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:
     copies["exemplar_bound"] = copies["exemplar_bicubic"] + 3
     copies["exemplar_bound_random"] = copies["exemplar_bicubic"] + 1 + RNG.normal(0, 0.1, 6)
     assert [v.holds for v in claims.exemplars_tell(copies)] == [False, True]
+
+
+def test_the_price_of_inconsistency_is_net_of_choosing_from_many() -> None:
+    copies = pd.DataFrame(
+        {"dataset": "mini", "candidates": "look-alikes", "exemplar_price": [1.0, 2.0, 3.0],
+         "exemplar_price_random": [0.5, 0.5, 2.0]}
+    )  # fmt: skip
+    (row,) = claims.prices(copies).to_dict("records")
+    assert (row["dataset"], row["candidates"], row["pictures"]) == ("mini", "look-alikes", 3)
+    assert (row["price"], row["price_null"], row["price_net"]) == (2.0, 1.0, 1.0)
+    assert row["price_net_low"] < 1 < row["price_net_high"]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle, StepPatch
 
-from dtfn import plots, positions, subpixel
+from dtfn import claims, plots, positions, subpixel
 from dtfn.plots import style
 from dtfn.plots.bounds import CHOICES
 from dtfn.subpixel import Picture, regions
@@ -97,7 +97,7 @@ def positions_found() -> positions.Positions:
 
 
 FOUND = positions_found()
-CORRELATIONS = positions.correlation_table(FOUND, subpixel.NULL)
+CORRELATIONS = claims.correlation_table(FOUND.correlations, subpixel.NULL)
 SPAN = (positions.WORST, positions.BEST)
 PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
 MAPS = positions.describe(PIXELS, 4, 1)
@@ -314,7 +314,7 @@ def test_a_region_without_harm_or_help_is_drawn() -> None:
 def test_no_region_says_so() -> None:
     for draw in (plots.region, plots.gallery):
         (text,) = draw([]).texts
-        assert text.get_text() == "no region of harm beyond the null pair's"
+        assert text.get_text() == "no region of harm beyond the threshold"
 
 
 # --- what harm goes with --------------------------------------------------------------------
@@ -395,7 +395,7 @@ def test_constant_pictures_are_drawn_without_a_warning() -> None:
     for null in (subpixel.NULL, None):
         figure = plots.deciles(found.deciles, "nla", null)
         assert "no position has any detail" in figure.texts[0].get_text()
-    correlations = positions.correlation_table(found, subpixel.NULL)
+    correlations = claims.correlation_table(found.correlations, subpixel.NULL)
     for figure in (
         plots.errors(found.errors, SPAN, positions.PITCH),
         plots.phases(found.phases),

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import stats
 
-from dtfn import images, positions, subpixel, texture
+from dtfn import claims, images, positions, subpixel, texture
 from dtfn.errors import InputError
 from dtfn.subpixel import Picture
 
@@ -132,7 +132,7 @@ def test_correlations_are_those_of_scipy(found: positions.Positions) -> None:
 
 
 def test_harm_that_goes_with_texture_is_found_beyond_luck(found: positions.Positions) -> None:
-    table = positions.correlation_table(found, subpixel.NULL).set_index("cause")
+    table = claims.correlation_table(found.correlations, subpixel.NULL).set_index("cause")
     assert list(table["pair"].unique()) == ["nla"]
     assert (table["pictures"] == 6).all()
     assert table.loc["severity", "correlation_net_low"] > 0.05
@@ -146,9 +146,9 @@ def test_correlations_of_a_benchmark_are_those_of_its_pictures(
     parts = {name: found.correlations.assign(dataset=name) for name in ("a", "b")}
     parts["b"] = parts["b"][parts["b"]["image"].isin(["0", "1", "2"])]
     both = dataclasses.replace(found, correlations=pd.concat(parts.values()))
-    table = positions.correlation_table(both, subpixel.NULL, ["dataset", "pair"])
+    table = claims.correlation_table(both.correlations, subpixel.NULL, ["dataset", "pair"])
     assert table.groupby("dataset")["pictures"].first().to_dict() == {"a": 6, "b": 3}
-    alone = positions.correlation_table(found, subpixel.NULL)
+    alone = claims.correlation_table(found.correlations, subpixel.NULL)
     pd.testing.assert_frame_equal(table[table["dataset"] == "a"][list(alone)], alone)
 
 
@@ -160,7 +160,7 @@ def test_the_sampling_is_told() -> None:
 
 def test_without_a_null_pair_the_correlations_stand_alone() -> None:
     design = {0: {"with": ("n", "l0")}}
-    table = positions.correlation_table(positions.survey(pictures(), design), None)
+    table = claims.correlation_table(positions.survey(pictures(), design).correlations, None)
     assert "correlation_net" not in table
     assert table["correlation_low"].notna().all()
 
@@ -173,7 +173,7 @@ def test_constant_pictures_have_no_cause() -> None:
     found = positions.survey([one], {0: DESIGN[0]})
     assert found.deciles["harm_rate"].isna().all()
     assert found.correlations[list(positions.CAUSES)].isna().all(axis=None)
-    assert positions.correlation_table(found, subpixel.NULL)["correlation"].isna().all()
+    assert claims.correlation_table(found.correlations, subpixel.NULL)["correlation"].isna().all()
 
 
 def test_the_smallest_picture_is_surveyed() -> None:

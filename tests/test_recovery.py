@@ -121,7 +121,23 @@ def test_the_gate_is_judged_against_coin_mean_and_tfs() -> None:
         ("a gate of nla beats the mean of both", False),
         ("a gate of nla beats nla with TFS", False),
     ]
-    assert [v.holds for v in claims.tfs_recovers(made)] == [True, True]
+    verdicts = claims.tfs_recovers(made)
+    assert [v.holds for v in verdicts] == [True, True, True]
+    told = "nla with TFS (nla+tfs) recovers something of the bound of nla"
+    assert [v.claim.removeprefix(told) for v in verdicts] == [
+        "", " beyond its local twin", " beyond luck",
+    ]  # fmt: skip
+
+
+def test_seeds_that_disagree_leave_recovery_open() -> None:
+    frame = table()
+    worse = (frame["pair"] == "nla+tfs") & (frame["seed"] == 1)
+    frame.loc[worse, "psnr_with"] -= 0.7
+    found = recovery.candidates(frame, "nla", "nla+tfs")
+    (verdict, *_) = claims.tfs_recovers(found)
+    assert verdict.interval is not None
+    assert verdict.interval[0] > 0
+    assert verdict.holds is None
 
 
 def test_claims_compare_candidates() -> None:

@@ -450,3 +450,26 @@ def test_intervals_go_group_by_group() -> None:
 def test_intervals_name_the_missing_column() -> None:
     with pytest.raises(InputError, match="the columns harm"):
         statistics.intervals(table(), ["harm"])
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_a_binary_correlation_is_spearman_s(seed: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 12, size).astype(float)
+    values[rng.random(size) < 0.2] = np.nan
+    flags, kept = rng.random(size) < 0.4, rng.random(size) < 0.8
+    codes = statistics.codes(values)
+    known = kept & ~np.isnan(values)
+    assert statistics.ranks(codes[known]) == pytest.approx(stats.rankdata(values[known]))
+    found = statistics.spearman_binary(flags, codes, kept)
+    if known.any() and np.ptp(values[known]) and np.ptp(flags[known].astype(int)):
+        expected = stats.spearmanr(flags[known], values[known]).statistic
+        assert found == pytest.approx(expected, abs=1e-12)
+    else:
+        assert np.isnan(found)
+
+
+def test_means_that_differ_by_rounding_are_equal() -> None:
+    values = 0.5 + np.array([0, 1, -1, 2]) * 1e-16
+    found = statistics.mean_interval(values)
+    assert (found.low, found.high, found.note) == (found.estimate,) * 2 + ("all images equal",)

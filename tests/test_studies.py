@@ -172,3 +172,12 @@ def test_two_folders_are_no_audit(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="folders: expected those of HR, with, without"):
         studies.choose(folders(tmp_path)[:2], ["mini"], 4, 0)
     assert studies.choose([], ["mini"], 4, 0).names
+
+
+def test_a_named_twin_is_no_seed_of_the_study_by_itself() -> None:
+    study = studies.of_zoo(["mini"], 4, twin_seed=1)
+    assert sorted(study.design) == [0, 2]
+    assert study.null == subpixel.NULL
+    assert {pairs["dtfn"][1] for pairs in study.design.values()} == {"local-x4-s1"}
+    same = studies.of_zoo(["mini"], 4, seeds=[2], twin_seed=2)
+    assert (sorted(same.design), same.null) == ([2], None), "asked for in so many words"

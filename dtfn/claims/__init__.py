@@ -13,20 +13,21 @@ from dtfn.claims.bounds import (
     exemplars_tell,
     gate_pays,
     predicts,
+    prices,
     tfs_recovers,
 )
+from dtfn.claims.causes import correlation_table, grows_with
 from dtfn.claims.judging import LEAST, judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
 from dtfn.evaluation import metrics
 from dtfn.images import UInt8
 from dtfn.reports.verdicts import Verdict
-from dtfn.statistics import Interval
 
 __all__ = [
     "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
-    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "curve", "exemplars_tell",
-    "gate_pays", "grows_with", "harm_beyond_luck", "net_of_luck", "of_the_paper", "predicts",
-    "replicated", "tfs_recovers",
+    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "correlation_table",
+    "curve", "exemplars_tell", "gate_pays", "grows_with", "harm_beyond_luck", "net_of_luck",
+    "of_the_paper", "predicts", "prices", "replicated", "tfs_recovers",
 ]  # fmt: skip
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
@@ -41,14 +42,17 @@ Tables of papers differ from these by up to 0.01 dB, as some round Y to whole le
 """
 
 NET_CLAIMS: Mapping[str, tuple[str, str]] = {
-    "harm_rate": ("{pair} harms more positions than luck does", "{:+.1%}"),
     "harm_untied": ("{pair} harms more of what it changes than luck does", "{:+.2%}"),
-    "harm_mass": ("{pair} adds more error than luck does", "{:+.2f} MSE"),
+    "harm_share": ("more of the error that {pair} changes is added than of luck's", "{:+.2%}"),
     "selection_gain": ("choosing by position between {pair} and its twin gains more than luck",
                        "{:+.3f} dB"),
     "fusion_gain": ("mixing {pair} with its twin gains more than luck", "{:+.3f} dB"),
 }  # fmt: skip
-"""Column of `dtfn.subpixel.measure` -> the claim that it is above its null, and its print."""
+"""Column of `dtfn.subpixel.measure` -> the claim that it is above its null, and its print.
+
+Harm rate and mass are not among them: a network that differs more from its twin than luck does has
+more of both, and of help as well. `harm_untied` and `harm_share` are harm beside help.
+"""
 
 
 def bicubic_is_right(results: pd.DataFrame) -> list[Verdict]:
@@ -106,7 +110,8 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
     verdicts = []
     has_null = subpixel.NULL in set(table["pair"])
     net = subpixel.net(table) if has_null else table
-    share = regions.pivot(index=["dataset", "image"], columns="pair", values="share")
+    regions = regions.assign(more=regions["share"] - regions["share_help"])
+    more = regions.pivot(index=["dataset", "image"], columns="pair", values="more")
     for pair, part in net.groupby("pair", sort=False):
         claim = f"{pair} has a higher mean PSNR than its local twin"
         verdicts.append(judged(claim, part, "psnr_gain", "{:+.3f} dB"))
@@ -117,8 +122,8 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
             continue
         for metric, (text, form) in NET_CLAIMS.items():
             verdicts.append(judged(text.format(pair=pair), part, f"{metric}_net", form))
-        found = statistics.difference_interval(share[pair], share[subpixel.NULL])
-        claim = f"{pair} harms whole regions more than luck does"
+        found = statistics.difference_interval(more[pair], more[subpixel.NULL])
+        claim = f"{pair} harms more whole regions than it helps, beyond luck"
         verdicts.append(verdict(claim, found, "{:+.2%}"))
     return verdicts
 
@@ -140,28 +145,6 @@ def bounds_beyond_luck(table: pd.DataFrame) -> list[Verdict]:
         for pair, part in subpixel.net(table).groupby("pair", sort=False)
         for metric in ("selection_gain", "fusion_gain")
     ]
-
-
-def grows_with(correlations: pd.DataFrame, causes: Sequence[str]) -> list[Verdict]:
-    """Return whether positions are harmed the more often the more there is of a cause.
-
-    Parameters
-    ----------
-    correlations
-        Of `dtfn.positions.correlation_table`. Net of the null pair where it has one: two twins that
-        differ by luck differ most where the texture is lost, too.
-    causes
-        Some of `dtfn.positions.CAUSES`.
-    """
-    column = "correlation_net" if "correlation_net" in correlations else "correlation"
-    luck = "more than luck's does" if column == "correlation_net" else "(no null pair)"
-    verdicts = []
-    for row in correlations[correlations["cause"].isin(causes)].to_dict("records"):
-        ends = row[f"{column}_low"], row[f"{column}_high"]
-        found = Interval(row[column], *ends, int(row["pictures"]))
-        claim = f"the harm of {row['pair']} rises with {row['cause']} {luck}"
-        verdicts.append(verdict(claim, found, "{:+.3f}"))
-    return verdicts
 
 
 def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
@@ -210,8 +193,7 @@ def net_of_luck(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
     metrics' titles.
     """
     titles = {
-        "harm_rate": "harm rate", "harm_untied": "harm rate, ties aside",
-        "harm_mass": "harm mass (MSE)",
+        "harm_untied": "harm rate, ties aside", "harm_share": "harm's share of mass",
         "selection_gain": "selection gain (dB)", "fusion_gain": "fusion gain (dB)",
     }  # fmt: skip
     if subpixel.NULL in set(table["pair"]):

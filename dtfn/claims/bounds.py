@@ -5,13 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from dtfn import recovery, statistics
-from dtfn.claims.judging import verdict
+from dtfn.claims.judging import judged, verdict
 from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import Interval
 
 
 def beats_candidate(found: pd.DataFrame, candidate: str, other: str, claim: str) -> list[Verdict]:
     """Return whether one candidate's PSNR is above another's, a verdict a pair that has both.
+
+    Open where the training seeds disagree.
 
     Parameters
     ----------
@@ -20,7 +22,7 @@ def beats_candidate(found: pd.DataFrame, candidate: str, other: str, claim: str)
     candidate, other
         Names of candidates, or how they begin; ``other`` empty: N itself.
     claim
-        With ``{pair}`` in it.
+        With ``{pair}`` in it, and perhaps ``{candidate}``.
     """
     verdicts = []
     keys = [key for key in ("dataset", "image", "scale", "seed") if key in found]
@@ -30,19 +32,28 @@ def beats_candidate(found: pd.DataFrame, candidate: str, other: str, claim: str)
         base = two[[*keys, "psnr" if other else "psnr_with"]].set_axis([*keys, "base"], axis=1)
         both = one.merge(base, on=keys)
         if not both.empty:
-            clusters = both.groupby(["dataset", "image"]).ngroup()
-            gain = statistics.difference_interval(both["psnr"], both["base"], clusters)
-            verdicts.append(verdict(claim.format(pair=pair), gain, "{:+.3f} dB"))
+            both["gain"] = both["psnr"] - both["base"]
+            text = claim.format(pair=pair, candidate=both["candidate"].iloc[0])
+            verdicts.append(judged(text, both, "gain", "{:+.3f} dB"))
     return verdicts
 
 
 def tfs_recovers(found: pd.DataFrame) -> list[Verdict]:
-    """Return whether TFS gains over plain attention, and over the local twin: of `candidates`."""
-    claim = "TFS recovers something of the bound of {pair}"
-    beyond = f"{claim} beyond its local twin"
+    """Return whether TFS gains over plain attention, over the local twin, and over luck.
+
+    The claims name the network that has TFS: where it is another family's, more than TFS differs.
+
+    Parameters
+    ----------
+    found
+        Of `dtfn.recovery.candidates`.
+    """
+    claim = "{pair} {candidate} recovers something of the bound of {pair}"
+    beyond = {"": "", recovery.TWIN: " beyond its local twin", recovery.OTHER_TWIN: " beyond luck"}
     return [
-        *beats_candidate(found, recovery.FIDELITY, "", claim),
-        *beats_candidate(found, recovery.FIDELITY, recovery.TWIN, beyond),
+        one
+        for other, words in beyond.items()
+        for one in beats_candidate(found, recovery.FIDELITY, other, claim + words)
     ]
 
 
@@ -51,10 +62,36 @@ def gate_pays(found: pd.DataFrame) -> list[Verdict]:
     gate, coin, mean, _ = recovery.GATES.values()
     others = {coin: "a coin", mean: "the mean of both", recovery.FIDELITY: "{pair} with TFS"}
     return [
-        verdict
+        one
         for other, words in others.items()
-        for verdict in beats_candidate(found, gate, other, f"a gate of {{pair}} beats {words}")
+        for one in beats_candidate(found, gate, other, f"a gate of {{pair}} beats {words}")
     ]
+
+
+def prices(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the price of inconsistency: what choosing by likeness loses against the truth.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.exemplars.measure`.
+
+    Returns
+    -------
+    A row a dataset and set of candidates: dataset, candidates, pictures; price (PSNR of the best
+    candidate over that of the first, dB), price_null (the same among strangers, which is the luck
+    of choosing from as many) and price_net, each with ``_low`` and ``_high`` over pictures.
+    """
+    rows = []
+    for (dataset, name), part in table.groupby(["dataset", "candidates"], sort=False):
+        price, luck = part["exemplar_price"], part["exemplar_price_random"]
+        row: dict[str, object] = {"dataset": dataset, "candidates": name, "pictures": len(part)}
+        for column, values in (("", price), ("_null", luck), ("_net", price - luck)):
+            found = statistics.mean_interval(values)
+            row |= {f"price{column}": found.estimate, f"price{column}_low": found.low}
+            row[f"price{column}_high"] = found.high
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def exemplars_tell(table: pd.DataFrame) -> list[Verdict]:

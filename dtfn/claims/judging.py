@@ -47,4 +47,6 @@ def judged(claim: str, part: pd.DataFrame, column: str, form: str) -> Verdict:
 def over_pictures(part: pd.DataFrame, column: str) -> Interval:
     """Return the mean of a figure and its interval; the seeds of a picture are one cluster."""
     known = part[part[column].notna()]
+    if known.empty:
+        return statistics.NOTHING
     return statistics.mean_interval(known[column], known.groupby(["dataset", "image"]).ngroup())

@@ -17,6 +17,7 @@ import pandas as pd
 
 from dtfn.errors import InputError
 from dtfn.statistics.bootstrap import (
+    NOTHING,
     RESAMPLES,
     Interval,
     Method,
@@ -24,7 +25,13 @@ from dtfn.statistics.bootstrap import (
     mean_interval,
     ratio_interval,
 )
-from dtfn.statistics.correlation import rank_correlation_across, rank_correlation_within
+from dtfn.statistics.correlation import (
+    codes,
+    rank_correlation_across,
+    rank_correlation_within,
+    ranks,
+    spearman_binary,
+)
 from dtfn.statistics.significance import (
     Alternative,
     Crossed,
@@ -34,9 +41,11 @@ from dtfn.statistics.significance import (
 )
 
 __all__ = [
-    "RESAMPLES", "Alternative", "Crossed", "Interval", "Method", "difference_interval",
+    "NOTHING", "RESAMPLES", "Alternative", "Crossed", "Interval", "Method", "codes",
+    "difference_interval",
     "false_discovery", "intervals", "mean_interval", "rank_correlation_across",
-    "rank_correlation_within", "ratio_interval", "sign_flip", "sign_flip_crossed",
+    "rank_correlation_within", "ranks", "ratio_interval", "sign_flip", "sign_flip_crossed",
+    "spearman_binary",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dtfn.errors import InputError
 Method = Literal["BCa", "percentile", "basic"]
 
 RESAMPLES = 9999
+ROUNDING = 1e-12  # relative: means that differ by less are equal
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Interval:
     high: float
     clusters: int
     note: str = ""
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "no image has it")
+"""What is known of a figure that no image has."""
 
 
 def mean_interval(
@@ -79,7 +84,7 @@ def mean_interval(
         return Interval(estimate, nan, nan, means.size, "infinite values: no interval")
     if means.size < 2:
         return Interval(estimate, nan, nan, 1, "a single image: no interval")
-    if np.ptp(means) == 0:
+    if np.ptp(means) <= ROUNDING * np.abs(means).max():
         return Interval(estimate, estimate, estimate, means.size, "all images equal")
     found = _bootstrap((means,), np.mean, confidence, method, resamples, seed)
     return Interval(estimate, *found, means.size)

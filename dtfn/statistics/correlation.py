@@ -132,6 +132,54 @@ def spearman(x: Float, y: Float, axis: int = -1) -> Float:
     return np.divide((a * b).sum(axis=axis), scale, out=none, where=scale > 0)
 
 
+def codes(values: ArrayLike) -> NDArray[np.int64]:
+    """Return the place of each value among the distinct ones, from 0; -1 for NaN.
+
+    With it, ranks of any part of the values take no sorting: see `ranks` and `spearman_binary`.
+    """
+    given = np.asarray(values, dtype=float)
+    known = ~np.isnan(given)
+    found = np.full(given.shape, -1, np.int64)
+    found[known] = np.unique(given[known], return_inverse=True)[1]
+    return found
+
+
+def ranks(codes: NDArray[np.int64]) -> Float:
+    """Return `scipy.stats.rankdata` (equal values share their mean rank) of what has codes."""
+    counts = np.bincount(codes)
+    mean: Float = np.cumsum(counts) - (counts - 1) / 2
+    return mean[codes]
+
+
+def spearman_binary(
+    flags: NDArray[np.bool_], codes: NDArray[np.int64], kept: NDArray[np.bool_] | None = None
+) -> float:
+    """Return Spearman's rank correlation of yes or no with values.
+
+    Parameters
+    ----------
+    flags
+        ``(n,)``.
+    codes
+        Of the values, see `codes`; where these were NaN, they are left out.
+    kept
+        What to take; None: all.
+
+    Returns
+    -------
+    `spearman`'s of the same numbers, without sorting; NaN where flags or values are constant.
+    """
+    known = codes >= 0 if kept is None else kept & (codes >= 0)
+    if not known.any():
+        return float("nan")
+    rank, yes = ranks(codes[known]), flags[known]
+    share, middle = float(yes.mean()), (rank.size + 1) / 2
+    spread = float(np.sqrt(np.mean((rank - middle) ** 2) * share * (1 - share)))
+    if spread == 0:
+        return float("nan")
+    return share * (float(rank[yes].mean()) - middle) / spread
+
+
 def _same_length(
     x: ArrayLike, y: ArrayLike, clusters: ArrayLike
 ) -> tuple[Float, Float, NDArray[Any]]:
