@@ -92,7 +92,7 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
         assert written[name].to_numpy() == pytest.approx(expected[name].to_numpy(), abs=1e-5)
     assert (report["scale"], report["border"], report["tau"], report["images"]) == (4, 4, 0, 3)
     assert any("no null pair" in note for note in report["notes"])
-    assert not any(name.endswith(("_null", "_net")) for name in report)
+    assert not any(name.endswith(("_null", "_net", "_tau")) for name in report)
 
 
 def test_the_null_pair_stands_beside(tmp_path: Path) -> None:
@@ -106,6 +106,9 @@ def test_the_null_pair_stands_beside(tmp_path: Path) -> None:
     assert report["selection_gain_null"] == pytest.approx(gain, abs=1e-5)
     for name in ("harm_rate", "selection_gain", "fusion_gain"):
         assert report[f"{name}_net"] == pytest.approx(report[name] - report[f"{name}_null"])
+    rows = pd.read_csv(tmp_path / "out" / "images.csv")
+    assert report["noise_floor"] == pytest.approx(rows["tau"].mean())
+    assert 0 < report["harm_rate_tau"] < report["harm_rate"]
     # Three noises of one kind: nothing is left when luck is taken off, and much before.
     assert report["selection_gain"] > 0.2
     assert abs(report["selection_gain_net"]) < report["selection_gain"] / 5
@@ -190,6 +193,11 @@ def test_results_that_one_can_see_through_are_refused(tmp_path: Path) -> None:
     opaque[3, 5, 3] = 254
     images.write(file, opaque)
     with pytest.raises(InputError, match=r"b_x4_SR\.png: expected an opaque picture"):
+        run(folders, tmp_path / "out")
+    images.write(file, opaque[..., :3])
+    truth = folders["hr"] / "a.png"
+    images.write(truth, np.dstack([images.read(truth), np.zeros((35, 41))]).astype(np.uint8))
+    with pytest.raises(InputError, match=r"a\.png: expected an opaque picture"):
         run(folders, tmp_path / "out")
 
 

@@ -25,9 +25,10 @@ PAIR = "the audited network"
 COLUMNS = (
     "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass",
     "help_mass", "harm_share", "lost_db", "won_db", *subpixel.CURVE.values(), "selection_gain",
-    "fusion_gain",
+    "fusion_gain", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau",
+    "lost_db_tau", "won_db_tau",
 )  # fmt: skip
-"""What is summarised; the definitions are in `dtfn.subpixel.pair`."""
+"""What is summarised, those of tau where there is a null; see `dtfn.subpixel.pair`."""
 
 PRINTED = {
     "psnr_with": "PSNR with (dB)",
@@ -133,16 +134,18 @@ def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[
 
     Returns
     -------
-    How it was measured (dtfn, scale, channel, border, tau, folders, images, confidence); each of
+    How it was measured (dtfn, scale, channel, border, tau, folders, images, confidence; with a null
+    pair noise_floor, the mean of the tau that the figures ending in ``_tau`` take); each of
     `COLUMNS` as the mean over images, dB figures being means of dB; with a null pair also
     ``<figure>_null`` and ``<figure>_net``; ``intervals``: figure -> low, high, images, note; and
     ``notes``, what a reader must know.
     """
+    has_null = "harm_rate_null" in rows
     columns = [
         name
         for base in COLUMNS
         for name in (base, f"{base}_null", f"{base}_net")
-        if name in rows and rows[name].notna().any()
+        if (has_null or not base.endswith("_tau")) and name in rows and rows[name].notna().any()
     ]
     found = statistics.intervals(rows, columns, by=()).set_index("metric")
     return {
@@ -151,6 +154,7 @@ def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[
         "channel": "Y, not rounded",
         "border": scale,
         "tau": 0,
+        **({"noise_floor": float(rows["tau"].mean())} if has_null else {}),
         "folders": dict(folders),
         "images": len(rows),
         **{name: float(found.loc[name, "estimate"]) for name in columns},

@@ -116,10 +116,10 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     Raises
     ------
     InputError
-        For unreadable files, results that one can see through, grey results of a colour truth,
+        For unreadable files, pictures that one can see through, grey results of a colour truth,
         sizes that do not fit, or fewer than 3 LR positions a side.
     """
-    hr = images.grey_or_rgb(match.hr)
+    hr = images.grey_or_rgb(match.hr, opaque=True)
     cropped = images.modcrop(hr, scale)
     made = {role: images.grey_or_rgb(file, opaque=True) for role, file in match.results.items()}
     sizes = " or ".join(dict.fromkeys((_size(hr), _size(cropped))))
