@@ -144,3 +144,10 @@ def test_long_text_breaks_and_wide_tables_are_fitted_in_latex() -> None:
     text = tables.latex(wide)
     assert text.index(r"\resizebox{\linewidth}{!}{%") < text.index(r"\begin{tabular}")
     assert r"\end{tabular}}" in text
+
+
+def test_rows_of_one_name_are_not_multiplied() -> None:
+    frame = pd.DataFrame({"pair": list("abc"), "psnr": [1.0, 2.0, 3.0]}, index=["x"] * 3)
+    assert tables.html(frame).count("<tr>") == 4
+    assert tables.latex(frame).count(r"\\") == 4
+    assert len(tables.markdown(frame).splitlines()) == 5

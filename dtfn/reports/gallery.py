@@ -209,6 +209,7 @@ def _run(
             + [_table(folder, t) for t in content["tables"] if t["name"] != "verdicts"],
             key=lambda e: float(e["after_seconds"]),
         ),
+        "data": content.get("data", []),
         "provenance": {
             "parameters": _listed(content["parameters"]),
             "code": f"{code['git']}{' with local changes' if code['dirty'] else ''}, "

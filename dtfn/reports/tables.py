@@ -26,7 +26,7 @@ FORMS = {
     "help_rate": "{:.1%}",
     "help_rate_net": "{:+.1%}",
     "harm_untied": "{:.1%}",
-    "harm_untied_net": "{:+.1%}",
+    "harm_untied_net": "{:+.2%}",
     "harm_mass": "{:.2f}",
     "harm_mass_net": "{:+.2f}",
     "help_mass": "{:.2f}",
@@ -35,6 +35,10 @@ FORMS = {
     "lost_db_net": "{:+.3f}",
     "won_db": "{:.3f}",
     "won_db_net": "{:+.3f}",
+    "harm_share": "{:.1%}",
+    "harm_share_net": "{:+.2%}",
+    "price": "{:.3f}",
+    "price_net": "{:+.3f}",
     "correlation": "{:+.3f}",
     "correlation_net": "{:+.3f}",
     "selection_gain": "{:.3f}",
@@ -220,6 +224,7 @@ def markdown(
         `best` or `groups` names a column that the table does not have.
     """
     emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
+    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, _markdown_text, emphasis, groups)
     lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -239,6 +244,7 @@ def latex(
     Parameters as `markdown`; ``\caption`` and ``\label`` are written where given.
     """
     emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
+    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, tex.text, emphasis, groups)
     parts = [table.loc[rows].to_numpy().tolist() for rows in _grouped(frame, groups)]
     return tex.table(list(table.columns), parts, caption, label)
@@ -252,6 +258,7 @@ def html(
 ) -> str:
     """Return `frame` as an HTML ``<table class="dtfn">``; parameters as `markdown`."""
     emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
+    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, html_escape.escape, emphasis, groups)
     head = "".join(f"<th>{title}</th>" for title in table.columns)
     bodies = []

@@ -14,7 +14,7 @@ from dtfn.suite.execution import lock
 from dtfn.suite.keys import State
 
 # What a table prints is in its CSV.
-_SHOWN = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",)}
+_SHOWN = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",), "data": (".csv",)}
 
 
 def described(states: Mapping[str, State], tier: str, folder: Path) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def write(
 ) -> Path:
     """Write ``suite-TIER.json``, which is the same whenever the results are.
 
-    It holds parameters, verdicts and the hashes of figures and tables; no folder and no time. Runs
-    that an earlier call completed and this one did not ask for stay in it.
+    It holds parameters, verdicts and the hashes of figures, tables and data; no folder and no time.
+    Runs that an earlier call completed and this one did not ask for stay in it.
     """
     file = folder / f"suite-{tier}.json"
     with lock("records"):  # of two processes, neither forgets what the other one wrote
