@@ -163,6 +163,7 @@ def correlations(frame: pd.DataFrame, null: bool) -> Figure:
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_title(name)
         ax.set_yticks(range(len(causes)), list(reversed(causes)))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y", visible=False)
     grey = " (grey: luck's)" if null else ""
     figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)

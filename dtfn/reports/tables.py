@@ -14,6 +14,7 @@ from dtfn.reports import latex as tex
 
 Direction = Literal["max", "min"]
 MISSING = "–"
+WIDE = 8  # columns, above which HTML breaks a cell before its interval
 
 FORMS = {
     "psnr": "{:.2f}",
@@ -266,7 +267,10 @@ def html(
         cells = table.loc[rows].to_numpy().tolist()
         lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in cells)
         bodies.append(f"<tbody>\n{lines}</tbody>\n")
-    return f'<table class="dtfn">\n<thead><tr>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
+    wide = " wide" if len(table.columns) > WIDE else ""
+    return (
+        f'<table class="dtfn{wide}">\n<thead><tr>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
+    )
 
 
 def _cell(text: str) -> str:
