@@ -153,6 +153,6 @@ def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_xlabel(title)
         ax.grid(axis="y", visible=False)
-        ax.margins(y=0.3)
+        ax.set_ylim(-0.7, len(names) - 0.3)
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
     return figure

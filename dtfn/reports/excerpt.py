@@ -17,7 +17,8 @@ from dtfn.reports import manifest, tables
 
 PAGE = "README.md"
 MARK = "Written by `dtfn report keep`"  # by which an excerpt is known
-QUALITY = 85  # of WebP
+QUALITY = 75  # of WebP
+ACROSS = 1000  # pixels at most: what a page shows
 LINES = 90  # of a table's Markdown; a longer one is left out
 
 
@@ -25,7 +26,7 @@ def write(folder: Path, runs: Sequence[Path]) -> Path:
     """Write an excerpt of complete runs and return its page.
 
     Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
-    run with its manifest and the figures as WebP, in a third of the PNG's bytes. It takes the place
+    run with its manifest and the figures as WebP, at most `ACROSS` pixels wide. It takes the place
     of an older excerpt when it is whole.
 
     Parameters
@@ -102,7 +103,9 @@ def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str
         if kind == "figures":
             file = f"{entry['name']}.webp"
             with Image.open(run / "figures" / f"{entry['name']}.png") as image:
-                image.convert("RGB").save(target / file, quality=QUALITY, method=6)
+                small = image.convert("RGB")
+            small.thumbnail((ACROSS, 10 * ACROSS))
+            small.save(target / file, quality=QUALITY, method=6)
             parts.append(f"![{entry['name']}]({name}/{file})\n\n*{entry['caption']}*")
             continue
         text = (run / "tables" / f"{entry['name']}.md").read_text(encoding="utf-8")
