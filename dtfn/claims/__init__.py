@@ -116,14 +116,14 @@ def harm_beyond_luck(table: pd.DataFrame, regions: pd.DataFrame) -> list[Verdict
         claim = f"{pair} has a higher mean PSNR than its local twin"
         verdicts.append(judged(claim, part, "psnr_gain", "{:+.3f} dB"))
         if not has_null:
-            claim = f"{pair} harms more positions than luck does (no null pair: nobody can tell)"
-            rate = float(part["harm_rate"].mean())
+            claim = f"{pair} harms more of what it changes than luck does (no null: who can tell?)"
+            rate = over_pictures(part, "harm_untied").estimate
             verdicts.append(Verdict(claim, rate, None, None, "{:.1%} harmed"))
             continue
         for metric, (text, form) in NET_CLAIMS.items():
             verdicts.append(judged(text.format(pair=pair), part, f"{metric}_net", form))
         found = statistics.difference_interval(more[pair], more[subpixel.NULL])
-        claim = f"{pair} harms more whole regions than it helps, beyond luck"
+        claim = f"{pair} harms more whole regions than it helps, beyond luck (first seed)"
         verdicts.append(verdict(claim, found, "{:+.2%}"))
     return verdicts
 

@@ -36,7 +36,7 @@ def correlation_table(
     A row a group and cause: the columns of ``by``, cause, pictures, correlation
     and, with a null, correlation_null and correlation_net, each with ``_low`` and ``_high``.
     Intervals are over pictures. seeds_agree: whether the last of them has the same sign for all
-    training seeds.
+    training seeds; None of one seed.
     """
     keys = ["dataset", "image", "seed"]
     luck = found[found["pair"] == null].set_index(keys) if null else None
@@ -53,7 +53,8 @@ def correlation_table(
                 row |= _interval("correlation_null", beside.dropna())
                 values = (values - beside).dropna()
                 row |= _interval("correlation_net", values)
-            row["seeds_agree"] = (values.groupby("seed").mean() > 0).nunique() < 2
+            signs = values.groupby("seed").mean() > 0
+            row["seeds_agree"] = signs.nunique() < 2 if len(signs) > 1 else None
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -77,7 +78,8 @@ def grows_with(correlations: pd.DataFrame, causes: Sequence[str]) -> list[Verdic
         found = Interval(row[column], *ends, int(row["pictures"]))
         claim = f"the harm of {row['pair']} rises with {row['cause']} {luck}"
         made = verdict(claim, found, "{:+.3f}")
-        verdicts.append(made if row["seeds_agree"] else replace(made, holds=None))
+        agree = row["seeds_agree"] is not False
+        verdicts.append(made if agree else replace(made, holds=None))
     return verdicts
 
 
