@@ -206,6 +206,8 @@ def test_a_map_without_the_signals_of_the_fit_is_refused() -> None:
     model = predictor.fit(frame)
     maps = {name: np.zeros((4, 5)) for name in predictor.FEATURES}
     predictor.probability(model, maps)
+    flat = maps | {"inconsistency_drawn": np.full((4, 5), np.nan)}  # no detail: nothing to differ
+    assert np.isfinite(predictor.probability(model, flat)).all()
     with pytest.raises(InputError, match="found no entropy"):
         predictor.probability(model, maps | {"entropy": np.full((4, 5), np.nan)})
 

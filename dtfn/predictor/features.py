@@ -13,6 +13,9 @@ from dtfn.errors import InputError
 from dtfn.subpixel.blocks import Array, Float, block_mean, interior, luma, lumas
 from dtfn.texture.neighbours import COUNT, SIDE, remembered
 
+SIGNALS = ("entropy", "distance", "on_self", "hash_difference")
+"""What only the network with attention can tell, see `dtfn.predictor.signals`."""
+
 FEATURES = (
     # of the LR picture
     "variance", "gradient_energy", "coherence", "recurrence",
@@ -20,7 +23,7 @@ FEATURES = (
     "difference", "difference_around", "drawn", "drawn_more", "unfaithful", "unfaithful_more",
     "inconsistency_drawn",
     # of the network with attention
-    "entropy", "distance", "on_self", "hash_difference",
+    *SIGNALS,
 )  # fmt: skip
 """The features, see `describe` and `dtfn.predictor.signals`; NaN where a network has none."""
 

@@ -18,7 +18,7 @@ from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from dtfn.errors import InputError
-from dtfn.predictor.features import FEATURES
+from dtfn.predictor.features import FEATURES, SIGNALS
 
 FOLDS = 5
 PER_PICTURE = 2000  # positions a picture to fit on: neighbours tell the same
@@ -93,16 +93,17 @@ def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.
     Raises
     ------
     InputError
-        If a feature that the model was fitted to is missing, or nowhere known.
+        If a feature is missing, or a signal of the network that the model was fitted to.
     """
+    signals = set(SIGNALS) & set(model.dtfn_features)
     missing = [
         name
-        for name in model.dtfn_features
-        if name not in features or np.isnan(features[name]).all()
+        for name in FEATURES
+        if name not in features or (name in signals and np.isnan(features[name]).all())
     ]
     if missing:
         raise InputError(
-            "features", expected=", ".join(model.dtfn_features), found=f"no {', '.join(missing)}",
+            "features", expected=", ".join(FEATURES), found=f"no {', '.join(missing)}",
             remedy="pass dtfn.predictor.signals.of_network's to dtfn.predictor.describe",
         )  # fmt: skip
     table = pd.DataFrame({name: np.ravel(features[name]) for name in FEATURES})
