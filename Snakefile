@@ -26,7 +26,8 @@ RUNS = {run["name"]: run for run in PLAN["runs"]}
 HERE = hashlib.sha256(str(Path(PLAN["reports"]).resolve()).encode()).hexdigest()[:8]
 for run in RUNS.values():
     run["done"] = f".snakemake/done/{HERE}-{TIER}/{run['name']}-{run['key'][:16]}"
-    if not run["up_to_date"]:
+    # Only who starts the jobs: a job would take the mark of another that has just ended.
+    if not run["up_to_date"] and workflow.is_main_process:
         Path(run["done"]).unlink(missing_ok=True)
 
 

@@ -413,6 +413,15 @@ def test_the_plan_as_json_tells_all_of_a_run(folder: Path, fake: Fake) -> None:
     assert b["folder"] is None
 
 
+def test_a_run_that_failed_since_is_not_in_the_record(folder: Path, fake: Fake) -> None:
+    reproduce(folder, THREE)
+    where, states = batch.states("smoke", folder=folder / "reports", file=folder / "suite.yaml")
+    complete = {name: state.folder for name, state in states.items() if name != "b"}
+    known = {name: run for name, run in complete.items() if run is not None}
+    file = records.write(where, "smoke", states, known)
+    assert set(json.loads(file.read_text())["runs"]) == {"a", "c"}
+
+
 def test_the_record_of_a_tier_is_the_same_for_the_same_results(folder: Path, fake: Fake) -> None:
     reproduce(folder, THREE)
     file = folder / "reports" / "suite-smoke.json"

@@ -114,3 +114,15 @@ def test_after_a_kill_the_next_call_does_the_rest(folder: Path) -> None:
     assert unlocking.returncode == 0, said
     complete(folder, "one")
     assert runs(folder, "one") == ["a", "b", "c"]
+
+
+def test_a_failure_stops_only_what_needs_it(folder: Path) -> None:
+    begin = tiny.BEGIN.replace("good", "a")
+    cells = [("parameters", tiny.PARAMETERS), ("hide-input", begin), ("", "1 / 0")]
+    tiny.write(folder, "a", [*cells, ("", "run.finish()")])
+    (folder / "began-a").touch()
+    process = snakemake(folder, "one")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode != 0, said
+    found = {f.parent.name: manifest.read(f)["status"] for f in manifest.runs(folder / "one/runs")}
+    assert found == {"a": "failed", "b": "complete"}

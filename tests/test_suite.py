@@ -157,6 +157,18 @@ def test_input_that_a_notebook_refuses_is_one_line_and_leaves_nothing(
     assert everything(tmp_path) == []
 
 
+def test_input_refused_after_work_was_done_is_kept(notebooks: Path, tmp_path: Path) -> None:
+    refuse = tiny.NOTEBOOKS["refusing"][-1]
+    begin = ("hide-input", tiny.BEGIN.replace("good", "late"))
+    cells = [("parameters", tiny.PARAMETERS), begin, ("", tiny.WORK), refuse]
+    tiny.write(notebooks, "late", cells)
+    with pytest.raises(suite.NotebookFailed, match="expected a folder"):
+        suite.run(notebooks / "late.ipynb", runs=tmp_path)
+    (folder,) = (tmp_path / "late").iterdir()
+    assert folder.name.endswith("-failed")
+    assert "InputError" in (folder / "traceback.txt").read_text()
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -95,9 +95,10 @@ def run(
     ------
     InputError
         An unknown notebook or parameter, a value of another type, a missing benchmark, or other
-        input that the notebook itself refused. Nothing is left in `runs`.
+        input that the notebook itself refused before it made anything. Nothing is left in `runs`.
     NotebookFailed
-        The notebook raised anything else; the run is kept in a folder named ``...-failed``.
+        The notebook raised anything else, or that later; the run is kept in a folder named
+        ``...-failed``.
     """
     file = find(str(notebook))
     everything = values(file, given or {})
@@ -110,7 +111,8 @@ def run(
             require(partial, makes)
         except Exception as caught:
             error = caught
-        if error is not None and getattr(error, "ename", None) == InputError.__name__:
+        made = any((partial / kind).exists() for kind in ("figures", "tables", "data"))
+        if getattr(error, "ename", None) == InputError.__name__ and not made:
             raise NotebookInputError(str(getattr(error, "evalue", error)))
         record |= manifest.read(partial)
         record |= {"tier": tier, **(notes or {})}

@@ -143,7 +143,7 @@ def _parts(step: Step, hashes: Hashes, notebooks: Path) -> tuple[dict[str, Any],
     else:
         notebook = plans.find(step.notebook, notebooks)
         values = plans.values(notebook, step.parameters)
-        source = _cells(notebook)
+        source = [_cells(notebook), *step.makes]
         inputs = _inputs(step, values, notebook.parent)
     return values, {
         "notebook": digest(source),

@@ -60,11 +60,13 @@ def write(
     """Write ``suite-TIER.json``, which is the same whenever the results are.
 
     It holds parameters, verdicts and the hashes of figures, tables and data; no folder and no time.
-    Runs that an earlier call completed and this one did not ask for stay in it.
+    Runs that an earlier call completed and this one did not ask for stay in it; one that was asked
+    for and failed does not.
     """
     file = folder / f"suite-{tier}.json"
     with lock("records"):  # of two processes, neither forgets what the other one wrote
         runs = json.loads(file.read_text())["runs"] if file.exists() else {}
+        runs = {name: run for name, run in runs.items() if name not in states}
         runs |= {name: _result(states[name], done) for name, done in complete.items()}
         text = json.dumps({"tier": tier, "runs": runs}, indent=1, sort_keys=True) + "\n"
         if not file.exists() or file.read_text() != text:
