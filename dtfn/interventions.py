@@ -162,12 +162,12 @@ def table(
 ) -> pd.DataFrame:
     """Return the means of `controls` over pictures, at most `MOST` of each benchmark.
 
-    A row a network and change: network, change, pictures, and psnr_gain, harm_rate, harm_untied,
-    harm_mass, selection_gain, fusion_gain with their intervals' ends; no row where there is no
+    A row a network and change: network, change, pictures, and psnr_gain, harm_rate, help_rate,
+    harm_untied, selection_gain, fusion_gain with their intervals' ends; no row where there is no
     network.
     """
     columns = [
-        "psnr_gain", "harm_rate", "harm_untied", "harm_mass", "selection_gain", "fusion_gain",
+        "psnr_gain", "harm_rate", "help_rate", "harm_untied", "selection_gain", "fusion_gain",
     ]  # fmt: skip
     ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
     rows = []

@@ -68,6 +68,10 @@ class Study:
         names = dict.fromkeys(name for pairs in self.design.values() for name in pairs)
         return [name for name in names if name != self.null]
 
+    def named(self, name: str) -> str:
+        """Return the name of a pair; raise `InputError` where the study has none of this name."""
+        return _known(name, dict.fromkeys(self.names), self.scale)
+
     @property
     def plain(self) -> list[str]:
         """The pairs' names without those whose N has TFS; all of them if there are no others."""

@@ -146,7 +146,7 @@ def correlations(frame: pd.DataFrame, null: bool) -> Figure:
     Parameters
     ----------
     frame
-        Of `dtfn.positions.correlation_table`.
+        Of `dtfn.claims.correlation_table`.
     null
         Whether the frame has the null pair's.
     """

@@ -92,10 +92,12 @@ def _fill(folder: Path, runs: Mapping[str, Path]) -> None:
 
 
 def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str:
+    code = content["code"]
+    changed = " with local changes" if code["dirty"] else ""
     given = "; ".join(f"{key} = {value}" for key, value in content["parameters"].items())
     parts = [
-        f'<a id="{name}"></a>\n## {content["title"]}',
-        f"`{name}`, {content['started']}: {given}",
+        f'<a id="{name}"></a>\n## {name}: {content["title"]}',
+        f"`{name}`, {content['started']}, code {code['git']}{changed}: {given}",
     ]
     exhibits = [("figures", e) for e in content["figures"]]
     exhibits += [("tables", e) for e in content["tables"] if e["name"] != "verdicts"]

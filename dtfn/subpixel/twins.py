@@ -44,7 +44,8 @@ def pair(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -> d
     ``psnr_with``, ``psnr_without`` (dB) and ``psnr_gain``, their difference;
     ``harm_rate``, ``help_rate`` (shares of the positions); ``harm_untied``, the share of harm among
     the positions where the two do not tie: a network that merely differs more from L ties less, and
-    so harms and helps more often, but not more of the one than of the other; NaN where all tie;
+    so harms and helps more often, but not more of the one than of the other: it is one half of two
+    networks that err equally, each by noise of its own; NaN where all tie;
     ``harm_mass``, ``help_mass`` (MSE), ``harm_share``, ``lost_db``, ``won_db``, see `HarmMass`;
     ``tau``, and ``harm_rate_tau``, ``help_rate_tau``, ``harm_mass_tau``, ``help_mass_tau``,
     ``lost_db_tau``, ``won_db_tau`` for it; the bounds of `CURVE` (dB); ``selection_gain`` and
