@@ -220,7 +220,7 @@ def test_an_excerpt_shows_verdicts_figures_and_short_tables(tmp_path: Path) -> N
     assert keep(tmp_path, out) == 0
     text = (out / "README.md").read_text()
     assert "| it holds | +1 dB | – | ✓ yes | [n](#n) |" in text
-    assert text.index("## Of n") < text.index("![f](n/f.webp)") < text.index("| 31.5 |")
+    assert text.index("## n: Of n") < text.index("![f](n/f.webp)") < text.index("| 31.5 |")
     assert "| line |" not in text
     with Image.open(out / "n" / "f.webp") as image:
         assert image.size == (400, 90)
