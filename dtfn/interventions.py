@@ -179,8 +179,7 @@ def table(
         for column in columns:
             known = part[column].dropna()
             found = statistics.mean_interval(known) if len(known) else statistics.NOTHING
-            row |= {column: found.estimate, f"{column}_low": found.low}
-            row[f"{column}_high"] = found.high
+            row |= found.columns(column)
         rows.append(row)
     return pd.DataFrame(rows, columns=["network", "change", "pictures", *ends])
 

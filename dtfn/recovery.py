@@ -123,13 +123,12 @@ def shares(
         clusters = part.groupby(["dataset", "image"]).ngroup()
         gain = statistics.difference_interval(part["psnr"], part["psnr_with"], clusters)
         row: dict[str, object] = {**dict(zip(by, group, strict=True)), "pictures": gain.clusters}
-        row |= {"recovery": gain.estimate, "recovery_low": gain.low, "recovery_high": gain.high}
+        row |= gain.columns("recovery")
         for bound in bounds:
             share = statistics.ratio_interval(
                 part["psnr"] - part["psnr_with"], part[bound] - part["psnr_with"], clusters
             )
-            name = f"{bound.removesuffix('_bound')}_share"
-            row |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
+            row |= share.columns(f"{bound.removesuffix('_bound')}_share")
         rows.append(row)
     return pd.DataFrame(rows)
 

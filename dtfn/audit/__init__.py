@@ -44,8 +44,6 @@ PRINTED = {
     "fusion_gain": "fusion over the better (dB)",
 }
 
-FEW = 5  # images below which a bootstrap is narrow by itself
-
 NO_NULL = (
     "no null pair: two networks that differ by luck alone also harm about half of the positions "
     "and have bounds above both; only a second result without attention, of another training "
@@ -177,8 +175,8 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     notes = [] if "harm_rate_null" in rows else [NO_NULL]
     if len(rows) < 2:
         notes.append("a single image: no interval")
-    elif len(rows) < FEW:
-        notes.append(f"fewer than {FEW} images: the intervals are too narrow")
+    elif len(rows) < statistics.LEAST:
+        notes.append(f"fewer than {statistics.LEAST} images: the intervals are too narrow")
     exact = int(np.isinf(rows[["psnr_with", "psnr_without"]]).any(axis=1).sum())
     if exact:
         notes.append(

@@ -17,11 +17,12 @@ from dtfn.claims.bounds import (
     tfs_recovers,
 )
 from dtfn.claims.causes import correlation_table, grows_with
-from dtfn.claims.judging import LEAST, judged, over_pictures, verdict
+from dtfn.claims.judging import judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
 from dtfn.evaluation import metrics
 from dtfn.images import UInt8
 from dtfn.reports.verdicts import Verdict
+from dtfn.statistics import LEAST
 
 __all__ = [
     "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
@@ -173,8 +174,7 @@ def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         if "seed" in part:
             row["seeds"] = part["seed"].nunique()
         for name in (f"{metric}{kind}" for metric in metrics for kind in kinds):
-            found = over_pictures(part, name)
-            row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+            row |= over_pictures(part, name).columns(name)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -221,8 +221,8 @@ def by_seed(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     rows = []
     for (pair, seed), part in net.groupby(["pair", "seed"], sort=False):
         found = over_pictures(part, name)
-        ends = {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
-        rows.append({"pair": pair, "seed": seed, "pictures": found.clusters} | ends)
+        row = {"pair": pair, "seed": seed, "pictures": found.clusters}
+        rows.append(row | found.columns(name))
     return pd.DataFrame(rows)
 
 

@@ -86,10 +86,8 @@ def prices(table: pd.DataFrame) -> pd.DataFrame:
     for (dataset, name), part in table.groupby(["dataset", "candidates"], sort=False):
         price, luck = part["exemplar_price"], part["exemplar_price_random"]
         row: dict[str, object] = {"dataset": dataset, "candidates": name, "pictures": len(part)}
-        for column, values in (("", price), ("_null", luck), ("_net", price - luck)):
-            found = statistics.mean_interval(values)
-            row |= {f"price{column}": found.estimate, f"price{column}_low": found.low}
-            row[f"price{column}_high"] = found.high
+        for kind, values in (("", price), ("_null", luck), ("_net", price - luck)):
+            row |= statistics.mean_interval(values).columns(f"price{kind}")
         rows.append(row)
     return pd.DataFrame(rows)
 

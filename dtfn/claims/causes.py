@@ -10,8 +10,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from dtfn import statistics
-from dtfn.claims.judging import verdict
+from dtfn.claims.judging import over_pictures, seeds_agree, verdict
 from dtfn.positions import CAUSES
 from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import Interval
@@ -39,22 +38,23 @@ def correlation_table(
     training seeds; None of one seed.
     """
     keys = ["dataset", "image", "seed"]
-    luck = found[found["pair"] == null].set_index(keys) if null else None
+    luck = found.loc[found["pair"] == null, [*keys, *CAUSES]]
     rows = []
     for group, part in found[found["pair"] != null].groupby(list(by), sort=False):
-        own = part.set_index(keys)
+        beside = part.merge(luck, on=keys, how="left", suffixes=("", "_null"))
         for cause in CAUSES:
             row: dict[str, object] = {**dict(zip(by, group, strict=True)), "cause": cause}
-            values = own[cause].dropna()
-            row["pictures"] = values.groupby(["dataset", "image"]).ngroups
-            row |= _interval("correlation", values)
-            if luck is not None:
-                beside = luck[cause].reindex(values.index)
-                row |= _interval("correlation_null", beside.dropna())
-                values = (values - beside).dropna()
-                row |= _interval("correlation_net", values)
-            signs = values.groupby("seed").mean() > 0
-            row["seeds_agree"] = signs.nunique() < 2 if len(signs) > 1 else None
+            known = beside[beside[cause].notna()].rename(columns={cause: "correlation"})
+            last = "correlation"
+            row["pictures"] = known.groupby(["dataset", "image"]).ngroups
+            row |= over_pictures(known, last).columns(last)
+            if null:
+                known["correlation_null"] = known[f"{cause}_null"]
+                known["correlation_net"] = known["correlation"] - known["correlation_null"]
+                for last in ("correlation_null", "correlation_net"):
+                    row |= over_pictures(known, last).columns(last)
+            several = known["seed"].nunique() > 1
+            row["seeds_agree"] = seeds_agree(known, last) if several else None
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -81,12 +81,3 @@ def grows_with(correlations: pd.DataFrame, causes: Sequence[str]) -> list[Verdic
         agree = row["seeds_agree"] is not False
         verdicts.append(made if agree else replace(made, holds=None))
     return verdicts
-
-
-def _interval(name: str, values: pd.Series) -> dict[str, float]:
-    ends = (f"{name}_low", f"{name}_high")
-    if values.empty:
-        return dict.fromkeys((name, *ends), float("nan"))
-    images = values.groupby(["dataset", "image"]).ngroup()
-    found = statistics.mean_interval(values, images)
-    return {name: found.estimate, ends[0]: found.low, ends[1]: found.high}

@@ -1,4 +1,7 @@
-"""From an interval to a verdict: whether a claim holds, does not, or is open."""
+"""From an interval to a verdict: whether a claim holds, does not, or is open.
+
+Of fewer than `LEAST` pictures there is no verdict.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,7 @@ import pandas as pd
 
 from dtfn import statistics
 from dtfn.reports.verdicts import Verdict, above_zero
-from dtfn.statistics import Interval
-
-LEAST = 5
-"""Pictures below which there is no verdict: a bootstrap of two or three is narrow by itself."""
+from dtfn.statistics import LEAST, Interval
 
 
 def verdict(claim: str, found: Interval, form: str) -> Verdict:
@@ -37,11 +37,12 @@ def beyond(claim: str, found: Interval, limit: float, form: str, *, below: bool 
 def judged(claim: str, part: pd.DataFrame, column: str, form: str) -> Verdict:
     """Return the verdict on a figure being above 0; open where the training seeds disagree."""
     found = verdict(claim, over_pictures(part, column), form)
-    if "seed" in part and found.holds is not None:
-        above = part.groupby("seed")[column].mean() > 0
-        if above.nunique() > 1:
-            return replace(found, holds=None)
-    return found
+    return found if seeds_agree(part, column) else replace(found, holds=None)
+
+
+def seeds_agree(part: pd.DataFrame, column: str) -> bool:
+    """Return whether the mean of a figure is above 0 for all training seeds, or for none."""
+    return "seed" not in part or (part.groupby("seed")[column].mean() > 0).nunique() < 2
 
 
 def over_pictures(part: pd.DataFrame, column: str) -> Interval:

@@ -10,28 +10,28 @@ import pandas as pd
 from scipy import stats
 
 from dtfn import statistics, studies, subpixel
-from dtfn.claims.judging import LEAST
+from dtfn.claims.judging import seeds_agree
 from dtfn.reports.verdicts import Verdict
+from dtfn.statistics import LEAST
 
-PAPER: Mapping[str, str] = {
+PAPER: Mapping[str, tuple[str, bool]] = {
     "paper's claim 1: non-local attention can harm (more of what it changes than luck does)":
-        "harm_untied_net",
+        ("harm_untied_net", False),
     "paper's claim 2: averages hide it (at an equal PSNR it harms more of what it changes)":
-        "harm_untied_net, at equal psnr_gain",
+        ("harm_untied_net", True),
     "paper's claim 4: a bound lies above what attention reaches (selection gain above luck's)":
-        "selection_gain_net",
+        ("selection_gain_net", False),
 }  # fmt: skip
-"""A claim of the paper in this project's terms -> the figure that is above 0 if it holds.
+"""A claim of the paper in this project's terms -> the figure that is above 0 if it holds, and
+whether it is asked for at an equal PSNR.
 
-*At equal PSNR*: what a straight line through the pictures says of N and the null pair's L' where
+That is what a straight line through the pictures says of N and the null pair's L' where
 both have the same PSNR. To ask only for pictures on which N's is higher would take those on which N
 was lucky, and compare them with a null that was not.
 
 A selection gain rises with how much two networks differ, whatever makes them differ. That it is
 above luck's says that there is more to choose from, not that attention is what makes it.
 """
-
-EQUAL = ", at equal psnr_gain"
 
 STATES = ("holds", "not shown", "does not hold at this scale of network")
 FALSE_DISCOVERIES = 0.05
@@ -57,7 +57,7 @@ def of_the_paper(table: pd.DataFrame) -> list[Verdict]:
     names = list(net["pair"].unique())
     plain = [n for n in names if not studies.has_fidelity(n)] or names
     keys = [(claim, name) for claim in PAPER for name in plain]
-    tests = [_test(net[net["pair"] == name], PAPER[claim]) for claim, name in keys]
+    tests = [_test(net[net["pair"] == name], *PAPER[claim]) for claim, name in keys]
     adjusted = statistics.false_discovery([p for _, p in tests])
     states = {
         key: _state(value, q) for key, (value, _), q in zip(keys, tests, adjusted, strict=True)
@@ -77,27 +77,23 @@ def of_the_paper(table: pd.DataFrame) -> list[Verdict]:
     return verdicts
 
 
-def _test(part: pd.DataFrame, column: str) -> tuple[float, float]:
+def _test(part: pd.DataFrame, column: str, at_equal_psnr: bool) -> tuple[float, float]:
     """Return the mean and the p-value of a figure over pictures; NaN where nothing can be told."""
-    equal = column.endswith(EQUAL)
-    column = column.removesuffix(EQUAL)
     known = part[np.isfinite(part[[column, "psnr_gain_net"]]).all(axis=1)]
     pictures = known.groupby(["dataset", "image"])[[column, "psnr_gain_net"]].mean()
     if len(pictures) < LEAST:
         return math.nan, math.nan
-    if "seed" in known and (known.groupby("seed")[column].mean() > 0).nunique() > 1:
+    if not seeds_agree(known, column):
         return float(pictures[column].mean()), math.nan
     values = pictures[column]
-    if equal:
+    if at_equal_psnr:
         values = values - _slope(pictures["psnr_gain_net"], values) * pictures["psnr_gain_net"]
     return float(values.mean()), statistics.sign_flip(values)
 
 
 def _slope(x: pd.Series, y: pd.Series) -> float:
     """Return the slope of the line of least squares; 0 where x is constant but for rounding."""
-    if np.ptp(x) <= 1e-12 * np.abs(x).max():
-        return 0.0
-    return float(stats.linregress(x, y).slope)
+    return 0.0 if statistics.constant(x) else float(stats.linregress(x, y).slope)
 
 
 def _state(value: float, q: float) -> str:

@@ -45,7 +45,7 @@ def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> Calibrate
     Returns
     -------
     A scikit-learn classifier of `FEATURES`, calibrated by isotonic regression on pictures that its
-    trees were not fitted to; ``dtfn_features`` are those that some position had.
+    trees were not fitted to; ``dtfn_signals`` are those of the network that some position had.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def fit(table: pd.DataFrame, *, costs: bool = False, seed: int = 0) -> Calibrate
     model = CalibratedClassifierCV(trees, method="isotonic", cv=list(folds), ensemble=False)
     weights = np.abs(harm) if costs else None
     model.fit(_known(drawn), harm > 0, sample_weight=weights)
-    model.dtfn_features = tuple(name for name in FEATURES if drawn[name].notna().any())
+    model.dtfn_signals = tuple(name for name in SIGNALS if drawn[name].notna().any())
     return model
 
 
@@ -95,11 +95,8 @@ def probability(model: Any, features: Mapping[str, NDArray[Any]]) -> NDArray[np.
     InputError
         If a feature is missing, or a signal of the network that the model was fitted to.
     """
-    signals = set(SIGNALS) & set(model.dtfn_features)
-    missing = [
-        name
-        for name in FEATURES
-        if name not in features or (name in signals and np.isnan(features[name]).all())
+    missing = [name for name in FEATURES if name not in features] or [
+        name for name in model.dtfn_signals if np.isnan(features[name]).all()
     ]
     if missing:
         raise InputError(

@@ -34,7 +34,7 @@ def areas(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     for column in columns:
         found = statistics.mean_interval(auc(table, column)["auc"])
         row: dict[str, object] = {"held out": column, "pictures": found.clusters}
-        row |= {"auc": found.estimate, "auc_low": found.low, "auc_high": found.high}
+        row |= found.columns("auc")
         row["brier"], row["brier_base"] = brier(table, column)
         rows.append(row)
     return pd.DataFrame(rows)

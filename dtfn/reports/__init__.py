@@ -171,7 +171,7 @@ class Run:
         return round(time.perf_counter() - self._began, 3)
 
     def _note(self, kind: str, name: str, caption: str) -> None:
-        entries = self.record.setdefault(kind, [])
+        entries = self.record[kind]
         # A cell that is run again replaces what it saved before.
         entries[:] = [e for e in entries if e["name"] != name]
         entries.append({"name": name, "caption": caption, "after_seconds": self._seconds()})

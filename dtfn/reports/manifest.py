@@ -21,6 +21,9 @@ SCHEMA = 1
 NAME = "manifest.json"
 _PARTIAL = ".partial-"
 
+KINDS = ("figures", "tables", "data")
+"""What a notebook saves: the manifest's lists, and the folders of their files."""
+
 
 def new_folder(runs: Path, notebook: str, parameters: Mapping[str, Any]) -> Path:
     """Make the hidden folder of a new run: ``runs/notebook/.partial-UTC-commit-parameters``.
@@ -87,8 +90,7 @@ def begin(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "status": "running",
         "inputs": {},
-        "figures": [],
-        "tables": [],
+        **{kind: [] for kind in KINDS},
         "verdicts": [],
         "timings": {},
     }

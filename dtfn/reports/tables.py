@@ -97,7 +97,8 @@ def _print(value: object, form: str | None) -> str:
 
 
 def _grouped(frame: pd.DataFrame, groups: Groups) -> list[pd.Index]:
-    """Return the rows of each group, in the table's order; one group where none are asked for."""
+    """Return the numbers of each group's rows, in the table's order; one group if none is asked."""
+    frame = frame.reset_index(drop=True)
     if groups is None:
         return [frame.index]
     known = {_leaf(c) or str(c[0]): c for c in frame.columns}
@@ -132,8 +133,9 @@ def _printed(
     """Return `frame` as escaped and emphasised text, related columns joined into one.
 
     ``x``, ``x_low``, ``x_high`` become one column "x [low, high]"; the second level of two-level
-    columns becomes "a/b" under the first.
+    columns becomes "a/b" under the first. The index is the rows' number.
     """
+    frame = frame.reset_index(drop=True)
     unknown = set(best) - {_leaf(c) for c in frame.columns}
     if unknown:
         name = sorted(unknown)[0]
@@ -225,7 +227,6 @@ def markdown(
         `best` or `groups` names a column that the table does not have.
     """
     emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
-    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, _markdown_text, emphasis, groups)
     lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -245,7 +246,6 @@ def latex(
     Parameters as `markdown`; ``\caption`` and ``\label`` are written where given.
     """
     emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
-    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, tex.text, emphasis, groups)
     parts = [table.loc[rows].to_numpy().tolist() for rows in _grouped(frame, groups)]
     return tex.table(list(table.columns), parts, caption, label)
@@ -259,7 +259,6 @@ def html(
 ) -> str:
     """Return `frame` as an HTML ``<table class="dtfn">``; parameters as `markdown`."""
     emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
-    frame = frame.reset_index(drop=True)
     table = _printed(frame, best or {}, forms or {}, html_escape.escape, emphasis, groups)
     head = "".join(f"<th>{title}</th>" for title in table.columns)
     bodies = []

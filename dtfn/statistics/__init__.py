@@ -17,10 +17,12 @@ import pandas as pd
 
 from dtfn.errors import InputError
 from dtfn.statistics.bootstrap import (
+    LEAST,
     NOTHING,
     RESAMPLES,
     Interval,
     Method,
+    constant,
     difference_interval,
     mean_interval,
     ratio_interval,
@@ -41,11 +43,10 @@ from dtfn.statistics.significance import (
 )
 
 __all__ = [
-    "NOTHING", "RESAMPLES", "Alternative", "Crossed", "Interval", "Method", "codes",
-    "difference_interval",
-    "false_discovery", "intervals", "mean_interval", "rank_correlation_across",
-    "rank_correlation_within", "ranks", "ratio_interval", "sign_flip", "sign_flip_crossed",
-    "spearman_binary",
+    "LEAST", "NOTHING", "RESAMPLES", "Alternative", "Crossed", "Interval", "Method", "codes",
+    "constant", "difference_interval", "false_discovery", "intervals", "mean_interval",
+    "rank_correlation_across", "rank_correlation_within", "ranks", "ratio_interval", "sign_flip",
+    "sign_flip_crossed", "spearman_binary",
 ]  # fmt: skip
 
 

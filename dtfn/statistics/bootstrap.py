@@ -15,6 +15,7 @@ from dtfn.errors import InputError
 Method = Literal["BCa", "percentile", "basic"]
 
 RESAMPLES = 9999
+LEAST = 5  # images below which a bootstrap is narrow by itself
 ROUNDING = 1e-12  # relative: means that differ by less are equal
 
 
@@ -39,6 +40,10 @@ class Interval:
     high: float
     clusters: int
     note: str = ""
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return what a table holds of it: ``name``, ``name_low``, ``name_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "no image has it")
@@ -84,7 +89,7 @@ def mean_interval(
         return Interval(estimate, nan, nan, means.size, "infinite values: no interval")
     if means.size < 2:
         return Interval(estimate, nan, nan, 1, "a single image: no interval")
-    if np.ptp(means) <= ROUNDING * np.abs(means).max():
+    if constant(means):
         return Interval(estimate, estimate, estimate, means.size, "all images equal")
     found = _bootstrap((means,), np.mean, confidence, method, resamples, seed)
     return Interval(estimate, *found, means.size)
@@ -152,6 +157,11 @@ def ratio_interval(
         return Interval(estimate, estimate, estimate, a.size, "all images equal")
     found = _bootstrap((a, b), lambda x, y, axis: x.mean(axis) / y.mean(axis), **options)
     return Interval(estimate, *found, a.size)
+
+
+def constant(values: ArrayLike) -> bool:
+    """Return whether numbers, one or more, are equal but for rounding."""
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
 def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.float64]:

@@ -153,7 +153,8 @@ def survey(
         limit = floor(harms[null])
         for name, harm in harms.items():
             counts[name] += _histogram(subpixel.interior(harm))
-            found = find(harm, limit)
+            smooth = _smoothed(harm)
+            found = _above(harm, smooth, limit)
             rows.append(
                 {
                     "pair": name,
@@ -161,7 +162,7 @@ def survey(
                     "image": picture.image,
                     "regions": len(found),
                     "share": sum(r.area for r in found) / harm.size,
-                    "share_help": float(np.mean(_smoothed(harm) < -limit)),
+                    "share_help": float(np.mean(smooth < -limit)),
                     "mass": sum(r.mass for r in found) / harm.size,
                 }
             )
@@ -205,9 +206,13 @@ def find(harm: Float, limit: float) -> list[Region]:
     limit
         Of the null pair on the same picture, see `floor`.
     """
+    return _above(harm, _smoothed(harm), limit)
+
+
+def _above(harm: Float, smooth: Float, limit: float) -> list[Region]:
+    """Return the regions of harm that is smoothed already."""
     from skimage.measure import label, regionprops
 
-    smooth = _smoothed(harm)
     labels = label(smooth > limit, connectivity=1)  # type: ignore[no-untyped-call]
     found = []
     # Two equal networks leave nothing to measure strength by: any excess is infinite.

@@ -111,7 +111,7 @@ def run(
             require(partial, makes)
         except Exception as caught:
             error = caught
-        made = any((partial / kind).exists() for kind in ("figures", "tables", "data"))
+        made = any((partial / kind).exists() for kind in manifest.KINDS)
         if getattr(error, "ename", None) == InputError.__name__ and not made:
             raise NotebookInputError(str(getattr(error, "evalue", error)))
         record |= manifest.read(partial)
