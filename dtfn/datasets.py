@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dtfn import images, paths
@@ -53,12 +53,15 @@ _WINDOW = 11
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One image of a benchmark at one scale.
+    """One picture at one scale, and what networks made of it.
+
+    The one container that flows through the project: `benchmark` yields it without outputs,
+    `dtfn.evaluation` adds them, the analysis reads them.
 
     Attributes
     ----------
     dataset
-        The benchmark's name: its folder's, or ``"mini"``.
+        The benchmark's name: its folder's, or ``"mini"``; ``"file"`` for a picture by itself.
     image
         The file's stem.
     scale
@@ -68,6 +71,8 @@ class Sample:
     hr
         uint8 RGB ``(scale * H, scale * W, 3)``, or ``(scale * H, scale * W)`` where the file is
         grey. Cropped at the top left.
+    outputs
+        Network -> its output, shaped like an RGB ``hr``.
     """
 
     dataset: str
@@ -75,6 +80,25 @@ class Sample:
     scale: int
     lr: UInt8
     hr: UInt8
+    outputs: Mapping[str, UInt8] = field(default_factory=dict)
+
+    def with_outputs(self, outputs: Mapping[str, UInt8]) -> Sample:
+        """Return the sample with further outputs."""
+        return replace(self, outputs={**self.outputs, **outputs})
+
+    def crop(self, top: int, left: int, height: int, width: int) -> Sample:
+        """Return the window of LR positions, cut from LR, HR and every output."""
+
+        def cut(image: UInt8, factor: int) -> UInt8:
+            rows = slice(factor * top, factor * (top + height))
+            return image[rows, factor * left : factor * (left + width)]
+
+        return replace(
+            self,
+            lr=cut(self.lr, 1),
+            hr=cut(self.hr, self.scale),
+            outputs={name: cut(image, self.scale) for name, image in self.outputs.items()},
+        )
 
 
 def names(name: str) -> list[str]:
