@@ -295,7 +295,7 @@ def test_a_difference_on_all_pictures_is_no_difference_of_three_seeds() -> None:
     assert row["p_seeds"] == row["p_both"] == 0.25, "two of eight sign patterns"
 
 
-def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:
+def test_causes_are_judged_by_their_intervals() -> None:
     correlations = pd.DataFrame(
         {"pair": "nla", "cause": ["severity", "inconsistency", "variance"], "pictures": 9,
          "seeds_agree": True,
@@ -306,24 +306,3 @@ def test_causes_copies_and_predictions_are_judged_by_their_intervals() -> None:
     assert [v.holds for v in verdicts] == [True, None]
     apart = correlations.assign(seeds_agree=False)
     assert {v.holds for v in claims.grows_with(apart, ["severity"])} == {None}
-    areas = pd.DataFrame(
-        {"held out": ["a", "b", "c"], "pictures": [9, 9, 4], "auc": [0.6, 0.49, 0.9],
-         "auc_low": [0.55, 0.45, 0.8], "auc_high": [0.7, 0.495, 0.95]}
-    )  # fmt: skip
-    assert [v.holds for v in claims.predicts(areas)] == [True, False, None]
-    copies = pd.DataFrame({"candidates": "look-alikes", "exemplar_bicubic": np.arange(6.0)})
-    copies["exemplar_similar"] = copies["exemplar_bicubic"] - 1 + RNG.normal(0, 0.1, 6)
-    copies["exemplar_bound"] = copies["exemplar_bicubic"] + 3
-    copies["exemplar_bound_random"] = copies["exemplar_bicubic"] + 1 + RNG.normal(0, 0.1, 6)
-    assert [v.holds for v in claims.exemplars_tell(copies)] == [False, True]
-
-
-def test_the_price_of_inconsistency_is_net_of_choosing_from_many() -> None:
-    copies = pd.DataFrame(
-        {"dataset": "mini", "candidates": "look-alikes", "exemplar_price": [1.0, 2.0, 3.0],
-         "exemplar_price_random": [0.5, 0.5, 2.0]}
-    )  # fmt: skip
-    (row,) = claims.prices(copies).to_dict("records")
-    assert (row["dataset"], row["candidates"], row["pictures"]) == ("mini", "look-alikes", 3)
-    assert (row["price"], row["price_null"], row["price_net"]) == (2.0, 1.0, 1.0)
-    assert row["price_net_low"] < 1 < row["price_net_high"]

@@ -18,7 +18,6 @@ from matplotlib.patches import Rectangle, StepPatch
 
 from dtfn import claims, plots, positions, subpixel
 from dtfn.plots import style
-from dtfn.plots.bounds import CHOICES
 from dtfn.subpixel import Picture, regions
 from dtfn.subpixel.regions import Region, View
 
@@ -101,32 +100,10 @@ CORRELATIONS = claims.correlation_table(FOUND.correlations, subpixel.NULL)
 SPAN = (positions.WORST, positions.BEST)
 PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
 MAPS = positions.describe(PIXELS, 4, 1)
-BINS = pd.DataFrame(
-    {"predicted": [0.3, 0.6], "observed": [0.35, 0.55], "observed_low": [0.3, np.nan],
-     "observed_high": [0.4, np.nan]}
-)  # fmt: skip
-COVERAGE = pd.DataFrame(
-    {"coverage": [0.5, 1.0], "risk": [0.2, 0.5], "risk_low": [0.1, 0.4], "risk_high": [0.3, 0.6],
-     "coin": 0.5, "ideal": [0.0, 0.5]}
-)  # fmt: skip
-ROC = {"unseen picture": pd.DataFrame({"false_positive": [0, 1], "true_positive": [0, 1]})}
 GAINS = pd.DataFrame(
     {"dataset": ["Set5", "Set5", "Set14"], "pair": ["nla", "dtfn", "nla"],
      "gain": [0.3, 0.2, 0.4], "gain_null": [0.25, 0.25, 0.3], "gain_net_low": [0.01, -0.1, 0.05],
      "gain_net_high": [0.1, 0.02, 0.2]}
-)  # fmt: skip
-COPIES = pd.DataFrame(
-    [
-        {"dataset": d, "candidates": c, "metric": m, "estimate": i, "low": i - 0.5, "high": i + 0.5}
-        for d in ("Set5", "Set14")
-        for c in ("look-alikes", "places attended by nla")
-        for i, m in enumerate(CHOICES)
-    ]
-)  # fmt: skip
-SHARES = pd.DataFrame(
-    {"pair": ["nla", "nla", "gla"], "candidate": ["with TFS (nla+tfs)", "another (luck)",
-     "with TFS (dtfn)"], "selection_share": [0.2, 0.1, -0.3],
-     "selection_share_low": [0.1, np.nan, -0.4], "selection_share_high": [0.3, np.nan, -0.2]}
 )  # fmt: skip
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
 TITLES = {"a": "first", "b": "second"}
@@ -147,10 +124,7 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "phases": lambda: plots.phases(FOUND.phases),
     "correlations": lambda: plots.correlations(CORRELATIONS, null=True),
     "causes": lambda: plots.causes(PIXELS, MAPS, "mine"),
-    "predictions": lambda: plots.predictions(ROC, BINS, COVERAGE),
     "families": lambda: plots.families(GAINS, "gain", "gain (dB)"),
-    "exemplars": lambda: plots.exemplars(COPIES),
-    "recoveries": lambda: plots.recoveries(SHARES),
 }
 
 
@@ -363,28 +337,12 @@ def test_phases_stand_where_their_pixels_are() -> None:
     assert ax.texts[2].get_text() == f"{row['change']:+.2%}"
 
 
-def test_reliability_without_an_interval_has_no_bar() -> None:
-    _, middle, _ = plots.predictions(ROC, BINS, COVERAGE).axes
-    (bars,) = middle.collections
-    assert len(bars.get_segments()) == 1  # type: ignore[attr-defined]
-
-
 def test_luck_stands_on_each_family_s_bar() -> None:
     first, second = plots.families(GAINS, "gain", "gain (dB)").axes
     widths = sorted(patch.get_width() for patch in first.patches if isinstance(patch, Rectangle))
     assert widths == pytest.approx([0.2, 0.25, 0.25, 0.3])
     assert drawn(first.lines[1])[0] == pytest.approx([0.26, 0.35]), "null and net, nla above"
     assert len(second.patches) == 2, "dtfn has nothing there"
-
-
-def test_shares_are_in_the_row_of_their_candidate() -> None:
-    figure = plots.recoveries(SHARES)
-    nla, gla = figure.axes
-    labels = [label.get_text() for label in nla.get_yticklabels()]
-    assert labels == ["another (luck)", "with TFS"]
-    assert drawn(gla.lines[1]) == ([-0.3], [1])
-    colours = {to_hex(line.get_color()) for line in nla.lines[:4]}
-    assert style.NULL_COLOUR.lower() in colours
 
 
 def test_constant_pictures_are_drawn_without_a_warning() -> None:

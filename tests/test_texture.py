@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, exemplars, images, paths, subpixel, texture
+from dtfn import datasets, images, paths, subpixel, texture
 from dtfn.errors import InputError
 from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
@@ -144,13 +144,12 @@ def test_impossible_searches_are_refused(shape: tuple[int, int], count: int, eve
 
 @pytest.mark.slow
 def test_a_benchmark_s_picture_is_searched_in_ten_seconds() -> None:
-    """As large as Urban100's at x4; look-alikes, inconsistency and exemplar bound together."""
+    """As large as Urban100's at x4; the search and the inconsistency."""
     rng = np.random.default_rng(0)
     hr = rng.integers(0, 256, (768, 1024, 3)).astype(np.uint8)
     began = time.perf_counter()
     found = neighbours.search(images.degrade(hr, 4), neighbours.COUNT)
     texture.inconsistency(hr, 4, found)
-    exemplars.exemplar_bound(hr, 4, found)
     assert time.perf_counter() - began < 10
 
 
@@ -160,13 +159,12 @@ def test_a_large_picture_is_described_in_bounded_memory() -> None:
     code = """
 import resource, sys
 import numpy as np
-from dtfn import exemplars, images, positions, texture
+from dtfn import images, positions, texture
 from dtfn.texture import neighbours
 hr = np.random.default_rng(0).integers(0, 256, (3072, 4096, 3)).astype(np.uint8)
 lr = images.degrade(hr, 2)
 found = neighbours.search(lr, neighbours.COUNT, positions.every(lr.shape))
 texture.describe(hr, 2, found=found)
-exemplars.exemplar_bound(hr, 2, found)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak * (1 if sys.platform == "darwin" else 1024), lr.shape)
 """

@@ -8,14 +8,6 @@ import numpy as np
 import pandas as pd
 
 from dtfn import images, statistics, subpixel
-from dtfn.claims.bounds import (
-    beats_candidate,
-    exemplars_tell,
-    gate_pays,
-    predicts,
-    prices,
-    tfs_recovers,
-)
 from dtfn.claims.causes import correlation_table, grows_with
 from dtfn.claims.judging import judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
@@ -25,10 +17,9 @@ from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import LEAST
 
 __all__ = [
-    "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beats_candidate", "beside_null",
-    "bicubic_is_right", "bicubic_psnr", "bounds_beyond_luck", "by_seed", "correlation_table",
-    "curve", "exemplars_tell", "gate_pays", "grows_with", "harm_beyond_luck", "net_of_luck",
-    "of_the_paper", "predicts", "prices", "replicated", "tfs_recovers",
+    "KNOWN_BICUBIC", "LEAST", "NET_CLAIMS", "beats", "beside_null", "bicubic_is_right",
+    "bicubic_psnr", "bounds_beyond_luck", "by_seed", "correlation_table", "curve",
+    "fidelity_gains", "grows_with", "harm_beyond_luck", "net_of_luck", "of_the_paper", "replicated",
 ]  # fmt: skip
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
@@ -146,6 +137,28 @@ def bounds_beyond_luck(table: pd.DataFrame) -> list[Verdict]:
         for pair, part in subpixel.net(table).groupby("pair", sort=False)
         for metric in ("selection_gain", "fusion_gain")
     ]
+
+
+def fidelity_gains(table: pd.DataFrame, partners: Mapping[str, str | None]) -> list[Verdict]:
+    """Return whether TFS raises the PSNR of each network with attention; open if seeds disagree.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.subpixel.measure`; of several training seeds, with the column seed.
+    partners
+        Pair -> the pair whose network has TFS in addition; see `dtfn.studies.Study.partners`.
+    """
+    keys = ["dataset", "image", "scale", *(["seed"] if "seed" in table else [])]
+    psnr = table.set_index(keys)
+    verdicts = []
+    for pair, partner in partners.items():
+        plain, fused = (psnr.loc[psnr["pair"] == n, "psnr_with"] for n in (pair, partner))
+        gain = (fused - plain).dropna().rename("gain").reset_index()
+        if len(gain):
+            claim = f"{partner} has a higher mean PSNR than {pair}, which has no TFS"
+            verdicts.append(judged(claim, gain, "gain", "{:+.3f} dB"))
+    return verdicts
 
 
 def beside_null(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:

@@ -11,14 +11,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dtfn import subpixel
-from dtfn.plots.bounds import bounds, exemplars, families, recoveries
-from dtfn.plots.harm import causes, correlations, deciles, errors, phases, predictions
+from dtfn.plots.bounds import bounds, families
+from dtfn.plots.harm import causes, correlations, deciles, errors, phases
 from dtfn.plots.panels import gallery, region
 from dtfn.plots.style import NULL_COLOUR, WIDTH, blank, colour, panels, styled
 
 __all__ = [
-    "bounds", "causes", "correlations", "deciles", "density", "errors", "estimates", "exemplars",
-    "families", "gain_over", "gains", "gallery", "phases", "predictions", "recoveries", "region",
+    "bounds", "causes", "correlations", "deciles", "density", "errors", "estimates",
+    "families", "gain_over", "gains", "gallery", "phases", "region",
     "training",
 ]  # fmt: skip
 

@@ -12,14 +12,6 @@ from matplotlib.figure import Figure
 from dtfn import subpixel
 from dtfn.plots.style import COLOURS, NULL_COLOUR, WIDTH, colour, styled
 
-CHOICES = {
-    "exemplar_random": "a stranger's",
-    "exemplar_similar": "the first candidate's",
-    "exemplar_bound_random": "the best of strangers",
-    "exemplar_bound": "the best candidate's (bound)",
-}
-"""Keys of `dtfn.exemplars.exemplar_bound` -> whose detail is copied."""
-
 
 @styled
 def bounds(frame: pd.DataFrame) -> Figure:
@@ -97,81 +89,3 @@ def families(frame: pd.DataFrame, metric: str, title: str) -> Figure:
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
     figure.supxlabel(title + ("; grey: luck's" if has_null else ""), fontsize=10)
     return figure
-
-
-@styled
-def exemplars(frame: pd.DataFrame) -> Figure:
-    """Draw what copying a detail gains over bicubic: a panel a set of candidates, 0 marked.
-
-    Parameters
-    ----------
-    frame
-        dataset, candidates, metric (the keys of `CHOICES`), estimate, low, high: PSNR over bicubic.
-    """
-    sets, datasets = list(frame["candidates"].unique()), list(frame["dataset"].unique())
-    rows = len(CHOICES) * (len(datasets) + 0.6)
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.17 * max(rows, 8)), layout="constrained")
-    axes = figure.subplots(1, len(sets), sharex=True, sharey=True, squeeze=False)[0]
-    for ax, name in zip(axes, sets, strict=True):
-        for i, metric in enumerate(reversed(CHOICES)):
-            for j, dataset in enumerate(datasets):
-                found = frame[
-                    (frame["candidates"] == name)
-                    & (frame["metric"] == metric)
-                    & (frame["dataset"] == dataset)
-                ].iloc[0]
-                y = i - 0.7 * (j - (len(datasets) - 1) / 2) / max(len(datasets), 1)
-                ink = COLOURS[j % len(COLOURS)]
-                label = dataset if i == 0 else None
-                ax.plot([found["low"], found["high"]], [y, y], color=ink, linewidth=2)
-                ax.plot(found["estimate"], y, "o", color=ink, markersize=5, label=label)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_title(name)
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(CHOICES)), list(reversed(CHOICES.values())))
-    if len(datasets) > 1:
-        axes[-1].legend(loc="upper right")  # strangers lie far to the left
-    figure.supxlabel("PSNR over bicubic when the detail is copied (dB)", fontsize=10)
-    return figure
-
-
-@styled
-def recoveries(frame: pd.DataFrame, metric: str = "selection_share") -> Figure:
-    """Draw what share of a bound each candidate recovers: a panel a pair; 0 is N, 1 the bound.
-
-    Parameters
-    ----------
-    frame
-        Of `dtfn.recovery.shares`: pair, candidate, and the metric with its ends.
-    metric
-        Which share; NaN where there is none.
-    """
-    names = list(frame["pair"].unique())
-    titles = list(dict.fromkeys(frame["candidate"].map(_without_network)))
-    columns = min(len(names), 3)
-    rows = -(-len(names) // columns)
-    height = 0.7 + rows * (0.5 + 0.27 * len(titles))
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for ax in axes[len(names) :]:
-        ax.remove()
-    for ax, name in zip(axes, names, strict=False):
-        part = frame[frame["pair"] == name]
-        for _, row in part.iterrows():
-            y = len(titles) - 1 - titles.index(_without_network(row["candidate"]))
-            ink = NULL_COLOUR if "luck" in row["candidate"] else COLOURS[0]
-            ax.plot([row[f"{metric}_low"], row[f"{metric}_high"]], [y, y], color=ink, linewidth=2.4)
-            ax.plot(row[metric], y, "o", color=ink, markersize=6)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.axvline(1, color="black", linewidth=0.8, linestyle=":")
-        ax.set_title(name)
-        ax.set_ylim(-0.6, len(titles) - 0.4)
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(titles)), list(reversed(titles)))
-    figure.supxlabel("share of the bound recovered (0: N itself, dotted: the bound)", fontsize=10)
-    return figure
-
-
-def _without_network(candidate: str) -> str:
-    """Return ``"with TFS"`` for ``"with TFS (dtfn)"``: one row for all families."""
-    return "with TFS" if candidate.startswith("with TFS") else candidate

@@ -199,43 +199,6 @@ def causes(hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name:
     return figure
 
 
-@styled
-def predictions(
-    roc: Mapping[str, pd.DataFrame], reliability: pd.DataFrame, coverage: pd.DataFrame
-) -> Figure:
-    """Draw how well harm is predicted: ROC curves, reliability, and risk against coverage.
-
-    Parameters
-    ----------
-    roc
-        What was held out -> `dtfn.predictor.roc`.
-    reliability, coverage
-        Of `dtfn.predictor.reliability` and `dtfn.predictor.risk_coverage`.
-    """
-    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for (name, curve), ink in zip(roc.items(), COLOURS, strict=False):
-        left.plot(curve["false_positive"], curve["true_positive"], color=ink, label=name)
-    left.plot([0, 1], [0, 1], "--", color=NULL_COLOUR, label="coin")
-    left.set(xlabel="false alarms", ylabel="harm found", aspect="equal")
-    left.legend(loc="lower right")
-    known = reliability.dropna(subset=["observed_low"])
-    middle.vlines(known["predicted"], known["observed_low"], known["observed_high"], COLOURS[0])
-    middle.plot(reliability["predicted"], reliability["observed"], "o", color=COLOURS[0])
-    ends = [reliability["predicted"].min(), reliability["predicted"].max()]
-    middle.plot(ends, ends, "--", color=NULL_COLOUR, label="calibrated")
-    middle.set(xlabel="predicted probability of harm", ylabel="observed harm rate")
-    middle.legend(loc="upper left")
-    right.plot(coverage["coverage"], coverage["risk"], color=COLOURS[0], label="predictor")
-    right.fill_between(coverage["coverage"], coverage["risk_low"], coverage["risk_high"],
-                       color=COLOURS[0], alpha=0.15, linewidth=0)  # fmt: skip
-    right.plot(coverage["coverage"], coverage["coin"], "--", color=NULL_COLOUR, label="coin")
-    right.plot(coverage["coverage"], coverage["ideal"], ":", color="black", label="by the truth")
-    right.set(xlabel="coverage: share trusted to N", ylabel="harm rate among these", ylim=(0, None))
-    right.legend(loc="center left")
-    return figure
-
-
 def _title(name: str) -> str:
     return "null pair (luck)" if name == subpixel.NULL else name
 
