@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from dtfn import evaluation, statistics, subpixel
+from dtfn import cache, evaluation, statistics, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.evaluation import cache, methods
 from dtfn.subpixel import Pairs, Picture
 from dtfn.subpixel.blocks import Array
 
@@ -88,7 +87,7 @@ def hashes(method: str) -> bool:
     """Return whether a network, a name of the zoo or a weights file, has layers that hash."""
     from dtfn.models.attention import HashedAttention
 
-    network = methods.network(method, methods.fingerprint(method))
+    network = evaluation.network(method, evaluation.fingerprint(method))
     return any(isinstance(layer, HashedAttention) for layer in network.modules())
 
 

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import datasets, images, paths, recipes
+from dtfn import cache, datasets, images, paths, recipes
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
 from dtfn.images import codecs
 
 Pixels = NDArray[np.uint8]

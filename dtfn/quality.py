@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from dtfn import datasets, evaluation, zoo
-from dtfn.audit import matching
+from dtfn import audit, datasets, evaluation, zoo
 from dtfn.errors import InputError
-from dtfn.evaluation.methods import BICUBIC
+from dtfn.evaluation import BICUBIC
 from dtfn.zoo import imported
 
 COLUMNS = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "network", "ensemble"]
@@ -151,7 +150,7 @@ def folders(given: Sequence[str], benchmarks: Sequence[str], scales: Sequence[in
     ----------
     given
         Each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and ``{scale}`` stand for these. Its pictures
-        are matched by name, see `dtfn.audit.matching.match`.
+        are matched by name, see `dtfn.audit.match`.
     benchmarks, scales
         Where such a folder does not exist, it is left out; ``mini`` always is.
 
@@ -250,8 +249,8 @@ def _label(method: str, tiling: str, ensemble: bool) -> str:
 
 def _measured(name: str, hr: Path, folder: Path, scale: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
-    for one in matching.match(hr, {name: folder}, scale):
-        truth, made = matching.load(one, scale)
+    for one in audit.match(hr, {name: folder}, scale):
+        truth, made = audit.load(one, scale)
         row = {"method": name, "dataset": hr.parent.name, "image": one.image, "scale": scale}
         row["psnr"] = evaluation.psnr(made[name], truth, scale)
         row["ssim"] = evaluation.ssim(made[name], truth, scale)

@@ -13,10 +13,9 @@ import diskcache
 import numpy as np
 import pytest
 
-from dtfn import cli, paths
+from dtfn import cache, cli, paths
+from dtfn.cache import Output
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
-from dtfn.evaluation.cache import Output
 
 RNG = np.random.default_rng(0)
 MAKER = """
@@ -24,7 +23,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from dtfn import cli, paths
-from dtfn.evaluation import cache
+from dtfn import cache
 
 paths.CACHE, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
@@ -99,10 +98,10 @@ def test_without_locks_it_is_made_and_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_source_is_what_the_named_files_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("evaluation/cache.py", "capture/a.py", "capture/b.py", "one.py"):
+    for name in ("cache.py", "capture/a.py", "capture/b.py", "one.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "evaluation" / "cache.py"))
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
 
     def source(*names: str) -> str:
         cache.source.cache_clear()

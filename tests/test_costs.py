@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtfn import datasets, evaluation, models, paths
+from dtfn import tiling as costs
 from dtfn.errors import InputError
-from dtfn.evaluation import Budget, Chop, Tiling, costs, told
-from dtfn.evaluation.costs import Cost
-from dtfn.evaluation.tiling import OVERLAP
+from dtfn.evaluation import Budget, Chop, Tiling, told
+from dtfn.tiling import OVERLAP, Cost
 
 POSITIONS = [side**2 for side in costs.SIDES]
 DENSE = Cost((0.0, 1e-5, 1e-8), (1e6, 4000.0), 3e8)
@@ -57,8 +57,8 @@ def test_a_budget_below_every_tile_is_refused() -> None:
 
 RUN = """
 import sys, torch
-from dtfn.evaluation import costs, methods
-network = methods.network(sys.argv[1], "sha")
+from dtfn import evaluation, tiling as costs
+network = evaluation.network(sys.argv[1], "sha")
 x = torch.rand(1, 3, 128, 128)
 with torch.inference_mode():
     network(x.contiguous(memory_format=torch.channels_last))

@@ -11,9 +11,8 @@ from scipy import ndimage
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dtfn import datasets, images
+from dtfn import datasets, images, metrics
 from dtfn.errors import InputError
-from dtfn.evaluation import metrics
 from dtfn.texture import distortion
 
 Float = NDArray[np.float64]

@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from dtfn import evaluation, models, paths
+from dtfn.cache import Output
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.evaluation import methods as known_methods
-from dtfn.evaluation.cache import Output
 
 RNG = np.random.default_rng(0)
 
@@ -66,7 +65,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(models, "load", lambda name: fake.networks[Path(name).stem])
     yield fake
-    known_methods.network.cache_clear()
+    evaluation.network.cache_clear()
 
 
 def sample(scale: int = 2, size: tuple[int, int] = (7, 9)) -> Sample:
@@ -171,7 +170,7 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
     assert brighter.runs == 1
     assert output.image.min() == 128
 
-    monkeypatch.setattr("dtfn.evaluation.cache._code", lambda: "another version")
+    monkeypatch.setattr("dtfn.cache._code", lambda: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2
 
@@ -211,7 +210,7 @@ def test_loading_a_network_is_no_part_of_its_time(
 
 def test_the_cache_knows_the_networks_source() -> None:
     """Were the source not found, an output would outlive the code that made it."""
-    from dtfn.evaluation import cache
+    from dtfn import cache
 
     cache._code.cache_clear()
     before = cache._code()
@@ -252,7 +251,7 @@ def test_a_damaged_entry_is_computed_again(zoo: Zoo, damage: Callable[[bytes], o
 
 
 def test_every_damaged_bit_is_noticed(zoo: Zoo) -> None:
-    from dtfn.evaluation import cache
+    from dtfn import cache
 
     zoo.add("one", Shifted())
     with cache.opened() as known:

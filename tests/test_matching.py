@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dtfn import images
-from dtfn.audit import matching
+from dtfn import audit, images
 from dtfn.errors import InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (24, 28, 3), np.uint8)
@@ -22,7 +21,7 @@ def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Pat
 
 
 def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4) -> dict[str, str]:
-    found = matching.match(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale)
+    found = audit.match(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale)
     return {one.hr.name: one.results["a"].name for one in found}
 
 
@@ -99,7 +98,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"], PIXELS[:20])
     (b / "e.png").write_bytes((a / "e.png").read_bytes()[:100])
     with pytest.raises(InputError) as caught:
-        matching.match(hr, {"a": a, "b": b}, 4)
+        audit.match(hr, {"a": a, "b": b}, 4)
     told = str(caught.value)
 
     assert "7 problems" in told
@@ -114,7 +113,7 @@ def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", [f"{k:03d}.png" for k in range(100)])
     a = folder(tmp_path / "a", ["000.png"])
     with pytest.raises(InputError, match=r"99 problems: 'a' lacks 001.png; .*; and 87 more;"):
-        matching.match(hr, {"a": a}, 4)
+        audit.match(hr, {"a": a}, 4)
 
 
 def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
     folder(a / "X4", ["a.png"])
     (a / ".a.png").touch()
     with pytest.raises(InputError) as caught:
-        matching.match(hr, {"a": a, "b": tmp_path / "none"}, 4)
+        audit.match(hr, {"a": a, "b": tmp_path / "none"}, 4)
 
     assert f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder" in str(
         caught.value
@@ -135,8 +134,8 @@ def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], pixels)
     cropped = folder(tmp_path / "cropped", ["a.png"], pixels[:24, :28])
     whole = folder(tmp_path / "whole", ["a.png"], pixels)
-    (one,) = matching.match(hr, {"cropped": cropped, "whole": whole}, 4)
-    truth, made = matching.load(one, 4)
+    (one,) = audit.match(hr, {"cropped": cropped, "whole": whole}, 4)
+    truth, made = audit.load(one, 4)
 
     for image in (truth, made["cropped"], made["whole"]):
         np.testing.assert_array_equal(image, pixels[:24, :28])
@@ -147,32 +146,32 @@ def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], np.zeros((27, 30), np.uint8))
     a = folder(tmp_path / "a", ["a.png"], np.zeros(size, np.uint8))
     with pytest.raises(InputError, match=f"found {size[0]} x {size[1]}"):
-        matching.match(hr, {"a": a}, 4)
+        audit.match(hr, {"a": a}, 4)
 
 
 def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
     small = np.zeros((11, 40), np.uint8)
     hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
     with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 11 x 40"):
-        matching.match(hr, {"a": a}, 4)
-    assert len(matching.match(hr, {"a": a}, 3)) == 1
+        audit.match(hr, {"a": a}, 4)
+    assert len(audit.match(hr, {"a": a}, 3)) == 1
 
 
 def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"])
     grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
     with pytest.raises(InputError, match="expected a colour picture 'grey'"):
-        matching.match(hr, {"grey": grey}, 4)
+        audit.match(hr, {"grey": grey}, 4)
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    assert len(matching.match(same, {"grey": grey}, 4)) == 1
+    assert len(audit.match(same, {"grey": grey}, 4)) == 1
 
 
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
     grey = PIXELS[:, :, 0]
     hr = folder(tmp_path / "hr", ["a.png"], grey)
     deep = folder(tmp_path / "deep", ["a.png"], PIXELS.astype(np.uint16) * 257)
-    (one,) = matching.match(hr, {"deep": deep}, 4)
-    truth, made = matching.load(one, 4)
+    (one,) = audit.match(hr, {"deep": deep}, 4)
+    truth, made = audit.load(one, 4)
 
     np.testing.assert_array_equal(truth, grey)  # a grey file is Y itself
     np.testing.assert_array_equal(made["deep"], PIXELS)
@@ -180,4 +179,4 @@ def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
 
 def test_another_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected 2, 3 or 4"):
-        matching.match(tmp_path, {"a": tmp_path}, 8)
+        audit.match(tmp_path, {"a": tmp_path}, 8)

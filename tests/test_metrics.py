@@ -12,7 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dtfn import images
 from dtfn.errors import InputError
-from dtfn.evaluation.metrics import luma_like, psnr, ssim
+from dtfn.metrics import luma_like, psnr, ssim
 
 RNG = np.random.default_rng(0)
 HR = RNG.integers(0, 256, (37, 45, 3), dtype=np.uint8)

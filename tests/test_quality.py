@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, quality, weights, zoo
+from dtfn import datasets, evaluation, images, models, paths, quality, tiling, weights, zoo
 from dtfn.errors import InputError
-from dtfn.evaluation import methods as known_methods
-from dtfn.evaluation.tiling import Tiling
+from dtfn.tiling import Tiling
 from dtfn.zoo import imported
 
 
@@ -30,7 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
         weights.load(file)
-    known_methods.network.cache_clear()
+    evaluation.network.cache_clear()
     return tmp_path
 
 
@@ -121,8 +120,8 @@ def test_only_what_can_be_published_has_a_published_name(
 
 
 def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = evaluation.costs.Cost((1.0, 0.0, 0.0), (0.0, 0.0), 2.0**20)
-    monkeypatch.setattr(evaluation.costs, "cost", lambda *_: cost)
+    cost = tiling.Cost((1.0, 0.0, 0.0), (0.0, 0.0), 2.0**20)
+    monkeypatch.setattr(tiling, "cost", lambda *_: cost)
     ways = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
     expected = quality.forecast(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
     measured = quality.measure(["toy"], [2, 4], **ways)  # type: ignore[arg-type]

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import datasets, images, paths, subpixel, texture
+from dtfn import datasets, images, metrics, paths, subpixel, texture
 from dtfn.errors import InputError
-from dtfn.evaluation import metrics
 from dtfn.texture import neighbours
 
 SEED = st.integers(0, 2**32 - 1)

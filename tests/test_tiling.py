@@ -186,7 +186,7 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns(tiling: Tiling | Chop | 
 
         def forward(self, x: Tensor) -> Tensor:
             """What one pass gives, in the same tiles, not rounded."""
-            from dtfn.evaluation.upscaling import _tiled
+            from dtfn.evaluation import _tiled
 
             return _tiled(Uneven(), x, tiling)
 

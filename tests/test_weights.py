@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from dtfn import cli, evaluation, models, paths, weights, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.evaluation import methods as known_methods
 from dtfn.zoo import imported
 
 HIDDEN = {
@@ -32,7 +31,7 @@ HIDDEN = {
 def _only_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "imported")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    known_methods.network.cache_clear()
+    evaluation.network.cache_clear()
 
 
 def checkpoint(folder: Path, name: str, scale: int = 2, **changes: Any) -> Path:

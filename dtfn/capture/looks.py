@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dtfn import capture, evaluation, texture
+from dtfn import cache, capture, evaluation, texture
 from dtfn.attribution import Local
 from dtfn.capture.rows import attention_of
 from dtfn.datasets import Sample
-from dtfn.evaluation import cache
 from dtfn.models.attention import DeformableNonLocalFusion
 from dtfn.subpixel import block_error
 
@@ -230,7 +229,7 @@ def summaries(
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)[rows, columns].ravel()
-        code = cache.source("capture", "images", "texture", "subpixel", "evaluation/metrics.py")
+        code = cache.source("capture", "images", "texture", "subpixel", "metrics.py")
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import images, statistics, subpixel
+from dtfn import images, metrics, statistics, subpixel
 from dtfn.claims.causes import correlation_table, grows_with
 from dtfn.claims.judging import judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
-from dtfn.evaluation import metrics
 from dtfn.images import UInt8
 from dtfn.reports.verdicts import Verdict
 from dtfn.statistics import LEAST

@@ -16,7 +16,7 @@ app = typer.Typer(
 @app.command()
 def show() -> None:
     """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
-    from dtfn.evaluation import cache
+    from dtfn import cache
 
     found = cache.usage()
     held = f"{found.entries} outputs and maps"
@@ -28,7 +28,7 @@ def clear(
     keep: Annotated[str, typer.Option(help="Size that may stay, e.g. 500MB; the oldest go.")] = "0",
 ) -> None:
     """Remove the outputs; networks are then run again where these are asked for."""
-    from dtfn.evaluation import cache
+    from dtfn import cache
 
     removed = cache.clear(cache.size(keep, "--keep"))
     print(f"{removed} removed, {_size(cache.usage().bytes)} left")

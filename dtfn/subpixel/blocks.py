@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtfn.errors import InputError
-from dtfn.evaluation.metrics import PEAK, luma_like
+from dtfn.metrics import PEAK, luma_like
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
@@ -114,7 +114,7 @@ def interior(error: Float) -> Float:
 def psnr_of(error: Float) -> float:
     """Return the PSNR in dB of a map of errors; infinite if all are 0.
 
-    Of the interior it is `dtfn.evaluation.metrics.psnr` with a border of s pixels.
+    Of the interior it is `dtfn.metrics.psnr` with a border of s pixels.
     """
     return decibels(float(_finite(error, "map of errors").mean()))
 

@@ -16,7 +16,7 @@ from skimage.feature import structure_tensor
 
 from dtfn import images
 from dtfn.errors import InputError
-from dtfn.evaluation.metrics import PEAK
+from dtfn.metrics import PEAK
 from dtfn.subpixel.blocks import Array, Float, block_mean, luma
 from dtfn.texture.neighbours import COUNT, SIDE, Neighbours, differences, patches, search
 

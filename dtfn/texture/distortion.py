@@ -15,7 +15,7 @@ from skimage.feature import structure_tensor
 from skimage.metrics import structural_similarity
 
 from dtfn.errors import InputError
-from dtfn.evaluation.metrics import PEAK, WINDOW
+from dtfn.metrics import PEAK, WINDOW
 from dtfn.subpixel.blocks import Array, Float, block_mean, luma, same_size
 from dtfn.texture import SIGMA
 from dtfn.texture.neighbours import SIDE
@@ -128,7 +128,7 @@ def spectrum_error(sr: Array, hr: Array, scale: int) -> Float:
 def ssim_map(sr: Array, hr: Array) -> Float:
     """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``.
 
-    Wang et al. 2004, with the window and constants of `dtfn.evaluation.metrics.ssim`, whose value
+    Wang et al. 2004, with the window and constants of `dtfn.metrics.ssim`, whose value
     is the mean of this map over the pixels where the window lies inside. scikit-image's, mirrored
     at the border.
 

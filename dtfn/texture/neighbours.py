@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from dtfn import cache
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
 from dtfn.subpixel.blocks import Array, Float, luma
 
 SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dtfn import leaks, models, patches, provenance, recipes, zoo
+from dtfn import cache, leaks, models, patches, provenance, recipes, zoo
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
 from dtfn.recipes import Recipe, preset
 from dtfn.training import processes, validation
 from dtfn.training.history import History

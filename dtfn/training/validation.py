@@ -8,8 +8,7 @@ import lightning_fabric as lightning
 import numpy as np
 from torch import nn
 
-from dtfn import evaluation, images, models, patches, paths
-from dtfn.evaluation import metrics
+from dtfn import evaluation, images, metrics, models, patches, paths
 from dtfn.recipes import Recipe
 from dtfn.training.states import gathered
 

@@ -1,7 +1,8 @@
 """Values of the field's tables, each with its source, and measured values beside them.
 
-``values.csv`` holds what papers and repositories print: method, scale, dataset, PSNR (dB) and SSIM
-on Y. What others measured with their own code on the authors' weights is labelled *re-measured*.
+``published.csv`` holds what papers and repositories print: method, scale, dataset, PSNR (dB) and
+SSIM on Y. What others measured with their own code on the authors' weights is labelled
+*re-measured*.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pandas as pd
 
 from dtfn.reports.verdicts import Verdict
 
-FILE = Path(__file__).parent / "values.csv"
+FILE = Path(__file__).with_suffix(".csv")
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
 """Benchmark -> pictures; only whole ones are compared."""
 

@@ -1,9 +1,12 @@
-"""What a network will cost: time and memory, measured on small images and extrapolated.
+"""How an LR image is cut into tiles that a network sees one by one, and what a network costs.
 
-Networks without attention and with hashed attention take so much time a position; dense attention
-compares every position with every other. So time is fitted as ``a + b L + c L^2`` of the L
-positions of a tile, with ``a, b, c >= 0``; and memory without the square, since all attention here
-runs in blocks.
+Every tile overlaps its neighbours, but each position of the image is kept from exactly one tile.
+With enough overlap no seam can be seen; what attention finds, it finds within its tile only.
+
+Cost is measured on small images and extrapolated. Networks without attention and with hashed
+attention take so much time a position; dense attention compares every position with every other.
+So time is fitted as ``a + b L + c L^2`` of the L positions of a tile, with ``a, b, c >= 0``; and
+memory without the square, since all attention here runs in blocks.
 """
 
 from __future__ import annotations
@@ -15,20 +18,22 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from dtfn import cache
 from dtfn.errors import InputError
-from dtfn.evaluation import cache
-from dtfn.evaluation.tiling import OVERLAP, Chop, Tiling
 
 if TYPE_CHECKING:
     import torch
 
+OVERLAP = 16  # LR positions
 SIDES = (32, 48, 64, 96, 128)  # LR positions a side of the images that are tried
 ENOUGH = 2.0  # seconds of a trial after which no larger image is tried
 # Tile sides that a budget may choose. Coarse, so that a little more or less of free memory, or
@@ -37,6 +42,141 @@ STEPS = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SPARE = 0.85  # share of a budget that is planned with: allocators do not fill every gap
 
 Coefficients = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of rows or of columns: what a tile sees of them, and what is kept of it.
+
+    Attributes
+    ----------
+    start, stop
+        LR positions that the network sees, of the whole image.
+    first, last
+        LR positions that are kept, of the whole image: ``start <= first < last <= stop``.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+    @property
+    def seen(self) -> slice:
+        """What the network sees, as a slice of the LR image."""
+        return slice(self.start, self.stop)
+
+    def kept(self, scale: int) -> slice:
+        """Return what is kept, as a slice of the super-resolved image."""
+        return slice(scale * self.first, scale * self.last)
+
+    def inner(self, scale: int) -> slice:
+        """Return what is kept, as a slice of the super-resolved tile."""
+        return slice(scale * (self.first - self.start), scale * (self.last - self.start))
+
+
+Tile = tuple[Span, Span]
+"""Rows and columns."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Square tiles of one size, evenly spread.
+
+    Attributes
+    ----------
+    size
+        LR positions a side that the network sees at once, overlap included; an image is never
+        enlarged to fill a tile.
+    overlap
+        Least LR positions that a tile sees beyond what is kept of it, on each side that has a
+        neighbour.
+
+    Raises
+    ------
+    InputError
+        The overlap is negative, or leaves nothing to keep.
+    """
+
+    size: int
+    overlap: int = OVERLAP
+
+    def __post_init__(self) -> None:
+        if not 0 <= 2 * self.overlap < self.size:
+            raise InputError(
+                "tiling", expected="tiles larger than twice their overlap",
+                found=f"size {self.size}, overlap {self.overlap}",
+                remedy="choose larger tiles or less overlap",
+            )  # fmt: skip
+
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Return the tiles of an image of ``height x width`` LR positions, row by row."""
+        columns = self._spans(width)
+        return [(row, column) for row in self._spans(height) for column in columns]
+
+    def _spans(self, length: int) -> list[Span]:
+        size = min(self.size, length)
+        gaps = -(-(length - size) // (self.size - 2 * self.overlap))  # rounded up
+        starts = [i * (length - size) // gaps for i in range(gaps)] + [length - size]
+        # Two neighbours share at least 2 * overlap positions: each keeps half of them.
+        cuts = [(start + size + after) // 2 for start, after in pairwise(starts)]
+        ends = zip([0, *cuts], [*cuts, length], strict=True)
+        return [Span(s, s + size, *kept) for s, kept in zip(starts, ends, strict=True)]
+
+
+@dataclass(frozen=True)
+class Chop:
+    """What ``--chop`` does in the code of EDSR's descendants, DTFN's among them.
+
+    The image is always cut into four overlapping quarters, and each of them again until a quarter
+    has fewer than ``min_size`` positions. A quarter is half the image and ``shave``, rounded up to
+    the next multiple of 4 rows and 8 columns (a multiple itself grows too).
+
+    Attributes
+    ----------
+    shave
+        Least LR positions that a quarter sees beyond its half.
+    min_size
+        LR positions from which a quarter is cut again.
+
+    Notes
+    -----
+    The authors' code fails where a rounded quarter is larger than the image: a height below 24,
+    a width below 24 or of 28 to 31. Here the quarter is then the image's size.
+    """
+
+    shave: int = 10
+    min_size: int = 120_000
+
+    def tiles(self, height: int, width: int) -> list[Tile]:
+        """Return the tiles of an image of ``height x width`` LR positions."""
+        return list(self._cut(Span(0, height, 0, height), Span(0, width, 0, width)))
+
+    def _cut(self, rows: Span, columns: Span) -> Iterator[Tile]:
+        upper_lower = self._halves(rows, 4)
+        left_right = self._halves(columns, 8)
+        size = [halves[0].stop - halves[0].start for halves in (upper_lower, left_right)]
+        # A quarter as large as what it was cut from would be cut for ever.
+        shrinks = size != [rows.stop - rows.start, columns.stop - columns.start]
+        for row in upper_lower:
+            for column in left_right:
+                if row.first >= row.last or column.first >= column.last:
+                    continue  # a neighbour keeps all of it
+                if size[0] * size[1] >= self.min_size and shrinks:
+                    yield from self._cut(row, column)
+                else:
+                    yield row, column
+
+    def _halves(self, whole: Span, multiple: int) -> tuple[Span, Span]:
+        length = whole.stop - whole.start
+        half = length // 2
+        size = half + self.shave
+        size = min(size + multiple - size % multiple, length)
+        middle = whole.start + half
+        return (
+            Span(whole.start, whole.start + size, whole.first, min(middle, whole.last)),
+            Span(whole.stop - size, whole.stop, max(middle, whole.first), whole.last),
+        )
 
 
 @dataclass(frozen=True)
@@ -272,7 +412,7 @@ def cost(file: Path, weights: str, device: str = "cpu") -> Cost:
     InputError
         The trial failed.
     """
-    call = "import sys; from dtfn.evaluation import costs; costs.print_trial(*sys.argv[1:])"
+    call = "import sys; from dtfn import tiling; tiling.print_trial(*sys.argv[1:])"
     command = [sys.executable, "-c", call, str(file), device]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -280,7 +280,7 @@ def source(*names: str) -> str:
 
     Hashed once a process, since what has been imported stays as it was.
     """
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parent
     places = [package / name for name in names]
     files = [f for place in places for f in (sorted(place.glob("*.py")) or [place])]
     return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()
@@ -290,6 +290,6 @@ def source(*names: str) -> str:
 def _code() -> str:
     """Hash what turns weights and pixels into an output: the networks' source and torch."""
     digest = hashlib.sha256(f"{FORMAT} {importlib.metadata.version('torch')} ".encode())
-    for file in sorted((Path(__file__).parents[1] / "models").glob("*.py")):
+    for file in sorted((Path(__file__).parent / "models").glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
