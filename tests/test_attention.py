@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -286,3 +287,58 @@ def test_fewer_positions_than_a_chunk_attend_to_all(
 
     torch.testing.assert_close(layer.attend(x), expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(layer(x), x + 0.5 * expected, rtol=0, atol=1e-13)
+
+
+# ---------------------------------------------------------------- interventions
+
+KINDS: dict[str, Callable[[], attention.Attention]] = {
+    "placebo": lambda: attention.PlaceboAttention(8),
+    "nla": lambda: attention.NonLocalAttention(8),
+    "hspa": lambda: attention.HighSimilarityPassAttention(8, topk=4),
+    "nlsa": lambda: attention.NonLocalSparseAttention(8, 4, 1.0, 16, 2),
+    "gla": lambda: attention.GlobalLearnableAttention(8, 4, 1.0, 16, 2),
+    "dnlf": lambda: attention.DeformableNonLocalFusion(8, 4, 1.0, 16, 2, fidelity=False),
+}
+
+
+def only_self(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    return logits.masked_fill(queries[..., :, None] != keys[..., None, :], -torch.inf)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (5, 7), (4, 8)])
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_interventions(kind: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = KINDS[kind]().double().eval(), normal(2, 8, *size)
+    assert isinstance(layer.conv_assembly, nn.Module)
+    plain, value = layer.attend(x), layer.conv_assembly(x)
+    monkeypatch.setattr(hashing, "BLOCK_SCORES", 1)
+
+    def attended(change: attention.Intervention) -> Tensor:
+        layer.intervene = change
+        return layer.attend(x)
+
+    same = attended(lambda logits, queries, keys: logits)
+    torch.testing.assert_close(same, plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attended(only_self), value, rtol=0, atol=1e-12)
+    nothing = attended(lambda logits, queries, keys: torch.full_like(logits, -torch.inf))
+    assert not nothing.any()
+    uniform = attended(lambda logits, queries, keys: torch.zeros_like(logits))
+    if not isinstance(layer, attention.HashedAttention) or size == (2, 3):
+        mean = value.mean((2, 3), keepdim=True).expand_as(value)
+        torch.testing.assert_close(uniform, mean, rtol=0, atol=1e-12)
+    shift = attended(lambda logits, queries, keys: logits + 7.0)
+    torch.testing.assert_close(shift, plain, rtol=0, atol=1e-12)
+
+
+def test_uniform_weights_over_the_keys_of_all_rounds() -> None:
+    (query, key, value, score), codes = hashed_case(22, 4, 3, True)
+    order = hashing.chunk_order(codes, 4)
+
+    found = hashing.changed_attention(
+        query, key, value, score, order, 4, lambda logits, *_: torch.zeros_like(logits)
+    )
+
+    expected = hashed_by_loops(0 * query, key, value, None, codes, 4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)

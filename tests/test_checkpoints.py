@@ -78,6 +78,9 @@ def test_own_files_know_everything(tmp_path: Path) -> None:
     assert load(file, n_hashes=3).hyperparameters["n_hashes"] == 3
     with pytest.raises(InputError, match=r"chunk_size of .*expected 16.*found 32"):
         load(file, chunk_size=32)
+    small_backbone = create("mini-placebo+tfs", 4, n_resgroups=2, n_resblocks=3)
+    save(small_backbone, tmp_path / "mini.safetensors")
+    assert same_output(load(tmp_path / "mini.safetensors"), small_backbone.eval())
     with pytest.raises(InputError, match=r"'n_hash'.*did you mean 'n_hashes'"):
         load(file, n_hash=3)
 

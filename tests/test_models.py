@@ -12,8 +12,10 @@ import vectors as golden
 from torch import Tensor, nn
 
 from dtfn import images
+from dtfn.errors import InputError
 from dtfn.models import Network, create, known_names
 from dtfn.models.attention import HashedAttention
+from dtfn.models.layers import Switchable
 from dtfn.models.networks import NETWORKS
 
 CHAIN: dict[str, Any] = {"n_feats": 16, "n_resblocks": 1}
@@ -126,6 +128,44 @@ def test_a_mini_network_learns_what_bicubic_misses(scale: int) -> None:
     border = 2 * scale  # where torch renormalises and MATLAB reflects
     assert difference.max() < 4
     assert difference[border:-border, border:-border].max() < 1.5  # rounded twice
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_switch(name: str) -> None:
+    network, x = small(name).double(), image(3, 3, 9, 9).double()
+    switch = torch.tensor([True, False, True])
+    with_attention = network(x)
+    assert network.attention(True) is not None
+    assert torch.equal(network(x), with_attention)
+
+    with network.attention(False):
+        without = network(x)
+        with network.attention(switch):
+            mixed = network(x)
+        assert torch.equal(network(x), without)
+    assert torch.equal(network(x), with_attention)
+
+    matters = any(isinstance(layer, Switchable) for layer in network.modules())
+    assert matters != torch.equal(without, with_attention)
+    expected = torch.where(switch.view(-1, 1, 1, 1), with_attention, without)
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=1e-11)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    grads = [torch.autograd.grad(y.square().sum(), parameters) for y in (mixed, expected)]
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
+    with pytest.raises(InputError, match="attention switch: expected a bool"):
+        network.attention(torch.ones(3))
+
+
+@torch.no_grad()
+def test_layers_that_are_off_return_their_input() -> None:
+    network = small("nlsn+tfs")
+    x = image(2, 16, 9, 9)
+    for layer in (m for m in network.modules() if isinstance(m, Switchable)):
+        layer.on = False
+        assert layer(x) is x
+        layer.on = torch.zeros(2, dtype=torch.bool)
+        assert torch.equal(layer(x), x)
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)

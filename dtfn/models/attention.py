@@ -1,9 +1,12 @@
-"""The five attention layers of the family; each maps (N, C, H, W) to itself.
+"""The attention layers of the family; each maps (N, C, H, W) to itself.
 
 All return ``attend(x) * res_scale + x``. The value branch is the submodule ``conv_assembly``.
+Each can be switched off (`Switchable`), and its weights can be changed (`Intervention`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +15,18 @@ from torch import Tensor, nn
 from dtfn.models import hashing
 from dtfn.models.deform import DeformableConv2d, maps_of, rows_of
 from dtfn.models.fidelity import fuse, fusion_layers
-from dtfn.models.layers import HALF, conv3x3
-from dtfn.models.sparsemax import sparsemax_attention
+from dtfn.models.layers import HALF, Switchable, conv3x3
+from dtfn.models.sparsemax import sparsemax_attention, threshold
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
 # Up to this many positions a training step keeps the (L, L) weights of one image at a time: they
 # fit the processor's cache, and under bf16 autocast are three times as fast as the fused kernel.
 MATERIALISED = 4096
+
+# (logits, queries, keys) -> logits, for one picture: logits (..., q, k), and the flat LR positions
+# of the queries (..., q) and of the keys (..., k). A logit of -inf removes its key; a query without
+# any key attends to nothing.
+Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -30,7 +38,59 @@ def _embedding(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.PReLU())
 
 
-class NonLocalAttention(nn.Module):
+class Attention(Switchable):
+    """What all attention layers share: the residual, the switch and the intervention.
+
+    Attributes
+    ----------
+    intervene : Intervention or None
+        Changes the logits on their way to the softmax, a block of queries of one picture at a time.
+        Dense layers show it all keys. Layers with hashing show it the keys of each chunk, in each
+        hash round; the softmax then runs over the keys of all rounds together.
+    """
+
+    intervene: Intervention | None = None
+
+    def __init__(self, res_scale: float) -> None:
+        super().__init__()
+        self.res_scale = res_scale
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
+        raise NotImplementedError
+
+    def when_on(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape."""
+        return self.attend(x) * self.res_scale + x
+
+
+class PlaceboAttention(Attention):
+    """NLSA without matching: every position receives the mean of the values of all positions.
+
+    Parameters
+    ----------
+    channels
+        C of the (N, C, H, W) input and output.
+    res_scale
+        Weight of the mean before it is added to the input.
+    """
+
+    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
+        super().__init__(res_scale)
+        self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
+        value = rows_of(self.conv_assembly(x))  # (N, L, C)
+        if self.intervene is None:
+            mean = value.mean(1, keepdim=True).expand_as(value)
+        else:
+            nothing = torch.zeros_like(value[..., :1])  # equal logits for all keys
+            mean = _dense_changed(nothing, nothing, value, None, self.intervene, _softmax)
+        return maps_of(mean, *x.shape[2:]).to(x.dtype)
+
+
+class NonLocalAttention(Attention):
     """Dense softmax attention over all positions (NLA, as in HSPAN's repository).
 
     Parameters
@@ -44,8 +104,7 @@ class NonLocalAttention(nn.Module):
     """
 
     def __init__(self, channels: int, reduction: int = 2, res_scale: float = 1.0) -> None:
-        super().__init__()
-        self.res_scale = res_scale
+        super().__init__(res_scale)
         self.conv_match1 = _embedding(channels, channels // reduction)
         self.conv_match2 = _embedding(channels, channels // reduction)
         self.conv_assembly = _embedding(channels, channels)
@@ -54,7 +113,17 @@ class NonLocalAttention(nn.Module):
         """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
         embedded = (self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x))
         query, key, value = (rows_of(e).contiguous() for e in embedded)
-        return maps_of(self.mix(query, key, value), *x.shape[2:]).to(x.dtype)
+        if self.intervene is None:
+            mixed = self.mix(query, key, value)
+        else:
+            query, key, value = _exact(query, key, value)
+            with torch.autocast(value.device.type, enabled=False):
+                mixed = _dense_changed(query, key, value, None, self.intervene, self.weigh)
+        return maps_of(mixed, *x.shape[2:]).to(x.dtype)
+
+    def weigh(self, logits: Tensor) -> Tensor:
+        """Return the attention weights (..., k) of changed logits."""
+        return _softmax(logits)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
@@ -69,10 +138,6 @@ class NonLocalAttention(nn.Module):
             return F.scaled_dot_product_attention(
                 query[:, None], key[:, None], value[:, None], scale=1.0
             )[:, 0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
-        return self.attend(x) * self.res_scale + x
 
 
 class HighSimilarityPassAttention(NonLocalAttention):
@@ -93,6 +158,12 @@ class HighSimilarityPassAttention(NonLocalAttention):
         super().__init__(channels, reduction, res_scale)
         self.topk = topk
 
+    def weigh(self, logits: Tensor) -> Tensor:
+        """Return the sparsemax of changed logits (q, k): equal logits give equal weights."""
+        alone = (logits == -torch.inf).all(-1, keepdim=True)
+        logits = logits.masked_fill(alone, 0)
+        return (logits - threshold(logits, self.topk)).clamp_(min=0).masked_fill(alone, 0)
+
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
         query, key, value = _exact(query, key, value)
@@ -100,7 +171,7 @@ class HighSimilarityPassAttention(NonLocalAttention):
             return sparsemax_attention(query, key, value, self.topk)
 
 
-class HashedAttention(nn.Module):
+class HashedAttention(Attention):
     """What the attention layers with hashing share: seeds, rotations, hash codes and chunks.
 
     Parameters
@@ -131,8 +202,7 @@ class HashedAttention(nn.Module):
         self, channels: int, reduction: int, res_scale: float, chunk_size: int, n_hashes: int,
         hash_seed: int | None,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self.res_scale = res_scale
+        super().__init__(res_scale)
         self.chunk_size = chunk_size
         self.n_hashes = n_hashes
         self.hash_seed = hash_seed
@@ -166,16 +236,43 @@ class HashedAttention(nn.Module):
             key = F.normalize(query, dim=-1, eps=NORM_EPS)
             order, chunk_size = self.order(query)
             if chunk_size < self.chunk_size:
+                if self.intervene is not None:
+                    return _dense_changed(query, key, value, score, self.intervene, _softmax)
                 return _dense(query, key, value, score)
+            if self.intervene is not None:
+                return hashing.changed_attention(
+                    query, key, value, score, order, chunk_size, self.intervene
+                )
             return hashing.chunked_attention(query, key, value, score, order, chunk_size)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
-        raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
-        return self.attend(x) * self.res_scale + x
+def _softmax(logits: Tensor) -> Tensor:
+    """Return softmax over the last axis; 0 where every logit is -inf."""
+    alone = (logits == -torch.inf).all(-1, keepdim=True)
+    return logits.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0)
+
+
+def _dense_changed(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor | None,
+    change: Intervention,
+    weigh: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Attend from all to all with changed logits, a block of queries at a time: (N, L, C)."""
+    length = value.shape[1]
+    everything = torch.arange(length, device=value.device)
+    images = []
+    for image in range(len(value)):
+        parts = []
+        for at in everything.split(max(1, hashing.BLOCK_SCORES // length)):
+            logits = query[image, at] @ key[image].T  # (q, L)
+            if score is not None:
+                logits = logits + score[image, :, at].T
+            parts.append(weigh(change(logits, at, everything)) @ value[image])
+        images.append(torch.cat(parts))
+    return torch.stack(images)
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
@@ -267,7 +364,7 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
         query, feature, offset, logit = merged_conv(x, *layers, values.modulator_conv)  # type: ignore[arg-type]
         return query.relu(), values.sample(x, offset, logit), feature.relu()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
         out = self.attend(x)
         if self.fidelity:

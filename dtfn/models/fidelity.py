@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dtfn.models.layers import Bottleneck, CCALayer
+from dtfn.models.layers import Bottleneck, CCALayer, Switchable
 
 
 def fusion_layers(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
@@ -24,7 +24,7 @@ def fuse(x: Tensor, attended: Tensor, fusion: nn.Module, shrink: nn.Module) -> T
     return shrink(both + fusion(both))
 
 
-class TextureFidelity(nn.Module):
+class TextureFidelity(Switchable):
     """TFS around any attention.
 
     Parameters
@@ -36,6 +36,8 @@ class TextureFidelity(nn.Module):
         C.
     res_scale
         Weight of the fused residual before it is added to x.
+
+    The switch of this layer decides; that of ``attention`` inside it is not asked.
     """
 
     def __init__(self, attention: nn.Module, channels: int, res_scale: float = 1.0) -> None:
@@ -44,7 +46,7 @@ class TextureFidelity(nn.Module):
         self.fusion, self.shrink = fusion_layers(channels)
         self.res_scale = res_scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
         attended = getattr(self.attention, "attend", self.attention)(x)
         return fuse(x, attended, self.fusion, self.shrink) * self.res_scale + x

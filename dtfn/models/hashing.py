@@ -7,7 +7,7 @@ rows (L, C); a chunk's 3m neighbours are a strided view, never a copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -259,3 +259,44 @@ def chunked_attention(
     return ChunkedAttention.apply(  # type: ignore[no-untyped-call]
         query, key, value, score, order, chunk_size
     )
+
+
+def changed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    score: Tensor | None,
+    order: Tensor,
+    chunk_size: int,
+    change: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return the (N, L, C) chunked attention with changed logits, from plain operations.
+
+    Arguments as in `ChunkedAttention`, and ``change(logits, queries, keys)``, called with logits
+    (K, m, 3m) and the flat positions of the queries (K, m) and keys (K, 3m) of a run of K chunks.
+    A key that is met in several rounds counts several times, as it does without a change.
+    """
+    m, (n, length, channels) = chunk_size, value.shape
+    lowest = torch.finfo(value.dtype).min
+    rounds: list[list[Tensor]] = [[] for _ in range(n)]
+    levels: list[list[Tensor]] = [[] for _ in range(n)]
+    for image, _, wrapped, real in _runs(order, m, length):
+        chosen = wrapped[m:-m]
+        rows = score[image].index_select(0, wrapped) if score is not None else None
+        q, k, v = query[image, chosen], key[image, wrapped], value[image, wrapped]
+        keys = windows(wrapped[:, None], m)[..., 0]
+        logits = change(_scores(q, k, rows, m), chosen.view(-1, m), keys)
+        level = logits.logsumexp(-1, keepdim=True)  # -inf where no key is left
+        mixed = torch.bmm((logits - level.clamp(min=lowest)).exp(), windows(v, m))
+        rounds[image].append(mixed.view(-1, channels)[:real])
+        levels[image].append(level.view(-1)[:real])
+    images = []
+    for image in range(n):
+        # (n_hashes, L): where each position was sorted to
+        place = order[image, :, m : m + length].argsort(-1)
+        out = torch.cat(rounds[image]).view(-1, length, channels)
+        level = torch.cat(levels[image]).view(-1, length).gather(1, place)
+        out = out.gather(1, place[..., None].expand(-1, -1, channels))
+        share = (level - level.logsumexp(0).clamp(min=lowest)).exp()
+        images.append((out * share[..., None]).sum(0))
+    return torch.stack(images)

@@ -13,6 +13,38 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
+class Switchable(nn.Module):
+    """A layer that maps (N, C, H, W) to itself and can be skipped.
+
+    Attributes
+    ----------
+    on : bool or Tensor
+        False returns the input untouched. A bool tensor (N,) decides for each picture of the batch;
+        it may be overwritten in place between the replays of a CUDA graph.
+    """
+
+    on: bool | Tensor = True
+
+    def when_on(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape."""
+        on = self.on
+        if not isinstance(on, Tensor):
+            return self.when_on(x) if on else x
+        if x.device.type == "cpu":
+            some = on.nonzero()[:, 0]
+            # With none the whole batch runs: then all parameters have gradients, if of zeros.
+            if 0 < len(some) < len(x):
+                part = x.index_select(0, some)
+                if x.is_contiguous(memory_format=torch.channels_last):
+                    part = part.contiguous(memory_format=torch.channels_last)
+                return x.index_copy(0, some, self.when_on(part).to(x.dtype))
+        return torch.where(on.view(-1, 1, 1, 1), self.when_on(x), x)
+
+
 class MeanShift(nn.Conv2d):
     """Frozen 1x1 convolution that subtracts (``sign=-1``) or adds the DIV2K mean.
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from types import MappingProxyType
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models import attention as kinds
 from dtfn.models.fidelity import TextureFidelity
-from dtfn.models.layers import HALF, MeanShift, ResidualBlock, Upsampler, conv3x3
+from dtfn.models.layers import HALF, MeanShift, ResidualBlock, Switchable, Upsampler, conv3x3
 
 SCALES = (2, 3, 4)
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -26,6 +28,7 @@ BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 Attention = tuple[type[nn.Module], tuple[str, ...], dict[str, Any]]
 _CHUNKS = ("reduction", "chunk_size", "n_hashes")
 ATTENTIONS: Mapping[str, Attention] = MappingProxyType({
+    "placebo": (kinds.PlaceboAttention, (), {}),
     "nla": (kinds.NonLocalAttention, ("reduction",), {}),
     "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk"), {}),
     "nlsa": (kinds.NonLocalSparseAttention, _CHUNKS, {}),
@@ -55,6 +58,7 @@ MINI_HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
     "local": (None, {}),
     "local-wide": (None, {"n_feats": 40}),
+    "placebo": ("placebo", {}),
     "nla": ("nla", {"reduction": 2}),
     "hspa": ("hspa", {"reduction": 2, "topk": 64}),
     "nlsa": ("nlsa", MINI_HASHED),
@@ -134,11 +138,55 @@ class Network(nn.Module):
         for index, layer in enumerate(hashed):
             layer.layer = index
 
+    def attention(self, on: bool | Tensor) -> AbstractContextManager[object]:
+        """Switch attention on or off, TFS and DNLF included; without attention nothing happens.
+
+        Parameters
+        ----------
+        on
+            For all pictures, or a bool tensor (N,) with one entry a picture of the batch.
+
+        Returns
+        -------
+        A context manager that restores the switches on leaving; it need not be entered.
+        """
+        if isinstance(on, Tensor):
+            if on.dtype != torch.bool or on.ndim != 1:
+                raise InputError(
+                    "attention switch",
+                    expected="a bool, or a bool tensor (N,) with one entry a picture",
+                    found=f"{on.dtype} of shape {tuple(on.shape)}",
+                    remedy="pass network.attention(torch.tensor([True, False]))",
+                )
+            on = on.to(self.head[0].weight.device)
+        layers = [m for m in self.modules() if isinstance(m, Switchable)]
+        inside = {part for layer in layers for part in layer.modules() if part is not layer}
+        return _assign([layer for layer in layers if layer not in inside], "on", on)
+
+    def intervene(self, change: kinds.Intervention | None) -> AbstractContextManager[object]:
+        """Let ``change`` alter the logits of every attention layer; None ends it.
+
+        Returns
+        -------
+        A context manager as of `attention`.
+        """
+        layers = [m for m in self.modules() if isinstance(m, kinds.Attention)]
+        return _assign(layers, "intervene", change)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
         check_input(x)
         shallow = self.head(self.sub_mean(x * self.rgb_range))
         return self.add_mean(self.tail(self.body(shallow) + shallow)) / self.rgb_range
+
+
+def _assign(layers: list[Any], attribute: str, value: object) -> AbstractContextManager[object]:
+    """Set an attribute of layers, and return what restores it."""
+    restore = ExitStack()
+    for layer in layers:
+        restore.callback(setattr, layer, attribute, getattr(layer, attribute))
+        setattr(layer, attribute, value)
+    return restore
 
 
 class MiniNetwork(Network):
@@ -184,8 +232,8 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     ----------
     name
         ``edsr``, ``nln``, ``nlsn``, ``dlsn``, ``hspan``, ``dtfn``, or ``mini-<variant>`` with the
-        variants ``local``, ``local-wide``, ``nla``, ``hspa``, ``nlsa``, ``gla``, ``dtfn-notfs``,
-        ``dtfn``; each with attention also as ``<name>+tfs``.
+        variants ``local``, ``local-wide``, ``placebo``, ``nla``, ``hspa``, ``nlsa``, ``gla``,
+        ``dtfn-notfs``, ``dtfn``; each with attention also as ``<name>+tfs``.
     scale
         2, 3 or 4.
     hash_seed
