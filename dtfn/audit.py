@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 from dtfn import __version__, images, statistics, subpixel
 from dtfn.errors import InputError
-from dtfn.images import codecs
 from dtfn.subpixel import NULL, Pairs, Picture
 
 UInt8 = NDArray[np.uint8]
@@ -381,7 +380,7 @@ def _files(folder: Path, problems: list[str]) -> list[Path]:
         problems.append(f"{folder} is no folder")
         return []
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in entries if entry.suffix.lower() in codecs.SUFFIXES]
+    files = [entry for entry in entries if entry.suffix.lower() in images.SUFFIXES]
     if not files:
         below = [entry.name for entry in entries if entry.is_dir()]
         problems.append(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dtfn import images, paths
 from dtfn.errors import InputError, nearest
-from dtfn.images import UInt8, codecs
+from dtfn.images import UInt8
 
 MINI = "mini"
 
@@ -226,12 +226,12 @@ def _hr_files(name: str) -> dict[str, Path]:
     files = [
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in codecs.SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
     ]
     if not files:
         raise InputError(
             folder,
-            expected=f"images ({', '.join(codecs.SUFFIXES)})",
+            expected=f"images ({', '.join(images.SUFFIXES)})",
             found="none",
             remedy=f"run `dtfn data fetch {name}` or put them there",
         )

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from dtfn import cache, datasets, images, paths, recipes
 from dtfn.errors import InputError
-from dtfn.images import codecs
 
 Pixels = NDArray[np.uint8]
 Source = Path | Pixels
@@ -33,7 +32,7 @@ def files(folder: Path) -> list[Path]:
     InputError
         There is no such folder or no picture in it.
     """
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in codecs.SUFFIXES)
+    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in images.SUFFIXES)
     if not found:
         raise InputError(
             folder, expected="a folder of pictures",

@@ -1,45 +1,93 @@
-"""Where things are: the only module that knows directories."""
+"""Where things are: the only module that knows directories.
+
+In a checkout, data, weights, cache and reports are in it. An installed package keeps them in the
+user's folders (platformdirs), and reports in the working directory; it never writes into itself.
+``DTFN_DATA``, ``DTFN_TRAIN``, ``DTFN_WEIGHTS``, ``DTFN_CACHE`` and ``DTFN_REPORTS`` name others.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT / "notebooks"
-REPORTS = ROOT / "reports"
+import platformdirs
+
+
+def _chosen(variable: str, default: Path) -> Path:
+    """Return the folder that an environment variable names; relative to the working directory."""
+    text = os.environ.get(variable)
+    return Path(text).expanduser().resolve() if text else default
+
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+CHECKOUT = (ROOT / "pyproject.toml").is_file() and (ROOT / "notebooks").is_dir()
+HOME = ROOT / "data" if CHECKOUT else platformdirs.user_data_path("dtfn")
+
+NOTEBOOKS = ROOT / "notebooks" if CHECKOUT else PACKAGE / "shipped" / "notebooks"
+ZOO = ROOT / "data" / "zoo" if CHECKOUT else PACKAGE / "shipped" / "zoo"
+REPORTS = _chosen("DTFN_REPORTS", (ROOT if CHECKOUT else Path.cwd()) / "reports")
 RUNS = REPORTS / "runs"
-ZOO = ROOT / "data" / "zoo"
-WEIGHTS = ROOT / "data" / "weights"
-CACHE = ROOT / "data" / "cache"
+WEIGHTS = _chosen("DTFN_WEIGHTS", HOME / "weights")
+CACHE = _chosen("DTFN_CACHE", HOME / "cache" if CHECKOUT else platformdirs.user_cache_path("dtfn"))
 
 # A folder that holds one of these is a folder of training sets, whatever else is called train/.
 _TRAINING_SETS = ("T91", "General100", "BSD200", "BSDS500_test200", "DIV2K_train_HR")
 
 
-def data_root() -> Path:
-    """Return the folder that holds the benchmarks: ``$DTFN_DATA``, else ``data/``.
+def zoo() -> Path:
+    """Return the folder of the shipped networks, in the checkout or in the installed package."""
+    return ZOO
 
-    A relative ``DTFN_DATA`` is relative to the working directory.
+
+def notebooks() -> Path:
+    """Return the folder of the shipped notebooks, in the checkout or in the installed package."""
+    return NOTEBOOKS
+
+
+def cache(name: str) -> Path:
+    """Return a file or folder of the cache; nothing is made.
+
+    Where the cache cannot be written, as in a read-only checkout, it is in the user's folder, and
+    one sentence says so.
     """
-    chosen = os.environ.get("DTFN_DATA")
-    return Path(chosen).expanduser().resolve() if chosen else ROOT / "data"
+    if _writable(CACHE):
+        return CACHE / name
+    other = platformdirs.user_cache_path("dtfn")
+    _say(f"{CACHE} cannot be written: the cache is in {other} (set DTFN_CACHE to choose)")
+    return other / name
+
+
+def data_root() -> Path:
+    """Return the folder that holds the benchmarks: ``$DTFN_DATA``, else ``data/``."""
+    return _chosen("DTFN_DATA", HOME)
 
 
 def training_root() -> Path:
     """Return the folder that holds the training sets.
 
-    ``$DTFN_TRAIN``; else ``train/`` in the data root, unless only the one beside the data root has
+    ``$DTFN_TRAIN``; else ``train/`` in the data root, unless only the one next to the data root has
     some of the known sets. New sets are put there too, so it must not be just any ``train/``.
     """
-    chosen = os.environ.get("DTFN_TRAIN")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
     inside, beside = data_root() / "train", data_root().parent / "train"
     known = any((beside / name).is_dir() for name in _TRAINING_SETS)
-    return beside if known and not inside.is_dir() else inside
+    return _chosen("DTFN_TRAIN", beside if known and not inside.is_dir() else inside)
 
 
 def validation_root() -> Path:
-    """Return the folder that holds the validation sets: ``val/`` beside the training sets."""
+    """Return the folder that holds the validation sets: ``val/`` next to the training sets."""
     return training_root().parent / "val"
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether a folder can be written, or made."""
+    there = next(f for f in (folder, *folder.parents) if f.exists())
+    return os.access(there, os.W_OK)
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    """Log a sentence once."""
+    logging.getLogger("dtfn").warning(sentence)

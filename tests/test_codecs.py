@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 
 from dtfn import images
 from dtfn.errors import InputError
-from dtfn.images import codecs
 
 RNG = np.random.default_rng(0)
 SHAPES = [(23, 17), (23, 17, 2), (23, 17, 3), (23, 17, 4)]
@@ -25,7 +24,7 @@ SMOOTH = np.round(
 ).astype(np.uint8)
 
 
-def _noise(shape: tuple[int, ...], depth: str) -> codecs.Pixels:
+def _noise(shape: tuple[int, ...], depth: str) -> images.Pixels:
     return RNG.integers(0, np.iinfo(depth).max, shape, dtype=depth, endpoint=True)
 
 
@@ -35,7 +34,7 @@ def _pillow(image: Image.Image, kind: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _png(pixels: codecs.Pixels) -> bytes:
+def _png(pixels: images.Pixels) -> bytes:
     """Write a PNG by its specification (one IDAT, no filter), independent of any library."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -87,14 +86,14 @@ def test_jpeg_looks_the_same(tmp_path: Path, suffix: str, colour: bool) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_png_of_the_specification_is_read(shape: tuple[int, ...], depth: str) -> None:
     stored = _noise(shape, depth)
-    np.testing.assert_array_equal(codecs.decode(_png(stored), "a.png"), stored)
+    np.testing.assert_array_equal(images.decode(_png(stored), "a.png"), stored)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".bmp"])
 @pytest.mark.parametrize("shape", [(23, 17), (23, 17, 3)])
 def test_pillow_reads_what_we_write(suffix: str, shape: tuple[int, ...]) -> None:
     stored = _noise(shape, "uint8")
-    got = Image.open(io.BytesIO(codecs.encode(stored, suffix, "a")))
+    got = Image.open(io.BytesIO(images.encode(stored, suffix, "a")))
     np.testing.assert_array_equal(np.asarray(got), stored)
 
 
@@ -116,18 +115,18 @@ def test_tiff_of_others_is_read(
             planarconfig=planar,
             compression=compression,
         )
-        np.testing.assert_array_equal(codecs.decode(buffer.getvalue(), "a.tif"), stored)
+        np.testing.assert_array_equal(images.decode(buffer.getvalue(), "a.tif"), stored)
 
 
 def test_equal_pixels_give_equal_files() -> None:
     stored = _noise((23, 17, 3), "uint16")
     for suffix in (".png", ".tif"):
-        assert codecs.encode(stored, suffix, "a") == codecs.encode(stored.copy(), suffix, "b")
+        assert images.encode(stored, suffix, "a") == images.encode(stored.copy(), suffix, "b")
 
 
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
     stored = _noise((23, 17, 3), "uint8")
-    (tmp_path / "a.jpg").write_bytes(codecs.encode(stored, ".png", "a"))
+    (tmp_path / "a.jpg").write_bytes(images.encode(stored, ".png", "a"))
     np.testing.assert_array_equal(images.read(tmp_path / "a.jpg"), stored)
 
 
@@ -137,7 +136,7 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
 def test_a_palette_becomes_its_colours() -> None:
     indexed = Image.fromarray(_noise((23, 17, 3), "uint8")).quantize(16)
     for kind in ("PNG", "BMP", "TIFF"):
-        got = codecs.decode(_pillow(indexed, kind), "a")
+        got = images.decode(_pillow(indexed, kind), "a")
         np.testing.assert_array_equal(got, np.asarray(indexed.convert("RGB")))
 
 
@@ -145,21 +144,21 @@ def test_a_transparent_colour_becomes_alpha() -> None:
     grey = np.array([[0, 7], [7, 255]], np.uint8)
     indexed = Image.fromarray(grey).convert("P")
     for image in (Image.fromarray(grey), indexed):
-        got = codecs.decode(_pillow(image, "PNG", transparency=7), "a.png")
+        got = images.decode(_pillow(image, "PNG", transparency=7), "a.png")
         assert got[:, :, -1].tolist() == [[255, 0], [0, 255]]
         assert got[:, :, 0].tolist() == grey.tolist()
     rgb = Image.fromarray(np.stack([grey, grey, grey], axis=2))
-    got = codecs.decode(_pillow(rgb, "PNG", transparency=(7, 7, 7)), "a.png")
+    got = images.decode(_pillow(rgb, "PNG", transparency=(7, 7, 7)), "a.png")
     assert got[:, :, 3].tolist() == [[255, 0], [0, 255]]
     deep = Image.fromarray(grey.astype(np.uint16))
-    got = codecs.decode(_pillow(deep, "PNG", transparency=7), "a.png")
+    got = images.decode(_pillow(deep, "PNG", transparency=7), "a.png")
     assert got[:, :, 1].tolist() == [[65535, 0], [0, 65535]]
 
 
 def test_black_and_white_becomes_0_and_255() -> None:
     bits = Image.fromarray(SMOOTH).convert("1")
     for kind in ("PNG", "BMP", "TIFF"):
-        got = codecs.decode(_pillow(bits, kind), "a")
+        got = images.decode(_pillow(bits, kind), "a")
         assert got.dtype == np.uint8
         np.testing.assert_array_equal(got, 255 * np.asarray(bits).astype(int))
 
@@ -172,12 +171,12 @@ def test_an_orientation_tag_is_applied(orientation: int) -> None:
     for kind in ("PNG", "JPEG", "TIFF"):
         data = _pillow(Image.fromarray(SMOOTH), kind, exif=exif)
         expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-        np.testing.assert_array_equal(codecs.decode(data, "a"), expected)
+        np.testing.assert_array_equal(images.decode(data, "a"), expected)
     buffer = io.BytesIO()
     deep = SMOOTH.astype(np.uint16) * 257
     tifffile.imwrite(buffer, deep, extratags=[(0x0112, 3, 1, orientation, True)])
-    expected = codecs.decode(_pillow(Image.fromarray(SMOOTH), "TIFF", exif=exif), "a")
-    np.testing.assert_array_equal(codecs.decode(buffer.getvalue(), "a"), expected * np.uint16(257))
+    expected = images.decode(_pillow(Image.fromarray(SMOOTH), "TIFF", exif=exif), "a")
+    np.testing.assert_array_equal(images.decode(buffer.getvalue(), "a"), expected * np.uint16(257))
 
 
 # --- what is refused
@@ -209,18 +208,18 @@ CMYK = Image.fromarray(SMOOTH).convert("CMYK")
 def test_kinds_that_need_a_decision_are_refused(data: bytes, found: str) -> None:
     expected = f"^a: expected one grey or RGB image of at most 16 bits; found {found}; convert"
     with pytest.raises(InputError, match=expected):
-        codecs.decode(data, "a")
+        images.decode(data, "a")
 
 
 FILES = {
-    "png": codecs.encode(_noise((40, 48, 3), "uint8"), ".png", "a"),
-    "png of 16 bits": codecs.encode(_noise((40, 48, 4), "uint16"), ".png", "a"),
-    "jpeg": codecs.encode(SMOOTH, ".jpg", "a"),
-    "bmp": codecs.encode(SMOOTH, ".bmp", "a"),
-    "tiff": codecs.encode(_noise((40, 48, 3), "uint8"), ".tif", "a"),
+    "png": images.encode(_noise((40, 48, 3), "uint8"), ".png", "a"),
+    "png of 16 bits": images.encode(_noise((40, 48, 4), "uint16"), ".png", "a"),
+    "jpeg": images.encode(SMOOTH, ".jpg", "a"),
+    "bmp": images.encode(SMOOTH, ".bmp", "a"),
+    "tiff": images.encode(_noise((40, 48, 3), "uint8"), ".tif", "a"),
     "tiff, lzw": _tiff(_noise((40, 48, 3), "uint8"), compression="lzw"),
     "tiff, plain": _tiff(_noise((40, 48, 3), "uint8"), photometric="rgb"),
-    "tiff of 16 bits": codecs.encode(_noise((40, 48, 3), "uint16"), ".tif", "a"),
+    "tiff of 16 bits": images.encode(_noise((40, 48, 3), "uint16"), ".tif", "a"),
     "tiff of 16 bits, plain": _tiff(_noise((40, 48, 3), "uint16"), photometric="rgb"),
     "tiff of 16 bits, lzw": _tiff(_noise((40, 48), "uint16"), compression="lzw"),
 }
@@ -241,7 +240,7 @@ def test_a_truncated_file_is_an_error_that_names_it_or_has_lost_no_pixel(
         except InputError as error:
             errors.append(str(error))
         else:
-            np.testing.assert_array_equal(got, codecs.decode(whole, "whole"))
+            np.testing.assert_array_equal(got, images.decode(whole, "whole"))
     assert len(errors) >= len(cuts) - 2  # the last bytes of a file may hold no pixel
     for line in errors:
         assert line.startswith(f"{path}: expected a whole PNG, JPEG, BMP or TIFF file; found ")
@@ -279,7 +278,7 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_file_cannot_hold_is_refused(
-    tmp_path: Path, image: codecs.Pixels, name: str, message: str
+    tmp_path: Path, image: images.Pixels, name: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         images.write(tmp_path / name, image)

@@ -12,7 +12,6 @@ from scipy.ndimage import gaussian_filter
 
 from dtfn import datasets, images, leaks, patches, paths
 from dtfn.errors import InputError
-from dtfn.leaks import likeness
 
 Pixels = patches.Pixels
 
@@ -78,7 +77,7 @@ def test_a_test_picture_is_found_in_disguise(name: str, mini: dict[str, Pixels])
         {"t/x": disguise(mini[source])}, {f"mini/{k}": v for k, v in mini.items()}
     )
     assert [(leak.test, leak.relation) for leak in found] == [(f"mini/{source}", relation)]
-    assert likeness.LIKENESS < found[0].likeness <= 1
+    assert leaks.LIKENESS < found[0].likeness <= 1
 
 
 def test_the_guard_names_every_leak_and_what_to_do(mini: dict[str, Pixels]) -> None:

@@ -9,10 +9,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from dtfn import images
 from dtfn.download import sources
 from dtfn.download.sources import Picture
 from dtfn.errors import InputError
-from dtfn.images import codecs
 
 RECORD = ".pictures.csv"
 _CHUNK = 1 << 20
@@ -79,7 +79,7 @@ def _pictures(file: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return {
         PurePosixPath(member.filename).name: member
         for member in file.infolist()
-        if PurePosixPath(member.filename).suffix.lower() in codecs.SUFFIXES
+        if PurePosixPath(member.filename).suffix.lower() in images.SUFFIXES
         and not PurePosixPath(member.filename).name.startswith(".")
     }
 

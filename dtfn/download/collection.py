@@ -14,7 +14,6 @@ from dtfn import images, provenance
 from dtfn.download import archives
 from dtfn.download.sources import Picture, Source
 from dtfn.errors import InputError
-from dtfn.images import codecs
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
-        if file.suffix.lower() in codecs.SUFFIXES and not file.name.startswith(".")
+        if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
     )
 
 

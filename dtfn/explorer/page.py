@@ -12,7 +12,7 @@ from dtfn.explorer.numbers import Line
 from dtfn.explorer.pixels import Crop
 from dtfn.explorer.scene import Scene
 from dtfn.explorer.state import Message
-from dtfn.images import codecs
+from dtfn.images import encode
 from dtfn.plots.panels import SIGNED
 
 CROP, PATCH = 192, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
@@ -109,7 +109,7 @@ def patches(shown: Sequence[Crop], missing: str) -> str:
 
 def _figure(crop: Crop, width: int) -> str:
     large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
-    data = base64.b64encode(codecs.encode(large, ".png", crop.title)).decode()
+    data = base64.b64encode(encode(large, ".png", crop.title)).decode()
     return (
         f'<figure style="width:{large.shape[1]}px"><figcaption>{_text(crop.title)}</figcaption>'
         f'<img src="data:image/png;base64,{data}" alt="{_text(crop.title)}">'

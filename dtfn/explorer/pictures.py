@@ -13,7 +13,7 @@ import numpy as np
 
 from dtfn import datasets, images
 from dtfn.errors import InputError
-from dtfn.images import UInt8, codecs
+from dtfn.images import UInt8
 
 LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: a first answer takes seconds, a click far below 0.3 s
@@ -101,7 +101,7 @@ def of_bytes(name: str, data: bytes, scale: int, *, truth: bool, source: str = "
         A damaged or unsupported file; fewer than `LEAST` LR positions a side.
     """
     images.check_scale(scale)
-    stored = codecs.decode(data, name)
+    stored = images.decode(data, name)
     rgb = images.as_rgb(stored)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     notes = []

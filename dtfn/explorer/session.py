@@ -18,7 +18,7 @@ from dtfn.explorer.networks import Team, team
 from dtfn.explorer.pictures import Window
 from dtfn.explorer.scene import Tell
 from dtfn.explorer.state import Explorer, Upload
-from dtfn.images import codecs
+from dtfn.images import SUFFIXES
 from dtfn.reports import Run, manifest
 from dtfn.reports.verdicts import Verdict
 
@@ -100,7 +100,7 @@ def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
     dataset, image = str(given["dataset"]), str(given["image"])
     files: dict[str, Upload] = {}
     named = Path(os.environ.get(IMAGE) or image).expanduser()
-    if named.suffix.lower() in codecs.SUFFIXES:
+    if named.suffix.lower() in SUFFIXES:
         files[named.name] = Upload(read(named), truth=True)
         dataset, image = FILES, named.name
     usual = team(scale, given["network"] or None)
