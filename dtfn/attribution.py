@@ -132,7 +132,7 @@ def around(
     return found
 
 
-def frame(found: Sequence[Local]) -> pd.DataFrame:
+def numbers(found: Sequence[Local]) -> pd.DataFrame:
     """Return attributions as a table.
 
     Returns

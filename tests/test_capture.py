@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtfn import capture, images, models, texture
-from dtfn.capture import rows
 from dtfn.errors import InputError
 from dtfn.models import attention as kinds
 from dtfn.models.deform import rows_of
@@ -110,7 +109,7 @@ def test_maps_are_the_whole_matrix(
         expected = matrix(layer, x)
 
     for block in (1, 1 << 22):  # one query at a time, and all at once
-        monkeypatch.setattr(rows, "BLOCK", block)
+        monkeypatch.setattr(capture, "BLOCK", block)
         found = capture.attention_maps(layer, x, everywhere(x)).flatten(1)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     if len(expected) > 30:  # no trivial case: it is peaked somewhere, and not at one place only
@@ -456,7 +455,7 @@ def test_a_second_pass_replaces_the_first() -> None:
 def test_summary_is_that_of_the_whole_matrix(
     name: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rows, "BLOCK", block)
+    monkeypatch.setattr(capture, "BLOCK", block)
     layer, x = built(name), picture(5, 7)
     details = np.random.default_rng(0).normal(size=(5, 7, 4))
     details[2, 3] = details[4, 4]

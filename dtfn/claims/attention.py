@@ -21,7 +21,7 @@ def by_layer(table: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Of `dtfn.capture.looks.summaries`.
+        Of `dtfn.attended.summaries`.
     """
     if table.empty:
         return table
@@ -45,11 +45,11 @@ def of_attention(
     Parameters
     ----------
     table
-        Of `dtfn.capture.looks.summaries`.
+        Of `dtfn.attended.summaries`.
     deviations
         Of the looks, see `dtfn.capture.Record.deviation`.
     missed
-        Of `dtfn.attribution.frame`.
+        Of `dtfn.attribution.numbers`.
     """
     worst = max(deviations, default=math.nan)
     claim = f"map times values is what the layer adds, to {EXACT:g} of it"

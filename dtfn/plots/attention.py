@@ -1,6 +1,6 @@
 """What attention looks at: maps on the LR picture, the patches it copies, where it reads them.
 
-Users find these in `dtfn.plots.attention`. They draw what `dtfn.capture.looks` and
+Users find these in `dtfn.plots.attention`. They draw what `dtfn.attended` and
 `dtfn.attribution` found.
 """
 
@@ -21,8 +21,8 @@ from scipy.ndimage import maximum_filter
 from dtfn.plots.style import COLOURS, NULL_COLOUR, WIDTH, blank, styled
 
 if TYPE_CHECKING:
+    from dtfn.attended import Look
     from dtfn.attribution import Local
-    from dtfn.capture.looks import Look
     from dtfn.datasets import Sample
 
 QUERY, COPIED = "#F0E442", "#56B4E9"
@@ -90,7 +90,7 @@ def copies(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
     Parameters
     ----------
     table
-        Of `dtfn.capture.looks.copies`, one query and a layer a network.
+        Of `dtfn.attended.copies`, one query and a layer a network.
     sample
         The picture: HR patches are shown, 5 x 5 LR positions each.
     most

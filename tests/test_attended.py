@@ -12,10 +12,9 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import attribution, capture, evaluation, models, paths, texture, zoo
+from dtfn import attended, attribution, capture, evaluation, models, paths, texture, zoo
+from dtfn.attended import Look
 from dtfn.attribution import Attribution, Local
-from dtfn.capture import looks, places
-from dtfn.capture.looks import Look
 from dtfn.claims import attention as claims
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
@@ -54,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def found(sample: Sample, files: dict[str, str]) -> list[Look]:
-    return looks.looks(list(files.values()), sample, QUERIES)
+    return attended.looks(list(files.values()), sample, QUERIES)
 
 
 def test_a_look_is_the_recorded_map(
@@ -85,7 +84,7 @@ def test_deformable_looks_tell_where_the_strongest_value_is_read(
                 evaluation.upscale(network, sample.lr)
             expected, _ = record.sampling_points(look.layer, look.strongest(1)[0])
             np.testing.assert_allclose(look.points, expected.numpy(), atol=1e-5)
-    table = looks.sampling_frame(found)
+    table = attended.sampling_frame(found)
     assert len(table) == 2 * 2 * 9
     assert table["modulation"].between(0, 2).all()
 
@@ -95,20 +94,20 @@ def test_looks_and_summaries_are_found_once(
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     deformable = [files["mini-dtfn"]]
-    first = looks.looks(deformable, sample, QUERIES)
-    table = looks.summaries(deformable, [sample], files["mini-local"], every=6)
+    first = attended.looks(deformable, sample, QUERIES)
+    table = attended.summaries(deformable, [sample], files["mini-local"], every=6)
     monkeypatch.setattr(evaluation, "upscale", None)
-    again = looks.looks(deformable, sample, QUERIES)
+    again = attended.looks(deformable, sample, QUERIES)
     for known, one in zip(first, again, strict=True):
         assert (known.layer, known.query, known.deviation) == (one.layer, one.query, one.deviation)
         assert np.array_equal(known.map, one.map)
         assert known.points is not None
         assert one.points is not None
         assert np.array_equal(known.points, one.points)
-    same = looks.summaries(deformable, [sample], files["mini-local"], every=6)
+    same = attended.summaries(deformable, [sample], files["mini-local"], every=6)
     pd.testing.assert_frame_equal(same, table)
     with pytest.raises(TypeError):
-        looks.looks(deformable, sample, [(5, 5)])
+        attended.looks(deformable, sample, [(5, 5)])
 
 
 def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> None:
@@ -119,7 +118,7 @@ def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> 
     layer = record.layers[0]
     assert record.deviation(layer, QUERIES) < 1e-5
     maps = record.maps(layer, QUERIES)
-    record._rows[layer, 0] = type(record._rows[layer, 0])(
+    record._known[layer, 0] = type(record._known[layer, 0])(
         18, 22, 396, lambda at: (torch.zeros(len(at), 1).long(), torch.ones(len(at), 1))
     )
     assert not torch.equal(record.maps(layer, QUERIES), maps)
@@ -129,12 +128,12 @@ def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> 
 def test_copies_are_the_strongest_with_their_inconsistency(
     found: list[Look], sample: Sample
 ) -> None:
-    table = looks.copies(found, sample, most=3)
+    table = attended.copies(found, sample, most=3)
     details = texture.detail_blocks(sample.hr, SCALE).astype(float)
 
     assert len(table) == 3 * len(found)
     for look in found:
-        part = looks.of_query(table[table["network"] == look.network], look.query)
+        part = attended.of_query(table[table["network"] == look.network], look.query)
         part = part[part["place"] == look.place]
         assert list(zip(part["row"], part["column"], strict=True)) == look.strongest(3)
         for row in part.itertuples():
@@ -142,12 +141,12 @@ def test_copies_are_the_strongest_with_their_inconsistency(
             own = details[look.query[0] * 22 + look.query[1]]
             other = details[row.row * 22 + row.column]
             assert row.inconsistency == pytest.approx(((own - other) ** 2).sum() / (own**2).sum())
-    last = looks.last_layer(table)
+    last = attended.last_layer(table)
     assert set(last["place"]) == {2}
 
 
 def test_summaries_are_those_of_the_record(sample: Sample, files: dict[str, str]) -> None:
-    table = looks.summaries(
+    table = attended.summaries(
         [files["mini-local"], files["mini-dtfn"]], [sample], files["mini-local"], every=6,
         hash_seeds=(0, 1),
     )  # fmt: skip
@@ -194,28 +193,28 @@ def regions(image: str = "noise") -> pd.DataFrame:
 
 
 def test_the_default_places_are_the_centres_of_the_heaviest_regions(sample: Sample) -> None:
-    chosen, where = places.places(regions(), [sample], ["n"])
+    chosen, where = attended.places(regions(), [sample], ["n"])
     assert chosen is sample
     assert where == {"where n harmed most": (3, 3), "where n helped most": (9, 9)}
 
 
 def test_places_that_were_asked_for(sample: Sample) -> None:
-    _, where = places.places(regions(), [sample], ["n"], "noise", [[1, 2], [3, 4]])
+    _, where = attended.places(regions(), [sample], ["n"], "noise", [[1, 2], [3, 4]])
     assert where == {"query 1": (1, 2), "query 2": (3, 4)}
     with pytest.raises(InputError, match="did you mean 'noise'"):
-        places.places(regions(), [sample], ["n"], "nois")
+        attended.places(regions(), [sample], ["n"], "nois")
 
 
 def test_without_a_region_the_middle_is_looked_at(sample: Sample) -> None:
     empty = regions().iloc[:0]
-    assert places.places(empty, [sample], ["n"]) == (sample, {"the middle": (9, 11)})
+    assert attended.places(empty, [sample], ["n"]) == (sample, {"the middle": (9, 11)})
 
 
 def test_attentive_variants_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("local", 4, 0), ("local-wide", 4, 0), ("nla+tfs", 4, 0), ("nla", 2, 0), ("dtfn", 4, 1)]
     made = [{"variant": v, "scale": s, "seed": k} for v, s, k in rows]
     monkeypatch.setattr(zoo, "registry", lambda: made)
-    assert places.attentive(4, 0) == ["nla+tfs"]
+    assert attended.attentive(4, 0) == ["nla+tfs"]
 
 
 # ---------------------------------------------------------------- attribution around a query
@@ -231,7 +230,7 @@ def test_attribution_around_a_query_is_that_of_the_crop(
     network = models.load(files["mini-nla"])
     expected = attribution.attribute(network, sample.lr[:12, 10:22], (0, 8, 4, 4), steps=2)
     np.testing.assert_allclose(one.found.map, expected.map, atol=1e-7)
-    assert attribution.frame([one])["diffusion"].item() == pytest.approx(one.found.diffusion)
+    assert attribution.numbers([one])["diffusion"].item() == pytest.approx(one.found.diffusion)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +252,7 @@ def local_of(name: str) -> Local:
 def test_maps_have_a_row_a_network_and_the_attribution_last(
     found: list[Look], sample: Sample, files: dict[str, str]
 ) -> None:
-    one = looks.at(found, QUERIES[0])
+    one = attended.at(found, QUERIES[0])
     figure = plots.maps(one, [local_of(name) for name in files.values()], sample)
     figure.draw_without_rendering()
 
@@ -273,7 +272,7 @@ def test_maps_have_a_row_a_network_and_the_attribution_last(
 
 
 def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
-    table = looks.of_query(looks.last_layer(looks.copies(found, sample)), QUERIES[1])
+    table = attended.of_query(attended.last_layer(attended.copies(found, sample)), QUERIES[1])
     figure = plots.copies(table, sample, most=4)
     figure.draw_without_rendering()
 
@@ -292,7 +291,7 @@ def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
 
 
 def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
-    one = looks.at(found, QUERIES[0])
+    one = attended.at(found, QUERIES[0])
     figure = plots.sampling(one, sample)
     figure.draw_without_rendering()
     deformed = [look for look in one if look.points is not None]
@@ -303,7 +302,7 @@ def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
 
 
 def test_nothing_to_draw_says_so(sample: Sample) -> None:
-    empty = looks.copies([], sample)
+    empty = attended.copies([], sample)
     for figure in (
         plots.maps([], [], sample), plots.copies(empty, sample), plots.sampling([], sample),
         plots.summary(pd.DataFrame()),

@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dtfn import cache, capture, evaluation, texture
+from dtfn import cache, capture, evaluation, texture, zoo
 from dtfn.attribution import Local
-from dtfn.capture.rows import attention_of
 from dtfn.datasets import Sample
+from dtfn.errors import InputError, nearest
 from dtfn.models.attention import DeformableNonLocalFusion
-from dtfn.subpixel import block_error
+from dtfn.subpixel import block_error, discoveries
 
 Float = NDArray[np.float64]
 Query = tuple[int, int]
@@ -84,7 +84,7 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     InputError
         An unknown network, or a query outside.
     """
-    way = f"looks {list(queries)} {cache.source('capture')}"
+    way = f"looks {list(queries)} {cache.source('capture.py', 'attended.py')}"
     make = functools.partial(_looks, sample.lr, queries)
     found = []
     for method in methods:
@@ -154,7 +154,7 @@ def of_query(table: pd.DataFrame, query: Query) -> pd.DataFrame:
     return table[(table["query_row"] == query[0]) & (table["query_column"] == query[1])]
 
 
-def frame(found: Sequence[Look], most: int = 64) -> pd.DataFrame:
+def heaviest(found: Sequence[Look], most: int = 64) -> pd.DataFrame:
     """Return the positions of most weight; whole maps are too much for a table.
 
     Returns
@@ -229,7 +229,9 @@ def summaries(
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)[rows, columns].ravel()
-        code = cache.source("capture", "images", "texture", "subpixel", "metrics.py")
+        code = cache.source(
+            "capture.py", "attended.py", "images", "texture", "subpixel", "metrics.py"
+        )
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:
@@ -241,6 +243,68 @@ def summaries(
                 table = table.assign(place=place, harm=seen["error"] - base, chance=chance)
                 tables.append(table.assign(share=table["support"] / (height * width)))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def attentive(scale: int, seed: int) -> list[str]:
+    """Return the variants of the zoo with attention that there are at a scale and training seed."""
+    return [
+        row["variant"]
+        for row in zoo.registry()
+        if (row["scale"], row["seed"]) == (scale, seed) and not row["variant"].startswith("local")
+    ]
+
+
+def places(
+    regions: pd.DataFrame,
+    samples: Sequence[Sample],
+    networks: Sequence[str],
+    picture: str = "",
+    queries: Sequence[Sequence[int]] = (),
+) -> tuple[Sample, dict[str, Query]]:
+    """Return a picture and the positions to look from: those asked for, or where it matters most.
+
+    Parameters
+    ----------
+    regions
+        Of `dtfn.subpixel.discoveries.judge`, a pair a network, named like it.
+    samples
+        The pictures.
+    networks
+        Whose regions.
+    picture
+        Name of an image; empty: that with the heaviest region of harm.
+    queries
+        (row, column) pairs; none: the centres of the heaviest regions of harm and of help on this
+        picture, or its middle, where there is none.
+
+    Returns
+    -------
+    The sample, and what tells a position -> the position.
+
+    Raises
+    ------
+    InputError
+        None of the samples has this name.
+    """
+    by_name = {sample.image: sample for sample in samples}
+    if picture and picture not in by_name:
+        raise InputError(
+            "picture", expected="one of the pictures that are looked at", found=repr(picture),
+            remedy=nearest(picture, by_name),
+        )  # fmt: skip
+    network = discoveries.worst(regions, networks)
+    chosen = discoveries.choose(regions, network, picture)
+    image = picture or (chosen["image"].iloc[0] if len(chosen) else next(iter(by_name)))
+    sample = by_name[str(image)]
+    if len(queries):
+        return sample, {f"query {n}": (q[0], q[1]) for n, q in enumerate(queries, start=1)}
+    found = {
+        f"where {network} {did} most": row["region"].centre()
+        for row in chosen.to_dict("records")
+        for did in ["harmed" if row["side"] == "harm" else "helped"]
+    }
+    middle = (sample.lr.shape[0] // 2, sample.lr.shape[1] // 2)
+    return sample, found or {"the middle": middle}
 
 
 def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
@@ -266,7 +330,7 @@ def _looks(lr: NDArray[np.uint8], queries: Sequence[Query], network: nn.Module) 
     """Return the layers, and by layer the maps, deviation and, if deformable, sampling points."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}
-    record, _ = capture.run(network, lr)
+    record, _ = capture.watch(network, lr)
     seen: cache.Arrays = {"layers": np.array(record.layers)}
     for layer in record.layers:
         maps = record.maps(layer, queries).double().cpu().numpy()
@@ -274,7 +338,7 @@ def _looks(lr: NDArray[np.uint8], queries: Sequence[Query], network: nn.Module) 
             f"{layer} maps": maps,
             f"{layer} deviation": np.array(record.deviation(layer, queries)),
         }
-        if isinstance(attention_of(record.module(layer)), DeformableNonLocalFusion):
+        if isinstance(record.module(layer), DeformableNonLocalFusion):
             strongest = (_strongest(one, 1)[0] for one in maps)
             read = zip(*(record.sampling_points(layer, at) for at in strongest), strict=True)
             points, modulation = (torch.stack(part).double().cpu().numpy() for part in read)
@@ -289,7 +353,7 @@ def _summaries(
     """Return the layers, the error of each query's block, and by layer `dtfn.capture.summary`."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}
-    record, sr = capture.run(network, sample.lr)
+    record, sr = capture.watch(network, sample.lr)
     error = block_error(sr, sample.hr, sample.scale)[tuple(queries.T)]
     seen: cache.Arrays = {"layers": np.array(record.layers), "error": error}
     for layer in record.layers:
