@@ -11,7 +11,6 @@ import pandas as pd
 from dtfn import audit, datasets, evaluation, zoo
 from dtfn.errors import InputError
 from dtfn.evaluation import BICUBIC
-from dtfn.zoo import imported
 
 COLUMNS = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "network", "ensemble"]
 
@@ -52,7 +51,7 @@ def contenders(scale: int, only: Sequence[str] = ()) -> list[str]:
         If given, these methods; those of the zoo or imported for other scales are left out.
     """
     if not only:
-        rows = [*imported.registry(), *zoo.registry()]
+        rows = [*zoo.imported(), *zoo.registry()]
         return [BICUBIC, *(row["name"] for row in rows if row["scale"] == scale)]
     other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
     return [method for method in only if method not in other]
@@ -60,7 +59,7 @@ def contenders(scale: int, only: Sequence[str] = ()) -> list[str]:
 
 def of_the_user() -> list[str]:
     """Return bicubic and every imported network, of whatever scale."""
-    return [BICUBIC, *(row["name"] for row in imported.registry())]
+    return [BICUBIC, *(row["name"] for row in zoo.imported())]
 
 
 def forecast(
@@ -216,7 +215,7 @@ def published_names(results: pd.DataFrame) -> dict[str, str]:
     Bicubic; EDSR, its baseline, NLSN and so on, of the authors' size; folders by their name.
     Self-ensembles and small networks have no published values.
     """
-    known = {row["name"]: _published(row) for row in imported.registry()}
+    known = {row["name"]: _published(row) for row in zoo.imported()}
     known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
     pairs = results[["method", "network", "ensemble"]].drop_duplicates()
     return {

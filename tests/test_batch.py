@@ -343,20 +343,15 @@ def test_only_named_networks_count_where_a_run_says_so(folder: Path, fake: Fake)
     assert sorted(fake.ran) == ["a", "n"]
 
 
-@pytest.mark.parametrize("place", ["imported", "start"])
-def test_imported_networks_and_starts_count_where_they_are_named(
-    folder: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, place: str
+def test_imported_networks_count_where_they_are_named(
+    folder: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "WEIGHTS", folder / "weights")
     (folder / "weights").mkdir()
     row = {"name": "edsr", "file": "edsr.safetensors", "scale": 4, "source": "edsr.pt"}
     (folder / "weights" / "registry.json").write_text(json.dumps([row]))
-    (folder / "zoo" / "starts.json").write_text('{"begin": ""}')
-    file, name = {
-        "imported": (folder / "weights" / "edsr.safetensors", "edsr"),
-        "start": (folder / "zoo" / "begin.safetensors", "begin"),
-    }[place]
-    tiny.write(folder, "n", [("parameters", f"networks: list[str] = ['{name}']  # n")])
+    file = folder / "weights" / "edsr.safetensors"
+    tiny.write(folder, "n", [("parameters", "networks: list[str] = ['edsr']  # n")])
     for content in (b"1", b"22"):
         file.write_bytes(content)
         for expected in (["n"], []):

@@ -209,10 +209,10 @@ def test_the_zoo_is_listed_for_people_and_for_programs(
 ) -> None:
     assert call("zoo", "list") == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "variant", "scale", "seed", "parameters", "Set5"]
-    assert line.split() == ["local-x4-s0", "local", "4", "0", "300000", "31.50/0.8850"]
+    assert head.split() == ["name", "variant", "scale", "seed", "parameters", "gate", "Set5"]
+    assert line.split() == ["local-x4-s0", "local", "4", "0", "300000", "-", "31.50/0.8850"]
     assert call("zoo", "list", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == [ROW]
+    assert json.loads(capsys.readouterr().out) == [ROW | {"gate": None}]
     assert call("zoo", "show", "local-x4-s0") == 0
     assert capsys.readouterr().out == "# local-x4-s0\n"
     assert call("zoo", "show", "local-x4-s0", "--json") == 0
@@ -233,22 +233,6 @@ def test_an_empty_zoo_is_an_empty_list(
     monkeypatch.setattr(paths, "ZOO", tmp_path)
     assert call("zoo", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
-
-
-def test_retraining_prints_what_changed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import pandas as pd
-
-    from dtfn.training import retraining
-
-    table = pd.DataFrame({"dataset": ["Set5"], "shipped": [31.5], "retrained": [31.52]})
-    made = retraining.Comparison(table, False, Path("o/weights.safetensors"))
-    monkeypatch.setattr(retraining, "retrain", lambda name, out, **options: made)
-    assert call("zoo", "retrain", "local-x4-s0", "--out", "o") == 0
-    said = capsys.readouterr().out
-    assert "| Set5 | 31.500 | 31.520 |" in said
-    assert "not the shipped ones bit by bit" in said
 
 
 def test_bench_prints_what_was_measured(

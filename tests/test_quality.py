@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, quality, tiling, weights, zoo
+from dtfn import datasets, evaluation, images, models, paths, quality, tiling, zoo
 from dtfn.errors import InputError
 from dtfn.tiling import Tiling
-from dtfn.zoo import imported
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +27,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images.write(tmp_path / "data" / "toy" / "HR" / f"{name}.png", image)
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
-        weights.load(file)
+        zoo.import_weights(file)
     evaluation.network.cache_clear()
     return tmp_path
 
@@ -108,9 +107,9 @@ def test_only_what_can_be_published_has_a_published_name(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = models.create("edsr", 4, n_feats=64, n_resblocks=16)
-    weights.load(tiny.write(world, base.state_dict()), "mine")
-    fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in imported.registry()]
-    monkeypatch.setattr(imported, "registry", lambda: fake)
+    zoo.import_weights(tiny.write(world, base.state_dict()), "mine")
+    fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in zoo.imported()]
+    monkeypatch.setattr(zoo, "imported", lambda: fake)
     spec = f"RCAN={pictures(world, 4)}/{{dataset}}/x{{scale}}"
     table = quality.measure(["toy"], [4], [spec], ensembles=[False, True])
     known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline"}

@@ -1,65 +1,99 @@
+"""Shipped and imported networks: names, files and cards, and how both get there."""
+
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import json
 import re
-import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny_training as tiny
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+import tiny_networks as tiny
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
-from dtfn import (
-    datasets,
-    evaluation,
-    images,
-    leaks,
-    models,
-    paths,
-    provenance,
-    recipes,
-    training,
-    zoo,
-)
+from dtfn import cli, datasets, evaluation, images, models, paths, provenance, recipes, tiling, zoo
+from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.training import retraining
-from dtfn.zoo import shipping
 
-PSNR, SSIM = {"Set5": 31.23456789, "Set14": 28.0}, {"Set5": 0.8812345, "Set14": 0.77}
 NAME = "dtfn-x2-s0"
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("world")
-    tiny.make(folder)
-    return folder
+PSNR, SSIM = {"Set5": 31.23456789, "Set14": 28.0}, {"Set5": 0.8812345, "Set14": 0.77}
+GATE = {
+    "dataset": "Urban100",
+    "pictures": 100,
+    "uniform": 0.26,
+    "uniform_low": 0.2,
+    "uniform_high": 0.31,
+    "chooses": True,
+}
+HIDDEN = {
+    "edsr": {"res_scale"},
+    "nln": {"res_scale"},
+    "nlsn": {"res_scale", "n_hashes", "chunk_size"},
+    "dlsn": {"res_scale", "n_hashes"},
+    "hspan": {"res_scale", "topk"},
+    "dtfn": {"res_scale", "n_hashes"},
+}
 
 
 @pytest.fixture(autouse=True)
-def _only_the_tiny_world(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny.enter(monkeypatch, world)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
+    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "imported")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    evaluation.network.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def run(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished training run."""
-    out = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.enter(patch, world)
-        training.train(tiny.recipe(), out, accelerator="cpu", threads=1)
-    return out
+@pytest.fixture(scope="session")
+def ship() -> ModuleType:
+    file = Path(zoo.__file__).parent.parent / "tools" / "ship.py"
+    spec = importlib.util.spec_from_file_location("ship", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["ship"] = module  # dataclasses look it up
+    spec.loader.exec_module(module)
+    return module
+
+
+def finished(folder: Path, name: str = NAME, stem: str = "", facts: bool = True) -> Path:
+    """Write what a training run leaves: as one run, or as ``stem`` among many."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipes.preset(f"demo-{name}", learning_rate=2e-3, steps=6)
+    torch.manual_seed(0)
+    network = models.create(recipe.network, recipe.scale, n_feats=8, n_resgroups=1, n_resblocks=1)
+    torch.nn.init.normal_(network.tail[0].weight, std=0.1)  # not the zeros of the start
+    weights = folder / f"{stem or 'weights'}.safetensors"
+    models.save(network, weights, recipe=dataclasses.asdict(recipe))
+    (folder / f"{stem or 'history'}.csv").write_text(
+        "step,loss,rate,psnr,seconds_per_step,skipped\n3,0.1,1e-3,30,20,0\n6,0.1,1e-3,31,60,2\n"
+    )
+    if facts:
+        run = {"seconds": 90.0, "loader_share": 0.25, "skipped": 0, "processes": 1, "start": ""}
+        run |= {"versions": {"torch": "9.9"}, "machine": {"device": "cpu"}}
+        (folder / "run.json").write_text(json.dumps(run))
+    return folder
 
 
 @pytest.fixture
-def entry(run: Path) -> dict[str, Any]:
-    return shipping.add(run, NAME, PSNR, SSIM)
+def run(tmp_path: Path) -> Path:
+    return finished(tmp_path / "run")
+
+
+@pytest.fixture
+def entry(ship: ModuleType, run: Path) -> dict[str, Any]:
+    return ship.add(ship.runs(run)[0], PSNR, SSIM, GATE)
+
+
+# --- what is shipped ------------------------------------------------------------------------
 
 
 def test_an_added_network_is_listed_with_what_others_rely_on(
@@ -69,93 +103,81 @@ def test_an_added_network_is_listed_with_what_others_rely_on(
     assert (entry["name"], entry["variant"], entry["scale"], entry["seed"]) == (NAME, "dtfn", 2, 0)
     assert entry["psnr"] == {"Set5": 31.2346, "Set14": 28.0}
     assert entry["ssim"] == {"Set5": 0.88123, "Set14": 0.77}
+    assert (entry["gate"], entry["chooses"]) == (0.26, True)
     trainable = list(models.load(run / "weights.safetensors").parameters())
     assert entry["parameters"] == sum(p.numel() for p in trainable if p.requires_grad)
     assert entry["sha256"] == provenance.file_hash(paths.ZOO / entry["file"])
     assert zoo.verify() == []
-
-
-def test_what_is_too_large_is_stored_in_half_precision(
-    run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shipping, "LARGEST", 1000)
-    made = shipping.add(run, NAME, PSNR, SSIM)
-    assert made["stored"] == "float16"
-    assert "Stored as float16" in zoo.show(NAME)
-    assert zoo.verify() == []
+    assert tiny.same_output(models.load(NAME), models.load(run / "weights.safetensors"))
     assert zoo.recipe(NAME) == zoo.recipe(str(run / "weights.safetensors"))
-    shipped = models.load(NAME).state_dict()
-    for key, value in load_file(run / "weights.safetensors").items():
-        np.testing.assert_array_equal(shipped[key].numpy(), value.astype("float16"))
-
-
-def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
-    shipping.add(run, NAME, PSNR, SSIM, tile=(20, 4))
-    assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
-    hr = np.random.default_rng(0).integers(0, 256, (64, 72, 3), np.uint8)
-    sample = datasets.Sample("set", "image", 2, images.imresize(hr, 0.5), hr)
-    network = models.load(NAME)
-    made = evaluation.outputs([NAME], sample)[NAME].image
-    tiles, whole = (evaluation.Tiling(size, 4) for size in (20, 1000))
-    np.testing.assert_array_equal(made, evaluation.upscale(network, sample.lr, tiles))
-    asked = evaluation.outputs([NAME], sample, whole)[NAME].image
-    np.testing.assert_array_equal(asked, evaluation.upscale(network, sample.lr))
-    assert (made != asked).any()
-
-
-def test_a_shipped_network_loads_by_name_and_does_what_was_trained(
-    run: Path, entry: dict[str, Any], world: Path
-) -> None:
-    lr = images.as_rgb(images.read(world / "val" / "v" / "3.png"))[:20, :24]
-    by_name, by_file = models.load(NAME), models.load(run / "weights.safetensors")
-    np.testing.assert_array_equal(evaluation.upscale(by_name, lr), evaluation.upscale(by_file, lr))
 
 
 def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> None:
     card = zoo.show(NAME)
-    facts = json.loads((run / "run.json").read_text())
     for part in (
-        entry["sha256"], f"{entry['parameters']:,} parameters", "| Set5 | 31.23 / 0.8812 |",
-        f"| torch | {facts['versions']['torch']} |", "| learning_rate | `0.001` |", "- Data: t ",
-        f"dtfn zoo retrain {NAME}", "Steps: 6, of 4 patches of 12 x 12 LR pixels; 0 skipped",
-        "% of it waiting for patches", "1 pictures of v",
-    ):  # fmt: skip
+        entry["sha256"],
+        f"{entry['parameters']:,} parameters",
+        "| Set5 | 31.23 / 0.8812 |",
+        "| torch | 9.9 |",
+        "| learning_rate | `0.002` |",
+        "- Data: embedded",
+        f"dtfn train --preset {NAME}",
+        "Steps: 6, of 8 patches of 24 x 24 LR pixels; 0 skipped",
+        "25.0 % of it waiting for patches",
+        "cost 0.260 dB [0.200, 0.310] on 100 pictures of Urban100: it chooses",
+    ):
         assert part in card
     assert not re.search(r"[{}]", card)
     assert (paths.ZOO / f"{NAME}.csv").read_text() == (run / "history.csv").read_text()
 
 
-def test_the_recipe_is_read_back_from_the_weights(run: Path, entry: dict[str, Any]) -> None:
-    assert zoo.recipe(NAME) == tiny.recipe()
-    bare = paths.ZOO / "bare.safetensors"
-    save_file({"x": np.zeros(2)}, bare)
-    with pytest.raises(InputError, match="expected weights that `dtfn train` wrote"):
-        zoo.recipe(str(bare))
+def test_large_weights_are_stored_in_half_precision(
+    ship: ModuleType, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ship, "LARGEST", 1000)
+    assert ship.add(ship.runs(run)[0], PSNR, SSIM)["stored"] == "float16"
+    assert "Stored as float16" in zoo.show(NAME)
+    shipped = models.load(NAME).state_dict()
+    for key, value in load_file(run / "weights.safetensors").items():
+        np.testing.assert_array_equal(shipped[key].numpy(), value.astype("float16"))
 
 
-def test_adding_again_replaces_and_keeps_the_order(run: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(run, other)
-    network = models.create("mini-local", 3, n_feats=8)
-    recipe = {"network": "mini-local", "scale": 3, "seed": 7}
-    models.save(network, other / "weights.safetensors", recipe=recipe)
-    shipping.add(other, "local-x3-s7", PSNR, SSIM)
-    shipping.add(run, NAME, PSNR, SSIM)
-    shipping.add(run, NAME, {"Set5": 30.0}, {"Set5": 0.9})
-    assert [row["name"] for row in zoo.registry()] == [NAME, "local-x3-s7"]
-    assert zoo.entry(NAME)["psnr"] == {"Set5": 30.0}
+def test_a_network_measured_in_tiles_is_run_in_them(ship: ModuleType, run: Path) -> None:
+    ship.add(ship.runs(run)[0], PSNR, SSIM, tile=(20, 4))
+    assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
+    picture = sample(2, 32, 36)
+    output = evaluation.outputs([NAME], picture)[NAME].image
+    tiled = evaluation.upscale(models.load(NAME), picture.lr, tiling.Tiling(20, 4))
+    np.testing.assert_array_equal(output, tiled)
+    assert (output != evaluation.upscale(models.load(NAME), picture.lr)).any()
 
 
-def test_a_run_from_before_run_json_gets_its_time_from_the_curve(run: Path, tmp_path: Path) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(run, old)
-    (old / "run.json").unlink()
-    (old / "history.csv").write_text(
-        "step,loss,rate,psnr,seconds_per_step,skipped\n3,0.1,1e-3,30,20,0\n6,0.1,1e-3,31,60,2\n"
-    )
-    assert shipping.add(old, NAME, PSNR, SSIM)["minutes"] == 4.0
+def test_a_run_without_its_facts_gets_its_time_from_the_history(
+    ship: ModuleType, tmp_path: Path
+) -> None:
+    (run,) = ship.runs(finished(tmp_path / "old", facts=False))
+    assert ship.add(run, PSNR, SSIM)["minutes"] == 4.0
     assert "2 skipped as not finite" in zoo.show(NAME)
-    assert "waiting for patches" not in zoo.show(NAME)
+    assert "The network has no attention." in zoo.show(NAME)
+
+
+def test_a_folder_of_runs_is_measured_and_shipped(
+    ship: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("nlsa-x4-s1", "local-x4-s0"):
+        finished(tmp_path / "runs", name, stem=name)
+    ship.main([str(tmp_path / "runs"), "--datasets", "mini", "--count", "1"])
+    assert [row["name"] for row in zoo.registry()] == ["local-x4-s0", "nlsa-x4-s1"]
+    table = evaluation.evaluate(["nlsa-x4-s1"], ["mini"], 4, 1)
+    assert zoo.entry("nlsa-x4-s1")["psnr"]["mini"] == pytest.approx(table["psnr"][0], abs=1e-4)
+    ship.add(ship.runs(tmp_path / "runs")[1], PSNR, SSIM)
+    assert [row["psnr"] == entry_psnr(PSNR) for row in zoo.registry()] == [False, True]
+    with pytest.raises(InputError, match="expected a finished training run"):
+        ship.main([str(tmp_path)])
+
+
+def entry_psnr(values: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in values.items()}
 
 
 def test_verify_names_what_is_changed_or_missing(entry: dict[str, Any]) -> None:
@@ -169,42 +191,13 @@ def test_verify_names_what_is_changed_or_missing(entry: dict[str, Any]) -> None:
     assert zoo.verify()[0].endswith("found no file")
 
 
-@pytest.mark.parametrize(
-    ("name", "psnr", "ssim", "message"),
-    [
-        ("dtfn-x4-s0", PSNR, SSIM, "expected dtfn-x2-s0, as the recipe says; found 'dtfn-x4-s0'"),
-        (NAME, PSNR, {"Set5": 0.9}, "finite means over the same datasets"),
-        (NAME, {"Set5": float("nan")}, {"Set5": 0.9}, "finite means"),
-        (NAME, {}, {}, "finite means"),
-    ],
-)
-def test_what_does_not_fit_is_not_added(
-    run: Path, name: str, psnr: dict[str, float], ssim: dict[str, float], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        shipping.add(run, name, psnr, ssim)
-    assert zoo.registry() == []
-
-
-def test_an_unfinished_run_is_not_added(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a finished training run"):
-        shipping.add(tmp_path, NAME, PSNR, SSIM)
-
-
-def test_unknown_names_get_the_nearest(entry: dict[str, Any]) -> None:
+def test_unknown_names_get_the_nearest(entry: dict[str, Any], tmp_path: Path) -> None:
     for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
         with pytest.raises(InputError, match=f"did you mean '{NAME}'"):
             ask("dtfn-x2-s00")
-
-
-def test_the_fingerprint_is_of_the_weights_alone(tmp_path: Path) -> None:
-    weights = {"a": np.arange(4.0), "b": np.ones((2, 2))}
-    prints = []
-    for index, (notes, change) in enumerate([("x", 0), ("y", 0), ("x", 1e-9)]):
-        file = tmp_path / f"{index}.safetensors"
-        save_file({**weights, "a": weights["a"] + change}, file, {"notes": notes})
-        prints.append(zoo.fingerprint(file))
-    assert prints[0] == prints[1] != prints[2]
+    save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
+    with pytest.raises(InputError, match="expected weights that `dtfn train` wrote"):
+        zoo.recipe(str(tmp_path / "bare.safetensors"))
 
 
 def test_reading_the_zoo_needs_no_torch(entry: dict[str, Any]) -> None:
@@ -216,64 +209,174 @@ def test_reading_the_zoo_needs_no_torch(entry: dict[str, Any]) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("largest", [shipping.LARGEST, 1000], ids=["float32", "float16"])
-def test_retraining_repeats_the_shipped_weights_bit_by_bit(
-    world: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
-) -> None:
-    monkeypatch.setattr(shipping, "LARGEST", largest)
-    for index in range(2):
-        shutil.copytree(world / "val" / "v", tmp_path / "data" / f"b{index}" / "HR")
-    monkeypatch.setenv("DTFN_DATA", str(tmp_path / "data"))
-    weights = str(run / "weights.safetensors")
-    table = evaluation.evaluate([weights], ["b0"], 2)
-    psnr, ssim = float(table["psnr"].mean()), float(table["ssim"].mean())
-    shipping.add(run, NAME, {"b0": psnr, "Set5": 31.0}, {"b0": ssim, "Set5": 0.9})
-    # The pictures above are those of the validation, which the guard would refuse.
-    monkeypatch.setattr(leaks, "guard", lambda pictures: None)
-    result = retraining.retrain(NAME, tmp_path / "again", accelerator="cpu", threads=1)
-    assert result.identical
-    assert list(result.table["dataset"]) == ["b0", "validation"]  # Set5 is not at hand
-    assert result.table["difference"].abs().max() < 1e-4  # the registry's rounding
-    shipped = paths.ZOO / f"{NAME}.safetensors"
-    with safe_open(shipped, "np") as content:
-        metadata = content.metadata()
-    other = {key: value + value.dtype.type(0.1) for key, value in load_file(shipped).items()}
-    save_file(other, shipped, metadata)
-    assert not retraining.retrain(NAME, tmp_path / "again", threads=1).identical
-
-
-def test_what_others_start_from_is_found_and_verified(run: Path, entry: dict[str, Any]) -> None:
-    sha256 = shipping.add_start(run, "start-x2")
-    file = zoo.file_of("start-x2")
-    assert zoo.starts() == {"start-x2": sha256}
-    assert sha256 == provenance.file_hash(file)
-    assert [row["name"] for row in zoo.registry()] == [NAME]  # it is no result
-    for part in (sha256, "| learning_rate | `0.001` |", "start-x2.csv"):
-        assert part in zoo.show("start-x2")
-    assert zoo.verify() == []
-    file.write_bytes(file.read_bytes() + b" ")
-    assert zoo.verify()[0].startswith(f"start-x2.safetensors: expected {sha256[:12]}, found ")
-    file.unlink()
-    (paths.ZOO / "start-x2.csv").unlink()
-    assert [line.split(": ")[0] for line in zoo.verify()] == [
-        "start-x2.safetensors", "start-x2.csv",
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="name of a start"):
-        shipping.add_start(run, NAME)
-
-
-def test_a_variant_is_spelled_as_in_its_name() -> None:
-    for variant in recipes.VARIANTS:
-        assert recipes.split_name(f"{variant}-x4-s1") == (variant, 4, 1)
-
-
 def test_the_shipped_zoo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert zoo.verify() == []
-    assert {zoo.recipe(row["name"]).start for row in zoo.registry()} <= zoo.starts().keys() | {""}
     for row in zoo.registry():
         assert recipes.split_name(row["name"]) == (row["variant"], row["scale"], row["seed"])
         assert row["name"] in zoo.show(row["name"])
         # At most 0.6 million parameters, in float32.
         assert (paths.ZOO / row["file"]).stat().st_size < 2e6
         assert zoo.recipe(row["name"]).seed == row["seed"]
+
+
+# --- what is imported -----------------------------------------------------------------------
+
+
+def checkpoint(folder: Path, name: str, scale: int = 2, **changes: Any) -> Path:
+    """Write a small network as the authors' training writes its checkpoints."""
+    network = tiny.small(name, scale, **changes)
+    return tiny.write(folder, tiny.state_of(network), f"{name.upper()}_x{scale}.pt")
+
+
+def sample(scale: int, height: int = 20, width: int = 24) -> Sample:
+    hr = np.random.default_rng(0).integers(0, 256, (height * scale, width * scale, 3), np.uint8)
+    return datasets.Sample("toy", "noise", scale, images.imresize(hr, 1 / scale), hr)
+
+
+def call(*arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    assert end.value.code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [*((name, scale) for name in sorted(HIDDEN) for scale in (2, 4)), ("dtfn", 3)],
+)
+def test_a_checkpoint_is_recognised_and_then_a_method(
+    name: str, scale: int, tmp_path: Path
+) -> None:
+    file = checkpoint(tmp_path, name, scale)
+    entry = zoo.import_weights(file)
+    assert (entry["name"], entry["network"], entry["scale"]) == (f"{name}-x{scale}", name, scale)
+    assert set(entry["assumed"]) == HIDDEN[name]
+    assert entry["source"] == file.name
+    assert zoo.imported() == [entry]
+    assert not entry["full_size"]
+    output = evaluation.outputs([entry["name"]], sample(scale))[entry["name"]].image
+    direct = evaluation.upscale(models.load(file), sample(scale).lr)
+    np.testing.assert_array_equal(output, direct)
+
+
+def test_the_authors_size_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = models.networks.NETWORKS
+    small = {"edsr": (None, known["edsr"][1] | tiny.SMALL["edsr"])}
+    monkeypatch.setattr(models.networks, "NETWORKS", {**known, **small})
+    file = checkpoint(tmp_path, "edsr")
+    assert zoo.import_weights(file)["full_size"]
+    shallow = checkpoint(tmp_path, "edsr", 4, n_resblocks=2)
+    assert not zoo.import_weights(shallow)["full_size"]
+
+
+def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) -> None:
+    file = checkpoint(tmp_path, "dtfn", 2)
+    zoo.import_weights(file, "rounds", {"n_hashes": "1", "res_scale": "0.5"})
+    loaded = models.load("rounds")
+    assert loaded.hyperparameters["n_hashes"] == 1
+    assert loaded.hyperparameters["res_scale"] == 0.5
+    assert zoo.imported()[0]["assumed"] == []
+    assert tiny.same_output(loaded, models.load(file, n_hashes=1, res_scale=0.5))
+    assert not tiny.same_output(loaded, models.load(file))
+
+
+def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> None:
+    first = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    before = (paths.WEIGHTS / first["file"]).stat().st_mtime_ns
+    assert zoo.import_weights(tmp_path / first["source"]) == first
+    assert (paths.WEIGHTS / first["file"]).stat().st_mtime_ns == before
+    plain = tiny.small("edsr").state_dict()
+    state = {key: value * (1 if "_mean" in key else 0.5) for key, value in plain.items()}
+    other = tiny.write(tmp_path, state, "other.pt")
+    for file, values in ((other, None), (tmp_path / first["source"], {"res_scale": "1"})):
+        with pytest.raises(InputError, match=r"found EDSR_x2\.pt.*--name.*--replace"):
+            zoo.import_weights(file, hyperparameters=values)
+    assert zoo.imported() == [first]
+    second = zoo.import_weights(other, replace=True)
+    assert zoo.imported() == [second]
+    assert second["sha256"] != first["sha256"]
+    zoo.import_weights(tmp_path / first["source"], "edsr-again")
+    assert [row["name"] for row in zoo.imported()] == ["edsr-again", "edsr-x2"]
+
+
+def test_names_with_another_meaning_are_refused(
+    ship: ModuleType, entry: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in ("bicubic", "../escape", "a.pt", NAME):
+        with pytest.raises(InputError, match="a plain word"):
+            zoo.import_weights(checkpoint(tmp_path, "edsr"), name)
+
+
+def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
+    state = tiny.state_of(tiny.small("dtfn"))
+    missing = {k: v for k, v in state.items() if k != "body.0.body.2.fc.0.bias"}
+    shape = state | {"head.0.bias": torch.zeros(3)}
+    infinite = state | {"head.0.weight": torch.full_like(state["head.0.weight"], 1e30)}
+    for content, message in (
+        (missing, r"missing body\.0\.body\.2\.fc\.0\.bias"),
+        (shape, r"head\.0\.bias is \(3,\)"),
+        (infinite, "NaN or infinity"),
+        ({"weight": torch.zeros(3)}, "weights of edsr, nln"),
+    ):
+        file = tiny.write(tmp_path, content, "bad.pt")
+        with pytest.raises(InputError, match=message):
+            zoo.import_weights(file)
+    for values, message in (
+        ({"n_hashes": "four"}, "n_hashes of dtfn: expected a number"),
+        ({"n_feats": "8"}, "n_feats"),
+    ):
+        with pytest.raises(InputError, match=message):
+            zoo.import_weights(tiny.write(tmp_path, state), hyperparameters=values)
+    assert not paths.WEIGHTS.exists() or list(paths.WEIGHTS.iterdir()) == []
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    entry = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    (paths.WEIGHTS / entry["file"]).unlink()
+    with pytest.raises(InputError, match=r"import EDSR_x2\.pt again"):
+        evaluation.outputs(["edsr-x2"], sample(2))
+    again = zoo.import_weights(tmp_path / "EDSR_x2.pt")
+    assert again == entry | {"sha256": again["sha256"]}  # the metadata have no order
+    assert "edsr-x2" in evaluation.outputs(["edsr-x2"], sample(2))
+
+
+def test_imports_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
+    file = checkpoint(tmp_path, "edsr")
+    names = [f"copy-{index}" for index in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: zoo.import_weights(file, name), names))
+    assert [row["name"] for row in zoo.imported()] == names
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[1]", '[{"name": "a"}]'])
+def test_a_broken_registry_is_named_and_stops_nothing(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths.WEIGHTS.mkdir()
+    file = paths.WEIGHTS / "registry.json"
+    file.write_text(content)
+    assert zoo.imported() == []
+    assert str(file) in caplog.text
+    kept = file if content.startswith("[") else file.with_name("registry.json.broken")
+    assert kept.read_text() == content
+    entry = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    assert zoo.imported() == [entry]
+
+
+def test_the_command_says_what_is_known_and_what_is_assumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.safetensors"
+    save_file(tiny.small("hspan", 4).state_dict(), file)
+    call("weights", "import", str(file), "--name", "mine", "-p", "topk=32")
+    first, known, assumed, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("mine: hspan x4, ")
+    assert first.endswith("parameters, from mine.safetensors")
+    assert "n_feats 16" in known
+    assert "topk 32" in known
+    assert "assumed, as in the authors' code: res_scale 0.1" in assumed
+    assert "the same output" in last
+    call("weights", "list", "--json")
+    assert json.loads(capsys.readouterr().out) == zoo.imported()
+    call("weights", "list")
+    assert "hspan" in capsys.readouterr().out.splitlines()[1]

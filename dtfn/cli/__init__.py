@@ -14,7 +14,6 @@ from dtfn.cli import cache as cli_cache
 from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
 from dtfn.cli import report as cli_report
-from dtfn.cli import weights as cli_weights
 from dtfn.cli import zoo as cli_zoo
 from dtfn.cli.text import settings
 from dtfn.errors import InputError
@@ -33,8 +32,8 @@ app.command(short_help="Run a tier and write reports/index.html.")(cli_batch.rep
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
 app.add_typer(cli_report.app, name="report", short_help="Write the index of all runs anew.")
 app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
-app.add_typer(cli_zoo.app, name="zoo")
-app.add_typer(cli_weights.app, name="weights", short_help="Checkpoints of the field that you have.")
+app.add_typer(cli_zoo.zoo_app, name="zoo")
+app.add_typer(cli_zoo.weights_app, name="weights")
 app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, and how to get it.")
 
 Settings = Annotated[

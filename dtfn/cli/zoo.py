@@ -1,4 +1,4 @@
-"""The commands of the zoo: list, show, verify, retrain."""
+"""The commands of networks: `dtfn zoo` (shipped) and `dtfn weights` (imported)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from dtfn.cli.text import columns
+from dtfn.cli.text import columns, settings
 from dtfn.errors import InputError
 
-app = typer.Typer(
-    help="The small trained networks that are shipped.",
+zoo_app = typer.Typer(
+    help="The small trained networks that come with the package.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+weights_app = typer.Typer(
+    help="Your own checkpoints of EDSR, NLN, NLSN, DLSN, HSPAN and DTFN.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -21,23 +26,25 @@ Name = Annotated[str, typer.Argument(help="A name of `dtfn zoo list`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("list")
-def list_(as_json: Json = False) -> None:
+@zoo_app.command("list")
+def list_zoo(as_json: Json = False) -> None:
     """List the networks."""
     from dtfn import zoo
 
-    rows = zoo.registry()
+    rows = [row | {"gate": row.get("gate")} for row in zoo.registry()]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     keys = ("name", "variant", "scale", "seed", "parameters")
     sets = list(dict.fromkeys(dataset for row in rows for dataset in row["psnr"]))
-    quality = ([_quality(row, dataset) for dataset in sets] for row in rows)
-    lines = [[*(row[key] for key in keys), *more] for row, more in zip(rows, quality, strict=True)]
-    columns([[*keys, *sets], *lines])
+    lines = [
+        [*(row[key] for key in keys), _gate(row), *(_quality(row, dataset) for dataset in sets)]
+        for row in rows
+    ]
+    columns([[*keys, "gate", *sets], *lines])
 
 
-@app.command()
+@zoo_app.command()
 def show(name: Name, as_json: Json = False) -> None:
     """Print the card of a network, or its entry as JSON."""
     from dtfn import zoo
@@ -45,7 +52,7 @@ def show(name: Name, as_json: Json = False) -> None:
     print(json.dumps(zoo.entry(name), indent=1) if as_json else zoo.show(name).rstrip())
 
 
-@app.command()
+@zoo_app.command()
 def verify() -> None:
     """Compare the weights with the registry's SHA-256."""
     from dtfn import paths, zoo
@@ -53,37 +60,73 @@ def verify() -> None:
     wrong = zoo.verify()
     if wrong:
         raise InputError(
-            paths.ZOO, expected="the files that are shipped", found="; ".join(wrong),
+            paths.ZOO,
+            expected="the shipped files",
+            found="; ".join(wrong),
             remedy="restore data/zoo, e.g. with `git checkout data/zoo`",
-        )  # fmt: skip
-    for name in (*(row["name"] for row in zoo.registry()), *zoo.starts()):
-        print(f"{name}: ok")
+        )
+    for row in zoo.registry():
+        print(f"{row['name']}: ok")
 
 
-@app.command()
-def retrain(
-    name: Name,
-    out: Annotated[Path | None, typer.Option(help="Folder; ./NAME if left out.")] = None,
-    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(help="Processes or GPUs.")] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+@weights_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A .pt, .pth or .safetensors file.")],
+    name: Annotated[
+        str | None, typer.Option(help="Its name from now on (default e.g. dtfn-x4).")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", metavar="NAME=VALUE", help="A value that the weights do not show. Repeatable."
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace other weights of this name.")
+    ] = False,
 ) -> None:
-    """Train a network anew by its recipe, and compare.
+    """Recognise a checkpoint, check it strictly, and keep it in data/weights under a name.
 
-    The PSNR is set beside the shipped one's. A run that was stopped goes on in the same folder.
+    The name then stands for it in `dtfn evaluate` and in every notebook.
     """
-    from dtfn.reports import tables
-    from dtfn.training import retraining
+    from dtfn import zoo
 
-    made = retraining.retrain(
-        name, out or Path(name), accelerator=accelerator, devices=devices, threads=threads
-    )
-    print(tables.markdown(made.table), end="")
-    same = "the shipped ones, bit by bit" if made.identical else "not the shipped ones bit by bit"
-    print(f"{made.weights}: the weights are {same}")
+    print(_summary(zoo.import_weights(file, name, settings(parameter), replace)))
+
+
+@weights_app.command("list")
+def list_weights(as_json: Json = False) -> None:
+    """List the imported weights."""
+    from dtfn import zoo
+
+    rows = zoo.imported()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    keys = ("name", "network", "scale", "parameters", "source")
+    columns([keys, *([row[key] for key in keys] for row in rows)])
 
 
 def _quality(row: dict[str, Any], dataset: str) -> str:
     if dataset not in row["psnr"]:
         return "-"
     return f"{row['psnr'][dataset]:.2f}/{row['ssim'][dataset]:.4f}"
+
+
+def _gate(row: dict[str, Any]) -> str:
+    return "-" if row["gate"] is None else f"{row['gate']:+.3f}"
+
+
+def _summary(entry: dict[str, Any]) -> str:
+    values = entry["hyperparameters"]
+    shown = [f"{key} {value}" for key, value in values.items() if key not in entry["assumed"]]
+    assumed = [f"{key} {values[key]}" for key in entry["assumed"]]
+    lines = [
+        f"{entry['name']}: {entry['network']} x{entry['scale']}, "
+        f"{entry['parameters']:,} parameters, from {entry['source']}",
+        f"  shown by its weights or given: {', '.join(shown)}",
+    ]
+    if assumed:
+        lines.append(f"  assumed, as in the authors' code: {', '.join(assumed)} (change with -p)")
+    lines.append("  loaded strictly, run on a small image, stored and run again: the same output")
+    return "\n".join(lines)

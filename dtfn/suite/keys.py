@@ -195,7 +195,7 @@ def _inputs(step: Step, values: Mapping[str, Any], folder: Path) -> list[Path]:
 def _weights(step: Step, values: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the weights that the step or its parameters name."""
     shipped = [paths.ZOO / row["file"] for row in zoo.registry()]
-    known = {row["name"] for row in zoo.everything()} | zoo.starts().keys()
+    known = {row["name"] for row in zoo.everything()}
     needs = () if step.train else step.needs.weights
     found = [paths.ZOO / zoo.REGISTRY, *shipped] if plans.ZOO in needs else []
     for name in [*needs, *plans.texts(values)]:

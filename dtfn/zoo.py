@@ -1,0 +1,335 @@
+"""The shipped networks, and the checkpoints that a user has imported: names, files and cards.
+
+Below ``data/zoo``: ``registry.json``, and for each network ``NAME.safetensors`` (weights, with the
+recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training history).
+``tools/ship.py`` writes them. Below ``data/weights``: ``registry.json`` and ``NAME.safetensors`` of
+imported checkpoints. Only `import_weights` loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from dtfn import files, paths, recipes
+from dtfn.errors import InputError, nearest
+from dtfn.recipes import Recipe
+
+if TYPE_CHECKING:
+    import torch
+
+    from dtfn import models
+
+REGISTRY = "registry.json"
+SUFFIXES = (".safetensors", ".pt", ".pth")  # of files with weights
+TRIED = 24  # LR positions a side of the image on which imported weights are tried
+
+Entry = dict[str, Any]
+"""What a registry says about one network."""
+
+
+def registry() -> list[Entry]:
+    """Return the shipped networks, by name.
+
+    Each has: name, variant, scale, seed, parameters, psnr (dB) and ssim by benchmark, file, sha256,
+    and, where it was measured, gate (cost of uniform attention weights on Urban100 in dB).
+    """
+    return _read(paths.ZOO / REGISTRY)
+
+
+def imported() -> list[Entry]:
+    """Return the imported networks, by name.
+
+    Each has: name, network, scale, parameters, full_size (whether it is as large as the authors'),
+    hyperparameters, assumed (those of them that the weights do not show), file, sha256, source
+    (name of the imported file), source_sha256.
+    """
+    return _read(paths.WEIGHTS / REGISTRY)
+
+
+def everything() -> list[Entry]:
+    """Return the shipped and the imported networks: at least name, scale and file of each."""
+    return [*registry(), *imported()]
+
+
+def entry(name: str) -> Entry:
+    """Return the entry of a shipped network.
+
+    Raises
+    ------
+    InputError
+        The zoo has no network of this name.
+    """
+    known = {row["name"]: row for row in registry()}
+    if name not in known:
+        raise InputError(
+            "network",
+            expected="a name of the zoo or a weights file",
+            found=repr(name),
+            remedy=nearest(name, known) if known else "train one with `dtfn train`",
+        )
+    return known[name]
+
+
+def file_of(name_or_file: str) -> Path:
+    """Return the weights file of a shipped or imported network, or the file itself.
+
+    Raises
+    ------
+    InputError
+        There is no such name and no such file.
+    """
+    given = Path(name_or_file)
+    if given.suffix in SUFFIXES:
+        if not given.is_file():
+            raise InputError(
+                given,
+                expected="a weights file",
+                found="no such file",
+                remedy="correct the path, or name a network of `dtfn zoo list`",
+            )
+        return given
+    for row in imported():
+        if row["name"] == name_or_file:
+            remedy = f"import {row['source']} again with `dtfn weights import`"
+            return _existing(paths.WEIGHTS / row["file"], remedy)
+    bare = paths.ZOO / f"{given.name}.safetensors"  # also weights from which others start
+    if given.name == name_or_file and bare.is_file():
+        return bare
+    return _existing(paths.ZOO / entry(name_or_file)["file"])
+
+
+def show(name: str) -> str:
+    """Return the card of a shipped network, as Markdown.
+
+    Raises
+    ------
+    InputError
+        The zoo has no network of this name, or its card is missing.
+    """
+    return _existing(paths.ZOO / f"{entry(name)['name']}.md").read_text(encoding="utf-8")
+
+
+def recipe(name_or_file: str) -> Recipe:
+    """Return the recipe by which weights were trained; the file keeps it.
+
+    Raises
+    ------
+    InputError
+        There is no such network, or its file names no recipe.
+    """
+    file = file_of(name_or_file)
+    notes = opened(file)[0]
+    if "recipe" not in notes:
+        raise InputError(
+            file,
+            expected="weights that `dtfn train` wrote, with their recipe",
+            found="no recipe",
+            remedy="train it with `dtfn train`",
+        )
+    return recipes.from_json(notes["recipe"])
+
+
+def opened(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the notes and the number of parameters of a ``.safetensors`` file."""
+    try:
+        with safe_open(file, "np") as content:
+            notes = json.loads((content.metadata() or {}).get("notes", "{}"))
+            shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise InputError(
+            file,
+            expected="a whole .safetensors file",
+            found=str(error),
+            remedy="train or fetch it again",
+        ) from error
+    return notes, sum(math.prod(shape) for shape in shapes)
+
+
+def verify() -> list[str]:
+    """Return one line for each shipped file that is missing or differs from the registry."""
+    wrong = []
+    for row in registry():
+        file = paths.ZOO / row["file"]
+        actual = files.sha256(file) if file.is_file() else "no file"
+        if actual != row["sha256"]:
+            wrong.append(f"{file.name}: expected {row['sha256'][:12]}, found {actual[:12]}")
+        for other in (f"{row['name']}.md", f"{row['name']}.csv"):
+            if not (paths.ZOO / other).is_file():
+                wrong.append(f"{other}: expected a file, found none")
+    return wrong
+
+
+def import_weights(
+    file: Path,
+    name: str | None = None,
+    hyperparameters: Mapping[str, str] | None = None,
+    replace: bool = False,
+) -> Entry:
+    """Import a checkpoint into ``data/weights``, so that its name stands for it everywhere.
+
+    It must load strictly and run on a small image. It is stored as safetensors with its
+    hyperparameters, and the stored network must give the same output, bit by bit.
+
+    Parameters
+    ----------
+    file
+        Checkpoint of EDSR, NLN, NLSN, DLSN, HSPAN or DTFN, as for `dtfn.models.load`.
+    name
+        Its name from now on; by default ``<network>-x<scale>``.
+    hyperparameters
+        Values, as text, that the weights do not show, where they differ from the authors'.
+    replace
+        Whether other weights of this name are replaced.
+
+    Returns
+    -------
+    Its entry, see `imported`.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.models.load`; an output that is not finite; a name of the zoo; or a name that
+        other weights have.
+    """
+    import torch
+
+    from dtfn import models
+
+    what = models.inspect(file)
+    values = _typed(hyperparameters or {}, what)
+    name = name or f"{what['name']}-x{what['scale']}"
+    made = {
+        "name": name,
+        "network": what["name"],
+        "scale": what["scale"],
+        "parameters": what["parameters"],
+        "full_size": _full_size(what),
+        "hyperparameters": what["hyperparameters"] | values,
+        "assumed": [key for key in what["assumed"] if key not in values],
+        "file": f"{name}.safetensors",
+        "source": file.name,
+        "source_sha256": files.sha256(file),
+    }
+    before = _holder(name)
+    if before and all(before[key] == made[key] for key in ("source_sha256", "hyperparameters")):
+        return before
+    if before and not replace:
+        raise InputError(
+            f"weights {name!r}",
+            expected="a name that is free",
+            found=f"{before['source']}, imported under that name",
+            remedy="choose another with --name, or pass --replace",
+        )
+    network = models.load(file, **values)
+    output = _tried(network, file)
+    paths.WEIGHTS.mkdir(parents=True, exist_ok=True)
+    stored = paths.WEIGHTS / made["file"]
+    trial = stored.with_suffix(f".{os.getpid()}.safetensors")
+    models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
+    if not torch.equal(_tried(models.load(trial), trial), output):
+        trial.unlink()
+        raise InputError(
+            file,
+            expected="the same output from the stored weights",
+            found="another",
+            remedy="report this: it should not happen",
+        )
+    trial.replace(stored)
+    made["sha256"] = files.sha256(stored)
+    record(paths.WEIGHTS, made)
+    return made
+
+
+def record(folder: Path, made: Entry) -> None:
+    """Put an entry into the registry of a folder, in place of one of the same name.
+
+    Processes that record at the same time wait for each other, so that no entry is lost.
+    """
+    with files.updating(folder / REGISTRY, []) as rows:
+        others = [row for row in rows if _usable(row) and row["name"] != made["name"]]
+        rows[:] = sorted([*others, made], key=lambda row: row["name"])
+
+
+def _read(file: Path) -> list[Entry]:
+    """Return the entries of a registry; a broken file is set aside, a broken entry left out."""
+    rows = files.read_json(file, [])
+    usable = [row for row in rows if _usable(row)]
+    if len(usable) < len(rows):
+        log = logging.getLogger("dtfn")
+        log.warning(f"{file}: {len(rows) - len(usable)} broken entries are left out")
+    return usable
+
+
+def _usable(row: object) -> bool:
+    return isinstance(row, dict) and {"name", "scale", "file"} <= row.keys()
+
+
+def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
+    if not file.is_file():
+        raise InputError(file, expected="the file of a network", found="no file", remedy=remedy)
+    return file
+
+
+def _full_size(what: Mapping[str, Any]) -> bool:
+    """Return whether a network has the authors' width and depth."""
+    from dtfn.models.networks import NETWORKS
+
+    _, full = NETWORKS.get(what["name"], (None, {}))
+    sizes = ("n_feats", "n_resblocks", "n_resgroups")
+    return bool(full) and all(full.get(k) == what["hyperparameters"].get(k) for k in sizes)
+
+
+def _typed(given: Mapping[str, str], what: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values with the network's types; `dtfn.models.load` checks the rest."""
+    known = what["hyperparameters"]
+    values: dict[str, Any] = {}
+    for key, text in given.items():
+        try:
+            values[key] = type(known.get(key, 0.0))(text)
+        except ValueError as error:
+            raise InputError(
+                f"{key} of {what['name']}",
+                expected=f"a number such as {known.get(key, 1)}",
+                found=repr(text),
+                remedy="pass such a number",
+            ) from error
+    return values
+
+
+def _holder(name: str) -> Entry | None:
+    """Return the entry of the weights that have a name; refuse names with another meaning."""
+    reserved = {"bicubic", *(row["name"] for row in registry())}
+    if name in reserved or Path(name).name != name or Path(name).suffix in SUFFIXES:
+        raise InputError(
+            f"name {name!r}",
+            expected="a plain word that no method has",
+            found="a method or the name of a file",
+            remedy="choose another with --name",
+        )
+    present = [row for row in imported() if (paths.WEIGHTS / row["file"]).is_file()]
+    return next((row for row in present if row["name"] == name), None)
+
+
+def _tried(network: models.Network, file: Path) -> torch.Tensor:
+    """Return the output for a small image of noise; refuse one with NaN or infinity."""
+    import torch
+
+    x = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        output = network(x)
+    if not output.isfinite().all():
+        raise InputError(
+            file,
+            expected=f"a finite output for {TRIED} x {TRIED} pixels",
+            found="NaN or infinity",
+            remedy="the weights are damaged, or a hyperparameter that they do not show is wrong",
+        )
+    return output
