@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 
 FILE = Path(__file__).with_suffix(".csv")
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}

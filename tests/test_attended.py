@@ -19,8 +19,7 @@ from dtfn.claims import attention as claims
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import degrade, luma
-from dtfn.plots import attention as plots
-from dtfn.plots import style
+from dtfn.plots import WIDTH, curves, pictures
 from dtfn.subpixel.regions import Region
 
 SCALE = 2
@@ -253,7 +252,7 @@ def test_maps_have_a_row_a_network_and_the_attribution_last(
     found: list[Look], sample: Sample, files: dict[str, str]
 ) -> None:
     one = attended.at(found, QUERIES[0])
-    figure = plots.maps(one, [local_of(name) for name in files.values()], sample)
+    figure = pictures.attention_maps(one, [local_of(name) for name in files.values()], sample)
     figure.draw_without_rendering()
 
     shown = [ax for ax in figure.axes if ax.get_visible()]
@@ -266,19 +265,19 @@ def test_maps_have_a_row_a_network_and_the_attribution_last(
     rings = [line for line in shown[0].lines if line.get_marker() == "o"]
     at = [(int(r.get_ydata()[0]), int(r.get_xdata()[0])) for r in rings]  # type: ignore[index,call-overload,arg-type]
     assert at == one[0].strongest()
-    assert figure.get_figwidth() <= style.WIDTH
+    assert figure.get_figwidth() <= WIDTH
     for ax in shown:
         assert all(image.get_interpolation() == "nearest" for image in ax.get_images())
 
 
 def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
     table = attended.of_query(attended.last_layer(attended.copies(found, sample)), QUERIES[1])
-    figure = plots.copies(table, sample, most=4)
+    figure = pictures.copied_patches(table, sample, most=4)
     figure.draw_without_rendering()
 
     part = table[table["network"] == table["network"].iloc[0]].head(4)
     for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
-        ink = plots.DISAGREES if row.inconsistency > 1 else plots.AGREES
+        ink = pictures.DISAGREES if row.inconsistency > 1 else pictures.AGREES
         assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
         x, y = SCALE * row.column, SCALE * row.row
         (block,) = (p for p in ax.patches if isinstance(p, Rectangle))
@@ -292,7 +291,7 @@ def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
 
 def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
     one = attended.at(found, QUERIES[0])
-    figure = plots.sampling(one, sample)
+    figure = pictures.sampling_points(one, sample)
     figure.draw_without_rendering()
     deformed = [look for look in one if look.points is not None]
     for ax, look in zip(figure.axes, deformed, strict=True):
@@ -304,9 +303,11 @@ def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
 def test_nothing_to_draw_says_so(sample: Sample) -> None:
     empty = attended.copies([], sample)
     for figure in (
-        plots.maps([], [], sample), plots.copies(empty, sample), plots.sampling([], sample),
-        plots.summary(pd.DataFrame()),
-    ):  # fmt: skip
+        pictures.attention_maps([], [], sample),
+        pictures.copied_patches(empty, sample),
+        pictures.sampling_points([], sample),
+        curves.attention_by_layer(pd.DataFrame()),
+    ):
         assert figure.texts[0].get_text().startswith("no network")
 
 
@@ -328,7 +329,7 @@ def spread(shift: float = 0.0, pictures: int = 6) -> pd.DataFrame:
 
 def test_the_summary_figure_has_a_line_a_network() -> None:
     table = claims.by_layer(spread())
-    figure = plots.summary(table)
+    figure = curves.attention_by_layer(table)
     figure.draw_without_rendering()
     assert len(figure.axes) == 2, "only the numbers that there are"
     line = figure.axes[0].lines[0]

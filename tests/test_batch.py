@@ -18,7 +18,7 @@ import tiny
 
 from dtfn import paths, suite
 from dtfn.errors import InputError
-from dtfn.reports import manifest
+from dtfn.reports import runs as run_folders
 from dtfn.suite import batch, keys, plans, records, worker
 from dtfn.suite.execution import Tell
 from dtfn.suite.worker import Order
@@ -71,13 +71,13 @@ class Fake:
         self.orders.append(order)
         self.environments.append(environment)
         self.during(order)
-        partial = manifest.new_folder(Path(order.runs), order.name, order.parameters)
+        partial = run_folders.new_folder(Path(order.runs), order.name, order.parameters)
         (partial / "tables").mkdir()
         (partial / "tables" / "t.csv").write_text(f"method,psnr\n{order.name},1.5\n")
         (partial / "weights.safetensors").write_bytes(b"w")
-        record = manifest.begin(Path(order.notebook), order.parameters) | order.notes
-        manifest.write(partial, record | {"status": "complete", "tier": order.tier})
-        final = manifest.final_folder(partial)
+        record = run_folders.new_record(Path(order.notebook), order.parameters) | order.notes
+        run_folders.write(partial, record | {"status": "complete", "tier": order.tier})
+        final = run_folders.final_folder(partial)
         partial.rename(final)
         return final
 
@@ -298,9 +298,9 @@ def test_what_needs_a_changed_run_runs_again_too(folder: Path, fake: Fake) -> No
 
 def test_a_damaged_or_missing_output_is_made_again(folder: Path, fake: Fake) -> None:
     reproduce(folder, "a: {smoke: {}}")
-    (first,) = manifest.runs(folder / "reports" / "runs")
+    (first,) = run_folders.finished(folder / "reports" / "runs")
     for damage in (lambda f: f.write_text("other"), Path.unlink):
-        (newest,) = manifest.runs(folder / "reports" / "runs")[-1:]
+        (newest,) = run_folders.finished(folder / "reports" / "runs")[-1:]
         damage(newest / "tables" / "t.csv")
         fake.ran  # noqa: B018
         reproduce(folder)
@@ -453,8 +453,8 @@ def test_a_worker_that_is_killed_fails_alone(folder: Path) -> None:
     (failure,) = reproduce(folder, "k: {smoke: {}}\na: {smoke: {}}\n", jobs=2)
     assert isinstance(failure, suite.NotebookFailed)
     assert "its process ended with SIGKILL" in failure.message
-    (done,) = manifest.runs(folder / "reports" / "runs")
-    assert manifest.read(done)["notebook"] == "a"
+    (done,) = run_folders.finished(folder / "reports" / "runs")
+    assert run_folders.read(done)["notebook"] == "a"
     assert "did not run: its process ended" in (folder / "reports" / "index.html").read_text()
 
 
@@ -504,7 +504,7 @@ def test_a_killed_call_leaves_what_is_complete_and_the_next_does_the_rest(
     pids = [int(pid) for pid in (folder / "pids").read_text().split()]
     wait_until(lambda: not any(map(alive, pids)), 30)
     runs = folder / "reports" / "runs"
-    assert [f.parent.name for f in manifest.runs(runs)] == ["a"]
+    assert [f.parent.name for f in run_folders.finished(runs)] == ["a"]
 
     (folder / "slow").unlink()
     again = subprocess.run(
@@ -513,7 +513,7 @@ def test_a_killed_call_leaves_what_is_complete_and_the_next_does_the_rest(
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert "[1/2] a: up to date" in again.stdout
-    assert sorted(f.parent.name for f in manifest.runs(runs)) == ["a", "z"]
+    assert sorted(f.parent.name for f in run_folders.finished(runs)) == ["a", "z"]
     assert [f.name for f in runs.rglob(".*")] == [], "what was half done is gone"
 
 
@@ -531,7 +531,7 @@ def test_two_calls_at_once_run_a_notebook_once(folder: Path) -> None:
     assert [process.wait(timeout=300) for process in both] == [0, 0]
     for process in both:
         process.communicate()
-    assert len(manifest.runs(folder / "reports" / "runs")) == 1
+    assert len(run_folders.finished(folder / "reports" / "runs")) == 1
 
 
 @pytest.mark.slow
@@ -547,13 +547,13 @@ def test_training_is_a_run_of_the_plan(folder: Path) -> None:
         "w: {smoke: {file: 'run:trained/weights.safetensors'}}\n"
     )
     assert reproduce(folder, plan) == []
-    first, second = manifest.runs(folder / "reports" / "runs")
-    content = manifest.read(first)
+    first, second = run_folders.finished(folder / "reports" / "runs")
+    content = run_folders.read(first)
     assert (content["notebook"], content["status"]) == ("trained", "complete")
     assert content["parameters"]["steps"] == 4
     assert {"figures/curve.svg", "recipe.json", "weights.safetensors"} <= set(content["outputs"])
     assert len(content["verdicts"]) == 1
-    assert manifest.read(second)["parameters"]["file"].endswith("/weights.safetensors")
+    assert run_folders.read(second)["parameters"]["file"].endswith("/weights.safetensors")
     assert not list((folder / "reports" / "training").iterdir()), "checkpoints are of no more use"
     assert "Training of trained" in (folder / "reports" / "index.html").read_text()
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dtfn import cli
 from dtfn.errors import InputError
-from dtfn.reports import compare, excerpt, gallery
+from dtfn.reports import compare, page, runs
 
 SCORES = pd.DataFrame(
     {"method": ["a", "b"], "images": [5, 5], "psnr": [30.0, 31.0], "seconds": [1.0, 2.0]}
@@ -142,18 +142,18 @@ def test_a_fingerprint_sees_numbers_and_no_times(tmp_path: Path) -> None:
 def test_runs_are_found_by_folder_name_and_age(tmp_path: Path) -> None:
     homes = [add(tmp_path, f"2024010{day}T000000Z-x", {}) for day in (1, 2)]
     add(tmp_path, "20240103T000000Z-x-failed", {}, status="failed")
-    runs = tmp_path / "runs"
-    assert compare.find("n", runs) == homes[1]
-    assert compare.find("n~1", runs) == homes[0]
-    assert compare.find(homes[0].name, runs) == homes[0]
-    assert compare.find(str(homes[0]), runs) == homes[0]
+    folder = tmp_path / "runs"
+    assert runs.find("n", folder) == homes[1]
+    assert runs.find("n~1", folder) == homes[0]
+    assert runs.find(homes[0].name, folder) == homes[0]
+    assert runs.find(str(homes[0]), folder) == homes[0]
     for name, told in (
         ("m", "choose one of n"),
         ("n~2", "report list"),
         ("n~x", "report list"),
     ):
         with pytest.raises(InputError, match=told):
-            compare.find(name, runs)
+            runs.find(name, folder)
 
 
 def test_the_command_tells_what_changed_and_its_exit_code_whether(
@@ -161,10 +161,9 @@ def test_the_command_tells_what_changed_and_its_exit_code_whether(
 ) -> None:
     add(tmp_path, "1", {"t": SCORES})
     add(tmp_path, "2", {"t": SCORES.assign(psnr=[30.0, 31.5])})
-    page = tmp_path / "page.html"
     codes = []
     for before in ("n~1", "n"):
-        options = ["--reports", str(tmp_path), "--out", str(page)]
+        options = ["--reports", str(tmp_path)]
         with pytest.raises(SystemExit) as caught:
             cli.main(["report", "compare", before, "n", *options])
         codes.append(caught.value.code)
@@ -173,8 +172,6 @@ def test_the_command_tells_what_changed_and_its_exit_code_whether(
     assert "1 of 4 numbers changed; the largest difference is 0.5" in out
     assert "| tables/t.csv | b | psnr | 31.000 | 31.500 | 0.500 |" in out
     assert "all 4 numbers are the same" in out
-    assert tiny.requests(page) == []
-    assert tiny.policy(page) == gallery.POLICY
 
 
 def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path) -> None:
@@ -182,9 +179,9 @@ def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path
     add(tmp_path, "20240102T000000Z-x", {"t": SCORES.assign(psnr=[30.0, 31.5])})
     failed = {"status": "failed", "error": {"message": "ValueError: no"}}
     add(tmp_path, "20240103T000000Z-x-failed", {}, **failed)
-    page = gallery.write_index(tmp_path)
-    text = page.read_text()
-    assert tiny.requests(page) == []
+    index = page.write_index(tmp_path)
+    text = index.read_text()
+    assert tiny.requests(index) == []
     summary = "Since the run before (20240101T000000Z-x): 1 of 4 numbers changed; the largest"
     assert summary in text
     listed = text[text.index('id="all-runs"') :]
@@ -197,7 +194,7 @@ def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path
 def test_the_index_can_show_another_run_than_the_newest(tmp_path: Path) -> None:
     first = add(tmp_path, "20240101T000000Z-x", {}, title="Of the first")
     add(tmp_path, "20240102T000000Z-x", {}, title="Of the second")
-    text = gallery.write_index(tmp_path, shown={"n": first}).read_text()
+    text = page.write_index(tmp_path, shown={"n": first}).read_text()
     assert "Of the first" in text
     assert "Of the second" not in text
 
@@ -233,7 +230,7 @@ def test_an_excerpt_shows_verdicts_figures_and_short_tables(tmp_path: Path) -> N
     before = (out / "README.md").read_text()
     (run / "figures" / "f.png").unlink()
     with pytest.raises(FileNotFoundError):
-        excerpt.write(out, [run])
+        page.write_excerpt(out, [run])
     assert (out / "README.md").read_text() == before, "the older one stays until there is another"
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
@@ -251,5 +248,5 @@ def test_an_excerpt_takes_nobody_elses_place(tmp_path: Path, file: str) -> None:
 def test_an_excerpt_is_of_complete_runs(tmp_path: Path) -> None:
     failed = add(tmp_path, "1-failed", {}, status="failed")
     with pytest.raises(InputError, match="expected a complete run; found failed"):
-        excerpt.write(tmp_path / "kept", [failed])
+        page.write_excerpt(tmp_path / "kept", [failed])
     assert not (tmp_path / "kept").exists()

@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from dtfn import evaluation, images, paths, subpixel
 from dtfn.claims import textures as claims
 from dtfn.evaluation import Output
-from dtfn.plots import style, textures
+from dtfn.plots import WIDTH, pictures
 from dtfn.subpixel import Picture
 from dtfn.texture import distortion, extremes
 
@@ -54,13 +54,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pictures() -> Any:
+def samples() -> Any:
     return (Picture("set", f"p{n}", SCALE, hr_of(n), made_of(n)) for n in range(4))
 
 
 @pytest.fixture(scope="module")
 def survey() -> extremes.Survey:
-    return extremes.survey(pictures(), PAIRS)
+    return extremes.survey(samples(), PAIRS)
 
 
 @pytest.fixture
@@ -147,9 +147,9 @@ def test_the_gallery_shows_every_network_with_its_own_psnr(
     cases: dict[str, list[extremes.Case]],
 ) -> None:
     shown = [*cases["harm"], *cases["help"]]
-    figure = textures.gallery(shown)
+    figure = pictures.texture_gallery(shown)
     figure.draw_without_rendering()
-    assert figure.get_figwidth() <= style.WIDTH
+    assert figure.get_figwidth() <= WIDTH
     assert len(figure.subfigs) == len(shown)
     for part, case in zip(figure.subfigs, shown, strict=True):
         titles = [ax.get_title() for ax in part.axes]
@@ -169,7 +169,7 @@ def test_the_distortion_figure_has_one_scale_a_measure(
     cases: dict[str, list[extremes.Case]],
 ) -> None:
     case = cases["harm"][0]
-    figure = textures.distortions(case)
+    figure = pictures.distortion_panel(case)
     figure.draw_without_rendering()
     maps = [ax.get_images()[0] for ax in figure.axes if ax.get_title().startswith("region: ")]
     assert len(maps) == 3 * len(distortion.TITLES)
@@ -178,14 +178,14 @@ def test_the_distortion_figure_has_one_scale_a_measure(
 
 
 def test_no_case_says_so() -> None:
-    for figure in (textures.gallery([]), textures.distortions(None)):
+    for figure in (pictures.texture_gallery([]), pictures.distortion_panel(None)):
         assert "no region" in figure.texts[0].get_text()
 
 
 def test_the_outline_runs_between_inside_and_outside() -> None:
     inside = np.zeros((4, 5), bool)
     inside[1:3, 2] = True
-    found = {tuple(sorted(map(tuple, line))) for line in textures.edges(inside).tolist()}
+    found = {tuple(sorted(map(tuple, line))) for line in pictures.edges(inside).tolist()}
     assert found == {
         ((1, 2), (1, 3)), ((3, 2), (3, 3)),  # above and below
         ((1, 2), (2, 2)), ((2, 2), (3, 2)), ((1, 3), (2, 3)), ((2, 3), (3, 3)),
@@ -196,7 +196,7 @@ def test_the_outline_is_drawn_in_the_pixels_of_the_crop(
     cases: dict[str, list[extremes.Case]],
 ) -> None:
     case = cases["harm"][0]
-    ax = textures.gallery([case]).subfigs[0].axes[4]
+    ax = pictures.texture_gallery([case]).subfigs[0].axes[4]
     lines = next(c for c in ax.collections if isinstance(c, LineCollection))
     points = np.concatenate(lines.get_segments())
     rows, columns = np.nonzero(case.outline())

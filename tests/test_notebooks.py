@@ -15,7 +15,7 @@ import tiny
 from PIL import Image
 
 from dtfn import studies, suite
-from dtfn.reports import manifest
+from dtfn.reports import runs as run_folders
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
@@ -31,7 +31,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def runs(report: Path) -> list[Path]:
-    return manifest.runs(report / "runs")
+    return run_folders.finished(report / "runs")
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -143,5 +143,5 @@ def test_papermill_by_hand_works_from_the_root_and_from_notebooks(
         [*command, "-p", "scale", "2", "-p", "count", "1"],
         cwd=folder, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True,
     )  # fmt: skip
-    (run,) = manifest.runs(tmp_path / "runs")
+    (run,) = run_folders.finished(tmp_path / "runs")
     assert read(run)["parameters"]["scale"] == 2

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle, StepPatch
 
 from dtfn import claims, plots, positions, subpixel
-from dtfn.plots import style
+from dtfn.plots import WIDTH, curves, pictures
 from dtfn.subpixel import Picture, regions
 from dtfn.subpixel.regions import Region, View
 
@@ -108,23 +108,23 @@ GAINS = pd.DataFrame(
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
 TITLES = {"a": "first", "b": "second"}
 EVERY: dict[str, Callable[[], Figure]] = {
-    "training": lambda: plots.training(HISTORY, 25.0),
-    "gains": lambda: plots.gains(results()),
-    "no gains": lambda: plots.gains(results().query("method == 'bicubic'")),
-    "density": lambda: plots.density(density()),
-    "bounds": lambda: plots.bounds(curve()),
-    "estimates": lambda: plots.estimates(net(), TITLES),
-    "region": lambda: plots.region([view()]),
-    "no region": lambda: plots.region([]),
-    "gallery": lambda: plots.gallery([view(), view(grey=True)]),
-    "empty gallery": lambda: plots.gallery([]),
-    "errors": lambda: plots.errors(FOUND.errors, SPAN, positions.PITCH),
-    "deciles": lambda: plots.deciles(FOUND.deciles, "nla", subpixel.NULL),
-    "deciles without null": lambda: plots.deciles(FOUND.deciles, "nla", None),
-    "phases": lambda: plots.phases(FOUND.phases),
-    "correlations": lambda: plots.correlations(CORRELATIONS, null=True),
-    "causes": lambda: plots.causes(PIXELS, MAPS, "mine"),
-    "families": lambda: plots.families(GAINS, "gain", "gain (dB)"),
+    "training": lambda: curves.training_curve(HISTORY, 25.0),
+    "gains": lambda: curves.psnr_gains(results()),
+    "no gains": lambda: curves.psnr_gains(results().query("method == 'bicubic'")),
+    "density": lambda: curves.harm_density(density()),
+    "bounds": lambda: curves.bound_curve(curve()),
+    "estimates": lambda: curves.estimates(net(), TITLES),
+    "region": lambda: pictures.region_panel([view()]),
+    "no region": lambda: pictures.region_panel([]),
+    "gallery": lambda: pictures.region_gallery([view(), view(grey=True)]),
+    "empty gallery": lambda: pictures.region_gallery([]),
+    "errors": lambda: curves.error_hexagons(FOUND.errors, SPAN, positions.PITCH),
+    "deciles": lambda: curves.decile_maps(FOUND.deciles, "nla", subpixel.NULL),
+    "deciles without null": lambda: curves.decile_maps(FOUND.deciles, "nla", None),
+    "phases": lambda: curves.phase_maps(FOUND.phases),
+    "correlations": lambda: curves.correlation_intervals(CORRELATIONS, null=True),
+    "causes": lambda: pictures.texture_maps(PIXELS, MAPS, "mine"),
+    "families": lambda: curves.bound_bars(GAINS, "gain", "gain (dB)"),
 }
 
 
@@ -142,7 +142,7 @@ def test_a_figure_is_drawn_without_a_warning(figure: Figure) -> None:
 
 def test_a_figure_fits_the_report_and_is_sharp_on_a_screen(figure: Figure) -> None:
     assert figure.get_dpi() == 200
-    assert figure.get_figwidth() <= style.WIDTH
+    assert figure.get_figwidth() <= WIDTH
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -170,8 +170,8 @@ def test_pixels_are_shown_as_they_are(figure: Figure) -> None:
 
 
 def test_the_null_pair_is_grey_and_the_others_differ() -> None:
-    colours = [style.colour(name, PAIRS) for name in PAIRS]
-    assert colours[0] == style.NULL_COLOUR
+    colours = [plots.colour(name, PAIRS) for name in PAIRS]
+    assert colours[0] == plots.NULL_COLOUR
     assert len(set(colours)) == 3
     red, green, blue = (int(colours[0][i : i + 2], 16) for i in (1, 3, 5))
     assert red == green == blue
@@ -186,7 +186,7 @@ def drawn(line: Line2D) -> tuple[list[float], list[float]]:
 
 
 def test_training_shows_loss_and_psnr_beside_bicubic() -> None:
-    loss, psnr = plots.training(HISTORY, 25.0).axes
+    loss, psnr = curves.training_curve(HISTORY, 25.0).axes
     assert drawn(loss.lines[0])[1] == [0.1, 0.05]
     assert loss.get_yscale() == "log"
     network, bicubic = psnr.lines
@@ -195,7 +195,7 @@ def test_training_shows_loss_and_psnr_beside_bicubic() -> None:
 
 
 def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
-    figure = plots.gains(results())
+    figure = curves.psnr_gains(results())
     assert [ax.get_title() for ax in figure.axes] == ["Set5 (5 pictures)", "one (1 picture)"]
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["nla", "local"], "the first method is at the top"
@@ -206,29 +206,29 @@ def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
 
 def test_gain_over_compares_the_same_pictures() -> None:
     table = results().sample(frac=1, random_state=1)
-    frame = plots.gain_over(table, "bicubic")
+    frame = curves.gain_over(table, "bicubic")
     assert set(frame["method"]) == {"local", "nla"}
     assert (frame["gain"] == frame["method"].map({"local": 1.0, "nla": 2.0})).all()
 
 
 def test_density_draws_each_pair_over_the_null() -> None:
-    figure = plots.density(density())
+    figure = curves.harm_density(density())
     assert len(figure.axes) == 2
     for ax, name in zip(figure.axes, PAIRS[1:], strict=True):
         null, pair = (p for p in ax.patches if isinstance(p, StepPatch))
-        assert to_hex(null.get_facecolor()) == style.NULL_COLOUR.lower()
-        assert to_hex(pair.get_edgecolor()) == style.colour(name, PAIRS).lower()
+        assert to_hex(null.get_facecolor()) == plots.NULL_COLOUR.lower()
+        assert to_hex(pair.get_edgecolor()) == plots.colour(name, PAIRS).lower()
         assert pair.get_data()[0].sum() == pytest.approx(1)
         assert ax.get_xlim() == (-3, 3), "empty bins are left out, and 0 is in the middle"
 
 
 def test_density_of_the_null_pair_alone_is_drawn() -> None:
     only = density()[lambda t: t["pair"] == subpixel.NULL]
-    assert len(plots.density(only).axes) == 1
+    assert len(curves.harm_density(only).axes) == 1
 
 
 def test_bounds_run_from_coarse_to_fine() -> None:
-    (ax,) = plots.bounds(curve()).axes
+    (ax,) = curves.bound_curve(curve()).axes
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
     assert drawn(ax.lines[0])[1] == list(range(8))
@@ -236,7 +236,7 @@ def test_bounds_run_from_coarse_to_fine() -> None:
 
 
 def test_estimates_have_a_panel_a_metric_and_mark_zero() -> None:
-    figure = plots.estimates(net(), TITLES)
+    figure = curves.estimates(net(), TITLES)
     assert [ax.get_xlabel() for ax in figure.axes] == ["first", "second"]
     for ax in figure.axes:
         assert [0.5, 2.0] in [drawn(line)[0] for line in ax.lines]
@@ -248,7 +248,7 @@ def test_estimates_have_a_panel_a_metric_and_mark_zero() -> None:
 
 def test_a_region_is_boxed_where_it_is() -> None:
     v = view()
-    whole = plots.region([v]).axes[0]
+    whole = pictures.region_panel([v]).axes[0]
     (box,) = (p for p in whole.patches if isinstance(p, Rectangle))
     # Pixel centres are whole numbers, so a pixel begins half before its number.
     assert box.get_xy() == (4 * 9 - 0.5, 4 * 2 - 0.5)
@@ -257,7 +257,7 @@ def test_a_region_is_boxed_where_it_is() -> None:
 
 def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
     v = view()
-    shown = list(images(plots.region([v])))
+    shown = list(images(pictures.region_panel([v])))
     assert [i.axes.get_title().split(":")[0] for i in shown] == [
         "Set5 baby", "HR", "local", "nla", "LR (1/4), as it is", "error of local", "error of nla",
         "harm",
@@ -273,7 +273,9 @@ def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
 def test_a_caption_above_a_crop_is_its_psnr() -> None:
     v = view()
     title = next(
-        i.axes.get_title() for i in images(plots.region([v])) if "local:" in i.axes.get_title()
+        i.axes.get_title()
+        for i in images(pictures.region_panel([v]))
+        if "local:" in i.axes.get_title()
     )
     expected = 10 * np.log10(255**2 / v.error_without.mean())
     assert title == f"local: {expected:.2f} dB"
@@ -282,7 +284,7 @@ def test_a_caption_above_a_crop_is_its_psnr() -> None:
 def test_a_region_without_harm_or_help_is_drawn() -> None:
     v = view()
     flat = View(v.picture, v.region, v.window, "local", "nla", v.harm * 0, v.harm * 0, v.harm * 0)
-    plots.region([flat]).draw_without_rendering()
+    pictures.region_panel([flat]).draw_without_rendering()
 
 
 def test_no_region_says_so() -> None:
@@ -303,7 +305,7 @@ def test_every_position_is_drawn_in_a_hexagon() -> None:
         ]
     )
     frame = pd.concat([FOUND.errors, edge], ignore_index=True)
-    figure = plots.errors(frame, SPAN, positions.PITCH)
+    figure = curves.error_hexagons(frame, SPAN, positions.PITCH)
     panels = [ax for ax in figure.axes if ax.get_title()]
     for ax, name in zip(panels, frame["pair"].unique(), strict=True):
         drawn = np.asarray(ax.collections[0].get_array())
@@ -318,7 +320,7 @@ def shown(ax: Any) -> Any:
 
 
 def test_net_deciles_are_the_pair_s_less_luck_s() -> None:
-    figure = plots.deciles(FOUND.deciles, "nla", subpixel.NULL)
+    figure = curves.decile_maps(FOUND.deciles, "nla", subpixel.NULL)
     own, luck, net = (shown(ax) for ax in figure.axes[:3])
     assert np.allclose(net, own - luck, equal_nan=True)
     low, high = figure.axes[2].collections[0].get_clim()
@@ -330,7 +332,7 @@ def test_net_deciles_are_the_pair_s_less_luck_s() -> None:
 
 
 def test_phases_stand_where_their_pixels_are() -> None:
-    ax = plots.phases(FOUND.phases).axes[1]
+    ax = curves.phase_maps(FOUND.phases).axes[1]
     assert ax.get_title() == "nla"
     row = FOUND.phases.query("pair == 'nla' and row == 1 and column == 0").iloc[0]
     assert shown(ax)[1, 0] == pytest.approx(row["change"])
@@ -338,7 +340,7 @@ def test_phases_stand_where_their_pixels_are() -> None:
 
 
 def test_luck_stands_on_each_family_s_bar() -> None:
-    first, second = plots.families(GAINS, "gain", "gain (dB)").axes
+    first, second = curves.bound_bars(GAINS, "gain", "gain (dB)").axes
     widths = sorted(patch.get_width() for patch in first.patches if isinstance(patch, Rectangle))
     assert widths == pytest.approx([0.2, 0.25, 0.25, 0.3])
     assert drawn(first.lines[1])[0] == pytest.approx([0.26, 0.35]), "null and net, nla above"
@@ -351,13 +353,13 @@ def test_constant_pictures_are_drawn_without_a_warning() -> None:
     one = Picture("mini", "flat", 2, flat, {"n": off, "l": flat, "k": flat})
     found = positions.survey([one], {0: {subpixel.NULL: ("k", "l"), "nla": ("n", "l")}})
     for null in (subpixel.NULL, None):
-        figure = plots.deciles(found.deciles, "nla", null)
+        figure = curves.decile_maps(found.deciles, "nla", null)
         assert "no position has any detail" in figure.texts[0].get_text()
     correlations = claims.correlation_table(found.correlations, subpixel.NULL)
     for figure in (
-        plots.errors(found.errors, SPAN, positions.PITCH),
-        plots.phases(found.phases),
-        plots.correlations(correlations, null=True),
-        plots.causes(flat, positions.describe(flat, 2), "flat"),
+        curves.error_hexagons(found.errors, SPAN, positions.PITCH),
+        curves.phase_maps(found.phases),
+        curves.correlation_intervals(correlations, null=True),
+        pictures.texture_maps(flat, positions.describe(flat, 2), "flat"),
     ):
         figure.draw_without_rendering()

@@ -17,8 +17,8 @@ from PIL import Image
 
 from dtfn import paths, provenance, reports
 from dtfn.errors import InputError
-from dtfn.reports import gallery, manifest
-from dtfn.reports.verdicts import Verdict, above_zero
+from dtfn.reports import Verdict, above_zero, page
+from dtfn.reports import runs as run_folders
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
 
@@ -45,12 +45,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> reports.Run:
 def test_a_run_has_its_name_only_when_it_is_finished(run: reports.Run) -> None:
     home = run.folder.parent
     assert run.folder.name.startswith(".partial-")
-    assert manifest.runs(paths.RUNS) == []
+    assert run_folders.finished(paths.RUNS) == []
     run.figure("line", drawn(), data=FRAME, caption="A line.")
     run.finish()
     assert [f.name for f in home.iterdir()] == [run.folder.name]
-    assert manifest.runs(paths.RUNS) == [run.folder]
-    assert manifest.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
+    assert run_folders.finished(paths.RUNS) == [run.folder]
+    assert run_folders.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
 
 
 def test_a_managed_run_is_named_by_its_runner(
@@ -60,7 +60,7 @@ def test_a_managed_run_is_named_by_its_runner(
     folder.mkdir()
     monkeypatch.setenv(reports.RUN_DIR, str(folder))
     reports.begin("good", {"scale": 2, "names": []}).finish()
-    assert manifest.read(folder)["status"] == "complete"
+    assert run_folders.read(folder)["status"] == "complete"
 
 
 def test_two_runs_of_one_second_have_two_names(
@@ -68,11 +68,11 @@ def test_two_runs_of_one_second_have_two_names(
 ) -> None:
     moment = datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda _: moment), UTC=datetime.UTC)
-    monkeypatch.setattr(manifest, "datetime", clock)
+    monkeypatch.setattr(run_folders, "datetime", clock)
     names = []
     for failed in (False, True, False):
-        partial = manifest.new_folder(tmp_path / "r", "n", {"a": 1})
-        final = manifest.final_folder(partial, failed=failed)
+        partial = run_folders.new_folder(tmp_path / "r", "n", {"a": 1})
+        final = run_folders.final_folder(partial, failed=failed)
         partial.rename(final)
         names.append(final.name)
     assert names[0].startswith("20240102T030405Z-")
@@ -80,10 +80,10 @@ def test_two_runs_of_one_second_have_two_names(
 
 
 def test_parameters_decide_the_hash_and_their_order_does_not() -> None:
-    assert manifest.parameter_hash({"a": 1, "b": [2]}) == manifest.parameter_hash(
+    assert run_folders.parameter_hash({"a": 1, "b": [2]}) == run_folders.parameter_hash(
         {"b": (2,), "a": np.int64(1)}
     )
-    assert manifest.parameter_hash({"a": 1}) != manifest.parameter_hash({"a": 2})
+    assert run_folders.parameter_hash({"a": 1}) != run_folders.parameter_hash({"a": 2})
 
 
 def test_a_figure_lies_beside_its_data_and_tells_its_caption(run: reports.Run) -> None:
@@ -214,7 +214,7 @@ def test_the_index_shows_the_newest_complete_run_of_each_notebook(tmp_path: Path
     add_run(tmp_path, "b", "20240101T000000Z-x-y-failed", **failed)
     add_run(tmp_path, "b", "20240104T000000Z-x-y")
     add_run(tmp_path, "b", ".partial-20240105T000000Z-x-y")
-    text = gallery.write_index(tmp_path).read_text()
+    text = page.write_index(tmp_path).read_text()
     assert re.findall(r"of (\d{8})T", text) == ["20240102", "20240104"]
     assert re.findall(r"<b>(\w+)</b> did not run: (.*)</p>", text) == [("a", "ValueError: no")]
     assert not list(tmp_path.glob("*.partial"))
@@ -222,20 +222,20 @@ def test_the_index_shows_the_newest_complete_run_of_each_notebook(tmp_path: Path
 
 def test_the_index_escapes_what_it_is_given_and_makes_no_request(tmp_path: Path) -> None:
     add_run(tmp_path, "a", "20240101T000000Z-x-y")
-    page = gallery.write_index(tmp_path, [gallery.Problem("b", "<img src=x>")])
-    assert tiny.requests(page) == []
-    assert tiny.policy(page) == gallery.POLICY
-    text = page.read_text()
+    index = page.write_index(tmp_path, [page.Problem("b", "<img src=x>")])
+    assert tiny.requests(index) == []
+    assert tiny.policy(index) == page.POLICY
+    text = index.read_text()
     assert "&lt;script&gt;" in text
     assert "&lt;img src=x&gt;" in text
 
 
 def test_figures_and_tables_stand_in_the_order_they_were_made(tmp_path: Path) -> None:
     add_run(tmp_path, "a", "20240101T000000Z-x-y")
-    text = gallery.write_index(tmp_path).read_text()
+    text = page.write_index(tmp_path).read_text()
     assert text.index("A table.") < text.index("data:image/png")
     assert 'width="200"' in text, "half of 400 pixels: saved at twice a screen's density"
 
 
 def test_an_index_over_nothing_says_what_to_do(tmp_path: Path) -> None:
-    assert "dtfn reproduce" in gallery.write_index(tmp_path / "new").read_text()
+    assert "dtfn reproduce" in page.write_index(tmp_path / "new").read_text()

@@ -16,7 +16,7 @@ import pytest
 import tiny
 
 from dtfn import paths
-from dtfn.reports import manifest
+from dtfn.reports import runs as run_folders
 
 pytestmark = [
     pytest.mark.slow,
@@ -74,7 +74,7 @@ def complete(folder: Path, reports: str) -> None:
 
 
 def runs(folder: Path, reports: str) -> list[str]:
-    return sorted(f.parent.name for f in manifest.runs(folder / reports / "runs"))
+    return sorted(f.parent.name for f in run_folders.finished(folder / reports / "runs"))
 
 
 def test_it_runs_what_the_plan_says_and_leaves_the_same_record(folder: Path) -> None:
@@ -124,5 +124,8 @@ def test_a_failure_stops_only_what_needs_it(folder: Path) -> None:
     process = snakemake(folder, "one")
     said, _ = process.communicate(timeout=300)
     assert process.returncode != 0, said
-    found = {f.parent.name: manifest.read(f)["status"] for f in manifest.runs(folder / "one/runs")}
+    found = {
+        f.parent.name: run_folders.read(f)["status"]
+        for f in run_folders.finished(folder / "one/runs")
+    }
     assert found == {"a": "failed", "b": "complete"}

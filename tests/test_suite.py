@@ -14,7 +14,7 @@ import tiny
 
 from dtfn import suite
 from dtfn.errors import InputError
-from dtfn.reports import manifest
+from dtfn.reports import runs as run_folders
 from dtfn.suite import execution
 
 
@@ -54,7 +54,7 @@ def test_a_run_holds_all_that_belongs_to_it(good: Path) -> None:
 
 def test_the_manifest_binds_the_run(good: Path, notebooks: Path) -> None:
     content = json.loads((good / "manifest.json").read_text())
-    assert content["schema"] == manifest.SCHEMA == 1
+    assert content["schema"] == run_folders.SCHEMA == 1
     assert content["notebook"] == "good"
     assert content["title"] == "A good one"
     assert (content["status"], content["tier"]) == ("complete", "demo")

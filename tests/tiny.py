@@ -14,7 +14,7 @@ WORK = """
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 frame = pd.DataFrame({"method": ["x", "y"], "psnr": [1.0, scale]})
 figure = Figure(dpi=200)
 figure.subplots().plot(frame["psnr"])

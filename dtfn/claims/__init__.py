@@ -12,7 +12,7 @@ from dtfn.claims.causes import correlation_table, grows_with
 from dtfn.claims.judging import judged, over_pictures, verdict
 from dtfn.claims.paper import of_the_paper
 from dtfn.images import UInt8
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 from dtfn.statistics import LEAST
 
 __all__ = [

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dtfn import statistics
 from dtfn.claims.judging import beyond
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 
 EXACT = 1e-4  # of what a layer adds: float32, and a hash code that flips shows at once
 COMPLETE = 0.05  # of the detail in the patch

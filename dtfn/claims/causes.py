@@ -12,7 +12,7 @@ import pandas as pd
 
 from dtfn.claims.judging import over_pictures, seeds_agree, verdict
 from dtfn.positions import CAUSES
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 from dtfn.statistics import Interval
 
 

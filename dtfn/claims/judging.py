@@ -11,7 +11,7 @@ from dataclasses import replace
 import pandas as pd
 
 from dtfn import statistics
-from dtfn.reports.verdicts import Verdict, above_zero
+from dtfn.reports import Verdict, above_zero
 from dtfn.statistics import LEAST, Interval
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dtfn import statistics, studies, subpixel
 from dtfn.claims.judging import seeds_agree
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 from dtfn.statistics import LEAST
 
 PAPER: Mapping[str, tuple[str, bool]] = {

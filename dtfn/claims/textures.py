@@ -8,7 +8,7 @@ import pandas as pd
 
 from dtfn import statistics
 from dtfn.claims.judging import beyond
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
 from dtfn.statistics import Interval
 from dtfn.subpixel import NULL, discoveries
 

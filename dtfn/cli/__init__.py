@@ -66,14 +66,14 @@ def run(
 ) -> None:
     """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
     from dtfn import paths, suite
-    from dtfn.reports import gallery
+    from dtfn.reports import page
 
     try:
         folder = suite.run(notebook, settings(parameter), progress=_terminal())
     except suite.NotebookFailed as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(1) from None
-    gallery.write_index(paths.REPORTS)
+    page.write_index(paths.REPORTS)
     print(folder)
 
 
@@ -212,7 +212,7 @@ def _audit_report(folders: list[str], scale: int, out: Path) -> None:
         print("no report with figures: `pip install 'dtfn[notebook]'` brings what it takes")
         return
     from dtfn import suite
-    from dtfn.reports import gallery
+    from dtfn.reports import page
 
     given = {"folders": folders, "scale": scale}
     try:
@@ -220,7 +220,7 @@ def _audit_report(folders: list[str], scale: int, out: Path) -> None:
     except suite.NotebookFailed as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(1) from None
-    print(gallery.write_index(out))
+    print(page.write_index(out))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -18,20 +18,20 @@ Reports = Annotated[Path | None, typer.Option(help="Folder of the report.")]
 @app.callback()
 def _report(context: typer.Context, reports: Reports = None) -> None:
     from dtfn import paths
-    from dtfn.reports import gallery
+    from dtfn.reports import page
 
     if context.invoked_subcommand is None:
-        print(gallery.write_index(reports or paths.REPORTS))
+        print(page.write_index(reports or paths.REPORTS))
 
 
 @app.command("list")
 def list_(reports: Reports = None) -> None:
     """List the runs, oldest first."""
     from dtfn import paths
-    from dtfn.reports import manifest
+    from dtfn.reports import runs
 
-    for folder in manifest.runs((reports or paths.REPORTS) / "runs"):
-        print(f"{folder.parent.name}  {folder.name}  {manifest.read(folder)['status']}")
+    for folder in runs.finished((reports or paths.REPORTS) / "runs"):
+        print(f"{folder.parent.name}  {folder.name}  {runs.read(folder)['status']}")
 
 
 @app.command()
@@ -42,11 +42,10 @@ def keep(
 ) -> None:
     """Write an excerpt of some runs that can be committed: Markdown and pictures."""
     from dtfn import paths
-    from dtfn.reports import compare as comparing
-    from dtfn.reports import excerpt
+    from dtfn.reports import page, runs
 
-    runs = (reports or paths.REPORTS) / "runs"
-    print(excerpt.write(out, [comparing.find(name, runs) for name in names]))
+    folder = (reports or paths.REPORTS) / "runs"
+    print(page.write_excerpt(out, [runs.find(name, folder) for name in names]))
 
 
 @app.command()
@@ -54,16 +53,15 @@ def compare(
     before: Annotated[str, typer.Argument(help="A run's folder or name, or a notebook's name~1.")],
     after: Annotated[str, typer.Argument(help="E.g. a notebook's name: its newest run.")],
     reports: Reports = None,
-    out: Annotated[Path | None, typer.Option(help="Write it as HTML too.")] = None,
     most: Annotated[int, typer.Option(help="Numbers that are printed.")] = 20,
 ) -> None:
     """Say which numbers changed from one run to another; the exit code is 1 if any did."""
     from dtfn import paths
     from dtfn.reports import compare as comparing
-    from dtfn.reports import gallery, tables
+    from dtfn.reports import runs, tables
 
-    runs = (reports or paths.REPORTS) / "runs"
-    found = comparing.compare(comparing.find(before, runs), comparing.find(after, runs))
+    folder = (reports or paths.REPORTS) / "runs"
+    found = comparing.compare(runs.find(before, folder), runs.find(after, folder))
     print(f"{found.before} -> {found.after}: {found.summary}")
     for name, (old, new) in found.settings.items():
         print(f"parameter {name}: {old} -> {new}")
@@ -72,7 +70,5 @@ def compare(
             print(tables.markdown(frame), end="")
     if len(found.changed) > most:
         print(f"and {len(found.changed) - most} more")
-    if out is not None:
-        print(gallery.write_comparison(out, found))
     if len(found.changed) or len(found.verdicts):
         raise typer.Exit(1)

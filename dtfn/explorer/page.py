@@ -13,7 +13,7 @@ from dtfn.explorer.pixels import Crop
 from dtfn.explorer.scene import Scene
 from dtfn.explorer.state import Message
 from dtfn.images import encode
-from dtfn.plots.panels import SIGNED
+from dtfn.plots import SIGNED
 
 CROP, PATCH = 192, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 

@@ -16,8 +16,7 @@ from dtfn.explorer.answer import Answer
 from dtfn.explorer.pixels import Crop
 from dtfn.explorer.scene import Scene
 from dtfn.images import UInt8
-from dtfn.plots.panels import BOX, SIGNED
-from dtfn.plots.style import WIDTH, styled
+from dtfn.plots import BOX, SIGNED, WIDTH, styled
 
 RING = "#56B4E9"
 

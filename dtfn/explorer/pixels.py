@@ -17,7 +17,7 @@ from dtfn.explorer.answer import Answer
 from dtfn.explorer.pictures import Window
 from dtfn.explorer.scene import Scene
 from dtfn.images import UInt8
-from dtfn.plots.panels import BOX, SIGNED
+from dtfn.plots import BOX, SIGNED
 from dtfn.subpixel.blocks import Float
 from dtfn.subpixel.regions import signed_root
 

@@ -19,8 +19,7 @@ from dtfn.explorer.pictures import Window
 from dtfn.explorer.scene import Tell
 from dtfn.explorer.state import Explorer, Upload
 from dtfn.images import SUFFIXES
-from dtfn.reports import Run, manifest
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Run, Verdict, runs
 
 IMAGE = "DTFN_EXPLORE"
 """Environment variable with a picture's file that takes the place of the notebook's."""
@@ -150,7 +149,7 @@ def save(run: Run, name: str, state: Explorer, **shown: Any) -> None:
     scene, found = state.scene, state.answer
     figure = panels.sheet(scene, found, **shown)
     run.figure(name, figure, data=frame(state), caption=caption(state))
-    text = json.dumps(manifest.plain(record(state)), indent=1, allow_nan=False)
+    text = json.dumps(runs.plain(record(state)), indent=1, allow_nan=False)
     (run.folder / "figures" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ from dtfn.errors import InputError
 from dtfn.explorer import menus, page, pixels
 from dtfn.explorer.canvas import SIDE, MapCanvas
 from dtfn.explorer.state import Explorer, Message
-from dtfn.plots.panels import BOX
+from dtfn.plots import BOX
 
 Save = Callable[..., Path]
 WIDE = {"description_width": "62px"}

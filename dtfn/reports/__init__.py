@@ -17,7 +17,7 @@ import html
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,62 @@ import pandas as pd
 
 from dtfn import parameters, paths, provenance
 from dtfn.errors import InputError
-from dtfn.reports import manifest, tables
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import runs, tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN_DIR = "DTFN_RUN_DIR"
 """Environment variable by which `dtfn.suite` tells the notebook the folder it writes to."""
+
+
+MARKS = {True: "✓ yes", False: "✗ no", None: "? open"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim and what the run says about it.
+
+    Attributes
+    ----------
+    claim
+        A sentence that can be true or false.
+    measured, interval
+        The number that decides (or text) and its 95 % interval, or None.
+    holds
+        True, False, or None where the run cannot tell.
+    form
+        How the numbers are printed, e.g. ``"{:+.3f} dB"``.
+    """
+
+    claim: str
+    measured: float | str | None
+    interval: tuple[float, float] | None
+    holds: bool | None
+    form: str = "{:.3g}"
+
+    def row(self) -> dict[str, str]:
+        """Return the verdict as printed: claim, measured, 95 % interval, holds."""
+        number, brace, unit = self.form.partition("}")
+        ends = [(number + brace).format(end) for end in self.interval or ()]
+        return {
+            "claim": self.claim,
+            "measured": self._print(self.measured),
+            "95 % interval": " to ".join(ends) + unit if ends else "–",
+            "holds": MARKS[self.holds],
+        }
+
+    def _print(self, value: float | str | None) -> str:
+        if value is None or value != value:  # NaN
+            return "–"
+        return value if isinstance(value, str) else self.form.format(value)
+
+
+def above_zero(low: float, high: float) -> bool | None:
+    """Return whether an interval lies above 0; None where it holds 0 or is not known (NaN)."""
+    if low > 0:
+        return True
+    return False if high < 0 else None
 
 
 class Run:
@@ -54,7 +102,7 @@ class Run:
         self, notebook: Path, values: Mapping[str, Any], folder: Path, *, managed: bool
     ) -> None:
         self.folder = folder
-        self.record = manifest.begin(notebook, values)
+        self.record = runs.new_record(notebook, values)
         self.verdicts: list[Verdict] = []
         self._managed = managed
         self._began = time.perf_counter()
@@ -154,12 +202,12 @@ class Run:
             "verdicts": [{**asdict(v), "printed": row} for v, row in pairs],
         }
         self.record["timings"]["notebook"] = self._seconds()
-        manifest.write(self.folder, self.record)
-        final = manifest.final_folder(self.folder)
+        runs.write(self.folder, self.record)
+        final = runs.final_folder(self.folder)
         if not self._managed:
             self.folder.rename(final)
             self.folder = final
-        where = final / manifest.NAME
+        where = final / runs.MANIFEST
         print("manifest:", where.relative_to(paths.ROOT) if _inside(where) else where)
 
     def _folder(self, kind: str) -> Path:
@@ -213,7 +261,7 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
         )
     values = {name: namespace[name] for name in names}
     given = os.environ.get(RUN_DIR)
-    folder = Path(given) if given else manifest.new_folder(paths.RUNS, notebook, values)
+    folder = Path(given) if given else runs.new_folder(paths.RUNS, notebook, values)
     return Run(file, values, folder, managed=bool(given))
 
 

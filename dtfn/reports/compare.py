@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from dtfn import paths, provenance
-from dtfn.errors import InputError, nearest
-from dtfn.reports import manifest
+from dtfn import provenance
+from dtfn.reports import runs
 
 PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
 """Columns of what a run cost, not of what it found: they differ from run to run."""
@@ -72,7 +71,7 @@ def compare(before: Path, after: Path) -> Comparison:
     scale = both[["before", "after"]].abs().max(axis=1)
     order = (both["difference"].abs() / scale).fillna(float("inf"))
     changed = both[~same].loc[order[~same].sort_values(ascending=False, kind="stable").index]
-    old, new = manifest.read(before), manifest.read(after)
+    old, new = runs.read(before), runs.read(after)
     names = dict.fromkeys([*old["parameters"], *new["parameters"]])
     pairs = {name: (old["parameters"].get(name), new["parameters"].get(name)) for name in names}
     return Comparison(
@@ -83,40 +82,6 @@ def compare(before: Path, after: Path) -> Comparison:
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
         _verdicts(old, new),
     )
-
-
-def find(name: str, runs: Path | None = None) -> Path:
-    """Return the folder of a complete run.
-
-    Parameters
-    ----------
-    name
-        A folder, the name of one, or the name of a notebook: its newest run; ``NAME~1`` is the
-        run before that, and so on.
-    runs
-        The folder of all runs; default reports/runs.
-
-    Raises
-    ------
-    InputError
-        There is no such run.
-    """
-    if (Path(name) / manifest.NAME).is_file():
-        return Path(name)
-    runs = runs or paths.RUNS
-    stem, _, back = name.partition("~")
-    complete = [f for f in manifest.runs(runs) if manifest.read(f)["status"] == "complete"]
-    fitting = [f for f in complete if name == f.name] or [
-        f for f in complete if stem == f.parent.name
-    ]
-    steps = int(back) if back.isdigit() else 0
-    if len(fitting) <= steps or (back and not back.isdigit()):
-        known = {f.parent.name for f in complete}
-        raise InputError(
-            "run", expected=f"a complete run below {runs}", found=repr(name),
-            remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
-        )  # fmt: skip
-    return fitting[-1 - steps]
 
 
 def fingerprint(file: Path) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 from dtfn import paths
 from dtfn.errors import InputError, nearest
-from dtfn.reports import gallery, manifest
+from dtfn.reports import page
+from dtfn.reports import runs as run_folders
 from dtfn.suite import keys, plans, records
 from dtfn.suite.execution import NotebookFailed, lock, sweep
 from dtfn.suite.keys import State
@@ -185,9 +186,9 @@ class _Batch:
             return failures
         records.write(self.folder, tier, self.states, self.complete)
         problems = [_problem(name, failure) for name, failure in self.failures.items()]
-        if self.began or not (self.folder / gallery.INDEX).exists():
-            gallery.write_index(self.folder, problems, self.complete)
-        self.say(f"report: {_shown(self.folder / gallery.INDEX)}")
+        if self.began or not (self.folder / page.INDEX).exists():
+            page.write_index(self.folder, problems, self.complete)
+        self.say(f"report: {_shown(self.folder / page.INDEX)}")
         return failures
 
     def _settled(self, name: str) -> bool:
@@ -224,7 +225,8 @@ class _Batch:
         return done
 
     def _made(self, state: State) -> Path | None:
-        past = [f for f in manifest.runs(self.folder / "runs") if f.parent.name == state.step.name]
+        ours = run_folders.finished(self.folder / "runs")
+        past = [f for f in ours if f.parent.name == state.step.name]
         return keys.result(past, state.key, state.parts, keys.Hashes())[0]
 
     def _order(self, state: State) -> Order:
@@ -254,9 +256,9 @@ def _notebooks(file: Path | None) -> Path:
     return (file or paths.NOTEBOOKS / plans.PLAN).resolve().parent
 
 
-def _problem(name: str, failure: Exception) -> gallery.Problem:
+def _problem(name: str, failure: Exception) -> page.Problem:
     remains = getattr(failure, "folder", None)
-    return gallery.Problem(name, getattr(failure, "message", str(failure)), remains)
+    return page.Problem(name, getattr(failure, "message", str(failure)), remains)
 
 
 def _resolved(value: Any, folders: Mapping[str, Path]) -> Any:

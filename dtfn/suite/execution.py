@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from dtfn import parameters, paths, reports
 from dtfn.errors import InputError
-from dtfn.reports import gallery, manifest
+from dtfn.reports import page
+from dtfn.reports import runs as run_folders
 from dtfn.suite.plans import find, values
 
 if TYPE_CHECKING:
@@ -104,23 +105,23 @@ def run(
     everything = values(file, given or {})
     with new_folder(runs or paths.RUNS, name or file.stem, everything) as partial:
         began = time.perf_counter()
-        record = manifest.begin(file, everything)
+        record = run_folders.new_record(file, everything)
         error: BaseException | None = None
         try:
             _execute(file, partial / file.name, given or {}, partial, progress, tell)
             require(partial, makes)
         except Exception as caught:
             error = caught
-        made = any((partial / kind).exists() for kind in manifest.KINDS)
+        made = any((partial / kind).exists() for kind in run_folders.KINDS)
         if getattr(error, "ename", None) == InputError.__name__ and not made:
             raise NotebookInputError(str(getattr(error, "evalue", error)))
-        record |= manifest.read(partial)
+        record |= run_folders.read(partial)
         record |= {"tier": tier, **(notes or {})}
         if name:
             record["run"] = name
         if (partial / file.name).exists():
-            record["title"] = gallery.title(partial / file.name)
-            gallery.write_run(partial / file.name)
+            record["title"] = page.title(partial / file.name)
+            page.write_run(partial / file.name)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         return conclude(partial, record, error)
 
@@ -137,8 +138,8 @@ def conclude(partial: Path, record: dict[str, Any], error: BaseException | None 
     if error is not None:
         record["error"] = _described(error)
         (partial / "traceback.txt").write_text(record["error"]["traceback"], encoding="utf-8")
-    manifest.write(partial, record)
-    folder = manifest.final_folder(partial, failed=error is not None)
+    run_folders.write(partial, record)
+    folder = run_folders.final_folder(partial, failed=error is not None)
     partial.rename(folder)
     if error is not None:
         raise NotebookFailed(folder.parent.name, record["error"]["message"], folder) from None
@@ -160,7 +161,7 @@ def new_folder(runs: Path, name: str, everything: Mapping[str, Any]) -> Iterator
     """
     with lock("folders"):  # nobody sweeps between the making of a folder and its lock
         sweep(runs / name)
-        partial = manifest.new_folder(runs, name, everything)
+        partial = run_folders.new_folder(runs, name, everything)
         held = FileLock(f"{partial}.lock")
         held.acquire()
     try:

@@ -16,7 +16,7 @@ from typing import Any
 import dtfn
 from dtfn import datasets, paths, provenance, zoo
 from dtfn.errors import InputError
-from dtfn.reports import manifest
+from dtfn.reports import runs as run_folders
 from dtfn.suite import plans
 from dtfn.suite.plans import Step
 
@@ -118,7 +118,7 @@ def states(steps: list[Step], runs: Path, notebooks: Path) -> dict[str, State]:
         As `dtfn.suite.plans.values`; weights are missing.
     """
     hashes = Hashes()
-    past = manifest.runs(runs)
+    past = run_folders.finished(runs)
     common = {"code": _code(hashes), "libraries": digest(provenance.versions())}
     found: dict[str, State] = {}
     for step in steps:
@@ -147,7 +147,7 @@ def _parts(step: Step, hashes: Hashes, notebooks: Path) -> tuple[dict[str, Any],
         inputs = _inputs(step, values, notebook.parent)
     return values, {
         "notebook": digest(source),
-        "parameters": digest(manifest.plain(values)),
+        "parameters": digest(run_folders.plain(values)),
         "inputs": digest(hashes.files(inputs)),
         "weights": digest(hashes.files(_weights(step, values, notebooks))),
     }
@@ -159,7 +159,7 @@ def result(
     """Return the newest whole run of this key; or None, and the reason from the newest run."""
     reasons = []
     for folder in reversed(past):
-        content = manifest.read(folder)
+        content = run_folders.read(folder)
         if content.get("key") == key and content["status"] == "complete":
             changed = [n for n, h in content["outputs"].items() if hashes.file(folder / n) != h]
             if not changed:

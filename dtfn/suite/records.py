@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dtfn.reports import compare, manifest
+from dtfn.reports import compare, runs
 from dtfn.suite.execution import lock
 from dtfn.suite.keys import State
 
@@ -42,9 +42,9 @@ def _described(state: State) -> dict[str, Any]:
         "name": step.name,
         "notebook": step.notebook or None,
         "train": step.train or None,
-        "parameters": manifest.plain(state.values),
+        "parameters": runs.plain(state.values),
         "after": list(step.needs.runs),
-        "needs": manifest.plain(dataclasses.asdict(step.needs)),
+        "needs": runs.plain(dataclasses.asdict(step.needs)),
         "makes": list(step.makes),
         "key": state.key,
         "up_to_date": state.folder is not None,
@@ -75,7 +75,7 @@ def write(
 
 
 def _result(state: State, done: Path) -> dict[str, Any]:
-    content = manifest.read(done)
+    content = runs.read(done)
     files = [done / name for name in content["outputs"]]
     shown = [f for f in files if f.parent.name in _SHOWN and f.suffix in _SHOWN[f.parent.name]]
     return {

@@ -15,8 +15,8 @@ from typing import Any
 import pandas as pd
 
 from dtfn import recipes, reports
-from dtfn.reports import manifest
-from dtfn.reports.verdicts import Verdict
+from dtfn.reports import Verdict
+from dtfn.reports import runs as run_folders
 from dtfn.suite import plans
 from dtfn.suite.execution import NotebookInputError, Tell, conclude, new_folder, require
 
@@ -60,7 +60,7 @@ def run(
     recipe = plans.recipe(preset, changes)
     home = runs.parent / "training" / f"{name}-{notes['key'][:16]}"
     home.mkdir(parents=True, exist_ok=True)
-    everything = manifest.plain(dataclasses.asdict(recipe))
+    everything = run_folders.plain(dataclasses.asdict(recipe))
     with new_folder(runs, name, everything) as partial:
         began = time.perf_counter()
         error = None
@@ -75,7 +75,7 @@ def run(
             raise
         except Exception as caught:
             error = caught
-        record = manifest.begin(partial / RECIPE, everything) | manifest.read(partial)
+        record = run_folders.new_record(partial / RECIPE, everything) | run_folders.read(partial)
         record |= {"tier": tier, **notes, "run": name, "notebook": name}
         record["title"] = f"Training of {name}"
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
@@ -123,7 +123,8 @@ def _text(value: Any) -> str:
 
 def _report(partial: Path, name: str, recipe: recipes.Recipe) -> None:
     """Save the curve, and whether the network beats bicubic on the validation pictures."""
-    from dtfn import claims, plots, training
+    from dtfn import claims, training
+    from dtfn.plots import curves
 
     history = pd.read_csv(partial / "history.csv")
     bicubic = claims.bicubic_psnr(training.validation_pairs(recipe), recipe.scale)
@@ -134,7 +135,7 @@ def _report(partial: Path, name: str, recipe: recipes.Recipe) -> None:
         "dashed: bicubic."
     )
     data = history.assign(bicubic=bicubic)
-    page.figure("curve", plots.training(history, bicubic), data=data, caption=caption)
+    page.figure("curve", curves.training_curve(history, bicubic), data=data, caption=caption)
     gain = history["psnr"].iloc[-1] - bicubic
     claim = f"after {recipe.steps} steps {name} beats bicubic on the validation pictures"
     page.verdict(Verdict(claim, gain, None, gain > 0, "{:+.2f} dB"))

@@ -1,4 +1,4 @@
-"""A run's folder and its manifest.json: where it is, what it came from, what it made."""
+"""The folders of runs and their manifest.json: where a run is, what it used, what it made."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from dtfn import provenance
-from dtfn.errors import InputError
+from dtfn import paths, provenance
+from dtfn.errors import InputError, nearest
 
 SCHEMA = 1
 """Version of manifest.json; raised when a key changes its meaning or goes away."""
 
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 _PARTIAL = ".partial-"
 
 KINDS = ("figures", "tables", "data")
 """What a notebook saves: the manifest's lists, and the folders of their files."""
 
 
-def new_folder(runs: Path, notebook: str, parameters: Mapping[str, Any]) -> Path:
-    """Make the hidden folder of a new run: ``runs/notebook/.partial-UTC-commit-parameters``.
+def new_folder(folder: Path, notebook: str, parameters: Mapping[str, Any]) -> Path:
+    """Make the hidden folder of a new run: ``folder/notebook/.partial-UTC-commit-parameters``.
 
     A run of the same second, code and parameters gets the suffix ``-2``, ``-3``, ...
 
@@ -37,7 +37,7 @@ def new_folder(runs: Path, notebook: str, parameters: Mapping[str, Any]) -> Path
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     base = f"{now}-{provenance.git_state()[0]}-{parameter_hash(parameters)}"
-    home = runs / notebook
+    home = folder / notebook
     home.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, 1000):
         name = base if attempt == 1 else f"{base}-{attempt}"
@@ -63,10 +63,44 @@ def final_folder(partial: Path, *, failed: bool = False) -> Path:
     return partial.with_name(partial.name.removeprefix(_PARTIAL) + ("-failed" if failed else ""))
 
 
-def runs(folder: Path) -> list[Path]:
+def finished(folder: Path) -> list[Path]:
     """Return the finished and failed runs below ``folder``, oldest first."""
-    found = [file.parent for file in folder.glob(f"*/*/{NAME}")]
+    found = [file.parent for file in folder.glob(f"*/*/{MANIFEST}")]
     return sorted((f for f in found if not f.name.startswith(_PARTIAL)), key=lambda f: f.name)
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """Return the folder of a complete run.
+
+    Parameters
+    ----------
+    name
+        A folder, the name of one, or the name of a notebook: its newest run; ``NAME~1`` is the
+        run before that, and so on.
+    folder
+        The folder of all runs; default reports/runs.
+
+    Raises
+    ------
+    InputError
+        There is no such run.
+    """
+    if (Path(name) / MANIFEST).is_file():
+        return Path(name)
+    folder = folder or paths.RUNS
+    stem, _, back = name.partition("~")
+    complete = [f for f in finished(folder) if read(f)["status"] == "complete"]
+    fitting = [f for f in complete if name == f.name] or [
+        f for f in complete if stem == f.parent.name
+    ]
+    steps = int(back) if back.isdigit() else 0
+    if len(fitting) <= steps or (back and not back.isdigit()):
+        known = {f.parent.name for f in complete}
+        raise InputError(
+            "run", expected=f"a complete run below {folder}", found=repr(name),
+            remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
+        )  # fmt: skip
+    return fitting[-1 - steps]
 
 
 def parameter_hash(parameters: Mapping[str, Any]) -> str:
@@ -75,7 +109,7 @@ def parameter_hash(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def begin(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a manifest says about a run before anything is computed."""
     sha, dirty = provenance.git_state()
     return {
@@ -98,13 +132,13 @@ def begin(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, Any]:
     """Return the manifest of a run's folder, ``{}`` where it has none yet."""
-    file = folder / NAME
+    file = folder / MANIFEST
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write the manifest, with the hashes of all other files of the folder as ``outputs``."""
-    file = folder / NAME
+    file = folder / MANIFEST
     outputs = {
         path.relative_to(folder).as_posix(): provenance.file_hash(path)
         for path in sorted(folder.rglob("*"))

@@ -1,7 +1,7 @@
-"""HTML that anyone can open, mail and print: a file for a run, one for two, an index over all.
+"""Pages: HTML for a run and an index over all, and an excerpt in Markdown that can be committed.
 
-None makes a request to any host: images are inside, there is no script, and a content policy
-tells the browser so.
+No page makes a request to any host: images are inside, there is no script, and a content policy
+forbids both.
 """
 
 from __future__ import annotations
@@ -12,22 +12,32 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 from PIL import Image
 
 from dtfn import __version__
-from dtfn.reports import compare, manifest
+from dtfn.errors import InputError
+from dtfn.reports import compare, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
 THUMBNAIL = 180  # pixels, the longer side of a picture in the overview
 CHANGES = 50  # numbers that are listed; the rest is counted
+
+README = "README.md"  # the page of an excerpt
+MARK = "Written by `dtfn report keep`"  # by which an excerpt is known
+QUALITY = 75  # of WebP
+ACROSS = 1000  # pixels at most: what a page shows
+LINES = 90  # of a table's Markdown; a longer one is left out
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dtfn.reports"),
@@ -117,7 +127,7 @@ def write_index(
     shown
         Name -> the run that is shown instead of the newest.
     """
-    found = [(folder, manifest.read(folder)) for folder in manifest.runs(reports / "runs")]
+    found = [(folder, runs.read(folder)) for folder in runs.finished(reports / "runs")]
     # Oldest first, so that the newest of a name stays.
     newest = {folder.parent.name: (folder, content) for folder, content in found}
     complete = [(folder, content) for folder, content in found if content["status"] == "complete"]
@@ -141,11 +151,6 @@ def write_index(
     )
     reports.mkdir(parents=True, exist_ok=True)
     return _replace(reports / INDEX, page)
-
-
-def write_comparison(file: Path, found: compare.Comparison) -> Path:
-    """Write what changed from one run to another as HTML, every number, and return the file."""
-    return _replace(file, _page("compare.html.j2", c=_changes(found, None)))
 
 
 def _page(template: str, **content: Any) -> str:
@@ -267,7 +272,7 @@ def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _problem(reports: Path, problem: Problem) -> dict[str, str | None]:
-    notebook = manifest.read(problem.folder)["notebook"] if problem.folder else ""
+    notebook = runs.read(problem.folder)["notebook"] if problem.folder else ""
     link = _html(reports, problem.folder, notebook) if problem.folder else None
     return {"notebook": problem.notebook, "message": problem.message, "link": link}
 
@@ -289,3 +294,97 @@ def _readable(moment: str) -> str:
 def _source(name: str) -> str:
     assert _ENVIRONMENT.loader is not None
     return _ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0]
+
+
+def write_excerpt(folder: Path, kept: Sequence[Path]) -> Path:
+    """Write an excerpt of complete runs and return its page.
+
+    Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
+    run with its manifest and the figures as WebP, at most `ACROSS` pixels wide. It takes the place
+    of an older excerpt when it is whole.
+
+    Parameters
+    ----------
+    folder
+        Where it goes: a new one, or that of an older excerpt.
+    kept
+        Folders of runs, as `dtfn.reports.runs.find` returns them.
+
+    Raises
+    ------
+    InputError
+        There is something else in that place, a run is not complete, or two have one name.
+    """
+    names = [run.parent.name for run in kept]
+    if len(set(names)) < len(names):
+        raise InputError(
+            "runs", expected="one of each name", found=", ".join(names), remedy="name fewer"
+        )
+    _require_ours(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        made = Path(place) / folder.name
+        made.mkdir()
+        _fill(made, dict(zip(names, kept, strict=True)))
+        if folder.exists():
+            folder.rename(Path(place) / "older")
+        made.rename(folder)
+    return folder / README
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise `InputError` where something else than an older excerpt is in the place."""
+    page = folder / README
+    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
+    if folder.exists() and not ours:
+        raise InputError(
+            folder, expected="a new folder, or an older excerpt", found="something else",
+            remedy="choose another folder",
+        )  # fmt: skip
+
+
+def _fill(folder: Path, kept: Mapping[str, Path]) -> None:
+    verdicts, sections = [], []
+    for name, run in kept.items():
+        content = runs.read(run)
+        if content["status"] != "complete":
+            raise InputError(
+                run, expected="a complete run", found=content["status"], remedy="run it again"
+            )
+        target = folder / name
+        target.mkdir(parents=True)
+        shutil.copyfile(run / runs.MANIFEST, target / runs.MANIFEST)
+        verdicts += [{**v["printed"], "run": f"[{name}](#{name})"} for v in content["verdicts"]]
+        sections.append(_section(name, run, content, target))
+    head = (
+        "# Where non-local attention harms textures\n\n"
+        f"{MARK} of dtfn {__version__}: nothing here is typed by hand. The "
+        "manifests beside the figures name code, parameters, pictures and networks by hash.\n\n"
+        f"{tables.markdown(pd.DataFrame(verdicts))}"
+    )
+    (folder / README).write_text("\n".join([head, *sections]), encoding="utf-8")
+
+
+def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str:
+    code = content["code"]
+    changed = " with local changes" if code["dirty"] else ""
+    given = "; ".join(f"{key} = {value}" for key, value in content["parameters"].items())
+    parts = [
+        f'<a id="{name}"></a>\n## {name}: {content["title"]}',
+        f"`{name}`, {content['started']}, code {code['git']}{changed}: {given}",
+    ]
+    exhibits = [("figures", e) for e in content["figures"]]
+    exhibits += [("tables", e) for e in content["tables"] if e["name"] != "verdicts"]
+    for kind, entry in sorted(exhibits, key=lambda pair: pair[1]["after_seconds"]):
+        if kind == "figures":
+            file = f"{entry['name']}.webp"
+            with Image.open(run / "figures" / f"{entry['name']}.png") as image:
+                small = image.convert("RGB")
+            small.thumbnail((ACROSS, 10 * ACROSS))
+            small.save(target / file, quality=QUALITY, method=6)
+            parts.append(f"![{entry['name']}]({name}/{file})\n\n*{entry['caption']}*")
+            continue
+        text = (run / "tables" / f"{entry['name']}.md").read_text(encoding="utf-8")
+        if text.count("\n") <= LINES:
+            parts.append(text.rstrip())
+    return "\n\n".join(parts) + "\n"

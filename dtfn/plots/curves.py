@@ -1,0 +1,446 @@
+"""Figures of numbers: charts with their intervals, and maps of rates.
+
+Each function takes a tidy table and returns a new Figure. The null pair is always grey.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from dtfn import subpixel
+from dtfn.plots import (
+    COLOURS,
+    NULL_COLOUR,
+    POSITIVE,
+    SIGNED,
+    WIDTH,
+    bare,
+    blank,
+    colour,
+    panels,
+    styled,
+)
+
+METRICS = {
+    "support": "effective support\n(positions)",
+    "distance": "mean distance\n(LR pixels)",
+    "on_self": "weight on itself",
+    "disagreeing": "weight on what\ndisagrees with truth",
+    "agreement": "agreement over\nhash seeds",
+}
+
+
+@styled
+def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
+    """Draw a training run: loss, and validation PSNR beside bicubic.
+
+    Parameters
+    ----------
+    history
+        Columns step, loss, psnr (dB), as in the trainer's history.csv.
+    bicubic
+        PSNR of bicubic on the same pictures, dB.
+    """
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(history["step"], history["loss"], marker="o", markersize=3)
+    left.set(xlabel="step", ylabel="training loss", yscale="log")
+    left.yaxis.set_minor_formatter("{x:.3g}")
+    right.plot(history["step"], history["psnr"], marker="o", markersize=3, label="network")
+    right.axhline(bicubic, color=NULL_COLOUR, linestyle="--", label="bicubic")
+    right.set(xlabel="step", ylabel="validation PSNR (dB, Y)")
+    right.legend()
+    return figure
+
+
+@styled
+def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
+    """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.evaluation.evaluate`.
+    base
+        The method that is 0.
+    """
+    frame = gain_over(table, base)
+    methods = [m for m in table["method"].unique() if m != base]
+    if not methods:
+        return blank(f"no network to compare with {base}")
+    datasets = list(frame["dataset"].unique())
+    height = 1.1 + 0.36 * max(len(methods), 2)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, dataset in zip(axes, datasets, strict=True):
+        part = frame[frame["dataset"] == dataset]
+        for y, method in enumerate(reversed(methods)):
+            gain = part.loc[part["method"] == method, "gain"].to_numpy()
+            # Spread by rank, not by chance: the same numbers draw the same figure.
+            spread = np.linspace(-0.25, 0.25, len(gain))
+            ink = colour(method, methods)
+            ax.scatter(gain, y + spread, s=9, color=ink, alpha=0.45, linewidths=0)
+            ax.scatter(gain.mean(), y, s=42, marker="D", color=ink, edgecolor="black", zorder=3)
+        ax.axvline(0, color="black", linewidth=0.8)
+        number = part["image"].nunique()
+        ax.set_title(f"{dataset} ({number} picture{'s' * (number != 1)})")
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(methods)), list(reversed(methods)))
+    figure.supxlabel(f"PSNR gain over {base} (dB, Y)", fontsize=10)
+    return figure
+
+
+def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Return the rows of all other methods with their PSNR gain (dB) over `base`."""
+    keys = ["dataset", "image", "scale"]
+    zero = table.loc[table["method"] == base, [*keys, "psnr"]]
+    joined = table[table["method"] != base].merge(zero, on=keys, suffixes=("", "_base"))
+    gain = joined["psnr"] - joined["psnr_base"]
+    return joined.drop(columns="psnr_base").assign(gain=gain)
+
+
+@styled
+def harm_density(frame: pd.DataFrame) -> Figure:
+    """Draw how harm is distributed over positions, each pair over the null pair.
+
+    Parameters
+    ----------
+    frame
+        Of `dtfn.subpixel.regions.density`.
+    """
+    names = list(frame["pair"].unique())
+    others = [n for n in names if n != subpixel.NULL]
+    figure, axes = panels(max(len(others), 1), 3.1, sharex=True, sharey=True)
+    for ax, name in zip(axes, others or names, strict=True):
+        for pair in (subpixel.NULL, name):
+            part = frame[frame["pair"] == pair]
+            if part.empty:
+                continue
+            edges = np.append(part["low"].to_numpy(), part["high"].to_numpy()[-1])
+            fill = pair == subpixel.NULL
+            label = "luck" if fill else name
+            ink = colour(pair, names)
+            ax.stairs(part["share"], edges, fill=fill, color=ink, alpha=0.45 if fill else 1,
+                      linewidth=1.6, label=label)  # fmt: skip
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(yscale="log", xlim=_reach(frame))
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
+    figure.supxlabel("← helped    signed root of harm (8-bit levels)    harmed →", fontsize=10)
+    figure.supylabel("share of LR positions", fontsize=10)
+    return figure
+
+
+def _reach(frame: pd.DataFrame) -> tuple[float, float]:
+    """Return symmetric limits that hold every bin with something in it."""
+    full = frame[frame["share"] > 0]
+    most = float(max(-full["low"].min(), full["high"].max(), 1))
+    return -most, most
+
+
+@styled
+def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
+    """Draw estimates with their intervals: a panel a metric, a row a pair, 0 marked.
+
+    Parameters
+    ----------
+    frame
+        pair, metric, estimate, low, high.
+    titles
+        metric -> what stands below its panel; also their order.
+    """
+    names = list(frame["pair"].unique())
+    height = 1.0 + 0.4 * max(len(names), 2)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+    for ax, (metric, title) in zip(axes, titles.items(), strict=True):
+        for y, name in enumerate(reversed(names)):
+            row = frame[(frame["pair"] == name) & (frame["metric"] == metric)].iloc[0]
+            ax.plot([row["low"], row["high"]], [y, y], color=colour(name, names), linewidth=2.4)
+            ax.plot(row["estimate"], y, "o", color=colour(name, names), markersize=6)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_xlabel(title)
+        ax.grid(axis="y", visible=False)
+        ax.set_ylim(-0.7, len(names) - 0.3)
+    axes[0].set_yticks(range(len(names)), list(reversed(names)))
+    return figure
+
+
+@styled
+def bound_curve(frame: pd.DataFrame) -> Figure:
+    """Draw upper bounds against granularity, with bands of their intervals, and the null's.
+
+    Parameters
+    ----------
+    frame
+        pair, granularity (coarse to fine as in `dtfn.subpixel.CURVE`), estimate, low, high: gain
+        over the better network of the pair, dB.
+    """
+    steps = [g for g in subpixel.CURVE if g != "fusion"]
+    names = list(frame["pair"].unique())
+    figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
+    ax = figure.subplots()
+    for name in names:
+        part = frame[frame["pair"] == name].set_index("granularity")
+        curve, ink = part.reindex(steps), colour(name, names)
+        # Colours come again after six.
+        style = "--" if name == subpixel.NULL else ("-", "-.")[names.index(name) > len(COLOURS)]
+        label = "null pair (luck)" if name == subpixel.NULL else name
+        ax.plot(range(len(steps)), curve["estimate"], style, color=ink, marker="o", markersize=4,
+                label=label)  # fmt: skip
+        ax.fill_between(range(len(steps)), curve["low"], curve["high"], color=ink, alpha=0.15,
+                        linewidth=0)  # fmt: skip
+        if "fusion" in part.index:
+            f = part.loc["fusion"]
+            error = np.array([[f["estimate"] - f["low"]], [f["high"] - f["estimate"]]])
+            at = len(steps) + 0.16 * (names.index(name) - (len(names) - 1) / 2)
+            ax.errorbar(at, f["estimate"], error, fmt="D", color=ink, capsize=3, markersize=5)
+    labels = [f"{g}×{g}" if g.isdigit() else g for g in steps]
+    ax.set_xticks(range(len(steps) + 1), [*labels, "fusion"])
+    ax.axvline(len(steps) - 0.5, color="#bbbbbb", linewidth=0.8)
+    ax.set(xlabel="granularity of the choice (LR positions)")
+    ax.set_ylabel("bound's gain over the better network (dB)")
+    ax.legend(ncols=1 + len(names) // 8)
+    return figure
+
+
+@styled
+def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
+    """Draw a bound of each family on each dataset as a bar, luck's as a grey bar on it.
+
+    The line at a bar's end is the interval of what is net of luck.
+
+    Parameters
+    ----------
+    frame
+        Of `dtfn.claims.beside_null`: dataset, pair, m, and with a null pair m_null, m_net_low,
+        m_net_high; else m_low, m_high.
+    metric
+        m.
+    title
+        What it is, with its unit.
+    """
+    datasets, names = list(frame["dataset"].unique()), list(frame["pair"].unique())
+    has_null = f"{metric}_null" in frame
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.34 * max(len(names), 2)), layout="constrained")
+    axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, dataset in zip(axes, datasets, strict=True):
+        for y, name in enumerate(reversed(names)):
+            row = frame[(frame["dataset"] == dataset) & (frame["pair"] == name)]
+            if row.empty:
+                continue
+            one = row.iloc[0]
+            ax.barh(y, one[metric], color=colour(name, names), height=0.62, alpha=0.85)
+            base = one[f"{metric}_null"] if has_null else 0.0
+            ends = [f"{metric}_net_low", f"{metric}_net_high"] if has_null else [
+                f"{metric}_low", f"{metric}_high"]  # fmt: skip
+            ax.plot(base + one[ends].to_numpy(float), [y, y], color="black", linewidth=1.4)
+            if has_null:
+                ax.barh(y, base, color=NULL_COLOUR, height=0.3)
+        ax.set_title(dataset)
+        ax.grid(axis="y", visible=False)
+    axes[0].set_yticks(range(len(names)), list(reversed(names)))
+    figure.supxlabel(title + ("; grey: luck's" if has_null else ""), fontsize=10)
+    return figure
+
+
+DECILES = range(1, 11)
+
+
+@styled
+def error_hexagons(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figure:
+    """Draw in hexagons how N's sub-pixel PSNR stands against L's, a panel a pair.
+
+    Below the diagonal N erred more: harm. Positions are counted on a logarithmic scale.
+
+    Parameters
+    ----------
+    frame
+        pair, without, with (dB), positions: `dtfn.positions.Positions.errors`.
+    span
+        Lowest and highest PSNR.
+    pitch
+        Width of a hexagon, dB.
+    """
+    names = list(frame["pair"].unique())
+    figure, axes = panels(len(names), 2.2)
+    norm = LogNorm(1, max(2, frame["positions"].max()))
+    # Two more hexagons on each side: matplotlib drops what is nearest to a centre outside. Rows of
+    # one of the two grids lie the square root of 3 times the pitch apart.
+    tall = pitch * math.sqrt(3)
+    across, up = (math.ceil((span[1] - span[0]) / size - 1e-9) + 4 for size in (pitch, tall))
+    low, bottom = span[0] - 2 * pitch, span[0] - 2 * tall
+    extent = (low, low + across * pitch, bottom, bottom + up * tall)
+    for ax, name in zip(axes, names, strict=True):
+        part = frame[frame["pair"] == name]
+        shown = ax.hexbin(
+            part["without"], part["with"], C=part["positions"], reduce_C_function=np.sum,
+            gridsize=(across, up), extent=extent, norm=norm, cmap=POSITIVE,
+            linewidths=0,
+        )  # fmt: skip
+        ax.plot(span, span, color="black", linewidth=0.8)
+        ax.set(title=_title(name), xlim=span, ylim=span, aspect="equal")
+        ax.text(0.97, 0.04, "harmed", transform=ax.transAxes, ha="right", fontsize=8)
+        ax.text(0.03, 0.9, "helped", transform=ax.transAxes, fontsize=8)
+        ax.grid(visible=False)
+        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+            ax.set_ylabel("with (dB)")
+    figure.colorbar(shown, ax=axes, label="LR positions", shrink=0.9)
+    figure.supxlabel("sub-pixel PSNR without attention (dB)", fontsize=10)
+    return figure
+
+
+@styled
+def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
+    """Draw the harm rate by deciles of severity and inconsistency: the pair's, luck's, and net.
+
+    Parameters
+    ----------
+    frame
+        `dtfn.positions.Positions.deciles`.
+    pair
+        Whose harm.
+    null
+        The null pair; None: only the pair's own rates are drawn.
+    """
+    tables = [_rates(frame, pair)]
+    titles = [f"harm rate of {pair}"]
+    if null:
+        tables += [_rates(frame, null), tables[0] - _rates(frame, null)]
+        titles += ["harm rate of luck (null pair)", "net of luck"]
+    if np.isnan(tables[-1]).all():
+        return blank("no position has any detail to be inconsistent about")
+    figure, axes = panels(len(tables), 3.2, 3)
+    rates = np.concatenate([t.ravel() for t in tables[:2]])
+    # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
+    away = max(float(np.nanpercentile(np.abs(rates - 0.5), 95)), 0.01)
+    net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
+    spans = [(0.5 - away, 0.5 + away)] * 2 + [(-net, net)]
+    for ax, table, title, (low, high) in zip(axes, tables, titles, spans, strict=False):
+        sns.heatmap(
+            pd.DataFrame(table, DECILES, DECILES), ax=ax, vmin=low, vmax=high, cmap=SIGNED,
+            square=True, xticklabels=3, yticklabels=3,
+            cbar_kws={"location": "bottom", "shrink": 0.9, "format": PercentFormatter(1),
+                      "ticks": MaxNLocator(4)},
+        )  # fmt: skip
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", labelrotation=0)
+        ax.set(title=title, xlabel="inconsistency (decile)", ylabel="")
+    axes[0].set_ylabel("severity (decile)")
+    return figure
+
+
+@styled
+def phase_maps(frame: pd.DataFrame) -> Figure:
+    """Draw which pixels of a block suffer: change of the mean squared error, a panel a pair.
+
+    Parameters
+    ----------
+    frame
+        `dtfn.positions.Positions.phases`.
+    """
+    names = list(frame["pair"].unique())
+    figure, axes = panels(len(names), 2.1)
+    most = max(float(frame["change"].abs().max()), 1e-3)
+    for ax, name in zip(axes, names, strict=True):
+        part = frame[frame["pair"] == name]
+        table = part.pivot(index="row", columns="column", values="change").to_numpy()
+        sns.heatmap(
+            table, ax=ax, vmin=-most, vmax=most, cmap=SIGNED, square=True, annot=True, fmt="+.2%",
+            annot_kws={"fontsize": 7}, cbar=False,
+        )  # fmt: skip
+        bare(ax, _title(name))
+    figure.colorbar(axes[0].collections[0], ax=axes, label="change of squared error",
+                    format=PercentFormatter(1), shrink=0.9)  # fmt: skip
+    return figure
+
+
+@styled
+def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
+    """Draw the rank correlation of harm with each cause: a panel a pair, luck's as a grey mark.
+
+    Parameters
+    ----------
+    frame
+        Of `dtfn.claims.correlation_table`.
+    null
+        Whether the frame has the null pair's.
+    """
+    names, causes = list(frame["pair"].unique()), list(frame["cause"].unique())
+    figure, axes = panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        for y, cause in enumerate(reversed(causes)):
+            row = frame[(frame["pair"] == name) & (frame["cause"] == cause)].iloc[0]
+            ends = [row["correlation_low"], row["correlation_high"]]
+            ax.plot(ends, [y, y], color=COLOURS[0], linewidth=2.4)
+            ax.plot(row["correlation"], y, "o", color=COLOURS[0], markersize=6)
+            if null:
+                ax.plot(row["correlation_null"], y, "|", color=NULL_COLOUR, markersize=12, mew=2)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_title(name)
+        ax.set_yticks(range(len(causes)), list(reversed(causes)))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.grid(axis="y", visible=False)
+    grey = " (grey: luck's)" if null else ""
+    figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)
+    return figure
+
+
+def _title(name: str) -> str:
+    return "null pair (luck)" if name == subpixel.NULL else name
+
+
+def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
+    part = frame[frame["pair"] == pair]
+    table = part.pivot(index="severity", columns="inconsistency", values="harm_rate")
+    return table.to_numpy(dtype=float)
+
+
+@styled
+def attention_by_layer(table: pd.DataFrame) -> Figure:
+    """Draw the summaries by layer: a panel a number, a line a network (TFS dashed).
+
+    Parameters
+    ----------
+    table
+        network, place, and columns of `METRICS`: means over queries and pictures.
+    """
+    if table.empty:
+        return blank("no network with attention")
+    networks = list(table["network"].unique())
+    metrics = [m for m in METRICS if m in table]
+    families = list(dict.fromkeys(_family(n) for n in networks))
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=True):
+        for network in networks:
+            part = table[table["network"] == network]
+            family = families.index(_family(network))
+            ink = COLOURS[family] if family < len(COLOURS) else NULL_COLOUR
+            style = "--" if "+tfs" in network or "notfs" in network else "-"
+            ax.plot(part["place"], part[metric], style, color=ink, marker="o", markersize=4,
+                    label=network)  # fmt: skip
+        if metric == "disagreeing" and "chance" in table:
+            ax.axhline(table["chance"].mean(), color=NULL_COLOUR, linestyle=":", label="chance")
+        ax.set(xlabel="layer", title=METRICS[metric])
+        ax.set_xticks(sorted(table["place"].unique()))
+        ax.set_yscale("log" if metric == "support" else "linear")
+        if metric == "support":
+            ax.set_ylim(bottom=1)  # all on one position
+        else:
+            ax.set_ylim(0, None if metric == "distance" else max(1.0, *ax.get_ylim()[1:]))
+    # The panel with most lines has chance, too.
+    labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda found: len(found[1]))
+    figure.legend(*labels, loc="outside lower center", ncols=5)
+    return figure
+
+
+def _family(network: str) -> str:
+    return network.partition("-x")[0].removesuffix("+tfs").removesuffix("-notfs")
