@@ -288,7 +288,7 @@ def test_a_region_without_harm_or_help_is_drawn() -> None:
 
 
 def test_no_region_says_so() -> None:
-    for draw in (plots.region, plots.gallery):
+    for draw in (pictures.region_panel, pictures.region_gallery):
         (text,) = draw([]).texts
         assert text.get_text() == "no region of harm beyond the threshold"
 
