@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,6 +223,27 @@ def _opened(folder: Path, scale: int, patch: int) -> Pool:
     return Pool(folder, scale, patch, names, sizes[large], starts[large], lr, hr)
 
 
+class Draw(NamedTuple):
+    """Which patches make one batch, as arrays with a row a patch.
+
+    Attributes
+    ----------
+    picture
+        (B,) index into the pool.
+    corner
+        (B, 2) top and left LR pixel.
+    turn
+        (B,) in [0, 8): quarter turns, after a flip from left to right from 4 on.
+    on
+        (B,) bool: False where the picture's attention is skipped.
+    """
+
+    picture: NDArray[np.int64]
+    corner: NDArray[np.int64]
+    turn: NDArray[np.int64]
+    on: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, eq=False)
 class Batches:
     """Batches as a function of the step: nothing to store, so a resumed run continues exactly.
@@ -240,6 +262,8 @@ class Batches:
         LR size of a patch.
     seed
         Of the run.
+    attention_off
+        Probability that a picture's attention is skipped.
     rank, world
         Index and number of processes; the number divides ``batch``.
     """
@@ -248,33 +272,40 @@ class Batches:
     batch: int
     patch: int
     seed: int
+    attention_off: float = 0.0
     rank: int = 0
     world: int = 1
 
-    def __getitem__(self, step: int) -> tuple[Pixels, Pixels]:
-        """Return one step's LR (B, 3, p, p) and HR (B, 3, sp, sp), randomly flipped and turned."""
+    def draw(self, step: int) -> Draw:
+        """Return the patches of a step's global batch, a function of (seed, step) alone."""
         rng = np.random.default_rng((self.seed, step))
         room = self.pool.sizes - self.patch + 1
         places = room.prod(1)
         # Each patch position of the whole pool is equally likely.
-        chosen = rng.choice(len(places), self.batch, p=places / places.sum())
-        corner = (rng.random((self.batch, 2)) * room[chosen]).astype(int)
+        picture = rng.choice(len(places), self.batch, p=places / places.sum())
+        corner = (rng.random((self.batch, 2)) * room[picture]).astype(int)
         turn = rng.integers(0, 8, self.batch)
-        mine = range(self.rank, self.batch, self.world)
-        lr = np.empty((len(mine), 3, self.patch, self.patch), np.uint8)
-        hr = np.empty((len(mine), 3, *[self.pool.scale * self.patch] * 2), np.uint8)
-        for row, i in enumerate(mine):
-            lr[row], hr[row] = self._patch(int(chosen[i]), corner[i], int(turn[i]))
-        return lr, hr
+        return Draw(picture, corner, turn, rng.random(self.batch) >= self.attention_off)
+
+    def __getitem__(self, step: int) -> tuple[Pixels, Pixels, NDArray[np.bool_]]:
+        """Return LR (B, 3, p, p), HR (B, 3, sp, sp), and (B,) where attention is on."""
+        drawn = self.draw(step)
+        mine = slice(self.rank, None, self.world)
+        places = zip(*(part[mine] for part in drawn[:3]), strict=True)
+        pairs = [self._patch(*place) for place in places]
+        lr, hr = (np.stack(kind) for kind in zip(*pairs, strict=True))
+        return lr, hr, drawn.on[mine]
 
     def __iter__(self) -> Iterator[tuple[Pixels, Pixels]]:
         """Refuse iteration: there is no last step."""
         raise TypeError("iterate over steps: batches[step]")
 
-    def _patch(self, index: int, corner: NDArray[np.int64], turn: int) -> Iterator[Pixels]:
-        """Yield views (3, p, p) and (3, sp, sp) into one picture's LR and HR."""
+    def _patch(self, index: int, corner: NDArray[np.int64], turn: int) -> list[Pixels]:
+        """Return views (3, p, p) and (3, sp, sp) into one picture's LR and HR."""
+        views = []
         for picture, factor in zip(self.pool.picture(index), (1, self.pool.scale), strict=True):
             (top, left), size = factor * corner, factor * self.patch
             part = picture[top : top + size, left : left + size]
             turned = np.rot90(part[:, ::-1] if turn >= 4 else part, turn % 4)
-            yield turned.transpose(2, 0, 1)
+            views.append(turned.transpose(2, 0, 1))
+        return views

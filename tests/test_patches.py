@@ -72,7 +72,7 @@ def test_four_processes_at_once_leave_one_whole_cache(world: Path) -> None:
 def test_a_patch_and_its_lr_lie_at_the_same_place_in_the_same_orientation(scale: int) -> None:
     """Every patch is looked for in its picture by brute force, in all eight orientations."""
     pool = patches.pool(["t"], scale, 8)
-    lr, hr = patches.Batches(pool, 6, 8, seed=3)[5]
+    lr, hr, _ = patches.Batches(pool, 6, 8, seed=3)[5]
     assert lr.shape == (6, 3, 8, 8)
     assert hr.shape == (6, 3, 8 * scale, 8 * scale)
     for small, large in zip(lr, hr, strict=True):
@@ -107,9 +107,9 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_processes_cut_disjoint_parts_of_one_batch() -> None:
     pool = patches.pool(["t"], 2, 8)
-    whole = patches.Batches(pool, 6, 8, seed=1)[2]
-    parts = [patches.Batches(pool, 6, 8, seed=1, rank=rank, world=3)[2] for rank in range(3)]
-    for kind in (0, 1):
+    whole = patches.Batches(pool, 6, 8, 1, 0.5)[2]
+    parts = [patches.Batches(pool, 6, 8, 1, 0.5, rank, world=3)[2] for rank in range(3)]
+    for kind in (0, 1, 2):
         joined = np.stack([part[kind] for part in parts], axis=1).reshape(whole[kind].shape)
         np.testing.assert_array_equal(joined, whole[kind])
 
@@ -128,6 +128,17 @@ def test_every_position_is_equally_likely_and_so_is_every_orientation() -> None:
     assert len(seen) == 80
     assert min(seen.values()) > 15
     assert max(seen.values()) < 85
+
+
+def test_attention_is_off_for_the_share_that_was_asked_for() -> None:
+    pool = patches.pool(["t"], 2, 8)
+    for share in (0.0, 0.25, 0.5):
+        drawn = [patches.Batches(pool, 8, 8, 0, share).draw(step) for step in range(500)]
+        off = 1 - np.mean([draw.on for draw in drawn])
+        assert off == pytest.approx(share, abs=0.03)  # four standard deviations of 4000 draws
+        always_on = patches.Batches(pool, 8, 8, 0)
+        for step in range(9):  # the patches do not depend on it
+            np.testing.assert_array_equal(drawn[step].corner, always_on.draw(step).corner)
 
 
 def test_a_pool_sent_to_a_worker_carries_no_pixels(world: Path) -> None:

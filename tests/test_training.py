@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -23,20 +24,22 @@ from safetensors.numpy import load_file
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtfn import models, paths, recipes, training
+from dtfn import cli, models, paths, recipes, side_by_side, states, training
 from dtfn.errors import InputError
-from dtfn.models.attention import HashedAttention
-from dtfn.models.fidelity import TextureFidelity
-from dtfn.training import processes, run, states, steps
 
 TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no run repeats
 # One batch in two parts is added up in another order: one part in 1e7 of a gradient. Adam divides
 # it by its own size, so a step of 1e-3 is off by some 1e-10, and six steps stay far below this.
 ROUNDING = 1e-6
 ONE_TASK = {  # what Slurm tells a job that was given one task
-    "SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0",
-    "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1",
-}  # fmt: skip
+    "SLURM_NTASKS": "1",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_JOB_ID": "1",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_NNODES": "1",
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +163,13 @@ def test_validating_more_often_changes_no_weight(whole: Path, tmp_path: Path) ->
     ("strategy", "cluster"), [("ddp", {}), ("fsdp", {}), ("ddp", ONE_TASK)], ids=str
 )
 def test_two_processes_train_the_same_weights(
-    world: Path, whole: Path, tmp_path: Path, strategy: str, cluster: dict[str, str],
+    world: Path,
+    whole: Path,
+    tmp_path: Path,
+    strategy: str,
+    cluster: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     for name, value in cluster.items():
         monkeypatch.setenv(name, value)
     options = json.dumps({"devices": 2, "strategy": strategy})
@@ -177,7 +184,7 @@ def test_fewer_processes_than_were_asked_for_are_refused(monkeypatch: pytest.Mon
     alone = lightning.Fabric(accelerator="cpu", devices=1)
     monkeypatch.setattr("lightning_fabric.Fabric", lambda **_: alone)
     with pytest.raises(InputError, match=r"processes: expected 2 on each of 1 node.*found 1"):
-        processes.start("cpu", 2, 1, "ddp", "32-true")
+        training.start("cpu", 2, 1, "ddp", "32-true")
 
 
 def test_what_two_processes_began_one_can_finish(world: Path, whole: Path, tmp_path: Path) -> None:
@@ -254,7 +261,7 @@ def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
 # --- steps that go wrong ------------------------------------------------------------------------
 
 
-class Faulty(steps.Objective):
+class Faulty(training.Objective):
     """An objective that is not finite at some of its calls."""
 
     calls = 0
@@ -272,7 +279,7 @@ class Faulty(steps.Objective):
 
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch) -> type[Faulty]:
-    monkeypatch.setattr(run, "Objective", Faulty)
+    monkeypatch.setattr(training, "Objective", Faulty)
     monkeypatch.setattr(Faulty, "calls", 0)
     monkeypatch.setattr(Faulty, "gradient", False)
     return Faulty
@@ -311,18 +318,21 @@ def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence(wor
     fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
     torch.manual_seed(0)
     network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
-    model = fabric.setup_module(steps.Objective(network, "l1"))
+    model = fabric.setup_module(training.Objective(network, "l1"))
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     state = states.State(network, network, fabric.setup_optimizers(adam))
     lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
     hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
+    on = torch.ones(2, dtype=torch.bool)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     outcomes: list[bool] = []
     while not outcomes or outcomes[-1]:
         if outcomes:
             torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
             assert scaler.get_scale() == 2.0 ** (40 - len(outcomes))
-        loss, overflow, _ = steps.one_step(fabric, tiny.recipe(clip=1.0), state, model, lr, hr)
+        loss, overflow, _ = training.one_step(
+            fabric, tiny.recipe(clip=1.0), state, model, lr, hr, on
+        )
         outcomes.append(overflow)
     assert len(outcomes) > 3  # more in a row than a divergence may have
     assert math.isfinite(loss)
@@ -370,16 +380,17 @@ def test_the_average_is_that_of_torch() -> None:
 
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 def test_gradients_are_clipped_to_the_norm(clip: float) -> None:
-    fabric = processes.start("cpu", 1, 1, "auto", "32-true")
+    fabric = training.start("cpu", 1, 1, "auto", "32-true")
     network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
-    model = fabric.setup_module(steps.Objective(network, "l1"))
+    model = fabric.setup_module(training.Objective(network, "l1"))
     before = {key: value.clone() for key, value in network.state_dict().items()}
     sgd = torch.optim.SGD(network.parameters(), lr=1.0)
     state = states.State(network, network, fabric.setup_optimizers(sgd))
     lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
     hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
+    on = torch.ones(2, dtype=torch.bool)
     recipe = tiny.recipe(clip=clip, learning_rate=1.0, warmup=0, schedule="steps")
-    steps.one_step(fabric, recipe, state, model, lr, hr)
+    training.one_step(fabric, recipe, state, model, lr, hr, on)
     # Plain descent with a rate of 1: the weights move by the gradient.
     moved = torch.cat([(network.state_dict()[k] - v).flatten() for k, v in before.items()])
     length = moved.norm().item()
@@ -393,7 +404,7 @@ def test_the_loss_is_that_of_its_name(kind: str) -> None:
             return torch.zeros(1, 3, 8, 8)
 
     hr = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
-    loss = float(steps.Objective(Zeros(), kind)(hr[..., :4, :4], hr))
+    loss = float(training.Objective(Zeros(), kind)(hr[..., :4, :4], hr))
     truth = hr.numpy() / 255
     expected = np.abs(truth).mean() if kind == "l1" else np.sqrt(truth**2 + 1e-6).mean()
     assert loss == pytest.approx(expected, rel=1e-6)
@@ -405,8 +416,12 @@ def test_the_loss_is_that_of_its_name(kind: str) -> None:
 def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path: Path) -> None:
     begin = str(whole / "weights.safetensors")
     changes = {
-        "name": "dtfn-x3-s0", "start": begin, "steps": 1, "warmup": 0, "learning_rate": 1e-12
-    }  # fmt: skip
+        "name": "dtfn-x3-s0",
+        "start": begin,
+        "steps": 1,
+        "warmup": 0,
+        "learning_rate": 1e-12,
+    }
     reached, given = load_file(train(tmp_path, changes)), load_file(begin)
     assert reached["tail.0.weight"].shape == (27, 8, 3, 3)
     body = [key for key in given if not key.startswith("tail.0.")]
@@ -415,27 +430,10 @@ def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path
         np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
 
 
-def test_attention_is_put_into_its_local_twin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = tiny.recipe().hyperparameters[:3]
-    changes = {"hyperparameters": size}
-    begin = train(tmp_path / "local", {"name": "local-x2-s0", **changes})
-    frozen = {"start": str(begin), "steps": 1, "warmup": 0, "learning_rate": 1e-12}
-    for name in ("gla+tfs-x2-s0", "dtfn-x2-s1"):
-        grown = models.load(train(tmp_path / name, {"name": name, **frozen}))
-        local = models.load(begin)
-        for layer in grown.modules():
-            if isinstance(layer, (HashedAttention, TextureFidelity)):
-                monkeypatch.setattr(layer, "forward", lambda x: x)  # leaves the local network
-        x = torch.rand(1, 3, 20, 20)
-        torch.testing.assert_close(grown(x), local(x), rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights of its local twin"),
+        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights that fit mini-nla"),
         ({"hyperparameters": (("n_feats", 12),)}, "expected weights that fit"),
     ],
 )
@@ -461,16 +459,20 @@ def test_what_is_shipped_has_the_hyperparameters_of_testing(tmp_path: Path) -> N
 # --- what the user meets ------------------------------------------------------------------------
 
 
-def test_a_folder_with_a_run_needs_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "preset", lambda name, **changes: tiny.recipe(name, **changes))
-    settings = {"steps": "2", "warmup": "1", "hyperparameters": '{"n_feats": 8}'}
-    options: dict[str, Any] = {"accelerator": "cpu", "threads": 1}
-    out = training.main("local-x2-s0", settings, tmp_path, stop_after=1, **options)
-    assert out == tmp_path
+def test_a_folder_with_a_run_needs_resume(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=1)
     with pytest.raises(InputError, match=r"found step-00000001.ckpt; add --resume"):
-        training.main("local-x2-s0", settings, tmp_path, **options)
-    weights = training.main("local-x2-s0", settings, tmp_path, resume=True, **options)
-    assert models.load(weights).name == "mini-local"
+        train(tmp_path, resume=False)
+    with pytest.raises(InputError, match=r"found step-00000001.ckpt; add --resume"):
+        side_by_side.train_together({tmp_path.name: tiny.recipe()}, tmp_path.parent, resume=False)
+
+
+def test_several_recipes_at_once_need_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "local-x4-s0", "nla-x4-s0", "--out", str(tmp_path)])
+    assert "add --side-by-side" in capsys.readouterr().err
 
 
 def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
@@ -505,3 +507,98 @@ def test_history_says_what_the_loader_costs(whole: Path) -> None:
     assert list(history["step"]) == [3, 6]
     assert history["loader_share"].between(0, 1).all()
     assert (history["seconds_per_step"] > 0).all()
+
+
+# --- the switch ---------------------------------------------------------------------------------
+
+
+def test_attention_is_skipped_for_the_drawn_pictures_alone(tmp_path: Path) -> None:
+    """Always on, and always off but for rounding, train other weights than half and half."""
+    trained = {
+        off: load_file(train(tmp_path / str(off), {"attention_off": off}))
+        for off in (0.0, 0.5, 0.999999)
+    }
+    attention = [key for key in trained[0.0] if "conv_match" in key]
+    start = states.fresh(tiny.recipe()).state_dict()
+    assert attention
+    for key in attention:
+        np.testing.assert_array_equal(trained[0.999999][key], start[key].numpy())
+        assert not np.array_equal(trained[0.0][key], trained[0.5][key])
+        assert not np.array_equal(trained[0.5][key], start[key].numpy())
+
+
+# --- several networks on one device -------------------------------------------------------------
+
+SMALL = (("n_feats", 8), ("n_resgroups", 2), ("n_resblocks", 1))
+TOGETHER = {
+    "local-x2-s0": tiny.recipe("local-x2-s0", hyperparameters=SMALL),
+    "nla-x2-s0": tiny.recipe("nla-x2-s0", hyperparameters=SMALL),
+    "dtfn-x2-s0": tiny.recipe("dtfn-x2-s0"),
+    "nlsa+tfs-x2-s1": tiny.recipe("nlsa+tfs-x2-s1", hyperparameters=(*SMALL, ("chunk_size", 16))),
+}
+
+
+@pytest.fixture(scope="module")
+def together(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("together")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.enter(patch, world)
+        side_by_side.train_together(TOGETHER, out, accelerator="cpu")
+    return out
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_side_by_side_takes_the_steps_of_the_plain_trainer(
+    together: Path, tmp_path: Path, name: str
+) -> None:
+    training.train(TOGETHER[name], tmp_path, accelerator="cpu", threads=1)
+    assert_same(together / name, tmp_path, ROUNDING)
+    mine, its = (pd.read_csv(out / "history.csv") for out in (together / name, tmp_path))
+    pd.testing.assert_frame_equal(mine.drop(columns=TIMES), its.drop(columns=TIMES), rtol=1e-4)
+
+
+def test_either_trainer_continues_what_the_other_began(
+    world: Path, together: Path, tmp_path: Path
+) -> None:
+    name = "dtfn-x2-s0"
+    training.train(TOGETHER[name], tmp_path / name, accelerator="cpu", threads=1, stop_after=4)
+    side_by_side.train_together({name: TOGETHER[name]}, tmp_path, accelerator="cpu")
+    assert_same(together / name, tmp_path / name, ROUNDING)
+    (tmp_path / name / "step-00000006.ckpt").unlink()
+    training.train(TOGETHER[name], tmp_path / name, accelerator="cpu", threads=1)
+    assert_same(together / name, tmp_path / name, ROUNDING)
+
+
+def test_minutes_shorten_the_schedule_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_by_side, "QUEUED", 4)
+    monkeypatch.setattr(side_by_side, "MEASURED", 20)
+    recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, steps=10**5, validate_every=10**5)
+    side_by_side.train_together(
+        {"run": recipe}, tmp_path, accelerator="cpu", minutes=0.2, keep_every=10
+    )
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    steps = int(history["step"].iloc[-1])
+    assert 24 < steps < 10**5
+    assert history["rate"].iloc[-1] < 1e-6  # the cosine has reached its end
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == steps
+    assert models.load(tmp_path / "run" / "weights-000010.safetensors").name == "mini-local"
+
+
+def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
+    broken = tiny.recipe(
+        "local-x2-s0", hyperparameters=SMALL, learning_rate=1e30, warmup=0, steps=12, clip=0.0
+    )
+    with pytest.raises(training.Diverged, match="broken before step"):
+        side_by_side.train_together({"broken": broken}, tmp_path, accelerator="cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", TOGETHER)
+def test_graphs_take_the_steps_of_the_plain_trainer(tmp_path: Path, name: str) -> None:
+    recipe = dataclasses.replace(TOGETHER[name], steps=20, checkpoint_every=100.0)
+    side_by_side.train_together({name: recipe}, tmp_path, accelerator="cuda")
+    training.train(recipe, tmp_path / "plain", accelerator="cuda")
+    assert_same(tmp_path / name, tmp_path / "plain", 1e-4)

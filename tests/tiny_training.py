@@ -51,13 +51,26 @@ def enter(patch: pytest.MonkeyPatch, world: Path) -> None:
 def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:
     """Return a recipe with hashed attention and an average, in float32."""
     small = {
-        "sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6, "batch": 4,
-        "patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0, "ema": 0.9,
-        "precision": "32-true", "start": "", "learning_rate": 1e-3,
+        "sets": ("t",),
+        "validation": "v",
+        "validation_count": 1,
+        "steps": 6,
+        "batch": 4,
+        "patch": 12,
+        "warmup": 2,
+        "validate_every": 3,
+        "checkpoint_every": 0.0,
+        "ema": 0.9,
+        "precision": "32-true",
+        "start": "",
+        "learning_rate": 1e-3,
         "hyperparameters": (
-            ("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1), ("chunk_size", 16)
+            ("n_feats", 8),
+            ("n_resgroups", 1),
+            ("n_resblocks", 1),
+            ("chunk_size", 16),
         ),
-    }  # fmt: skip
+    }
     return recipes.preset(name, **{**small, **changes})
 
 
@@ -66,6 +79,9 @@ if __name__ == "__main__":
     os.environ.update(places(place))
     paths.CACHE = place / "cache"
     training.train(
-        recipe(**json.loads(sys.argv[3])), Path(sys.argv[2]), accelerator="cpu", threads=1,
+        recipe(**json.loads(sys.argv[3])),
+        Path(sys.argv[2]),
+        accelerator="cpu",
+        threads=1,
         **json.loads(sys.argv[4]),
-    )  # fmt: skip
+    )

@@ -152,29 +152,57 @@ def audit(
         _audit_report([str(folder.resolve()) for folder in folders], scale, out)
 
 
-@app.command(short_help="Train a network by a recipe.")
+@app.command(short_help="Train networks by their recipes.")
 def train(
-    preset: Annotated[str, typer.Option(help="E.g. nla-x4-s0, demo-nla-x4-s0, dtfn_x2.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Recipes: nla-x4-s0, demo-nla-x4-s0, dtfn_x2, ...")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
     parameter: Settings = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the folder's checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the folder's checkpoint.")] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Train all at once on one GPU, in OUT/NAME.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="With --side-by-side: lower the steps to end in time.")
+    ] = None,
+    keep_every: Annotated[
+        int, typer.Option(help="With --side-by-side: keep the weights of every so many steps.")
+    ] = 0,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(help="Processes or GPUs a node.")] = 1,
     nodes: Annotated[int, typer.Option("--num-nodes", "--nodes", help="Machines.")] = 1,
     strategy: Annotated[str, typer.Option(help="auto, ddp or fsdp.")] = "auto",
     precision: Annotated[str | None, typer.Option(help="E.g. bf16-mixed or 32-true.")] = None,
     accumulate: Annotated[int, typer.Option(help="Parts of a batch, to save memory.")] = 1,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.")] = 0,
     workers: Annotated[int | None, typer.Option(help="Processes that cut patches.")] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Log for it too.")] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also log to it.")] = False,
 ) -> None:
-    """Train a network by a recipe; -p changes a line of it, e.g. -p steps=1000."""
+    """Train a network by a recipe; -p changes a field of it, e.g. -p steps=1000."""
+    from dtfn import recipes
+
+    changes = recipes.from_text(settings(parameter))
+    chosen = {name: recipes.preset(name, **changes) for name in names}
+    if len(chosen) > 1 and not side_by_side:
+        raise InputError(
+            "recipes",
+            expected="one, or several with --side-by-side",
+            found=", ".join(chosen),
+            remedy="add --side-by-side to train them at once on one GPU",
+        )
+    if side_by_side:
+        from dtfn.side_by_side import train_together
+
+        how: dict[str, Any] = {"accelerator": accelerator, "resume": resume}
+        for weights in train_together(chosen, out, minutes=minutes, keep_every=keep_every, **how):
+            print(weights)
+        return
     from dtfn import training
 
-    weights = training.main(
-        preset,
-        settings(parameter),
+    weights = training.train(
+        next(iter(chosen.values())),
         out,
         resume=resume,
         accelerator=accelerator,
