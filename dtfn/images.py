@@ -1,7 +1,8 @@
-"""Images: read, write, Y channel, and MATLAB's bicubic resize.
+"""Pictures: read, write, Y channel, and MATLAB's bicubic resize.
 
-Every array is ``(H, W)`` (grey), ``(H, W, 2)`` (grey, alpha), ``(H, W, 3)`` (RGB) or ``(H, W, 4)``
-(RGB, alpha), uint8 in [0, 255] or uint16 in [0, 65535], gamma-encoded (sRGB) as stored.
+An array is ``(H, W)`` (grey), ``(H, W, 2)`` (grey, alpha), ``(H, W, 3)`` (RGB) or ``(H, W, 4)``
+(RGB, alpha), uint8 in [0, 255] or uint16 in [0, 65535], as stored: colour profiles and gamma are
+ignored, as in all code of the field.
 """
 
 from __future__ import annotations
@@ -9,51 +10,50 @@ from __future__ import annotations
 import io
 import logging
 import math
-import uuid
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
 
-import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import csr_array
 
+from dtfn import files
 from dtfn.errors import InputError
-
-SCALES = (2, 3, 4)
 
 Float = NDArray[np.float64]
 UInt8 = NDArray[np.uint8]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Depth = TypeVar("Depth", np.uint8, np.uint16)
 
+SCALES = (2, 3, 4)
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
-_FORMATS = ("BMP", "JPEG", "PNG", "TIFF")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 274  # the tag's number in EXIF and in TIFF
 _EXPAND = {"1": "L", "P": "RGB", "PA": "RGBA"}
 _SHOW_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
-_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B")
-_REMEDY = "convert it to an 8- or 16-bit grey or RGB PNG"
+_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
+_KINDS = {  # what comes under a picture's name without being one, by its first bytes
+    b"RIFF": "a WebP picture or another RIFF file",
+    b"GIF8": "a GIF picture",
+    b"version https://git-lfs": "a Git LFS pointer: run `git lfs pull`",
+    b"<": "a web page (HTML) or XML",
+    b"PK": "a zip file",
+}
 
-# It logs every damaged tag, which without a handler would go to the terminal beside our one line.
+# It logs every damaged tag, which without a handler would go to the terminal next to our one line.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
+class _UnsupportedError(Exception):
+    """A sound file of a kind that has no place here; the message says what it holds."""
+
+
 def read(path: str | Path) -> Pixels:
-    """Read a PNG, JPEG, BMP or TIFF file at its own depth and with its own channels.
-
-    See `decode` for palettes, orientation tags and what is refused.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or it is damaged, cut short or of an unsupported kind.
-    """
+    """Read a PNG, JPEG, BMP or TIFF file at its own depth; details and errors as `decode`."""
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -62,25 +62,185 @@ def read(path: str | Path) -> Pixels:
 
 
 def write(path: str | Path, image: Pixels) -> None:
-    """Write an image; the suffix says how. Folders are made as needed.
+    """Write an image whole or not at all; the suffix says how, see `encode`.
 
-    The file appears whole or not at all: it is written beside its place and then renamed. See
-    `encode` for what each kind of file can hold.
+    Raises
+    ------
+    InputError
+        As `encode`, or if the file cannot be written.
+    """
+    files.write(Path(path), encode(image, Path(path).suffix, path))
+
+
+def decode(data: bytes, what: object) -> Pixels:
+    """Return the pixels of a PNG, JPEG, BMP or TIFF file. The content decides, not the suffix.
+
+    Palettes become RGB (RGBA if a colour is transparent), 1-, 2- and 4-bit grey becomes 8-bit grey,
+    a transparent colour becomes an alpha channel, and an orientation tag is applied.
+
+    Parameters
+    ----------
+    data
+        The file's bytes.
+    what
+        The file's name, for errors.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged, cut short or no such file; or holds CMYK, LAB, floats, several pages
+        or more than 16 bits, whose conversion needs a decision that is the user's; or 16-bit colour
+        in a PNG, which Pillow would cut to 8 bits.
+    """
+    try:
+        pixels = _tiff(data) if data.startswith(_TIFF_MAGIC) else _other(data)
+    except _UnsupportedError as error:
+        raise InputError(
+            what,
+            expected="one grey or RGB image of at most 16 bits (colour PNG: 8 bits)",
+            found=error,
+            remedy="convert it to an 8-bit PNG or a 16-bit TIFF",
+        ) from error
+    # Decoders raise whatever their format makes them trip over (OSError, struct.error, IndexError,
+    # SyntaxError, ...); to the user all of it means one thing.
+    except Exception as error:
+        raise InputError(
+            what,
+            expected="a whole PNG, JPEG, BMP or TIFF file",
+            found=_content(data, error),
+            remedy="it may be truncated or damaged: fetch or save it again",
+        ) from error
+    return np.ascontiguousarray(pixels)
+
+
+def _other(data: bytes) -> Pixels:
+    """Decode any file but a 16-bit colour TIFF with Pillow."""
+    with Image.open(io.BytesIO(data), formats=("BMP", "JPEG", "PNG", "TIFF")) as image:
+        image.load()  # raises if the file is cut short
+        deep = image.format == "PNG" and data[24] == 16  # bits a sample, in the first chunk
+        if deep and (data[25] != 0 or "transparency" in image.info):
+            raise _UnsupportedError("a PNG with 16 bits of colour or transparency")
+        turn = image.getexif().get(_ORIENTATION, 1)
+        mode = _EXPAND.get(image.mode, image.mode)
+        if "transparency" in image.info:
+            mode = _SHOW_ALPHA.get(image.mode, mode)
+        if mode not in _MODES:
+            raise _UnsupportedError(f"{image.format} of mode {image.mode}")
+        pixels = np.array(image if mode == image.mode else image.convert(mode))
+    return _upright(pixels.astype(np.uint16 if mode.startswith("I;16") else np.uint8), turn)
+
+
+def _tiff(data: bytes) -> Pixels:
+    """Decode a TIFF of any depth: 16-bit colour with tifffile, all else with Pillow."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if len(file.pages) > 1:
+            raise _UnsupportedError(f"{len(file.pages)} pages")
+        page = file.pages.first
+        # The last strip, cut short, may still decode, to a wrong pixel or to zeros.
+        ends = np.add(page.dataoffsets, page.databytecounts)
+        if max(ends) > len(data):
+            raise EOFError(f"truncated: pixels up to byte {max(ends)}")
+        colour = tifffile.PHOTOMETRIC(page.photometric).name
+        if page.dtype is not None and page.dtype.kind == "f":
+            raise _UnsupportedError(f"TIFF of {page.dtype}")
+        if page.bitspersample != 16:
+            return _other(data)
+        if colour not in ("MINISBLACK", "RGB") or page.dtype != np.uint16:
+            raise _UnsupportedError(f"TIFF of {page.dtype} {colour}")
+        if page.samplesperpixel == 1:
+            return _other(data)
+        if page.size > 1 << 28:
+            raise ValueError(f"{page.size} samples")
+        if page.compression not in (1, 8, 32946, 32773):  # none, deflate (twice), PackBits
+            raise _UnsupportedError(f"16-bit colour TIFF packed by {page.compression.name}")
+        pixels = page.asarray()
+        if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+            pixels = np.moveaxis(pixels, 0, 2)
+        if pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
+            raise _UnsupportedError(f"samples of shape {pixels.shape}")
+        return _upright(pixels, page.tags.valueof(_ORIENTATION, 1))
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn the image as EXIF's orientation (1-8; anything else counts as 1) asks."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]
+
+
+def _content(data: bytes, error: Exception) -> str:
+    """Say what a file that does not decode holds."""
+    for magic, kind in _KINDS.items():
+        if data.lstrip()[: len(magic)] == magic:
+            return kind
+    if not data:
+        return "an empty file"
+    if b"\0" not in data and (text := data[:200].decode(errors="replace")).isprintable():
+        return f"text ({text[:20]!r})"
+    if data.startswith((b"\x89PNG", b"\xff\xd8", b"BM", *_TIFF_MAGIC)):
+        said = " ".join(str(error).split()) or type(error).__name__
+        said = "truncated" if "0x" in said else said
+        return f"{len(data)} bytes that do not decode ({said})"
+    return f"{len(data)} bytes that are none of these"
+
+
+def encode(image: Pixels, suffix: str, what: object) -> bytes:
+    """Return an image as a file of the kind that a suffix names.
+
+    PNG (8 bits, or 16 bits of grey) and TIFF are lossless, BMP is for 8 bits without alpha, JPEG
+    (quality 95, no chroma subsampling) is for looking at.
+
+    Parameters
+    ----------
+    image
+        As `decode` returns it.
+    suffix
+        One of `SUFFIXES`, in any case.
+    what
+        The file's name, for errors.
 
     Raises
     ------
     InputError
         For an unknown suffix, or an image that such a file cannot hold.
     """
-    path = Path(path)
-    data = encode(image, path.suffix, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    kind = suffix.lower()
+    _require(image, what, (np.uint8, np.uint16))
+    if kind not in SUFFIXES:
+        raise InputError(
+            what,
+            expected=f"a suffix among {', '.join(SUFFIXES)}",
+            found=repr(suffix),
+            remedy="rename the file",
+        )
+    image = np.ascontiguousarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    channels = image.shape[2] if image.ndim == 3 else 1
+    buffer = io.BytesIO()
+    if kind in (".tif", ".tiff"):
+        tifffile.imwrite(  # without software and date: equal pixels give equal bytes
+            buffer,
+            image,
+            photometric="rgb" if channels >= 3 else "minisblack",
+            planarconfig="contig" if channels > 1 else None,
+            extrasamples=["unassalpha"] if channels in (2, 4) else None,
+            compression="zlib",
+            software=False,
+            metadata=None,
+        )
+        return buffer.getvalue()
+    deep = image.dtype != np.uint8
+    if (deep and (kind != ".png" or channels > 1)) or (kind != ".png" and channels in (2, 4)):
+        raise InputError(
+            what,
+            expected="8 bits and no alpha in a JPEG or BMP, 8 bits or grey in a PNG",
+            found=f"{image.dtype} with {channels} channels",
+            remedy="write a .tif, or convert with dtfn.images.as_rgb",
+        )
+    options = {"quality": 95, "subsampling": 0} if kind.startswith(".jp") else {}
+    Image.fromarray(image).save(buffer, {".png": "PNG", ".bmp": "BMP"}.get(kind, "JPEG"), **options)
+    return buffer.getvalue()
 
 
 def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
@@ -94,17 +254,17 @@ def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
     stored = read(file)
     has_alpha = stored.ndim == 3 and stored.shape[2] in (2, 4)
     if opaque and has_alpha and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
+        found = "pixels that one can see through"
         raise InputError(
-            file, expected="an opaque picture", found="pixels that one can see through",
-            remedy="save it without alpha",
-        )  # fmt: skip
+            file, expected="an opaque picture", found=found, remedy="save it without alpha"
+        )
     grey = stored.ndim == 2 or stored.shape[2] == 2
     rgb = as_rgb(stored)
     return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
 
 
 def as_rgb(image: Pixels) -> UInt8:
-    """Return any image as 8-bit RGB.
+    """Return any image as 8-bit RGB ``(H, W, 3)`` in [0, 255].
 
     Grey is replicated. 16 bits are scaled to 8 (65535 -> 255) and rounded. Alpha is composited
     over white, the page that a transparent image is seen on, at the image's own depth.
@@ -114,23 +274,13 @@ def as_rgb(image: Pixels) -> UInt8:
     image
         uint8 or uint16 ``(H, W)`` or ``(H, W, C)``, C from 1 to 4, as `read` returns it.
 
-    Returns
-    -------
-    uint8 ``(H, W, 3)`` in [0, 255].
-
     Raises
     ------
     InputError
         For any other shape or type.
     """
+    _require(image, "as_rgb", (np.uint8, np.uint16))
     colour = image[:, :, None] if image.ndim == 2 else image
-    if image.dtype not in (np.uint8, np.uint16) or colour.ndim != 3 or colour.shape[2] > 4:
-        raise InputError(
-            "as_rgb",
-            expected="a uint8 or uint16 image (H, W) or (H, W, C) of at most 4 channels",
-            found=f"{image.dtype} of shape {image.shape}",
-            remedy="convert the image first",
-        )
     top = int(np.iinfo(image.dtype).max)
     if colour.shape[2] in (2, 4):
         alpha = colour[:, :, -1:] / top
@@ -140,14 +290,21 @@ def as_rgb(image: Pixels) -> UInt8:
     return np.repeat(colour, 3 // colour.shape[2], axis=2).astype(np.uint8)
 
 
-def check_scale(scale: int) -> int:
-    """Return ``scale`` if it is one of the field's factors (2, 3, 4).
+def _require(image: NDArray[np.generic], what: object, kinds: tuple[type, ...]) -> None:
+    """Raise `InputError` unless ``image`` is a non-empty image of one of these types."""
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype not in kinds or image.ndim not in (2, 3) or not (image.size and channels < 5):
+        raise InputError(
+            what,
+            expected=f"a non-empty {' or '.join(kind.__name__ for kind in kinds)} image (H, W) or "
+            "(H, W, C) of at most 4 channels",
+            found=f"{image.dtype} of shape {image.shape}",
+            remedy="convert 16-bit images with dtfn.images.as_rgb, floats by rounding",
+        )
 
-    Raises
-    ------
-    InputError
-        If it is anything else.
-    """
+
+def check_scale(scale: int) -> int:
+    """Return ``scale`` if it is 2, 3 or 4; raise `InputError` if it is anything else."""
     if scale not in SCALES:
         raise InputError(
             "scale", expected="2, 3 or 4", found=repr(scale), remedy="choose one of these"
@@ -167,23 +324,20 @@ def luma(image: UInt8) -> Float:
 
     Returns
     -------
-    float64 ``(H, W)``; in [16, 235] for RGB, [0, 255] for grey.
+    float64 ``(H, W)``, in [16, 235] for RGB and [0, 255] for grey.
 
     Raises
     ------
     InputError
         For any other shape or type.
     """
-    _require_uint8(image, "luma")
+    _require(image, "luma", (np.uint8,))
     if image.ndim == 2:
         return image.astype(np.float64)
     if image.shape[2] != 3:
-        raise InputError(
-            "luma",
-            expected="grey (H, W) or RGB (H, W, 3)",
-            found=f"shape {image.shape}",
-            remedy="convert with dtfn.images.as_rgb",
-        )
+        found = f"shape {image.shape}"
+        remedy = "convert with dtfn.images.as_rgb"
+        raise InputError("luma", expected="(H, W) or (H, W, 3)", found=found, remedy=remedy)
     y = np.multiply(image[..., 0], 65.481)  # in place: half the time of one expression
     y += np.multiply(image[..., 1], 128.553)
     y += np.multiply(image[..., 2], 24.966)
@@ -218,7 +372,7 @@ def degrade(hr: UInt8, scale: int) -> UInt8:
         For another scale, or an image smaller than ``scale``.
     """
     check_scale(scale)
-    _require_uint8(hr, "degrade")
+    _require(hr, "degrade", (np.uint8,))
     return imresize(modcrop(hr, scale), 1 / scale)
 
 
@@ -250,7 +404,7 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     Both passes are products with a sparse matrix in float64, whose terms are summed in the order
     of the taps: BLAS would sum in an order of its own, and so break exact ties.
     """
-    _require_uint8(image, "imresize")
+    _require(image, "imresize", (np.uint8,))
     if not (math.isfinite(factor) and factor > 0):
         raise InputError(
             "factor", expected="a number above 0", found=factor, remedy="pass e.g. 1 / 4 or 4"
@@ -297,208 +451,3 @@ def _cubic(x: Float) -> Float:
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
-
-
-def _require_uint8(image: NDArray[np.generic], what: str) -> None:
-    """Raise `InputError` unless ``image`` is a non-empty uint8 ``(H, W)`` or ``(H, W, C)``."""
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
-        raise InputError(
-            what,
-            expected="a non-empty uint8 image (H, W) or (H, W, C)",
-            found=f"{image.dtype} of shape {image.shape}",
-            remedy="convert 16-bit images with dtfn.images.as_rgb",
-        )
-
-
-class UnsupportedError(Exception):
-    """A sound file of a kind that has no place here; the message says what it holds."""
-
-
-def decode(data: bytes, what: object) -> Pixels:
-    """Return the pixels of a PNG, JPEG, BMP or TIFF file. The content decides, not the suffix.
-
-    Palettes become RGB (RGBA if a colour is transparent), 1-, 2- and 4-bit grey becomes 8-bit grey,
-    a transparent colour becomes an alpha channel, and an orientation tag is applied: the image
-    stands as a viewer shows it. CMYK, LAB, float and several pages are refused, since what they
-    would become here needs a decision (a profile, a range, a page) that is the user's.
-
-    Parameters
-    ----------
-    data
-        The file's bytes.
-    what
-        The file's name, for errors.
-
-    Returns
-    -------
-    uint8 or uint16 ``(H, W)``, ``(H, W, 2)``, ``(H, W, 3)`` or ``(H, W, 4)``.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, cut short or of an unsupported kind.
-    """
-    try:
-        if data.startswith(_TIFF_MAGIC):
-            return _decode_tiff(data)
-        return _decode_with_pillow(data)
-    except UnsupportedError as error:
-        raise InputError(
-            what, expected="one grey or RGB image of at most 16 bits", found=error, remedy=_REMEDY
-        ) from error
-    # Decoders raise whatever their format makes them trip over (OSError, struct.error, IndexError,
-    # SyntaxError, ...); to the user all of it means one thing.
-    except Exception as error:
-        found = f"{len(data)} bytes that do not decode ({_one_line(error)})"
-        raise InputError(
-            what,
-            expected="a whole PNG, JPEG, BMP or TIFF file",
-            found=found,
-            remedy="it may be truncated or damaged: fetch or save it again",
-        ) from error
-
-
-def encode(image: Pixels, suffix: str, what: object) -> bytes:
-    """Return ``image`` as a file of the kind that ``suffix`` names.
-
-    PNG and TIFF are lossless for all that `decode` returns, BMP is for 8 bits without alpha. JPEG
-    (quality 95, no chroma subsampling) is not lossless: it is for looking at.
-
-    Parameters
-    ----------
-    image
-        As `decode` returns it.
-    suffix
-        One of `SUFFIXES`, in any case.
-    what
-        The file's name, for errors.
-
-    Raises
-    ------
-    InputError
-        For an unknown suffix, or an image that such a file cannot hold.
-    """
-    kind = suffix.lower()
-    channels = image.shape[2] if image.ndim == 3 else 1
-    if (
-        image.dtype not in (np.uint8, np.uint16)
-        or image.ndim not in (2, 3)
-        or channels not in (1, 2, 3, 4)
-        or image.size == 0
-    ):
-        raise InputError(
-            what,
-            expected="a uint8 or uint16 image (H, W) or (H, W, C) of at most 4 channels",
-            found=f"{image.dtype} of shape {image.shape}",
-            remedy="convert the image first",
-        )
-    if kind not in SUFFIXES:
-        raise InputError(
-            what,
-            expected=f"a suffix among {', '.join(SUFFIXES)}",
-            found=repr(suffix),
-            remedy="rename the file",
-        )
-    if image.ndim == 3 and channels == 1:
-        image = image[:, :, 0]
-    if kind == ".png":
-        return bytes(imagecodecs.png_encode(np.ascontiguousarray(image)))
-    if kind in (".tif", ".tiff"):
-        return _encode_tiff(image, channels)
-    if image.dtype != np.uint8 or channels in (2, 4):
-        raise InputError(
-            what,
-            expected="8 bits and no alpha in a JPEG or BMP",
-            found=f"{image.dtype} with {channels} channels",
-            remedy="write a .png or .tif, or convert with dtfn.images.as_rgb",
-        )
-    buffer = io.BytesIO()
-    options = {} if kind == ".bmp" else {"quality": 95, "subsampling": 0}
-    Image.fromarray(image).save(buffer, "BMP" if kind == ".bmp" else "JPEG", **options)
-    return buffer.getvalue()
-
-
-def _decode_with_pillow(data: bytes) -> Pixels:
-    """Decode any file but a 16-bit TIFF."""
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-        image.load()  # raises if the file is cut short
-        turn = image.getexif().get(_ORIENTATION, 1)
-        # imagecodecs 2026.3.6 loses a reference to None at every PNG that it cannot decode, and so
-        # in time ends the process: it must see only what Pillow has decoded to the end.
-        if image.format == "PNG" and _png_depth(data) == 16:
-            return _upright(imagecodecs.png_decode(data), turn)
-        mode = _EXPAND.get(image.mode, image.mode)
-        if "transparency" in image.info:
-            mode = _SHOW_ALPHA.get(image.mode, mode)
-        if mode not in _MODES:
-            raise UnsupportedError(f"{image.format} of mode {image.mode}")
-        pixels = np.array(image if mode == image.mode else image.convert(mode))
-    return _upright(pixels.astype(np.uint16 if mode.startswith("I;16") else np.uint8), turn)
-
-
-def _decode_tiff(data: bytes) -> Pixels:
-    """Decode a TIFF of any depth."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if len(file.pages) > 1:
-            raise UnsupportedError(f"{len(file.pages)} pages")
-        page = file.pages.first
-        # The last strip, cut short, may still decode, to a wrong pixel or to zeros.
-        ends = np.add(page.dataoffsets, page.databytecounts)
-        if max(ends) > len(data):
-            raise EOFError(f"pixels up to byte {max(ends)}")
-        if page.dtype is not None and page.dtype.kind == "f":
-            raise UnsupportedError(f"TIFF of {page.dtype}")
-        return _samples16(page) if page.bitspersample == 16 else _decode_with_pillow(data)
-
-
-def _samples16(page: tifffile.TiffPage) -> Pixels:
-    """Return the pixels of a TIFF page of 16 bits a sample."""
-    colour = tifffile.PHOTOMETRIC(page.photometric).name
-    if colour not in ("MINISBLACK", "RGB") or page.dtype != np.uint16:
-        raise UnsupportedError(f"TIFF of {page.dtype} {colour}")
-    pixels = page.asarray()
-    if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, 2)
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (2, 3, 4)):
-        raise UnsupportedError(f"samples of shape {pixels.shape}")
-    return _upright(pixels, page.tags.valueof(_ORIENTATION, 1))
-
-
-def _encode_tiff(image: Pixels, channels: int) -> bytes:
-    """Return a deflated TIFF; without software and date, so that equal pixels give equal bytes."""
-    buffer = io.BytesIO()
-    tifffile.imwrite(
-        buffer,
-        image,
-        photometric="rgb" if channels >= 3 else "minisblack",
-        planarconfig="contig" if image.ndim == 3 else None,
-        extrasamples=["unassalpha"] if channels in (2, 4) else None,
-        compression="zlib",
-        software=False,
-        metadata=None,
-    )
-    return buffer.getvalue()
-
-
-def _upright(pixels: NDArray[np.generic], orientation: int) -> Pixels:
-    """Turn the image as EXIF's orientation (1-8; anything else counts as 1) asks."""
-    turned = {
-        2: pixels[:, ::-1],
-        3: pixels[::-1, ::-1],
-        4: pixels[::-1],
-        5: pixels.swapaxes(0, 1),
-        6: pixels[::-1].swapaxes(0, 1),
-        7: pixels[::-1, ::-1].swapaxes(0, 1),
-        8: pixels[:, ::-1].swapaxes(0, 1),
-    }
-    return np.ascontiguousarray(turned.get(orientation, pixels))
-
-
-def _png_depth(data: bytes) -> int:
-    """Return the bits a sample: byte 24 of every PNG, in its first chunk."""
-    return data[24]
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
