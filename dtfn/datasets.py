@@ -5,15 +5,18 @@ A folder has the layout of EDSR's benchmarks::
     <root>/<name>/HR/<stem>.png                     PNG, JPEG, BMP or TIFF
     <root>/<name>/LR_bicubic/X<s>/<stem>x<s>.png    optional: where absent, HR is degraded
 
-The root is ``$DTFN_DATA``, else ``data/``. The embedded benchmark ``mini`` needs no folder: its
-images come with scikit-image.
+The root is `dtfn.paths.data_root`. The embedded benchmark ``mini`` needs no folder: its images come
+with scikit-image. Names are compared in Unicode's composed form (NFC), and of LR and results
+without regard to case.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +53,13 @@ _ALIASES = {"B100": "BSD100", "BSD100": "B100"}  # one set, two names in the fie
 # SSIM's window. With a border of `scale` pixels shaved, anything smaller has no SSIM.
 _WINDOW = 11
 
+# What may stand behind a picture's own name in that of the truth: "_HR", "_GT", "_SRF_4", "x4".
+_OF_HR = re.compile(r"([ ._-](hr|gt|srf[ ._-]?\d|\dx)|[ ._-]?x\d)+$")
+# What may in that of its LR or of a result: anything after a separator, or a scale.
+_OF_OTHERS = re.compile(r"$|[ ._-]|x\d(?!\d)")
+# A scale in a name: x4, SRx4, 4x, SRF_4; not the 48x48 or b32x4 of a network's description.
+_SCALE = re.compile(r"(?<!\d)x([1-9])(?!\d)|(?<![0-9a-z])([1-9])x(?![0-9a-z])|srf[ ._-]?([1-9])")
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -73,6 +83,8 @@ class Sample:
         grey. Cropped at the top left.
     outputs
         Network -> its output, shaped like an RGB ``hr``.
+    lr_file
+        What ``lr`` was read from; None where it was made from ``hr``.
     """
 
     dataset: str
@@ -81,6 +93,7 @@ class Sample:
     lr: UInt8
     hr: UInt8
     outputs: Mapping[str, UInt8] = field(default_factory=dict)
+    lr_file: Path | None = None
 
     def with_outputs(self, outputs: Mapping[str, UInt8]) -> Sample:
         """Return the sample with further outputs."""
@@ -101,29 +114,86 @@ class Sample:
         )
 
 
-def names(name: str) -> list[str]:
-    """Return the names of a benchmark's images, sorted.
+def pictures(folder: Path) -> list[Path]:
+    """Return the pictures right in a folder, sorted by name; none where there is no folder.
 
-    Raises
-    ------
-    InputError
-        As `benchmark`, but for what only reading an image can tell.
+    A picture has one of `dtfn.images.SUFFIXES`, in any case, and is not hidden: macOS puts
+    ``._baby.png`` next to ``baby.png``.
     """
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(
+        file
+        for file in entries
+        if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def stem(file: Path) -> str:
+    """Return a picture's name without its suffix, in Unicode's composed form."""
+    return unicodedata.normalize("NFC", file.stem)
+
+
+def match(
+    truths: Sequence[Path], files: Sequence[Path], scale: int
+) -> tuple[dict[Path, Path], list[str]]:
+    """Match LR pictures or results to the true pictures by their names.
+
+    A file belongs to the truth whose name it has or continues: after a separator (space, ``.``,
+    ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts, so
+    ``img_1_x4`` is ``img_1``'s and not ``img``'s. Case does not matter.
+
+    Returns
+    -------
+    Truth -> its file, and what is missing, doubtful or named for another scale, a phrase each.
+    """
+    names: dict[str, set[Path]] = defaultdict(set)
+    for truth in truths:
+        name = stem(truth).casefold()
+        names[name].add(truth)
+        names[_OF_HR.sub("", name) or name].add(truth)
+    claims: dict[Path, list[Path]] = defaultdict(list)
+    problems, mistaken = list[str](), set[Path]()
+    for file in files:
+        own = stem(file).casefold()
+        fitting = (n for n in names if own.startswith(n) and _OF_OTHERS.match(own[len(n) :]))
+        name = max(fitting, key=len, default="")
+        candidates = names.get(name, set())
+        if not candidates:
+            problems.append(f"has {file.name}, which continues no name in the truth")
+        elif len(candidates) > 1:
+            both = " or ".join(sorted(truth.name for truth in candidates))
+            problems.append(f"has {file.name}, which may be {both}")
+        elif _scales(own[len(name) :]) - {scale} and scale not in _scales(own[len(name) :]):
+            mistaken |= candidates
+            problems.append(f"has {file.name}, which is named for another scale")
+        else:
+            claims[next(iter(candidates))].append(file)
+    for truth in truths:
+        listed = " and ".join(file.name for file in claims[truth])
+        if len(claims[truth]) > 1:
+            problems.append(f"has {listed} for {truth.name}")
+        elif not listed and truth not in mistaken:
+            problems.append(f"lacks {truth.name}")
+    return {truth: claimed[0] for truth, claimed in claims.items() if len(claimed) == 1}, problems
+
+
+def _scales(text: str) -> set[int]:
+    """Return the scales that a name in lower case says."""
+    return {int(number) for groups in _SCALE.findall(text) for number in groups if number}
+
+
+def names(name: str) -> list[str]:
+    """Return the names of a benchmark's images, sorted; errors as `benchmark`, at once."""
     return sorted(_hr_files(name))
 
 
 def files(name: str) -> list[Path]:
-    """Return all files of a benchmark: its HR images, then the LR images beside them, sorted.
-
-    Raises
-    ------
-    InputError
-        As `names`.
-    """
-    found = sorted(_hr_files(name).values())
-    if name != MINI:
-        found += sorted((found[0].parent.parent / "LR_bicubic").rglob("*.png"))
-    return found
+    """Return all files of a benchmark: its HR images, then the LR images next to them, sorted."""
+    hr = sorted(_hr_files(name).values())
+    if name == MINI:
+        return hr
+    folders = hr[0].parent.parent.glob("[lL][rR]*/**/")
+    return hr + sorted(file for folder in folders for file in pictures(folder))
 
 
 def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sample]:
@@ -142,17 +212,18 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
     Raises
     ------
     InputError
-        At once, for another scale, a count below 1, a missing or empty folder, or two files of one
-        stem. While iterating, for an image that is unreadable or too small, or an LR image whose
-        size does not fit its HR.
+        At once, for another scale, a count below 1, a missing or empty folder, two files of one
+        stem, or an LR folder that lacks an image. While iterating, for an image that is unreadable
+        or too small, or an LR image whose size does not fit its HR.
     """
     scale = images.check_scale(scale)
     if count is not None and count < 1:
         raise InputError(
             "count", expected="at least 1 image", found=count, remedy="leave it out to take all"
         )
-    files = sorted(_hr_files(name).items())[:count]
-    return (_sample(name, file, scale) for _, file in files)
+    chosen = sorted(_hr_files(name).items())[:count]
+    lr = _lr_files(name, scale)
+    return (_sample(name, file, lr.get(file), scale) for _, file in chosen)
 
 
 def sample(name: str, image: str, scale: int) -> Sample:
@@ -171,13 +242,16 @@ def sample(name: str, image: str, scale: int) -> Sample:
         As `benchmark`, and for an image that the benchmark does not have.
     """
     scale = images.check_scale(scale)
-    files = _hr_files(name)
-    if image not in files:
+    hr = _hr_files(name)
+    wanted = unicodedata.normalize("NFC", image)
+    if wanted not in hr:
         raise InputError(
-            f"image of {name}", expected="one of its names", found=repr(image),
-            remedy=nearest(image, files),
-        )  # fmt: skip
-    return _sample(name, files[image], scale)
+            f"image of {name}",
+            expected="one of its names",
+            found=repr(image),
+            remedy=nearest(image, hr),
+        )
+    return _sample(name, hr[wanted], _lr_files(name, scale).get(hr[wanted]), scale)
 
 
 def embedded_training() -> dict[str, UInt8]:
@@ -191,62 +265,89 @@ def embedded_training() -> dict[str, UInt8]:
     return {Path(file).stem: images.as_rgb(images.read(folder / file)) for file in _TRAINING_FILES}
 
 
-def _sample(name: str, hr_file: Path, scale: int) -> Sample:
+def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sample:
     """Read one image and its LR, or make the LR."""
     hr = images.modcrop(images.grey_or_rgb(hr_file), scale)
+    height, width = hr.shape[0] // scale, hr.shape[1] // scale
     smallest = _WINDOW + 2 * scale
     if min(hr.shape[:2]) < smallest:
         raise InputError(
             hr_file,
             expected=f"at least {smallest} x {smallest} pixels at scale {scale}",
-            found=f"{hr.shape[0]} x {hr.shape[1]} (a multiple of {scale})",
+            found=f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})",
             remedy="remove it from the benchmark or use a smaller scale",
         )
-    if name == MINI:
-        return Sample(MINI, hr_file.stem, scale, images.as_rgb(images.degrade(hr, scale)), hr)
-    folder = hr_file.parent.parent
-    lr_file = folder / "LR_bicubic" / f"X{scale}" / f"{hr_file.stem}x{scale}.png"
-    lr = images.as_rgb(images.read(lr_file) if lr_file.exists() else images.degrade(hr, scale))
-    if lr.shape[:2] != (hr.shape[0] // scale, hr.shape[1] // scale):
+    lr = images.as_rgb(images.read(lr_file) if lr_file else images.degrade(hr, scale))
+    if lr.shape[:2] != (height, width):
         raise InputError(
             lr_file,
-            expected=f"{hr.shape[0] // scale} x {hr.shape[1] // scale} pixels, 1/{scale} of "
-            f"{hr_file}",
-            found=f"{lr.shape[0]} x {lr.shape[1]}",
-            remedy="delete it and it will be made from the HR image, or put the right one there",
+            expected=f"{width} x {height} pixels, 1/{scale} of {hr_file}",
+            found=f"{lr.shape[1]} x {lr.shape[0]} (width x height)",
+            remedy="put the right one there, or move the LR folder away to have LR made from HR",
         )
-    return Sample(folder.name, hr_file.stem, scale, lr, hr)
+    dataset = MINI if name == MINI else hr_file.parent.parent.name
+    return Sample(dataset, stem(hr_file), scale, lr, hr, lr_file=lr_file)
 
 
 def _hr_files(name: str) -> dict[str, Path]:
-    """Return the HR files of a benchmark by stem."""
+    """Return the HR files of a benchmark by name."""
     if name == MINI:
         return {Path(file).stem: _scikit_image_folder() / file for file in _MINI_FILES}
     folder = _folder(name) / "HR"
-    files = [
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
-    ]
-    if not files:
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for file in pictures(folder):
+        by_name[stem(file)].append(file)
+    if not by_name:
         raise InputError(
             folder,
             expected=f"images ({', '.join(images.SUFFIXES)})",
             found="none",
             remedy=f"run `dtfn data fetch {name}` or put them there",
         )
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        by_stem[file.stem].append(file)
-    for stem, same in by_stem.items():
+    for image, same in by_name.items():
         if len(same) > 1:
             raise InputError(
                 folder,
-                expected=f"one image named {stem!r}",
-                found=" and ".join(sorted(file.name for file in same)),
+                expected=f"one image named {image!r}",
+                found=" and ".join(file.name for file in same),
                 remedy="remove or rename all but one",
             )
-    return {stem: file for stem, (file,) in by_stem.items()}
+    return {image: file for image, (file,) in by_name.items()}
+
+
+def _lr_files(name: str, scale: int) -> dict[Path, Path]:
+    """Return HR file -> LR file; empty where a benchmark has no LR pictures of this scale.
+
+    Raises
+    ------
+    InputError
+        If there are some, but not one for each HR picture: LR would be made from HR unnoticed.
+    """
+    if name == MINI:
+        return {}
+    hr, visible = sorted(_hr_files(name).values()), "[!.]*"
+    folders = _folder(name).glob("[lL][rR]*/")
+    for folder in sorted(folders, key=lambda f: (f.name.lower() != "lr_bicubic", f)):
+        entries = [
+            entry
+            for entry in sorted(folder.glob(visible))
+            if not (said := _scales(entry.name.casefold())) or scale in said
+        ]
+        inside = [file for place in entries for file in sorted(place.glob(visible))]
+        there = [file for file in pictures(folder) if file in entries]
+        there += [file for file in inside if file.suffix.lower() in images.SUFFIXES]
+        matched, problems = match(hr, there, scale)
+        if (there or inside) and (len(matched) < len(hr) or folder.name.lower() != "lr_bicubic"):
+            example = (there or inside)[0]
+            raise InputError(
+                example.parent,
+                expected=f"LR_bicubic/X{scale} with the LR of every picture of HR",
+                found=f"{example.name}; the folder {'; '.join(problems[:2]) or 'has another name'}",
+                remedy="rename it as HR is, or move the folder away to have LR made from HR",
+            )
+        if there:
+            return matched
+    return {}
 
 
 def _folder(name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,8 +111,59 @@ def test_lr_is_taken_where_it_is_there(save: Save) -> None:
     np.testing.assert_array_equal(sample.lr, images.as_rgb(stored))
 
 
+@pytest.mark.parametrize(
+    "file",
+    [
+        "LR_bicubic/X4/ax4.PNG",
+        "LR_bicubic/X4/a.png",
+        "LR_bicubic/X4/a_LRBDx4.png",
+        "LR_bicubic/x4/Ax4.jpg",
+        "lr_bicubic/SRF_4/a.tif",
+        "LR_bicubic/ax4.png",
+    ],
+)
+def test_lr_is_taken_under_other_names(save: Save, file: str) -> None:
+    save("Own/HR/a.png", (41, 50, 3))
+    stored = images.read(lr := save(f"Own/{file}", (10, 12)))
+    save("Own/LR_bicubic/x2/ax2.png", (20, 25, 3))
+    (sample,) = benchmark("Own", 4)
+    np.testing.assert_array_equal(sample.lr, images.as_rgb(stored))
+    assert sample.lr_file == lr == datasets.sample("Own", "a", 4).lr_file
+    assert lr in datasets.files("Own")
+    (other,) = benchmark("Own", 3)
+    assert other.lr_file is None
+    np.testing.assert_array_equal(other.lr, images.degrade(other.hr, 3))
+
+
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("LR_bicubic/X4/zebra.png", r"zebra\.png, which continues no name"),
+        ("LR_bicubic/X4/ax3.png", r"ax3\.png, which is named for another scale"),
+        ("LR_bicubic/X4/a.webp", r"found a\.webp; the folder lacks a\.png"),
+        ("LR_unknown/X4/ax4.png", r"found ax4\.png; the folder lacks b\.png"),
+    ],
+)
+def test_an_lr_folder_that_does_not_match_is_refused(save: Save, file: str, found: str) -> None:
+    """LR made anew from HR instead of the given one moves PSNR by 20 dB without a word."""
+    save("Own/HR/a.png", (41, 50, 3))
+    save("Own/HR/b.png", (41, 50, 3))
+    (lr := save("Own/x.png", (10, 12))).parent.joinpath(file).parent.mkdir(parents=True)
+    lr.rename(lr.parent / file)
+    with pytest.raises(InputError, match=rf"X4: expected LR_bicubic/X4 .*{found}"):
+        benchmark("Own", 4)
+
+
+def test_names_match_in_both_forms_of_unicode(save: Save) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    save(f"Own/HR/{decomposed}.png", (41, 50, 3))
+    lr = save(f"Own/LR_bicubic/X4/{composed}x4.png", (10, 12))
+    assert names("Own") == [composed]
+    assert datasets.sample("Own", decomposed, 4).lr_file == lr
+
+
 def test_every_kind_of_file_is_an_8_bit_sample(save: Save) -> None:
-    deep = images.read(save("Own/HR/a.png", (40, 40, 3), "uint16"))
+    deep = images.read(save("Own/HR/a.tiff", (40, 40, 3), "uint16"))
     alpha = images.read(save("Own/HR/b.tif", (40, 40, 2)))
     save("Own/HR/c.JPG", (40, 40))
     save("Own/HR/d.bmp", (40, 40, 3))
@@ -251,7 +303,7 @@ def test_an_lr_of_another_size_names_both_files(save: Save, shape: tuple[int, ..
         next(benchmark("Own", 4))
     message = str(caught.value)
     assert message.startswith(f"{lr}: expected 10 x 10 pixels, 1/4 of {hr}; found ")
-    assert f"found {shape[0]} x {shape[1]}; " in message
+    assert f"found {shape[1]} x {shape[0]} (width x height); " in message
 
 
 # --- the real benchmarks
