@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,20 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import __version__, images, statistics, subpixel
+from dtfn import __version__, datasets, images, statistics, subpixel
 from dtfn.errors import InputError
 from dtfn.subpixel import NULL, Pairs, Picture
 
 UInt8 = NDArray[np.uint8]
 
 TOLD = 12  # problems that one error tells
-
-# What may stand behind a picture's own name in that of the truth: "_HR", "_GT", "_SRF_4", "x4".
-_OF_HR = re.compile(r"([ ._-](hr|gt|srf[ ._-]?\d|\dx)|[ ._-]?x\d)+$")
-# What may in that of a result: anything after a separator, or a scale.
-_OF_SR = re.compile(r"$|[ ._-]|x\d(?!\d)")
-# A scale in a name: x4, SRx4, 4x, SRF_4; not the 48x48 or b32x4 of a network's description.
-_SCALE = re.compile(r"(?<!\d)x([1-9])(?!\d)|(?<![0-9a-z])([1-9])x(?![0-9a-z])|srf[ ._-]?([1-9])")
 
 PAIR = "the audited network"
 
@@ -376,13 +367,11 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
 
 def _files(folder: Path, problems: list[str]) -> list[Path]:
     """Return the pictures in a folder, sorted; note where there is none."""
+    files = datasets.pictures(folder)
     if not folder.is_dir():
         problems.append(f"{folder} is no folder")
-        return []
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in entries if entry.suffix.lower() in images.SUFFIXES]
-    if not files:
-        below = [entry.name for entry in entries if entry.is_dir()]
+    elif not files:
+        below = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
         problems.append(
             f"{folder} has no picture" + (f", but folders {', '.join(below)}" if below else "")
         )
@@ -393,42 +382,10 @@ def _assign(
     role: str, truths: Sequence[Path], files: Sequence[Path], scale: int, problems: list[str]
 ) -> dict[Path, Path]:
     """Return truth -> result of one folder; note what is missing, doubtful or of another scale."""
-    names: dict[str, set[Path]] = defaultdict(set)
-    for truth in truths:
-        stem = truth.stem.casefold()
-        names[stem].add(truth)
-        names[_OF_HR.sub("", stem) or stem].add(truth)
-    claims: dict[Path, list[Path]] = defaultdict(list)
-    for file in files:
-        name = max(filter(lambda name: _continues(file, name), names), key=len, default=None)
-        if name is None:
-            problems.append(f"{role!r} has {file.name}, which continues no name in the truth")
-        elif len(names[name]) > 1:
-            both = " or ".join(sorted(truth.name for truth in names[name]))
-            problems.append(f"{role!r} has {file.name}, which may be {both}")
-        else:
-            (truth,) = names[name]
-            claims[truth].append(file)
-            told = _scales(file.stem.casefold()[len(name) :])
-            if told and scale not in told:
-                problems.append(f"{role!r} has {file.name}, which is named for another scale")
-    for truth in truths:
-        if not claims[truth]:
-            problems.append(f"{role!r} lacks {truth.name}")
-        elif len(claims[truth]) > 1:
-            listed = " and ".join(file.name for file in claims[truth])
-            problems.append(f"{role!r} has {listed} for {truth.name}")
-    return {truth: claimed[0] for truth, claimed in claims.items() if len(claimed) == 1}
-
-
-def _continues(file: Path, name: str) -> bool:
-    stem = file.stem.casefold()
-    return stem.startswith(name) and bool(_OF_SR.match(stem[len(name) :]))
-
-
-def _scales(text: str) -> set[int]:
-    return {int(number) for found in _SCALE.findall(text) for number in found if number}
+    matched, wrong = datasets.match(truths, files, scale)
+    problems += [f"{role!r} {problem}" for problem in wrong]
+    return matched
 
 
 def _size(image: UInt8) -> str:
-    return f"{image.shape[0]} x {image.shape[1]}"
+    return f"{image.shape[1]} x {image.shape[0]}"

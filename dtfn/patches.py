@@ -33,13 +33,14 @@ def files(folder: Path) -> list[Path]:
     InputError
         There is no such folder or no picture in it.
     """
-    found = sorted(p for p in folder.glob("*") if p.suffix.lower() in images.SUFFIXES)
+    found = datasets.pictures(folder)
     if not found:
         raise InputError(
-            folder, expected="a folder of pictures",
+            folder,
+            expected="a folder of pictures",
             found="no picture in it" if folder.is_dir() else "no such folder",
             remedy="run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets",
-        )  # fmt: skip
+        )
     return found
 
 
@@ -67,7 +68,7 @@ def sources(
             continue
         folder = paths.training_root() / name
         for file in files(folder):
-            picture = f"{folder.name}/{file.stem}"
+            picture = f"{folder.name}/{datasets.stem(file)}"
             if picture in found:
                 raise InputError(
                     folder, expected=f"one picture named {picture}", found="two",

@@ -101,10 +101,10 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         audit.match(hr, {"a": a, "b": b}, 4)
     told = str(caught.value)
 
-    assert "7 problems" in told
+    assert "6 problems" in told
     for part in ("'a' lacks c.png", "d_x2.png, which is named for another scale", "has more.png"):
         assert part in told
-    assert "a: expected 24 x 28 pixels 'b', as the truth has; found 20 x 28" in told
+    assert "a: expected 28 x 24 pixels 'b', as the truth has; found 28 x 20" in told
     assert "e.png: expected" in told  # cut short
     assert "\n" not in told
 
@@ -145,14 +145,14 @@ def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
 def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], np.zeros((27, 30), np.uint8))
     a = folder(tmp_path / "a", ["a.png"], np.zeros(size, np.uint8))
-    with pytest.raises(InputError, match=f"found {size[0]} x {size[1]}"):
+    with pytest.raises(InputError, match=f"found {size[1]} x {size[0]}"):
         audit.match(hr, {"a": a}, 4)
 
 
 def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
     small = np.zeros((11, 40), np.uint8)
     hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
-    with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 11 x 40"):
+    with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 40 x 11"):
         audit.match(hr, {"a": a}, 4)
     assert len(audit.match(hr, {"a": a}, 3)) == 1
 
@@ -169,7 +169,7 @@ def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
     grey = PIXELS[:, :, 0]
     hr = folder(tmp_path / "hr", ["a.png"], grey)
-    deep = folder(tmp_path / "deep", ["a.png"], PIXELS.astype(np.uint16) * 257)
+    deep = folder(tmp_path / "deep", ["a.tif"], PIXELS.astype(np.uint16) * 257)
     (one,) = audit.match(hr, {"deep": deep}, 4)
     truth, made = audit.load(one, 4)
 
