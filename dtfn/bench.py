@@ -1,46 +1,222 @@
-"""``make bench``: how near the networks run to the machine's limit, in ratios within one run.
+"""``dtfn bench``: how near the networks run to this machine's limit, in ratios within one run.
 
-The limit of a network is the time of its bare convolutions, each timed alone on its own shape in
-the same process: what is left if attention, sampling, gating and copying were free. Each row runs
-in a process of its own, so that its peak memory is its own.
+Two limits stand beside each measured time. *Bare convolutions*: each convolution of the network
+timed alone on its own shape, as if attention, sampling, gating and copying were free. *Roofline*:
+the products that the pass really makes, at the measured rate of a large matrix product, or the
+bytes that they must move, at the measured rate of a copy, whichever takes longer; that one is what
+limits the row.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
 import multiprocessing
 import resource
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
-from dtfn import models
-from dtfn.models import attention, deform
+from dtfn import evaluation, models
 
-CHANNELS_LAST = torch.channels_last
 SIZES = (48, 96, 192)
+# Arithmetic: the type under autocast (None: none), and the precision of float32 products.
+KINDS = {"fp32": (None, "highest"), "tf32": (None, "high"), "bf16": (torch.bfloat16, "high")}
 
 Shape = tuple[int, int, int, int, int]
 
 
-def seconds(call: Callable[[], object], repeats: int) -> float:
+class Job(NamedTuple):
+    """One row: a pass of a network over (batch, 3, side, side) pictures.
+
+    Attributes
+    ----------
+    name, scale, hyperparameters
+        See `dtfn.models.create`.
+    batch, side
+        Pictures, and their LR pixels a side.
+    kind
+        A key of `KINDS`.
+    backward
+        Whether it is a training step.
+    """
+
+    name: str
+    scale: int
+    batch: int
+    side: int
+    kind: str
+    backward: bool
+    hyperparameters: dict[str, Any] = {}  # noqa: RUF012
+
+
+def table(sizes: tuple[int, ...] = SIZES, threads: int = 0, device: str = "cpu") -> pd.DataFrame:
+    """Return all measurements, one row a network, size and arithmetic.
+
+    Parameters
+    ----------
+    sizes
+        LR sizes of the full-size forward passes on a CPU.
+    threads
+        CPU threads; 0 leaves torch's own choice.
+    device
+        ``"cpu"``, where each row runs alone in a fresh process, so that its peak memory is its own;
+        ``"cuda"`` or ``"auto"``.
+
+    Returns
+    -------
+    Columns what, size, seconds; bare and roofline (the limits in seconds), share (of the bare
+    convolutions) and share of the limit (of the roofline), limited by, and peak GiB.
+    """
+    device = evaluation.device(device)
+    if device == "cuda":
+        return pd.DataFrame([measure(job, device) for job in tqdm(_gpu_jobs(), "bench")])
+    rows = []
+    spawn = multiprocessing.get_context("spawn")
+    for job in tqdm(_cpu_jobs(sizes), desc="bench"):
+        with ProcessPoolExecutor(1, spawn, initializer=_threads, initargs=(threads,)) as pool:
+            rows.append(pool.submit(measure, job, device).result())
+    return pd.DataFrame(rows)
+
+
+def _cpu_jobs(sizes: tuple[int, ...]) -> list[Job]:
+    tiny = {"n_hashes": 2, "chunk_size": 64}
+    return [
+        *(Job("dtfn", 2, 1, size, "fp32", False) for size in sizes),
+        Job("dtfn", 2, 1, sizes[0], "bf16", False),
+        Job("dtfn", 2, 1, 48, "fp32", True, {"n_hashes": 3}),
+        Job("mini-dtfn", 2, 16, 32, "fp32", True, tiny),
+        Job("mini-dtfn", 2, 16, 32, "bf16", True, tiny),
+        Job("mini-nlsa", 2, 16, 32, "bf16", True, tiny),
+        Job("mini-nla", 2, 16, 32, "bf16", True),
+        Job("mini-local", 2, 16, 32, "bf16", True),
+    ]
+
+
+def _gpu_jobs() -> list[Job]:
+    mini = ("local", "nla", "nlsa", "gla", "dtfn")
+    return [
+        *(Job("dtfn", 2, 16, 48, kind, True, {"n_hashes": 3}) for kind in KINDS),
+        Job("dtfn", 2, 1, 128, "bf16", False),
+        Job("dtfn", 2, 1, 256, "tf32", False),
+        *(Job(f"mini-{name}", 4, 16, 48, "bf16", True) for name in mini),
+    ]
+
+
+def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
+    """Return one row of `table`."""
+    name, scale, batch, side, kind, backward, hyperparameters = job
+    half, products = KINDS[kind]
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision(products)
+    torch.backends.cudnn.allow_tf32 = products == "high"
+    torch.backends.cudnn.benchmark = True
+    network = models.create(name, scale, **hyperparameters).to(device)
+    network = network.to(memory_format=torch.channels_last).train(backward)  # type: ignore[call-overload]
+    x = torch.rand(batch, 3, side, side, device=device)
+    x = x.contiguous(memory_format=torch.channels_last)
+
+    def run() -> None:
+        network.zero_grad(set_to_none=True)
+        with torch.set_grad_enabled(backward):
+            with torch.autocast(device, half or torch.bfloat16, enabled=half is not None):
+                out = network(x)
+            if backward:
+                out.float().abs().mean().backward()
+
+    with Products() as counted:
+        run()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    spent = seconds(run, 5 if device == "cuda" else 2, device)
+    peak = (
+        torch.cuda.max_memory_allocated() / 2**30
+        if device == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    )
+    dtype = half or torch.float32
+    with torch.autocast(device, dtype=half or torch.bfloat16, enabled=half is not None):
+        bare = bare_convolutions(network, batch, side, backward, device)
+    compute = counted.flops / product_rate(dtype, products, device)
+    memory = counted.bytes / copy_rate(device)
+    limit = max(compute, memory)
+    return {
+        "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
+        "size": f"{batch}x{side}x{side}",
+        "seconds": round(spent, 4),
+        "bare": round(bare, 4),
+        "roofline": round(limit, 4),
+        "share": round(bare / spent, 3),
+        "share of the limit": round(limit / spent, 3),
+        "limited by": "products" if compute >= memory else "memory",
+        "peak GiB": round(peak, 2),
+    }
+
+
+def seconds(call: Callable[[], object], repeats: int, device: str = "cpu") -> float:
     """Return the least wall time of ``repeats`` calls after one to warm up."""
-    call()
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
+        if device == "cuda":
+            torch.cuda.synchronize()
         start = time.perf_counter()
         call()
+        if device == "cuda":
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return min(times)
+    return min(times[1:])
+
+
+class Products(TorchDispatchMode):
+    """Counts the convolutions and matrix products that run inside it.
+
+    Attributes
+    ----------
+    flops
+        Floating-point operations, two a multiply-add.
+    bytes
+        Read and written by these products, each tensor once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops, self.bytes = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Run an operation of torch, and count it if it is a product."""
+        out = func(*args, **(kwargs or {}))
+        counter = flop_registry.get(func._overloadpacket)
+        if counter is not None:
+            self.flops += counter(*args, **(kwargs or {}), out_val=out)
+            results = out if isinstance(out, tuple) else (out,)
+            tensors = [t for t in (*args, *results) if isinstance(t, Tensor)]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
+
+
+@functools.cache
+def product_rate(dtype: torch.dtype, precision: str, device: str) -> float:
+    """Return the floating-point operations a second of a large matrix product."""
+    torch.set_float32_matmul_precision(precision)
+    side = 8192 if device == "cuda" else 2048
+    a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / seconds(lambda: a @ b, 5, device)
+
+
+@functools.cache
+def copy_rate(device: str) -> float:
+    """Return the bytes a second, read and written, of a large copy."""
+    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / seconds(lambda: target.copy_(source), 5, device)
 
 
 def convolutions(network: nn.Module, height: int, width: int) -> Counter[Shape]:
@@ -49,142 +225,36 @@ def convolutions(network: nn.Module, height: int, width: int) -> Counter[Shape]:
     A deformable convolution counts as the plain one of its size; the gates' convolutions of one
     position count for nothing.
     """
-    found: Counter[Shape] = Counter()
+    shapes: Counter[Shape] = Counter()
     factor = 1
     for name, layer in network.named_modules():
         if isinstance(layer, nn.PixelShuffle):
             factor *= layer.upscale_factor
         if isinstance(layer, nn.Conv2d) and "conv_du" not in name and "_mean" not in name:
             size = (height * factor, width * factor)
-            found[(layer.in_channels, layer.out_channels, layer.kernel_size[0], *size)] += 1
-    return found
+            shapes[(layer.in_channels, layer.out_channels, layer.kernel_size[0], *size)] += 1
+    return shapes
 
 
-def limit(network: nn.Module, batch: int, size: int, backward: bool = False) -> float:
-    """Return the seconds of the bare convolutions of one pass over (batch, 3, size, size)."""
+def bare_convolutions(
+    network: nn.Module, batch: int, side: int, backward: bool = False, device: str = "cpu"
+) -> float:
+    """Return the seconds of the bare convolutions of one pass over (batch, 3, side, side)."""
     total = 0.0
-    for (cin, cout, kernel, h, w), count in convolutions(network, size, size).items():
-        x = torch.rand(batch, cin, h, w).contiguous(memory_format=CHANNELS_LAST)
-        layer = nn.Conv2d(cin, cout, kernel, padding=kernel // 2).to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-        x.requires_grad_(backward)
+    for (cin, cout, kernel, height, width), count in convolutions(network, side, side).items():
+        x = torch.rand(batch, cin, height, width, device=device)
+        x = x.contiguous(memory_format=torch.channels_last).requires_grad_(backward)
+        layer = nn.Conv2d(cin, cout, kernel, padding=kernel // 2).to(device)
+        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def run(x: Tensor = x, layer: nn.Module = layer) -> None:
-            out = layer(x)
-            if backward:
-                out.backward(out.detach())
+            with torch.set_grad_enabled(backward):
+                out = layer(x)
+                if backward:
+                    out.backward(out.detach())
 
-        total += count * seconds(run, 3)
+        total += count * seconds(run, 3, device)
     return total
-
-
-def forward(
-    name: str, scale: int, size: int, bf16: bool = False, **hyperparameters: Any
-) -> dict[str, Any]:
-    """Measure a whole-image forward pass of one (3, size, size) image."""
-    torch.manual_seed(0)
-    network = models.create(name, scale, **hyperparameters).eval().to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-    x = torch.rand(1, 3, size, size)
-    half = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
-    with torch.inference_mode(), half:
-        spent = seconds(lambda: network(x), 3 if size < 100 else 1)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        bare = limit(network, 1, size)
-    kind = "bf16" if bf16 else "fp32"
-    return _row(f"{name} x{scale} forward {kind}", f"{size}x{size}", spent, bare, peak)
-
-
-def step(
-    name: str, scale: int, batch: int, size: int, bf16: bool = False, **hyperparameters: Any
-) -> dict[str, Any]:
-    """Measure forward and backward of a training step."""
-    torch.manual_seed(0)
-    network = models.create(name, scale, **hyperparameters).to(memory_format=CHANNELS_LAST)  # type: ignore[call-overload]
-    x = torch.rand(batch, 3, size, size).contiguous(memory_format=CHANNELS_LAST)
-
-    def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = network(x).abs().mean()
-        loss.backward()
-
-    spent = seconds(run, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        bare = limit(network, batch, size, backward=True)
-    kind = "bf16" if bf16 else "fp32"
-    return _row(f"{name} x{scale} step {kind}", f"{batch}x{size}x{size}", spent, bare, peak)
-
-
-def dense(size: int) -> dict[str, Any]:
-    """Measure the dense attention layer against torch's fused attention alone."""
-    torch.manual_seed(0)
-    layer = attention.NonLocalAttention(32).eval()
-    x = torch.rand(1, 32, size, size).contiguous(memory_format=CHANNELS_LAST)
-    rows = torch.rand(1, 1, size * size, 32)
-    with torch.inference_mode():
-        spent = seconds(lambda: layer(x), 3)
-        bare = seconds(lambda: F.scaled_dot_product_attention(rows, rows, rows, scale=1.0), 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return _row("dense NLA, 32 channels (limit: SDPA)", f"{size}x{size}", spent, bare, peak)
-
-
-def deformable(size: int) -> dict[str, Any]:
-    """Measure the deformable convolution; the limit is the plain one, the peer torchvision's."""
-    torch.manual_seed(0)
-    layer = deform.DeformableConv2d(256, 256).eval()
-    nn.init.normal_(layer.offset_conv.weight, std=0.02)
-    x = torch.rand(1, 256, size, size).contiguous(memory_format=CHANNELS_LAST)
-    with torch.inference_mode():
-        offset, logit = layer.offset_conv(x), layer.modulator_conv(x)
-        spent = seconds(lambda: layer.sample(x, offset, logit), 3)
-        bare = seconds(lambda: layer.regular_conv(x), 3)
-        row = _row("deformable conv, 256 channels", f"{size}x{size}", spent, bare, 0.0)
-        try:
-            deform_conv2d = importlib.import_module("torchvision.ops").deform_conv2d
-        except Exception:  # beside a torch it was not built for, importing fails anyhow
-            return row | {"peer": "torchvision does not import here"}
-        conv, mask = layer.regular_conv, 2 * torch.sigmoid(logit)
-        plain = x.contiguous()
-        other = seconds(
-            lambda: deform_conv2d(plain, offset, conv.weight, conv.bias, padding=1, mask=mask), 3
-        )
-    return row | {"peer": f"torchvision {other:.3f} s"}
-
-
-def _row(what: str, size: str, spent: float, bare: float, peak: float) -> dict[str, Any]:
-    return {
-        "what": what, "size": size, "seconds": round(spent, 3), "limit": round(bare, 3),
-        "share": bare / spent, "peak GiB": round(peak, 2), "peer": "",
-    }  # fmt: skip
-
-
-def table(sizes: tuple[int, ...] = SIZES, threads: int = 0) -> pd.DataFrame:
-    """Return all measurements; each runs alone in a fresh process.
-
-    Parameters
-    ----------
-    sizes
-        LR sizes of the full-size forward passes.
-    threads
-        CPU threads; 0 leaves torch's own choice.
-    """
-    tiny = {"n_hashes": 2, "chunk_size": 64}
-    jobs: list[tuple[Callable[..., dict[str, Any]], tuple[Any, ...], dict[str, Any]]] = [
-        *((forward, ("dtfn", 2, size), {}) for size in sizes),
-        (forward, ("dtfn", 2, sizes[0], True), {}),
-        (step, ("dtfn", 2, 1, 48), {"n_hashes": 3}),
-        (step, ("mini-dtfn", 2, 16, 32), tiny),
-        (step, ("mini-dtfn", 2, 16, 32, True), tiny),
-        (step, ("mini-nla", 2, 16, 32, True), {}),
-        (step, ("mini-local", 2, 16, 32, True), {}),
-        (dense, (96,), {}),
-        (deformable, (48,), {}),
-    ]
-    rows = []
-    spawn = multiprocessing.get_context("spawn")
-    for function, arguments, keywords in tqdm(jobs, desc="bench"):
-        with ProcessPoolExecutor(1, spawn, initializer=_threads, initargs=(threads,)) as pool:
-            rows.append(pool.submit(function, *arguments, **keywords).result())
-    return pd.DataFrame(rows)
 
 
 def _threads(count: int) -> None:

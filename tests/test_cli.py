@@ -242,23 +242,35 @@ def test_bench_prints_what_was_measured(
 
     from dtfn import bench
 
-    def table(sizes: tuple[int, ...], threads: int) -> pd.DataFrame:
-        assert threads == 1
-        (size,) = sizes
-        rows = [
-            bench.forward("mini-dtfn", 2, size, n_hashes=1, chunk_size=16),
-            bench.step("mini-local", 2, 1, size),
-            bench.dense(size),
-            bench.deformable(size),
+    def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:
+        assert (sizes, threads, device) == ((12,), 1, "cpu")
+        hashed = {"n_hashes": 1, "chunk_size": 16}
+        jobs = [
+            bench.Job("mini-dtfn", 2, 1, 12, "fp32", False, hashed),
+            bench.Job("mini-local", 2, 2, 12, "bf16", True),
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame([bench.measure(job) for job in jobs])
 
     monkeypatch.setattr(bench, "table", table)
     assert call("bench", "--sizes", "12", "--threads", "1") == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head == "| what | size | seconds | limit | share | peak GiB | peer |"
-    assert len(rows) == 4
-    assert all(0 < float(row.split("|")[5].strip(" %")) < 1000 for row in rows)
+    assert head.startswith(
+        "| what | size | seconds | bare | roofline | share | share of the limit |"
+    )
+    assert len(rows) == 2
+    assert all(0 < float(row.split("|")[6].strip(" %")) < 1000 for row in rows)
+
+
+def test_bench_counts_the_products_of_a_convolution() -> None:
+    import torch
+
+    from dtfn import bench
+
+    layer, x = torch.nn.Conv2d(3, 8, 3, padding=1), torch.rand(2, 3, 5, 7)
+    with bench.Products() as counted:
+        out = layer(x)
+    assert counted.flops == 2 * (2 * 8 * 5 * 7) * (3 * 3 * 3)
+    assert counted.bytes == 4 * sum(t.numel() for t in (x, layer.weight, layer.bias, out))
 
 
 def test_no_error_but_bad_input_is_hidden() -> None:

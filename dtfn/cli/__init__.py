@@ -222,13 +222,14 @@ def train(
 @app.command(short_help="Print how near the networks run to this machine's limit.")
 def bench(
     sizes: Annotated[str, typer.Option(help="LR sizes of the full-size networks.")] = "48,96,192",
-    threads: Annotated[int, typer.Option(help="CPU threads; 0: torch's choice.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch's choice.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
 ) -> None:
     """Print how near the networks run to the machine's limit (minutes; needs a quiet machine)."""
     from dtfn import bench
     from dtfn.reports import tables
 
-    table = bench.table(tuple(int(size) for size in sizes.split(",")), threads)
+    table = bench.table(tuple(int(size) for size in sizes.split(",")), threads, device)
     print(tables.markdown(table), end="")
 
 
