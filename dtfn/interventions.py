@@ -1,50 +1,109 @@
-"""What a trained network makes with one thing changed: another hash seed, or its attention off.
+"""Change what the attention of a trained network does, for as long as a context lasts.
 
-Both ask how much of a result is owed to the attention of this one network. Another *hash seed* is
-luck: nothing was learned from it. A *knock-out* lets every attention layer add nothing; the network
-was never trained so (it is off its distribution), which speaks for the attention whatever it does.
+    with intervened(network, "uniform"):
+        network(x)
+
+Without an intervention outputs are bit-identical to those before. `hash_seed` changes only the
+rotations of layers that hash, and `oracle` replaces the match by one of true details.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
-import pandas as pd
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from dtfn import cache, evaluation, statistics, subpixel
-from dtfn.datasets import Sample
-from dtfn.errors import InputError
-from dtfn.subpixel import Pairs, Picture
-from dtfn.subpixel.blocks import Array
+from dtfn.errors import InputError, nearest
+from dtfn.models.attention import Attention, HashedAttention, NonLocalAttention, PlaceboAttention
+from dtfn.models.networks import Network
 
-if TYPE_CHECKING:
-    from torch import nn
+KINDS = ("uniform", "hashing", "random", "self", "off")
+"""Interventions by name, beside ``window(r)`` with a radius r in LR pixels:
 
-OTHER, OFF = "other hash seed", "attention off"
-MOST = 5
-SEED = 1  # the other one; the zoo's networks hash with seed 0
+- ``uniform``: equal weights for all positions. Hashing is part of the choice, so it counts too.
+- ``hashing``: equal weights for the keys that each query got by hashing.
+- ``random``: the weights as they are, on values of randomly drawn positions.
+- ``self``: each position attends to itself alone.
+- ``off``: the attention module is skipped, TFS included.
+- ``window(r)``: only keys at most r rows and r columns away.
+"""
+
+ROUNDING = 2e-2  # of a sum of probabilities, also in half precision
+_PATTERN = re.compile(r"window\((\d+)\)")
+
+
+@contextmanager
+def intervened(
+    network: nn.Module,
+    kind: str,
+    seed: int = 0,
+    *,
+    softmax: str | None = None,
+    width: int | None = None,
+) -> Iterator[None]:
+    """Change the attention of a network, for as long as the context lasts.
+
+    Parameters
+    ----------
+    network
+        From `dtfn.models`, or any torch module with ``softmax``.
+    kind
+        One of `KINDS`, or ``window(r)``.
+    seed
+        Of the positions that ``random`` draws.
+    softmax
+        Only for a module from elsewhere: the name of its `torch.nn.Softmax`, as in
+        ``network.named_modules()``, or of a submodule that returns weights (..., L, S). There
+        ``off`` sets all weights to 0.
+    width
+        With ``softmax`` and ``window(r)``: columns of the grid of positions.
+
+    Raises
+    ------
+    InputError
+        An unknown kind, a network without attention, or no submodule of this name.
+    """
+    radius = _radius(kind)
+    with ExitStack() as stack:
+        if softmax is not None:
+            change = _softmax_change(kind, radius, seed, width)
+            stack.enter_context(_hooked(network, softmax, change))
+        else:
+            layers = attention_layers(network)
+            if kind == "off":
+                stack.enter_context(network.attention(False))  # type: ignore[operator]
+            elif radius is not None:
+                stack.enter_context(_windowed(network, radius))
+            else:
+                for index, layer in enumerate(layers):
+                    stack.enter_context(_mixed(layer, kind, seed * 1_000_003 + index))
+        yield
 
 
 @contextmanager
 def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
-    """Give every attention layer that hashes another hash seed, for as long as it takes.
+    """Give every attention layer that hashes another hash seed, for as long as the context lasts.
 
     Raises
     ------
     InputError
         The network does not hash, or has that seed already.
     """
-    from dtfn.models.attention import HashedAttention
-
     hashed = [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
     seeds = [layer.hash_seed for layer in hashed]
     if not hashed or seed in seeds:
         raise InputError(
-            "hash seed", expected="a network that hashes, and a seed that it does not have",
-            found=seed if hashed else "a network without hashing", remedy="choose another",
-        )  # fmt: skip
+            "hash seed",
+            expected="a network that hashes, and a seed that it does not have",
+            found=seed if hashed else "a network without hashing",
+            remedy="choose another",
+        )
     try:
         for layer in hashed:
             layer.hash_seed = seed
@@ -54,141 +113,235 @@ def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
             layer.hash_seed = own
 
 
-@contextmanager
-def knocked_out(network: nn.Module) -> Iterator[None]:
-    """Let every attention layer attend to nothing, for as long as it takes.
+def oracle(
+    network: Network, details: NDArray[Any] | Tensor, tau: float
+) -> AbstractContextManager[object]:
+    """Match by true details: weights proportional to exp(-|D_p - D_q|^2 / tau) over the keys.
 
-    What attention adds is 0; all else runs as it was trained, the fusion of TFS included.
+    Values and later layers stay as they are, so the gain is the price of matching.
+
+    Parameters
+    ----------
+    network
+        With attention.
+    details
+        (H, W, D): what is compared of each LR position, e.g. of `neighbourhoods`. The network must
+        then see the whole picture of H x W, one at a time.
+    tau
+        Temperature, in squared units of the details.
 
     Raises
     ------
     InputError
-        The network has no attention.
+        A network without attention, details of another shape, or a temperature that is not above 0.
     """
-    import torch
+    attention_layers(network)
+    table = torch.as_tensor(details, dtype=torch.float32)
+    if table.ndim != 3 or not tau > 0:
+        raise InputError(
+            "oracle",
+            expected="details (H, W, D) and a temperature above 0",
+            found=f"{tuple(table.shape)} and {tau}",
+            remedy="pass neighbourhoods of the true details",
+        )
+    rows = table.flatten(0, 1)
+    norms = rows.square().sum(-1)
 
-    from dtfn.models.attention import HashedAttention, NonLocalAttention
+    def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        products = rows[queries] @ rows[keys].transpose(-1, -2)
+        squares = norms[queries][..., :, None] + norms[keys][..., None, :]
+        return (2 * products - squares).clamp(max=0).div(tau).to(logits.dtype)
 
-    layers = [m for m in network.modules() if isinstance(m, NonLocalAttention | HashedAttention)]
+    return network.intervene(change)
+
+
+def neighbourhoods(details: NDArray[Any] | Tensor, size: int = 3) -> Tensor:
+    """Return (H, W, size * size * D): the details (H, W, D) of all positions around each.
+
+    Outside of the picture the nearest position counts.
+    """
+    table = torch.as_tensor(details, dtype=torch.float32).permute(2, 0, 1)[None]
+    padded = F.pad(table, (size // 2,) * 4, mode="replicate")
+    return F.unfold(padded, size)[0].T.unflatten(0, table.shape[2:])
+
+
+def attention_layers(network: nn.Module) -> list[Attention]:
+    """Return the attention layers of a network.
+
+    Raises
+    ------
+    InputError
+        It has none.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
     if not layers:
         raise InputError(
-            "network", expected="one with attention", found="none in it", remedy="choose another"
+            "network",
+            expected="one with attention",
+            found="none in it",
+            remedy="choose another; for a module from elsewhere name its softmax",
         )
+    return layers
+
+
+def _radius(kind: str) -> int | None:
+    """Return the radius of a window, None for the other kinds."""
+    window = _PATTERN.fullmatch(kind)
+    if window is None and kind not in KINDS:
+        known = (*KINDS, "window(8)")
+        raise InputError(
+            "intervention",
+            expected=", ".join(known),
+            found=repr(kind),
+            remedy=nearest(kind, known),
+        )
+    return int(window[1]) if window else None
+
+
+# What follows are the closed forms: no logits are computed where their values do not matter.
+
+
+@contextmanager
+def _mixed(layer: Attention, kind: str, seed: int) -> Iterator[None]:
+    """Replace what a layer does with its values (N, L, C)."""
+    if isinstance(layer, PlaceboAttention):  # its weights are uniform anyway
+        name, change = "attend", layer.conv_assembly.__call__ if kind == "self" else layer.attend
+    else:
+        name, change = "mix", _mixture(layer, kind, seed)
+    setattr(layer, name, change)
     try:
-        for layer in layers:
-            layer.attend = torch.zeros_like  # type: ignore[method-assign,assignment]
         yield
     finally:
-        for layer in layers:
-            del layer.attend
+        delattr(layer, name)
 
 
-def hashes(method: str) -> bool:
-    """Return whether a network, a name of the zoo or a weights file, has layers that hash."""
-    from dtfn.models.attention import HashedAttention
+def _mixture(layer: Attention, kind: str, seed: int) -> Callable[..., Tensor]:
+    mix: Callable[..., Tensor] = layer.mix  # type: ignore[assignment]
+    dense = isinstance(layer, NonLocalAttention)
 
-    network = evaluation.network(method, evaluation.fingerprint(method))
-    return any(isinstance(layer, HashedAttention) for layer in network.modules())
+    def mixed(query: Tensor, second: Tensor, third: Tensor | None) -> Tensor:
+        # Dense layers are called with (query, key, value), those that hash (query, value, score).
+        value = third if dense else second
+        assert value is not None
+        if kind == "self":
+            return value
+        if kind == "uniform" or (kind == "hashing" and not isinstance(layer, HashedAttention)):
+            return value.mean(1, keepdim=True).expand_as(value)
+        if kind == "hashing":
+            return _mean_of_chunks(layer, query, value)
+        drawn = torch.randperm(value.shape[1], generator=torch.Generator().manual_seed(seed))
+        value = value[:, drawn.to(value.device)]
+        return mix(query, second, value) if dense else mix(query, value, third)
+
+    return mixed
 
 
-def output(method: str, sample: Sample, change: str) -> Array:
-    """Return what a network makes of a picture while it is changed; remembered like its output.
+def _mean_of_chunks(layer: HashedAttention, query: Tensor, value: Tensor) -> Tensor:
+    """Return the mean of the values of the keys that each query gets by hashing, (N, L, C)."""
+    order, m = layer.order(query)
+    if m < layer.chunk_size:
+        return value.mean(1, keepdim=True).expand_as(value)
+    length = value.shape[1]
+    out = torch.zeros_like(value)
+    for image, rounds in enumerate(order):
+        for wrapped in rounds:  # ((K + 2) m,): the keys of a chunk are itself and its neighbours
+            sums = value[image, wrapped].unflatten(0, (-1, m)).sum(1)
+            means = (sums[:-2] + sums[1:-1] + sums[2:]) / (3 * m)
+            out[image, wrapped[m : m + length]] += means.repeat_interleave(m, 0)[:length]
+    return out / order.shape[1]
 
-    Parameters
-    ----------
-    method
-        A name of the zoo or a weights file.
-    sample
-        The picture, which the network sees as `dtfn.evaluation.outputs` shows it: whole, or in the
-        tiles of its card.
-    change
-        `OTHER` or `OFF`.
 
-    Returns
-    -------
-    uint8 ``(sH, sW, 3)`` RGB.
+@contextmanager
+def _windowed(network: nn.Module, radius: int) -> Iterator[None]:
+    """Remove the keys that are more than ``radius`` rows or columns from their query."""
+    width = 0
 
-    Raises
-    ------
-    InputError
-        An unknown network or change, or a network that cannot be changed so.
-    """
-    if change not in (OTHER, OFF):
+    def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal width  # attention works on the grid of the LR picture
+        width = inputs[0].shape[-1]
+
+    def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        return logits.masked_fill(~_near(queries, keys, width, radius), -torch.inf)
+
+    hook = network.register_forward_pre_hook(see)
+    try:
+        with network.intervene(change):  # type: ignore[operator]
+            yield
+    finally:
+        hook.remove()
+
+
+def _near(queries: Tensor, keys: Tensor, width: int, radius: int) -> Tensor:
+    """Return bool (..., q, k): which keys are in the window of which query."""
+    near = None
+    for of in (lambda p: p // width, lambda p: p % width):
+        steps = of(queries)[..., :, None] - of(keys)[..., None, :]
+        near = steps.abs() <= radius if near is None else near & (steps.abs() <= radius)
+    assert near is not None
+    return near
+
+
+# ---------------------------------------------------------------- a softmax from elsewhere
+
+
+def _softmax_change(
+    kind: str, radius: int | None, seed: int, width: int | None
+) -> Callable[[Tensor], Tensor]:
+    """Return what changes attention weights (..., L, S)."""
+    if radius is not None and width is None:
         raise InputError(
-            "change", expected=f"{OTHER!r} or {OFF!r}", found=repr(change), remedy="choose one"
+            "window",
+            expected="the width of the grid of positions",
+            found="none",
+            remedy="pass width=...",
         )
-    tiling = evaluation.card_tiling(method)
 
-    def make(network: nn.Module) -> Array:
-        with knocked_out(network) if change == OFF else hash_seed(network, SEED):
-            return evaluation.upscale(network, sample.lr, tiling)
+    def change(weights: Tensor) -> Tensor:
+        length, keys = weights.shape[-2:]
+        if kind == "off":
+            return torch.zeros_like(weights)
+        if kind in ("uniform", "hashing"):
+            allowed = (weights > 0).to(weights.dtype)
+            return allowed / allowed.sum(-1, keepdim=True)
+        if kind == "random":
+            drawn = torch.randperm(keys, generator=torch.Generator().manual_seed(seed))
+            return weights[..., drawn.to(weights.device)]
+        if kind == "self":
+            return torch.eye(length, keys).to(weights).expand_as(weights)
+        assert radius is not None
+        assert width is not None
+        positions = torch.arange(max(length, keys), device=weights.device)
+        near = _near(positions[:length], positions[:keys], width, radius)
+        kept = weights * near
+        return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
 
-    way = f"{change} {tiling} {cache.source('interventions.py')}"
-    return evaluation.remembered_output(method, sample, way, make).image
-
-
-def controls(
-    networks: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
-) -> pd.DataFrame:
-    """Return `dtfn.subpixel.measure`'s figures of networks against themselves, changed.
-
-    Parameters
-    ----------
-    networks
-        Networks with attention: names of the zoo or weights files.
-    datasets, scale, count
-        As for `dtfn.evaluation.evaluate`.
-
-    Returns
-    -------
-    The table of `dtfn.subpixel.measure` without a null, in which ``pair`` is the network's name and
-    ``change`` what stands for L: the network itself against what it makes with its ``other hash
-    seed`` (where it hashes), and with its ``attention off``.
-    """
-    tried = {name: (OTHER, OFF) if hashes(name) else (OFF,) for name in networks}
-    pairs: Pairs = {
-        f"{method}|{change}": (method, f"{method}|{change}")
-        for method, changes in tried.items()
-        for change in changes
-    }
-    table = subpixel.measure(_pictures(tried, datasets, scale, count), pairs, None, may_equal=True)
-    names = table["pair"].str.split("|")
-    return table.assign(pair=names.str[0], change=names.str[1])
+    return change
 
 
-def table(
-    networks: Sequence[str], datasets: Sequence[str], scale: int, count: int | None = None
-) -> pd.DataFrame:
-    """Return the means of `controls` over pictures, at most `MOST` of each benchmark.
+@contextmanager
+def _hooked(module: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Change the attention weights that a submodule returns."""
+    modules = dict(module.named_modules())
+    if name not in modules:
+        raise InputError(
+            "submodule",
+            expected="a name of network.named_modules()",
+            found=repr(name),
+            remedy=nearest(name, modules),
+        )
 
-    A row a network and change: network, change, pictures, and psnr_gain, harm_rate, help_rate,
-    harm_untied, selection_gain, fusion_gain with their intervals' ends; no row where there is no
-    network.
-    """
-    columns = [
-        "psnr_gain", "harm_rate", "help_rate", "harm_untied", "selection_gain", "fusion_gain",
-    ]  # fmt: skip
-    ends = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
-    rows = []
-    few = min(count or MOST, MOST)  # each change is another pass of the network
-    measured = controls(networks, datasets, scale, few) if networks else pd.DataFrame()
-    groups = measured.groupby(["pair", "change"], sort=False) if networks else ()
-    for (network, change), part in groups:
-        row: dict[str, object] = {"network": network, "change": change, "pictures": len(part)}
-        for column in columns:
-            known = part[column].dropna()
-            found = statistics.mean_interval(known) if len(known) else statistics.NOTHING
-            row |= found.columns(column)
-        rows.append(row)
-    return pd.DataFrame(rows, columns=["network", "change", "pictures", *ends])
+    def hook(_: nn.Module, __: object, output: object) -> Tensor:
+        if not isinstance(output, Tensor) or (output.sum(-1) - 1).abs().max() > ROUNDING:
+            raise InputError(
+                f"submodule {name!r}",
+                expected="attention weights (..., L, S) whose rows sum to 1",
+                found=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
+                remedy="name the softmax",
+            )
+        return change(output)
 
-
-def _pictures(
-    tried: Mapping[str, Sequence[str]], datasets: Sequence[str], scale: int, count: int | None
-) -> Iterator[Picture]:
-    for sample in evaluation.samples(datasets, scale, count):
-        outputs = evaluation.outputs(list(tried), sample)
-        made = {method: output.image for method, output in outputs.items()}
-        for method, changes in tried.items():
-            made |= {f"{method}|{change}": output(method, sample, change) for change in changes}
-        yield Picture(sample.dataset, sample.image, scale, sample.hr, made)
+    handle = modules[name].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,134 +1,336 @@
-"""Interventions: one thing in a network changes, nothing else, and it comes back."""
+"""Interventions and the gate: one thing in a network changes, nothing else, and it comes back."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_networks import SMALL, saved, small
-from torch import nn
+from torch import Tensor, nn
 
-from dtfn import datasets, evaluation, images, interventions, models
+from dtfn import cli, datasets, evaluation, gate, images, interventions, models, paths, zoo
 from dtfn.errors import InputError
+from dtfn.interventions import intervened
+from dtfn.models.attention import Attention, HashedAttention
 
+OLD = str(Path(__file__).parent / "data" / "old-nlsa-x4.safetensors")
 RNG = np.random.default_rng(0)
 X = torch.rand(1, 3, 14, 12, generator=torch.Generator().manual_seed(0))
-LR = RNG.integers(0, 256, (14, 12, 3)).astype(np.uint8)
 ATTENTIVE = sorted(set(SMALL) - {"edsr"})
 
 
 @torch.inference_mode()
-def made(network: nn.Module) -> torch.Tensor:
-    return network(X).clone()
+def output(network: nn.Module, change: AbstractContextManager[object] | None = None) -> Tensor:
+    with change or nullcontext():
+        return network(X).clone()
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, atol=1e-6, rtol=0)
+
+
+# --- on networks of the family --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*ATTENTIVE, "mini-placebo"])
+def test_interventions_are_what_they_say_and_are_undone(name: str) -> None:
+    torch.manual_seed(7)
+    mini = name.startswith("mini")
+    network = models.create(name, 2, n_feats=8).eval() if mini else small(name)
+    nn.init.normal_(network.tail[0].weight, std=0.1) if mini else None
+    plain = output(network)
+
+    def logits(change: Any) -> Tensor:
+        return output(network, network.intervene(change))
+
+    def only_self(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        return logits.masked_fill(queries[..., :, None] != keys[..., None, :], -torch.inf)
+
+    equal = logits(lambda logits, *_: torch.zeros_like(logits))
+    assert close(output(network, intervened(network, "hashing")), equal)
+    if not any(isinstance(m, HashedAttention) for m in network.modules()):
+        assert close(output(network, intervened(network, "uniform")), equal)
+    own = logits(only_self)
+    assert close(output(network, intervened(network, "self")), own)
+    assert close(output(network, intervened(network, "window(0)")), own)
+    assert close(output(network, intervened(network, "window(14)")), plain)
+    off = output(network, network.attention(False))
+    assert torch.equal(output(network, intervened(network, "off")), off)
+    assert torch.equal(output(network), plain)
+    with pytest.raises(ZeroDivisionError), intervened(network, "uniform"):
+        raise ZeroDivisionError
+    assert torch.equal(output(network), plain)
+
+
+def test_a_window_keeps_the_keys_around_each_position() -> None:
+    network = small("nln")
+    seen: list[Tensor] = []
+
+    def record(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+        seen.append(logits)
+        return logits
+
+    layer = next(m for m in network.modules() if isinstance(m, Attention))
+    with intervened(network, "window(2)"):
+        inner = layer.intervene
+        assert inner is not None
+        layer.intervene = lambda *given: record(inner(*given), *given[1:])
+        output(network)
+        layer.intervene = inner
+    kept = torch.isfinite(seen[0])
+    for query, key in RNG.integers(0, 14 * 12, (200, 2)).tolist():
+        (row, column), (other_row, other_column) = divmod(query, 12), divmod(key, 12)
+        near = max(abs(row - other_row), abs(column - other_column)) <= 2
+        assert bool(kept[query, key]) == near
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
-def test_a_knock_out_is_a_network_whose_values_are_nothing(name: str) -> None:
+def test_random_weights_stay_and_values_come_from_drawn_positions(name: str) -> None:
     network = small(name)
-    before = made(network)
-    with interventions.knocked_out(network):
-        off = made(network)
-    assert torch.equal(made(network), before)
-    # All attentions mix their values linearly: where these are 0, so is what they add.
-    for module in network.modules():
+    one, again = (output(network, intervened(network, "random", seed)) for seed in (0, 0))
+    assert torch.equal(one, again)
+    assert not close(one, output(network, intervened(network, "random", 1)))
+    for module in network.modules():  # where all values are equal, it does not matter whence
         values = getattr(module, "conv_assembly", None)
         if isinstance(values, nn.Module):
-            for part in values.modules():
-                for weight in part.parameters(recurse=False):
-                    nn.init.zeros_(weight)
-    assert torch.allclose(off, made(network), atol=1e-6)
+            for weight in values.parameters():
+                nn.init.zeros_(weight)
+    assert close(output(network, intervened(network, "random")), output(network))
 
 
-@pytest.mark.parametrize("name", ["nlsn", "dlsn", "dtfn", "dtfn+"])
+@torch.inference_mode()
+def test_uniform_hashed_attention_is_the_mean_of_all_values() -> None:
+    layer = models.attention.NonLocalSparseAttention(8, 4, 1.0, 16, 2).eval()
+    x = torch.rand(1, 8, 7, 9, generator=torch.Generator().manual_seed(1))
+    with intervened(nn.Sequential(layer), "uniform"):
+        mean = layer.conv_assembly(x).mean((2, 3), keepdim=True)
+        assert close(layer.attend(x), mean.expand_as(x))
+
+
+@torch.inference_mode()
+def test_random_dense_attention_by_its_formula() -> None:
+    layer = models.attention.NonLocalAttention(8).eval()
+    network = nn.Sequential(layer)
+    x = torch.rand(1, 8, 5, 6, generator=torch.Generator().manual_seed(1))
+    query, key, value = (
+        branch(x).flatten(2).mT for branch in (layer.conv_match1, layer.conv_match2,
+                                               layer.conv_assembly)
+    )  # fmt: skip
+    drawn = torch.randperm(30, generator=torch.Generator().manual_seed(3_000_009))
+    expected = (query @ key.mT).softmax(-1) @ value[:, drawn]
+    with intervened(network, "random", 3):
+        assert close(layer.attend(x), expected.mT.reshape(x.shape))
+
+
+@pytest.mark.parametrize("name", ["nlsn", "dlsn", "dtfn", "dlsn+tfs"])
 def test_another_hash_seed_is_the_network_built_with_it(name: str) -> None:
-    plain = name.removesuffix("+")
-    network = small("dlsn+tfs" if name.endswith("+") else plain)
-    kind = "dlsn+tfs" if name.endswith("+") else plain
-    torch.manual_seed(7)
-    other = models.create(kind, 2, hash_seed=5, **SMALL[kind]).eval()
+    network = small(name)
+    other = models.create(name, 2, hash_seed=5, **SMALL[name]).eval()
     other.load_state_dict(network.state_dict())
-    before = made(network)
-    with interventions.hash_seed(network, 5):
-        assert torch.equal(made(network), made(other))
-    assert torch.equal(made(network), before)
+    before = output(network)
+    assert torch.equal(output(network, interventions.hash_seed(network, 5)), output(other))
+    assert torch.equal(output(network), before)
 
 
-def refuse(context: AbstractContextManager[None]) -> None:
+def enter(context: AbstractContextManager[object]) -> None:
     with context:
         pass
 
 
 def test_what_cannot_be_changed_is_refused() -> None:
     with pytest.raises(InputError, match="network: expected one with attention"):
-        refuse(interventions.knocked_out(small("edsr")))
+        enter(intervened(small("edsr"), "uniform"))
+    with pytest.raises(InputError, match="did you mean 'uniform'"):
+        enter(intervened(small("nln"), "unifrom"))
     with pytest.raises(InputError, match="a network without hashing"):
-        refuse(interventions.hash_seed(small("nln"), 1))
+        enter(interventions.hash_seed(small("nln"), 1))
     with pytest.raises(InputError, match="a seed that it does not have; found 0"):
-        refuse(interventions.hash_seed(small("dtfn"), 0))
+        enter(interventions.hash_seed(small("dtfn"), 0))
+    with pytest.raises(InputError, match="a temperature above 0"):
+        interventions.oracle(small("nln"), np.zeros((14, 12, 4)), 0.0)
 
 
-def test_an_unknown_change_or_another_scale_is_refused(tmp_path: Path) -> None:
-    name = saved(tmp_path, "dtfn")
-    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
-    for scale in (2, 4):
-        sample = datasets.Sample("mini", "a", scale, images.degrade(hr, scale), hr)
-        change = interventions.OFF if scale == 4 else "no such change"
-        with pytest.raises(InputError, match=r"scale 4; found scale 2|'attention off'; found 'no"):
-            interventions.output(name, sample, change)
+def test_an_oracle_matches_by_true_details() -> None:
+    network = small("nln")
+    details = RNG.normal(size=(14, 12, 4))
+    own = output(network, intervened(network, "self"))
+    assert close(output(network, interventions.oracle(network, details, 1e-6)), own)
+    uniform = output(network, intervened(network, "uniform"))
+    assert close(output(network, interventions.oracle(network, 0 * details, 1.0)), uniform)
+    table = torch.as_tensor(details, dtype=torch.float32).flatten(0, 1)
+    squares = torch.cdist(table, table).square()
+    expected = output(network, network.intervene(lambda logits, q, k: -squares[q][:, k] / 0.5))
+    assert close(output(network, interventions.oracle(network, details, 0.5)), expected)
 
 
-def test_a_change_is_undone_after_an_error() -> None:
-    network = small("dtfn")
-    before = made(network)
-    with pytest.raises(ZeroDivisionError), interventions.knocked_out(network):
-        raise ZeroDivisionError
-    with pytest.raises(ZeroDivisionError), interventions.hash_seed(network, 3):
-        raise ZeroDivisionError
-    assert torch.equal(made(network), before)
+def test_neighbourhoods_hold_the_details_around_each_position() -> None:
+    details = RNG.normal(size=(5, 6, 2)).astype(np.float32)
+    around = interventions.neighbourhoods(details).numpy().reshape(5, 6, 2, 3, 3)
+    padded = np.pad(details, ((1, 1), (1, 1), (0, 0)), "edge")
+    for row, column in ((0, 0), (2, 3), (4, 5)):
+        expected = padded[row : row + 3, column : column + 3].transpose(2, 0, 1)
+        np.testing.assert_array_equal(around[row, column], expected)
 
 
-def test_controls_compare_a_network_with_itself(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+# --- on a softmax from elsewhere ------------------------------------------------------------
+
+
+class Foreign(nn.Module):
+    """Attention from elsewhere, on a grid of 2 rows and 3 columns; the last key is masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = nn.Softmax(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = (x @ x.mT).masked_fill(torch.arange(6) == 5, -torch.inf)
+        return self.softmax(logits) @ x
+
+
+def test_interventions_by_name_on_a_softmax_from_elsewhere() -> None:
+    model, x = Foreign(), torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+
+    def weights(kind: str, **how: Any) -> Tensor:
+        with intervened(model, kind, softmax="softmax", **how):
+            return model(x) @ torch.linalg.pinv(x)  # of (6, 4): only their products with x count
+
+    def expected(weights: Tensor) -> Tensor:
+        return weights @ x @ torch.linalg.pinv(x)
+
+    plain = (x @ x.mT).masked_fill(torch.arange(6) == 5, -torch.inf).softmax(-1)
+    even = torch.full((6, 6), 0.2).masked_fill(torch.arange(6) == 5, 0)
+    assert close(weights("uniform"), expected(even))
+    assert close(weights("off"), torch.zeros(6))
+    assert close(weights("self"), expected(torch.eye(6)))
+    drawn = torch.randperm(6, generator=torch.Generator().manual_seed(2))
+    assert close(weights("random", seed=2), expected(plain[..., drawn]))
+    rows, columns = torch.arange(6) // 3, torch.arange(6) % 3
+    near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    kept = plain * near
+    assert close(weights("window(1)", width=3), expected(kept / kept.sum(-1, keepdim=True)))
+    with pytest.raises(InputError, match="the width of the grid"):
+        weights("window(1)")
+    with pytest.raises(InputError, match="did you mean 'softmax'"):
+        enter(intervened(model, "off", softmax="softmx"))
+    relu = nn.Sequential(nn.ReLU())
+    with intervened(relu, "off", softmax="0"), pytest.raises(InputError, match="rows sum to 1"):
+        relu(x)
+
+
+# --- the gate -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[datasets.Sample]:
+    """Two small pictures in place of a benchmark."""
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    samples = []
+    for name in ("a", "b"):
+        hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
+        samples.append(datasets.Sample("mini", name, 2, images.degrade(hr, 2), hr))
+
+    def few(_: object, __: int, count: int | None = None) -> Iterator[datasets.Sample]:
+        return iter(samples[:count])
+
+    monkeypatch.setattr(evaluation, "samples", few)
+    return samples
+
+
+def test_costs_are_losses_of_psnr_and_are_remembered(
+    pictures: list[datasets.Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dense, hashed = saved(tmp_path, "hspan"), saved(tmp_path, "dtfn", chunk_size=8, res_scale=1.0)
-    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
-    sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
+    name = saved(tmp_path, "nlsn", res_scale=1.0)
+    measured = gate.costs([name], ["mini"])
+    kinds = [*gate.KINDS, *(f"window({radius})" for radius in gate.RADII)]
+    assert list(measured["intervention"]) == 2 * kinds
+    network = models.load(name)
+    for row in measured.itertuples():
+        sample = next(s for s in pictures if s.image == row.image)
+        plain = evaluation.psnr(evaluation.upscale(network, sample.lr), sample.hr, 2)
+        with intervened(network, str(row.intervention)):
+            changed = evaluation.upscale(network, sample.lr)
+        assert row.psnr == plain
+        assert row.cost == plain - evaluation.psnr(changed, sample.hr, 2)
+    monkeypatch.setattr(evaluation, "upscale", None)  # nothing runs again
+    pd.testing.assert_frame_equal(gate.costs([name], ["mini"]), measured)
+    with pytest.raises(InputError, match="one with attention"):
+        gate.costs([saved(tmp_path, "edsr")], ["mini"])
 
-    def samples(*_: object) -> Iterator[datasets.Sample]:
-        yield sample
 
-    monkeypatch.setattr(evaluation, "samples", samples)
-    table = interventions.controls([dense, hashed], ["mini"], 2)
-    assert list(zip(table["pair"], table["change"], strict=True)) == [
-        (dense, interventions.OFF),
-        (hashed, interventions.OTHER),
-        (hashed, interventions.OFF),
+def measured(cost: list[float], name: str = "n") -> pd.DataFrame:
+    """What `gate.costs` returns where uniform weights cost so much on each picture."""
+    columns = ["name", "dataset", "image", "scale", "intervention", "psnr", "cost"]
+    rows = [
+        (name, "Urban100", str(image), 4, kind, 25.0, value / part)
+        for image, value in enumerate(cost)
+        for part, kind in enumerate(("uniform", "window(4)", "window(16)"), 1)
     ]
-    network = small("hspan")
-    with interventions.knocked_out(network):
-        off = evaluation.upscale(network, sample.lr)
-    assert table["psnr_without"][0] == pytest.approx(evaluation.psnr(off, hr, 2))
-    with monkeypatch.context() as once:
-        once.setattr(evaluation, "upscale", None)  # what is known is not made again
-        summary = interventions.table([dense, hashed], ["mini"], 2)
-    assert summary["harm_rate"].tolist() == table["harm_rate"].tolist()
-    assert summary["harm_rate_low"].isna().all(), "one picture has no interval"
-    assert interventions.table([], ["mini"], 2).empty
+    return pd.DataFrame(rows, columns=columns)
 
 
-def test_a_change_without_effect_is_a_result(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_the_verdict_rests_on_the_lower_end() -> None:
+    chooses = [*np.linspace(0.1, 0.4, 10)]
+    wide = [0.9, 0.01, 0.02, 0.0, 0.01, 0.03, 0.02]
+    frames = [measured(chooses, "a"), measured(wide, "b"), measured([0.5], "c")]
+    table = gate.table(pd.concat(frames)).set_index("name")
+    assert table["chooses"].tolist() == [True, False, False]
+    assert table.loc["a", "verdict"] == "chooses"
+    assert table.loc["b", "verdict"] == "not testable: does not choose"
+    assert table.loc["b", "uniform"] > gate.LEAST > table.loc["b", "uniform_low"]
+    assert table.loc["a", "window_16"] == pytest.approx(table.loc["a", "uniform"] / 3)
+    dose = gate.dose(measured(chooses))
+    assert dose["radius"].tolist() == [4, 16, np.inf]
+    assert dose["cost"].iloc[0] > dose["cost"].iloc[1] > dose["cost"].iloc[2] == 0
+
+
+def test_the_zoo_answers_where_it_knows(
+    monkeypatch: pytest.MonkeyPatch, pictures: list[datasets.Sample], tmp_path: Path
 ) -> None:
-    name = saved(tmp_path, "hspan")
-    hr = RNG.integers(0, 256, (28, 24, 3)).astype(np.uint8)
-    sample = datasets.Sample("mini", "a", 2, images.degrade(hr, 2), hr)
-    monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
-    same = evaluation.outputs([name], sample)[name].image
-    monkeypatch.setattr(interventions, "output", lambda *_: same)
-    (row,) = interventions.table([name], ["mini"], 2).to_dict("records")
-    assert (row["harm_rate"], row["psnr_gain"], row["selection_gain"]) == (0, 0, 0)
-    assert np.isnan(row["harm_untied"]), "all tie"
+    rows = [
+        {"name": "nlsa-x4-s0", "variant": "nlsa", "chooses": True},
+        {"name": "placebo-x4-s0", "variant": "placebo", "chooses": False},
+        {"name": "local-x4-s0", "variant": "local", "chooses": None},
+    ]
+    monkeypatch.setattr(zoo, "registry", lambda: rows)
+    assert [gate.chooses(str(row["name"])) for row in rows] == [True, False, False]
+    assert not gate.chooses(saved(tmp_path, "nlsn"), ["mini"])
+
+
+def test_the_command_prints_verdicts_and_json(
+    pictures: list[datasets.Sample], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = saved(tmp_path, "nlsn")
+    for options in (["--json"], []):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["gate", name, "--datasets", "mini", "--count", "1", *options])
+        assert end.value.code == 0
+    text = capsys.readouterr().out
+    rows, rest = json.JSONDecoder().raw_decode(text)[0], text[text.rindex("\n]\n") :]
+    assert (rows[0]["name"], rows[0]["dataset"], rows[0]["chooses"]) == (name, "mini", False)
+    assert rows[0]["uniform_low"] is None, "one picture has no interval"
+    assert all(isinstance(rows[0][key], float) for key in ("psnr", "uniform", "random", "off"))
+    assert "not testable: does not choose" in rest
+    assert "16" in rest
+
+
+@pytest.mark.parametrize("name", ["nlsa", "gla"])
+def test_networks_trained_from_scratch_pass(name: str, benchmarks: Path) -> None:
+    file = benchmarks.parent.parent / "scratch-x4" / f"{name}-x4-s0.safetensors"
+    assert costs_of(str(file))["chooses"]
+
+
+def test_an_attention_inserted_later_fails(benchmarks: Path) -> None:
+    row = costs_of(OLD)
+    assert not row["chooses"]
+    assert abs(row["uniform"]) < 0.05
+
+
+def costs_of(name: str) -> dict[str, Any]:
+    return dict(gate.table(gate.costs([name], count=5, kinds=["uniform"])).iloc[0])

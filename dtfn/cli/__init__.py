@@ -32,6 +32,7 @@ app.command(short_help="Run a tier and write reports/index.html.")(cli_batch.rep
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
 app.add_typer(cli_report.app, name="report", short_help="Write the index of all runs anew.")
 app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
+app.command(short_help="Print whether the attention of networks chooses.")(cli_zoo.gate)
 app.add_typer(cli_zoo.zoo_app, name="zoo")
 app.add_typer(cli_zoo.weights_app, name="weights")
 app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, and how to get it.")

@@ -1,4 +1,4 @@
-"""The commands of networks: `dtfn zoo` (shipped) and `dtfn weights` (imported)."""
+"""The commands of networks: `dtfn zoo` (shipped), `dtfn weights` (imported), `dtfn gate`."""
 
 from __future__ import annotations
 
@@ -105,6 +105,39 @@ def list_weights(as_json: Json = False) -> None:
         return
     keys = ("name", "network", "scale", "parameters", "source")
     columns([keys, *([row[key] for key in keys] for row in rows)])
+
+
+def gate(
+    networks: Annotated[
+        list[str], typer.Argument(help="Networks with attention: names or weights files.")
+    ],
+    datasets: Annotated[str, typer.Option(help="Benchmarks, comma-separated.")] = "Urban100",
+    count: Annotated[
+        int | None, typer.Option(help="Only the first pictures of each benchmark.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what interventions on the attention cost in PSNR (dB), and whether it chooses.
+
+    It chooses where equal weights for all positions cost at least 0.10 dB at the lower end of
+    the 95 % interval over pictures.
+    """
+    from dtfn import gate as gates
+
+    measured = gates.costs(networks, datasets.split(","), count)
+    table = gates.table(measured)
+    if as_json:
+        print(table.to_json(orient="records", indent=1))
+        return
+    costs = [name for name in table if f"{name}_low" in table]
+    lines = [
+        [row["name"], row["dataset"], row["pictures"], f"{row['psnr']:.2f}"]
+        + [f"{row[c]:+.3f} [{row[f'{c}_low']:.3f}, {row[f'{c}_high']:.3f}]" for c in costs]
+        for row in table.to_dict("records")
+    ]
+    columns([["name", "dataset", "pictures", "PSNR", *costs], *lines])
+    for row in table.to_dict("records"):
+        print(f"{row['name']} on {row['dataset']}: {row['verdict']}")
 
 
 def _quality(row: dict[str, Any], dataset: str) -> str:

@@ -1,0 +1,188 @@
+"""The gate: does the attention of a network choose, or do equal weights serve as well.
+
+Nothing is said about an attention that does nothing. So every study asks first what equal weights
+for all positions cost in PSNR. `dtfn.interventions` has them and the other interventions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from dtfn import cache, datasets, evaluation, statistics, zoo
+from dtfn.datasets import Sample
+from dtfn.tiling import Tiling
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KINDS = ("uniform", "hashing", "random", "self", "off")
+RADII = (4, 8, 16, 32, 64)  # of key windows, in LR pixels
+LEAST = 0.10  # dB that uniform weights must cost at the lower end of the interval
+DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
+CHOOSES, NOT_TESTABLE = "chooses", "not testable: does not choose"
+
+
+def costs(
+    networks: Sequence[str],
+    sets: Sequence[str] = ("Urban100",),
+    count: int | None = None,
+    kinds: Sequence[str] = (*KINDS, *(f"window({radius})" for radius in RADII)),
+) -> pd.DataFrame:
+    """Measure what each intervention costs, picture by picture.
+
+    Each network runs once a picture and intervention; results are remembered on disk. Networks with
+    dense attention run in the tiles of their card, else of `DENSE_TILE`.
+
+    Parameters
+    ----------
+    networks
+        Networks with attention: names of the zoo, imported ones, or weights files.
+    sets
+        Names for `dtfn.datasets.benchmark`.
+    count
+        Only the first so many pictures of each.
+    kinds
+        For `dtfn.interventions.intervened`.
+
+    Returns
+    -------
+    A row a network, picture and intervention: name, dataset, image, scale, intervention, psnr (dB,
+    Y, border of ``scale``; of the network as trained), cost (dB, positive: the network loses).
+
+    Raises
+    ------
+    InputError
+        An unknown network or data set, an unknown intervention, or a network without attention.
+    """
+    scales = {name: _scale(name) for name in networks}
+    rows: list[dict[str, object]] = []
+    total = sum(len(datasets.names(name)[:count]) for name in sets)
+    with tqdm(total=total * len(networks) * (1 + len(kinds)), unit="run", desc="gate") as bar:
+        for scale in sorted(set(scales.values())):
+            for sample in evaluation.samples(sets, scale, count):
+                for name in (name for name in networks if scales[name] == scale):
+                    psnr = {kind: _psnr(name, sample, kind, bar) for kind in ("", *kinds)}
+                    rows += [
+                        {
+                            "name": name,
+                            "dataset": sample.dataset,
+                            "image": sample.image,
+                            "scale": scale,
+                            "intervention": kind,
+                            "psnr": psnr[""],
+                            "cost": psnr[""] - psnr[kind],
+                        }
+                        for kind in kinds
+                    ]
+    return pd.DataFrame(rows)
+
+
+def table(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdict on each network and data set.
+
+    Parameters
+    ----------
+    measured
+        From `costs`; ``uniform`` must be among its interventions.
+
+    Returns
+    -------
+    A row a network and data set: name, dataset, scale, pictures, psnr, chooses, verdict, and the
+    mean cost of each intervention with the ends of its 95 % interval over pictures, e.g. uniform,
+    uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
+    """
+    rows = []
+    for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
+        row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
+        row |= {"pictures": part["image"].nunique()}
+        row |= {"psnr": part.groupby("image")["psnr"].first().mean()}
+        for kind, cost in part.groupby("intervention", sort=False)["cost"]:
+            column = str(kind).replace("(", "_").rstrip(")")
+            row |= statistics.mean_interval(cost).columns(column)
+        row["chooses"] = bool(row["uniform_low"] >= LEAST)
+        row["verdict"] = CHOOSES if row["chooses"] else NOT_TESTABLE
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def dose(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the dose curve: what is lost when only the keys within a radius are left.
+
+    Columns: name, dataset, radius (LR pixels; infinite: all keys), cost, cost_low, cost_high (dB).
+    """
+    windows = measured[measured["intervention"].str.startswith("window")]
+    radius = windows["intervention"].str.extract(r"(\d+)", expand=False).astype(float)
+    rows = []
+    for (name, dataset), part in windows.assign(radius=radius).groupby(["name", "dataset"]):
+        for size, cost in part.groupby("radius")["cost"]:
+            interval = statistics.mean_interval(cost).columns("cost")
+            rows.append({"name": name, "dataset": dataset, "radius": size} | interval)
+        everything = {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0}
+        rows.append({"name": name, "dataset": dataset} | everything)
+    return pd.DataFrame(rows)
+
+
+def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 20) -> bool:
+    """Return whether the attention of a network chooses; studies ask this first.
+
+    The zoo's registry answers where it knows; otherwise the network runs.
+
+    Parameters
+    ----------
+    name, sets, count
+        As for `costs`. A shipped network without attention does not choose.
+
+    Raises
+    ------
+    InputError
+        As `costs`.
+    """
+    recorded: Mapping[str, Any] = next((r for r in zoo.registry() if r["name"] == name), {})
+    if recorded.get("chooses") is not None:
+        return bool(recorded["chooses"])
+    if str(recorded.get("variant", "")).startswith("local"):
+        return False
+    return bool(table(costs([name], sets, count, ["uniform"]))["chooses"].all())
+
+
+def _scale(name: str) -> int:
+    from dtfn import interventions
+
+    network = evaluation.network(name, evaluation.fingerprint(name))
+    interventions.attention_layers(network)
+    return int(network.scale)  # type: ignore[arg-type]
+
+
+def _psnr(name: str, sample: Sample, kind: str, bar: tqdm[Any]) -> float:
+    """Return the PSNR of a network's output under an intervention; "": as trained."""
+    tiling = _tiling(name)
+
+    def run(network: nn.Module) -> dict[str, Any]:
+        from dtfn.interventions import intervened
+
+        with intervened(network, kind):
+            output = evaluation.upscale(network, sample.lr, tiling)
+        return {"psnr": np.array(evaluation.psnr(output, sample.hr, sample.scale))}
+
+    bar.set_postfix_str(f"{sample.image} {kind}", refresh=False)
+    if kind:
+        way = f"gate {kind} {tiling} {cache.source('interventions.py')}"
+        psnr = float(evaluation.remembered_arrays(name, sample, way, run)["psnr"])
+    else:
+        output = evaluation.outputs([name], sample, tiling)[name].image
+        psnr = evaluation.psnr(output, sample.hr, sample.scale)
+    bar.update()
+    return psnr
+
+
+def _tiling(name: str) -> Tiling | None:
+    from dtfn.models.attention import NonLocalAttention
+
+    network = evaluation.network(name, evaluation.fingerprint(name))
+    dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
+    return evaluation.card_tiling(name) or (DENSE_TILE if dense else None)
