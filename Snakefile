@@ -1,60 +1,49 @@
-# The suite on any machines that Snakemake can reach. What runs, after what, and what it takes is
-# read from `dtfn plan`; what a run does is `dtfn reproduce --only`. Nothing is decided here.
+# The runs of a plan, here or on any machines that Snakemake can reach. `dtfn reproduce` starts it:
 #
-#   pip install -e '.[notebook,batch]'
-#   snakemake -c2                                      # here, two at a time
-#   snakemake --profile profiles/slurm --config tier=bench
+#   dtfn reproduce --tier demo --jobs 2
+#   dtfn reproduce --tier bench --profile profiles/slurm
 #
-# --config tier=smoke|demo|bench|paper  reports=FOLDER  plan=FILE  dtfn=PROGRAM
-import hashlib
+# What runs and what it takes is in the plan; a run's folder is named by the key of its content.
+# Without `--config plan=FILE`, the plan is what `dtfn plan` prints (--config tier=demo).
 import json
 import shlex
 import subprocess
 from pathlib import Path
 
-PROGRAM = shlex.quote(config.get("dtfn", "dtfn"))
-TIER = config.get("tier", "demo")
-REPORTS = shlex.quote(config.get("reports", "reports"))
-OPTIONS = f"--tier {TIER} --reports {REPORTS}"
 if "plan" in config:
-    OPTIONS += f" --plan {shlex.quote(config['plan'])}"
-
-PLAN = json.loads(subprocess.check_output(f"{PROGRAM} plan {OPTIONS} --json", shell=True, text=True))
-RUNS = {run["name"]: run for run in PLAN["runs"]}
-# Snakemake's own marks, for each report and tier. What is up to date, dtfn knows: a mark whose
-# result is gone is taken away.
-HERE = hashlib.sha256(str(Path(PLAN["reports"]).resolve()).encode()).hexdigest()[:8]
-for run in RUNS.values():
-    run["done"] = f".snakemake/done/{HERE}-{TIER}/{run['name']}-{run['key'][:16]}"
-    # Only who starts the jobs: a job would take the mark of another that has just ended.
-    if not run["up_to_date"] and workflow.is_main_process:
-        Path(run["done"]).unlink(missing_ok=True)
+    PLAN = json.loads(Path(config["plan"]).read_text(encoding="utf-8"))
+else:
+    command = ["dtfn", "plan", "--json", "--tier", config.get("tier", "demo")]
+    PLAN = json.loads(subprocess.check_output(command))
+PROGRAM = shlex.join(PLAN.get("program", ["dtfn"]))
+OPTIONS = shlex.join(["--tier", PLAN["tier"], "--reports", PLAN["reports"]])
+if "plan" in PLAN:
+    OPTIONS += f" --plan {shlex.quote(PLAN['plan'])}"
 
 
 rule all:
     localrule: True
     input:
-        [run["done"] for run in RUNS.values()],
-    shell:
-        "{PROGRAM} report --reports {REPORTS}"
+        [local(f"{run['folder']}/manifest.json") for run in PLAN["runs"]],
 
 
-for run in RUNS.values():
+for number, run in enumerate(PLAN["runs"]):
 
     rule:
         name:
             run["name"]
-        input:
-            [RUNS[name]["done"] for name in run["after"]],
         output:
-            run["done"],
+            local(f"{run['folder']}/manifest.json"),
         params:
             name=run["name"],
+            program=PROGRAM,
+            options=OPTIONS,
+            threads=run.get("threads", run["resources"]["threads"]),
+        priority: len(PLAN["runs"]) - number
         threads: run["resources"]["threads"]
         resources:
             mem_mb=run["resources"]["memory_mb"],
             runtime=run["resources"]["minutes"],
             **({"gpu": run["resources"]["gpu"]} if run["resources"]["gpu"] else {}),
         shell:
-            "OMP_NUM_THREADS={threads} {PROGRAM} reproduce {OPTIONS} --only {params.name:q}"
-            " && touch {output}"
+            "OMP_NUM_THREADS={params.threads} {params.program} run {params.name:q} {params.options}"

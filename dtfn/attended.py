@@ -230,7 +230,7 @@ def summaries(
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)[rows, columns].ravel()
         code = cache.source(
-            "capture.py", "attended.py", "images", "texture", "subpixel", "metrics.py"
+            "capture.py", "attended.py", "images.py", "texture", "subpixel", "metrics.py"
         )
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)

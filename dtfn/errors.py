@@ -38,5 +38,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
         The names that exist.
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    longer = [other for other in names if name and other.startswith(name)]
+    close = longer[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"

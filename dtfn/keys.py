@@ -45,16 +45,16 @@ def reach(modules: Iterable[str]) -> list[str]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += _files(imported(_tree(file)))
+            waiting += _files(imported(file.read_text(encoding="utf-8")))
     packages = {file.parent for file in found}
     found |= {data for data in _data() if _package(data) in packages}
     return sorted(file.relative_to(PACKAGE).as_posix() for file in found)
 
 
-def imported(tree: ast.AST) -> set[str]:
+def imported(source: str) -> set[str]:
     """Return what code imports of this package, at its top or in functions, by full names."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -108,10 +108,6 @@ def _content(file: Path, modified: int, size: int) -> str:
     if file.suffix == ".py":
         return source_key(file.read_text(encoding="utf-8"))
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _tree(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 def _bare(tree: ast.Module) -> ast.Module:

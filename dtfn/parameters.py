@@ -1,17 +1,22 @@
-"""The parameters of a notebook: read from its tagged cell, checked before anything runs."""
+"""The parameters of a notebook: read from its tagged cell, checked by the types written there."""
 
 from __future__ import annotations
 
 import ast
+import functools
 import json
-import types
+import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from dtfn.errors import InputError, nearest
+
+_INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class Parameter:
     name
         Its name.
     kind
-        The type it is annotated with, e.g. ``list[str]``; else the type of the default.
+        The type it is annotated with, e.g. ``list[str]``.
     default
         Its value when nothing is given.
     """
@@ -41,7 +46,7 @@ def read(notebook: Path) -> dict[str, Parameter]:
     InputError
         The file is not a notebook, or a line of the cell is not ``name: type = literal``.
     """
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for node in ast.parse(_tagged_source(notebook)).body:
         line = ast.unparse(node)
         try:
@@ -49,7 +54,8 @@ def read(notebook: Path) -> dict[str, Parameter]:
                 raise ValueError(line)
             assert node.value is not None
             default = ast.literal_eval(node.value)
-            kind = _kind(ast.unparse(node.annotation))
+            holder = type("Holder", (), {"__annotations__": {"kind": ast.unparse(node.annotation)}})
+            kind = typing.get_type_hints(holder, globalns={})["kind"]
         except (ValueError, AssertionError, NameError, TypeError):
             raise InputError(
                 f"parameters of {notebook.name}",
@@ -57,15 +63,15 @@ def read(notebook: Path) -> dict[str, Parameter]:
                 found=repr(line),
                 remedy="write it so, or move the line to another cell",
             ) from None
-        found[node.target.id] = Parameter(node.target.id, kind, default)
-    return found
+        parameters[node.target.id] = Parameter(node.target.id, kind, default)
+    return parameters
 
 
 def check(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values given, each converted to the type of its parameter.
+    """Return the values given, each as the type of its parameter.
 
-    Text, as a command line gives it, is read as that type: ``"2"`` for int, ``"Set5,Set14"`` for
-    ``list[str]``.
+    Text, as a command line gives it, is read as that type: ``"2"`` for int, ``"Set5, Set14"`` for
+    ``list[str]``. Any other value must be of the type already, so that 4.0 is no int.
 
     Raises
     ------
@@ -73,6 +79,97 @@ def check(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         A name that the notebook does not have (the nearest known one is named), or a value that
         is not of the type.
     """
+    return _checked(notebook, given, convert)
+
+
+def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the value of every parameter, as a cell of the running notebook sees it.
+
+    The notebook's set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``.
+
+    Parameters
+    ----------
+    notebook
+        The notebook's file.
+    namespace
+        Where its cells run, i.e. ``globals()``.
+
+    Raises
+    ------
+    InputError
+        As `check`, but text is not read as another type; or a parameter has no value.
+    """
+    known = read(notebook)
+    missing = [name for name in known if name not in namespace]
+    if missing:
+        raise InputError(
+            f"parameters of {notebook.stem}",
+            expected=f"values of {', '.join(known)}",
+            found=f"no {', '.join(missing)}",
+            remedy="run the notebook's parameters cell first",
+        )
+    cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
+    targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
+    given = dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name))
+    return _checked(notebook, {name: namespace.get(name) for name in [*given, *known]}, _strict)
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """Return `value` as `kind`: text is read, anything else must be of that type already.
+
+    Raises
+    ------
+    ValueError
+        It is not: ``"two"`` or ``2.5`` for int, ``1`` for bool.
+    """
+    if not isinstance(value, str) or kind is str:
+        return _strict(value, kind)
+    text = value.strip()
+    parsed: Any = text
+    if text in ("none", "None", "null"):
+        parsed = None
+    elif text.startswith(("[", "{")):
+        parsed = json.loads(text.replace("'", '"'))
+    elif (typing.get_origin(kind) or kind) is list:
+        parsed = [part.strip() for part in text.split(",") if part.strip()]
+    return _adapter(kind).validate_python(parsed)
+
+
+def absolute(name: str, value: Any, known: Callable[[str], bool]) -> Any:
+    """Return the value of a parameter with every path in it made absolute.
+
+    A notebook runs in its own folder, but a path is meant from the folder of who gives it. A text
+    is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file here;
+    the name of a folder counts where folders are expected: in ``folders`` and after a method's
+    name, as in ``mine=results``.
+
+    Parameters
+    ----------
+    name, value
+        The parameter and its value.
+    known
+        Says whether a text is the name of something else, e.g. of a network.
+    """
+    if isinstance(value, list):
+        return [absolute(name, part, known) for part in value]
+    if not isinstance(value, str) or not value or known(value):
+        return value
+    head, sign, tail = value.rpartition("=")
+    path = Path(tail).expanduser()
+    folder = path.is_dir() and (bool(sign) or name == "folders")
+    if os.sep in tail or tail.startswith("~") or path.is_file() or folder:
+        return f"{head}{sign}{path.absolute()}"
+    return value
+
+
+def type_name(kind: Any) -> str:
+    """Return how a type is written: ``int``, ``list[str]``."""
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+
+
+def _checked(
+    notebook: Path, given: Mapping[str, Any], convert: Callable[[Any, Any], Any]
+) -> dict[str, Any]:
     known = read(notebook)
     values = {}
     for name, value in given.items():
@@ -95,43 +192,14 @@ def check(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def convert(value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`: int, float, bool, str, None, list, dict or a union of these.
-
-    Raises
-    ------
-    ValueError
-        It cannot be that without loss: ``"two"`` or ``2.5`` for int, ``1`` for bool.
-    """
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _first_fitting(value, arguments)
-    if kind in (None, types.NoneType):
-        if value is None or value in ("", "None", "none", "null"):
-            return None
-    elif kind is list or origin is list:
-        parts = _split(value) if isinstance(value, str) else value
-        if isinstance(parts, (list, tuple)):
-            return [convert(part, *arguments) if arguments else part for part in parts]
-    elif kind is dict or origin is dict:
-        value = json.loads(value) if isinstance(value, str) else value
-        if isinstance(value, dict):
-            return value
-    elif kind is bool:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-    elif kind in (int, float) and isinstance(value, (int, float, str)):
-        return _number(value, kind)
-    elif kind is str and isinstance(value, str):
-        return value
-    raise ValueError(value)
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
-def type_name(kind: Any) -> str:
-    """Return how a type is written: ``int``, ``list[str]``."""
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+def _strict(value: Any, kind: Any) -> Any:
+    """Return a value of exactly that type; a tuple counts as a list, as in JSON."""
+    return _adapter(kind).validate_json(json.dumps(value), strict=True)
 
 
 def _tagged_source(notebook: Path) -> str:
@@ -146,35 +214,3 @@ def _tagged_source(notebook: Path) -> str:
         ) from None
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     return "".join(tagged[0]["source"]) if tagged else ""
-
-
-def _kind(annotation: str) -> Any:
-    """Turn an annotation's text into a type: ``"list[str]"`` -> ``list[str]``."""
-    holder = types.SimpleNamespace(__annotations__={"value": annotation})
-    return typing.get_type_hints(holder)["value"]
-
-
-def _first_fitting(value: Any, kinds: tuple[Any, ...]) -> Any:
-    # Text fits str always, so str is tried last.
-    for kind in sorted(kinds, key=lambda k: k is str):
-        try:
-            return convert(value, kind)
-        except ValueError:
-            continue
-    raise ValueError(value)
-
-
-def _split(text: str) -> list[Any]:
-    if text.lstrip().startswith("["):
-        parts = json.loads(text.replace("'", '"'))
-        return parts if isinstance(parts, list) else [parts]
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _number(value: float | str, kind: type) -> int | float:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    number: int | float = kind(value)
-    if not isinstance(value, str) and number != value:
-        raise ValueError(value)
-    return number

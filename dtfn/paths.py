@@ -28,6 +28,7 @@ HOME = ROOT / "data" if CHECKOUT else platformdirs.user_data_path("dtfn")
 
 NOTEBOOKS = ROOT / "notebooks" if CHECKOUT else PACKAGE / "shipped" / "notebooks"
 ZOO = ROOT / "data" / "zoo" if CHECKOUT else PACKAGE / "shipped" / "zoo"
+SNAKEFILE = (ROOT if CHECKOUT else PACKAGE / "shipped") / "Snakefile"
 REPORTS = _chosen("DTFN_REPORTS", (ROOT if CHECKOUT else Path.cwd()) / "reports")
 RUNS = REPORTS / "runs"
 WEIGHTS = _chosen("DTFN_WEIGHTS", HOME / "weights")

@@ -15,6 +15,7 @@ import tiny
 
 from dtfn import cli, paths, suite
 from dtfn.errors import InputError
+from dtfn.reports import page
 
 
 @pytest.fixture(autouse=True)
@@ -97,32 +98,15 @@ def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) ->
     assert "--tier" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("failures", "code"),
-    [
-        ([], 0),
-        ([suite.NotebookFailed("n", "ValueError: x", Path("f"))], 1),
-        ([suite.NotebookInputError("x")], 2),
-        ([suite.NotebookInputError("x"), suite.Skipped("y")], 2),
-        ([suite.NotebookFailed("n", "x", None), suite.Skipped("y")], 1),
-        ([suite.NotebookInputError("x"), suite.NotebookFailed("n", "x", Path("f"))], 1),
-    ],
-)
-def test_reproduce_tells_by_its_exit_code(
-    failures: list[Exception], code: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failed", [[], [page.Problem("n", "ValueError: x")]])
+def test_reproduce_passes_its_options_on_and_exits_with_1_if_a_run_failed(
+    failed: list[page.Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-
-    def reproduced(tier: str, **options: Any) -> list[Exception]:
-        asked.append((tier, options))
-        return failures
-
-    monkeypatch.setattr(suite, "reproduce", reproduced)
-    assert call("reproduce", "--jobs", "3", "--only", "a", "--only", "b", "--force") == code
-    assert asked == [("demo", {
-        "folder": None, "file": None, "jobs": 3, "only": ["a", "b"], "force": True,
-        "progress": False,
-    })]  # fmt: skip
+    monkeypatch.setattr(suite, "reproduce", lambda *a, **o: asked.append((a, o)) or failed)
+    assert call("reproduce", "--jobs", "3", "--only", "a", "--only", "b", "--force") == len(failed)
+    given = {"folder": None, "file": None, "jobs": 3, "only": ["a", "b"], "force": True}
+    assert asked == [(("demo",), given | {"profile": None})]
 
 
 def test_a_notebook_that_fails_is_one_line_and_exit_code_1(

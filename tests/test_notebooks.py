@@ -25,8 +25,7 @@ NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of the smoke tier."""
     folder = tmp_path_factory.mktemp("reports")
-    failures = suite.reproduce("smoke", folder=folder)
-    assert failures == []
+    assert suite.reproduce("smoke", folder=folder, jobs=2) == []
     return folder
 
 
@@ -40,13 +39,13 @@ def read(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tier", [tier for tier in suite.TIERS if tier != "paper"])
 def test_every_tier_runs_every_notebook(tier: str) -> None:
-    assert sorted({step.notebook for step in suite.plan(tier)}) == NAMES
+    assert sorted({step.notebook.stem for step in suite.plan(tier)}) == NAMES
 
 
 @pytest.mark.parametrize("tier", ["demo", "bench"])
 def test_the_zoo_has_the_pairs_of_every_run_of_the_plan(tier: str) -> None:
     compared = ("03_subpixel_quality", "04_upper_bound")
-    planned = [step for step in suite.plan(tier) if step.notebook in compared]
+    planned = [step for step in suite.plan(tier) if step.notebook.stem in compared]
     assert {step.parameters.get("scale", 4) for step in planned} == {2, 3, 4}
     for step in planned:
         study = studies.of_zoo(["mini"], step.parameters.get("scale", 4))
@@ -130,18 +129,22 @@ def test_the_numbers_of_two_runs_are_the_same(report: Path, tmp_path: Path) -> N
     assert {name: one[name] for name in data} == {name: two[name] for name in data}
 
 
-@pytest.mark.parametrize("folder", [NOTEBOOKS, NOTEBOOKS.parent], ids=["notebooks", "root"])
-def test_papermill_by_hand_works_from_the_root_and_from_notebooks(
-    folder: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("folder", "given", "message"),
+    [
+        (NOTEBOOKS, ["-p", "count", "1", "-y", "methods: [local-x4-s0]"], ""),
+        (NOTEBOOKS.parent, ["-p", "count", "1", "-y", "methods: [local-x4-s0]"], ""),
+        (NOTEBOOKS, ["-p", "datasets", "Set5"], "expected list[str] such as ['mini']"),
+        (NOTEBOOKS, ["-p", "datasts", "Set5"], "did you mean 'datasets'"),
+    ],
+)
+def test_papermill_alone_runs_a_notebook_and_refuses_the_same(
+    folder: Path, given: list[str], message: str, tmp_path: Path
 ) -> None:
-    """The run then goes below reports/; here that is moved, so that the reader's stay alone."""
-    moved = "import dtfn.paths\nfrom pathlib import Path\ndtfn.paths.RUNS = Path({!r})\n"
-    (tmp_path / "sitecustomize.py").write_text(moved.format(str(tmp_path / "runs")))
     notebook = (NOTEBOOKS / "02_benchmark.ipynb").relative_to(folder)
     command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb")]
-    subprocess.run(
-        [*command, "-p", "scale", "2", "-p", "count", "1"],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True,
-    )  # fmt: skip
-    (run,) = run_folders.finished(tmp_path / "runs")
-    assert read(run)["parameters"]["scale"] == 2
+    environment = os.environ | {"DTFN_REPORTS": str(tmp_path)}
+    done = subprocess.run([*command, *given], cwd=folder, env=environment, capture_output=True)
+    assert (done.returncode != 0) == bool(message)
+    assert message in done.stderr.decode()
+    assert len(run_folders.finished(tmp_path / "runs")) == (not message)

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from dtfn import __version__
-from dtfn.cli import batch as cli_batch
 from dtfn.cli import cache as cli_cache
 from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
-from dtfn.cli import report as cli_report
+from dtfn.cli import suite as cli_suite
 from dtfn.cli import zoo as cli_zoo
 from dtfn.cli.text import settings
 from dtfn.errors import InputError
@@ -27,10 +26,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # Short helps fit a line of the list of commands.
-app.command(short_help="Print what a tier runs, and what is up to date.")(cli_batch.plan)
-app.command(short_help="Run a tier and write reports/index.html.")(cli_batch.reproduce)
+app.command(short_help="Run one notebook.")(cli_suite.run)
+app.command(short_help="Print what a tier runs, and what is up to date.")(cli_suite.plan)
+app.command(short_help="Run a tier and write reports/index.html.")(cli_suite.reproduce)
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
-app.add_typer(cli_report.app, name="report", short_help="Write the index of all runs anew.")
+app.add_typer(cli_suite.report_app, name="report", short_help="Write the index again.")
 app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
 app.command(short_help="Print whether the attention of networks chooses.")(cli_zoo.gate)
 app.add_typer(cli_zoo.zoo_app, name="zoo")
@@ -58,24 +58,6 @@ def _options(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(short_help="Run one notebook.")
-def run(
-    notebook: Annotated[str, typer.Argument(help="Its name or file, e.g. 02_benchmark.")],
-    parameter: Settings = None,
-) -> None:
-    """Run one notebook, e.g.: dtfn run 02_benchmark -p datasets=Set5 -p scale=4."""
-    from dtfn import paths, suite
-    from dtfn.reports import page
-
-    try:
-        folder = suite.run(notebook, settings(parameter), progress=_terminal())
-    except suite.NotebookFailed as failure:
-        print(failure, file=sys.stderr)
-        raise typer.Exit(1) from None
-    page.write_index(paths.REPORTS)
-    print(folder)
 
 
 @app.command(short_help="Print PSNR and SSIM of networks on benchmarks.")

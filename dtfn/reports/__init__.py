@@ -250,16 +250,7 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
             found="no such file",
             remedy="pass the notebook's own file name without .ipynb",
         )
-    names = list(parameters.read(file))
-    missing = [name for name in names if name not in namespace]
-    if missing:
-        raise InputError(
-            f"parameters of {notebook}",
-            expected=f"values of {', '.join(names)}",
-            found=f"no {', '.join(missing)}",
-            remedy="run the notebook's parameters cell first",
-        )
-    values = {name: namespace[name] for name in names}
+    values = parameters.check_namespace(file, namespace)
     given = os.environ.get(RUN_DIR)
     folder = Path(given) if given else runs.new_folder(paths.RUNS, notebook, values)
     return Run(file, values, folder, managed=bool(given))

@@ -66,7 +66,8 @@ def final_folder(partial: Path, *, failed: bool = False) -> Path:
 def finished(folder: Path) -> list[Path]:
     """Return the finished and failed runs below ``folder``, oldest first."""
     found = [file.parent for file in folder.glob(f"*/*/{MANIFEST}")]
-    return sorted((f for f in found if not f.name.startswith(_PARTIAL)), key=lambda f: f.name)
+    whole = [f for f in found if not f.name.startswith(_PARTIAL)]
+    return sorted(whole, key=lambda f: (read(f).get("started", ""), f.name))
 
 
 def find(name: str, folder: Path | None = None) -> Path:
