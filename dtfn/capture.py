@@ -140,7 +140,7 @@ def sampling_points(
             remedy="its values are a plain convolution at the position",
         )
     x = _checked(layer, features)
-    row, column = divmod(int(_flat([query], *x.shape[2:], x.device)), x.shape[3])
+    row, column = divmod(int(_flat([query], x.shape[2], x.shape[3], x.device)), x.shape[3])
     values: DeformableConv2d = layer.conv_assembly  # type: ignore[assignment]
     with torch.no_grad():
         offset = values.offset_conv(x)[0, :, row, column].view(9, 2)
@@ -304,7 +304,7 @@ class Record:
             attention = copy.copy(_attention_of(module))  # in training it counts its passes
             x = _checked(attention, features)
             values, added = attention.conv_assembly(x)[0], attention.attend(x)[0]  # type: ignore[operator]
-        expected = added.flatten(1)[:, _flat(queries, *x.shape[2:], x.device)]
+        expected = added.flatten(1)[:, _flat(queries, x.shape[2], x.shape[3], x.device)]
         mixed = torch.einsum("qhw,chw->cq", maps.to(values), values)
         largest = expected.abs().amax()
         return float((mixed - expected).abs().amax() / largest) if largest else 0.0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import importlib.util
 import io
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,30 +16,52 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from dtfn import capture, datasets, evaluation, images, models, paths, zoo
+from dtfn import capture, datasets, evaluation, explorer, images, models, paths, zoo
 from dtfn.cli import explore as cli_explore
 from dtfn.errors import InputError
-from dtfn.explorer import networks, numbers, page, panels, pictures, pixels, session
-from dtfn.explorer.choice import FILES, Choice, changed
-from dtfn.explorer.pictures import Window
-from dtfn.explorer.state import Explorer
+from dtfn.explorer import page, state
+from dtfn.explorer.state import (
+    CHANGED,
+    FILES,
+    OFF,
+    UNIFORM,
+    WITHOUT,
+    Choice,
+    Deeper,
+    Explorer,
+    Team,
+    Upload,
+    Window,
+)
 
 # ipympl passes its canvas on to traitlets, which will refuse that one day.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
 
-N, DENSE, L, NULL = "dtfn-x4-s0", "nla-x4-s0", "local-x4-s0", "local-x4-s1"
-TEAM = networks.Team(N, L, NULL, DENSE)
+N, DENSE, L, NULL = "nlsa-x4-s0", "nla-x4-s0", "local-x4-s1", "local-x4-s0"
+FIRST, LAST = "body.0.body.4", "body.3.body.4"
+TEAM = Team(N, L, NULL, DENSE)
 TILE = Window(8, 12, 20, 24)
 CHOICE = Choice("mini", "brick", 4, TEAM, window=TILE)
 GIVEN: dict[str, Any] = {
-    "dataset": "mini", "image": "astronaut", "scale": 4, "network": N, "twin": L, "null": NULL,
-    "beside": DENSE, "layer": "", "hash_seed": 0, "quantile": 0.5, "tile": [40, 40, 16, 16],
+    "dataset": "mini",
+    "image": "astronaut",
+    "scale": 4,
+    "network": N,
+    "twin": L,
+    "null": NULL,
+    "third": "",
+    "layer": "",
+    "hash_seed": 0,
+    "quantile": 0.95,
+    "tile": [40, 40, 16, 16],
     "positions": [[3, 4]],
-}  # fmt: skip
+}
+NOW = datetime.datetime.now(datetime.UTC)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +71,7 @@ def shown() -> Explorer:
 
 
 @pytest.fixture
-def state() -> Explorer:
+def own() -> Explorer:
     return Explorer(CHOICE)
 
 
@@ -55,9 +79,6 @@ def state() -> Explorer:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     return tmp_path / "runs"
-
-
-NOW = datetime.datetime.now(datetime.UTC)
 
 
 def png(image: np.ndarray[Any, Any]) -> bytes:
@@ -70,51 +91,52 @@ def noise(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
 
 
+def last(explored: Explorer) -> Deeper:
+    *_, deeper = explored.deeper()
+    return deeper
+
+
 # ---------------------------------------------------------------- what it says
 
 
 def test_block_is_that_of_the_pixels(shown: Explorer) -> None:
     """Against scikit-image's PSNR and a search over all mixtures, on blocks cut by hand."""
-    sample = datasets.sample("mini", "brick", 4)
-    lr = sample.lr[8:28, 12:36]
-    hr = sample.hr[32:112, 48:144].astype(float)  # a grey file: Y is the grey value
-    weights = np.array([65.481, 128.553, 24.966]) / 219  # Y of a grey file is not squeezed
-    made = {name: evaluation.upscale(models.load(name), lr) @ weights for name in TEAM.names}
+    sample = datasets.sample("mini", "brick", 4).crop(*TILE)
+    hr = sample.hr.astype(float)  # a grey file: Y is the grey value, or that of its RGB
+    networks = {name: models.load(name) for name in TEAM.names}
+    made = {name: evaluation.upscale(one, sample.lr) for name, one in networks.items()}
+    with networks[N].attention(False):
+        made[OFF] = evaluation.upscale(networks[N], sample.lr)
+    y = {name: state.subpixel.luma(image, sample.hr) for name, image in made.items()}
+    hr = state.subpixel.luma(sample.hr, sample.hr)
     for row, column in [(0, 0), (7, 11), (19, 23)]:
         assert shown.click(column + 0.3, row - 0.4)
         found = shown.answer
-        assert (found.row, found.column) == (row, column)
+        assert found.position == (row, column)
         at = np.s_[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-        n, l, y = made[N][at], made[L][at], hr[at]
-        errors = {"with": n, "without": l, "beside": made[DENSE][at]}
-        for role, block in errors.items():
-            mse = np.mean((block - y) ** 2)
-            assert found.block[f"error_{role}"] == pytest.approx(mse, abs=1e-9)
-            expected = peak_signal_noise_ratio(y, block, data_range=255)  # type: ignore[no-untyped-call]
-            assert found.block[f"psnr_{role}"] == pytest.approx(expected)
-        harm = np.mean((n - y) ** 2) - np.mean((l - y) ** 2)
-        assert found.block["harm"] == pytest.approx(harm, abs=1e-9)
-        luck = np.mean((made[NULL][at] - y) ** 2) - np.mean((l - y) ** 2)
-        assert found.block["null_harm"] == pytest.approx(luck, abs=1e-9)
-        share = np.linspace(0, 1, 10001)[:, None, None]
-        mixed = np.mean((share * n + (1 - share) * l - y) ** 2, axis=(1, 2))
-        best = 10 * np.log10(255**2 / mixed.min())
-        assert found.block["fusion"] == pytest.approx(best, abs=1e-4)
-        assert found.block["fusion_weight"] == pytest.approx(share[mixed.argmin(), 0, 0], abs=1e-3)
-        assert found.block["selection"] == pytest.approx(
-            max(found.block["psnr_with"], found.block["psnr_without"])
-        )
+        mse = {name: np.mean((values[at] - hr[at]) ** 2) for name, values in y.items()}
+        assert found.errors == pytest.approx(mse, abs=1e-9)
+        for name, values in y.items():
+            expected = peak_signal_noise_ratio(hr[at], values[at], data_range=255)  # type: ignore[no-untyped-call]
+            assert state.decibels(found.errors[name]) == pytest.approx(expected)
+        b = found.block
+        assert b["harm"] == pytest.approx(mse[N] - mse[L], abs=1e-9)
+        assert b["chance"] == pytest.approx(mse[NULL] - mse[L], abs=1e-9)
+        weights = np.linspace(0, 1, 10001)[:, None, None]
+        mixed = np.mean((weights * y[N][at] + (1 - weights) * y[L][at] - hr[at]) ** 2, (1, 2))
+        assert b["fusion"] == pytest.approx(10 * np.log10(255**2 / mixed.min()), abs=1e-4)
+        assert b["fusion_weight"] == pytest.approx(weights[mixed.argmin(), 0, 0], abs=1e-3)
+        assert b["selection"] == pytest.approx(state.decibels(min(mse[N], mse[L])))
 
 
 def test_attention_is_that_of_the_live_layer(shown: Explorer) -> None:
     network = models.load(N)
-    with capture.record(network) as record:
-        evaluation.upscale(network, shown.scene.subject.lr)
-    layer = network.get_submodule("body.3.body.4")
-    expected = capture.attention_map(layer, record.features["body.3.body.4"], (5, 6)).numpy()
+    record, _ = capture.watch(network, shown.scene.sample.lr)
+    layer = network.get_submodule(LAST)
+    expected = capture.attention_map(layer, record.features[LAST], (5, 6)).numpy()
     assert shown.click(6, 5)
     found = shown.answer
-    assert found.layer == "body.3.body.4"
+    assert found.layer == LAST
     assert found.attention is not None
     np.testing.assert_allclose(found.attention, expected, atol=1e-7)
     heaviest = sorted(expected.ravel(), reverse=True)[:8]
@@ -127,28 +149,112 @@ def test_attention_is_that_of_the_live_layer(shown: Explorer) -> None:
 
 def test_disagreement_is_that_of_the_lost_detail(shown: Explorer) -> None:
     """Detail from a second bicubic than the code path's blocks: HR less its own down and up."""
-    hr = shown.scene.subject.hr
+    hr = shown.scene.hr
     assert hr is not None
     lost = hr.astype(float) - images.imresize(images.degrade(hr, 4), 4)
     assert shown.click(6, 5)
     own = lost[20:24, 24:28]
     for copy in shown.answer.copied:
-        r, c = 4 * copy.row, 4 * copy.column
-        other = lost[r : r + 4, c : c + 4]
+        other = lost[4 * copy.row : 4 * copy.row + 4, 4 * copy.column : 4 * copy.column + 4]
         expected = np.sum((own - other) ** 2) / np.sum(own**2)
         assert copy.disagreement == pytest.approx(expected, rel=1e-4)
 
 
-def test_harm_of_the_picture_beside_luck(shown: Explorer) -> None:
-    harm, luck = shown.scene.harm, shown.scene.null_harm
+def test_deeper_answers_are_those_of_the_changed_network(shown: Explorer) -> None:
+    """Uniform weights, and the ringed positions as keys of none, in a network that is dense."""
+    explored = Explorer(dataclasses.replace(CHOICE, team=Team(DENSE, L), window=TILE))
+    assert explored.click(6, 5)
+    deeper = last(explored)
+    network, lr = models.load(DENSE), explored.scene.sample.lr
+    ringed = [(c.row, c.column) for c in explored.answer.copied if (c.row, c.column) != (5, 6)]
+    gone = torch.tensor([24 * row + column for row, column in ringed])
+
+    def dropped(logits: torch.Tensor, _queries: Any, _keys: Any) -> torch.Tensor:
+        logits = logits.clone()
+        logits[:, gone] = -torch.inf
+        return logits
+
+    with network.intervene(dropped):
+        np.testing.assert_array_equal(deeper.outputs[WITHOUT], evaluation.upscale(network, lr))
+    with network.intervene(lambda logits, _queries, _keys: 0 * logits):
+        np.testing.assert_array_equal(deeper.outputs[UNIFORM], evaluation.upscale(network, lr))
+    assert deeper.attribution is not None
+    assert deeper.crop == (0, 0, 20, 24)
+    assert deeper.attribution.map.shape == (20, 24)
+    titles = [crop.title for crop in page.crops(explored.scene, explored.answer, deeper, 12)]
+    assert titles == ["LR", "HR", f"N: {DENSE}", OFF, UNIFORM, WITHOUT, f"L: {L}"]
+
+
+def test_the_mix_is_the_mean_of_all_patches_by_weight() -> None:
+    source = noise(12, 16, 3)
+    attention = np.zeros((6, 8))
+    attention[2, 3], attention[5, 0] = 0.75, 0.25
+    padded = np.pad(source.reshape(6, 2, 8, 2, 3).swapaxes(1, 2), ((3, 3), (3, 3), *[(0, 0)] * 3),
+                    mode="edge")  # fmt: skip
+    picture = padded.swapaxes(1, 2).reshape(24, 28, 3).astype(float)
+    expected = 0.75 * picture[4:18, 6:20] + 0.25 * picture[10:24, 0:14]
+    np.testing.assert_allclose(page.mix(source, attention, 2), expected, atol=0.51)
+
+
+def test_harm_is_judged_against_chance(shown: Explorer) -> None:
+    harm, chance = shown.scene.harm, shown.scene.chance
     assert harm is not None
-    assert luck is not None
-    tau = shown.threshold
-    assert tau == pytest.approx(np.median(np.abs(luck)))
-    ours, chance = pixels.beyond(shown.scene, tau)
-    assert ours == pytest.approx(np.mean(harm[1:-1, 1:-1] > tau))
-    assert chance == pytest.approx(np.mean(luck[1:-1, 1:-1] > tau))
-    assert f"{ours:.1%}" in numbers.share(shown.scene, tau)
+    assert chance is not None
+    limit = shown.threshold
+    assert limit == pytest.approx(np.quantile(np.abs(chance), 0.95))
+    said = page.share(shown.scene, limit)
+    assert f"{np.mean(harm[1:-1, 1:-1] > limit):.1%}" in said
+    assert f"{np.mean(chance[1:-1, 1:-1] > limit):.1%}" in said
+    beyond = (np.abs(harm) > limit) & (np.abs(harm) > np.abs(chance))
+    for row, column in np.ndindex(*harm.shape):
+        assert shown.click(column, row)
+        words = page.verdict(shown.scene, shown.answer, limit)
+        assert ("harmed here" in words) == (beyond[row, column] and harm[row, column] > 0)
+        assert ("helped here" in words) == (beyond[row, column] and harm[row, column] < 0)
+    assert beyond.any()
+
+
+@pytest.mark.parametrize("network", [NULL, "local-x4-s2"])
+def test_a_local_network_never_harms_another(network: str) -> None:
+    """Also where its difference is beyond the threshold and the chance of the block."""
+    explored = Explorer(dataclasses.replace(CHOICE, team=Team(network, L, NULL)))
+    for row, column in np.ndindex(*explored.scene.shape):
+        assert explored.click(column, row)
+        words = page.verdict(explored.scene, explored.answer, explored.threshold)
+        assert "any difference is chance" in words
+
+
+@pytest.mark.parametrize("network", [N, DENSE])
+def test_l_may_be_n_with_its_attention_off(network: str) -> None:
+    explored = Explorer(dataclasses.replace(CHOICE, team=Team(network, OFF, NULL)))
+    scene = explored.scene
+    assert set(scene.errors) == {network, OFF, CHANGED}, "the null is of no use"
+    loaded, lr = models.load(network), scene.sample.lr
+    with loaded.attention(False):
+        off = evaluation.upscale(loaded, lr)
+    if network == N:
+        changed = evaluation.upscale(models.load(N, 1), lr)
+    else:
+        changed = evaluation.upscale(loaded, lr[:, ::-1].copy())[:, ::-1]
+    errors = [
+        state.subpixel.block_error(np.ascontiguousarray(image), scene.sample.hr, 4)
+        for image in (evaluation.upscale(loaded, lr), off, changed)
+    ]
+    assert scene.harm == pytest.approx(errors[0] - errors[1])
+    assert scene.chance == pytest.approx(errors[2] - errors[0])
+
+
+def test_words_say_where_attention_is_spread(shown: Explorer) -> None:
+    assert shown.click(6, 5)
+    found = shown.answer
+    assert found.attention is not None
+    assert "Hashing offers" in page.looked(shown.scene, found)
+    even = np.full(found.attention.shape, 1 / found.attention.size)
+    spread = {**found.spread, "support": float(even.size)}
+    flat = dataclasses.replace(found, attention=even, spread=spread)
+    assert "Spread evenly over the whole picture" in page.looked(shown.scene, flat)
+    drawn = page.attention_map(shown.scene, flat, 1.0)
+    assert drawn.max() < 0.85 * images.luma(shown.scene.sample.lr).max() + 40, "nothing stands out"
 
 
 # ---------------------------------------------------------------- how fast
@@ -163,29 +269,25 @@ def test_networks_run_once_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
         return upscale(network, lr)
 
     monkeypatch.setattr(evaluation, "upscale", counted)
-    told: list[tuple[float, str]] = []
-    state = Explorer(CHOICE, tell=lambda share, what: told.append((share, what)))
-    assert sorted(ran) == ["mini-dtfn", "mini-local", "mini-local", "mini-nla"]
-    shares = [share for share, _ in told]
-    assert shares == sorted(shares)
-    assert (shares[0], shares[-1]) == (0, 1)
-    assert len(set(shares)) > 12, "each network tells several times"
+    told: list[float] = []
+    explored = Explorer(CHOICE, tell=lambda share, _: told.append(share))
+    assert sorted(ran) == ["mini-local", "mini-local", "mini-nla", "mini-nlsa", "mini-nlsa"]
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == (0, 1)
     ran.clear()
-    assert state.click(1, 1)
-    assert state.choose(layer="body.0.body.4")
-    assert state.move(1, 0)
-    assert state.answer.attention is not None
+    assert explored.click(1, 1)
+    assert explored.choose(layer=FIRST)
+    assert explored.move(1, 0)
+    assert explored.answer.attention is not None
     assert ran == []
-    assert state.choose(with_=DENSE, beside=N)
-    assert ran == [], "only the roles changed"
-    assert state.choose(with_=N, beside=None)
-    before = state.answer.attention
-    assert state.choose(with_=N, beside=None, hash_seed=5)
-    assert ran == ["mini-dtfn"], "a network without hashing does not depend on the seed"
-    after = state.answer.attention
-    assert before is not None
-    assert after is not None
-    assert not np.array_equal(before, after)
+    last(explored)
+    assert ran == ["mini-nlsa"] * 2
+    assert explored.choose(with_=N, third=None)
+    before = explored.answer.attention
+    ran.clear()
+    assert explored.choose(hash_seed=5)
+    assert ran == ["mini-nlsa"] * 2, "a network without hashing does not depend on the seed"
+    assert not np.array_equal(before, explored.answer.attention)  # type: ignore[arg-type]
 
 
 def test_a_click_takes_less_than_300_ms() -> None:
@@ -193,9 +295,9 @@ def test_a_click_takes_less_than_300_ms() -> None:
     from dtfn.explorer.view import View
 
     view = View(lambda *_, **__: Path())
-    view.start(lambda tell: Explorer(Choice("mini", "brick", 4, networks.Team(N, L, NULL, None)),
-                                     tell=tell))  # fmt: skip
-    assert view.state.scene.subject.shape == (128, 128)
+    view._deepen = lambda _asked: None  # type: ignore[method-assign]  # that follows a click
+    view.start(lambda tell: Explorer(Choice("mini", "brick", 4, Team(N, L, NULL)), tell=tell))
+    assert view.state.scene.shape == (128, 128)
     taken = []
     for step in range(5):
         began = time.process_time()
@@ -211,45 +313,42 @@ def test_a_click_takes_less_than_300_ms() -> None:
 # ---------------------------------------------------------------- bad input
 
 
-def refused(state: Explorer, act: Any, *words: str) -> None:
+def refused(own: Explorer, act: Any, *words: str) -> None:
     """Check that an event is refused with words, and that all is as it was, and lives on."""
-    before = (state.choice, state.position, state.scene, dict(state.files))
+    before = (own.choice, own.position, own.scene, dict(own.files))
     assert act() is False
-    assert state.message.is_error
+    assert own.message.is_error
     for word in words:
-        assert word in state.message.text
-    assert (state.choice, state.position, state.scene, state.files) == before
-    assert state.move(0, 1)
-    assert not state.message.is_error
-    assert state.answer.attention is not None
+        assert word in own.message.text
+    assert (own.choice, own.position, own.scene, own.files) == before
+    assert own.move(0, 1)
+    assert not own.message.is_error
+    assert own.answer.attention is not None
 
 
 @pytest.mark.parametrize(("x", "y"), [(None, None), (24, 3), (3, 20), (-0.6, 3), (3, -0.6)])
-def test_click_outside(state: Explorer, x: float | None, y: float | None) -> None:
-    words = ("20 x 24", "outside") if x is None else ("row 0 to 19", "column 0 to 23")
-    refused(state, lambda: state.click(x, y), *words, "inside")
+def test_click_outside(own: Explorer, x: float | None, y: float | None) -> None:
+    words = ("20 rows", "outside") if x is None else ("row 0 to 19", "column 0 to 23")
+    refused(own, lambda: own.click(x, y), *words, "inside")
 
 
-def test_steps_stop_at_the_border(state: Explorer) -> None:
-    assert state.move(-99, 99)
-    assert state.position == (0, 23)
+def test_steps_stop_at_the_border(own: Explorer) -> None:
+    assert own.move(-99, 99)
+    assert own.position == (0, 23)
 
 
-def test_broken_uploads(state: Explorer) -> None:
+def test_broken_uploads(own: Explorer) -> None:
     whole = png(noise(64, 64, 3))
     for data in (b"", b"not a picture", whole[: len(whole) // 2]):
-        refused(state, lambda d=data: state.upload("x.png", d, truth=True), "x.png", "whole")
+        refused(own, lambda d=data: own.upload("x.png", d, truth=True), "x.png")
     small = png(noise(20, 64, 3))
-    refused(state, lambda: state.upload("s.png", small, truth=True), "32 x 32", "20 x 64")
-    assert FILES not in state.datasets
-
-
-def test_a_broken_upload_leaves_the_one_of_its_name(state: Explorer) -> None:
-    assert state.upload("x.png", png(noise(48, 48, 3)), truth=True)
-    kept = state.files["x.png"]
-    assert state.upload("x.png", b"broken", truth=True) is False
-    assert state.files["x.png"] is kept
-    assert state.choice.image == "x.png"
+    refused(own, lambda: own.upload("s.png", small, truth=True), "32 x 32", "64 x 20")
+    assert FILES not in own.datasets
+    assert own.upload("x.png", png(noise(48, 48, 3)), truth=True)
+    kept = own.files["x.png"]
+    assert own.upload("x.png", b"broken", truth=True) is False
+    assert own.files["x.png"] is kept, "the one of its name stays"
+    assert own.choice.image == "x.png"
 
 
 @pytest.mark.parametrize(
@@ -261,83 +360,77 @@ def test_a_broken_upload_leaves_the_one_of_its_name(state: Explorer) -> None:
         (noise(50, 47).astype(np.uint16) * 257, ["grey", "16 bits"]),
     ],
 )
-def test_grey_alpha_and_deep_uploads(
-    state: Explorer, image: np.ndarray[Any, Any], notes: list[str]
-) -> None:
-    assert state.upload("mine.png", png(image), truth=True), state.message
+def test_grey_alpha_and_deep_uploads(image: np.ndarray[Any, Any], notes: list[str]) -> None:
+    sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
     for note in notes:
-        assert note in state.message.text
-    subject = state.scene.subject
-    assert subject.shape == (12, 11)
-    assert subject.hr is not None
-    assert (subject.hr.ndim == 2) == ("grey" in notes)
-    assert state.answer.block["error_with"] > 0
-    assert (state.choice.dataset, state.images) == (FILES, ["mine.png"])
+        assert note in said
+    assert sample.lr.shape == (12, 11, 3)
+    assert (sample.hr.ndim == 2) == ("grey" in notes)
 
 
-def test_without_truth_everything_that_needs_it_says_so(state: Explorer) -> None:
-    assert state.upload("lr.png", png(noise(20, 24, 3)), truth=False)
-    scene, found = state.scene, state.answer
-    assert scene.subject.shape == (20, 24)
+def test_without_truth_everything_that_needs_it_says_so(own: Explorer, runs: Path) -> None:
+    assert own.upload("lr.png", png(noise(20, 24, 3)), truth=False)
+    scene, found = own.scene, own.answer
+    assert scene.shape == (20, 24)
+    assert (scene.harm, scene.hr) == (None, None)
     assert found.block == {}
-    assert scene.harm is None
     assert "disagreeing" not in found.spread
-    titles = [crop.title for crop in pixels.crops(scene, state.position, 12)]
-    assert titles == ["LR", f"L: {L}", f"N: {N}", DENSE]
-    for text in (page.harm(scene, 0.0), page.figures(scene, found, 0.0)):
-        assert numbers.NO_TRUTH in text
-    said = " ".join(t.get_text() for t in texts(panels.sheet(scene, found)))
-    assert "needs the truth" in said
+    titles = [crop.title for crop in page.crops(scene, found, Deeper(), 12)]
+    assert titles == ["LR", f"N: {N}", OFF, f"L: {L}", DENSE]
+    for text in (page.harm(scene, 0.0, 0.0), page.numbers(scene, found, 0.0)):
+        assert page.NO_TRUTH in text
+    assert "needs the truth" in " ".join(t.get_text() for t in texts(page.sheet(scene, found)))
+    assert (explorer.send(own, GIVEN) / "figures" / "view.png").is_file()
 
 
-def test_too_large_is_shown_by_a_tile(state: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(networks, "DENSE", 2600)
-    assert state.upload("wide.png", png(noise(20, 140, 3)), truth=False)
-    assert state.scene.subject.shape == (20, 128)
-    assert [str(w) for w in state.windows] == [
-        "rows 0–19, columns 0–127", "rows 0–19, columns 12–139",
-    ]  # fmt: skip
-    for word in ("2600 LR positions", DENSE, "50 x 50", "20 x 140", "128 x 128", "tile 1 of 2"):
-        assert word in state.message.text
-    assert not state.message.is_error
-    assert state.choose(window=state.windows[1])
-    np.testing.assert_array_equal(state.scene.subject.lr, noise(20, 140, 3)[:, 12:])
-    assert state.choose(beside=None, window=None), "the others take the whole"
-    assert state.scene.subject.shape == (20, 140)
+def test_too_large_is_shown_by_a_tile(own: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "DENSE", 2600)
+    assert own.upload("wide.png", png(noise(20, 140, 3)), truth=False)
+    assert own.scene.shape == (20, 128)
+    offered = state.tiles(own.whole().lr.shape)
+    assert [str(w) for w in offered] == [
+        "rows 0–19, columns 0–127",
+        "rows 0–19, columns 12–139",
+    ]
+    for word in ("2600 LR positions", DENSE, "50 x 50", "140 x 20", "128 x 128", "tile 1 of 2"):
+        assert word in own.message.text
+    assert not own.message.is_error
+    assert own.choose(window=offered[1])
+    np.testing.assert_array_equal(own.scene.sample.lr, noise(20, 140, 3)[:, 12:])
+    assert own.choose(third=None, window=None), "the others take the whole"
+    assert own.scene.shape == (20, 140)
 
 
-def test_a_layer_without_attention(state: Explorer) -> None:
-    refused(state, lambda: state.choose(layer="head"), "layer", "'head'", "body.3.body.4")
-
-
-def test_a_network_without_attention_has_no_map(state: Explorer) -> None:
-    assert state.choose(with_=NULL, null=None)
-    found = state.answer
+def test_a_network_without_attention_has_no_map(own: Explorer) -> None:
+    assert own.choose(with_=NULL, null=None)
+    found = own.answer
     assert found.attention is None
-    assert NULL in found.missing
     assert found.block["harm"] != 0
-    assert found.missing in page.attention(state.scene, found)
-    assert found.missing in page.patches([], found.missing)
-    assert panels.sheet(state.scene, found)
-    assert state.choose(with_=N)
-    assert state.answer.attention is not None
+    assert "no attention layer" in page.attention(own.scene, found)
+    assert page.copies(own.scene, found) == []
+    assert list(own.deeper()) == []
+    assert page.sheet(own.scene, found)
+    assert own.choose(without=OFF) is False, "there is nothing to switch off"
+    assert own.choose(with_=N)
+    assert own.answer.attention is not None
 
 
 @pytest.mark.parametrize(
-    ("changes", "word"),
+    ("changes", "words"),
     [
-        ({"with_": L}, "two different networks"),
-        ({"with_": "dtfn-x4-s77"}, "did you mean"),
-        ({"image": "bricks"}, "did you mean 'brick'"),
-        ({"dataset": "Set6"}, "Set6"),
-        ({"dataset": FILES, "image": "nothing.png"}, "nothing.png"),
-        ({"scale": 7}, "7"),
-        ({"window": Window(0, 0, 200, 20)}, "tile"),
-        ({"windw": None}, "did you mean 'window'"),
+        ({"with_": L}, ["two different networks"]),
+        ({"with_": "nlsa-x4-s77"}, ["did you mean"]),
+        ({"image": "bricks"}, ["did you mean 'brick'"]),
+        ({"dataset": "Set6"}, ["Set6"]),
+        ({"dataset": FILES, "image": "nothing.png"}, ["nothing.png"]),
+        ({"scale": 7}, ["7"]),
+        ({"window": Window(0, 0, 200, 20)}, ["tile"]),
+        ({"windw": None}, ["did you mean 'window'"]),
+        ({"layer": "head"}, ["layer", "'head'", LAST]),
     ],
 )
-def test_a_choice_that_cannot_be(state: Explorer, changes: dict[str, Any], word: str) -> None:
-    refused(state, lambda: state.choose(**changes), word)
+def test_a_choice_that_cannot_be(own: Explorer, changes: dict[str, Any], words: list[str]) -> None:
+    refused(own, lambda: own.choose(**changes), *words)
 
 
 def test_a_position_outside_at_the_start() -> None:
@@ -349,49 +442,45 @@ def test_a_position_outside_at_the_start() -> None:
 
 
 def test_what_no_longer_fits_follows() -> None:
-    full = Choice("mini", "brick", 4, TEAM, "body.0.body.4", 3, TILE)
+    full = Choice("mini", "brick", 4, TEAM, FIRST, 3, TILE)
     names = {"mini": ["astronaut", "brick"]}.__getitem__
-    assert changed(full, {"image": "astronaut"}, names).window is None
-    assert changed(full, {"null": None}, names).team.null is None
-    assert changed(full, {"hash_seed": 4}, names) == Choice(
-        "mini", "brick", 4, TEAM, "body.0.body.4", 4, TILE
-    )
-    assert changed(full, {"with_": DENSE}, names).layer is None
+    assert state.changed(full, {"image": "astronaut"}, names).window is None
+    assert state.changed(full, {"null": None}, names).team.null is None
+    expected = dataclasses.replace(full, hash_seed=4)
+    assert state.changed(full, {"hash_seed": 4}, names) == expected
+    assert state.changed(full, {"with_": DENSE}, names).layer is None
     other = Choice("Set5", "baby", 4, TEAM)
-    assert changed(other, {"dataset": "mini"}, names).image == "astronaut"
+    assert state.changed(other, {"dataset": "mini"}, names).image == "astronaut"
 
 
-def test_team_is_a_pair_and_the_null_differs_from_it_in_attention_alone() -> None:
-    team = networks.team(4)
-    rows = {name: zoo.entry(name) for name in team.names}
-    assert not networks.is_local(team.with_)
-    assert rows[team.without]["variant"] == "local"
-    assert rows[team.without]["seed"] != rows[team.with_]["seed"]
-    assert team.null is not None
-    assert rows[team.null]["variant"] == "local"
-    assert rows[team.null]["seed"] == rows[team.with_]["seed"]
-    assert team.beside not in (team.with_, None)
-    assert networks.team(4, DENSE).with_ == DENSE
+def test_the_usual_team_is_chosen_from_what_the_zoo_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def zoo_of(*rows: tuple[str, int, int]) -> None:
+        made = [
+            {"name": f"{v}-x4-s{s}", "variant": v, "scale": 4, "seed": s, "parameters": p}
+            | {"tile": [64] if v == "dense" else None}
+            for v, s, p in rows
+        ]
+        monkeypatch.setattr(zoo, "registry", lambda: made)
+        monkeypatch.setattr(zoo, "everything", lambda: made)
+
+    locals_ = [("local", 0, 5), ("local", 1, 5), ("local-wide", 0, 4), ("placebo", 0, 3)]
+    zoo_of(*locals_, ("dense", 0, 6), ("new+tfs", 0, 9), ("new", 0, 8), ("new", 1, 7))
+    assert state.team(4) == Team("new-x4-s0", "local-x4-s1", "local-x4-s0")
+    assert state.team(4, "new-x4-s1") == Team("new-x4-s1", "local-x4-s0", "local-x4-s1")
+    assert state.networks(4)[-4:] == [f"{v}-x4-s{s}" for v, s, _ in locals_]
+    zoo_of(("local", 0, 5), ("new", 0, 8))
+    assert state.team(4) == Team("new-x4-s0", "local-x4-s0"), "no null"
     with pytest.raises(InputError, match="dtfn train"):
-        networks.team(7)
+        state.team(2)
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (129, 40), (161, 256), (400, 300)])
 def test_tiles_cover_the_grid(shape: tuple[int, int]) -> None:
     seen = np.zeros(shape, int)
-    for w in pictures.tiles(shape):
-        assert max(w.height, w.width) <= pictures.TILE
+    for w in state.tiles(shape):
+        assert max(w.height, w.width) <= state.TILE
         seen[w.top : w.top + w.height, w.left : w.left + w.width] += 1
     assert seen.min() == 1
-
-
-def test_a_tile_of_a_picture_is_a_cut_of_lr_and_of_hr() -> None:
-    whole = pictures.of_benchmark("mini", "coffee", 3)
-    tile = pictures.cut(whole, Window(5, 7, 9, 11))
-    assert whole.hr is not None
-    assert tile.hr is not None
-    np.testing.assert_array_equal(tile.lr, whole.lr[5:14, 7:18])
-    np.testing.assert_array_equal(tile.hr, whole.hr[15:42, 21:54])
 
 
 # ---------------------------------------------------------------- pixels and figures
@@ -399,7 +488,7 @@ def test_a_tile_of_a_picture_is_a_cut_of_lr_and_of_hr() -> None:
 
 def test_crops_outline_the_block(shown: Explorer) -> None:
     assert shown.click(0, 19)  # a corner: the window moves into the picture
-    for crop in pixels.crops(shown.scene, shown.position, 12):
+    for crop in page.crops(shown.scene, shown.answer, Deeper(), 12):
         scale = 1 if crop.title == "LR" else 4
         assert crop.image.shape == (12 * scale, 12 * scale, 3)
         assert crop.box == (11 * scale, 0, scale, scale)
@@ -416,22 +505,21 @@ def test_maps_are_coloured_by_their_numbers(shown: Explorer) -> None:
     scene = shown.scene
     assert shown.click(6, 5)
     found = shown.answer
-    assert found.attention is not None
-    assert pixels.attention_map(scene, found, 0.0) is scene.subject.lr
-    strong = pixels.attention_map(scene, found, 1.0).astype(int).sum(2)
+    assert page.attention_map(scene, found, 0.0) is scene.sample.lr
+    grey = dataclasses.replace(scene.sample, lr=np.full_like(scene.sample.lr, 60))
+    flat = dataclasses.replace(scene, sample=grey)
+    strong = page.attention_map(flat, found, 1.0).astype(int).sum(2)
     top = found.copied[0]
     assert strong[top.row, top.column] == strong.max(), "magma ends in its lightest colour"
     harm = scene.harm
     assert harm is not None
-    colours = pixels.harm_map(scene, 0.0).astype(int)
+    colours = page.harm_map(scene, 0.0).astype(int)
     worst = np.unravel_index(harm.argmax(), harm.shape)
     best = np.unravel_index(harm.argmin(), harm.shape)
     assert colours[worst][0] > colours[worst][2], "red harmed"
     assert colours[best][2] > colours[best][0], "blue helped"
-    hidden = pixels.harm_map(scene, shown.threshold)[np.abs(harm) <= shown.threshold]
-    assert len(np.unique(hidden, axis=0)) == 1, "within luck there is one colour"
-    low, high = pixels.attention_range(found)
-    assert low <= 1 <= high
+    hidden = page.harm_map(scene, shown.threshold)[np.abs(harm) <= shown.threshold]
+    assert len(np.unique(hidden, axis=0)) == 1, "within chance there is one colour"
 
 
 def texts(figure: Any) -> list[Any]:
@@ -440,29 +528,31 @@ def texts(figure: Any) -> list[Any]:
 
 def test_sheet_draws_everything(shown: Explorer) -> None:
     assert shown.click(6, 5)
-    figure = panels.sheet(shown.scene, shown.answer, threshold=shown.threshold)
+    deeper = last(shown)
+    figure = page.sheet(shown.scene, shown.answer, deeper, threshold=shown.threshold)
     said = " ".join(text.get_text() for text in texts(figure))
-    for line in (*numbers.block(shown.scene, shown.answer), *numbers.spread(shown.answer)):
+    for line in (
+        *page.block_lines(shown.scene, shown.answer, shown.threshold),
+        *page.attention_lines(shown.answer),
+    ):
         assert line.value in said
     drawn = sum(len(ax.images) for ax in figure.get_axes())
-    assert drawn == 2 + 5 + 9, "two maps, five crops, the query and eight copies"
+    assert drawn == 2 + 8 + 11, "two maps, eight crops, query, mix, eight copies and attribution"
 
 
 def test_html_escapes_what_a_reader_brings() -> None:
-    from dtfn.explorer.state import Message
-
-    assert "<script" not in page.message(Message("<script>alert(1)</script>", is_error=True))
+    assert "<script" not in page.message(state.Message("<script>alert(1)</script>", is_error=True))
 
 
 # ---------------------------------------------------------------- the notebook's session
 
 
 def test_headless_session_saves_static_panels(runs: Path) -> None:
-    assert session.is_headless()
-    run = session.begin(GIVEN)
+    assert explorer.is_headless()
+    run = explorer.begin(GIVEN)
     run.show()
     run.finish()
-    (folder,) = (runs / session.NOTEBOOK).iterdir()
+    (folder,) = (runs / explorer.NOTEBOOK).iterdir()
     content = json.loads((folder / "manifest.json").read_text())
     assert content["status"] == "complete"
     assert [figure["name"] for figure in content["figures"]] == ["position_1"]
@@ -472,21 +562,21 @@ def test_headless_session_saves_static_panels(runs: Path) -> None:
     data = pd.read_csv(folder / "figures" / "position_1.csv")
     assert len(data) == 16 * 16
     assert data["attention"].sum() == pytest.approx(1)
-    numbers_ = json.loads((folder / "figures" / "position_1.json").read_text())
+    numbers = json.loads((folder / "figures" / "position_1.json").read_text())
     here = data[(data["row"] == 3) & (data["column"] == 4)].iloc[0]
-    assert numbers_["block"]["harm"] == pytest.approx(here["harm"])
+    assert numbers["block"]["harm"] == pytest.approx(here["harm"])
 
 
-def test_sent_view_is_a_run_that_brings_it_back(state: Explorer, runs: Path) -> None:
-    assert state.click(6, 5)
-    folder = session.send(state, GIVEN, strength=0.5, threshold=0.0, side=16)
+def test_sent_view_is_a_run_that_brings_it_back(own: Explorer, runs: Path) -> None:
+    assert own.click(6, 5)
+    folder = explorer.send(own, GIVEN, strength=0.5, shown=0.0, side=16)
     for ending in ("svg", "png", "csv", "json"):
         assert (folder / "figures" / f"view.{ending}").stat().st_size
     content = json.loads((folder / "manifest.json").read_text())
-    again = session.opened(content["parameters"])
+    again = explorer.opened(content["parameters"])
     assert again.click(*reversed(content["parameters"]["positions"][0]))
-    assert again.choice == state.choice
-    assert again.answer.block == state.answer.block
+    assert again.choice == own.choice
+    assert again.answer.block == own.answer.block
 
 
 def test_a_file_takes_the_place_of_the_picture(
@@ -495,23 +585,52 @@ def test_a_file_takes_the_place_of_the_picture(
     file = tmp_path / "mine.png"
     file.write_bytes(png(noise(48, 56, 3)))
     given = {**GIVEN, "tile": []}
-    assert session.opened({**given, "image": str(file)}).scene.subject.shape == (12, 14)
-    monkeypatch.setenv(session.IMAGE, str(file))
-    assert session.opened(given).choice.image == "mine.png"
+    assert explorer.opened({**given, "image": str(file)}).scene.shape == (12, 14)
+    monkeypatch.setenv(explorer.IMAGE, str(file))
+    assert explorer.opened(given).choice.image == "mine.png"
 
 
-def test_command_opens_the_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    notebook = Path("07_explore.ipynb")
-    lab = cli_explore.command(notebook, voila=False, dark=False, port=1, browser=False)
-    assert lab[1:4] == ["-m", "jupyterlab", "07_explore.ipynb"]
-    page_ = cli_explore.command(notebook, voila=True, dark=True, port=1, browser=True)
-    assert {"voila", "--theme=dark", "--port=1"} <= set(page_)
+# ---------------------------------------------------------------- the command
+
+
+def served(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the variables that `dtfn explore` would become."""
+    became: list[Any] = []
+    monkeypatch.setattr(os, "execve", lambda *given: became.append(given))
+    cli_explore.explore(**options)
+    ((program, arguments, variables),) = became
+    assert program == arguments[0]
+    return arguments, variables
+
+
+def test_command_shows_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DTFN_DATA", "mine")
+    (tmp_path / "mine.png").write_bytes(png(noise(48, 48, 3)))
+    arguments, variables = served(monkeypatch, image=Path("mine.png"), port=1, ip="0.0.0.0")
+    assert arguments[1:4] == ["-m", "voila", str(paths.NOTEBOOKS / "07_explore.ipynb")]
+    assert {"--port=1", "--Voila.ip=0.0.0.0"} <= set(arguments)
+    assert any("VoilaKernelManager.cull_idle_timeout" in argument for argument in arguments)
+    assert variables["DTFN_DATA"] == str(tmp_path / "mine")
+    assert variables[explorer.IMAGE] == str(tmp_path / "mine.png")
+    assert cli_explore.IMAGE == explorer.IMAGE
+    assert cli_explore.NOTEBOOK == explorer.NOTEBOOK
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(InputError, match="broken"):
         cli_explore.explore(tmp_path / "broken.png")
+
+
+def test_command_shows_the_notebook_in_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(InputError, match="--allow-root"):
+        cli_explore.explore(lab=True)
+    arguments, _ = served(monkeypatch, lab=True, allow_root=True, browser=False)
+    assert arguments[1:3] == ["-m", "jupyterlab"]
+    expected = {"--allow-root", "--no-browser", "--LabApp.default_url=/lab/tree/07_explore.ipynb"}
+    assert expected <= set(arguments)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"voila.*pip install"):
-        cli_explore.explore(voila=True)
+        cli_explore.explore()
 
 
 # ---------------------------------------------------------------- the view, without a browser
@@ -521,9 +640,10 @@ def test_command_opens_the_notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def view(runs: Path) -> Iterator[Any]:
     from dtfn.explorer.view import View
 
-    made = View(lambda state, **how: session.send(state, GIVEN, **how))
-    made.start(lambda tell: Explorer(CHOICE, tell=tell))
+    made = View(lambda own, deeper, **how: explorer.send(own, GIVEN, deeper, **how))
+    made.start(lambda tell: Explorer(dataclasses.replace(CHOICE, team=Team(N, L, NULL)), tell=tell))
     yield made
+    made.wait()
     made.page.close_all()
 
 
@@ -543,6 +663,10 @@ def test_view_shows_the_state(view: Any) -> None:
     mouse(view, 6, 5)
     assert view.state.position == (5, 6)
     assert "Row 5, column 6" in view._numbers.value
+    assert OFF in view._crops.value
+    view.wait()
+    assert WITHOUT in view._crops.value
+    assert "DI" in view._attribution.value
     press(view._harm.widget, "right")
     press(view._harm.widget, "shift+down")
     assert view.state.position == (13, 7)
@@ -555,23 +679,29 @@ def test_view_shows_the_state(view: Any) -> None:
 
 def test_view_follows_its_menus_and_sliders(view: Any) -> None:
     before = view._under_attention.value
-    view._menus["layer"].value = "body.0.body.4"
-    assert view.state.choice.layer == "body.0.body.4"
+    view._menus["layer"].value = FIRST
+    assert view.state.choice.layer == FIRST
     assert view._under_attention.value != before
     crops = view._crops.value
     view._zoom.value = 6
     assert view._crops.value != crops
     view._most.value = 3
-    assert view._patches.value.count("<img") == 4
-    share = view._share.value
-    view._quantile.value = 0.9
-    assert view._share.value != share
-    lit = view._attention._image.get_array().copy()
-    view._overlay.value = False
-    np.testing.assert_array_equal(view._attention._image.get_array(), view.state.scene.subject.lr)
-    assert not np.array_equal(lit, view._attention._image.get_array())
+    assert view._patches.value.count("<img") == 5
+    share = view._under_harm.value
+    view._quantile.value = 0.5
+    assert view._under_harm.value != share
+    view._strength.value = 0
+    np.testing.assert_array_equal(view._attention._image.get_array(), view.state.scene.sample.lr)
     view._menus["null"].value = ""
-    assert "no null pair" in view._share.value
+    assert "chance is not known" in view._under_harm.value
+    assert "choose a null network" in view._numbers.value
+    view._menus["without"].value = OFF
+    assert view.state.choice.team.without == OFF
+    assert "by chance" in view._under_harm.value
+    for button, part in ((view._help, 3), (view._more, 2)):
+        assert view.page.children[part].layout.display == "none"
+        button.value = True
+        assert view.page.children[part].layout.display == ""
 
 
 def test_view_says_what_is_wrong_and_lives_on(view: Any) -> None:
@@ -585,7 +715,6 @@ def test_view_says_what_is_wrong_and_lives_on(view: Any) -> None:
     assert view._menus["with_"].value == N, "the menu says what is shown"
     view._menus["with_"].value = NULL
     assert "no attention layer" in view._under_attention.value
-    assert "no attention layer" in view._patches.value
     assert view._menus["layer"].value == ""
     view._menus["with_"].value = N
     assert "multiples of uniform" in view._under_attention.value
@@ -598,12 +727,12 @@ def test_view_takes_uploads(view: Any) -> None:
 
     bring(b"broken")
     assert "mine.png" in view._status.value
-    assert view.state.choice == CHOICE or view.state.choice.dataset == "mini"
+    assert view.state.choice.dataset == "mini"
     view._truth.value = False
     bring(png(noise(20, 22)))
     assert "grey" in view._status.value
     assert view._menus["dataset"].value == FILES
-    assert numbers.NO_TRUTH in view._numbers.value
+    assert page.NO_TRUTH in view._numbers.value
     assert view._harm.widget.layout.display == "none"
     mouse(view, 2, 2)
     assert view.state.position == (2, 2)
@@ -616,7 +745,8 @@ def test_view_sends_to_the_report(view: Any, runs: Path, monkeypatch: pytest.Mon
     view._masked.value = True
     view._send.click()
     assert "Saved" in view._status.value
-    (folder,) = (runs / session.NOTEBOOK).iterdir()
+    assert 'download="view.png"' in view._status.value
+    (folder,) = (runs / explorer.NOTEBOOK).iterdir()
     assert (folder / "figures" / "view.svg").exists()
 
     def full(*_: Any, **__: Any) -> Path:
@@ -629,5 +759,5 @@ def test_view_sends_to_the_report(view: Any, runs: Path, monkeypatch: pytest.Mon
 
 def test_view_tells_its_progress(view: Any) -> None:
     assert view._bar.layout.visibility == "hidden"
-    view.tell(0.5, "running dtfn")
+    view.tell(0.5, "running nlsa")
     assert (view._bar.layout.visibility, view._progress.value) == ("visible", 0.5)

@@ -1,10 +1,9 @@
-"""The command `dtfn explore`: the explorer's notebook in JupyterLab, or as a page of Voila."""
+"""The command `dtfn explore`: the explorer as a page of Voila, or its notebook in JupyterLab."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,52 +12,87 @@ import typer
 
 from dtfn.errors import InputError
 
+IMAGE = "DTFN_EXPLORE"  # as `dtfn.explorer.IMAGE`, whose import would take seconds
+NOTEBOOK = "07_explore"
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
+IDLE = 120  # seconds after which the kernel of a closed page ends; it holds up to 1 GB
+FOLDERS = ("DTFN_DATA", "DTFN_CACHE", "DTFN_REPORTS", "DTFN_WEIGHTS")
 
 
 def explore(
     image: Annotated[
-        Path | None, typer.Argument(help="A picture of yours, as the truth; else an embedded one.")
+        Path | None,
+        typer.Argument(help="A picture of yours, taken as the truth (default: an embedded one)."),
     ] = None,
-    voila: Annotated[bool, typer.Option("--voila", help="A page without code.")] = False,
-    dark: Annotated[bool, typer.Option("--dark", help="Voila's dark theme.")] = False,
-    port: Annotated[int, typer.Option(help="Of the server.")] = 8888,
-    browser: Annotated[bool, typer.Option(help="Open one.")] = True,
+    lab: Annotated[
+        bool, typer.Option("--lab/--voila", help="Open the notebook in JupyterLab, with its code.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="Port of the server.")] = 8888,
+    ip: Annotated[
+        str,
+        typer.Option(
+            help="Address that the server listens on. The default is this machine alone; 0.0.0.0 "
+            "is every network of it, and whoever reaches the port can use the page."
+        ),
+    ] = "127.0.0.1",
+    allow_root: Annotated[
+        bool, typer.Option(help="Let JupyterLab run as root, for example in a container.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Click a texture: what attention looked at, what it copied, and what that did."""
-    from dtfn import paths
-    from dtfn.explorer import session
+    from dtfn import images, paths
 
-    server = "voila" if voila else "jupyterlab"
+    server = "jupyterlab" if lab else "voila"
     if importlib.util.find_spec(server) is None:
         raise InputError(
             server, expected="the package", found="none", remedy="pip install 'dtfn[notebook]'"
         )
+    if lab and not allow_root and hasattr(os, "geteuid") and os.geteuid() == 0:
+        raise InputError(
+            "user",
+            expected="one other than root, since JupyterLab lets its visitors run anything",
+            found="root",
+            remedy="add --allow-root if that is meant, leave out --lab, or use another user",
+        )
     chosen = environment()
     if image is not None:
-        session.read(image)  # refuse here what would else be refused in the page
-        chosen[session.IMAGE] = str(image.expanduser().resolve())
-    notebook = paths.NOTEBOOKS / f"{session.NOTEBOOK}.ipynb"
-    arguments = command(notebook, voila=voila, dark=dark, port=port, browser=browser)
-    raise typer.Exit(subprocess.run(arguments, env=chosen, check=False).returncode)
+        images.read(image)  # refuse here what would else be refused in the page
+        chosen[IMAGE] = str(image.expanduser().resolve())
+    notebook = paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb"
+    arguments = command(notebook, lab=lab, port=port, ip=ip, allow_root=allow_root, browser=browser)
+    sys.stdout.flush()
+    os.execve(arguments[0], arguments, chosen)  # no parent is left that a signal could kill alone
 
 
 def environment() -> dict[str, str]:
-    """Return the variables of this process, and where Voila finds the page's template."""
-    from dtfn import explorer
+    """Return the variables of this process for the server, which runs in another folder."""
+    package = Path(importlib.import_module("dtfn").__file__ or "").parent
+    templates = [str(package / "explorer" / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
+    folders = {
+        name: str(Path(os.environ[name]).expanduser().resolve())
+        for name in FOLDERS
+        if os.environ.get(name)
+    }
+    return os.environ | folders | {"JUPYTER_PATH": os.pathsep.join(filter(None, templates))}
 
-    found = [str(Path(explorer.__file__).parent / "jupyter"), os.environ.get("JUPYTER_PATH", "")]
-    return os.environ | {"JUPYTER_PATH": os.pathsep.join(filter(None, found))}
 
-
-def command(notebook: Path, *, voila: bool, dark: bool, port: int, browser: bool) -> list[str]:
+def command(
+    notebook: Path, *, lab: bool, port: int, ip: str, allow_root: bool, browser: bool
+) -> list[str]:
     """Return the command that serves a notebook; options as for `explore`."""
     settings = f"tornado_settings={{'websocket_max_message_size': {LARGEST_MESSAGE}}}"
-    shared = [str(notebook), f"--port={port}", *([] if browser else ["--no-browser"])]
-    if voila:
-        theme = "dark" if dark else "light"
-        return [
-            sys.executable, "-m", "voila", *shared, f"--theme={theme}", "--template=offline",
-            f"--Voila.{settings}",
-        ]  # fmt: skip
-    return [sys.executable, "-m", "jupyterlab", *shared, f"--ServerApp.{settings}"]
+    shared = [f"--port={port}", *([] if browser else ["--no-browser"])]
+    kernels = "MappingKernelManager" if lab else "VoilaKernelManager"
+    shared += [f"--{kernels}.cull_idle_timeout={IDLE}", f"--{kernels}.cull_interval={IDLE // 4}"]
+    python = [sys.executable, "-m"]
+    if not lab:
+        page = [*python, "voila", str(notebook), f"--Voila.ip={ip}", f"--Voila.{settings}"]
+        return [*page, *shared, "--theme=light", "--template=offline"]
+    return [
+        *(*python, "jupyterlab", f"--ServerApp.root_dir={notebook.parent}", f"--ip={ip}"),
+        f"--LabApp.default_url=/lab/tree/{notebook.name}",
+        f"--ServerApp.{settings}",
+        *shared,
+        *(["--allow-root"] if allow_root else []),
+    ]

@@ -1,16 +1,212 @@
-"""Click a texture and see what attention looked at, what it copied, and what that did.
+"""Click a texture: what attention looked at, what it copied, and what that did.
 
-    run = explorer.begin("07_explore", globals())
+    run = explorer.begin(globals())
     run.show()                  # the view; static panels where nobody is there to click
     run.finish()
 
-`Explorer` is the state, without widgets; `dtfn.explorer.view` shows it and is the only importer of
-ipywidgets and ipympl.
+`dtfn.explorer.state` is the explorer without widgets; `dtfn.explorer.view` shows it and is the only
+importer of ipywidgets and ipympl.
 """
 
-from dtfn.explorer.choice import Choice
-from dtfn.explorer.networks import Team, team
-from dtfn.explorer.session import Session, begin, is_headless
-from dtfn.explorer.state import Explorer, Message
+from __future__ import annotations
 
-__all__ = ["Choice", "Explorer", "Message", "Session", "Team", "begin", "is_headless", "team"]
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dtfn import images, provenance, reports, zoo
+from dtfn.explorer import page
+from dtfn.explorer.state import FILES, Choice, Deeper, Explorer, Team, Tell, Upload, Window
+from dtfn.explorer.state import team as usual_team
+from dtfn.reports import Run, Verdict, runs
+
+__all__ = ["IMAGE", "NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
+
+IMAGE = "DTFN_EXPLORE"
+"""Environment variable with a picture's file that takes the place of the notebook's."""
+
+NOTEBOOK = "07_explore"
+
+
+class Session:
+    """What the notebook does with its parameters; made by `begin`."""
+
+    def __init__(self, namespace: Mapping[str, Any]) -> None:
+        self._given = dict(namespace)
+        self._run = reports.begin(NOTEBOOK, namespace) if is_headless() else None
+
+    def show(self) -> None:
+        """Show the view; static panels of the parameter ``positions`` where nobody can click."""
+        if self._run is None:
+            from dtfn.explorer.view import View
+
+            view = View(lambda state, deeper, **shown: send(state, self._given, deeper, **shown))
+            view.start(lambda tell: opened(self._given, tell))
+            return
+        state = opened(self._given)
+        _note_inputs(self._run, state)
+        sums = []
+        for index, (row, column) in enumerate(self._given["positions"], start=1):
+            if not state.click(column, row):
+                raise ValueError(state.message.text)
+            deeper = Deeper()
+            for deeper in state.deeper():  # noqa: B007  # the last one has everything
+                pass
+            _save(self._run, f"position_{index}", state, deeper)
+            if state.answer.attention is not None:
+                sums.append(abs(float(state.answer.attention.sum()) - 1))
+        if sums:
+            claim = "every attention map that is shown sums to 1, to 1e-5"
+            exact = Verdict(claim, max(sums), None, max(sums) < 1e-5, "{:.1e}")
+            self._run.verdict(exact)
+
+    def finish(self) -> None:
+        """Finish the run of static panels; with a view, say where its pictures will go."""
+        if self._run is not None:
+            self._run.finish()
+        else:
+            print("Nothing is saved until you press Send to report.")
+
+
+def begin(namespace: Mapping[str, Any]) -> Session:
+    """Begin a session of the notebook, whose parameters live in ``globals()``."""
+    return Session(namespace)
+
+
+def is_headless() -> bool:
+    """Return whether nobody is there to click: run by the suite, by papermill or by nbconvert.
+
+    A front end that a reader sits at can be asked for input; Voila cannot, but says who it is.
+    """
+    from IPython import get_ipython
+
+    if reports.RUN_DIR in os.environ:
+        return True
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
+        return False
+    kernel = getattr(get_ipython(), "kernel", None)
+    return not getattr(kernel, "_allow_stdin", False)
+
+
+def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
+    """Return the state that the notebook's parameters ask for.
+
+    Raises
+    ------
+    InputError
+        They cannot be shown.
+    """
+    scale = int(given["scale"])
+    dataset, image = str(given["dataset"]), str(given["image"])
+    files: dict[str, Upload] = {}
+    named = Path(os.environ.get(IMAGE) or image).expanduser()
+    if named.suffix.lower() in images.SUFFIXES:
+        images.read(named)  # a clear error where it is no picture
+        files[named.name] = Upload(named.read_bytes(), truth=True)
+        dataset, image = FILES, named.name
+    usual = usual_team(scale, given["network"] or None)
+    chosen = Team(
+        usual.with_,
+        given["twin"] or usual.without,
+        given["null"] or usual.null,
+        given["third"] or None,
+    )
+    choice = Choice(
+        dataset,
+        image,
+        scale,
+        chosen,
+        given["layer"] or None,
+        int(given["hash_seed"]),
+        Window(*given["tile"]) if given["tile"] else None,
+    )
+    state = Explorer(choice, files=files, tell=tell)
+    state.quantile = float(given["quantile"])
+    return state
+
+
+def send(
+    state: Explorer, given: Mapping[str, Any], deeper: Deeper | None = None, **shown: Any
+) -> Path:
+    """Save what is looked at as a run of its own, and return the run's folder.
+
+    Parameters
+    ----------
+    state
+        The explorer.
+    given
+        The notebook's parameters; those that the reader changed are noted as they are now.
+    deeper, **shown
+        As for `dtfn.explorer.page.sheet`.
+    """
+    run = reports.begin(NOTEBOOK, {**given, **parameters(state)})
+    _note_inputs(run, state)
+    _save(run, "view", state, deeper, **shown)
+    run.finish()
+    return run.folder
+
+
+def parameters(state: Explorer) -> dict[str, Any]:
+    """Return the notebook's parameters that show what the state shows."""
+    c = state.choice
+    return {
+        "dataset": c.dataset,
+        "image": c.image,
+        "scale": c.scale,
+        "network": c.team.with_,
+        "twin": c.team.without,
+        "null": c.team.null or "",
+        "third": c.team.third or "",
+        "layer": c.layer or "",
+        "hash_seed": c.hash_seed,
+        "quantile": state.quantile,
+        "tile": list(c.window or ()),
+        "positions": [list(state.position)],
+    }
+
+
+def _save(run: Run, name: str, state: Explorer, deeper: Deeper | None = None, **shown: Any) -> None:
+    """Save what is looked at: figure (SVG, PNG), maps (CSV) and numbers (JSON)."""
+    scene, answer, team = state.scene, state.answer, state.choice.team
+    rows, columns = scene.shape
+    at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
+    maps = {"attention": answer.attention, "harm": scene.harm, "chance": scene.chance}
+    maps |= {f"error_{name}": error for name, error in scene.errors.items()}
+    table = {name: map_.ravel() for name, map_ in maps.items() if map_ is not None}
+    caption = (
+        f"{scene.sample.dataset}/{scene.sample.image}"
+        f"{f', {state.choice.window}' if state.choice.window else ''}: row {answer.position[0]}, "
+        f"column {answer.position[1]} (×{scene.sample.scale}, Y, no border left out). What N = "
+        f"{team.with_} attended to, what it copied, and how its errors differ from those of L = "
+        f"{team.without}. Yellow: the block; rings: the most attended positions. 'differs': "
+        "squared difference of a patch's HR detail from the query's, over the latter."
+    )
+    shown = {"threshold": state.threshold, **shown}
+    figure = page.sheet(scene, answer, deeper, **shown)
+    data = pd.DataFrame(table, index=at).reset_index()
+    run.figure(name, figure, data=data, caption=caption)
+    numbers = {
+        **parameters(state),
+        "row": answer.position[0],
+        "column": answer.position[1],
+        "threshold": state.threshold,
+        "errors": dict(answer.errors),
+        "block": dict(answer.block),
+        "spread": dict(answer.spread),
+        "copied": [vars(copy) for copy in answer.copied],
+    }
+    text = json.dumps(runs.plain(numbers), indent=1, allow_nan=False)
+    (run.folder / "figures" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _note_inputs(run: Run, state: Explorer) -> None:
+    sample = state.whole()
+    for kind, image in (("lr", sample.lr), ("hr", sample.hr)):
+        if image.size:
+            key = f"{sample.dataset}/{sample.image}/x{sample.scale}/{kind}"
+            run.record["inputs"][key] = provenance.array_hash(image)
+    run.uses(files=[zoo.file_of(name) for name in state.choice.team.names])

@@ -1,133 +1,441 @@
-"""The view's text and pictures as HTML: coloured by the front end's theme, light or dark."""
+"""What the explorer shows, as pixels, as HTML and as a figure; the same on screen and on paper."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from dtfn.explorer import numbers, pixels
-from dtfn.explorer.answer import Answer
-from dtfn.explorer.numbers import Line
-from dtfn.explorer.pixels import Crop
-from dtfn.explorer.scene import Scene
-from dtfn.explorer.state import Message
-from dtfn.images import encode
-from dtfn.plots import SIGNED
+import matplotlib as mpl
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-CROP, PATCH = 192, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
+from dtfn import images, subpixel
+from dtfn.explorer.state import (
+    OFF,
+    UNIFORM,
+    WITHOUT,
+    Answer,
+    Deeper,
+    Float,
+    Message,
+    Position,
+    Scene,
+    Window,
+    around,
+    decibels,
+)
+from dtfn.images import UInt8
+from dtfn.models.attention import HashedAttention
+from dtfn.plots import BOX, SIGNED, WIDTH, styled
 
-# JupyterLab and Voila both define the --jp- variables, for light and for dark.
+RING = "#56B4E9"
+ATTENTION = "magma"
+BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
+FLOOR = 0.2  # of the overlay's strength where attention is least, so that the rest shows
+CLIPPED = 0.002  # of the positions may have more harm than the colours reach
+EVEN = 0.5  # effective positions as a share of all, from which attention is called even
+SPAN = 7  # LR positions a side of a copied patch
+CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
+NO_TRUTH = "needs the truth (HR), and this picture came without"
+
+# JupyterLab and Voila both define the --jp- variables.
 STYLE = """<style>
 .dtfn { color: var(--jp-ui-font-color1, #222); font-family: var(--jp-ui-font-family, sans-serif);
-        font-size: 13px; line-height: 1.45; }
+        font-size: 13px; line-height: 1.35; }
 .dtfn .jupyter-widgets, .dtfn .widget-label { color: var(--jp-ui-font-color1, #222); }
-.dtfn h4 { margin: 0 0 2px; font-size: 13px; font-weight: 600; }
-.dtfn .widget-html-content { line-height: 1.4; }
-.dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; }
+.dtfn h4 { margin: 0; font-size: 13px; font-weight: 600; }
+.dtfn .widget-html-content { line-height: 1.35; }
+.dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; font-weight: 400; }
 .dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.dtfn td { padding: 1px 0; line-height: 1.35; text-align: left; white-space: nowrap;
-           background: none; }
+.dtfn td { padding: 1px 0; text-align: left; white-space: nowrap; background: none; }
 .dtfn td + td { text-align: right; padding-left: 10px; }
 .dtfn tr { background: none !important; border-bottom: 1px solid var(--jp-border-color3, #eee); }
-.dtfn tr.strong td { font-weight: 600; }
-.dtfn .said { margin: 4px 0 8px; padding: 3px 8px; border-left: 4px solid #767676; }
+.dtfn .said { margin: 3px 0 6px; padding: 3px 8px; border-left: 4px solid #767676; }
 .dtfn .harmed { border-color: #b2182b; } .dtfn .helped { border-color: #2166ac; }
 .dtfn .strip { display: flex; flex-wrap: wrap; gap: 10px; }
 .dtfn figure { margin: 0; text-align: center; }
-.dtfn figcaption { font-size: 12px; overflow-wrap: anywhere; }
+.dtfn figcaption { font-size: 12px; line-height: 1.25; overflow-wrap: anywhere; }
 .dtfn img { image-rendering: pixelated; display: block; margin: 0; max-width: none; }
 .dtfn .bar { height: 9px; border-radius: 2px; }
-.dtfn .ends { display: flex; justify-content: space-between; font-size: 11px;
-              color: var(--jp-ui-font-color2, #666); }
-.dtfn .error { border-left: 4px solid #d55e00; padding: 4px 10px;
-               background: var(--jp-layout-color2, #f3f3f3); }
-.dtfn .note { border-left: 4px solid #0072b2; padding: 4px 10px;
-              background: var(--jp-layout-color2, #f3f3f3); }
+.dtfn .ends { display: flex; justify-content: space-between; font-size: 11px; }
+.dtfn .error { border-left: 4px solid #d55e00; padding: 2px 10px; }
+.dtfn .note { border-left: 4px solid #0072b2; padding: 2px 10px; }
 .dtfn .jupyter-matplotlib-canvas-container, .dtfn .jupyter-matplotlib-canvas-div {
   overflow: hidden; }
 .dtfn .jupyter-matplotlib-canvas-div:focus { outline: 2px solid var(--jp-brand-color1, #2196f3); }
 </style>"""
 
+HELP = """<div class="note"><b>Click a texture</b>, or move with the arrow keys (with Shift: 8
+positions). All pictures and numbers then answer for the block of s × s pixels at that position.
+<ul style="margin: 2px 0">
+<li><b>Attention</b> is exact: the weights that the layer used, over all hash rounds. A weight of
+1 × uniform is what each position gets if all get the same.</li>
+<li><b>Harm</b> is the error of N minus the error of L, on Y. Red: N is worse. L can be a local
+network, or N itself with its <i>attention off</i>.</li>
+<li><b>Chance</b> is the same difference where attention plays no part: two local networks of other
+training seeds, or N under another hash seed. A block counts as harmed or helped only above the
+threshold (95 % of all chance differences) and above the chance of this very block.</li>
+<li><b>Off, uniform, without</b>: N once more, its attention layers skipped, their weights made
+equal, or the ringed positions removed from what any layer can attend to.</li>
+<li><b>Weighted mix</b>: the patches of all positions, averaged with the attention weights.</li>
+<li><b>Differs</b>: squared difference of a patch's HR detail from that of the query, over the
+latter. 0 is a perfect copy, above 1 is worse than copying nothing, unrelated details have 2.</li>
+<li><b>Attribution</b> (LAM): which LR pixels the detail in the yellow box depends on, through the
+whole network. DI is its diffusion index: larger where more pixels take part.</li>
+<li><b>Bounds</b> know the truth: the better of N and L in this block, and their best mixture.</li>
+</ul></div>"""
 
-def message(said: Message) -> str:
-    """Return a line for the reader; screen readers read it out."""
-    if not said.text:
-        return '<div role="status"></div>'
-    kind = "error" if said.is_error else "note"
-    return f'<div role="status" class="{kind}">{_text(said.text)}</div>'
+
+class Line(NamedTuple):
+    """One number: a key for it, label and value as printed, and what it is in a sentence."""
+
+    key: str
+    label: str
+    value: str
+    about: str
 
 
-def attention(scene: Scene, answer: Answer) -> str:
-    """Return what stands under the map of attention: a legend, or why there is none."""
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """A piece of a picture, with what stands above and below it and a box in its pixels."""
+
+    title: str
+    note: str
+    image: UInt8
+    box: Window | None
+
+    def zoomed(self, factor: int) -> UInt8:
+        """Return the crop with every pixel enlarged by a factor, the box outlined."""
+        large = self.image.repeat(factor, 0).repeat(factor, 1)
+        if self.box is None:
+            return large
+        top, left, height, width = (factor * side for side in self.box)
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        inside = large[rows, columns].copy()
+        line = 2
+        outer = slice(max(top - line, 0), top + height + line)
+        large[outer, max(left - line, 0) : left + width + line] = _rgb(BOX)
+        large[rows, columns] = inside
+        return large
+
+
+# ---------------------------------------------------------------- in words and numbers
+
+
+def verdict(scene: Scene, answer: Answer, threshold: float) -> str:
+    """Return what the harm of this block means against chance; empty without the truth."""
+    if not answer.block:
+        return ""
+    harm, chance = answer.block["harm"], abs(answer.block["chance"])
+    if scene.record is None:
+        return "N has no attention: any difference is chance"
+    if math.isnan(chance):
+        return "Chance is not known: choose a null network to judge this block"
+    if abs(harm) <= threshold:
+        return "No difference beyond chance"
+    if abs(harm) <= chance:
+        return "Beyond the threshold, but chance differs as much in this very block"
+    return f"N {'harmed' if harm > 0 else 'helped'} here, beyond chance"
+
+
+def block_lines(scene: Scene, answer: Answer, threshold: float) -> list[Line]:
+    """Return the numbers of the block at the position; empty without the truth."""
+    b = answer.block
+    if not b:
+        return []
+    harm = f"{signed(b['harm'])} MSE"
+    lines = [Line("harm", "harm: N minus L", harm, "above 0, N errs more than L in this block")]
+    if not math.isnan(b["chance"]):
+        about = "the same difference where attention plays no part"
+        lines.append(Line("chance", "chance, this block", f"{signed(b['chance'])} MSE", about))
+        about = "a quantile of the absolute chance differences of this picture"
+        lines.append(Line("threshold", "threshold", f"±{threshold:.2f} MSE", about))
+    mixed = f"{_db(b['fusion'])}, {b['fusion_weight']:.0%} of N"
+    return [
+        *lines,
+        Line("selection", "better of N and L", _db(b["selection"]), "the selection bound"),
+        Line("fusion", "best mixture", mixed, "the fusion bound: mixed with the truth known"),
+    ]
+
+
+def attention_lines(answer: Answer) -> list[Line]:
+    """Return how the query spreads its attention; empty where there is none."""
     if answer.attention is None:
-        return f'<div class="note">{_text(answer.missing)}</div>'
-    low, high = pixels.attention_range(answer)
-    ends = (f"{low:.3g}×", "weight, in multiples of uniform", f"{high:.3g}×")
-    return _bar(pixels.ATTENTION, ends)
+        return []
+    a, total = answer.spread, answer.attention.size
+    named = sum(copy.weight for copy in answer.copied)
+    most = f"{answer.attention.max() * total:.3g} × uniform"
+    support = f"{a['support']:,.0f} of {total:,}"
+    lines = [
+        Line("support", "effective positions", support, "exp of the entropy of the weights"),
+        Line("largest", "largest weight", most, "1 × is what each gets if all get the same"),
+        Line("named", f"on the {len(answer.copied)} ringed", f"{named:.1%}", "their summed weight"),
+        Line("on_self", "on itself", f"{a['on_self']:.2%}", "the query's weight on itself"),
+        Line("distance", "mean distance", f"{a['distance']:.1f} LR pixels", "by weight"),
+    ]
+    if not math.isnan(a.get("disagreeing", math.nan)):
+        about = "weight on positions whose detail is farther from the truth than no detail"
+        lines.append(Line("disagreeing", "on false detail", f"{a['disagreeing']:.0%}", about))
+    return lines
 
 
-def harm(scene: Scene, threshold: float) -> str:
-    """Return what stands under the map of harm."""
-    if scene.harm is None:
-        return f'<div class="note">Harm {_text(numbers.NO_TRUTH)}.</div>'
-    limit = pixels.harm_root(scene, threshold)[1]
-    ends = (f"helped −{limit:.0f}", "signed root of harm, 8-bit levels", f"+{limit:.0f} harmed")
-    return _bar(SIGNED, ends)
+def looked(scene: Scene, answer: Answer) -> str:
+    """Return in words what the query attends to, or why nothing is shown."""
+    if answer.attention is None or scene.record is None or answer.layer is None:
+        return f"{scene.team.with_} has no attention layer: choose a network with attention as N."
+    share = answer.spread["support"] / answer.attention.size
+    if share >= EVEN:
+        said = "Spread evenly over the whole picture."
+    else:
+        half = np.cumsum(np.sort(answer.attention, axis=None)[::-1]) < 0.5
+        said = f"Half of the weight is on {int(half.sum()) + 1:,} positions."
+    reached = int((answer.attention > 0).sum())
+    if isinstance(scene.record.module(answer.layer), HashedAttention):
+        said += (
+            f" Hashing offers {reached:,} positions; equal codes are cut in raster order, "
+            "hence bands along rows."
+        )
+    return said
 
 
 def share(scene: Scene, threshold: float) -> str:
-    """Return how much of the picture is harmed, beside luck."""
-    return f'<div class="quiet" data-key="share">{_text(numbers.share(scene, threshold))}</div>'
+    """Return how often N harms beyond a threshold on the whole picture, and how often chance."""
+    if scene.harm is None:
+        return f"Harm {NO_TRUTH}."
+    ours = subpixel.harm_rate(subpixel.interior(scene.harm), threshold)
+    if scene.chance is None:
+        return f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
+    luck = subpixel.harm_rate(subpixel.interior(scene.chance), threshold)
+    return f"Harm above {threshold:.2f} MSE at {ours:.1%} of the positions; by chance {luck:.1%}."
 
 
-def figures(scene: Scene, answer: Answer, threshold: float) -> str:
-    """Return the table of numbers."""
-    head = f"<h4>Row {answer.row}, column {answer.column}</h4>"
-    block = numbers.block(scene, answer)
-    said = numbers.verdict(answer, threshold)
-    if block:
-        kind = {"N harmed": "harmed", "N helped": "helped"}.get(said[:8], "")
-        block_html = f'{_table(block)}<div class="said {kind}">{_text(said)}</div>'
-    else:
-        block_html = f'<div class="note">Errors and bounds: {_text(numbers.NO_TRUTH)}.</div>'
-    spread = numbers.spread(answer)
-    return f"{head}{block_html}" + (f"<h4>Its attention</h4>{_table(spread)}" if spread else "")
+def signed(value: float) -> str:
+    """Return a number with two decimals and a true minus sign."""
+    shown = round(value, 2) + 0.0  # no "−0.00"
+    return f"{shown:+.2f}".replace("-", "−") if shown else "0.00"
 
 
-def crops(shown: Sequence[Crop]) -> str:
-    """Return the crops around the position, side by side, all of one size."""
-    return f'<div class="strip">{"".join(_figure(crop, CROP) for crop in shown)}</div>'
+def _db(psnr: float) -> str:
+    return "no error" if math.isinf(psnr) else f"{psnr:.2f} dB"
 
 
-def patches(shown: Sequence[Crop], missing: str) -> str:
-    """Return the patch that asked and those that it copied, side by side."""
-    if missing:
-        return f'<div class="note">{_text(missing)}</div>'
-    return f'<div class="strip">{"".join(_figure(crop, PATCH) for crop in shown)}</div>'
+# ---------------------------------------------------------------- in pixels
 
 
-def _figure(crop: Crop, width: int) -> str:
-    large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
-    data = base64.b64encode(encode(large, ".png", crop.title)).decode()
+def attention_map(scene: Scene, answer: Answer, strength: float) -> UInt8:
+    """Return LR under the colours of attention, uint8 ``(H, W, 3)``.
+
+    The scale is fixed: logarithmic, from a uniform weight or less to `BRIGHTEST` times as much.
+    ``strength`` of the overlay is in [0, 1]; with 0, or without attention, LR is as it is.
+    """
+    lr = scene.sample.lr
+    if answer.attention is None or strength <= 0:
+        return lr
+    times = np.maximum(answer.attention * answer.attention.size, 1)
+    level = np.minimum(np.log(times) / np.log(BRIGHTEST), 1)
+    grey = np.repeat(images.luma(lr)[..., None], 3, axis=2)
+    colours = mpl.colormaps[ATTENTION](level)[..., :3] * 255
+    opacity = strength * (FLOOR + (1 - FLOOR) * np.sqrt(level))[..., None]
+    return np.rint((1 - opacity) * grey + opacity * colours).astype(np.uint8)
+
+
+def harm_root(scene: Scene, threshold: float) -> tuple[Float, float]:
+    """Return the signed root of harm, 0 up to a threshold, and the limit of its colours."""
+    harm = scene.harm
+    assert harm is not None
+    root = np.sign(harm) * np.sqrt(np.abs(harm))
+    limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
+    return np.where(np.abs(harm) > threshold, root, 0.0), limit
+
+
+def harm_map(scene: Scene, threshold: float) -> UInt8:
+    """Return harm in colours centred at 0, uint8 ``(H, W, 3)``."""
+    root, limit = harm_root(scene, threshold)
+    return _coloured(root / limit)
+
+
+def crops(scene: Scene, answer: Answer, deeper: Deeper, side: int) -> list[Crop]:
+    """Return LR, HR and the outputs around a position, ``side`` LR positions wide."""
+    sample, team = scene.sample, scene.team
+    window = around(scene.shape, answer.position, side)
+    pictures = [("LR", "input", sample.lr, 1)]
+    if scene.hr is not None:
+        pictures.append(("HR", "the truth", images.as_rgb(scene.hr), sample.scale))
+    outputs = {**sample.outputs, **deeper.outputs}
+    named = {team.with_: f"N: {team.with_}", OFF: OFF, UNIFORM: UNIFORM, WITHOUT: WITHOUT}
+    named |= {team.without: f"L: {team.without}"}
+    named |= {team.third: team.third} if team.third else {}
+    for name, title in named.items():
+        if name not in outputs:
+            continue
+        note = ""
+        if scene.hr is not None:
+            error = answer.errors.get(name)
+            if error is None:
+                map_ = subpixel.block_error(outputs[name], sample.hr, sample.scale)
+                error = float(map_[answer.position])
+            note = f"{error:.2f} MSE · {_db(decibels(error))}"
+        pictures.append((title, note, outputs[name], sample.scale))
+    return [
+        _crop(title, note, image, factor, window, answer.position)
+        for title, note, image, factor in pictures
+    ]
+
+
+def copies(scene: Scene, answer: Answer) -> list[Crop]:
+    """Return the patch of the query, the mix of all, and the most attended, heaviest first.
+
+    They are cut from the truth; without it, from N's output.
+    """
+    if answer.attention is None:
+        return []
+    scale = scene.sample.scale
+    source = scene.sample.outputs[scene.team.with_] if scene.hr is None else scene.hr
+    source = images.as_rgb(source)
+
+    def patch(title: str, note: str, at: Position) -> Crop:
+        return _crop(title, note, source, scale, around(scene.shape, at, SPAN), at)
+
+    mixed = mix(source, answer.attention, scale)
+    centre = Window(SPAN // 2 * scale, SPAN // 2 * scale, scale, scale)
+    shown = [
+        patch("query", f"({answer.position[0]}, {answer.position[1]})", answer.position),
+        Crop("weighted mix", "of all positions", mixed, centre),
+    ]
+    for copy in answer.copied:
+        note = f"({copy.row}, {copy.column})"
+        if not math.isnan(copy.disagreement):
+            note += f" · differs {copy.disagreement:.1f}"
+        shown.append(patch(f"{copy.weight:.2%}", note, (copy.row, copy.column)))
+    return shown
+
+
+def mix(source: UInt8, attention: Float, scale: int) -> UInt8:
+    """Return the mean of the patches around all positions by weight, uint8 ``(7s, 7s, 3)``."""
+    height, width = attention.shape
+    blocks = source.reshape(height, scale, width, scale, 3).swapaxes(1, 2)
+    reach = SPAN // 2
+    padded = np.pad(blocks, ((reach, reach), (reach, reach), (0, 0), (0, 0), (0, 0)), mode="edge")
+    weights = attention.astype(np.float32)
+    rows = [
+        [
+            np.tensordot(weights, padded[down : down + height, right : right + width], 2)
+            for right in range(SPAN)
+        ]
+        for down in range(SPAN)
+    ]
+    mixed = np.array(rows).swapaxes(1, 2).reshape(SPAN * scale, SPAN * scale, 3)
+    return np.rint(mixed).clip(0, 255).astype(np.uint8)
+
+
+def attributed(scene: Scene, answer: Answer, deeper: Deeper) -> Crop | None:
+    """Return LR under attribution, red where a pixel adds detail, blue where it takes some."""
+    if deeper.attribution is None or deeper.crop is None:
+        return None
+    values = deeper.attribution.map
+    root = np.sign(values) * np.sqrt(np.abs(values) / (np.abs(values).max() or 1.0))
+    lr = scene.sample.crop(*deeper.crop).lr
+    grey = np.repeat(images.luma(lr)[..., None], 3, axis=2)
+    opacity = np.abs(root)[..., None]
+    image = np.rint((1 - opacity) * grey + opacity * _coloured(root)).astype(np.uint8)
+    row, column = answer.position[0] - deeper.crop.top, answer.position[1] - deeper.crop.left
+    note = f"DI {deeper.attribution.diffusion:.1f}"
+    return Crop("attribution", note, image, Window(row, column, 1, 1))
+
+
+def _crop(
+    title: str, note: str, image: UInt8, scale: int, window: Window, position: Position
+) -> Crop:
+    top, left, height, width = (scale * side for side in window)
+    piece = np.ascontiguousarray(image[top : top + height, left : left + width])
+    box = Window(scale * position[0] - top, scale * position[1] - left, scale, scale)
+    return Crop(title, note, piece, box)
+
+
+def _coloured(level: Float) -> UInt8:
+    """Return colours of levels in [-1, 1]."""
+    colours = mpl.colormaps[SIGNED](np.clip(level, -1, 1) / 2 + 0.5)
+    return np.rint(colours[..., :3] * 255).astype(np.uint8)
+
+
+def _rgb(colour: str) -> Sequence[int]:
+    return [round(255 * part) for part in to_rgb(colour)]
+
+
+# ---------------------------------------------------------------- in HTML
+
+
+def message(said: Message) -> str:
+    """Return a line for the reader; screen readers read it out."""
+    kind = f' class="{"error" if said.is_error else "note"}"' if said.text else ""
+    return f'<div role="status"{kind}>{_text(said.text)}</div>'
+
+
+def attention(scene: Scene, answer: Answer) -> str:
+    """Return what stands under the map of attention."""
+    words = f'<div class="quiet">{_text(looked(scene, answer))}</div>'
+    if answer.attention is None:
+        return words.replace("quiet", "note")
+    ends = ("1×", "weight, in multiples of uniform", f"{BRIGHTEST}×")
+    return _bar(ATTENTION, ends) + words
+
+
+def harm(scene: Scene, shown: float, threshold: float) -> str:
+    """Return what stands under the map of harm, of which harm up to ``shown`` is hidden."""
+    if scene.harm is None:
+        return f'<div class="note">Harm {_text(NO_TRUTH)}.</div>'
+    limit = harm_root(scene, shown)[1]
+    ends = (f"helped −{limit:.0f}", "signed root of harm, 8-bit levels", f"+{limit:.0f} harmed")
+    words = f'<div class="quiet" data-key="share">{_text(share(scene, threshold))}</div>'
+    return _bar(SIGNED, ends) + words
+
+
+def numbers(scene: Scene, answer: Answer, threshold: float) -> str:
+    """Return the verdict and the table of numbers."""
+    block = block_lines(scene, answer, threshold)
+    said = verdict(scene, answer, threshold)
+    kind = {"N harmed": "harmed", "N helped": "helped"}.get(said[:8], "")
+    words = said or f"Errors and bounds: {NO_TRUTH}."
     return (
-        f'<figure style="width:{large.shape[1]}px"><figcaption>{_text(crop.title)}</figcaption>'
-        f'<img src="data:image/png;base64,{data}" alt="{_text(crop.title)}">'
-        f'<figcaption class="quiet">{_text(crop.note).replace(" · ", "<br>")}</figcaption></figure>'
+        f"<h4>Row {answer.position[0]}, column {answer.position[1]}</h4>"
+        f'<div class="said {kind}">{_text(words)}</div>{_table(block)}'
+        f'<h4 style="margin-top: 6px">Its attention</h4>{_table(attention_lines(answer))}'
     )
+
+
+def strip(shown: Iterable[Crop], width: int) -> str:
+    """Return crops side by side, about ``width`` CSS pixels each."""
+    parts = []
+    for crop in shown:
+        large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
+        data = base64.b64encode(images.encode(large, ".png", crop.title)).decode()
+        title, note = _text(crop.title), _text(crop.note).replace(" · ", "<br>")
+        parts.append(
+            f'<figure style="width:{large.shape[1]}px"><figcaption>{title}</figcaption>'
+            f'<img src="data:image/png;base64,{data}" alt="{title}">'
+            f'<figcaption class="quiet">{note}</figcaption></figure>'
+        )
+    return f'<div class="strip">{"".join(parts)}</div>'
 
 
 def _table(lines: Sequence[Line]) -> str:
     rows = (
-        f'<tr title="{_text(line.about)}"{" class=strong" * (line.key == "harm")}>'
-        f'<td>{_text(line.label)}</td><td data-key="{line.key}">{_text(line.value)}</td></tr>'
+        f'<tr title="{_text(line.about)}"><td>{_text(line.label)}</td>'
+        f'<td data-key="{line.key}">{_text(line.value)}</td></tr>'
         for line in lines
     )
     return f"<table>{''.join(rows)}</table>"
 
 
 def _bar(cmap: str, ends: tuple[str, str, str]) -> str:
-    colours = ", ".join(pixels.stops(cmap))
+    colours = ", ".join(to_hex(mpl.colormaps[cmap](i / 8)) for i in range(9))
     labels = "".join(f"<span>{_text(end)}</span>" for end in ends)
     bar = f'<div class="bar" style="background: linear-gradient(to right, {colours})"></div>'
     return f'{bar}<div class="ends">{labels}</div>'
@@ -135,3 +443,82 @@ def _bar(cmap: str, ends: tuple[str, str, str]) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text)
+
+
+# ---------------------------------------------------------------- as a figure
+
+
+@styled
+def sheet(
+    scene: Scene,
+    answer: Answer,
+    deeper: Deeper | None = None,
+    *,
+    strength: float = 0.9,
+    shown: float = 0.0,
+    threshold: float = 0.0,
+    side: int = 12,
+) -> Figure:
+    """Draw a position: what N attended to, harm, the numbers; crops; the patches it copied.
+
+    Parameters
+    ----------
+    scene, answer, deeper
+        Of `dtfn.explorer.state`.
+    strength, shown, threshold, side
+        As for `attention_map`, `harm_map`, `verdict` and `crops`.
+    """
+    deeper = deeper or Deeper()
+    figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
+    parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, 2.0, 1.5])
+    upper, middle, lower = parts
+    left, right, text = upper.subplots(1, 3)
+    _panel(left, attention_map(scene, answer, strength), f"LR, attention of {answer.layer}")
+    at = np.array([(copy.column, copy.row) for copy in answer.copied]).reshape(-1, 2)
+    left.scatter(at[:, 0], at[:, 1], s=22, facecolors="none", edgecolors=RING, linewidths=0.9)
+    _colours(upper, left, ATTENTION, Normalize(0, math.log2(BRIGHTEST)), "log2 of weight × L")
+    if scene.harm is None:
+        right.text(0.5, 0.5, f"Harm {NO_TRUTH}".replace(", ", ",\n"), ha="center", va="center")
+        right.set_axis_off()
+    else:
+        _panel(right, harm_map(scene, shown), "harm: red harmed, blue helped")
+        limit = harm_root(scene, shown)[1]
+        _colours(upper, right, SIGNED, Normalize(-limit, limit), "signed root (8-bit levels)")
+    grow = max(scene.shape) / 40
+    row, column = answer.position
+    for ax, ink in ((left, BOX), (right, "black")):
+        corner = (column - 0.5 - grow, row - 0.5 - grow)
+        ax.add_patch(Rectangle(corner, 1 + 2 * grow, 1 + 2 * grow, fill=False, edgecolor=ink))
+    text.set_axis_off()
+    lines = [*block_lines(scene, answer, threshold), *attention_lines(answer)]
+    words = verdict(scene, answer, threshold) or f"Errors: {NO_TRUTH}"
+    said = [f"row {row}, column {column}", words.replace(", ", ",\n").replace(": ", ":\n"), ""]
+    said += [f"{line.label}: {line.value}" for line in lines]
+    text.text(0, 1, "\n".join(said), va="top", fontsize=7, transform=text.transAxes)
+    _row(middle, crops(scene, answer, deeper, side))
+    _row(lower, [*copies(scene, answer), *filter(None, [attributed(scene, answer, deeper)])])
+    return figure
+
+
+def _row(figure: Any, shown: Sequence[Crop]) -> None:
+    if not shown:
+        return
+    for ax, crop in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        _panel(ax, crop.image, crop.title.replace(": ", ":\n"), 6.5)
+        if crop.box is not None:
+            top, left, height, width = crop.box
+            corner = (left - 0.5, top - 0.5)
+            ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=BOX))
+        note = crop.note.replace(" · ", "\n")
+        ax.text(0.5, -0.05, note, ha="center", va="top", fontsize=6.5, transform=ax.transAxes)
+
+
+def _panel(ax: Any, image: UInt8, title: str, size: float = 9) -> None:
+    ax.imshow(image, interpolation="nearest")
+    ax.set_title(title, fontsize=size)
+    ax.set_axis_off()
+
+
+def _colours(figure: Any, ax: Any, cmap: str, norm: Normalize, label: str) -> None:
+    drawn = ScalarMappable(norm, cmap)
+    figure.colorbar(drawn, ax=ax, label=label, location="bottom", shrink=0.9, aspect=30)
