@@ -84,7 +84,7 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     InputError
         An unknown network, or a query outside.
     """
-    way = f"looks {list(queries)} {cache.source('capture.py', 'attended.py')}"
+    way = f"looks {list(queries)} {cache.source('capture', 'attended')}"
     make = functools.partial(_looks, sample.lr, queries)
     found = []
     for method in methods:
@@ -229,9 +229,7 @@ def summaries(
         chance = _chance(details, rows.ravel() * width + columns.ravel())
         local = evaluation.outputs([twin], sample)[twin].image
         base = block_error(local, sample.hr, sample.scale)[rows, columns].ravel()
-        code = cache.source(
-            "capture.py", "attended.py", "images.py", "texture", "subpixel", "metrics.py"
-        )
+        code = cache.source("capture", "attended", "images", "texture", "subpixel", "metrics")
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:

@@ -276,12 +276,12 @@ def _sha256(file: Path, modified: int, size: int) -> str:
 
 @functools.cache
 def source(*names: str) -> str:
-    """Hash files of this package, or all modules of its folders, by their names in it.
+    """Hash files of this package by their names in it; without suffix: a module or a folder.
 
     Hashed once a process, since what has been imported stays as it was.
     """
     package = Path(__file__).parent
-    places = [package / name for name in names]
+    places = [p if (p := package / name).exists() else p.with_suffix(".py") for name in names]
     files = [f for place in places for f in (sorted(place.glob("*.py")) or [place])]
     return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()
 
