@@ -88,7 +88,7 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     make = functools.partial(_looks, sample.lr, queries)
     found = []
     for method in methods:
-        seen = evaluation.remembered_arrays(method, sample, way, make)
+        seen = evaluation.remembered(method, sample, way, make)
         for place, layer in enumerate(seen["layers"].tolist(), start=1):
             deviation = float(seen[f"{layer} deviation"])
             for n, query in enumerate(queries):
@@ -233,7 +233,7 @@ def summaries(
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:
-            seen = evaluation.remembered_arrays(method, sample, way, make)
+            seen = evaluation.remembered(method, sample, way, make)
             for place, layer in enumerate(seen["layers"].tolist(), start=1):
                 own = (name for name in seen if name.startswith(f"{layer} "))
                 table = pd.DataFrame({name.removeprefix(f"{layer} "): seen[name] for name in own})

@@ -153,7 +153,7 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
 def _scale(name: str) -> int:
     from dtfn import interventions
 
-    network = evaluation.network(name, evaluation.fingerprint(name))
+    network = evaluation.network(name)
     interventions.attention_layers(network)
     return int(network.scale)  # type: ignore[arg-type]
 
@@ -171,8 +171,8 @@ def _psnr(name: str, sample: Sample, kind: str, bar: tqdm[Any]) -> float:
 
     bar.set_postfix_str(f"{sample.image} {kind}", refresh=False)
     if kind:
-        way = f"gate {kind} {tiling} {cache.source('interventions.py')}"
-        psnr = float(evaluation.remembered_arrays(name, sample, way, run)["psnr"])
+        way = f"gate {kind} {tiling} {cache.source('interventions')}"
+        psnr = float(evaluation.remembered(name, sample, way, run)["psnr"])
     else:
         output = evaluation.outputs([name], sample, tiling)[name].image
         psnr = evaluation.psnr(output, sample.hr, sample.scale)
@@ -183,6 +183,6 @@ def _psnr(name: str, sample: Sample, kind: str, bar: tqdm[Any]) -> float:
 def _tiling(name: str) -> Tiling | None:
     from dtfn.models.attention import NonLocalAttention
 
-    network = evaluation.network(name, evaluation.fingerprint(name))
+    network = evaluation.network(name)
     dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
     return evaluation.card_tiling(name) or (DENSE_TILE if dense else None)

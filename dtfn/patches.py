@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import cache, datasets, images, paths, recipes
+from dtfn import datasets, images, paths, recipes
 from dtfn.errors import InputError
+from dtfn.files import sha256
 
 Pixels = NDArray[np.uint8]
 Source = Path | Pixels
@@ -86,7 +87,7 @@ def sources(
 def content(source: Source) -> str:
     """Return the SHA-256 of a picture's file, or of its pixels and shape."""
     if isinstance(source, Path):
-        return cache.sha256(source)
+        return sha256(source)
     return hashlib.sha256(f"{source.shape}".encode() + source.tobytes()).hexdigest()
 
 

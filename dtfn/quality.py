@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dtfn import audit, datasets, evaluation, zoo
+from dtfn import tiling as cutting
 from dtfn.errors import InputError
 from dtfn.evaluation import BICUBIC
 
@@ -83,7 +84,7 @@ def forecast(
         chosen = [m for m in contenders(scale, methods) if m != BICUBIC]
         for tiling, ensemble in _ways(tilings, ensembles) if chosen else ():
             part = evaluation.forecast(
-                chosen, benchmarks, scale, count, tiling=evaluation.tiling(tiling),
+                chosen, benchmarks, scale, count, tiling=cutting.way(tiling),
                 self_ensemble=ensemble, device=device,
             )  # fmt: skip
             named = [_label(name, tiling, ensemble) for name in part["method"]]
@@ -113,7 +114,7 @@ def networks(
     scales
         Some of 2, 3 and 4.
     tilings
-        Each as for `dtfn.evaluation.tiling`.
+        Each as for `dtfn.tiling.way`.
     ensembles
         Whether by self-ensemble; ``(False, True)`` does both.
     methods
@@ -135,7 +136,7 @@ def networks(
         for tiling, ensemble in _ways(tilings, ensembles) if len(chosen) > len(plain) else ():
             made = evaluation.evaluate(
                 [m for m in chosen if m != BICUBIC], benchmarks, scale, count,
-                tiling=evaluation.tiling(tiling), self_ensemble=ensemble, device=device,
+                tiling=cutting.way(tiling), self_ensemble=ensemble, device=device,
             )  # fmt: skip
             names = [_label(name, tiling, ensemble) for name in made["method"]]
             parts.append(made.assign(network=made["method"], method=names, ensemble=ensemble))

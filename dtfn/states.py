@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dtfn import cache, evaluation, images, leaks, metrics, models, patches, paths, provenance, zoo
+from dtfn import evaluation, files, images, leaks, metrics, models, patches, paths, provenance, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 
@@ -466,7 +466,7 @@ def finish(
         "seconds": round(tally.seconds, 1),
         "loader_share": round(tally.waited / max(tally.seconds, 1e-9), 5),
         **facts,
-        "start": cache.sha256(zoo.file_of(recipe.start)) if recipe.start else "",
+        "start": files.sha256(zoo.file_of(recipe.start)) if recipe.start else "",
         "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
         "machine": provenance.machine(),
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, quality, tiling, zoo
+from dtfn import datasets, evaluation, images, models, paths, quality, zoo
 from dtfn.errors import InputError
 from dtfn.tiling import Tiling
 
@@ -28,7 +28,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
         zoo.import_weights(file)
-    evaluation.network.cache_clear()
+    evaluation._network.cache_clear()
     return tmp_path
 
 
@@ -119,8 +119,8 @@ def test_only_what_can_be_published_has_a_published_name(
 
 
 def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = tiling.Cost((1.0, 0.0, 0.0), (0.0, 0.0), 2.0**20)
-    monkeypatch.setattr(tiling, "cost", lambda *_: cost)
+    cost = evaluation.Cost(2.0**20, 1.0, 1e-4)
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     ways = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
     expected = quality.forecast(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
     measured = quality.measure(["toy"], [2, 4], **ways)  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "imported")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    evaluation.network.cache_clear()
+    evaluation._network.cache_clear()
 
 
 @pytest.fixture(scope="session")

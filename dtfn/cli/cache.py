@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 app = typer.Typer(
@@ -24,14 +22,11 @@ def show() -> None:
 
 
 @app.command()
-def clear(
-    keep: Annotated[str, typer.Option(help="Size that may stay, e.g. 500MB; the oldest go.")] = "0",
-) -> None:
-    """Remove the outputs; networks are then run again where these are asked for."""
+def clear() -> None:
+    """Remove the outputs; networks are then run again where their outputs are needed."""
     from dtfn import cache
 
-    removed = cache.clear(cache.size(keep, "--keep"))
-    print(f"{removed} removed, {_size(cache.usage().bytes)} left")
+    print(f"{cache.clear()} removed")
 
 
 def _size(amount: int) -> str:

@@ -6,7 +6,6 @@ Exact search by faiss over all positions of a picture. Users find what is made o
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from collections.abc import Iterator
@@ -136,15 +135,13 @@ def search(lr: Array, count: int = COUNT, every: int = 1, *, progress: bool = Fa
 
 def remembered(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
     """Return `search`, or what it found the last time: it is kept beside the networks' outputs."""
-    digest = hashlib.sha256(f"neighbours {_code()} {count} {every} {lr.shape} {lr.dtype}".encode())
-    digest.update(np.ascontiguousarray(lr).data)
 
     def make() -> cache.Arrays:
         found = search(lr, count, every)
         return {"asked": found.asked, "index": found.index}
 
-    with cache.opened() as known:
-        return Neighbours((lr.shape[0], lr.shape[1]), **known.arrays(digest.hexdigest(), make))
+    key = cache.key("neighbours", _code(), count, every, lr)
+    return Neighbours((lr.shape[0], lr.shape[1]), **cache.remembered(key, make))
 
 
 def differences(values: Array, found: Neighbours) -> NDArray[np.float32]:
@@ -188,7 +185,7 @@ def _nearest(
 
 def _code() -> str:
     """Hash what decides who is whose neighbour: this file and faiss."""
-    return f"{_faiss().__version__} {cache.source('texture/neighbours.py')}"
+    return f"{_faiss().__version__} {cache.source('texture')}"
 
 
 def _chunks(shape: tuple[int, ...], depth: int) -> Iterator[slice]:
