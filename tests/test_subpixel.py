@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtfn import evaluation, images, metrics, models, positions, subpixel, texture
-from dtfn.cache import Output
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.evaluation import Output
 from dtfn.subpixel import Picture, regions
 from dtfn.texture import neighbours
 
