@@ -38,7 +38,7 @@ METRICS = {
 }
 
 
-@styled
+@styled()
 def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
     """Draw a training run: loss, and validation PSNR beside bicubic.
 
@@ -61,7 +61,7 @@ def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
 
@@ -107,7 +107,7 @@ def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
     return joined.drop(columns="psnr_base").assign(gain=gain)
 
 
-@styled
+@styled()
 def harm_density(frame: pd.DataFrame) -> Figure:
     """Draw how harm is distributed over positions, each pair over the null pair.
 
@@ -145,7 +145,7 @@ def _reach(frame: pd.DataFrame) -> tuple[float, float]:
     return -most, most
 
 
-@styled
+@styled()
 def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
     """Draw estimates with their intervals: a panel a metric, a row a pair, 0 marked.
 
@@ -173,7 +173,7 @@ def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def bound_curve(frame: pd.DataFrame) -> Figure:
     """Draw upper bounds against granularity, with bands of their intervals, and the null's.
 
@@ -211,7 +211,7 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
     """Draw a bound of each family on each dataset as a bar, luck's as a grey bar on it.
 
@@ -254,7 +254,7 @@ def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
 DECILES = range(1, 11)
 
 
-@styled
+@styled()
 def error_hexagons(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figure:
     """Draw in hexagons how N's sub-pixel PSNR stands against L's, a panel a pair.
 
@@ -297,7 +297,7 @@ def error_hexagons(frame: pd.DataFrame, span: tuple[float, float], pitch: float)
     return figure
 
 
-@styled
+@styled()
 def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     """Draw the harm rate by deciles of severity and inconsistency: the pair's, luck's, and net.
 
@@ -337,7 +337,7 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def phase_maps(frame: pd.DataFrame) -> Figure:
     """Draw which pixels of a block suffer: change of the mean squared error, a panel a pair.
 
@@ -362,7 +362,7 @@ def phase_maps(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
     """Draw the rank correlation of harm with each cause: a panel a pair, luck's as a grey mark.
 
@@ -403,7 +403,7 @@ def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
     return table.to_numpy(dtype=float)
 
 
-@styled
+@styled()
 def attention_by_layer(table: pd.DataFrame) -> Figure:
     """Draw the summaries by layer: a panel a number, a line a network (TFS dashed).
 

@@ -41,7 +41,7 @@ TITLES = {
 }  # fmt: skip
 
 
-@styled
+@styled()
 def region_panel(views: Sequence[View]) -> Figure:
     """Draw the first region: where it is, what the networks made of it, and their errors.
 
@@ -72,7 +72,7 @@ def region_panel(views: Sequence[View]) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def region_gallery(views: Sequence[View]) -> Figure:
     """Draw several harmed regions, a row each: HR, L, N, harm.
 
@@ -134,7 +134,7 @@ def _signed_root(harm: NDArray[np.float64]) -> tuple[NDArray[np.float64], Normal
     return root, Normalize(-most, most)
 
 
-@styled
+@styled()
 def texture_maps(
     hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name: str
 ) -> Figure:
@@ -179,7 +179,7 @@ REACH = 4  # LR pixels shown on each side of a place that is read
 PATCH = 2  # LR positions on each side of a position: the 5 x 5 of `dtfn.texture.neighbours`
 
 
-@styled
+@styled()
 def attention_maps(found: Sequence[Look], local: Sequence[Local], sample: Sample) -> Figure:
     """Draw what every network and layer attends to for one query, and the network's attribution.
 
@@ -224,7 +224,7 @@ def attention_maps(found: Sequence[Look], local: Sequence[Local], sample: Sample
     return figure
 
 
-@styled
+@styled()
 def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
     """Draw the true patches at the query and at the positions that each network copies most.
 
@@ -266,7 +266,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     return figure
 
 
-@styled
+@styled()
 def sampling_points(found: Sequence[Look], sample: Sample) -> Figure:
     """Draw where deformable layers read the value of the position that the query weighs most.
 
@@ -372,7 +372,7 @@ def _percent(weight: float) -> str:
 HEADINGS = {"harm": "worst", "help": "best"}
 
 
-@styled
+@styled()
 def texture_gallery(cases: Sequence[Case]) -> Figure:
     """Draw cases, a row each: where it is, LR, HR, what the networks made, and the harm over HR.
 
@@ -401,7 +401,7 @@ def texture_gallery(cases: Sequence[Case]) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def distortion_panel(case: Case | None) -> Figure:
     """Draw how the texture of a case is distorted: a row a network, a column a measure.
 
