@@ -255,7 +255,7 @@ def _spread(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str
         }
     # How Adam runs is this run's choice, not that of the run which wrote the checkpoint.
     groups = [
-        {**theirs, **{key: mine[key] for key in ("fused", "capturable")}}
+        {**theirs, **{key: mine[key] for key in ("fused", "capturable", "lr")}}
         for theirs, mine in zip(state["param_groups"], optimiser.param_groups, strict=True)
     ]
     return {"state": spread, "param_groups": groups}
