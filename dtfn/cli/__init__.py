@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from dtfn import __version__
-from dtfn.cli import cache as cli_cache
 from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
 from dtfn.cli import suite as cli_suite
@@ -34,7 +33,7 @@ app.command(short_help="Print what a tier runs, and what is up to date.")(cli_su
 app.command(short_help="Run a tier and write reports/index.html.")(cli_suite.reproduce)
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
 app.add_typer(cli_suite.report_app, name="report", short_help="Write the index again.")
-app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
+app.add_typer(cli_data.cache_app, name="cache", short_help="What networks made, kept on disk.")
 app.command(short_help="Print whether the attention of networks chooses.")(cli_zoo.gate)
 app.add_typer(cli_zoo.zoo_app, name="zoo")
 app.add_typer(cli_zoo.weights_app, name="weights")
