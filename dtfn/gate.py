@@ -170,7 +170,7 @@ def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
     def run(_: nn.Module) -> dict[str, Any]:
         from dtfn.interventions import intervened
 
-        network = evaluation.network(name, evaluation.fingerprint(name), device)
+        network = evaluation.network(name, device)
         with intervened(network, kind):
             output = evaluation.upscale(network, sample.lr, tiling)
         return {"psnr": np.array(evaluation.psnr(output, sample.hr, sample.scale))}
