@@ -21,7 +21,8 @@ from dtfn.attribution import Local
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import DeformableNonLocalFusion
-from dtfn.subpixel import block_error, discoveries
+from dtfn.regions import heaviest_regions, worst_pair
+from dtfn.subpixel import block_error
 
 Float = NDArray[np.float64]
 Query = tuple[int, int]
@@ -264,7 +265,7 @@ def places(
     Parameters
     ----------
     regions
-        Of `dtfn.subpixel.discoveries.judge`, a pair a network, named like it.
+        Of `dtfn.regions.judge`, a pair a network, named like it.
     samples
         The pictures.
     networks
@@ -290,8 +291,8 @@ def places(
             "picture", expected="one of the pictures that are looked at", found=repr(picture),
             remedy=nearest(picture, by_name),
         )  # fmt: skip
-    network = discoveries.worst(regions, networks)
-    chosen = discoveries.choose(regions, network, picture)
+    network = worst_pair(regions, networks)
+    chosen = heaviest_regions(regions, network, picture)
     image = picture or (chosen["image"].iloc[0] if len(chosen) else next(iter(by_name)))
     sample = by_name[str(image)]
     if len(queries):

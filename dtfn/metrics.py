@@ -88,11 +88,6 @@ def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
     return float(np.mean(top / ((means + C1) * (squares - means + C2))))
 
 
-def luma_like(image: Array, _: Array) -> Float:
-    """Return the Y channel of ``image``; the old name of `dtfn.images.luma`."""
-    return images.luma(image)
-
-
 def width_by_height(image: Array) -> str:
     """Return the size of an image as messages write it: width first."""
     return f"{image.shape[1]} x {image.shape[0]}"

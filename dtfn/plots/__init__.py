@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from dtfn import subpixel
+from dtfn.pairs import NULL
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 NULL_COLOUR = "#767676"
@@ -76,8 +76,8 @@ def save(figure: Figure, file: Path, caption: str) -> None:
 
 def colour(name: str, names: Sequence[str]) -> str:
     """Return the colour of a pair or method among others; the null pair is grey."""
-    others = [n for n in names if n != subpixel.NULL]
-    return NULL_COLOUR if name == subpixel.NULL else COLOURS[others.index(name) % len(COLOURS)]
+    others = [n for n in names if n != NULL]
+    return NULL_COLOUR if name == NULL else COLOURS[others.index(name) % len(COLOURS)]
 
 
 def blank(text: str) -> Figure:
