@@ -32,9 +32,7 @@ def _sha256(file: Path, modified: int, size: int, inode: int) -> str:
 
 
 @contextlib.contextmanager
-def writing(
-    path: Path, remedy: str = "free some room, get the right to write there, or choose another"
-) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turn what goes wrong while a path is written into one line.
 
     Raises
@@ -49,7 +47,7 @@ def writing(
             path,
             expected="a place that can be written",
             found=error.strerror or error,
-            remedy=remedy,
+            remedy="free some room, get the right to write there, or choose another place",
         ) from error
 
 
