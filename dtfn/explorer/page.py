@@ -51,7 +51,8 @@ STYLE = """<style>
         font-size: 13px; line-height: 1.35; }
 .dtfn .jupyter-widgets, .dtfn .widget-label { color: var(--jp-ui-font-color1, #222); }
 .dtfn h4 { margin: 0; font-size: 13px; font-weight: 600; }
-.dtfn .widget-html-content { line-height: 1.35; }
+.dtfn .widget-html, .dtfn .widget-html-content { height: auto; min-height: 0;
+  line-height: 1.35; }
 .dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; font-weight: 400; }
 .dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .dtfn td { padding: 1px 0; text-align: left; white-space: nowrap; background: none; }
@@ -347,7 +348,7 @@ def attributed(scene: Scene, answer: Answer, deeper: Deeper) -> Crop | None:
     image = np.rint((1 - opacity) * grey + opacity * _coloured(root)).astype(np.uint8)
     row, column = answer.position[0] - deeper.crop.top, answer.position[1] - deeper.crop.left
     note = f"DI {deeper.attribution.diffusion:.1f}"
-    return Crop("attribution", note, image, Window(row, column, 1, 1))
+    return Crop("attribution (LAM)", note, image, Window(row, column, 1, 1))
 
 
 def _crop(
@@ -392,7 +393,7 @@ def harm(scene: Scene, shown: float, threshold: float) -> str:
     if scene.harm is None:
         return f'<div class="note">Harm {_text(NO_TRUTH)}.</div>'
     limit = harm_root(scene, shown)[1]
-    ends = (f"helped −{limit:.0f}", "signed root of harm, 8-bit levels", f"+{limit:.0f} harmed")
+    ends = (f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed")
     words = f'<div class="quiet" data-key="share">{_text(share(scene, threshold))}</div>'
     return _bar(SIGNED, ends) + words
 
