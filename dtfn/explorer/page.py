@@ -29,7 +29,6 @@ from dtfn.explorer.state import (
     Scene,
     Window,
     around,
-    decibels,
 )
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
@@ -251,7 +250,7 @@ def harm_root(scene: Scene, threshold: float) -> tuple[Float, float]:
     """Return the signed root of harm, 0 up to a threshold, and the limit of its colours."""
     harm = scene.harm
     assert harm is not None
-    root = np.sign(harm) * np.sqrt(np.abs(harm))
+    root = subpixel.signed_root(harm)
     limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
     return np.where(np.abs(harm) > threshold, root, 0.0), limit
 
@@ -282,7 +281,7 @@ def crops(scene: Scene, answer: Answer, deeper: Deeper, side: int) -> list[Crop]
             if error is None:
                 map_ = subpixel.block_error(outputs[name], sample.hr, sample.scale)
                 error = float(map_[answer.position])
-            note = f"{error:.2f} MSE · {_db(decibels(error))}"
+            note = f"{error:.2f} MSE · {_db(subpixel.decibels(error))}"
         pictures.append((title, note, outputs[name], sample.scale))
     return [
         _crop(title, note, image, factor, window, answer.position)
