@@ -21,7 +21,8 @@ from dtfn.attribution import Local
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import DeformableNonLocalFusion
-from dtfn.subpixel import block_error, discoveries
+from dtfn.regions import heaviest_regions, worst_pair
+from dtfn.subpixel import block_error
 
 Float = NDArray[np.float64]
 Query = tuple[int, int]
@@ -88,7 +89,7 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     make = functools.partial(_looks, sample.lr, queries)
     found = []
     for method in methods:
-        seen = evaluation.remembered_arrays(method, sample, way, make)
+        seen = evaluation.remembered(method, sample, way, make)
         for place, layer in enumerate(seen["layers"].tolist(), start=1):
             deviation = float(seen[f"{layer} deviation"])
             for n, query in enumerate(queries):
@@ -233,7 +234,7 @@ def summaries(
         way = f"summaries every {every} seeds {tuple(hash_seeds)} {code}"
         make = functools.partial(_summaries, sample, queries, details, hash_seeds)
         for method in methods:
-            seen = evaluation.remembered_arrays(method, sample, way, make)
+            seen = evaluation.remembered(method, sample, way, make)
             for place, layer in enumerate(seen["layers"].tolist(), start=1):
                 own = (name for name in seen if name.startswith(f"{layer} "))
                 table = pd.DataFrame({name.removeprefix(f"{layer} "): seen[name] for name in own})
@@ -264,7 +265,7 @@ def places(
     Parameters
     ----------
     regions
-        Of `dtfn.subpixel.discoveries.judge`, a pair a network, named like it.
+        Of `dtfn.regions.judge`, a pair a network, named like it.
     samples
         The pictures.
     networks
@@ -290,8 +291,8 @@ def places(
             "picture", expected="one of the pictures that are looked at", found=repr(picture),
             remedy=nearest(picture, by_name),
         )  # fmt: skip
-    network = discoveries.worst(regions, networks)
-    chosen = discoveries.choose(regions, network, picture)
+    network = worst_pair(regions, networks)
+    chosen = heaviest_regions(regions, network, picture)
     image = picture or (chosen["image"].iloc[0] if len(chosen) else next(iter(by_name)))
     sample = by_name[str(image)]
     if len(queries):

@@ -21,9 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import __version__, datasets, images, statistics, subpixel
+from dtfn import __version__, datasets, images, statistics
+from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.subpixel import NULL, Pairs, Picture
+from dtfn.pairs import CURVE, NULL, Pairs, measure, net
 
 UInt8 = NDArray[np.uint8]
 
@@ -33,11 +34,11 @@ PAIR = "the audited network"
 
 COLUMNS = (
     "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass",
-    "help_mass", "harm_share", "lost_db", "won_db", *subpixel.CURVE.values(), "selection_gain",
+    "help_mass", "harm_share", "lost_db", "won_db", *CURVE.values(), "selection_gain",
     "fusion_gain", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau",
     "lost_db_tau", "won_db_tau",
 )  # fmt: skip
-"""What is summarised, those of tau where there is a null; see `dtfn.subpixel.pair`."""
+"""What is summarised, those of tau where there is a null; see `dtfn.pairs.figures`."""
 
 PRINTED = {
     "psnr_with": "PSNR with (dB)",
@@ -91,10 +92,10 @@ def audit(
     """
     matches, pairs = matched(hr, with_, without, scale, null)
     shown = pictures(matches, hr.resolve().name, scale)
-    measured = subpixel.measure(shown, pairs, NULL if null else None)
+    measured = measure(shown, pairs, NULL if null else None)
     if null:
         _require_another_null(measured)
-    rows = subpixel.net(measured) if null else measured
+    rows = net(measured) if null else measured
     folders = {"hr": hr, "with": with_, "without": without} | ({"null": null} if null else {})
     report = summary(rows, scale, {role: str(folder) for role, folder in folders.items()})
     try:
@@ -122,11 +123,12 @@ def matched(
     return match(hr, folders, scale), pairs
 
 
-def pictures(matches: Sequence[Match], dataset: str, scale: int) -> Iterator[Picture]:
-    """Yield matched pictures as `dtfn.subpixel` takes them, one in memory at a time."""
+def pictures(matches: Sequence[Match], dataset: str, scale: int) -> Iterator[Sample]:
+    """Yield matched pictures with their results, one in memory at a time."""
     for one in tqdm(matches, desc=dataset, unit="image", disable=None):
         hr, made = load(one, scale)
-        yield Picture(dataset, one.image, scale, hr, made)
+        lr = images.as_rgb(images.degrade(hr, scale))
+        yield Sample(dataset, one.image, scale, lr, hr, made)
 
 
 def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[
     Parameters
     ----------
     rows
-        A row an image: from `dtfn.subpixel.measure` for one pair, or `dtfn.subpixel.net`.
+        A row an image: from `dtfn.pairs.measure` for one pair, or `dtfn.pairs.net`.
     scale, folders
         To be noted.
 

@@ -76,7 +76,7 @@ def table(sizes: tuple[int, ...] = SIZES, threads: int = 0, device: str = "cpu")
     Columns what, size, seconds; bare and roofline (the limits in seconds), share (of the bare
     convolutions) and share of the limit (of the roofline), limited by, and peak GiB.
     """
-    device = evaluation.device(device)
+    device = evaluation.torch_device(device)
     if device == "cuda":
         return pd.DataFrame([measure(job, device) for job in tqdm(_gpu_jobs(), "bench")])
     rows = []

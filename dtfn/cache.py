@@ -1,4 +1,8 @@
-"""Network outputs and maps remembered on disk, under the hash of all that they were made from."""
+"""Arrays remembered on disk, such as outputs and maps of networks.
+
+Each lies under the hash of all that it was made from. Whatever goes wrong with the disk, the work
+goes on, with a warning, and what cannot be read is made again.
+"""
 
 from __future__ import annotations
 
@@ -10,171 +14,103 @@ import os
 import re
 import sqlite3
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import diskcache
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
 
-from dtfn import paths
+from dtfn import keys, paths
 from dtfn.errors import InputError
 
-LIMIT = "12GB"  # some sixty networks on the four benchmarks; the oldest go first
+LIMIT = "12GB"  # some fifty networks on the four benchmarks; the oldest outputs go first
 LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
-FORMAT = "1"  # raise it when `dtfn.evaluation.upscale` makes other pixels of a network's output
+FORMAT = "2"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
+
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+PACKAGE = Path(__file__).parent
+DIGEST = hashlib.sha256().digest_size
 
 Arrays = dict[str, NDArray[Any]]
-T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Output:
-    """What a method made of one LR image.
+class Usage(NamedTuple):
+    """What the cache holds: its folder, entries, bytes on disk, and bytes allowed."""
 
-    Attributes
+    folder: Path
+    entries: int
+    bytes: int
+    limit: int
+
+
+def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays of a key by name; make and remember them where there are none.
+
+    Processes that ask for the same at one time make it once: the others wait. A process that is
+    killed frees the next one.
+
+    Parameters
     ----------
-    image
-        uint8 ``(sH, sW, 3)`` RGB.
-    seconds
-        Wall time of the run that made it, also where the cache remembered it.
+    key
+        From `key`.
+    make
+        Makes the arrays.
     """
-
-    image: NDArray[np.uint8]
-    seconds: float
-
-
-class Outputs:
-    """The outputs in an open cache; one that could not be opened remembers nothing."""
-
-    def __init__(self, store: diskcache.Cache | None) -> None:
-        self._store = store
-
-    def recall(self, key: str, shape: tuple[int, ...]) -> Output | None:
-        """Return the output of ``key``, or None where there is none or it is damaged.
-
-        Parameters
-        ----------
-        key
-            From `key`.
-        shape
-            What the image must have, ``(sH, sW, 3)``.
-        """
-        if self._store is None:
-            return None
+    with _opened() as store, ExitStack() as stack:
+        arrays = _recalled(store, key)
+        if arrays is not None:
+            return arrays
         try:
-            stored = self._store.get(key)
-            if stored is None:
-                return None
-            Image.open(io.BytesIO(stored)).verify()  # the checksums; reading skips them
-            with Image.open(io.BytesIO(stored)) as png:
-                output = Output(np.array(png), float(png.info["seconds"]))
-        except (*FAILURES, ValueError, KeyError, TypeError, SyntaxError):
-            return None  # SyntaxError is Pillow's word for a broken PNG
-        return output if output.image.shape == shape else None
-
-    def holds(self, key: str) -> bool:
-        """Return whether there is an output of ``key``, be it damaged or not."""
-        try:
-            return self._store is not None and key in self._store
-        except FAILURES:
-            return False
-
-    def recall_or_make(
-        self, key: str, shape: tuple[int, ...], make: Callable[[], Output]
-    ) -> Output:
-        """Return the output of ``key``; make and remember it where there is none.
-
-        Processes that ask for one output at the same time make it once: the others wait. A process
-        that is killed frees the next one.
-
-        Parameters
-        ----------
-        key, shape
-            As for `recall`.
-        make
-            Makes the output.
-        """
-        return self._once(key, lambda: self.recall(key, shape), make, self.remember)
-
-    def arrays(self, key: str, make: Callable[[], Arrays]) -> Arrays:
-        """Return the arrays of ``key`` by name; make and remember them where there are none."""
-        return self._once(key, lambda: self._arrays(key), make, self._remember_arrays)
-
-    def _once(
-        self, key: str, recall: Callable[[], T | None], make: Callable[[], T],
-        remember: Callable[[str, T], None],
-    ) -> T:  # fmt: skip
-        found = recall()
-        if found is not None:
-            return found
-        with ExitStack() as stack:
-            if self._store is not None:
-                try:
-                    stack.enter_context(_lock(key))
-                except (OSError, NotImplementedError) as error:  # a disk without locks
-                    warnings.warn(f"no lock in {paths.CACHE}: {error}", stacklevel=3)
-            found = recall()
-            if found is None:
-                found = make()
-                remember(key, found)
-        return found
-
-    def remember(self, key: str, output: Output) -> None:
-        """Store an output as PNG, its seconds in a text chunk; only warn where that fails."""
-        text = PngImagePlugin.PngInfo()
-        text.add_text("seconds", repr(output.seconds))
-        stream = io.BytesIO()
-        Image.fromarray(output.image).save(stream, "PNG", pnginfo=text, compress_level=1)
-        self._set(key, stream.getvalue())
-
-    def _arrays(self, key: str) -> Arrays | None:
-        try:
-            stored = None if self._store is None else self._store.get(key)
-            if stored is None:
-                return None
-            with np.load(io.BytesIO(stored), allow_pickle=False) as archive:  # checks the sums
-                return {name: archive[name] for name in archive.files}
-        except (*FAILURES, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
-            return None
-
-    def _remember_arrays(self, key: str, arrays: Arrays) -> None:
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-        self._set(key, stream.getvalue())
-
-    def _set(self, key: str, content: bytes) -> None:
-        if self._store is None:
-            return
-        try:
-            self._store.set(key, content)
-        except FAILURES as error:
-            warnings.warn(f"output not cached in {paths.CACHE}: {error}", stacklevel=5)
+            folder = paths.cache("locks")
+            folder.mkdir(parents=True, exist_ok=True)
+            # One of 256 locks, so that their files never grow in number.
+            stack.enter_context(FileLock(folder / key[:2]))
+        except (OSError, NotImplementedError) as error:  # a disk without locks
+            warnings.warn(f"no lock in {paths.cache('locks')}: {error}", stacklevel=2)
+        arrays = _recalled(store, key)
+        if arrays is None:
+            arrays = make()
+            _remember(store, key, arrays)
+        return arrays
 
 
-@contextmanager
-def opened() -> Iterator[Outputs]:
-    """Open the cache below ``paths.CACHE``, or warn and go on with one that remembers nothing."""
-    try:
-        store = diskcache.Cache(str(paths.CACHE / "outputs"), size_limit=limit())
-    except FAILURES as error:
-        warnings.warn(f"no cache of outputs in {paths.CACHE}: {error}", stacklevel=3)
-        yield Outputs(None)
-        return
-    with store:
-        yield Outputs(store)
+def missing(wanted: Iterable[str]) -> list[str]:
+    """Return those of some keys that the cache does not hold."""
+    with _opened() as store:
+        return [key for key in wanted if store is None or key not in store]
+
+
+def key(*parts: object) -> str:
+    """Return what arrays depend on, hashed: texts, numbers and arrays, in their order."""
+    digest = hashlib.sha256(FORMAT.encode())
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f" {part.dtype} {part.shape} ".encode() + np.ascontiguousarray(part).data)
+        else:
+            digest.update(f" {part} ".encode())
+    return digest.hexdigest()
+
+
+@functools.cache
+def source(*names: str) -> str:
+    """Hash modules of this package, without comments and docstrings, and the version of torch.
+
+    Packages stand for all modules in them. Hashed once a process, since what has been imported
+    stays as it was.
+    """
+    codes = [importlib.metadata.version("torch")]
+    for name in names:
+        files = sorted(PACKAGE.glob(f"{name}/*.py")) or [PACKAGE / f"{name}.py"]
+        codes += [keys.source_key(file.read_text(encoding="utf-8")) for file in files]
+    return key(*codes)
 
 
 def limit() -> int:
-    """Return how many bytes of outputs are kept: ``$DTFN_CACHE_LIMIT``, else 12GB.
+    """Return how many bytes are kept: ``$DTFN_CACHE_LIMIT``, else 12GB.
 
     Raises
     ------
@@ -192,104 +128,67 @@ def size(text: str, what: str) -> int:
     InputError
         The text is no size; `what` says of what.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
-    if not found:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
+    if not match:
         raise InputError(
             what, expected="a size", found=repr(text), remedy="write e.g. 500MB or 4GB"
         )
-    return int(float(found[1]) * 2 ** (10 * " kmgt".index(found[2] or " ")))
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What the cache holds: its folder, outputs and maps, bytes on disk, and bytes allowed."""
-
-    folder: Path
-    entries: int
-    bytes: int
-    limit: int
+    return int(float(match[1]) * 2 ** (10 * " kmgt".index(match[2] or " ")))
 
 
 def usage() -> Usage:
     """Return what the cache holds; 0 where there is none."""
-    folder = paths.CACHE / "outputs"
+    folder = paths.cache("outputs")
     if not folder.is_dir():
         return Usage(folder, 0, 0, limit())
     with diskcache.Cache(str(folder), size_limit=limit()) as store:
         return Usage(folder, len(store), store.volume(), limit())
 
 
-def clear(keep: int = 0) -> int:
-    """Remove outputs, the oldest first and ten at a time, until at most `keep` bytes are left.
-
-    Returns
-    -------
-    int
-        How many were removed.
-    """
-    folder = paths.CACHE / "outputs"
-    if not folder.is_dir():
+def clear() -> int:
+    """Remove all that the cache holds, and return how many entries that were."""
+    if not paths.cache("outputs").is_dir():
         return 0
-    with diskcache.Cache(str(folder), size_limit=keep) as store:
-        removed = store.cull() if keep else store.clear()
-        store.reset("size_limit", limit())
-    return removed
+    with diskcache.Cache(str(paths.cache("outputs"))) as store:
+        return int(store.clear())
 
 
-def key(weights: str, lr: NDArray[np.uint8], scale: int, way: str = "") -> str:
-    """Return what an output depends on, hashed.
-
-    Parameters
-    ----------
-    weights
-        sha256 of the weights file.
-    lr
-        uint8 ``(H, W, 3)``.
-    scale
-        2, 3 or 4.
-    way
-        Names tiling and self-ensemble; empty for one run on the whole image.
-    """
-    digest = hashlib.sha256(f"{weights} {lr.shape} x{scale} {_code()} {way} ".encode())
-    digest.update(np.ascontiguousarray(lr).data)
-    return digest.hexdigest()
+@contextmanager
+def _opened() -> Iterator[diskcache.Cache | None]:
+    """Open the store, or warn and yield None."""
+    folder = paths.cache("outputs")
+    try:
+        store = diskcache.Cache(str(folder), size_limit=limit())
+    except FAILURES as error:
+        warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
+        yield None
+        return
+    with store:
+        yield store
 
 
-def _lock(key: str) -> FileLock:
-    """Return a lock for the key: one of 256, so that their files never grow in number."""
-    folder = paths.CACHE / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / key[:2])
+def _recalled(store: diskcache.Cache | None, key: str) -> Arrays | None:
+    """Return what is stored; None where there is nothing, or where it is damaged."""
+    try:
+        content = None if store is None else store.get(key)
+    except (*FAILURES, ValueError, TypeError):
+        return None
+    if not isinstance(content, bytes):
+        return None
+    digest, archive = content[:DIGEST], content[DIGEST:]
+    if hashlib.sha256(archive).digest() != digest:
+        return None
+    with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
-def sha256(file: Path) -> str:
-    """Return the sha256 of a file; hashed again only when its time or size has changed."""
-    state = file.stat()
-    return _sha256(file.resolve(), state.st_mtime_ns, state.st_size)
-
-
-@functools.cache
-def _sha256(file: Path, modified: int, size: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@functools.cache
-def source(*names: str) -> str:
-    """Hash files of this package by their names in it; without suffix: a module or a folder.
-
-    Hashed once a process, since what has been imported stays as it was.
-    """
-    package = Path(__file__).parent
-    places = [p if (p := package / name).exists() else p.with_suffix(".py") for name in names]
-    files = [f for place in places for f in (sorted(place.glob("*.py")) or [place])]
-    return hashlib.sha256(" ".join(map(sha256, files)).encode()).hexdigest()
-
-
-@functools.cache
-def _code() -> str:
-    """Hash what turns weights and pixels into an output: the networks' source and torch."""
-    digest = hashlib.sha256(f"{FORMAT} {importlib.metadata.version('torch')} ".encode())
-    for file in sorted((Path(__file__).parent / "models").glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _remember(store: diskcache.Cache | None, key: str, arrays: Arrays) -> None:
+    """Store arrays after their digest; only warn where that fails."""
+    if store is None:
+        return
+    stream = io.BytesIO()
+    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+    try:
+        store.set(key, hashlib.sha256(stream.getvalue()).digest() + stream.getvalue())
+    except FAILURES as error:
+        warnings.warn(f"output not cached in {paths.cache('outputs')}: {error}", stacklevel=3)

@@ -47,7 +47,7 @@ _TRAINING_FILES = (
     "text.png",
 )
 
-_FETCHED = ("B100", "BSD100", "Manga109", "Set14", "Set5", "Urban100")
+BENCHMARKS = ("B100", "BSD100", "Manga109", "Set14", "Set5", "Urban100")
 _ALIASES = {"B100": "BSD100", "BSD100": "B100"}  # one set, two names in the field
 
 # SSIM's window. With a border of `scale` pixels shaved, anything smaller has no SSIM.
@@ -359,8 +359,8 @@ def _folder(name: str) -> Path:
             return root / candidate
     there = {hr.parent.name for hr in root.glob("*/HR")}
     remedy = f"run `dtfn data fetch {name}` or set DTFN_DATA to the folder that holds {name}"
-    if name not in _FETCHED:
-        remedy = f"{nearest(name, {MINI, *_FETCHED, *there})}; or {remedy}"
+    if name not in BENCHMARKS:
+        remedy = f"{nearest(name, {MINI, *BENCHMARKS, *there})}; or {remedy}"
     raise InputError(
         root / name,
         expected="a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)",

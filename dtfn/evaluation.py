@@ -1,69 +1,90 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
-Networks run on whole images or in tiles (`dtfn.tiling`); what they made is cached on disk
-(`dtfn.cache`). `psnr` and `ssim` are those of `dtfn.metrics`.
+A method is ``"bicubic"``, a name of the zoo or of imported weights, or the path of a weights file.
+Networks run on whole images or in tiles (`dtfn.tiling`); outputs are kept on disk (`dtfn.cache`).
+`psnr` and `ssim` are those of `dtfn.metrics`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import cache, images, provenance, zoo
+from dtfn import cache, files, images, zoo
 from dtfn import datasets as benchmarks
-from dtfn import tiling as cutting
-from dtfn.cache import Arrays, Output
+from dtfn.cache import Arrays
 from dtfn.datasets import Sample
-from dtfn.errors import InputError, nearest
-from dtfn.metrics import psnr, ssim
-from dtfn.tiling import Budget, Chop, Tiling, require_memory, told
+from dtfn.errors import InputError
+from dtfn.metrics import Grey, psnr, ssim
+from dtfn.tiling import Budget, Chop, Tiling, Way
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 __all__ = [
-    "Budget",
-    "Chop",
+    "BICUBIC",
     "Output",
-    "Tiling",
     "card_tiling",
-    "device",
     "evaluate",
     "fingerprint",
     "forecast",
+    "network",
     "outputs",
     "psnr",
-    "remembered_arrays",
-    "remembered_output",
+    "remembered",
     "require",
-    "require_memory",
     "samples",
     "ssim",
     "summary",
-    "tiling",
-    "told",
+    "torch_device",
     "upscale",
 ]
 
-Way = Tiling | Chop | Budget | None
-"""How images are cut. None: whole, but a network of the zoo as its card says. A tile that is larger
-than any image leaves all whole."""
-
 BICUBIC = "bicubic"
+TRIED = 64  # LR positions a side of the image that a network's cost is measured on
+
+Names = Sequence[str] | str
+"""Several names, or a single one."""
+
+
+class Output(NamedTuple):
+    """What a method made of one LR image.
+
+    Attributes
+    ----------
+    image
+        uint8 ``(sH, sW, 3)`` RGB.
+    seconds
+        Wall time of the run that made it, also where the cache remembered it.
+    """
+
+    image: NDArray[np.uint8]
+    seconds: float
+
+
+class Cost(NamedTuple):
+    """What a network takes: bytes of the process at rest; bytes and seconds a position."""
+
+    rest: float
+    position: float
+    seconds: float
 
 
 def outputs(
-    methods: Sequence[str],
+    methods: Names,
     sample: Sample,
     tiling: Way = None,
     self_ensemble: bool = False,
@@ -74,13 +95,14 @@ def outputs(
     Parameters
     ----------
     methods
-        ``"bicubic"``, names of the zoo or of imported weights, or paths of weights files.
+        One or more methods.
     sample
         The LR image and its scale.
     tiling, self_ensemble
-        As for `upscale`; with a `Budget`, images that do not fit into it are tiled.
+        As for `upscale`; with a `dtfn.tiling.Budget`, images that do not fit into it are tiled.
     device
-        ``"cpu"`` or ``"cuda"``. Another device gives other last digits.
+        ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one. Another device gives
+        other last digits.
 
     Raises
     ------
@@ -88,45 +110,78 @@ def outputs(
         For an unknown method, one of another scale, or a budget that is too small.
     """
     results = {}
-    with cache.opened() as known:
-        for method in dict.fromkeys(methods):
-            if method == BICUBIC:
-                results[method] = _bicubic(sample)
-                continue
-            weights = fingerprint(method)
-            chosen = _tiling(method, weights, sample, tiling, device)
-            key = _key(weights, sample, chosen, self_ensemble, device)
-            make = functools.partial(_upscaled, sample.lr, chosen, self_ensemble)
-            results[method] = known.recall_or_make(
-                key, shape(sample), functools.partial(made, method, weights, sample, make, device)
-            )
+    for method in _listed(methods):
+        if method == BICUBIC:
+            start = time.perf_counter()
+            image = images.imresize(sample.lr, sample.scale)
+            results[method] = Output(image, time.perf_counter() - start)
+            continue
+        chosen = _tiling(method, sample, tiling, torch_device(device))
+        key = _key(method, sample, f"{chosen} {self_ensemble}", torch_device(device))
+
+        def make(method: str = method, chosen: Tiling | Chop | None = chosen) -> Arrays:
+            loaded = _of_scale(method, sample.scale, torch_device(device))
+            start = time.perf_counter()
+            image = upscale(loaded, sample.lr, chosen, self_ensemble)
+            return {"image": image, "seconds": np.array(time.perf_counter() - start)}
+
+        arrays = cache.remembered(key, make)
+        results[method] = Output(arrays["image"], float(arrays["seconds"]))
     return results
 
 
+def remembered(
+    method: str, sample: Sample, way: str, make: Callable[[nn.Module], Arrays]
+) -> Arrays:
+    """Return arrays that a network gives for a sample, by name; they are computed once.
+
+    Parameters
+    ----------
+    method
+        A method with a network.
+    sample
+        The sample; LR, HR and scale may count.
+    way
+        Names all else that the arrays depend on, code too: see `dtfn.cache.source`.
+    make
+        The network -> the arrays.
+
+    Raises
+    ------
+    InputError
+        For an unknown network, or one of another scale.
+    """
+    key = cache.key(_key(method, sample, way, "cpu"), sample.hr)
+    return cache.remembered(key, lambda: make(_of_scale(method, sample.scale, "cpu")))
+
+
 def evaluate(
-    methods: Sequence[str],
-    datasets: Sequence[str],
+    methods: Names,
+    datasets: Names,
     scale: int,
     count: int | None = None,
     *,
     tiling: Way = None,
     self_ensemble: bool = False,
     device: str = "cpu",
+    grey: Grey = "rgb",
 ) -> pd.DataFrame:
     """Measure every method on every image.
 
     Parameters
     ----------
     methods
-        As for `outputs`.
+        One or more methods.
     datasets
-        Names for `dtfn.datasets.benchmark`.
+        One or more names for `dtfn.datasets.benchmark`.
     scale
         2, 3 or 4.
     count
         Only the first so many images of each dataset.
     tiling, self_ensemble, device
-        As for `outputs`; bicubic takes no notice.
+        As for `outputs`; bicubic does not depend on them.
+    grey
+        The rule for grey pictures, see `dtfn.metrics`.
 
     Returns
     -------
@@ -145,8 +200,8 @@ def evaluate(
                 "dataset": sample.dataset,
                 "image": sample.image,
                 "scale": scale,
-                "psnr": psnr(output.image, sample.hr, scale),
-                "ssim": ssim(output.image, sample.hr, scale),
+                "psnr": psnr(output.image, sample.hr, scale, grey),
+                "ssim": ssim(output.image, sample.hr, scale, grey),
                 "seconds": output.seconds,
             }
             for sample in samples(datasets, scale, count)
@@ -156,8 +211,8 @@ def evaluate(
 
 
 def forecast(
-    methods: Sequence[str],
-    datasets: Sequence[str],
+    methods: Names,
+    datasets: Names,
     scale: int,
     count: int | None = None,
     *,
@@ -167,28 +222,37 @@ def forecast(
 ) -> pd.DataFrame:
     """Say, before it is done, what `evaluate` will cost; parameters and errors as there.
 
-    Networks are tried on small images. What the cache holds costs nothing.
+    Each network is tried on one small image, and time and memory are taken to grow with the
+    positions. What the cache holds costs nothing.
 
     Returns
     -------
     A row a method: method, pictures (to be run), tiles (that the network will see), seconds,
-    memory (MB of a process with this network alone, at its peak).
+    memory (MB of the process at its peak).
     """
     require(methods, scale)
+    device = torch_device(device)
+    tiles: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
+    for sample in samples(datasets, scale, count) if tiles else ():
+        for method in tiles:
+            chosen = _tiling(method, sample, tiling, device)
+            key = _key(method, sample, f"{chosen} {self_ensemble}", device)
+            if cache.missing([key]):
+                height, width = sample.lr.shape[:2]
+                seen = [height * width]
+                if chosen is not None:
+                    cut = chosen.tiles(height, width)
+                    seen = [(r.stop - r.start) * (c.stop - c.start) for r, c in cut]
+                tiles[method].append(seen * (8 if self_ensemble else 1))
     rows = []
-    for method in (m for m in dict.fromkeys(methods) if m != BICUBIC):
-        weights, sizes = fingerprint(method), []
-        with cache.opened() as known:
-            for sample in samples(datasets, scale, count):
-                chosen = _tiling(method, weights, sample, tiling, device)
-                if not known.holds(_key(weights, sample, chosen, self_ensemble, device)):
-                    sizes.append(cutting.positions(chosen, *sample.lr.shape[:2]))
-        row = {"method": method, "pictures": len(sizes), "tiles": 0, "seconds": 0.0, "memory": 0.0}
-        if sizes:
-            cost = cutting.cost(zoo.file_of(method), weights, device)
-            tiles = [size for picture in sizes for size in picture] * (8 if self_ensemble else 1)
-            row["tiles"], row["seconds"] = len(tiles), sum(map(cost.seconds_of, tiles))
-            row["memory"] = max(map(cost.bytes_of, tiles)) / 2**20
+    for method, pictures in tiles.items():
+        row = {"method": method, "pictures": len(pictures), "tiles": 0, "seconds": 0.0}
+        row["memory"] = 0.0
+        if pictures:
+            cost = _cost(method, fingerprint(method), device)
+            row["tiles"] = sum(map(len, pictures))
+            row["seconds"] = cost.seconds * sum(map(sum, pictures))
+            row["memory"] = (cost.rest + cost.position * max(map(max, pictures))) / 2**20
         rows.append(row)
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
@@ -206,74 +270,28 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def tiling(text: str) -> Way:
-    """Return how images are cut, from text.
+def samples(
+    datasets: Names, scale: int, count: int | None = None, methods: Names = ()
+) -> Iterator[Sample]:
+    """Yield the samples of some datasets, with a progress bar where there is a terminal.
 
     Parameters
     ----------
-    text
-        ``"whole"``; ``"chop"``, as the authors do; a number such as ``"128"``, the LR positions a
-        side of a tile; or memory such as ``"8GB"``.
-
-    Raises
-    ------
-    InputError
-        It is none of these.
+    datasets, scale, count
+        As for `evaluate`.
+    methods
+        Their outputs come with each sample.
     """
-    if text in ("whole", "chop"):
-        return Chop() if text == "chop" else None
-    return Tiling(int(text)) if text.isdigit() else Budget(cache.size(text, "tiling"))
-
-
-def samples(datasets: Sequence[str], scale: int, count: int | None = None) -> Iterator[Sample]:
-    """Yield the samples of several datasets, with a progress bar where there is a terminal."""
-    for dataset in datasets:
+    for dataset in _listed(datasets):
         total = len(benchmarks.names(dataset)[:count])
         bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image", "disable": None}
-        yield from tqdm(benchmarks.benchmark(dataset, scale, count), **bar)
-
-
-def card_tiling(method: str) -> Tiling | None:
-    """Return the tiles that a network of the zoo is run in; None for whole images.
-
-    Attention from all positions to all takes minutes for a large image; such networks are measured
-    in tiles, and shown as they were measured.
-    """
-    rows = [row for row in zoo.registry() if row["name"] == method]
-    return Tiling(*rows[0]["tile"]) if rows and rows[0].get("tile") else None
-
-
-def _tiling(
-    method: str, weights: str, sample: Sample, tiling: Way, device: str
-) -> Tiling | Chop | None:
-    """Return how an image is cut: None where it is a single tile, a budget's choice made."""
-    size = sample.lr.shape[:2]
-    tiling = tiling or card_tiling(method)
-    if isinstance(tiling, Budget):
-        tiling = tiling.tiling(cutting.cost(zoo.file_of(method), weights, device), *size)
-    return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
-
-
-def _key(weights: str, sample: Sample, tiling: Way, self_ensemble: bool, device: str) -> str:
-    parts = [repr(tiling)] * (tiling is not None) + ["self-ensemble"] * self_ensemble
-    parts += [device] * (device != "cpu")
-    return cache.key(weights, sample.lr, sample.scale, " ".join(parts))
-
-
-def _upscaled(
-    lr: NDArray[np.uint8], tiling: Tiling | Chop | None, self_ensemble: bool, network: nn.Module
-) -> NDArray[np.uint8]:
-    return upscale(network, lr, tiling, self_ensemble)
-
-
-def _bicubic(sample: Sample) -> Output:
-    start = time.perf_counter()
-    image = images.imresize(sample.lr, sample.scale)
-    return Output(image, time.perf_counter() - start)
+        for sample in tqdm(benchmarks.benchmark(dataset, scale, count), **bar):
+            made = {name: output.image for name, output in outputs(methods, sample).items()}
+            yield sample.with_outputs(made)
 
 
 def upscale(
-    network: torch.nn.Module,
+    network: nn.Module | str,
     lr: NDArray[np.uint8],
     tiling: Tiling | Chop | None = None,
     self_ensemble: bool = False,
@@ -284,7 +302,7 @@ def upscale(
     ----------
     network
         Maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3, sH, sW)``, s being its attribute ``scale``.
-        It runs in evaluation mode, on the device of its weights.
+        It runs in evaluation mode, on the device of its weights. Or the name of such a method.
     lr
         uint8 ``(H, W, 3)`` RGB.
     tiling
@@ -304,11 +322,15 @@ def upscale(
     """
     import torch
 
+    if isinstance(network, str):
+        network = _network(network, fingerprint(network), "cpu")
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
         raise InputError(
-            "LR image", expected="uint8 (H, W, 3)", found=f"{lr.dtype} {lr.shape}",
+            "LR image",
+            expected="uint8 (H, W, 3)",
+            found=f"{lr.dtype} {lr.shape}",
             remedy="use dtfn.images.as_rgb",
-        )  # fmt: skip
+        )
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()
@@ -316,16 +338,14 @@ def upscale(
         with torch.inference_mode():
             x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None]  # (1, 3, H, W)
             x = x.float() / 255
-            made = _ensemble(network, x, tiling) if self_ensemble else _tiled(network, x, tiling)
-            sr = (made[0].clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8).permute(1, 2, 0)
+            y = (_ensemble if self_ensemble else _tiled)(network, x, tiling)[0]
+            sr = (y.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
     finally:
         network.train(was_training)
-    return np.ascontiguousarray(sr.cpu().numpy())
+    return np.ascontiguousarray(sr.permute(1, 2, 0).cpu().numpy())
 
 
-def _ensemble(
-    network: torch.nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None
-) -> torch.Tensor:
+def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
     """Return the mean (1, 3, sH, sW) over the dihedral group, each turned back."""
     total: torch.Tensor | None = None
     for turned, flips in itertools.product((False, True), ((), (2,), (3,), (2, 3))):
@@ -337,7 +357,7 @@ def _ensemble(
     return total / 8
 
 
-def _tiled(network: torch.nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
+def _tiled(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
     """Return (1, 3, sH, sW) for x (1, 3, H, W), put together from tiles."""
     if tiling is None:
         return _run(network, x)
@@ -351,7 +371,7 @@ def _tiled(network: torch.nn.Module, x: torch.Tensor, tiling: Tiling | Chop | No
     return out
 
 
-def _run(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _run(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     import torch
 
     y = network(x.contiguous(memory_format=torch.channels_last)).float()
@@ -361,14 +381,15 @@ def _run(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     finite = bool(torch.isfinite(y).all())
     if not finite or found != shape:
         raise InputError(
-            "network output", expected=f"finite numbers of shape {shape}",
+            "network output",
+            expected=f"finite numbers of shape {shape}",
             found=f"{'finite numbers' if finite else 'NaN or infinity'}, {found}",
             remedy="the weights or the scale are wrong: load or train the network again",
-        )  # fmt: skip
+        )
     return y
 
 
-def require(methods: Sequence[str], scale: int) -> None:
+def require(methods: Names, scale: int) -> None:
     """Check, before anything runs, that every method exists and has this scale.
 
     Raises
@@ -379,38 +400,109 @@ def require(methods: Sequence[str], scale: int) -> None:
     if not methods:
         raise InputError("methods", expected="one or more", found="none", remedy="name one")
     scales = {row["name"]: int(row["scale"]) for row in zoo.everything()}
-    for method in methods:
-        weights = fingerprint(method)
+    for method in _listed(methods):
+        fingerprint(method)
         if method in scales:
-            require_scale(method, scales[method], scale)
+            _require_scale(method, scales[method], scale)
         elif method != BICUBIC:
-            require_scale(method, int(network(method, weights).scale), scale)  # type: ignore[arg-type]
+            _of_scale(method, scale, "cpu")
 
 
 def fingerprint(method: str) -> str:
-    """Return the sha256 of a method's weights; ``"bicubic"`` for bicubic.
+    """Return the SHA-256 of a method's weights; ``"bicubic"`` for bicubic.
 
     Raises
     ------
     InputError
         For an unknown name, or weights that are missing.
     """
-    if method == BICUBIC:
-        return BICUBIC
-    known = [row["name"] for row in zoo.everything()]
-    if method not in known and Path(method).suffix not in zoo.SUFFIXES:
+    return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
+
+
+def network(method: str, device: str = "cpu") -> nn.Module:
+    """Return the network of a method, loaded once a process.
+
+    Parameters
+    ----------
+    method
+        A name or file, as for `dtfn.models.load`.
+    device
+        ``"cpu"`` or ``"cuda"``, perhaps with a number.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.models.load`; or this machine has no such device.
+    """
+    return _network(method, fingerprint(method), device)
+
+
+def card_tiling(method: str) -> Tiling | None:
+    """Return the tiles that a network of the zoo is run in; None for whole images.
+
+    Attention from all positions to all takes minutes for a large image; such networks are measured
+    in tiles, and shown as they were measured.
+    """
+    tile = next((row.get("tile") for row in zoo.registry() if row["name"] == method), None)
+    return Tiling(*tile) if tile else None
+
+
+def _listed(names: Names) -> list[str]:
+    """Return names in their order, each once."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def torch_device(name: str) -> str:
+    """Return what ``"auto"`` stands for; others as given."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _tiling(method: str, sample: Sample, tiling: Way, device: str) -> Tiling | Chop | None:
+    """Return how an image is cut: None where it is a single tile, a budget's choice made."""
+    size = sample.lr.shape[:2]
+    tiling = tiling or card_tiling(method)
+    if isinstance(tiling, Budget):
+        cost = _cost(method, fingerprint(method), device)
+        tiling = tiling.tiling(cost.rest, cost.position, *size)
+    return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
+
+
+def _key(method: str, sample: Sample, way: str, device: str) -> str:
+    """Return what an output depends on, hashed."""
+    code = cache.source("models")
+    return cache.key(fingerprint(method), sample.lr, sample.scale, way, device, code)
+
+
+@functools.cache
+def _network(method: str, weights: str, device: str) -> nn.Module:
+    """Load a network; the hash of its weights counts, because a file can be trained anew."""
+    import torch
+
+    from dtfn import models
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"method {method!r}",
-            expected=f"bicubic, a network of the zoo, an imported one or a "
-            f"{', '.join(zoo.SUFFIXES)} file",
-            found="none of these",
-            remedy=nearest(method, [BICUBIC, *known]),
-        )
-    return cache.sha256(zoo.file_of(method))
+            f"device {device!r}",
+            expected="cpu, or cuda where there is a GPU",
+            found=str(error).splitlines()[0],
+            remedy="leave it out, or install a torch with CUDA",
+        ) from error
+    return models.load(method).to(device)
 
 
-def require_scale(method: str, found: int, scale: int) -> None:
-    """Raise `InputError` unless a network has the scale that is wanted."""
+def _of_scale(method: str, scale: int, device: str) -> nn.Module:
+    loaded = network(method, device)
+    _require_scale(method, int(loaded.scale), scale)  # type: ignore[arg-type]
+    return loaded
+
+
+def _require_scale(method: str, found: int, scale: int) -> None:
     if found != scale:
         raise InputError(
             f"network {method!r}",
@@ -420,110 +512,44 @@ def require_scale(method: str, found: int, scale: int) -> None:
         )
 
 
-def device(name: str) -> str:
-    """Return what ``"auto"`` stands for, a GPU if torch has one, else the CPU; others as given."""
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @functools.cache
-def network(method: str, weights: str, device: str = "cpu") -> torch.nn.Module:
-    """Load a network, once a process; by its hash too, because a file can be trained anew.
+def _cost(method: str, weights: str, device: str) -> Cost:
+    """Measure what a network takes: one run on a small image, after a smaller one to warm up."""
+    import torch
+
+    loaded = _network(method, weights, device)
+    x = torch.rand(1, 3, TRIED, TRIED, device=device)
+    with torch.inference_mode():
+        _run(loaded, x[:, :, ::2, ::2])
+        rest = _peak(device, forget=True)
+        start = time.perf_counter()
+        _run(loaded, x)
+        seconds = time.perf_counter() - start
+    return Cost(rest, max(_peak(device) - rest, 1.0) / TRIED**2, seconds / TRIED**2)
+
+
+def _peak(device: str, forget: bool = False) -> float:
+    """Return the most bytes that this process has held, of the GPU if the device is one.
 
     Parameters
     ----------
-    method
-        A name or file, as for `dtfn.models.load`.
-    weights
-        Of `fingerprint`.
-    device
-        ``"cpu"`` or ``"cuda"``, perhaps with a number.
-
-    Raises
-    ------
-    InputError
-        As `dtfn.models.load`; or this machine has no such device.
+    forget
+        Let the peak be what is held now, and return that.
     """
     import torch
 
-    from dtfn import models
+    if device != "cpu":
+        if forget:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        return float(torch.cuda.max_memory_allocated(device))
+    if sys.platform != "linux":
+        import resource
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {device!r}", expected="cpu, or cuda where there is a GPU",
-            found=str(error).splitlines()[0], remedy="leave it out, or install a torch with CUDA",
-        ) from error  # fmt: skip
-    loaded = models.load(method).to(device)
-    cutting.give_back()
-    return loaded
-
-
-def remembered_output(
-    method: str, sample: Sample, way: str, make: Callable[[nn.Module], NDArray[np.uint8]]
-) -> Output:
-    """Return what a network makes of the sample's LR image in some way.
-
-    Parameters
-    ----------
-    method
-        A name of the zoo or of imported weights, or the path of a weights file.
-    sample
-        The LR image and its scale.
-    way
-        Names all that the output depends on besides the weights and the LR image.
-    make
-        The network -> uint8 ``(sH, sW, 3)`` RGB.
-
-    Raises
-    ------
-    InputError
-        For an unknown network, or one of another scale.
-    """
-    weights = fingerprint(method)
-    key = cache.key(weights, sample.lr, sample.scale, way)
-    with cache.opened() as known:
-        return known.recall_or_make(key, shape(sample), lambda: made(method, weights, sample, make))
-
-
-def remembered_arrays(
-    method: str, sample: Sample, way: str, make: Callable[[nn.Module], Arrays]
-) -> Arrays:
-    """Return arrays that a network tells about a sample, by name.
-
-    Parameters and errors are those of `remembered_output`; here the HR image may count as well.
-    """
-    weights = fingerprint(method)
-    way = f"arrays {provenance.array_hash(sample.hr)} {way}"
-    key = cache.key(weights, sample.lr, sample.scale, way)
-    with cache.opened() as known:
-        return known.arrays(key, lambda: make(_loaded(method, weights, sample)))
-
-
-def made(
-    method: str,
-    weights: str,
-    sample: Sample,
-    make: Callable[[nn.Module], NDArray[np.uint8]],
-    device: str = "cpu",
-) -> Output:
-    """Return what ``make`` makes of the network, and how long it took; loading does not count."""
-    loaded = _loaded(method, weights, sample, device)
-    start = time.perf_counter()
-    image = make(loaded)
-    return Output(image, time.perf_counter() - start)
-
-
-def shape(sample: Sample) -> tuple[int, int, int]:
-    """Return the shape of every output of a sample."""
-    return sample.scale * sample.lr.shape[0], sample.scale * sample.lr.shape[1], 3
-
-
-def _loaded(method: str, weights: str, sample: Sample, device: str = "cpu") -> nn.Module:
-    loaded = network(method, weights, device)
-    require_scale(method, int(loaded.scale), sample.scale)  # type: ignore[arg-type]
-    return loaded
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if forget:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
+            Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])

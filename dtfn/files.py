@@ -32,7 +32,9 @@ def _sha256(file: Path, modified: int, size: int, inode: int) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(
+    path: Path, remedy: str = "free some room, get the right to write there, or choose another"
+) -> Iterator[None]:
     """Turn what goes wrong while a path is written into one line.
 
     Raises
@@ -47,7 +49,7 @@ def writing(path: Path) -> Iterator[None]:
             path,
             expected="a place that can be written",
             found=error.strerror or error,
-            remedy="free some room, get the right to write there, or choose another place",
+            remedy=remedy,
         ) from error
 
 

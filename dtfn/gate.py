@@ -32,6 +32,7 @@ def costs(
     sets: Sequence[str] = ("Urban100",),
     count: int | None = None,
     kinds: Sequence[str] = (*KINDS, *(f"window({radius})" for radius in RADII)),
+    device: str = "cpu",
 ) -> pd.DataFrame:
     """Measure what each intervention costs, picture by picture.
 
@@ -48,6 +49,8 @@ def costs(
         Only the first so many pictures of each.
     kinds
         For `dtfn.interventions.intervened`.
+    device
+        ``"cpu"`` or ``"cuda"``.
 
     Returns
     -------
@@ -62,11 +65,13 @@ def costs(
     scales = {name: _scale(name) for name in networks}
     rows: list[dict[str, object]] = []
     total = sum(len(datasets.names(name)[:count]) for name in sets)
-    with tqdm(total=total * len(networks) * (1 + len(kinds)), unit="run", desc="gate") as bar:
+    runs = total * len(networks) * (1 + len(kinds))
+    with tqdm(total=runs, unit="run", desc="gate", disable=None) as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
                 for name in (name for name in networks if scales[name] == scale):
-                    psnr = {kind: _psnr(name, sample, kind, bar) for kind in ("", *kinds)}
+                    psnr = {kind: _psnr(name, sample, kind, device) for kind in ("", *kinds)}
+                    bar.update(len(psnr))
                     rows += [
                         {
                             "name": name,
@@ -153,36 +158,33 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
 def _scale(name: str) -> int:
     from dtfn import interventions
 
-    network = evaluation.network(name, evaluation.fingerprint(name))
+    network = evaluation.network(name)
     interventions.attention_layers(network)
     return int(network.scale)  # type: ignore[arg-type]
 
 
-def _psnr(name: str, sample: Sample, kind: str, bar: tqdm[Any]) -> float:
+def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
     """Return the PSNR of a network's output under an intervention; "": as trained."""
     tiling = _tiling(name)
 
-    def run(network: nn.Module) -> dict[str, Any]:
+    def run(_: nn.Module) -> dict[str, Any]:
         from dtfn.interventions import intervened
 
+        network = evaluation.network(name, device)
         with intervened(network, kind):
             output = evaluation.upscale(network, sample.lr, tiling)
         return {"psnr": np.array(evaluation.psnr(output, sample.hr, sample.scale))}
 
-    bar.set_postfix_str(f"{sample.image} {kind}", refresh=False)
-    if kind:
-        way = f"gate {kind} {tiling} {cache.source('interventions.py')}"
-        psnr = float(evaluation.remembered_arrays(name, sample, way, run)["psnr"])
-    else:
-        output = evaluation.outputs([name], sample, tiling)[name].image
-        psnr = evaluation.psnr(output, sample.hr, sample.scale)
-    bar.update()
-    return psnr
+    if not kind:
+        output = evaluation.outputs([name], sample, tiling, device=device)[name].image
+        return evaluation.psnr(output, sample.hr, sample.scale)
+    way = f"gate {kind} {tiling} {device} {cache.source('interventions')}"
+    return float(evaluation.remembered(name, sample, way, run)["psnr"])
 
 
 def _tiling(name: str) -> Tiling | None:
     from dtfn.models.attention import NonLocalAttention
 
-    network = evaluation.network(name, evaluation.fingerprint(name))
+    network = evaluation.network(name)
     dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
     return evaluation.card_tiling(name) or (DENSE_TILE if dense else None)

@@ -320,11 +320,12 @@ def luma(image: UInt8) -> Float:
     Parameters
     ----------
     image
-        uint8 RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which is Y itself.
+        uint8 RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three equal
+        channels, as in the networks' published tables.
 
     Returns
     -------
-    float64 ``(H, W)``, in [16, 235] for RGB and [0, 255] for grey.
+    float64 ``(H, W)``, in [16, 235].
 
     Raises
     ------
@@ -332,15 +333,14 @@ def luma(image: UInt8) -> Float:
         For any other shape or type.
     """
     _require(image, "luma", (np.uint8,))
-    if image.ndim == 2:
-        return image.astype(np.float64)
-    if image.shape[2] != 3:
+    if image.ndim == 3 and image.shape[2] != 3:
         found = f"shape {image.shape}"
         remedy = "convert with dtfn.images.as_rgb"
         raise InputError("luma", expected="(H, W) or (H, W, 3)", found=found, remedy=remedy)
-    y = np.multiply(image[..., 0], 65.481)  # in place: half the time of one expression
-    y += np.multiply(image[..., 1], 128.553)
-    y += np.multiply(image[..., 2], 24.966)
+    red, green, blue = [image] * 3 if image.ndim == 2 else np.moveaxis(image, 2, 0)
+    y = np.multiply(red, 65.481)  # in place: half the time of one expression
+    y += np.multiply(green, 128.553)
+    y += np.multiply(blue, 24.966)
     y /= 255
     y += 16
     return y

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import cache, datasets, images, paths, recipes
+from dtfn import datasets, images, paths, recipes
 from dtfn.errors import InputError
+from dtfn.files import sha256
 
 Pixels = NDArray[np.uint8]
 Source = Path | Pixels
@@ -86,7 +89,7 @@ def sources(
 def content(source: Source) -> str:
     """Return the SHA-256 of a picture's file, or of its pixels and shape."""
     if isinstance(source, Path):
-        return cache.sha256(source)
+        return sha256(source)
     return hashlib.sha256(f"{source.shape}".encode() + source.tobytes()).hexdigest()
 
 
@@ -175,11 +178,15 @@ def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent))
     try:
         index = []
-        with (partial / "lr.raw").open("wb") as lr_file, (partial / "hr.raw").open("wb") as hr_file:
-            bar = {"desc": f"decode x{scale}", "leave": False, "disable": None}
-            for name, source in tqdm(pictures.items(), **bar):
-                hr = images.modcrop(decode(source), scale)
-                lr = images.degrade(hr, scale)
+        # Threads pay: decoding and resampling spend their time outside the interpreter's lock.
+        with (
+            (partial / "lr.raw").open("wb") as lr_file,
+            (partial / "hr.raw").open("wb") as hr_file,
+            ThreadPoolExecutor(os.cpu_count()) as threads,
+        ):
+            decoded = threads.map(lambda source: _pair(source, scale), pictures.values())
+            bar = tqdm(decoded, f"decode x{scale}", len(pictures), leave=False, disable=None)
+            for name, (lr, hr) in zip(pictures, bar, strict=True):
                 lr_file.write(np.ascontiguousarray(lr).data)
                 hr_file.write(np.ascontiguousarray(hr).data)
                 index.append([name, *lr.shape[:2]])
@@ -193,6 +200,11 @@ def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _pair(source: Source, scale: int) -> tuple[Pixels, Pixels]:
+    hr = images.modcrop(decode(source), scale)
+    return images.degrade(hr, scale), hr
 
 
 def _whole(folder: Path, scale: int) -> bool:

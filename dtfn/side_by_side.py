@@ -29,7 +29,6 @@ from tqdm import tqdm
 
 from dtfn import models, patches, states, training
 from dtfn.errors import InputError
-from dtfn.models import hashing
 from dtfn.models.attention import HashedAttention
 from dtfn.recipes import Recipe
 
@@ -186,15 +185,14 @@ class Tables:
 
     def rotations(self, layer: HashedAttention, recipe: Recipe) -> Tensor | None:
         """Return the rotations of a layer's hash for all steps; None where there is no hashing."""
-        length = recipe.patch**2
-        buckets = hashing.bucket_count(length, layer.chunk_size)
-        if not buckets:
-            return None
-        key = ("rotations", layer.rotations, layer.query_width, buckets, layer.n_hashes)
-        return self.once(
-            (*key, recipe.seed, layer.layer, recipe.steps),
-            lambda: hashing.rotation_bank(layer, buckets, recipe.steps).to(self.device),
-        )
+        width, kind = layer.conv_match[0].out_channels, layer.rotations  # type: ignore[index,union-attr]
+        of_layer = (kind, width, layer.chunk_size, layer.n_hashes, layer.layer)
+
+        def make() -> Tensor | None:
+            bank = layer.bank(recipe.patch**2, range(recipe.steps))
+            return None if bank is None else bank.to(self.device)
+
+        return self.once(("rotations", of_layer, recipe.patch, recipe.seed, recipe.steps), make)
 
 
 class Pictures:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dtfn import cache, evaluation, images, leaks, metrics, models, patches, paths, provenance, zoo
+from dtfn import evaluation, files, images, leaks, metrics, models, patches, paths, provenance, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 
@@ -255,7 +255,7 @@ def _spread(state: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str
         }
     # How Adam runs is this run's choice, not that of the run which wrote the checkpoint.
     groups = [
-        {**theirs, **{key: mine[key] for key in ("fused", "capturable")}}
+        {**theirs, **{key: mine[key] for key in ("fused", "capturable", "lr")}}
         for theirs, mine in zip(state["param_groups"], optimiser.param_groups, strict=True)
     ]
     return {"state": spread, "param_groups": groups}
@@ -466,7 +466,7 @@ def finish(
         "seconds": round(tally.seconds, 1),
         "loader_share": round(tally.waited / max(tally.seconds, 1e-9), 5),
         **facts,
-        "start": cache.sha256(zoo.file_of(recipe.start)) if recipe.start else "",
+        "start": files.sha256(zoo.file_of(recipe.start)) if recipe.start else "",
         "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
         "machine": provenance.machine(),
     }

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dtfn import models
 
 REGISTRY = "registry.json"
-SUFFIXES = (".safetensors", ".pt", ".pth")  # of files with weights
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".tar", ".bin")  # of files with weights
 TRIED = 24  # LR positions a side of the image on which imported weights are tried
 
 Entry = dict[str, Any]
@@ -86,16 +86,9 @@ def file_of(name_or_file: str) -> Path:
     InputError
         There is no such name and no such file.
     """
-    given = Path(name_or_file)
-    if given.suffix in SUFFIXES:
-        if not given.is_file():
-            raise InputError(
-                given,
-                expected="a weights file",
-                found="no such file",
-                remedy="correct the path, or name a network of `dtfn zoo list`",
-            )
-        return given
+    given = Path(name_or_file).expanduser()
+    if given.suffix.lower() in SUFFIXES or given.parent != Path():
+        return _weights(given)
     for row in imported():
         if row["name"] == name_or_file:
             remedy = f"import {row['source']} again with `dtfn weights import`"
@@ -103,7 +96,35 @@ def file_of(name_or_file: str) -> Path:
     bare = paths.ZOO / f"{given.name}.safetensors"  # also weights from which others start
     if given.name == name_or_file and bare.is_file():
         return bare
-    return _existing(paths.ZOO / entry(name_or_file)["file"])
+    for row in registry():
+        if row["name"] == name_or_file:
+            return _existing(paths.ZOO / row["file"])
+    raise InputError(
+        f"network {name_or_file!r}",
+        expected="a name of the zoo or of imported weights, a weights file, or for some bicubic",
+        found="none of these",
+        remedy=nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())]),
+    )
+
+
+def _weights(file: Path) -> Path:
+    """Return a file if it may hold weights; else say what it is, and what to do."""
+    training = file.name.startswith("step-") and file.suffix == ".ckpt"
+    if training and file.exists():
+        found, remedy = (
+            "a training state of `dtfn train`",
+            ("take the weights.safetensors of its run, which `dtfn train --resume` finishes"),
+        )
+    elif not file.is_file():
+        found = "a folder" if file.is_dir() else "no such file"
+        remedy = "correct the path, or name a network of `dtfn zoo list`"
+    else:
+        with file.open("rb") as content:
+            pointer = content.read(40).startswith(b"version https://git-lfs")
+        if not pointer:
+            return file
+        found, remedy = "a Git LFS pointer", "get the file itself with `git lfs pull`"
+    raise InputError(file, expected="a weights file", found=found, remedy=remedy)
 
 
 def show(name: str) -> str:

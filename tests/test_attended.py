@@ -12,15 +12,14 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import attended, attribution, capture, evaluation, models, paths, texture, zoo
+from dtfn import attended, attribution, capture, claims, evaluation, models, paths, texture, zoo
 from dtfn.attended import Look
 from dtfn.attribution import Attribution, Local
-from dtfn.claims import attention as claims
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import degrade, luma
 from dtfn.plots import WIDTH, curves, pictures
-from dtfn.subpixel.regions import Region
+from dtfn.regions import Region
 
 SCALE = 2
 QUERIES = [(3, 4), (10, 7)]
@@ -328,7 +327,7 @@ def spread(shift: float = 0.0, pictures: int = 6) -> pd.DataFrame:
 
 
 def test_the_summary_figure_has_a_line_a_network() -> None:
-    table = claims.by_layer(spread())
+    table = claims.layer_means(spread())
     figure = curves.attention_by_layer(table)
     figure.draw_without_rendering()
     assert len(figure.axes) == 2, "only the numbers that there are"
@@ -348,11 +347,11 @@ def judged(table: pd.DataFrame, deviation: float = 1e-6, missed: float = 0.001) 
 @pytest.mark.parametrize(("shift", "holds"), [(0.2, True), (-0.2, False), (0.0, None)])
 def test_harm_and_disagreement_go_together_or_not(shift: float, holds: bool | None) -> None:
     found = judged(spread(shift))
-    claim = "n attends to more that disagrees, net of chance, where it harms most"
+    claim = "attention looks at more that disagrees, net of chance, where it harms most"
     assert found[claim].holds is holds
     assert found[claim].measured == pytest.approx(shift, abs=0.02)
-    assert found["n selects: its weight is on less than half of the picture"].holds is True
-    prefers = found["n prefers what agrees with the truth, more than chance does"]
+    assert found["attention selects: its weight is on less than half of the picture"].holds is True
+    prefers = found["attention prefers what agrees with the truth, more than chance does"]
     assert prefers.holds is True
     assert prefers.measured == pytest.approx(0.1 - 0.1 * shift, abs=0.01)
 
@@ -366,9 +365,9 @@ def test_few_pictures_leave_claims_open_but_not_exactness() -> None:
 
 def test_an_average_over_everything_does_not_select() -> None:
     found = judged(spread().assign(share=np.tile(np.linspace(0.98, 0.99, 40), 6)))
-    assert found["n selects: its weight is on less than half of the picture"].holds is False
+    assert found["attention selects: its weight is on less than half of the picture"].holds is False
 
 
 def test_no_network_with_attention_has_no_verdict_on_it() -> None:
     assert len(claims.of_attention(pd.DataFrame(), [], pd.DataFrame())) == 2
-    assert claims.by_layer(pd.DataFrame()).empty
+    assert claims.layer_means(pd.DataFrame()).empty

@@ -113,7 +113,7 @@ def test_chunked_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         return [found, *torch.autograd.grad((found * weight).sum(), given)]
 
     whole = answer()
-    for chunks in (1, 2, 4):
+    for chunks in (1, 2, 4, 18, 40):  # runs of a round; all rounds of one picture, of both
         monkeypatch.setattr(hashing, "BLOCK_SCORES", chunks * 3 * 4**2)
         for one, other in zip(answer(), whole, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-12)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtfn import audit, cli, images, paths, statistics, subpixel
+from dtfn import audit, cli, images, pairs, paths, statistics
 from dtfn.errors import InputError
 
 REQUIRED = ("harm_rate", "psnr_with", "psnr_without", "selection_bound", "fusion_bound")
@@ -292,4 +292,4 @@ def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
     assert report["psnr_without"] == pytest.approx(28.43, abs=0.005)
     assert 0.1 < report["harm_rate"] < 0.3
     assert report["psnr_with"] < report["selection_bound"] < report["fusion_bound"]
-    assert set(subpixel.CURVE.values()) <= set(report)
+    assert set(pairs.CURVE.values()) <= set(report)

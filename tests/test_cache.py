@@ -1,4 +1,4 @@
-"""The cache of outputs between processes, and what is told about it and thrown away."""
+"""The cache of arrays between processes, when damaged, when the disk fails, and its commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import diskcache
@@ -14,16 +15,15 @@ import numpy as np
 import pytest
 
 from dtfn import cache, cli, paths
-from dtfn.cache import Output
 from dtfn.errors import InputError
 
 RNG = np.random.default_rng(0)
+KEY = "ab" + "0" * 62
 MAKER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from dtfn import cli, paths
-from dtfn import cache
+from dtfn import cache, paths
 
 paths.CACHE, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
@@ -31,10 +31,9 @@ def make():
     with log.open("a") as file:
         file.write("made\\n")
     time.sleep(seconds)
-    return cache.Output(np.full((2, 2, 3), 7, np.uint8), 1.0)
+    return {"image": np.full((2, 2, 3), 7, np.uint8)}
 
-with cache.opened() as known:
-    print(known.recall_or_make("ab" + "0" * 62, (2, 2, 3), make).image.sum())
+print(cache.remembered("ab" + "0" * 62, make)["image"].sum())
 """
 
 
@@ -42,6 +41,17 @@ with cache.opened() as known:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.delenv(cache.LIMIT_VARIABLE, raising=False)
+
+
+class Maker:
+    """Makes two arrays, and counts how often."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def __call__(self) -> cache.Arrays:
+        self.runs += 1
+        return {"index": np.arange(12, dtype=np.int32).reshape(3, 4), "empty": np.zeros((0, 2))}
 
 
 def maker(tmp_path: Path, seconds: float) -> subprocess.Popen[str]:
@@ -56,14 +66,11 @@ def wait_for(file: Path) -> None:
         time.sleep(0.05)
 
 
-def fill(count: int) -> list[str]:
-    """Remember some images that PNG cannot pack, oldest first, and return their keys."""
-    keys = [f"{number:064x}" for number in range(count)]
-    with cache.opened() as known:
-        for key in keys:
-            image = RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)
-            known.remember(key, Output(image, 1.0))
-    return keys
+def fill(count: int) -> None:
+    """Remember some images of 120 kB that cannot be packed."""
+    for number in range(count):
+        image = RNG.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+        cache.remembered(f"{number:064x}", lambda image=image: {"image": image})  # type: ignore[misc]
 
 
 def test_two_processes_make_an_output_once(tmp_path: Path) -> None:
@@ -85,94 +92,135 @@ def test_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == "made\n" * 2
 
 
-def test_without_locks_it_is_made_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unlocked(key: str) -> None:
-        raise OSError("no locks here")
+def test_arrays_are_made_once() -> None:
+    make = Maker()
+    assert cache.missing([KEY]) == [KEY]
+    for _ in range(2):
+        arrays = cache.remembered(KEY, make)
+        assert arrays["index"].dtype == np.int32
+        assert arrays["index"].tolist() == np.arange(12).reshape(3, 4).tolist()
+        assert arrays["empty"].shape == (0, 2)
+    assert make.runs == 1
+    assert cache.missing([KEY, "cd"]) == ["cd"]
 
-    monkeypatch.setattr(cache, "_lock", unlocked)
-    made = Output(np.zeros((2, 2, 3), np.uint8), 1.0)
-    with cache.opened() as known, pytest.warns(UserWarning, match="no locks here"):
-        assert known.recall_or_make("ab", (2, 2, 3), lambda: made) is made
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda stored: b"",
+        lambda stored: stored[: len(stored) // 2],
+        lambda stored: stored[:-40] + bytes([stored[-40] ^ 1]) + stored[-39:],
+        lambda stored: bytes([stored[0] ^ 16]) + stored[1:],
+        lambda stored: "text",
+        lambda stored: 7,
+    ],
+    ids=["empty", "truncated", "one bit", "digest", "text", "number"],
+)
+def test_a_damaged_entry_is_made_again(damage: Callable[[bytes], object]) -> None:
+    make = Maker()
+    cache.remembered(KEY, make)
+    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
+        store[KEY] = damage(store[KEY])
+    assert cache.remembered(KEY, make)["index"][2, 3] == 11
+    cache.remembered(KEY, make)
+    assert make.runs == 2  # the entry is whole again
 
 
-def test_source_is_what_the_named_files_hold(
+def test_where_nothing_can_be_stored_it_is_made_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("cache.py", "capture/a.py", "capture/b.py", "one.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(name)
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    make = Maker()
+    with monkeypatch.context() as patch:
+        blocked = tmp_path / "a file"
+        blocked.write_text("not a folder")
+        patch.setattr(paths, "CACHE", blocked)
+        with pytest.warns(UserWarning, match=r"no (cache of outputs|lock) in .*a file"):
+            cache.remembered(KEY, make)
 
-    def source(*names: str) -> str:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def unlocked(*_: object) -> None:
+        raise OSError("no locks here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(diskcache.Cache, "set", full)
+        with pytest.warns(UserWarning, match="No space left"):
+            cache.remembered(KEY, make)
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "FileLock", unlocked)
+        with pytest.warns(UserWarning, match="no locks here"):
+            cache.remembered(KEY, make)
+    assert make.runs == 3
+    cache.remembered(KEY, make)
+    (paths.CACHE / "outputs" / "cache.db").write_bytes(b"no database" * 1000)
+    with pytest.warns(UserWarning, match="no cache of outputs"):
+        cache.remembered(KEY, make)
+    assert make.runs == 4
+
+
+def test_keys_differ_where_anything_differs() -> None:
+    flat = np.zeros((4, 9), np.uint8)
+    different = [
+        ("a", flat),
+        ("b", flat),
+        ("a", flat + np.uint8(1)),
+        ("a", flat.reshape(9, 4)),
+        ("a", flat.view(np.int8)),
+        ("a", flat, "whole"),
+    ]
+    assert len({cache.key(*parts) for parts in different}) == len(different)
+    assert cache.key("a", flat) == cache.key("a", np.asfortranarray(flat))
+
+
+def test_code_counts_without_comments_and_docstrings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "capture").mkdir()
+    monkeypatch.setattr(cache, "PACKAGE", tmp_path)
+
+    def source(text: str = "x = 1", *names: str) -> str:
+        (tmp_path / "capture" / "a.py").write_text(text)
         cache.source.cache_clear()
-        return cache.source(*names)
+        return cache.source(*(names or ("capture",)))
 
-    before = source("capture", "one.py")
-    assert source("capture", "one.py") == before
-    assert source("capture") != before
-    for name in ("capture/b.py", "one.py"):
-        (tmp_path / name).write_text("changed " + name)
-        assert source("capture", "one.py") != before
-        (tmp_path / name).write_text(name)
-    assert source("capture", "one.py") == before
-    (tmp_path / "capture" / "c.py").write_text("new")
-    assert cache.source("capture", "one.py") == before, "what runs is what was imported"
-    assert source("capture", "one.py") != before
+    (tmp_path / "one.py").write_text("y = 2")
+    before = source()
+    assert source('"""A docstring."""\n\nx = 1  # a comment') == before
+    assert source("x = 2") != before
+    assert source("x = 1", "capture", "one") != before
+    (tmp_path / "capture" / "b.py").write_text("new")
+    assert source() != before
     cache.source.cache_clear()
+    with pytest.raises(OSError, match="typo"):
+        cache.source("typo")
 
 
-def test_maps_are_made_once_and_again_when_damaged() -> None:
-    made: list[int] = []
-
-    def make() -> cache.Arrays:
-        made.append(1)
-        return {"index": np.arange(12, dtype=np.int32).reshape(3, 4), "empty": np.zeros((0, 2))}
-
-    for _ in range(2):
-        with cache.opened() as known:
-            found = known.arrays("ab", make)
-        assert found["index"].dtype == np.int32
-        assert found["index"].tolist() == np.arange(12).reshape(3, 4).tolist()
-        assert found["empty"].shape == (0, 2)
-    assert len(made) == 1
-    for damage in (lambda b: b[:-30], lambda b: b[:60] + b"?" + b[61:], lambda b: b"", lambda b: 7):
-        with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-            store["ab"] = damage(store["ab"])
-        made.clear()
-        with cache.opened() as known:
-            assert known.arrays("ab", make)["index"][2, 3] == 11
-        assert len(made) == 1
-
-
-def test_what_the_cache_holds_is_counted() -> None:
-    assert (cache.usage().entries, cache.usage().bytes) == (0, 0)
+def test_it_is_counted_and_cleared(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (cache.usage().entries, cache.usage().bytes, cache.clear()) == (0, 0, 0)
     assert not paths.CACHE.exists(), "asking makes nothing"
     fill(3)
-    found = cache.usage()
-    assert found.entries == 3
-    assert 3 * 120_000 < found.bytes < 3 * 120_000 + 100_000
-    assert found.limit == 12 * 2**30
-
-
-def test_the_oldest_outputs_go_first() -> None:
-    keys = fill(24)
-    assert cache.clear(keep=900_000) == 20, "it removes ten at a time"
-    with cache.opened() as known:
-        there = [known.recall(key, (200, 200, 3)) is not None for key in keys]
-    assert there == [False] * 20 + [True] * 4
-    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-        assert store.size_limit == 12 * 2**30, "what is kept now is no limit for later"
-    assert cache.clear() == 4
-    assert cache.usage().entries == 0
-    assert cache.clear() == 0
+    used = cache.usage()
+    assert used.entries == 3
+    assert 3 * 120_000 < used.bytes < 3 * 120_000 + 100_000
+    assert used.limit == 12 * 2**30
+    monkeypatch.setenv(cache.LIMIT_VARIABLE, "2GB")
+    for arguments in (["show"], ["clear"]):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["cache", *arguments])
+        assert not caught.value.code
+    shown, cleared = capsys.readouterr().out.splitlines()
+    assert shown.startswith(f"{paths.CACHE / 'outputs'}: 3 outputs and maps, 0.")
+    assert shown.endswith(" of 2048.0 MB")
+    assert cleared == "3 removed"
 
 
 def test_the_limit_is_kept_while_outputs_come(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cache.LIMIT_VARIABLE, "1MB")
     fill(20)
     assert 0 < cache.usage().bytes <= 2**20 + 130_000
-    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-        assert store.size_limit == 2**20
 
 
 @pytest.mark.parametrize(
@@ -184,22 +232,6 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "big", "-1GB", "4XB", "4GB 1"])
-def test_what_is_no_size_is_told(text: str) -> None:
-    with pytest.raises(InputError, match="--keep: expected a size"):
-        cache.size(text, "--keep")
-
-
-def test_the_commands_show_and_clear(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(cache.LIMIT_VARIABLE, "2GB")
-    fill(12)
-    for arguments in (["show"], ["clear", "--keep", "900KB"], ["clear"]):
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["cache", *arguments])
-        assert not caught.value.code
-    shown, trimmed, cleared = capsys.readouterr().out.splitlines()
-    assert shown.startswith(f"{paths.CACHE / 'outputs'}: 12 outputs and maps, 1.")
-    assert shown.endswith(" of 2048.0 MB")
-    assert trimmed.startswith("10 removed, ")
-    assert cleared.startswith("2 removed, ")
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--memory: expected a size"):
+        cache.size(text, "--memory")

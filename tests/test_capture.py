@@ -19,7 +19,6 @@ from dtfn.errors import InputError
 from dtfn.models import attention as kinds
 from dtfn.models.deform import rows_of
 from dtfn.models.fidelity import TextureFidelity
-from dtfn.texture import neighbours
 
 DOUBLE = torch.float64
 CHANNELS, CHUNK = 16, 8
@@ -521,7 +520,7 @@ def test_details_of_a_picture() -> None:
     with torch.no_grad(), capture.record(watched) as record:
         watched(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255)
 
-    details = texture.detail_blocks(hr, 2, neighbours.search(lr, 4))
+    details = texture.detail_blocks(hr, 2)
     table = record.summary(record.layers[0], details=details)
 
     assert table["disagreeing"].median() > 0.7

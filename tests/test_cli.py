@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -142,33 +141,6 @@ def test_evaluate_prints_the_means_and_writes_every_picture(
     assert call("evaluate", "bicubic", "--count", "2", "--scale", "2", "--csv", str(file)) == 0
     assert "| mini | 2 | bicubic | 2 |" in capsys.readouterr().out
     assert len(file.read_text().splitlines()) == 3
-
-
-def test_train_passes_its_settings_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    called: list[Any] = []
-    training = ModuleType("dtfn.training")
-
-    def train(*given: Any, **options: Any) -> Path:
-        called.append((given, options))
-        return Path("o/weights.safetensors")
-
-    training.main = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dtfn.training", training)
-    monkeypatch.setattr("dtfn.training", training, raising=False)
-    code = call("train", "--preset", "nla-x4-s0", "-p", "steps=5", "-p", "sets=T91,BSD200",
-                "--out", "o", "--resume", "--devices", "2", "--precision", "32-true")  # fmt: skip
-    assert code == 0
-    ((given, options),) = called
-    assert given == ("nla-x4-s0", {"steps": "5", "sets": "T91,BSD200"}, Path("o"))
-    assert (options["resume"], options["devices"], options["precision"]) == (True, 2, "32-true")
-    assert capsys.readouterr().out == "o/weights.safetensors\n"
-
-
-def test_an_input_error_of_training_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("train", "--preset", "nla-x9-s0", "--out", "o") == 2
-    assert "expected" in capsys.readouterr().err
 
 
 # --- the zoo --------------------------------------------------------------------------------

@@ -6,20 +6,22 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_networks as tiny
 import torch
 from torch import nn
 
-from dtfn import evaluation, models, paths
-from dtfn.cache import Output
+from dtfn import cache, evaluation, models, paths, tiling
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.tiling import Budget, Chop, Tiling
 
 RNG = np.random.default_rng(0)
 
@@ -58,6 +60,7 @@ class Zoo:
 
 @pytest.fixture(autouse=True)
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
+    caches = evaluation._network, evaluation._cost  # a test may put others in their places
     fake = Zoo(tmp_path / "zoo")
     fake.folder.mkdir()
     monkeypatch.setattr(paths, "ZOO", fake.folder)
@@ -65,7 +68,8 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(models, "load", lambda name: fake.networks[Path(name).stem])
     yield fake
-    evaluation.network.cache_clear()
+    for remembered in caches:
+        remembered.cache_clear()
 
 
 def sample(scale: int = 2, size: tuple[int, int] = (7, 9)) -> Sample:
@@ -170,7 +174,7 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
     assert brighter.runs == 1
     assert output.image.min() == 128
 
-    monkeypatch.setattr("dtfn.cache._code", lambda: "another version")
+    monkeypatch.setattr(cache, "source", lambda *_: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2
 
@@ -178,19 +182,23 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
 def test_the_cache_tells_apart_tilings_and_self_ensemble(zoo: Zoo) -> None:
     network = zoo.add("one", Shifted())
     picture = sample(size=(20, 30))
-    ways: list[tuple[evaluation.Tiling | evaluation.Chop | None, bool]] = [
-        (None, False), (evaluation.Tiling(16, 2), False), (evaluation.Tiling(16, 4), False),
-        (evaluation.Chop(), False), (evaluation.Chop(12), False), (None, True),
-        (evaluation.Tiling(16, 2), True),
-    ]  # fmt: skip
-    for tiling, self_ensemble in ways:
+    ways: list[tuple[Tiling | Chop | None, bool]] = [
+        (None, False),
+        (Tiling(16, 2), False),
+        (Tiling(16, 4), False),
+        (Chop(), False),
+        (Chop(12), False),
+        (None, True),
+        (Tiling(16, 2), True),
+    ]
+    for way in ways:
         before = network.runs
-        evaluation.outputs(["one"], picture, tiling, self_ensemble)
-        assert network.runs > before, (tiling, self_ensemble)
+        evaluation.outputs(["one"], picture, *way)
+        assert network.runs > before, way
     runs = network.runs
-    for tiling, self_ensemble in ways:
-        evaluation.outputs(["one"], picture, tiling, self_ensemble)
-    evaluation.outputs(["one"], picture, evaluation.Tiling(32, 2))  # a single tile: the whole
+    for way in ways:
+        evaluation.outputs(["one"], picture, *way)
+    evaluation.outputs(["one"], picture, Tiling(32, 2))  # a single tile: the whole
     assert network.runs == runs
 
 
@@ -208,97 +216,6 @@ def test_loading_a_network_is_no_part_of_its_time(
     assert evaluation.outputs(["one"], sample())["one"].seconds < 1
 
 
-def test_the_cache_knows_the_networks_source() -> None:
-    """Were the source not found, an output would outlive the code that made it."""
-    from dtfn import cache
-
-    cache._code.cache_clear()
-    before = cache._code()
-    with pytest.MonkeyPatch.context() as patch:
-        plain = Path.read_bytes
-        patch.setattr(
-            Path, "read_bytes", lambda file: plain(file) + b" " * (file.name == "attention.py")
-        )
-        cache._code.cache_clear()
-        assert cache._code() != before
-    cache._code.cache_clear()
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda stored: b"",
-        lambda stored: stored[: len(stored) // 2],
-        lambda stored: stored[:-40] + bytes([stored[-40] ^ 1]) + stored[-39:],
-        lambda stored: "text",
-    ],
-    ids=["empty", "truncated", "one bit", "another type"],
-)
-def test_a_damaged_entry_is_computed_again(zoo: Zoo, damage: Callable[[bytes], object]) -> None:
-    import diskcache
-
-    network = zoo.add("one", Shifted())
-    picture = sample(size=(40, 40))
-    good = evaluation.outputs(["one"], picture)["one"].image
-    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-        (key,) = list(store)
-        store[key] = damage(store[key])
-
-    np.testing.assert_array_equal(evaluation.outputs(["one"], picture)["one"].image, good)
-    assert network.runs == 2
-    evaluation.outputs(["one"], picture)
-    assert network.runs == 2  # and the entry is whole again
-
-
-def test_every_damaged_bit_is_noticed(zoo: Zoo) -> None:
-    from dtfn import cache
-
-    zoo.add("one", Shifted())
-    with cache.opened() as known:
-        image = RNG.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-        known.remember("key", Output(image, 1.5))
-        assert known._store is not None
-        stored = known._store["key"]
-        for place in range(0, len(stored) - 4):
-            known._store["key"] = stored[:place] + bytes([stored[place] ^ 16]) + stored[place + 1 :]
-            found = known.recall("key", (6, 6, 3))
-            assert found is None or (found.image == image).all(), place
-
-
-def test_a_cache_that_cannot_be_written_only_warns(
-    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    zoo.add("one", Shifted())
-    blocked = zoo.folder / "a file"
-    blocked.write_text("not a folder")
-    monkeypatch.setattr(paths, "CACHE", blocked)
-
-    with pytest.warns(UserWarning, match="no cache of outputs in .*a file"):
-        output = evaluation.outputs(["one"], sample())["one"]
-    assert output.image.shape == (14, 18, 3)
-
-
-def test_a_cache_whose_database_is_broken_only_warns(zoo: Zoo) -> None:
-    zoo.add("one", Shifted())
-    evaluation.outputs(["one"], sample())
-    (paths.CACHE / "outputs" / "cache.db").write_bytes(b"no database" * 1000)
-
-    with pytest.warns(UserWarning, match="no cache of outputs"):
-        evaluation.outputs(["one"], sample())
-
-
-def test_a_full_disk_only_warns(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:
-    import diskcache
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    zoo.add("one", Shifted())
-    monkeypatch.setattr(diskcache.Cache, "set", full)
-    with pytest.warns(UserWarning, match="No space left"):
-        assert "one" in evaluation.outputs(["one"], sample())
-
-
 def test_methods_are_bicubic_zoo_names_and_files(zoo: Zoo) -> None:
     zoo.add("one", Shifted())
     file = str(zoo.folder / "one.safetensors")
@@ -314,7 +231,7 @@ def test_evaluate_runs_networks_in_tiles(zoo: Zoo) -> None:
     network = zoo.add("one", Shifted(4))
     whole = evaluation.evaluate(["one"], ["mini"], 4, count=1)
     assert network.runs == 1
-    tiled = evaluation.evaluate(["one"], ["mini"], 4, 1, tiling=evaluation.Tiling(64, 8))
+    tiled = evaluation.evaluate(["one"], ["mini"], 4, 1, tiling=Tiling(64, 8))
     assert network.runs > 5
     assert tiled["psnr"].tolist() == whole["psnr"].tolist()
 
@@ -396,3 +313,91 @@ def test_measuring_does_not_import_torch() -> None:
     code = "import sys, json, dtfn.evaluation; print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert json.loads(done.stdout) is False
+
+
+# --- what it will cost --------------------------------------------------------------------------
+
+PEAK = """
+import sys, torch
+from dtfn import evaluation
+network = evaluation.network(sys.argv[1])
+x = torch.rand(1, 3, 160, 160)
+cost = evaluation._cost(sys.argv[1], evaluation.fingerprint(sys.argv[1]), "cpu")
+evaluation._peak("cpu", forget=True)
+with torch.inference_mode():
+    network(x.contiguous(memory_format=torch.channels_last))
+print(evaluation._peak("cpu") - cost.rest, cost.position * 160**2)
+"""
+
+
+def test_the_memory_of_a_large_image_is_forecast_from_a_small_one(tmp_path: Path) -> None:
+    file = tiny.saved(tmp_path, "dtfn", n_feats=64)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, file], capture_output=True, text=True, check=True
+    )
+    peak, expected = map(float, done.stdout.split())
+    assert peak > 1e7
+    assert expected == pytest.approx(peak, rel=0.35)
+
+
+@pytest.fixture
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation.Cost:
+    cost = evaluation.Cost(rest=3e8, position=4000.0, seconds=1e-4)
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
+    return cost
+
+
+@pytest.mark.parametrize(
+    ("tiling", "runs", "largest"),
+    [(None, 1, 128 * 128), (Tiling(64, 8), 9, 64 * 64), (Chop(), 4, 76 * 80)],
+)
+def test_a_forecast_is_the_sum_over_tiles(
+    zoo: Zoo,
+    known_cost: evaluation.Cost,
+    tiling: Tiling | Chop | None,
+    runs: int,
+    largest: int,
+) -> None:
+    network = zoo.add("one", Shifted(4))
+    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": runs == 4}
+    table = evaluation.forecast(["bicubic", "one"], ["mini"], 4, 1, **how)
+
+    (row,) = table.to_dict("records")
+    assert network.runs == 0
+    assert (row["method"], row["pictures"]) == ("one", 1)
+    assert row["tiles"] == runs * (8 if runs == 4 else 1)
+    assert row["memory"] == pytest.approx((3e8 + 4000 * largest) / 2**20)
+    if tiling is None:
+        assert row["seconds"] == pytest.approx(128 * 128 * 1e-4)
+    evaluation.evaluate("one", "mini", 4, 1, **how)
+    again = evaluation.forecast("one", "mini", 4, 2, **how)
+    assert again["pictures"].tolist() == [1]  # what the cache holds costs nothing
+
+
+@pytest.mark.usefixtures("known_cost")
+def test_a_budget_evaluates_in_the_tiles_that_it_chooses(zoo: Zoo) -> None:
+    network = zoo.add("one", Shifted())
+    picture = sample(size=(70, 80))
+    memory = int((3e8 + 4000 * 64**2) / tiling.SPARE) + 1
+    by_budget = evaluation.outputs("one", picture, Budget(memory))["one"]
+    runs = network.runs
+    by_hand = evaluation.outputs("one", picture, Tiling(64))["one"]
+    np.testing.assert_array_equal(by_budget.image, by_hand.image)
+    assert network.runs == runs > 1  # remembered under the same key
+
+
+def test_what_a_trial_measures_is_used(zoo: Zoo) -> None:
+    zoo.add("one", Shifted())
+    (row,) = evaluation.forecast("one", "mini", 2, 1).to_dict("records")
+    assert 0 < row["seconds"] < 5
+    assert 50 < row["memory"] < 5000
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "auto"])
+def test_a_device_is_checked(zoo: Zoo, device: str) -> None:
+    zoo.add("one", Shifted())
+    if device == "auto":
+        assert "one" in evaluation.outputs("one", sample(), device=device)
+        return
+    with pytest.raises(InputError, match="device 'cuda:99'"):
+        evaluation.outputs("one", sample(), device=device)

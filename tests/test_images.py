@@ -207,13 +207,13 @@ def test_luma_is_that_of_scikit_image_and_not_rounded() -> None:
     np.testing.assert_allclose(images.luma(PHOTO), rgb2ycbcr(PHOTO)[:, :, 0], atol=1e-10)
 
 
-def test_luma_spans_16_to_235_and_grey_is_itself() -> None:
+def test_luma_spans_16_to_235_and_grey_counts_as_rgb() -> None:
     ends = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     np.testing.assert_allclose(images.luma(ends), [[16, 235]], atol=1e-12)
     grey = PHOTO[:, :, 0]
     made = images.luma(grey)
     assert made.dtype == np.float64
-    np.testing.assert_array_equal(made, grey)
+    np.testing.assert_array_equal(made, images.luma(np.dstack([grey] * 3)))
 
 
 @pytest.mark.parametrize("image", [PHOTO[:, :, :2], PHOTO / 255], ids=["grey and alpha", "float"])

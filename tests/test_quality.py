@@ -1,4 +1,4 @@
-"""Everything in one table: ways, scales, folders of pictures, and what is left out."""
+"""PSNR and SSIM of everything: ways, scales, folders of pictures, and what is left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, quality, tiling, zoo
+from dtfn import datasets, evaluation, images, models, paths, studies, zoo
 from dtfn.errors import InputError
 from dtfn.tiling import Tiling
 
@@ -28,11 +28,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
         zoo.import_weights(file)
-    evaluation.network.cache_clear()
+    evaluation._network.cache_clear()
     return tmp_path
 
 
-def pictures(world: Path, scale: int) -> Path:
+def others_pictures(world: Path, scale: int) -> Path:
     """Make a folder of bicubic pictures, named as the field names them."""
     folder = world / "results" / "toy" / f"x{scale}"
     folder.mkdir(parents=True)
@@ -43,7 +43,7 @@ def pictures(world: Path, scale: int) -> Path:
 
 
 def test_every_way_of_every_network_is_a_method() -> None:
-    table = quality.measure(["toy"], [2, 4], tilings=["whole", "chop", "40"],
+    table = studies.measure_all(["toy"], [2, 4], tilings=["whole", "chop", "40"],
                             ensembles=[False, True])  # fmt: skip
     assert set(table[table["scale"] == 4]["method"]) == {
         "bicubic", "edsr-x4", "edsr-x4+", "edsr-x4, chop", "edsr-x4+, chop",
@@ -57,9 +57,9 @@ def test_every_way_of_every_network_is_a_method() -> None:
 
 
 def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = quality.measure(["toy"], [4], methods=["edsr-x4"])
+    whole = studies.measure_all(["toy"], [4], methods=["edsr-x4"])
     monkeypatch.setattr(evaluation, "card_tiling", lambda name: Tiling(8, 1))
-    tiled = quality.measure(["toy"], [4], methods=["edsr-x4"])
+    tiled = studies.measure_all(["toy"], [4], methods=["edsr-x4"])
     assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}
     assert set(tiled["network"]) == {"edsr-x4"}
@@ -67,9 +67,9 @@ def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
-    folder = pictures(world, 4)
+    folder = others_pictures(world, 4)
     spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
-    table = quality.measure(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
+    table = studies.measure_all(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
     theirs = table[table["method"] == "cubic"].set_index("image")
     ours = table[(table["method"] == "bicubic") & (table["dataset"] == "toy")]
     ours = ours[ours["scale"] == 4].set_index("image")
@@ -84,23 +84,23 @@ def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
 )
 def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        quality.folders([spec], ["toy"], [4])
+        studies.measure_all(["toy"], [4], [spec], methods=["bicubic"])
 
 
 def test_optional_benchmarks_that_are_absent_are_named() -> None:
-    assert quality.here(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
+    assert studies.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
     with pytest.raises(InputError, match="dtfn data fetch Manga109"):
-        quality.here(["toy", "Manga109"], [])
+        studies.present(["toy", "Manga109"], [])
     with pytest.raises(InputError, match="at least one that is here; found Manga109"):
-        quality.here([], ["Manga109"])
+        studies.present([], ["Manga109"])
 
 
 def test_networks_of_other_scales_are_left_out() -> None:
-    assert quality.contenders(4) == ["bicubic", "edsr-x4"]
-    assert quality.contenders(3) == ["bicubic"]
-    assert quality.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
-    assert quality.files([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
-    assert quality.of_the_user() == ["bicubic", "edsr-x2", "edsr-x4"]
+    assert studies.contenders(4) == ["bicubic", "edsr-x4"]
+    assert studies.contenders(3) == ["bicubic"]
+    assert studies.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
+    assert studies.weights_of([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
+    assert studies.contenders(own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
 
 
 def test_only_what_can_be_published_has_a_published_name(
@@ -110,24 +110,24 @@ def test_only_what_can_be_published_has_a_published_name(
     zoo.import_weights(tiny.write(world, base.state_dict()), "mine")
     fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in zoo.imported()]
     monkeypatch.setattr(zoo, "imported", lambda: fake)
-    spec = f"RCAN={pictures(world, 4)}/{{dataset}}/x{{scale}}"
-    table = quality.measure(["toy"], [4], [spec], ensembles=[False, True])
+    spec = f"RCAN={others_pictures(world, 4)}/{{dataset}}/x{{scale}}"
+    table = studies.measure_all(["toy"], [4], [spec], ensembles=[False, True])
     known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline"}
-    assert quality.published_names(table) == known | {"edsr-x4": "EDSR"}
+    assert studies.published_names(table) == known | {"edsr-x4": "EDSR"}
     fake[:] = [{**row, "full_size": False} for row in fake]
-    assert quality.published_names(table) == known
+    assert studies.published_names(table) == known
 
 
 def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = tiling.Cost((1.0, 0.0, 0.0), (0.0, 0.0), 2.0**20)
-    monkeypatch.setattr(tiling, "cost", lambda *_: cost)
+    cost = evaluation.Cost(2.0**20, 1.0, 1e-4)
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     ways = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
-    expected = quality.forecast(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
-    measured = quality.measure(["toy"], [2, 4], **ways)  # type: ignore[arg-type]
+    expected = studies.forecast_all(["toy"], [2, 4], **ways)
+    measured = studies.measure_all(["toy"], [2, 4], **ways)
     named = measured[measured["network"] != "bicubic"]
     assert set(expected["method"]) == set(named["method"])
     runs = expected.set_index("method")["tiles"]
     assert runs["edsr-x4"] == 2
     assert runs["edsr-x4+, chop"] == 2 * 4 * 8
-    assert quality.forecast(["toy"], [3]).empty
-    assert (quality.forecast(["toy"], [2, 4], **ways)["pictures"] == 0).all()  # type: ignore[arg-type]
+    assert studies.forecast_all(["toy"], [3]).empty
+    assert (studies.forecast_all(["toy"], [2, 4], **ways)["pictures"] == 0).all()

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ import tiny
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dtfn import paths, provenance, reports
+from dtfn import paths, plots, provenance, reports
 from dtfn.errors import InputError
 from dtfn.reports import Verdict, above_zero, page
 from dtfn.reports import runs as run_folders
@@ -23,6 +24,7 @@ from dtfn.reports import runs as run_folders
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
 
 
+@plots.styled()
 def drawn() -> Figure:
     figure = Figure(figsize=(2, 1), dpi=200)
     figure.subplots().plot(FRAME["x"], FRAME["psnr"])
@@ -102,6 +104,17 @@ def test_the_same_figure_has_the_same_bytes(run: reports.Run) -> None:
         written.append({f.name: f.read_bytes() for f in (run.folder / "figures").iterdir()})
     assert written[0] == written[1]
     assert len(run.record["figures"]) == 1, "a cell that is run again replaces its figure"
+
+
+def test_a_users_matplotlibrc_does_not_change_a_saved_figure(run: reports.Run) -> None:
+    theirs = {"savefig.dpi": 37, "savefig.bbox": "tight", "savefig.transparent": True}
+    theirs |= {"svg.fonttype": "none", "savefig.facecolor": "black", "font.size": 20}
+    written = []
+    for settings in ({}, theirs):
+        with mpl.rc_context(settings):
+            run.figure("line", drawn(), data=FRAME, caption="A line.")
+        written.append({f.name: f.read_bytes() for f in (run.folder / "figures").iterdir()})
+    assert written[0] == written[1]
 
 
 def test_a_table_keeps_every_digit(run: reports.Run) -> None:
@@ -228,6 +241,35 @@ def test_the_index_escapes_what_it_is_given_and_makes_no_request(tmp_path: Path)
     text = index.read_text()
     assert "&lt;script&gt;" in text
     assert "&lt;img src=x&gt;" in text
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"status": "complete"}'])
+def test_a_broken_manifest_is_named_and_stops_nothing(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_run(tmp_path, "a", "20240101T000000Z-x-y")
+    bad = add_run(tmp_path, "b", "20240102T000000Z-x-y") / "manifest.json"
+    bad.write_text(text)
+    index = page.write_index(tmp_path).read_text()
+    assert re.findall(r"of (\d{8})T", index) == ["20240101"]
+    assert str(bad) in caplog.text
+    assert [f.parent.name for f in run_folders.finished(tmp_path / "runs")] == ["a"]
+    assert "<b>b</b> did not run: the manifest in 20240102T000000Z-x-y" in index
+
+
+def test_a_pictures_name_is_text_wherever_it_stands(run: reports.Run) -> None:
+    name = "<img src=x onerror=alert(1)>.png"
+    frame = pd.DataFrame({"image": [name], "psnr": [30.0]})
+    run.table("t", frame, caption=f"Of {name}.")
+    run.figure("f", drawn(), data=frame, caption=f"Of {name}.")
+    run.verdict(reports.Verdict(f"{name} is harmed", name, None, True))
+    run.finish()
+    index = page.write_index(paths.RUNS.parent)
+    assert tiny.requests(index) == []
+    assert index.read_text().count("&lt;img src=x") >= 5
+    assert "<img src=x" not in index.read_text()
+    kept = page.write_excerpt(paths.RUNS.parent / "kept", [run.folder]).read_text()
+    assert re.findall(r"(?<!\\)<img src=x", kept) == []
 
 
 def test_figures_and_tables_stand_in_the_order_they_were_made(tmp_path: Path) -> None:

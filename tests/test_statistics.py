@@ -106,46 +106,6 @@ def test_differences_are_paired() -> None:
     assert 0.09 < found.low < found.high < 0.11  # the spread of the images is not in it
 
 
-def test_a_ratio_is_that_of_the_means_and_not_of_each_image() -> None:
-    part, whole = [1.0, 3.0, 0.5, 2.0], [2.0, 4.0, 0.01, 4.0]
-    found = statistics.ratio_interval(part, whole)
-    assert found.estimate == pytest.approx(sum(part) / sum(whole))
-    assert found.low < found.estimate < found.high
-    twice = statistics.ratio_interval(part * 2, whole * 2, list("abcd") * 2)
-    assert twice.clusters == 4
-    assert twice.estimate == pytest.approx(found.estimate)
-    assert (twice.low, twice.high) == pytest.approx((found.low, found.high))
-
-
-def test_intervals_of_ratios_cover_the_truth() -> None:
-    rng = np.random.default_rng(5)
-    hits = []
-    for _ in range(300):
-        whole = rng.gamma(4, 1, 30)
-        part = 0.3 * whole + rng.normal(0, 0.5, 30)
-        found = statistics.ratio_interval(part, whole, resamples=499)
-        hits.append(found.low < 0.3 < found.high)
-    assert 0.89 < np.mean(hits) < 0.98
-
-
-def test_a_share_of_nothing_has_no_interval() -> None:
-    negative = statistics.ratio_interval([1.0, 2.0], [-1.0, -3.0])
-    assert np.isnan(negative.estimate)
-    assert "nothing to gain" in negative.note
-    perhaps = statistics.ratio_interval([1.0, 2.0, 1.0], [-1.0, 3.0, -0.5])
-    assert np.isfinite(perhaps.estimate)
-    assert np.isnan(perhaps.low)
-    assert "perhaps" in perhaps.note
-    single = statistics.ratio_interval([1.0], [2.0])
-    assert (single.estimate, single.note) == (0.5, "a single image: no interval")
-    infinite = statistics.ratio_interval([1.0, 2.0], [np.inf, 1.0])
-    assert np.isnan(infinite.estimate)
-    with pytest.raises(InputError, match="paired values"):
-        statistics.ratio_interval([1.0], [1.0, 2.0])
-    same = statistics.ratio_interval([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    assert (same.low, same.estimate, same.high) == (0.5, 0.5, 0.5)
-
-
 def test_what_has_no_interval_says_so() -> None:
     one = statistics.mean_interval([2.0, 4.0], ["a", "a"])
     infinite = statistics.mean_interval([30.0, np.inf])
@@ -218,64 +178,6 @@ def test_the_test_errs_as_often_as_it_says() -> None:
     assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.03)
 
 
-def crossed(rng: np.random.Generator, image: float, seed: float) -> tuple[np.ndarray, ...]:
-    """Ten images times six seeds, with effects of the image and of the seed about 0."""
-    images, seeds = (names.ravel() for names in np.mgrid[:10, :6])
-    values = rng.normal(0, image, 10)[images] + rng.normal(0, seed, 6)[seeds]
-    return values + rng.normal(0, 0.1, 60), images, seeds
-
-
-def test_a_lucky_seed_is_no_method_and_a_lucky_image_neither() -> None:
-    """Whichever kind of replicate differs by luck, the test of both errs as often as it says."""
-    rng = np.random.default_rng(5)
-    for effects in ((0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
-        found = [
-            statistics.sign_flip_crossed(*crossed(rng, *effects), resamples=1023)
-            for _ in range(150)
-        ]
-        assert np.mean([p.both <= 0.05 for p in found]) <= 0.08
-        # Each test alone is fooled by what it does not draw.
-        if effects == (0.0, 1.0):
-            assert np.mean([p.images <= 0.05 for p in found]) > 0.5
-        if effects == (1.0, 0.0):
-            assert np.mean([p.seeds <= 0.05 for p in found]) > 0.5
-
-
-def test_crossed_tests_are_those_of_the_means() -> None:
-    values, images, seeds = crossed(np.random.default_rng(6), 1, 1)
-    grid = values.reshape(10, 6)
-    order = np.random.default_rng(7).permutation(60)
-    found = statistics.sign_flip_crossed(values[order], images[order], seeds[order])
-
-    assert found.images == pytest.approx(statistics.sign_flip(grid.mean(axis=1)))
-    assert found.seeds == pytest.approx(statistics.sign_flip(grid.mean(axis=0)))
-    assert found.both == max(found.images, found.seeds)
-
-
-def test_one_seed_tells_nothing_of_others() -> None:
-    found = statistics.sign_flip_crossed([0.3, 0.1, 0.2], ["a", "b", "c"], [0, 0, 0])
-
-    assert found.images == pytest.approx(2 / 2**3)
-    assert np.isnan([found.seeds, found.both]).all()
-
-
-@pytest.mark.parametrize(
-    ("values", "images", "seeds", "message"),
-    [
-        ([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 1, 0], "1 missing, 0 repeated"),
-        ([1.0, 2.0, 3.0], ["a", "a", "b"], [0, 0, 0], "0 missing, 1 repeated"),
-        ([1.0, 2.0], ["a", "b"], [0], r"\(2,\), \(2,\) and \(1,\)"),
-        ([], [], [], "expected one or more"),
-        ([1.0, np.nan], ["a", "b"], [0, 0], "found NaN"),
-    ],
-)
-def test_incomplete_designs_are_refused(
-    values: list[float], images: list[str], seeds: list[int], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        statistics.sign_flip_crossed(values, images, seeds)
-
-
 # --- false discoveries ------------------------------------------------------------------------
 
 
@@ -316,108 +218,6 @@ def test_missing_tests_do_not_count() -> None:
             statistics.false_discovery(bad)
 
 
-# --- rank correlation -------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
-def test_one_image_has_the_correlation_of_scipy(pairs: list[tuple[int, int]]) -> None:
-    x, y = np.array(pairs, float).T
-    found = statistics.rank_correlation_within(x, y, np.zeros(x.size))
-
-    assert np.isnan([found.low, found.high]).all()
-    if np.ptp(x) and np.ptp(y):
-        assert found.estimate == pytest.approx(stats.spearmanr(x, y).statistic)
-        assert found.note == "a single image: no interval"
-        across = statistics.rank_correlation_across(x, y, resamples=99)
-        assert across.estimate == pytest.approx(found.estimate)
-    else:
-        assert np.isnan(found.estimate)
-        assert found.note == "1 of 1 images have no correlation"
-
-
-def test_differences_between_images_do_not_enter() -> None:
-    """Falling in every image, rising from image to image."""
-    rng = np.random.default_rng(9)
-    image = np.repeat(np.arange(12), 40)
-    inside = rng.normal(size=image.size)
-    x, y = 10 * image + inside, 10 * image - inside
-    order = rng.permutation(image.size)
-    within = statistics.rank_correlation_within(x[order], y[order], image[order])
-    across = statistics.rank_correlation_across(x, y, image)
-
-    assert (within.estimate, within.low, within.high) == (-1, -1, -1)
-    assert (across.estimate, across.low, across.high) == (1, 1, 1)
-    assert within.clusters == across.clusters == 12
-
-
-def test_correlations_within_images_average_those_of_scipy() -> None:
-    rng = np.random.default_rng(10)
-    names = np.repeat(["a", "b", "c"], [30, 50, 20])
-    x, y = rng.normal(size=100), rng.normal(size=100)
-    x[3], y[40], x[60] = np.nan, np.nan, np.inf
-    each = []
-    for name in "abc":
-        here = (names == name) & ~np.isnan(x) & ~np.isnan(y)
-        each.append(stats.spearmanr(x[here], y[here]).statistic)
-    found = statistics.rank_correlation_within(x, y, names)
-
-    assert found == statistics.mean_interval(each)
-
-
-def test_images_without_a_correlation_do_not_count() -> None:
-    x = [1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 1.0, 2.0, 4.0, np.nan]
-    y = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 3.0, 1.0, 2.0, 1.0]
-    names = ["a"] * 3 + ["flat"] * 3 + ["c"] * 3 + ["empty"]
-    found = statistics.rank_correlation_within(x, y, names)
-
-    assert found.clusters == 2
-    assert found.estimate == pytest.approx((1 - 0.5) / 2)
-    assert found.note == "2 of 4 images have no correlation"
-
-
-def test_intervals_across_images_cover_the_truth() -> None:
-    """Normal pairs: Spearman's correlation of the population is 6 / pi * asin(r / 2)."""
-    rng = np.random.default_rng(11)
-    r, truth, hits = 0.7, 6 / np.pi * np.arcsin(0.35), []
-    for _ in range(200):
-        x, z = rng.normal(size=(2, 20))
-        found = statistics.rank_correlation_across(x, r * x + np.sqrt(1 - r * r) * z, resamples=499)
-        hits.append(found.low <= truth <= found.high)
-
-    assert 0.91 <= np.mean(hits) <= 0.99
-
-
-def test_intervals_within_images_cover_the_truth_and_pooled_ones_do_not() -> None:
-    """Images differ in how strongly y follows x: their number, not that of positions, counts."""
-    rng = np.random.default_rng(12)
-    image = np.repeat(np.arange(20), 60)
-    hits, pooled = [], []
-    for _ in range(150):
-        slope = rng.normal(0, 1, 20)[image]
-        x, z = rng.normal(size=(2, image.size))
-        y = slope * x + z
-        found = statistics.rank_correlation_within(x, y, image, resamples=499)
-        hits.append(found.low <= 0 <= found.high)
-        pooled.append(stats.spearmanr(x, y).pvalue > 0.05)
-
-    assert 0.88 <= np.mean(hits) <= 0.98
-    assert np.mean(pooled) < 0.6
-
-
-def test_correlations_across_too_few_or_equal_images_say_so() -> None:
-    few = statistics.rank_correlation_across([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
-    equal = statistics.rank_correlation_across(np.arange(6.0), np.ones(6))
-
-    assert few.estimate == pytest.approx(0.5)
-    assert few.note == "fewer than 5 images: no interval"
-    assert np.isnan([few.low, few.high, equal.estimate, equal.low]).all()
-    assert equal.note == "the images do not differ: no correlation"
-    with pytest.raises(InputError, match="ravel both maps"):
-        statistics.rank_correlation_within([1.0, 2.0], [1.0], ["a", "a"])
-    with pytest.raises(InputError, match="found NaN"):
-        statistics.rank_correlation_across([1.0, np.nan], [1.0, 2.0])
-
-
 # --- tables -----------------------------------------------------------------------------------
 
 
@@ -452,24 +252,27 @@ def test_intervals_name_the_missing_column() -> None:
         statistics.intervals(table(), ["harm"])
 
 
+def test_means_that_differ_by_rounding_are_equal() -> None:
+    values = 0.5 + np.array([0, 1, -1, 2]) * 1e-16
+    found = statistics.mean_interval(values)
+    assert (found.low, found.high, found.note) == (found.estimate,) * 2 + ("all images equal",)
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60))
-def test_a_binary_correlation_is_spearman_s(seed: int, size: int) -> None:
+def test_a_rank_correlation_is_that_of_scipy_where_there_is_one(seed: int, size: int) -> None:
     rng = np.random.default_rng(seed)
-    values = rng.integers(0, 12, size).astype(float)
+    values, flags = rng.integers(0, 3, size).astype(float), rng.random(size) < 0.4
     values[rng.random(size) < 0.2] = np.nan
-    flags, kept = rng.random(size) < 0.4, rng.random(size) < 0.8
-    codes = statistics.codes(values)
-    known = kept & ~np.isnan(values)
-    assert statistics.ranks(codes[known]) == pytest.approx(stats.rankdata(values[known]))
-    found = statistics.spearman_binary(flags, codes, kept)
-    if known.any() and np.ptp(values[known]) and np.ptp(flags[known].astype(int)):
+    known = ~np.isnan(values)
+    found = statistics.rank_correlation(flags, values)
+    if known.sum() > 1 and np.ptp(values[known]) and np.ptp(flags[known].astype(int)):
         expected = stats.spearmanr(flags[known], values[known]).statistic
         assert found == pytest.approx(expected, abs=1e-12)
     else:
         assert np.isnan(found)
 
 
-def test_means_that_differ_by_rounding_are_equal() -> None:
-    values = 0.5 + np.array([0, 1, -1, 2]) * 1e-16
-    found = statistics.mean_interval(values)
-    assert (found.low, found.high, found.note) == (found.estimate,) * 2 + ("all images equal",)
+def test_a_group_without_a_value_has_no_interval() -> None:
+    found = statistics.intervals(table().assign(rate=np.nan), ["rate"], by=())
+    assert found.loc[0, "clusters"] == 0
+    assert np.isnan(found.loc[0, "estimate"])

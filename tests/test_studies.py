@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
-from dtfn import evaluation, images, paths, studies, subpixel
+from dtfn import claims, evaluation, images, pairs, paths, studies, subpixel, texture
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.evaluation import Output
+from dtfn.pairs import NULL
+from dtfn.studies import Study
 
-NULL = subpixel.NULL
 ZOO = [
     ("local", 4, 0), ("local", 4, 1), ("local", 4, 2), ("nla", 4, 0), ("dtfn", 4, 0),
     ("dtfn", 4, 2), ("nla+tfs", 4, 0), ("local", 2, 0), ("nla", 2, 0), ("local", 3, 0),
@@ -76,11 +79,11 @@ def test_variants_and_seeds_can_be_chosen() -> None:
     assert study.partners == {"dtfn": None}
 
 
-def test_dtfn_stands_for_a_missing_twin_with_fidelity() -> None:
-    assert studies.with_fidelity("gla", ["gla", "dtfn"]) == "dtfn"
-    assert studies.with_fidelity("dtfn-notfs", ["nla+tfs", "dtfn"]) == "dtfn"
-    assert studies.with_fidelity("nla", ["nla+tfs", "dtfn"]) == "nla+tfs"
-    assert studies.with_fidelity("nla", ["nla"]) is None
+def test_surveys_are_those_of_the_design() -> None:
+    study = studies.of_zoo(["mini"], 4)
+    assert set(study.survey()[1]["pair"]) == {NULL, *study.names}
+    assert set(study.causes()[1]["seed"]) == {0, 2}
+    assert study.example()[0] == "mini a"
 
 
 def test_a_single_twin_has_no_null_pair_and_is_studied_all_the_same() -> None:
@@ -117,19 +120,13 @@ def test_measures_know_their_seed_and_are_netted_within_it() -> None:
         0: [NULL, "nla", "nla+tfs", "dtfn"],
         2: [NULL, "dtfn"],
     }
-    net = subpixel.net(table)
+    net = pairs.net(table)
     own = table.set_index(["seed", "pair"])["harm_rate"]
     for row in net.to_dict("records"):
         luck = own[(row["seed"], NULL)]
         assert row["harm_rate_net"] == pytest.approx(own[(row["seed"], row["pair"])] - luck)
-    curve = subpixel.curve(table)
-    assert len(subpixel.net(curve)) == 4 * len(subpixel.CURVE)
-
-
-def test_surveys_are_those_of_the_design() -> None:
-    study = studies.of_zoo(["mini"], 4)
-    assert set(study.survey().regions["pair"]) == {NULL, *study.names}
-    assert set(study.positions().correlations["seed"]) == {0, 2}
+    curve = pairs.bound_table(table)
+    assert len(pairs.net(curve)) == 4 * len(pairs.CURVE)
 
 
 # --- folders --------------------------------------------------------------------------------
@@ -157,15 +154,19 @@ def test_folders_are_studied_as_networks_are(tmp_path: Path) -> None:
         for name in "ab"
     }
     assert len(study.measure()) == 4
-    assert isinstance(study.survey().density, pd.DataFrame)
+    _, distortions = study.survey()
+    assert set(distortions["pair"]) == {NULL, "the audited network"}
+    assert study.example() == ("hr a", pytest.approx(images.read(tmp_path / "hr" / "a.png")))
 
 
 def test_folders_without_a_null_have_worst_regions_but_no_luck(tmp_path: Path) -> None:
     study = studies.choose(folders(tmp_path)[:3], ["mini"], 4, 0)
     assert study.null is None
-    survey = study.survey()
-    assert set(survey.density["pair"]) == set(survey.regions["pair"]) == set(study.names)
-    assert set(survey.worst) == set(study.names)
+    table, distortions = study.survey()
+    assert set(distortions["pair"]) == set(study.names)
+    assert table["q"].isna().all()
+    for case in study.cases(table, study.names[0])["harm"]:
+        assert np.isnan(case.q)
 
 
 def test_two_folders_are_no_audit(tmp_path: Path) -> None:
@@ -177,7 +178,119 @@ def test_two_folders_are_no_audit(tmp_path: Path) -> None:
 def test_a_named_twin_is_no_seed_of_the_study_by_itself() -> None:
     study = studies.of_zoo(["mini"], 4, twin_seed=1)
     assert sorted(study.design) == [0, 2]
-    assert study.null == subpixel.NULL
+    assert study.null == NULL
     assert {pairs["dtfn"][1] for pairs in study.design.values()} == {"local-x4-s1"}
     same = studies.of_zoo(["mini"], 4, seeds=[2], twin_seed=2)
     assert (sorted(same.design), same.null) == ([2], None), "asked for in so many words"
+
+
+# --- causes -----------------------------------------------------------------------------------
+
+
+def toy(dataset: str, image: str, scale: int, hr: Any, outputs: Mapping[str, Any]) -> Sample:
+    return Sample(dataset, image, scale, images.as_rgb(images.degrade(hr, scale)), hr, outputs)
+
+
+Causes = tuple[pd.DataFrame, pd.DataFrame]
+DESIGN = {
+    0: {NULL: ("l1", "l0"), "nla": ("n", "l0")},
+    1: {NULL: ("l0", "l1"), "nla": ("n", "l1")},
+}
+
+
+def noisy(seed: int, scale: int = 2, size: int = 40) -> Sample:
+    """Noise that grows to the right; the networks differ by noise, "n" most where there is more."""
+    rng = np.random.default_rng(seed)
+    rough = np.linspace(0, 60, size)[None]
+    hr = np.clip(128 + rough * rng.normal(0, 1, (size, size)), 0, 255).astype(np.uint8)
+    made = {}
+    for name, amount in (("l0", 4.0), ("l1", 4.0), ("n", 4 + rough / 8)):
+        noisy = hr + amount * rng.normal(0, 1, hr.shape)
+        noisy[:6] = hr[:6]  # where all tie
+        made[name] = np.clip(noisy, 0, 255).astype(np.uint8)
+    return toy("mini", f"{seed}", scale, hr, made)
+
+
+def surveyed(samples: Iterable[Sample], design: dict[int, dict[str, tuple[str, str]]]) -> Causes:
+    one = list(samples)
+    return Study(design, NULL, one[0].scale, "l0", lambda _: iter(one), {}).causes()
+
+
+def pictures() -> Iterator[Sample]:
+    return (noisy(seed) for seed in range(6))
+
+
+@pytest.fixture(scope="module")
+def found() -> Causes:
+    return surveyed(pictures(), DESIGN)
+
+
+def errors_of(one: Sample, method: str) -> np.ndarray:
+    return subpixel.interior(subpixel.block_error(one.outputs[method], one.hr, one.scale))
+
+
+def test_deciles_equal_a_loop() -> None:
+    one = noisy(0)
+    table = surveyed([one], {0: DESIGN[0]})[0]
+    maps = texture.describe(one.hr, one.scale)
+    severity, inconsistency = (
+        subpixel.interior(maps[name]).ravel() for name in ("severity", "inconsistency")
+    )
+    harmed = (errors_of(one, "n") > errors_of(one, "l0")).ravel()
+    untied = (errors_of(one, "n") != errors_of(one, "l0")).ravel()
+    known = ~np.isnan(inconsistency)
+    tenths = [
+        np.ceil(10 * (stats.rankdata(v[known]) - 0.5) / known.sum()).astype(int)
+        for v in (severity, inconsistency)
+    ]
+    part = table[table["pair"] == "nla"].set_index(["severity", "inconsistency"])
+    for i in range(1, 11):
+        for j in range(1, 11):
+            here = (tenths[0] == i) & (tenths[1] == j) & untied[known]
+            assert part.loc[(i, j), "positions"] == here.sum()
+            rate = harmed[known][here].mean() if here.any() else np.nan
+            assert part.loc[(i, j), "harm_rate"] == pytest.approx(rate, nan_ok=True)
+
+
+def test_correlations_are_those_of_scipy(found: Causes) -> None:
+    one = noisy(2)
+    maps = texture.describe(one.hr, one.scale)
+    harmed = (errors_of(one, "n") > errors_of(one, "l1")).ravel()
+    untied = (errors_of(one, "n") != errors_of(one, "l1")).ravel()
+    assert not untied.all()
+    table = found[1]
+    (row,) = table[
+        (table["pair"] == "nla") & (table["seed"] == 1) & (table["image"] == "2")
+    ].to_dict("records")
+    for cause in studies.CAUSES:
+        values = subpixel.interior(maps[cause]).ravel()
+        known = untied & ~np.isnan(values)
+        expected = stats.spearmanr(harmed[known], values[known]).statistic
+        assert row[cause] == pytest.approx(expected), cause
+
+
+def test_harm_that_goes_with_texture_is_found_beyond_luck(found: Causes) -> None:
+    table = claims.correlation_table(found[1]).set_index("cause")
+    assert list(table["pair"].unique()) == ["nla"]
+    assert (table["pictures"] == 6).all()
+    assert table.loc["severity", "correlation_net_low"] > 0.05
+    net = table["correlation"] - table["correlation_null"]
+    assert table["correlation_net"].to_numpy() == pytest.approx(net.to_numpy())
+
+
+def test_without_a_null_pair_the_correlations_stand_alone() -> None:
+    design = {0: {"with": ("n", "l0")}}
+    table = claims.correlation_table(surveyed(pictures(), design)[1])
+    assert "correlation_net" not in table
+    assert table["correlation_low"].notna().all()
+
+
+def test_constant_pictures_have_no_cause() -> None:
+    flat = np.full((24, 24), 77, np.uint8)
+    off = flat.copy()
+    off[8:12] = 90
+    one = toy("mini", "flat", 2, flat, {"n": off, "l0": flat, "l1": flat})
+    found = surveyed([one], {0: DESIGN[0]})
+    assert found[0]["harm_rate"].isna().all()
+    assert found[1][list(studies.CAUSES)].isna().all(axis=None)
+    assert claims.correlation_table(found[1])["correlation"].isna().all()

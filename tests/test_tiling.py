@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dtfn import evaluation
+from dtfn import evaluation, tiling
 from dtfn.errors import InputError
-from dtfn.evaluation import Chop, Tiling
+from dtfn.tiling import Budget, Chop, Tiling
 
 RNG = np.random.default_rng(0)
 LENGTHS = st.integers(1, 90)
@@ -176,8 +176,8 @@ def test_chop_takes_the_sizes_that_the_authors_code_fails_on(size: tuple[int, in
     assert made.shape == (2 * size[0], 2 * size[1], 3)
 
 
-@pytest.mark.parametrize("tiling", [None, Tiling(12, 3), Chop(3, 150)])
-def test_self_ensemble_is_the_mean_over_flips_and_turns(tiling: Tiling | Chop | None) -> None:
+@pytest.mark.parametrize("cut", [None, Tiling(12, 3), Chop(3, 150)])
+def test_self_ensemble_is_the_mean_over_flips_and_turns(cut: Tiling | Chop | None) -> None:
     lr = picture(17, 22)
     x = (lr / 255).astype(np.float32)
 
@@ -188,7 +188,7 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns(tiling: Tiling | Chop | 
             """What one pass gives, in the same tiles, not rounded."""
             from dtfn.evaluation import _tiled
 
-            return _tiled(Uneven(), x, tiling)
+            return _tiled(Uneven(), x, cut)
 
     turns = [(k, mirrored) for k in range(4) for mirrored in (False, True)]
     total = np.zeros((34, 44, 3))
@@ -197,10 +197,10 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns(tiling: Tiling | Chop | 
         back = np.rot90(run(Whole(), seen), -k)
         total += back[:, ::-1] if mirrored else back
 
-    made = evaluation.upscale(Uneven(), lr, tiling, self_ensemble=True)
+    made = evaluation.upscale(Uneven(), lr, cut, self_ensemble=True)
 
     np.testing.assert_allclose(made.astype(int), levels(total / 8).astype(int), atol=1)
-    assert (made != evaluation.upscale(Uneven(), lr, tiling)).mean() > 0.5
+    assert (made != evaluation.upscale(Uneven(), lr, cut)).mean() > 0.5
 
 
 def test_self_ensemble_makes_an_output_that_turns_with_the_image() -> None:
@@ -208,3 +208,28 @@ def test_self_ensemble_makes_an_output_that_turns_with_the_image() -> None:
     made = evaluation.upscale(Uneven(), lr, self_ensemble=True)
     turned = evaluation.upscale(Uneven(), np.rot90(lr).copy(), self_ensemble=True)
     np.testing.assert_allclose(np.rot90(made).astype(int), turned.astype(int), atol=1)
+
+
+# --- what a budget and a text choose ----------------------------------------------------------
+
+
+def test_a_budget_takes_the_largest_tiles_that_fit() -> None:
+    rest, position = 3e8, 4000.0
+    assert Budget(10**12).tiling(rest, position, 500, 400) is None
+    for memory in (4 * 10**8, 5 * 10**8, 2 * 10**9):
+        chosen = Budget(memory).tiling(rest, position, 2000, 3000)
+        assert chosen is not None
+        assert rest + position * chosen.size**2 <= memory
+        larger = tiling.SIDES[tiling.SIDES.index(chosen.size) + 1]
+        assert rest + position * larger**2 > tiling.SPARE * memory
+    with pytest.raises(InputError, match=r"expected at least 3\d\d MB for this network"):
+        Budget(200 * 2**20).tiling(rest, position, 200, 200)
+
+
+def test_ways_to_cut_are_read_from_text() -> None:
+    assert tiling.way("whole") is None
+    assert tiling.way("chop") == Chop()
+    assert tiling.way("96") == Tiling(96)
+    assert tiling.way("8GB") == Budget(8 * 2**30)
+    with pytest.raises(InputError, match="tiling: expected a size; found 'chopp'"):
+        tiling.way("chopp")

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_networks as tiny
 import torch
@@ -49,7 +51,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "imported")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    evaluation.network.cache_clear()
+    evaluation._network.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -161,23 +163,28 @@ def test_a_run_without_its_facts_gets_its_time_from_the_history(
     assert "The network has no attention." in zoo.show(NAME)
 
 
+@pytest.mark.parametrize("nested", [False, True])
 def test_a_folder_of_runs_is_measured_and_shipped(
-    ship: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ship: ModuleType, tmp_path: Path, nested: bool
 ) -> None:
     for name in ("nlsa-x4-s1", "local-x4-s0"):
-        finished(tmp_path / "runs", name, stem=name)
+        place = tmp_path / "runs" / name if nested else tmp_path / "runs"
+        finished(place, name, stem="" if nested else name)
+        if nested:
+            shutil.copy(place / "weights.safetensors", place / "weights-000003.safetensors")
     ship.main([str(tmp_path / "runs"), "--datasets", "mini", "--count", "1"])
     assert [row["name"] for row in zoo.registry()] == ["local-x4-s0", "nlsa-x4-s1"]
     table = evaluation.evaluate(["nlsa-x4-s1"], ["mini"], 4, 1)
     assert zoo.entry("nlsa-x4-s1")["psnr"]["mini"] == pytest.approx(table["psnr"][0], abs=1e-4)
-    ship.add(ship.runs(tmp_path / "runs")[1], PSNR, SSIM)
-    assert [row["psnr"] == entry_psnr(PSNR) for row in zoo.registry()] == [False, True]
+    assert zoo.entry("local-x4-s0")["gate"] is None
+    assert isinstance(zoo.entry("nlsa-x4-s1")["gate"], float)
+    history = pd.read_csv(paths.ZOO / "nlsa-x4-s1.csv")
+    assert history["step"].tolist() == [3, 6]
+    assert ("gate" in history) == nested
+    ship.add(ship.runs(tmp_path / "runs")[1], {"Set5": 30.0}, {"Set5": 0.9})
+    assert [row["psnr"] == {"Set5": 30.0} for row in zoo.registry()] == [False, True]
     with pytest.raises(InputError, match="expected a finished training run"):
-        ship.main([str(tmp_path)])
-
-
-def entry_psnr(values: dict[str, float]) -> dict[str, float]:
-    return {key: round(value, 4) for key, value in values.items()}
+        ship.main([str(tmp_path / "none")])
 
 
 def test_verify_names_what_is_changed_or_missing(entry: dict[str, Any]) -> None:

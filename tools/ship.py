@@ -1,11 +1,13 @@
 """Put trained networks into the zoo: weights, training history, card and registry entry of each.
 
-    python tools/ship.py RUNS [--datasets Set5,Set14,BSD100,Urban100] [--tile 96,8] [--count N]
+    python tools/ship.py RUNS --jobs 2 [--device cuda] [--tile 96,8]
 
-RUNS is the folder of one training run (``weights.safetensors``, ``history.csv``, ``run.json``), or
-a folder of many: ``NAME.safetensors`` with ``NAME.csv``, and ``NAME.json`` or one ``run.json``.
-Every network is measured on the benchmarks, those with attention also by the gate; outputs are
-cached, so a run that was stopped goes on. An entry of the same name is replaced.
+RUNS is the folder of one training run (``weights.safetensors``, ``history.csv``, ``run.json``), a
+folder of such folders, or one of files ``NAME.safetensors``, ``NAME.csv`` and perhaps
+``NAME.json``. Every network is measured on the benchmarks, and by the gate where it has attention;
+outputs are remembered, so a script that was stopped goes on. Checkpoints that a run kept,
+``weights-STEP.safetensors``, give its history a column ``gate``. An entry of the same name is
+replaced.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from dtfn import evaluation, paths, provenance, zoo
+from dtfn import evaluation, gate, paths, provenance, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 from dtfn.tiling import Tiling
 
 LARGEST = 2_000_000  # bytes of a shipped file; larger ones are stored in float16
+COURSE = 10  # pictures on which kept checkpoints are measured
 BENCHMARKS = ("Set5", "Set14", "BSD100", "Urban100")
 
 CARD = """# {name}
@@ -82,11 +88,22 @@ few, and only MATLAB's bicubic degradation was seen.
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The files of a finished training run; ``facts`` (``run.json``) may be missing."""
+    """The files of a finished training run.
+
+    Attributes
+    ----------
+    weights, history
+        The averaged weights, and ``history.csv``.
+    facts
+        ``run.json``; None where there is none.
+    kept
+        Step -> weights of that step.
+    """
 
     weights: Path
     history: Path
-    facts: Path | None = None
+    facts: Path | None
+    kept: Mapping[int, Path]
 
 
 def runs(folder: Path) -> list[Run]:
@@ -97,18 +114,22 @@ def runs(folder: Path) -> list[Run]:
     InputError
         There is none, or one without its history.
     """
-    single = folder / "weights.safetensors"
-    files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
     made = []
-    for file in files:
-        history = folder / ("history.csv" if file == single else f"{file.stem}.csv")
-        if not history.is_file():
-            raise _unfinished(history)
-        facts = (folder / f"{file.stem}.json", folder / "run.json")
-        made.append(Run(file, history, next((f for f in facts if f.is_file()), None)))
+    for place in sorted({file.parent for file in folder.glob("**/weights.safetensors")}):
+        kept = {int(f.stem.split("-")[1]): f for f in sorted(place.glob("weights-*.safetensors"))}
+        made.append(_run(place / "weights.safetensors", place / "history.csv", "run", kept))
+    for file in [] if made else sorted(folder.glob("*.safetensors")):
+        made.append(_run(file, file.with_suffix(".csv"), file.stem, {}))
     if not made:
-        raise _unfinished(single)
+        raise _unfinished(folder / "weights.safetensors")
     return made
+
+
+def _run(weights: Path, history: Path, facts: str, kept: Mapping[int, Path]) -> Run:
+    if not history.is_file():
+        raise _unfinished(history)
+    file = weights.with_name(f"{facts}.json")
+    return Run(weights, history, file if file.is_file() else None, kept)
 
 
 def add(
@@ -117,6 +138,7 @@ def add(
     ssim: Mapping[str, float],
     gate: Mapping[str, Any] | None = None,
     tile: tuple[int, int] | None = None,
+    course: Mapping[int, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Put a finished training run into the zoo, and return its entry.
 
@@ -130,6 +152,8 @@ def add(
         Row of `dtfn.gate.table` on Urban100; None for a network without attention.
     tile
         Size and overlap of the tiles in which they were measured; None for whole images.
+    course
+        Step -> cost of uniform weights then (dB): the column ``gate`` of the history.
     """
     trained = zoo.recipe(str(run.weights))
     variant = trained.network.removeprefix("mini-")
@@ -140,7 +164,7 @@ def add(
     paths.ZOO.mkdir(parents=True, exist_ok=True)
     shipped = paths.ZOO / f"{name}.safetensors"
     _halved(run.weights, shipped)
-    shutil.copyfile(run.history, paths.ZOO / f"{name}.csv")
+    _write_history(paths.ZOO / f"{name}.csv", history, course)
     made = {
         "name": name,
         "variant": variant,
@@ -233,6 +257,22 @@ def _facts(run: Run, history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     return here | {"seconds": seconds, "skipped": skipped} | known
 
 
+def _write_history(
+    file: Path, history: Sequence[Mapping[str, str]], course: Mapping[int, float]
+) -> None:
+    rows: list[dict[str, Any]] = [dict(row) for row in history]
+    if course:
+        known = {int(float(row["step"])): row for row in rows}
+        for step, cost in course.items():
+            known.setdefault(step, {"step": step})["gate"] = round(cost, 4)
+        rows = [known[step] for step in sorted(known)]
+    keys = [*history[0], *(["gate"] if course else [])]
+    with file.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, keys, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def _halved(weights: Path, target: Path) -> None:
     """Copy weights, in float16 where they would take more room than is allowed."""
     partial = target.with_suffix(".partial")
@@ -256,6 +296,32 @@ def _unfinished(file: Path) -> InputError:
     )
 
 
+def ship(
+    run: Run, sets: Sequence[str], count: int | None, tile: tuple[int, int] | None, device: str
+) -> str:
+    """Measure one run, put it into the zoo, and return what there is to say about it."""
+    weights = str(run.weights)
+    trained = zoo.recipe(weights)
+    tiling = Tiling(*tile) if tile else None
+    table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
+    means = table.groupby("dataset", sort=False)[["psnr", "ssim"]].mean()
+    verdict, course = None, {}
+    if not trained.network.startswith("mini-local"):
+        on = "Urban100" if "Urban100" in sets else sets[-1]
+        measured = gate.costs([weights], [on], count, ["uniform"], device)
+        verdict = gate.table(measured).iloc[0].to_dict()
+        for step, file in run.kept.items():
+            few = min(count or COURSE, COURSE)
+            cost = gate.costs([str(file)], [on], few, ["uniform"], device)["cost"]
+            course[step] = float(cost.mean())
+        if course:
+            few = measured["cost"].iloc[:COURSE]
+            course[trained.steps] = float(few.mean())
+    psnr, ssim = means["psnr"].to_dict(), means["ssim"].to_dict()
+    entry = add(run, psnr, ssim, verdict, tile, course)
+    return f"{entry['name']}: PSNR {entry['psnr']}, gate {entry['gate']}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure every run of a folder and put it into the zoo."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -263,20 +329,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", default=",".join(BENCHMARKS), help="Comma-separated.")
     parser.add_argument("--tile", help="Size and overlap of tiles in LR pixels, e.g. 96,8.")
     parser.add_argument("--count", type=int, help="Only the first pictures of each benchmark.")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda.")
+    parser.add_argument("--jobs", type=int, default=1, help="Networks measured at once.")
     given = parser.parse_args(arguments)
     tile = tuple(int(part) for part in given.tile.split(",")) if given.tile else None
-    for run in tqdm(runs(given.folder), unit="network"):
-        scale = zoo.recipe(str(run.weights)).scale
-        table = evaluation.evaluate(
-            [str(run.weights)],
-            given.datasets.split(","),
-            scale,
-            given.count,
-            tiling=Tiling(*tile) if tile else None,
-        )
-        means = table.groupby("dataset", sort=False)[["psnr", "ssim"]].mean()
-        made = add(run, means["psnr"].to_dict(), means["ssim"].to_dict(), tile=tile)
-        tqdm.write(f"{made['name']}: {made['psnr']}")
+    how = (given.datasets.split(","), given.count, tile, given.device)
+    found = runs(given.folder)
+    bar = tqdm(total=len(found), unit="network")
+    if given.jobs == 1:
+        for run in found:
+            tqdm.write(ship(run, *how))
+            bar.update()
+        return
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(ship, run, *how) for run in found]):
+            tqdm.write(done.result())
+            bar.update()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
+import errno
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dtfn import __version__
-from dtfn.cli import cache as cli_cache
 from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
 from dtfn.cli import suite as cli_suite
@@ -31,7 +33,7 @@ app.command(short_help="Print what a tier runs, and what is up to date.")(cli_su
 app.command(short_help="Run a tier and write reports/index.html.")(cli_suite.reproduce)
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
 app.add_typer(cli_suite.report_app, name="report", short_help="Write the index again.")
-app.add_typer(cli_cache.app, name="cache", short_help="What networks made, kept on disk.")
+app.add_typer(cli_data.cache_app, name="cache", short_help="What networks made, kept on disk.")
 app.command(short_help="Print whether the attention of networks chooses.")(cli_zoo.gate)
 app.add_typer(cli_zoo.zoo_app, name="zoo")
 app.add_typer(cli_zoo.weights_app, name="weights")
@@ -40,9 +42,17 @@ app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, an
 Settings = Annotated[
     list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
 ]
-Scale = Annotated[int, typer.Option(help="2, 3 or 4.")]
+Scale = Annotated[int, typer.Option(help="Scale: 2, 3 or 4.")]
 
-WORTH_SAYING = 30.0  # seconds of a network's work that are announced
+SLOW = 30.0  # seconds; longer work of a network is announced
+DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+
+
+class Grey(enum.StrEnum):
+    """The rules for grey pictures, as `dtfn.metrics` has them."""
+
+    rgb = "rgb"
+    y = "y"
 
 
 def _version(wanted: bool) -> None:
@@ -65,38 +75,49 @@ def evaluate(
     methods: Annotated[
         list[str], typer.Argument(help="bicubic, names of the zoo or weights files.")
     ],
-    datasets: Annotated[str, typer.Option(help="Comma-separated.")] = "mini",
+    datasets: Annotated[str, typer.Option(help="Names of benchmarks, with commas.")] = "mini",
     scale: Scale = 4,
-    count: Annotated[int | None, typer.Option(help="Only the first pictures of each.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the value of every picture.")] = None,
-    chop: Annotated[bool, typer.Option("--chop", help="Cut as the authors' --chop.")] = False,
+    count: Annotated[
+        int | None, typer.Option(help="Number of pictures of each benchmark (default all).")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a CSV file with a row for every picture.")
+    ] = None,
+    chop: Annotated[
+        bool, typer.Option("--chop", help="Cut pictures as the authors' --chop does.")
+    ] = False,
     tile: Annotated[int | None, typer.Option(help="LR pixels a side of a tile.")] = None,
-    overlap: Annotated[int, typer.Option(help="LR pixels that tiles share, a side.")] = 16,
-    memory: Annotated[str | None, typer.Option(help="Tile what takes more: 8GB.")] = None,
+    overlap: Annotated[int, typer.Option(help="LR pixels that neighbouring tiles share.")] = 16,
+    memory: Annotated[
+        str | None, typer.Option(help="Tile the pictures that would take more, e.g. 8GB.")
+    ] = None,
     self_ensemble: Annotated[
         bool, typer.Option("--self-ensemble", help="Average over 8 flips and turns.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Device: cpu, cuda or auto.")] = "cpu",
+    grey: Annotated[
+        Grey, typer.Option(help="Read grey pictures as RGB, or take them as Y (classical tables).")
+    ] = Grey.rgb,
 ) -> None:
     """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out.
 
-    What will take long is said on stderr before it starts.
+    Slow work is announced on stderr before it starts.
     """
-    from dtfn import evaluation
+    from dtfn import evaluation, files, metrics
     from dtfn.reports import tables
 
-    tiling = _tiling(chop, tile, overlap, memory)
-    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": self_ensemble}
-    how["device"] = evaluation.device(device)
-    sets = datasets.split(",")
-    expected = evaluation.forecast(methods, sets, scale, count, **how)
-    evaluation.require_memory(expected, memory)
-    for line in evaluation.told(expected, WORTH_SAYING):
-        print(line, file=sys.stderr)
-    table = evaluation.evaluate(methods, sets, scale, count, **how)
+    cut = _tiling(chop, tile, overlap, memory)
     if csv is not None:
-        table.to_csv(csv, index=False)
+        _require_place(csv)
+    sets = [name for text in datasets.split(",") if (name := text.strip())]
+    how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
+    for row in evaluation.forecast(methods, sets, scale, count, **how).to_dict("records"):
+        _announce(row, memory)
+    table = evaluation.evaluate(methods, sets, scale, count, grey=grey.value, **how)
+    if csv is not None:
+        files.write(csv, table.to_csv(index=False))
     print(tables.markdown(evaluation.summary(table)), end="")
+    print(metrics.GREY[grey.value])
 
 
 @app.command(short_help="Measure harm of anybody's results, in folders.")
@@ -242,19 +263,60 @@ def main(arguments: list[str] | None = None) -> None:
     except InputError as error:
         print(f"dtfn: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        where = error.filename or "the disk"
+        print(f"dtfn: {where}: cannot be written or read: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _require_place(file: Path) -> None:
+    """Check, before the work, that a file can be written; make its folder."""
+    import tempfile
+
+    from dtfn import files
+
+    with files.writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder")
+
+
+def _announce(row: Mapping[str, Any], memory: str | None) -> None:
+    """Say what a network is about to take, if it is long; refuse what takes too much memory."""
+    from dtfn import cache
+
+    if memory is not None and row["memory"] * 2**20 > cache.size(memory, "--memory"):
+        raise InputError(
+            "--memory",
+            expected=f"about {row['memory']:.0f} MB for {row['method']}",
+            found=memory,
+            remedy="choose smaller tiles, or only --memory, which chooses their size",
+        )
+    if row["seconds"] >= SLOW:
+        told = f"{row['seconds'] / 60:.1f} min" if row["seconds"] < 5400 else ""
+        told = told or f"{row['seconds'] / 3600:.1f} h"
+        print(
+            f"{row['method']}: about {told} and {row['memory']:.0f} MB for {row['pictures']} "
+            f"pictures in {row['tiles']} runs",
+            file=sys.stderr,
+        )
 
 
 def _tiling(chop: bool, tile: int | None, overlap: int, memory: str | None) -> Any:
     """Return how images are cut."""
-    from dtfn import evaluation
+    from dtfn import tiling
 
     if chop and tile is not None:
         raise InputError(
             "tiling", expected="one of --chop and --tile", found="both", remedy="leave one out"
         )
     if tile is not None:
-        return evaluation.Tiling(tile, overlap)
-    return evaluation.tiling("chop" if chop else memory or "whole")
+        return tiling.Tiling(tile, overlap)
+    return tiling.way("chop" if chop else memory or "whole")
 
 
 def _terminal() -> bool:

@@ -1,4 +1,4 @@
-"""The commands `list`, `fetch` and `verify` of ``dtfn data``."""
+"""The commands of ``dtfn data`` (pictures) and ``dtfn cache`` (what networks made of them)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import typer
 from dtfn.errors import InputError
 
 if TYPE_CHECKING:
-    from dtfn.download.sources import Source
+    from dtfn.download import Source
 
 app = typer.Typer(
     help="Pictures to evaluate and to train on: what there is, and how to get it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cache_app = typer.Typer(
+    help="What networks made, kept on disk so that it is made once.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -23,26 +28,35 @@ app = typer.Typer(
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the sets: what is here, how large each is, and on what terms."""
-    from dtfn import paths
-    from dtfn.download import collection, sources
+    from dtfn import download, paths
 
-    known = sources.catalogue().values()
+    known = download.catalogue().values()
     if as_json:
         print(json.dumps([_row(source) for source in known], indent=1))
         return
-    print(f"{'set':<26}{'files':>6}{'MB':>9}  {'here':<18}what it is")
+    print(f"{'set':<26}{'files':>6}{'MB':>9}  {'here':<18}content")
     for source in known:
         size = f"{source.bytes / 1e6:.1f}" if source.bytes else "?"
-        here = str(collection.state(source))
-        print(f"{source.name:<26}{source.count or '?':>6}{size:>9}  {here:<18}{source.about}")
+        print(
+            f"{source.name:<26}{source.count or '?':>6}{size:>9}  {source.state:<18}{source.about}"
+        )
     print("\nTerms")
     for text in dict.fromkeys(source.terms for source in known):
         print(f"  {', '.join(s.name for s in known if s.terms == text)}: {text}")
     for source in known:
         if source.by_hand:
             print(f"\n{source.name}: {source.by_hand}")
-    print(f"\nGroups: {_groups()}")
+    groups = dict.fromkeys(group for source in known for group in source.groups)
+    listed = (f"{g} ({', '.join(s.name for s in known if g in s.groups)})" for g in groups)
+    print(f"\nGroups: {'; '.join(listed)}")
     print(f"Benchmarks are in {paths.data_root()}, training sets in {paths.training_root()}")
+
+
+def _row(source: Source) -> dict[str, object]:
+    """Return what ``--json`` says of a set."""
+    keys = ("name", "aliases", "groups", "about", "bytes", "present", "state", "terms", "by_hand")
+    row = {key: getattr(source, key) for key in keys}
+    return row | {"files": source.count, "folder": str(source.folder)}
 
 
 @app.command()
@@ -56,20 +70,17 @@ def fetch(
     ] = None,
 ) -> None:
     """Download what is missing of sets, check it, and put it where the suite looks for it."""
-    from dtfn.download import collection, fetching, sources
+    from dtfn import download
 
-    sets = sources.chosen(names, sources.catalogue())
+    sets = download.chosen(names)
 
     def agree(text: str, of: list[str]) -> bool:
         print(f"{', '.join(of)}: {text}")
-        if yes or not sys.stdin.isatty():
-            return yes
-        return typer.confirm("Do you accept?")
+        return yes or (sys.stdin.isatty() and typer.confirm("Do you accept?"))
 
-    terminal = sys.stderr.isatty()
-    fetching.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=terminal)
+    download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=sys.stderr.isatty())
     for source in sets:
-        print(f"{source.name}: {collection.state(source)} in {source.folder}")
+        print(f"{source.name}: {source.state} in {source.folder}")
 
 
 @app.command()
@@ -79,52 +90,41 @@ def verify(
     ] = None,
 ) -> None:
     """Compare every file with its SHA-256, and what it decodes to with the known pixels."""
-    from dtfn.download import collection, sources
+    from dtfn import download
 
-    known = sources.catalogue()
-    sets = sources.chosen(names or known, known)
+    sets = download.chosen(names or download.catalogue())
     if not names:
-        sets = [s for s in sets if collection.contents(s) and collection.state(s).present]
+        sets = [source for source in sets if source.contents and source.present]
     faults = 0
     for source in sets:
-        found = list(collection.verify(source))
-        for file, fault in found:
+        wrong = list(download.verify(source))
+        for file, fault in wrong:
             print(f"{file}: {fault}")
-        if not found:
-            print(f"{source.name}: {len(collection.contents(source))} files ok")
-        faults += len(found)
+        if not wrong:
+            print(f"{source.name}: {len(source.contents)} files ok")
+        faults += len(wrong)
     if faults or not sets:
         raise InputError(
-            "data", expected="pictures as listed" if sets else "some set of pictures",
+            "data",
+            expected="pictures as listed" if sets else "some set of pictures",
             found=f"{faults} faults" if sets else "none",
             remedy="move away what is wrong, then run `dtfn data fetch`",
-        )  # fmt: skip
+        )
 
 
-def _row(source: Source) -> dict[str, object]:
-    from dtfn.download import collection
+@cache_app.command()
+def show() -> None:
+    """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
+    from dtfn import cache
 
-    state = collection.state(source)
-    return {
-        "name": source.name,
-        "aliases": list(source.aliases),
-        "groups": list(source.groups),
-        "about": source.about,
-        "files": source.count,
-        "bytes": source.bytes,
-        "present": state.present,
-        "state": str(state),
-        "folder": str(source.folder),
-        "terms": source.terms,
-        "by_hand": source.by_hand,
-    }
+    used = cache.usage()
+    sizes = f"{used.bytes / 2**20:.1f} of {used.limit / 2**20:.1f} MB"
+    print(f"{used.folder}: {used.entries} outputs and maps, {sizes}")
 
 
-def _groups() -> str:
-    from dtfn.download import sources
+@cache_app.command()
+def clear() -> None:
+    """Remove the outputs; networks are then run again where these are asked for."""
+    from dtfn import cache
 
-    members: dict[str, list[str]] = {}
-    for source in sources.catalogue().values():
-        for group in source.groups:
-            members.setdefault(group, []).append(source.name)
-    return "; ".join(f"{group} ({', '.join(of)})" for group, of in members.items())
+    print(f"{cache.clear()} removed")

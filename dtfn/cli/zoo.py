@@ -130,14 +130,12 @@ def gate(
         print(table.to_json(orient="records", indent=1))
         return
     costs = [name for name in table if f"{name}_low" in table]
-    lines = [
-        [row["name"], row["dataset"], row["pictures"], f"{row['psnr']:.2f}"]
-        + [f"{row[c]:+.3f} [{row[f'{c}_low']:.3f}, {row[f'{c}_high']:.3f}]" for c in costs]
-        for row in table.to_dict("records")
-    ]
-    columns([["name", "dataset", "pictures", "PSNR", *costs], *lines])
     for row in table.to_dict("records"):
-        print(f"{row['name']} on {row['dataset']}: {row['verdict']}")
+        print(f"{row['name']} on {row['dataset']}, {row['pictures']} pictures: {row['verdict']}")
+        print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
+        for cost in costs:
+            low, high = row[f"{cost}_low"], row[f"{cost}_high"]
+            print(f"  {cost.replace('_', ' '):<16}{row[cost]:+7.3f} dB [{low:+.3f}, {high:+.3f}]")
 
 
 def _quality(row: dict[str, Any], dataset: str) -> str:

@@ -448,7 +448,7 @@ def _text(text: str) -> str:
 # ---------------------------------------------------------------- as a figure
 
 
-@styled
+@styled()
 def sheet(
     scene: Scene,
     answer: Answer,

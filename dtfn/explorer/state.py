@@ -826,8 +826,8 @@ def _block(scene: Scene, position: Position, errors: Mapping[str, float]) -> dic
     team, sample = scene.team, scene.sample
     block = Window(*position, 1, 1)
     cut = sample.crop(*block)
-    n, l = (subpixel.luma(cut.outputs[name], cut.hr) for name in (team.with_, team.without))
-    y = subpixel.luma(cut.hr, cut.hr)
+    n, l = (subpixel.luma(cut.outputs[name]) for name in (team.with_, team.without))
+    y = subpixel.luma(cut.hr)
     # The mixture w n + (1 - w) l of least squared error, in closed form.
     apart = float(np.sum((n - l) ** 2))
     weight = min(max(float(np.sum((n - l) * (y - l))) / apart, 0.0), 1.0) if apart else 0.0

@@ -6,22 +6,24 @@ Each can be switched off (`Switchable`), and its weights can be changed (`Interv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtfn.models import hashing
+from dtfn.models import hashing, layers
 from dtfn.models.deform import DeformableConv2d, maps_of, rows_of
 from dtfn.models.fidelity import fuse, fusion_layers
 from dtfn.models.layers import HALF, Switchable, conv3x3
 from dtfn.models.sparsemax import sparsemax_attention, threshold
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
-# Up to this many positions a training step keeps the (L, L) weights of one image at a time: they
-# fit the processor's cache, and under bf16 autocast are three times as fast as the fused kernel.
+# Up to this many positions a training step keeps the (L, L) weights: on a CPU of one picture at a
+# time, which fit its cache and under bf16 autocast are three times as fast as the fused kernel; on
+# a GPU of all pictures, as long as they take at most `KEPT_GPU` bytes.
 MATERIALISED = 4096
+KEPT_GPU = 1 << 30
 
 # (logits, queries, keys) -> logits, for one picture: logits (..., q, k), and the flat LR positions
 # of the queries (..., q) and of the keys (..., k). A logit of -inf removes its key; a query without
@@ -127,9 +129,16 @@ class NonLocalAttention(Attention):
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
-        if torch.is_grad_enabled() and value.shape[1] <= MATERIALISED:
+        n, length, _ = value.shape
+        kept = torch.is_grad_enabled() and length <= MATERIALISED
+        if kept and not layers.batches(value):
             images = zip(query, key, value, strict=True)
             return torch.stack([(q @ k.T).softmax(-1) @ v for q, k, v in images])
+        if kept and 4 * n * length**2 <= KEPT_GPU:
+            query, key = _exact(query, key)
+            with torch.autocast(value.device.type, enabled=False):
+                weights = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
+                return torch.bmm(weights.to(value.dtype), value)
         # Equal widths select the memory-linear kernel; zero channels change no score.
         missing = value.shape[-1] - query.shape[-1]
         query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
@@ -196,7 +205,14 @@ class HashedAttention(Attention):
         Index of the layer in its network; set by the network.
     draws : int
         Number of the training forward pass; set by the trainer when it resumes.
+    rotation_bank, rotation_step : Tensor or None
+        Rotations (steps, n_hashes, C // reduction, buckets) of training steps drawn beforehand by
+        `bank`, and a tensor (1,) with the row of the bank that the next training pass uses. A CUDA
+        graph then replays with fresh rotations; the trainer advances the tensor.
     """
+
+    rotation_bank: Tensor | None = None
+    rotation_step: Tensor | None = None
 
     def __init__(
         self, channels: int, reduction: int, res_scale: float, chunk_size: int, n_hashes: int,
@@ -220,21 +236,60 @@ class HashedAttention(Attention):
             return everything.expand(n, 1, length), length
         if self.training:
             self.draws += 1
-        source = None
-        if self.hash_seed is not None:
-            draw = self.draws if self.training else 0
-            source = hashing.generator(self.hash_seed, self.layer, draw)
-        rotations = self.rotations(width, buckets, self.n_hashes, source)
+        if self.training and self.rotation_bank is not None:
+            assert self.rotation_step is not None
+            rotations = self.rotation_bank.index_select(0, self.rotation_step)[0]
+        else:
+            source = None
+            if self.hash_seed is not None:
+                draw = self.draws if self.training else 0
+                source = hashing.generator(self.hash_seed, self.layer, draw)
+            rotations = self.rotations(width, buckets, self.n_hashes, source)
         codes = hashing.hash_codes(query.detach(), rotations)
         return hashing.chunk_order(codes, self.chunk_size), self.chunk_size
 
+    def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
+        """Return the rotations that training passes with these values of ``draws`` use.
+
+        Parameters
+        ----------
+        length
+            L, the positions of a training patch.
+        steps
+            Values of ``draws`` before the pass: the trainer's step numbers.
+
+        Returns
+        -------
+        Tensor or None
+            (steps, n_hashes, C // reduction, buckets), on the CPU; None if L is too small to hash.
+        """
+        buckets = hashing.bucket_count(length, self.chunk_size)
+        if not buckets or self.hash_seed is None:
+            return None
+        match = self.get_submodule("conv_match.0")
+        assert isinstance(match, nn.Conv2d)
+        return torch.stack(
+            [
+                self.rotations(
+                    match.out_channels,
+                    buckets,
+                    self.n_hashes,
+                    hashing.generator(self.hash_seed, self.layer, step + 1),
+                )
+                for step in steps
+            ]
+        )
+
     def mix(self, query: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
         """Return (N, L, C) for queries (N, L, Cq), values (N, L, C) and key scores (N, L, m)."""
-        query, value = _exact(query, value)
+        (query,) = _exact(query)
         score = _exact(score)[0] if score is not None else None
         with torch.autocast(value.device.type, enabled=False):
             key = F.normalize(query, dim=-1, eps=NORM_EPS)
             order, chunk_size = self.order(query)
+            # float16 is too narrow for sums of values; bfloat16 is not.
+            if chunk_size < self.chunk_size or value.dtype == torch.float16:
+                (value,) = _exact(value)
             if chunk_size < self.chunk_size:
                 if self.intervene is not None:
                     return _dense_changed(query, key, value, score, self.intervene, _softmax)
@@ -360,8 +415,8 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
         values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
-        layers = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
-        query, feature, offset, logit = merged_conv(x, *layers, values.modulator_conv)  # type: ignore[arg-type]
+        convs = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
+        query, feature, offset, logit = merged_conv(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
         return query.relu(), values.sample(x, offset, logit), feature.relu()
 
     def when_on(self, x: Tensor) -> Tensor:

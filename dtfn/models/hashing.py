@@ -2,20 +2,26 @@
 
 A hash round sorts the L positions by their code, cuts the sorted list into K chunks of m and lets
 each chunk attend to itself and to its two neighbours (cyclic). Everything here works on tables of
-rows (L, C); a chunk's 3m neighbours are a strided view, never a copy.
+rows (L, C); a chunk's 3m neighbours are a strided view where one list is at hand, else a copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dtfn.models import layers
+
 MAX_BUCKETS = 128  # the authors' ceiling
-BLOCK_SCORES = 1 << 22  # scores held at once: 16 MB in float32
+# Scores held at once: 4 MB in float32 on a CPU, near its cache; 512 MB on a GPU, to fill it.
+BLOCK_SCORES = 1 << 20
+BLOCK_SCORES_GPU = 1 << 27
 CODE_BLOCK = 1 << 15  # positions hashed at once: bounds the (block, buckets) projections
+CODE_BLOCK_GPU = 1 << 20
 
 
 def bucket_count(length: int, chunk_size: int) -> int:
@@ -48,8 +54,18 @@ def super_bit_rotations(
     One `torch.nn.init.orthogonal_` draw a round, in float32 on the CPU, as the authors do; with
     ``source=None`` from torch's global generator.
     """
-    draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
-    return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
+    normal = torch.stack(
+        [torch.empty(channels, buckets).normal_(generator=source) for _ in range(n_hashes)]
+    )
+    return _orthogonal(normal)
+
+
+def _orthogonal(normal: Tensor) -> Tensor:
+    """Return what `torch.nn.init.orthogonal_` makes of each normal matrix (..., C, buckets)."""
+    is_wide = normal.shape[-2] < normal.shape[-1]
+    q, r = torch.linalg.qr(normal.mT if is_wide else normal)
+    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    return q.mT if is_wide else q
 
 
 def spherical_rotations(
@@ -79,14 +95,15 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
     """
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
-    codes = torch.empty(n, n_hashes, length, dtype=torch.uint8, device=queries.device)
     table = rotations.to(queries).permute(1, 0, 2).reshape(channels, -1)
-    for image in range(n):
-        for start in range(0, length, CODE_BLOCK):
-            block = queries[image, start : start + CODE_BLOCK]
-            best = (block @ table).view(-1, n_hashes, buckets).argmax(-1)  # (block, n_hashes)
-            codes[image, :, start : start + CODE_BLOCK] = best.T
-    return codes
+    codes = [
+        (block @ table).view(-1, n_hashes, buckets).argmax(-1)
+        for block in queries.reshape(-1, channels).split(
+            CODE_BLOCK_GPU if layers.batches(queries) else CODE_BLOCK
+        )
+    ]
+    whole = torch.cat(codes).to(torch.uint8).view(n, length, n_hashes)
+    return whole.transpose(1, 2).contiguous()
 
 
 @torch.no_grad()
@@ -107,7 +124,7 @@ def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
         stable; the tail is padded by repeating the last positions of the round, as the authors do.
     """
     length = codes.shape[-1]
-    if codes.device.type == "cpu":  # NumPy sorts bytes by radix, many times faster
+    if not layers.batches(codes):  # NumPy sorts bytes by radix, many times faster
         order = torch.from_numpy(np.argsort(codes.numpy(), axis=-1, kind="stable"))
     else:
         order = torch.sort(codes, dim=-1, stable=True).indices
@@ -118,51 +135,115 @@ def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
 
 
 def windows(rows: Tensor, chunk_size: int) -> Tensor:
-    """View ((K + 2) m, C) rows as (K, 3m, C) overlapping windows, without a copy."""
-    size, width = rows.shape
-    count = size // chunk_size - 2
-    return rows.as_strided((count, 3 * chunk_size, width), (chunk_size * width, width, 1))
+    """Return the overlapping windows of sorted rows: of one list as a view, of many as a copy.
 
+    Parameters
+    ----------
+    rows
+        (lists, (K + 2) m, C), contiguous.
+    chunk_size
+        m.
 
-def fold(parts: Tensor, chunk_size: int) -> Tensor:
-    """Add (K, 3m, C) windows back into ((K + 2) m, C) rows: the transpose of `windows`."""
-    count, _, width = parts.shape
-    rows = parts.new_zeros(count + 2, chunk_size, width)
-    for shift, part in enumerate(parts.split(chunk_size, 1)):
-        rows[shift : shift + count] += part
-    return rows.flatten(0, 1)
-
-
-def _runs(order: Tensor, chunk_size: int, length: int) -> Iterator[tuple[int, int, Tensor, int]]:
-    """Cut all rounds of all images into runs of chunks that are attended to at once.
-
-    Yields the image, the round, the positions of the run with both neighbour chunks, and how many
-    of its queries are not padding.
+    Returns
+    -------
+    Tensor
+        (lists * K, 3m, C).
     """
-    step = max(1, BLOCK_SCORES // (3 * chunk_size**2))
-    for image, rounds in enumerate(order):
-        for turn, wrapped in enumerate(rounds):
-            for start in range(0, len(wrapped) // chunk_size - 2, step):
-                rows = slice(start * chunk_size, (start + step + 2) * chunk_size)
-                real = min(step * chunk_size, length - start * chunk_size)
-                yield image, turn, wrapped[rows], real
+    lists, size, width = rows.shape
+    shape = (lists, size // chunk_size - 2, 3 * chunk_size, width)
+    view = rows.as_strided(shape, (size * width, chunk_size * width, width, 1))
+    return view.flatten(0, 1) if lists > 1 else view[0]
 
 
-def _scores(query: Tensor, key: Tensor, score: Tensor | None, chunk_size: int) -> Tensor:
-    """Return (K, m, 3m) scores of sorted queries (K m, Cq) and wrapped keys ((K + 2) m, Cq)."""
-    q = query.view(-1, chunk_size, query.shape[-1])
-    k = windows(key, chunk_size).transpose(1, 2)
-    if score is None:
-        return torch.bmm(q, k)
-    return torch.baddbmm(windows(score, chunk_size).transpose(1, 2), q, k)
+def _take(table: Tensor, index: Tensor) -> Tensor:
+    """Return rows (G, S, C) of a table (N, L, C) for flat indices (G, S) into N * L."""
+    return table.flatten(0, 1).index_select(0, index.flatten()).view(*index.shape, -1)
+
+
+def _logits(query: Tensor, key: Tensor, score: Tensor | None, run: Tensor, m: int) -> Tensor:
+    """Return (lists * K, m, 3m) logits of a run: flat indices (lists, (K + 2) m) of its rows."""
+    q = _take(query, run[:, m:-m]).view(-1, m, query.shape[-1])
+    logits = torch.bmm(q, windows(_take(key, run), m).transpose(1, 2))
+    if score is not None:
+        # Chunks with the query slot first: transposed once, not once for each of three neighbours.
+        blocks = _take(score, run).view(len(run), -1, m, m).transpose(2, 3).contiguous()
+        count, area = blocks.shape[1] - 2, m * m
+        shape, strides = (len(run), count, m, 3, m), ((count + 2) * area, area, m, area, 1)
+        logits.view(shape).add_(blocks.as_strided(shape, strides))
+    return logits
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rounds of pictures that are attended to together.
+
+    Attributes
+    ----------
+    pictures : slice
+    is_first : bool
+        Whether no round of these pictures came before.
+    rows : Tensor
+        (lists, (K + 2) m) flat indices into the N * L rows, in the order of the chunks. A list is a
+        round of a picture.
+    place : Tensor
+        (lists, L): where each position was sorted to, as flat indices into lists * K * m rows.
+    rounds, step, chunk_size : int
+        Rounds a picture, chunks a run, and m.
+    """
+
+    pictures: slice
+    is_first: bool
+    rows: Tensor
+    place: Tensor
+    rounds: int
+    step: int
+    chunk_size: int
+
+    def runs(self) -> Iterator[tuple[int, Tensor]]:
+        """Yield the first chunk and the rows of each run of chunks, with both neighbours."""
+        m = self.chunk_size
+        for start in range(0, self.rows.shape[1] // m - 2, self.step):
+            yield start, self.rows[:, start * m : (start + self.step + 2) * m]
+
+    def unsorted(self, rows: Tensor) -> Tensor:
+        """Return sorted rows (lists, K m, C) by position: (pictures, rounds, L, C)."""
+        taken = rows.reshape(-1, rows.shape[-1]).index_select(0, self.place.flatten())
+        return taken.view(-1, self.rounds, self.place.shape[1], rows.shape[-1])
+
+
+def _groups(order: Tensor, m: int, length: int) -> Iterator[_Group]:
+    """Cut pictures and rounds into groups of at most `BLOCK_SCORES` scores, or runs of a round."""
+    n, n_hashes, size = order.shape
+    chunks, window, device = size // m - 2, 3 * m * m, order.device
+    budget = BLOCK_SCORES_GPU if layers.batches(order) else BLOCK_SCORES
+    together = min(n, budget // (n_hashes * chunks * window))
+    pictures, rounds = (together, n_hashes) if together else (1, 1)
+    step = min(chunks, max(1, budget // window))
+    positions = torch.arange(length, device=device).expand(n, n_hashes, -1)
+    place = torch.empty_like(positions, memory_format=torch.contiguous_format)
+    place.scatter_(2, order[..., m : m + length], positions)
+    flat = order + (torch.arange(n, device=device) * length).view(n, 1, 1)
+    for first in range(0, n, pictures):
+        which = slice(first, first + pictures)
+        for turn in range(0, n_hashes, rounds):
+            rows = flat[which, turn : turn + rounds].flatten(0, 1)
+            at = place[which, turn : turn + rounds].flatten(0, 1)
+            at = at + (torch.arange(len(at), device=device) * chunks * m)[:, None]
+            yield _Group(which, turn == 0, rows, at, rounds, step, m)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 class ChunkedAttention(torch.autograd.Function):
     """Softmax attention within chunks, over all hash rounds at once.
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
-    keys. So forward folds the rounds in one by one, and backward recomputes the probabilities from
-    the joint logsumexp: memory is linear in L and free of the number of keys.
+    keys. Backward recomputes the probabilities from the joint logsumexp, so that memory is linear
+    in L and free of the number of keys. Pictures, rounds and chunks are attended to in groups of at
+    most `BLOCK_SCORES` scores, on a GPU usually all at once. No shape depends on the data and
+    nothing waits for the GPU, so a step can be captured as a CUDA graph.
 
     Arguments of `apply` (all float32 or float64):
 
@@ -187,29 +268,28 @@ class ChunkedAttention(torch.autograd.Function):
         """Compute the attention; see the class."""
         m = chunk_size
         n, length, channels = value.shape
-        out = torch.empty_like(value)
-        total = value.new_empty(n, length)
-        for image, turn, wrapped, real in _runs(order, m, length):
-            chosen = wrapped[m:-m]
-            rows = score[image].index_select(0, wrapped) if score is not None else None
-            q, k = query[image].index_select(0, chosen), key[image].index_select(0, wrapped)
-            logits = _scores(q, k, rows, m)
-            top = logits.amax(-1, keepdim=True)  # (K, m, 1)
-            weights = logits.sub_(top).exp_()
-            mass = weights.sum(-1, keepdim=True)
-            v = windows(value[image].index_select(0, wrapped), m)
-            mixed = torch.bmm(weights, v).div_(mass).view(-1, channels)[:real]
-            level = top.add_(mass.log_()).view(-1)[:real]
-            chosen = chosen[:real]
-            if turn:  # fold this round into the ones before
-                before = total[image].index_select(0, chosen)
+        out, total = query.new_empty(value.shape), query.new_empty(n, length)
+        for group in _groups(order, m, length):
+            parts, levels = [], []
+            for _, run in group.runs():
+                logits = _logits(query, key, score, run, m)
+                top = logits.amax(-1, keepdim=True)  # (lists * K, m, 1)
+                weights = logits.softmax(-1)
+                # The largest weight is exp(top - logsumexp).
+                levels.append((top - weights.amax(-1, keepdim=True).log_()).view(len(run), -1))
+                mixed = torch.bmm(weights.to(value.dtype), windows(_take(value, run), m))
+                parts.append(mixed.view(len(run), -1, channels))
+            # From the order of the chunks back to that of the picture: (pictures, rounds, L, C).
+            mixed = group.unsorted(_joined(parts))
+            level = group.unsorted(_joined(levels)[..., None])
+            joint = level.logsumexp(1)  # (pictures, L, 1)
+            mixed = (mixed * (level - joint[:, None]).exp_()).sum(1)
+            if not group.is_first:  # fold these rounds into the ones before
+                before, level = total[group.pictures, :, None], joint
                 joint = torch.logaddexp(before, level)
-                old = out[image].index_select(0, chosen)
-                mixed.mul_(level.sub_(joint).exp_()[:, None])
-                mixed.addcmul_(old, before.sub_(joint).exp_()[:, None])
-                level = joint
-            out[image].index_copy_(0, chosen, mixed)
-            total[image].index_copy_(0, chosen, level)
+                mixed.mul_((level - joint).exp_())
+                mixed.addcmul_(out[group.pictures], (before - joint).exp_())
+            out[group.pictures], total[group.pictures] = mixed, joint[..., 0]
         ctx.save_for_backward(query, key, value, score, order, out, total)
         ctx.chunk_size = m
         return out
@@ -218,44 +298,71 @@ class ChunkedAttention(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Recompute the probabilities and return the gradients of query, key, value and score."""
         query, key, value, score, order, out, total = ctx.saved_tensors
-        m = ctx.chunk_size
-        _, length, channels = value.shape
+        m, half = ctx.chunk_size, value.dtype
+        length, channels = value.shape[1:]
         grad = grad.contiguous()
-        centre = (grad * out).sum(-1)  # (N, L)
-        d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
-        d_score = torch.zeros_like(score) if score is not None else None
-        for image, _, wrapped, real in _runs(order, m, length):
-            chosen = wrapped[m:-m]
-            q = query[image].index_select(0, chosen)
-            k, v = (t[image].index_select(0, wrapped) for t in (key, value))
-            rows = score[image].index_select(0, wrapped) if score is not None else None
-            level = total[image].index_select(0, chosen)
-            level[real:] = torch.inf  # padded queries are repeats: no output, no weight
-            level = level.view(-1, m, 1)
-            weights = _scores(q, k, rows, m).sub_(level).exp_()  # (K, m, 3m)
-            upstream = grad[image].index_select(0, chosen)
-            middle = centre[image].index_select(0, chosen)
-            upstream = upstream.view(-1, m, channels)
-            d_value[image].index_add_(
-                0, wrapped, fold(torch.bmm(weights.transpose(1, 2), upstream), m)
-            )
-            d_logits = torch.bmm(upstream, windows(v, m).transpose(1, 2))
-            d_logits = d_logits.sub_(middle.view(-1, m, 1)).mul_(weights)
-            d_query[image].index_add_(
-                0, chosen, torch.bmm(d_logits, windows(k, m)).view(-1, q.shape[-1])
-            )
-            d_rows = d_logits.transpose(1, 2)  # (K, 3m, m)
-            d_k = torch.bmm(d_rows, q.view(-1, m, q.shape[-1]))
-            d_key[image].index_add_(0, wrapped, fold(d_k, m))
-            if d_score is not None:
-                d_score[image].index_add_(0, wrapped, fold(d_rows, m))
-        return d_query, d_key, d_value, d_score, None, None
+        centre = (grad * out).sum(-1, keepdim=True)  # (N, L, 1)
+        grad = grad.to(half)
+        total = total[..., None]
+        tables = [query, key, value] if score is None else [query, key, value, score]
+        found = [torch.empty_like(table) for table in tables]
+        for group in _groups(order, m, length):
+            lists, chunks = len(group.rows), group.rows.shape[1] // m
+            # Gradients of the sorted rows; the first and the last chunk are there twice.
+            sums = [t.new_zeros(lists, chunks, m, t.shape[-1]) for t in tables]
+            for start, run in group.runs():
+                chosen, count = run[:, m:-m], run.shape[1] // m - 2
+                level = _take(total, chosen)
+                level[:, max(0, length - start * m) :] = torch.inf  # repeats have no output
+                weights = _logits(query, key, score, run, m)
+                weights = weights.sub_(level.view(-1, m, 1)).exp_()  # (lists * count, m, 3m)
+                upstream = _take(grad, chosen).view(-1, m, channels)
+                v, k = windows(_take(value, run), m), windows(_take(key, run), m)
+                d_value = torch.bmm(weights.to(half).transpose(1, 2), upstream)
+                d_logits = torch.bmm(upstream, v.transpose(1, 2))
+                d_logits = weights.mul_(d_logits - _take(centre, chosen).view(-1, m, 1))
+                q = _take(query, chosen).view(-1, m, query.shape[-1])
+                sums[0][:, start + 1 : start + 1 + count] = torch.bmm(d_logits, k).view(
+                    lists, count, m, -1
+                )
+                _fold(torch.bmm(d_logits.transpose(1, 2), q), sums[1], start)
+                _fold(d_value, sums[2], start)
+                if score is not None:  # with the query slot first, as in `_logits`
+                    for shift, part in enumerate(d_logits.view(lists, count, m, 3, m).unbind(3)):
+                        sums[3][:, start + shift : start + shift + count] += part
+            if score is not None:
+                sums[3] = sums[3].transpose(2, 3)
+            for total_of, result in zip(sums, found, strict=True):
+                total_of[:, -2] += total_of[:, 0]
+                total_of[:, 1] += total_of[:, -1]
+                rows = total_of[:, 1:-1].reshape(lists, (chunks - 2) * m, -1)
+                padding = rows.shape[1] - length
+                rows[:, length - padding : length] += rows[:, length:]
+                part = group.unsorted(rows).sum(1)
+                if group.is_first:
+                    result[group.pictures] = part
+                else:
+                    result[group.pictures] += part
+        return (*found, *([None] * (6 - len(found))))
+
+
+def _fold(parts: Tensor, sums: Tensor, start: int) -> None:
+    """Add windows (lists * K, 3m, C) into (lists, all chunks, m, C): the transpose of `windows`."""
+    lists, _, m, width = sums.shape
+    thirds = parts.view(lists, -1, 3, m, width)
+    for shift in range(3):
+        sums[:, start + shift : start + shift + thirds.shape[1]] += thirds[:, :, shift]
 
 
 def chunked_attention(
     query: Tensor, key: Tensor, value: Tensor, score: Tensor | None, order: Tensor, chunk_size: int
 ) -> Tensor:
-    """Return the (N, L, C) chunked attention; arguments as in `ChunkedAttention`."""
+    """Return the (N, L, C) chunked attention; arguments as in `ChunkedAttention`.
+
+    Values in bfloat16 are mixed in bfloat16, all else is computed in the type of the queries.
+    """
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    score = score.contiguous() if score is not None else None
     return ChunkedAttention.apply(  # type: ignore[no-untyped-call]
         query, key, value, score, order, chunk_size
     )
@@ -276,27 +383,25 @@ def changed_attention(
     (K, m, 3m) and the flat positions of the queries (K, m) and keys (K, 3m) of a run of K chunks.
     A key that is met in several rounds counts several times, as it does without a change.
     """
-    m, (n, length, channels) = chunk_size, value.shape
-    lowest = torch.finfo(value.dtype).min
-    rounds: list[list[Tensor]] = [[] for _ in range(n)]
-    levels: list[list[Tensor]] = [[] for _ in range(n)]
-    for image, _, wrapped, real in _runs(order, m, length):
-        chosen = wrapped[m:-m]
-        rows = score[image].index_select(0, wrapped) if score is not None else None
-        q, k, v = query[image, chosen], key[image, wrapped], value[image, wrapped]
-        keys = windows(wrapped[:, None], m)[..., 0]
-        logits = change(_scores(q, k, rows, m), chosen.view(-1, m), keys)
-        level = logits.logsumexp(-1, keepdim=True)  # -inf where no key is left
-        mixed = torch.bmm((logits - level.clamp(min=lowest)).exp(), windows(v, m))
-        rounds[image].append(mixed.view(-1, channels)[:real])
-        levels[image].append(level.view(-1)[:real])
+    m, length, lowest = chunk_size, value.shape[1], torch.finfo(query.dtype).min
     images = []
-    for image in range(n):
-        # (n_hashes, L): where each position was sorted to
-        place = order[image, :, m : m + length].argsort(-1)
-        out = torch.cat(rounds[image]).view(-1, length, channels)
-        level = torch.cat(levels[image]).view(-1, length).gather(1, place)
-        out = out.gather(1, place[..., None].expand(-1, -1, channels))
+    for image in range(len(value)):
+        q, k, v = (t[image : image + 1].contiguous() for t in (query, key, value))
+        s = score[image : image + 1].contiguous() if score is not None else None
+        rounds, levels = [], []
+        for group in _groups(order[image : image + 1], m, length):
+            parts = []
+            for _, run in group.runs():
+                keys = windows(run[..., None], m)[..., 0]
+                logits = change(_logits(q, k, s, run, m), run[:, m:-m].reshape(-1, m), keys)
+                level = logits.logsumexp(-1, keepdim=True)  # -inf where no key is left
+                weights = (logits - level.clamp(min=lowest)).exp()
+                mixed = torch.bmm(weights, windows(_take(v, run), m).to(weights.dtype))
+                parts.append(torch.cat((mixed, level), -1).view(len(run), -1, mixed.shape[-1] + 1))
+            by_position = group.unsorted(_joined(parts))[0]  # (rounds, L, C + 1)
+            rounds.append(by_position[..., :-1])
+            levels.append(by_position[..., -1:])
+        out, level = torch.cat(rounds), torch.cat(levels)  # (n_hashes, L, ...)
         share = (level - level.logsumexp(0).clamp(min=lowest)).exp()
-        images.append((out * share[..., None]).sum(0))
+        images.append((out * share).sum(0))
     return torch.stack(images)

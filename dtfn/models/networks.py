@@ -158,7 +158,7 @@ class Network(nn.Module):
                     found=f"{on.dtype} of shape {tuple(on.shape)}",
                     remedy="pass network.attention(torch.tensor([True, False]))",
                 )
-            on = on.to(self.head[0].weight.device)
+            on = on.to(next(self.parameters()).device)
         layers = [m for m in self.modules() if isinstance(m, Switchable)]
         inside = {part for layer in layers for part in layer.modules() if part is not layer}
         return _assign([layer for layer in layers if layer not in inside], "on", on)

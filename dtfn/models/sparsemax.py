@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
+
+from dtfn.models import layers
 
 BLOCK_SCORES = 1 << 20  # scores held at once, in a processor's cache; never (L, L)
 BLOCK_SCORES_GPU = 1 << 24
@@ -50,7 +54,7 @@ def _solve(scores: Tensor, topk: int) -> tuple[Tensor, Tensor]:
 
 def _largest(scores: Tensor, count: int) -> Tensor:
     """Return the largest scores of each row, falling; gradients do not pass."""
-    if scores.device.type != "cpu":
+    if layers.batches(scores):
         return scores.topk(count, -1).values
     # NumPy selects with vector instructions: nine times as fast as topk on rows of 1024.
     first = scores.shape[-1] - count
@@ -59,10 +63,18 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return torch.from_numpy(best).flip(-1)
 
 
-def _rows(query: Tensor) -> int:
-    """Return how many queries are compared with all keys at once."""
-    held = BLOCK_SCORES if query.device.type == "cpu" else BLOCK_SCORES_GPU
-    return max(LEAST_ROWS, held // query.shape[1])
+def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Yield pictures and their queries that are compared with all keys at once.
+
+    On a CPU one picture at a time, for its cache; on a GPU all pictures.
+    """
+    n, length, _ = query.shape
+    large = layers.batches(query)
+    together, held = (n, BLOCK_SCORES_GPU) if large else (1, BLOCK_SCORES)
+    step = max(LEAST_ROWS, held // (together * length))
+    for first in range(0, n, together):
+        for start in range(0, length, step):
+            yield slice(first, first + together), slice(start, start + step)
 
 
 class SparsemaxAttention(torch.autograd.Function):
@@ -71,18 +83,16 @@ class SparsemaxAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, query, key, value, topk):  # type: ignore[no-untyped-def]
         """Return (N, L, C); arguments as in `sparsemax_attention`."""
-        n, length, _ = query.shape
-        out, tau = torch.empty_like(value), value.new_empty(n, length, 1)
-        step, k = _rows(query), topk
-        for image in range(n):
-            for start in range(0, length, step):
-                block = slice(start, start + step)
-                scores = query[image, block] @ key[image].T
-                tau[image, block], support = _solve(scores, k)
-                # The next block's supports are of this size: look for them there at once.
-                k = max(topk, int(1.25 * support.float().quantile(0.95)))
-                weights = scores.sub_(tau[image, block]).clamp_(min=0)
-                out[image, block] = weights @ value[image]
+        out, tau = torch.empty_like(value), value.new_empty(*value.shape[:2], 1)
+        k = topk
+        for images, block in _blocks(query):
+            scores = torch.bmm(query[images, block], key[images].transpose(1, 2))
+            flat, support = _solve(scores.flatten(0, 1), k)
+            # The next block's supports are of this size: look for them there at once.
+            k = max(topk, int(1.25 * support.float().quantile(0.95)))
+            tau[images, block] = flat.view(*scores.shape[:2], 1)
+            weights = scores.sub_(tau[images, block]).clamp_(min=0)
+            out[images, block] = torch.bmm(weights, value[images])
         ctx.save_for_backward(query, key, value, tau)
         return out
 
@@ -90,20 +100,22 @@ class SparsemaxAttention(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Return the gradients: on the support, the upstream less its mean over the support."""
         query, key, value, tau = ctx.saved_tensors
-        n, length, _ = query.shape
         d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
-        step = _rows(query)
-        for image in range(n):
-            for start in range(0, length, step):
-                block = slice(start, start + step)
-                weights = (query[image, block] @ key[image].T).sub_(tau[image, block]).clamp_(min=0)
-                alive = weights > 0
-                d_value[image] += weights.T @ grad[image, block]
-                d_scores = (grad[image, block] @ value[image].T).mul_(alive)
-                mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
-                d_scores = d_scores.sub_(mean).mul_(alive)
-                d_query[image, block] = d_scores @ key[image]
-                d_key[image] += d_scores.T @ query[image, block]
+        for images, block in _blocks(query):
+            q, k, v, upstream = (
+                query[images, block],
+                key[images],
+                value[images],
+                grad[images, block],
+            )
+            weights = torch.bmm(q, k.transpose(1, 2)).sub_(tau[images, block]).clamp_(min=0)
+            alive = weights > 0
+            d_value[images] += torch.bmm(weights.transpose(1, 2), upstream)
+            d_scores = torch.bmm(upstream, v.transpose(1, 2)).mul_(alive)
+            mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
+            d_scores = d_scores.sub_(mean).mul_(alive)
+            d_query[images, block] = torch.bmm(d_scores, k)
+            d_key[images] += torch.bmm(d_scores.transpose(1, 2), q)
         return d_query, d_key, d_value, None
 
 

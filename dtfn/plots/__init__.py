@@ -5,17 +5,18 @@ Figures are made without pyplot's help, so none is registered anywhere and none 
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from dtfn import subpixel
+from dtfn.pairs import NULL
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 NULL_COLOUR = "#767676"
@@ -43,26 +44,40 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
 }
 
-P = ParamSpec("P")
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Set the house's style, whatever the user's settings are; also a decorator, ``@styled()``."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the house's style whatever the caller's settings are."""
+@styled()
+def save(figure: Figure, file: Path, caption: str) -> None:
+    """Save a figure as SVG and PNG; the same figure has the same bytes.
 
-    @functools.wraps(draw)
-    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            mpl.rcParams.update(STYLE)
-            return draw(*args, **kwargs)
-
-    return drawn
+    Parameters
+    ----------
+    figure
+        What to save.
+    file
+        Where to, without extension; its name is the title.
+    caption
+        Goes into both files.
+    """
+    about = {"Title": file.name, "Description": caption}
+    # No date, no library version, no random ids inside.
+    mpl.rcParams["svg.hashsalt"] = file.name
+    figure.savefig(f"{file}.svg", metadata=about | {"Date": None})
+    figure.savefig(f"{file}.png", metadata=about | {"Software": "dtfn"})
 
 
 def colour(name: str, names: Sequence[str]) -> str:
     """Return the colour of a pair or method among others; the null pair is grey."""
-    others = [n for n in names if n != subpixel.NULL]
-    return NULL_COLOUR if name == subpixel.NULL else COLOURS[others.index(name) % len(COLOURS)]
+    others = [n for n in names if n != NULL]
+    return NULL_COLOUR if name == NULL else COLOURS[others.index(name) % len(COLOURS)]
 
 
 def blank(text: str) -> Figure:

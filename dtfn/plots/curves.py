@@ -10,19 +10,16 @@ import math
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from dtfn import subpixel
+from dtfn.pairs import CURVE, NULL
 from dtfn.plots import (
     COLOURS,
     NULL_COLOUR,
-    POSITIVE,
     SIGNED,
     WIDTH,
-    bare,
     blank,
     colour,
     panels,
@@ -38,7 +35,7 @@ METRICS = {
 }
 
 
-@styled
+@styled()
 def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
     """Draw a training run: loss, and validation PSNR beside bicubic.
 
@@ -61,7 +58,7 @@ def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def gate_course(history: pd.DataFrame, name: str, least: float) -> Figure:
     """Draw what equal attention weights cost as training goes on.
 
@@ -88,7 +85,7 @@ def gate_course(history: pd.DataFrame, name: str, least: float) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
 
@@ -134,7 +131,7 @@ def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
     return joined.drop(columns="psnr_base").assign(gain=gain)
 
 
-@styled
+@styled()
 def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -> Figure:
     """Draw what interventions on attention cost, and what is lost as its window shrinks.
 
@@ -175,83 +172,17 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     return figure
 
 
-@styled
-def harm_density(frame: pd.DataFrame) -> Figure:
-    """Draw how harm is distributed over positions, each pair over the null pair.
-
-    Parameters
-    ----------
-    frame
-        Of `dtfn.subpixel.regions.density`.
-    """
-    names = list(frame["pair"].unique())
-    others = [n for n in names if n != subpixel.NULL]
-    figure, axes = panels(max(len(others), 1), 3.1, sharex=True, sharey=True)
-    for ax, name in zip(axes, others or names, strict=True):
-        for pair in (subpixel.NULL, name):
-            part = frame[frame["pair"] == pair]
-            if part.empty:
-                continue
-            edges = np.append(part["low"].to_numpy(), part["high"].to_numpy()[-1])
-            fill = pair == subpixel.NULL
-            label = "luck" if fill else name
-            ink = colour(pair, names)
-            ax.stairs(part["share"], edges, fill=fill, color=ink, alpha=0.45 if fill else 1,
-                      linewidth=1.6, label=label)  # fmt: skip
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(yscale="log", xlim=_reach(frame))
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0.2)
-    figure.supxlabel("← helped    signed root of harm (8-bit levels)    harmed →", fontsize=10)
-    figure.supylabel("share of LR positions", fontsize=10)
-    return figure
-
-
-def _reach(frame: pd.DataFrame) -> tuple[float, float]:
-    """Return symmetric limits that hold every bin with something in it."""
-    full = frame[frame["share"] > 0]
-    most = float(max(-full["low"].min(), full["high"].max(), 1))
-    return -most, most
-
-
-@styled
-def estimates(frame: pd.DataFrame, titles: dict[str, str]) -> Figure:
-    """Draw estimates with their intervals: a panel a metric, a row a pair, 0 marked.
-
-    Parameters
-    ----------
-    frame
-        pair, metric, estimate, low, high.
-    titles
-        metric -> what stands below its panel; also their order.
-    """
-    names = list(frame["pair"].unique())
-    height = 1.0 + 0.4 * max(len(names), 2)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
-    for ax, (metric, title) in zip(axes, titles.items(), strict=True):
-        for y, name in enumerate(reversed(names)):
-            row = frame[(frame["pair"] == name) & (frame["metric"] == metric)].iloc[0]
-            ax.plot([row["low"], row["high"]], [y, y], color=colour(name, names), linewidth=2.4)
-            ax.plot(row["estimate"], y, "o", color=colour(name, names), markersize=6)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_xlabel(title)
-        ax.grid(axis="y", visible=False)
-        ax.set_ylim(-0.7, len(names) - 0.3)
-    axes[0].set_yticks(range(len(names)), list(reversed(names)))
-    return figure
-
-
-@styled
+@styled()
 def bound_curve(frame: pd.DataFrame) -> Figure:
     """Draw upper bounds against granularity, with bands of their intervals, and the null's.
 
     Parameters
     ----------
     frame
-        pair, granularity (coarse to fine as in `dtfn.subpixel.CURVE`), estimate, low, high: gain
+        pair, granularity (coarse to fine as in `dtfn.pairs.CURVE`), estimate, low, high: gain
         over the better network of the pair, dB.
     """
-    steps = [g for g in subpixel.CURVE if g != "fusion"]
+    steps = [g for g in CURVE if g != "fusion"]
     names = list(frame["pair"].unique())
     figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
     ax = figure.subplots()
@@ -259,8 +190,8 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
         part = frame[frame["pair"] == name].set_index("granularity")
         curve, ink = part.reindex(steps), colour(name, names)
         # Colours come again after six.
-        style = "--" if name == subpixel.NULL else ("-", "-.")[names.index(name) > len(COLOURS)]
-        label = "null pair (luck)" if name == subpixel.NULL else name
+        style = "--" if name == NULL else ("-", "-.")[names.index(name) > len(COLOURS)]
+        label = "null pair (control)" if name == NULL else name
         ax.plot(range(len(steps)), curve["estimate"], style, color=ink, marker="o", markersize=4,
                 label=label)  # fmt: skip
         ax.fill_between(range(len(steps)), curve["low"], curve["high"], color=ink, alpha=0.15,
@@ -279,16 +210,16 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-@styled
+@styled()
 def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Draw a bound of each family on each dataset as a bar, luck's as a grey bar on it.
+    """Draw a bound of each family on each dataset as a bar, the control's as a grey bar on it.
 
     The line at a bar's end is the interval of what is net of luck.
 
     Parameters
     ----------
     frame
-        Of `dtfn.claims.beside_null`: dataset, pair, m, and with a null pair m_null, m_net_low,
+        Of `dtfn.claims.with_control`: dataset, pair, m, and with a null pair m_null, m_net_low,
         m_net_high; else m_low, m_high.
     metric
         m.
@@ -315,64 +246,21 @@ def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
         ax.set_title(dataset)
         ax.grid(axis="y", visible=False)
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
-    figure.supxlabel(title + ("; grey: luck's" if has_null else ""), fontsize=10)
+    figure.supxlabel(title + ("; grey: the control's" if has_null else ""), fontsize=10)
     return figure
 
 
 DECILES = range(1, 11)
 
 
-@styled
-def error_hexagons(frame: pd.DataFrame, span: tuple[float, float], pitch: float) -> Figure:
-    """Draw in hexagons how N's sub-pixel PSNR stands against L's, a panel a pair.
-
-    Below the diagonal N erred more: harm. Positions are counted on a logarithmic scale.
-
-    Parameters
-    ----------
-    frame
-        pair, without, with (dB), positions: `dtfn.positions.Positions.errors`.
-    span
-        Lowest and highest PSNR.
-    pitch
-        Width of a hexagon, dB.
-    """
-    names = list(frame["pair"].unique())
-    figure, axes = panels(len(names), 2.2)
-    norm = LogNorm(1, max(2, frame["positions"].max()))
-    # Two more hexagons on each side: matplotlib drops what is nearest to a centre outside. Rows of
-    # one of the two grids lie the square root of 3 times the pitch apart.
-    tall = pitch * math.sqrt(3)
-    across, up = (math.ceil((span[1] - span[0]) / size - 1e-9) + 4 for size in (pitch, tall))
-    low, bottom = span[0] - 2 * pitch, span[0] - 2 * tall
-    extent = (low, low + across * pitch, bottom, bottom + up * tall)
-    for ax, name in zip(axes, names, strict=True):
-        part = frame[frame["pair"] == name]
-        shown = ax.hexbin(
-            part["without"], part["with"], C=part["positions"], reduce_C_function=np.sum,
-            gridsize=(across, up), extent=extent, norm=norm, cmap=POSITIVE,
-            linewidths=0,
-        )  # fmt: skip
-        ax.plot(span, span, color="black", linewidth=0.8)
-        ax.set(title=_title(name), xlim=span, ylim=span, aspect="equal")
-        ax.text(0.97, 0.04, "harmed", transform=ax.transAxes, ha="right", fontsize=8)
-        ax.text(0.03, 0.9, "helped", transform=ax.transAxes, fontsize=8)
-        ax.grid(visible=False)
-        if ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
-            ax.set_ylabel("with (dB)")
-    figure.colorbar(shown, ax=axes, label="LR positions", shrink=0.9)
-    figure.supxlabel("sub-pixel PSNR without attention (dB)", fontsize=10)
-    return figure
-
-
-@styled
+@styled()
 def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
-    """Draw the harm rate by deciles of severity and inconsistency: the pair's, luck's, and net.
+    """Draw the harm rate by deciles of severity and inconsistency: a pair, its control, the net.
 
     Parameters
     ----------
     frame
-        `dtfn.positions.Positions.deciles`.
+        Of `dtfn.studies.Study.causes`.
     pair
         Whose harm.
     null
@@ -382,7 +270,7 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     titles = [f"harm rate of {pair}"]
     if null:
         tables += [_rates(frame, null), tables[0] - _rates(frame, null)]
-        titles += ["harm rate of luck (null pair)", "net of luck"]
+        titles += ["harm rate of the control", "net of the control"]
     if np.isnan(tables[-1]).all():
         return blank("no position has any detail to be inconsistent about")
     figure, axes = panels(len(tables), 3.2, 3)
@@ -405,34 +293,9 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     return figure
 
 
-@styled
-def phase_maps(frame: pd.DataFrame) -> Figure:
-    """Draw which pixels of a block suffer: change of the mean squared error, a panel a pair.
-
-    Parameters
-    ----------
-    frame
-        `dtfn.positions.Positions.phases`.
-    """
-    names = list(frame["pair"].unique())
-    figure, axes = panels(len(names), 2.1)
-    most = max(float(frame["change"].abs().max()), 1e-3)
-    for ax, name in zip(axes, names, strict=True):
-        part = frame[frame["pair"] == name]
-        table = part.pivot(index="row", columns="column", values="change").to_numpy()
-        sns.heatmap(
-            table, ax=ax, vmin=-most, vmax=most, cmap=SIGNED, square=True, annot=True, fmt="+.2%",
-            annot_kws={"fontsize": 7}, cbar=False,
-        )  # fmt: skip
-        bare(ax, _title(name))
-    figure.colorbar(axes[0].collections[0], ax=axes, label="change of squared error",
-                    format=PercentFormatter(1), shrink=0.9)  # fmt: skip
-    return figure
-
-
-@styled
+@styled()
 def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
-    """Draw the rank correlation of harm with each cause: a panel a pair, luck's as a grey mark.
+    """Draw the rank correlation of harm with each cause: a panel a pair; grey: the control.
 
     Parameters
     ----------
@@ -456,13 +319,9 @@ def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
         ax.set_yticks(range(len(causes)), list(reversed(causes)))
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y", visible=False)
-    grey = " (grey: luck's)" if null else ""
+    grey = " (grey: the control's)" if null else ""
     figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)
     return figure
-
-
-def _title(name: str) -> str:
-    return "null pair (luck)" if name == subpixel.NULL else name
 
 
 def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
@@ -471,7 +330,7 @@ def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
     return table.to_numpy(dtype=float)
 
 
-@styled
+@styled()
 def attention_by_layer(table: pd.DataFrame) -> Figure:
     """Draw the summaries by layer: a panel a number, a line a network (TFS dashed).
 

@@ -18,19 +18,16 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from dtfn import subpixel
 from dtfn.images import as_rgb
 from dtfn.plots import BOX, COLUMNS, POSITIVE, SIGNED, WIDTH, bare, blank, styled
-from dtfn.subpixel import psnr_of
-from dtfn.subpixel.regions import signed_root
-from dtfn.texture import distortion
+from dtfn.subpixel import psnr_of, signed_root
+from dtfn.texture import DISTORTIONS
 
 if TYPE_CHECKING:
     from dtfn.attended import Look
     from dtfn.attribution import Local
     from dtfn.datasets import Sample
-    from dtfn.subpixel.regions import View
-    from dtfn.texture.extremes import Case
+    from dtfn.regions import Case
 
 
 TITLES = {
@@ -41,63 +38,35 @@ TITLES = {
 }  # fmt: skip
 
 
-@styled
-def region_panel(views: Sequence[View]) -> Figure:
-    """Draw the first region: where it is, what the networks made of it, and their errors.
+@styled()
+def region_panel(case: Case | None) -> Figure:
+    """Draw a region: where it is, what the networks made of it, and their errors.
 
     Upper row: the picture with the region boxed, HR, L, N. Lower row: LR, the errors of L and
-    of N (root of the block error, one scale), the harm (signed root). With no view, the figure
-    says that there was no harm beyond luck.
+    of N (root of the block error, one scale), the harm (signed root). With no case, the figure
+    says so.
     """
-    if not views:
+    if case is None:
         return blank("no region of harm beyond the threshold")
-    view = views[0]
     figure = Figure(figsize=(WIDTH, 6.2), layout="compressed")
     axes = figure.subplots(2, 4)
-    picture = view.picture
-    _image(axes[0, 0], picture.hr, f"{picture.dataset} {picture.image}")
-    top, left, height, width = (picture.scale * v for v in view.window)
+    sample, view = case.sample, case.view
+    _image(axes[0, 0], sample.hr, f"{sample.dataset} {sample.image}")
+    top, left, height, width = (sample.scale * v for v in case.window)
     box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=BOX, linewidth=2)
     axes[0, 0].add_patch(box)
-    _crops(axes[0, 1:], view)
-    _image(axes[1, 0], view.lr(), f"LR (1/{picture.scale}), as it is")
-    most = float(np.sqrt(max(view.error_with.max(), view.error_without.max())))
-    for ax, error, name in (
-        (axes[1, 1], view.error_without, view.without),
-        (axes[1, 2], view.error_with, view.with_),
-    ):
-        shown = _map(ax, np.sqrt(error), f"error of {name}", POSITIVE, Normalize(0, most))
+    _image(axes[0, 1], view.hr, "HR")
+    n, l = case.networks[:2]
+    errors = {name: case.crop(case.errors[name]) for name in (l, n)}
+    _image(axes[1, 0], view.lr, f"LR (1/{sample.scale}), as it is")
+    norm = Normalize(0, float(np.sqrt(max(error.max() for error in errors.values()))))
+    for column, (name, error) in zip(axes[:, 2:].T, errors.items(), strict=True):
+        _image(column[0], view.outputs[name], f"{name}: {psnr_of(error):.2f} dB")
+    for ax, (name, error) in zip(axes[1, 1:3], errors.items(), strict=True):
+        shown = _map(ax, np.sqrt(error), f"error of {name}", POSITIVE, norm)
     _bar(figure, shown, axes[1, 1:3], "root of block MSE (8-bit levels)")
-    _bar(figure, _harm(axes[1, 3], view), axes[1, 3], "signed root (8-bit levels)")
+    _bar(figure, _harm(axes[1, 3], case), axes[1, 3], "signed root (8-bit levels)")
     return figure
-
-
-@styled
-def region_gallery(views: Sequence[View]) -> Figure:
-    """Draw several harmed regions, a row each: HR, L, N, harm.
-
-    With no view, the figure says that there was no harm beyond luck.
-    """
-    if not views:
-        return blank("no region of harm beyond the threshold")
-    figure = Figure(figsize=(WIDTH, 2.5 * len(views)), layout="constrained")
-    rows = figure.subplots(len(views), 4, squeeze=False)
-    for axes, view in zip(rows, views, strict=True):
-        _crops(axes[:3], view)
-        axes[0].set_ylabel(f"{view.picture.dataset} {view.picture.image}")
-        shown = _harm(axes[3], view)
-        figure.colorbar(shown, ax=axes[3], label="signed root (levels)", shrink=0.9)
-    return figure
-
-
-def _crops(axes: NDArray[Any], view: View) -> None:
-    outputs = view.picture.outputs
-    _image(axes[0], view.crop(view.picture.hr), "HR")
-    for ax, name, error in (
-        (axes[1], view.without, view.error_without),
-        (axes[2], view.with_, view.error_with),
-    ):
-        _image(ax, view.crop(outputs[name]), f"{name}: {subpixel.psnr_of(error):.2f} dB")
 
 
 def _image(ax: Axes, image: NDArray[Any], title: str) -> None:
@@ -112,13 +81,11 @@ def _map(ax: Axes, values: NDArray[Any], title: str, cmap: str, norm: Normalize)
     return shown
 
 
-def _harm(ax: Axes, view: View) -> Any:
-    """Show the harm of a view, its region outlined."""
-    harm, norm = _signed_root(view.harm)
+def _harm(ax: Axes, case: Case) -> Any:
+    """Show the harm of a case, its region outlined."""
+    harm, norm = _signed_root(case.crop(case.harm))
     shown = _map(ax, harm, "harm: red harmed, blue helped", SIGNED, norm)
-    r, (top, left, _, _) = view.region, view.window
-    corner = (r.left - left - 0.5, r.top - top - 0.5)
-    ax.add_patch(Rectangle(corner, r.width, r.height, fill=False, linewidth=1, linestyle=":"))
+    _outline(ax, case, 1)
     return shown
 
 
@@ -134,7 +101,7 @@ def _signed_root(harm: NDArray[np.float64]) -> tuple[NDArray[np.float64], Normal
     return root, Normalize(-most, most)
 
 
-@styled
+@styled()
 def texture_maps(
     hr: NDArray[np.uint8], maps: Mapping[str, NDArray[np.float64]], name: str
 ) -> Figure:
@@ -176,10 +143,10 @@ def _shown(values: NDArray[np.float64], log: bool) -> NDArray[np.float64]:
 QUERY, COPIED = "#F0E442", "#56B4E9"
 AGREES, DISAGREES = "#0072B2", "#D55E00"
 REACH = 4  # LR pixels shown on each side of a place that is read
-PATCH = 2  # LR positions on each side of a position: the 5 x 5 of `dtfn.texture.neighbours`
+PATCH = 2  # LR positions on each side of a position: the 5 x 5 of `dtfn.texture.patches`
 
 
-@styled
+@styled()
 def attention_maps(found: Sequence[Look], local: Sequence[Local], sample: Sample) -> Figure:
     """Draw what every network and layer attends to for one query, and the network's attribution.
 
@@ -224,7 +191,7 @@ def attention_maps(found: Sequence[Look], local: Sequence[Local], sample: Sample
     return figure
 
 
-@styled
+@styled()
 def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
     """Draw the true patches at the query and at the positions that each network copies most.
 
@@ -266,7 +233,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     return figure
 
 
-@styled
+@styled()
 def sampling_points(found: Sequence[Look], sample: Sample) -> Figure:
     """Draw where deformable layers read the value of the position that the query weighs most.
 
@@ -372,7 +339,7 @@ def _percent(weight: float) -> str:
 HEADINGS = {"harm": "worst", "help": "best"}
 
 
-@styled
+@styled()
 def texture_gallery(cases: Sequence[Case]) -> Figure:
     """Draw cases, a row each: where it is, LR, HR, what the networks made, and the harm over HR.
 
@@ -390,18 +357,18 @@ def texture_gallery(cases: Sequence[Case]) -> Figure:
         for ax in axes:
             bare(ax)
         _whole(axes[0], case)
-        _small(axes[1], case.lr(), "LR")
-        _small(axes[2], case.crop(case.picture.hr), "HR")
+        _small(axes[1], case.view.lr, "LR")
+        _small(axes[2], case.view.hr, "HR")
         n, l, *others = case.networks
         for ax, network in zip(axes[3:-1], (l, n, *others), strict=False):
             psnr = psnr_of(case.region.of(case.errors[network]))
-            _small(ax, case.crop(case.picture.outputs[network]), f"{_short(network)}: {psnr:.2f}")
+            _small(ax, case.view.outputs[network], f"{_short(network)}: {psnr:.2f}")
             _outline(ax, case)
         _overlay(axes[-1], case)
     return figure
 
 
-@styled
+@styled()
 def distortion_panel(case: Case | None) -> Figure:
     """Draw how the texture of a case is distorted: a row a network, a column a measure.
 
@@ -411,20 +378,20 @@ def distortion_panel(case: Case | None) -> Figure:
         return blank("no region beyond the threshold")
     n, l, *others = case.networks
     networks = [l, n, *others]
-    columns = 1 + len(distortion.TITLES)
+    columns = 1 + len(DISTORTIONS)
     height = (1 + len(networks)) * (WIDTH / columns + 0.25) + 0.6
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(1 + len(networks), columns, squeeze=False)
     for ax in axes.ravel():
         bare(ax)
-    _small(axes[0, 0], case.crop(case.picture.hr), "HR")
-    _small(axes[0, 1], case.lr(), "LR")
+    _small(axes[0, 0], case.view.hr, "HR")
+    _small(axes[0, 1], case.view.lr, "LR")
     _whole(axes[0, 2], case)
     _overlay(axes[0, 3], case)
     axes[0, 4].set_visible(False)
     for line, network in zip(axes[1:], networks, strict=True):
-        _small(line[0], case.crop(case.picture.outputs[network]), network)
-    for column, (measure, title) in enumerate(distortion.TITLES.items(), start=1):
+        _small(line[0], case.view.outputs[network], network)
+    for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
         shown = [case.crop(case.maps[network][measure]) for network in networks]
         norm = Normalize(0, max(float(values.max()) for values in shown) or 1.0)
         for ax, network, values in zip(axes[1:, column], networks, shown, strict=True):
@@ -438,10 +405,10 @@ def distortion_panel(case: Case | None) -> Figure:
 def _told(case: Case) -> str:
     """Return a case in one line: which, how sure, how distorted."""
     r, n, l = case.region, *case.networks[:2]
-    sure = f"q = {case.q:.2g}" if case.q <= 0.05 else f"within luck, q = {case.q:.2g}"
-    means = {m: (_mean(case, l, m), _mean(case, n, m)) for m in distortion.TITLES}
+    sure = f"q = {case.q:.2g}" if case.q <= 0.05 else f"open, q = {case.q:.2g}"
+    means = {m: (_mean(case, l, m), _mean(case, n, m)) for m in DISTORTIONS}
     return (
-        f"{HEADINGS[case.side]}: {case.picture.dataset} {case.picture.image}, {r.area} positions, "
+        f"{HEADINGS[case.side]}: {case.sample.dataset} {case.sample.image}, {r.area} positions, "
         f"{sure}\n{_short(l)} → {_short(n)}: "
         f"MSE {_error(case, l):.0f} → {_error(case, n):.0f}, "
         + ", ".join(f"{NAMES[m]} {a:.{d}f} → {b:.{d}f}{UNITS[m]}"
@@ -470,8 +437,8 @@ def _short(network: str) -> str:
 
 def _whole(ax: Axes, case: Case) -> None:
     """Show the whole picture, reduced to every so many pixels, and box the window."""
-    s = case.picture.scale
-    _small(ax, as_rgb(case.picture.hr)[s // 2 :: s, s // 2 :: s], case.picture.image)
+    s = case.sample.scale
+    _small(ax, as_rgb(case.sample.hr)[s // 2 :: s, s // 2 :: s], case.sample.image)
     top, left, height, width = case.window
     box = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, edgecolor=BOX, linewidth=1)
     ax.add_patch(box)
@@ -479,10 +446,10 @@ def _whole(ax: Axes, case: Case) -> None:
 
 def _overlay(ax: Axes, case: Case) -> None:
     """Show the harm over the grey picture: red harmed, blue helped."""
-    grey = as_rgb(case.crop(case.picture.hr)).astype(float).mean(axis=2)
-    s = case.picture.scale
+    grey = as_rgb(case.view.hr).astype(float).mean(axis=2)
+    s = case.sample.scale
     ax.imshow(grey, cmap="gray", vmin=-80, vmax=335, interpolation="nearest")
-    root = signed_root(case.crop(case.harms[case.pair]))
+    root = signed_root(case.crop(case.harm))
     most = float(np.abs(root).max()) or 1.0
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
     ax.imshow(root, cmap="RdBu_r", norm=Normalize(-most, most), extent=extent,
@@ -493,7 +460,7 @@ def _overlay(ax: Axes, case: Case) -> None:
 
 def _outline(ax: Axes, case: Case, factor: int | None = None) -> None:
     """Draw the edge of the region on a crop of `factor` pixels a position; None: of HR."""
-    s = case.picture.scale if factor is None else factor
+    s = case.sample.scale if factor is None else factor
     lines = (s * edges(case.outline()) - 0.5)[..., ::-1]  # (n, 2, 2): (x, y) of both ends
     for ink, width in (("white", 1.2), ("black", 0.6)):
         ax.add_collection(LineCollection(list(lines), colors=ink, linewidths=width))

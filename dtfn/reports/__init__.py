@@ -1,14 +1,13 @@
-"""What a notebook saves: figures with their data, tables, verdicts; bound by a manifest.
+"""What a notebook saves: figures with their data, tables, verdicts, and a manifest of it all.
 
 A notebook begins a run, saves into it and finishes it::
 
     run = reports.begin("02_benchmark", globals())
-    run.figure("gain", plots.gain(results), data=results, caption="...")
+    run.figure("gains", curves.psnr_gains(results), data=results, caption="...")
     run.verdict(*claims.beats(results, methods))
     run.finish()
 
-The folder is written under a hidden name and gets its own when it is complete, so whatever is
-called by a run's name is a whole run.
+The folder has a hidden name until it is complete, so whatever has a run's name is a whole run.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dtfn import parameters, paths, provenance
+from dtfn import files, parameters, paths, provenance
 from dtfn.errors import InputError
 from dtfn.reports import runs, tables
 
@@ -31,15 +30,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN_DIR = "DTFN_RUN_DIR"
-"""Environment variable by which `dtfn.suite` tells the notebook the folder it writes to."""
+"""Environment variable with the folder that a notebook writes to, set by `dtfn.suite`."""
 
-
-MARKS = {True: "✓ yes", False: "✗ no", None: "? open"}
+_HOLDS = {True: "✓ yes", False: "✗ no", None: "? open"}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim and what the run says about it.
+    """A claim and what a run says about it.
 
     Attributes
     ----------
@@ -63,24 +61,20 @@ class Verdict:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
         number, brace, unit = self.form.partition("}")
         ends = [(number + brace).format(end) for end in self.interval or ()]
+        measured = self.measured
+        if measured is None or measured != measured:  # NaN
+            measured = tables.MISSING
         return {
             "claim": self.claim,
-            "measured": self._print(self.measured),
-            "95 % interval": " to ".join(ends) + unit if ends else "–",
-            "holds": MARKS[self.holds],
+            "measured": measured if isinstance(measured, str) else self.form.format(measured),
+            "95 % interval": " to ".join(ends) + unit if ends else tables.MISSING,
+            "holds": _HOLDS[self.holds],
         }
-
-    def _print(self, value: float | str | None) -> str:
-        if value is None or value != value:  # NaN
-            return "–"
-        return value if isinstance(value, str) else self.form.format(value)
 
 
 def above_zero(low: float, high: float) -> bool | None:
     """Return whether an interval lies above 0; None where it holds 0 or is not known (NaN)."""
-    if low > 0:
-        return True
-    return False if high < 0 else None
+    return True if low > 0 else False if high < 0 else None
 
 
 class Run:
@@ -108,22 +102,21 @@ class Run:
         self._began = time.perf_counter()
 
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
-        """Note the run's inputs by hash: pictures (by pixels) and files such as weights.
+        """Note the run's inputs by hash.
 
         Parameters
         ----------
         samples
             `dtfn.datasets.Sample` objects; their LR and HR pixels are hashed.
         files
-            Files; their bytes are hashed.
+            Files such as weights; their bytes are hashed.
         """
         inputs = self.record["inputs"]
         for s in samples:
             for kind in ("lr", "hr"):
                 key = f"{s.dataset}/{s.image}/x{s.scale}/{kind}"
                 inputs[key] = provenance.array_hash(getattr(s, kind))
-        for file in files:
-            inputs[Path(file).name] = provenance.file_hash(Path(file))
+        inputs |= {Path(file).name: provenance.file_hash(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
@@ -139,17 +132,18 @@ class Run:
         caption
             What is seen; with metric, channel and border where pixels are compared.
         """
-        from matplotlib import rc_context
+        from dtfn import plots
 
         folder = self._folder("figures")
-        about = {"Title": name, "Description": caption}
-        # No date, no library version, no random ids inside: the same picture has the same hash.
-        with rc_context({"svg.hashsalt": name}):
-            figure.savefig(folder / f"{name}.svg", metadata=about | {"Date": None})
-        figure.savefig(folder / f"{name}.png", metadata=about | {"Software": "dtfn"})
+        plots.save(figure, folder / name, caption)
         data.to_csv(folder / f"{name}.csv", index=False)
         self._note("figures", name, caption)
-        _show_figure(folder / f"{name}.png", caption)
+        if _in_notebook():
+            from IPython.display import Image, display
+
+            image = Image(filename=str(folder / f"{name}.png"), alt=caption, retina=True)  # type: ignore[no-untyped-call]
+            display(image)  # type: ignore[no-untyped-call]
+            _show(f'<p class="caption">{html.escape(caption)}</p>')
 
     def table(
         self,
@@ -168,19 +162,16 @@ class Run:
         """
         folder = self._folder("tables")
         frame.to_csv(folder / f"{name}.csv", index=False)
-        text = tables.html(frame, best, forms, groups)
-        files = {
-            "md": tables.markdown(frame, best, forms, groups) + f"\n{caption}\n",
-            "tex": tables.latex(frame, best, forms, groups, caption=caption, label=f"tab:{name}"),
-            "html": text,
-        }
-        for ending, content in files.items():
-            (folder / f"{name}.{ending}").write_text(content, encoding="utf-8")
+        shown = tables.html(frame, best, forms, groups)
+        plain = tables.markdown(frame, best, forms, groups) + f"\n{tables.escape(caption)}\n"
+        tex = tables.latex(frame, best, forms, groups, caption=caption, label=f"tab:{name}")
+        for ending, text in {"html": shown, "md": plain, "tex": tex}.items():
+            files.write(folder / f"{name}.{ending}", text)
         self._note("tables", name, caption)
-        _show_html(text + _caption(caption))
+        _show(f'{shown}<p class="caption">{html.escape(caption)}</p>')
 
     def data(self, name: str, frame: pd.DataFrame, *, caption: str) -> None:
-        """Save ``data/name.csv``: what is too long to show, but lies behind what is shown."""
+        """Save ``data/name.csv``: the numbers behind what is shown, too long to show."""
         file = self._folder("data") / f"{name}.csv"
         frame.to_csv(file, index=False)
         self._note("data", name, caption)
@@ -191,7 +182,7 @@ class Run:
         self.verdicts += verdicts
 
     def finish(self) -> None:
-        """Show the verdicts and where the manifest will be found, and write it."""
+        """Show the verdicts and where the manifest will be, and write it."""
         rows = [v.row() for v in self.verdicts]
         if rows:
             self.table("verdicts", pd.DataFrame(rows), caption="What this run says.")
@@ -205,10 +196,10 @@ class Run:
         runs.write(self.folder, self.record)
         final = runs.final_folder(self.folder)
         if not self._managed:
-            self.folder.rename(final)
-            self.folder = final
+            self.folder = self.folder.rename(final)
         where = final / runs.MANIFEST
-        print("manifest:", where.relative_to(paths.ROOT) if _inside(where) else where)
+        inside = where.is_relative_to(paths.ROOT)
+        print("manifest:", where.relative_to(paths.ROOT) if inside else where)
 
     def _folder(self, kind: str) -> Path:
         folder = self.folder / kind
@@ -256,30 +247,13 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     return Run(file, values, folder, managed=bool(given))
 
 
-def _inside(path: Path) -> bool:
-    return path.is_relative_to(paths.ROOT)
-
-
-def _caption(text: str) -> str:
-    return f'<p class="caption">{html.escape(text)}</p>'
-
-
 def _in_notebook() -> bool:
     from IPython import get_ipython
 
     return get_ipython() is not None
 
 
-def _show_figure(png: Path, caption: str) -> None:
-    if _in_notebook():
-        from IPython.display import Image, display
-
-        image = Image(filename=str(png), alt=caption, retina=True)  # type: ignore[no-untyped-call]
-        display(image)  # type: ignore[no-untyped-call]
-        _show_html(_caption(caption))
-
-
-def _show_html(text: str) -> None:
+def _show(text: str) -> None:
     if _in_notebook():
         from IPython.display import HTML, display
 

@@ -1,4 +1,4 @@
-"""Two runs beside each other: which numbers changed, and by how much."""
+"""Two runs side by side: which numbers changed, and by how much."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from dtfn import provenance
+from dtfn import files
 from dtfn.reports import runs
 
 PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
@@ -54,47 +54,41 @@ class Comparison:
 
 
 def compare(before: Path, after: Path) -> Comparison:
-    """Compare the tables, the figures' data and the verdicts of two runs.
+    """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
 
     Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
     these to tell them apart (row, column, step); else by their place.
-
-    Parameters
-    ----------
-    before, after
-        Folders of runs.
     """
-    one, two = _numbers(before), _numbers(after)
-    both = pd.concat({"before": one["value"], "after": two["value"]}, axis=1).reset_index()
+    values = {"before": _numbers(before), "after": _numbers(after)}
+    both = pd.concat(values, axis=1).reset_index()
     same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
     both["difference"] = both["after"] - both["before"]
-    scale = both[["before", "after"]].abs().max(axis=1)
-    order = (both["difference"].abs() / scale).fillna(float("inf"))
-    changed = both[~same].loc[order[~same].sort_values(ascending=False, kind="stable").index]
-    old, new = runs.read(before), runs.read(after)
-    names = dict.fromkeys([*old["parameters"], *new["parameters"]])
-    pairs = {name: (old["parameters"].get(name), new["parameters"].get(name)) for name in names}
+    relative = both["difference"].abs() / both[["before", "after"]].abs().max(axis=1)
+    order = relative.fillna(float("inf"))[~same].sort_values(ascending=False, kind="stable")
+    records = [runs.read(folder) for folder in (before, after)]
+    old, new = (record["parameters"] for record in records)
+    pairs = {name: (old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])}
     return Comparison(
         before,
         after,
-        changed.reset_index(drop=True),
+        both.loc[order.index].reset_index(drop=True),
         len(both),
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
-        _verdicts(old, new),
+        _verdicts(*records),
     )
 
 
 def fingerprint(file: Path) -> str:
     """Return the SHA-256 of a figure or table, of a CSV file without the columns of costs."""
     if file.suffix != ".csv":
-        return provenance.file_hash(file)
+        return files.sha256(file)
     frame = _table(file)
     kept = frame[[column for column in frame if not PASSING.search(column)]]
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
-def _numbers(folder: Path) -> pd.DataFrame:
-    """Return every number of a run's CSV files: value, by file, row and column."""
+def _numbers(folder: Path) -> pd.Series:
+    """Return every number of a run's CSV files, by file, row and column."""
     found = [
         _long(_table(file), file.relative_to(folder).as_posix())
         for kind in ("tables", "figures")
@@ -102,7 +96,7 @@ def _numbers(folder: Path) -> pd.DataFrame:
         if file.name != "verdicts.csv"
     ]
     blank = pd.DataFrame({"file": [], "row": [], "column": [], "value": []})
-    return pd.concat([blank, *found]).set_index(["file", "row", "column"])
+    return pd.concat([blank, *found]).set_index(["file", "row", "column"])["value"]
 
 
 def _table(file: Path) -> pd.DataFrame:
@@ -110,10 +104,8 @@ def _table(file: Path) -> pd.DataFrame:
     frame = pd.read_csv(file)
     if len(frame) and pd.isna(frame.iloc[0, 0]) and not frame.select_dtypes("number").columns.size:
         frame = pd.read_csv(file, header=[0, 1])
-        frame.columns = [
-            " ".join(part for part in pair if not part.startswith("Unnamed"))
-            for pair in frame.columns
-        ]  # fmt: skip
+        named = [[part for part in pair if "Unnamed" not in part] for pair in frame.columns]
+        frame.columns = [" ".join(parts) for parts in named]
     return frame
 
 
@@ -121,7 +113,8 @@ def _long(frame: pd.DataFrame, file: str) -> pd.DataFrame:
     """Return the numbers of a table, one a row, each with the name of its row."""
     texts = list(frame.select_dtypes(exclude="number"))
     whole = list(frame.select_dtypes("integer"))
-    keys = next((k for n in range(len(whole) + 1) if _tell(frame, k := texts + whole[:n])), None)
+    choices = [texts + whole[:n] for n in range(len(whole) + 1)]
+    keys = next((k for k in choices if k and not frame.duplicated(k).any()), None)
     if keys is None:
         row = pd.Series([f"row {number + 1}" for number in range(len(frame))], index=frame.index)
     else:
@@ -132,20 +125,12 @@ def _long(frame: pd.DataFrame, file: str) -> pd.DataFrame:
     return long.melt(["file", "row"], var_name="column", value_name="value")
 
 
-def _tell(frame: pd.DataFrame, columns: list[str]) -> bool:
-    """Say whether columns tell the rows of a table apart."""
-    return bool(columns) and not frame.duplicated(columns).any()
-
-
-def _verdicts(old: dict[str, Any], new: dict[str, Any]) -> pd.DataFrame:
-    one, two = ({v["claim"]: v["printed"] for v in c["verdicts"]} for c in (old, new))
-    rows = [
-        {"claim": claim, **{k: _answer(v.get(claim)) for k, v in (("before", one), ("after", two))}}
-        for claim in dict.fromkeys([*one, *two])
-    ]
+def _verdicts(*records: dict[str, Any]) -> pd.DataFrame:
+    one, two = ({v["claim"]: _answer(v["printed"]) for v in r["verdicts"]} for r in records)
+    rows = [(c, one.get(c, "not claimed"), two.get(c, "not claimed")) for c in {**one, **two}]
     frame = pd.DataFrame(rows, columns=["claim", "before", "after"])
     return frame[frame["before"] != frame["after"]].reset_index(drop=True)
 
 
-def _answer(printed: dict[str, str] | None) -> str:
-    return f"{printed['measured']} {printed['holds']}" if printed else "not claimed"
+def _answer(printed: dict[str, str]) -> str:
+    return f"{printed['measured']} {printed['holds']}"

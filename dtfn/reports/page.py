@@ -10,12 +10,10 @@ import base64
 import datetime
 import io
 import json
-import os
 import re
 import shutil
-import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,27 +22,30 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from dtfn import __version__
+from dtfn import __version__, files
 from dtfn.errors import InputError
 from dtfn.reports import compare, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-THUMBNAIL = 180  # pixels, the longer side of a picture in the overview
-CHANGES = 50  # numbers that are listed; the rest is counted
-
 README = "README.md"  # the page of an excerpt
-MARK = "Written by `dtfn report keep`"  # by which an excerpt is known
-QUALITY = 75  # of WebP
-ACROSS = 1000  # pixels at most: what a page shows
-LINES = 90  # of a table's Markdown; a longer one is left out
+MARK = "Written by `dtfn report keep`"  # marks a folder as an excerpt
+THUMBNAIL = 360  # pixels, the longer side of a picture in the overview; shown at half of it
+ACROSS = 1000  # pixels at most of an excerpt's figure
+CHANGES = 50  # numbers that are listed; the rest is counted
+LINES = 90  # of a table's Markdown in an excerpt; a longer table is left out
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dtfn.reports"),
-    autoescape=jinja2.select_autoescape(["html.j2"], default=True),
+    autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.filters |= {
+    "listed": lambda values: ", ".join(f"{key} {value}" for key, value in values.items()),
+    "number": lambda value: tables.MISSING if value != value else f"{value:.6g}",  # NaN
+    "moment": lambda text: f"{text[:10]} {text[11:16]} UTC",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Problem:
 
 
 def write_run(notebook: Path) -> Path:
-    """Write an executed notebook as HTML beside it and return that file.
+    """Write an executed notebook as HTML next to it and return that file.
 
     Inputs of cells tagged ``hide-input`` are left out.
     """
@@ -67,15 +68,8 @@ def write_run(notebook: Path) -> Path:
 
     config = Config()
     # Only what shows without a script; the first that an output has is taken.
-    config.NbConvertBase.display_data_priority = [
-        "text/html",
-        "image/svg+xml",
-        "image/png",
-        "image/jpeg",
-        "text/markdown",
-        "text/latex",
-        "text/plain",
-    ]
+    shown = "text/html image/svg+xml image/png image/jpeg text/markdown text/latex text/plain"
+    config.NbConvertBase.display_data_priority = shown.split()
     config.CSSHTMLHeaderPreprocessor.style = "default"
     config.CoalesceStreamsPreprocessor.enabled = True  # of a progress bar, only its end
     config.TagRemovePreprocessor.enabled = True
@@ -89,12 +83,12 @@ def write_run(notebook: Path) -> Path:
     )
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     for cell in content.cells:
-        if cell.cell_type == "markdown":  # a neighbour's newest run is in the index
+        if cell.cell_type == "markdown":  # another notebook's newest run is in the index
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](../../../index.html#\1)", cell.source)
-    ours = {"policy": POLICY, "title": title(notebook), "style": _source("style.css")}
+    ours = {"policy": POLICY, "title": title(notebook), "style": _style()}
     body, _ = exporter.from_notebook_node(content, resources={"dtfn": ours})
     page = notebook.with_suffix(".html")
-    page.write_text(body, encoding="utf-8")
+    files.write(page, body)
     return page
 
 
@@ -115,7 +109,7 @@ def write_index(
     """Write ``index.html`` over all runs and return its path.
 
     The newest complete run of each name is shown with its figures, tables and verdicts, and what
-    changed since the one before it; the others are listed.
+    changed since the one before it; the others are listed. A run with a broken manifest is named.
 
     Parameters
     ----------
@@ -123,185 +117,102 @@ def write_index(
         Folder that holds ``runs/``; the index goes into it.
     problems
         Notebooks that did not run just now. Runs that failed earlier, and were not followed by
-        a complete one, are found by themselves.
+        a complete one, are added.
     shown
         Name -> the run that is shown instead of the newest.
     """
-    found = [(folder, runs.read(folder)) for folder in runs.finished(reports / "runs")]
-    # Oldest first, so that the newest of a name stays.
-    newest = {folder.parent.name: (folder, content) for folder, content in found}
-    complete = [(folder, content) for folder, content in found if content["status"] == "complete"]
-    chosen = {folder.parent.name: folder for folder, _ in complete} | dict(shown or {})
+    records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
+    newest = {folder.parent.name: folder for folder in records}
+    complete = [f for f, record in records.items() if record["status"] == "complete"]
+    chosen = {f.parent.name: f for f in complete} | dict(shown or {})
+    known = {problem.notebook for problem in problems}
     failed = [
-        Problem(name, content["error"]["message"], folder)
-        for name, (folder, content) in newest.items()
-        if content["status"] != "complete" and name not in {p.notebook for p in problems}
+        Problem(name, records[folder]["error"]["message"], folder)
+        for name, folder in newest.items()
+        if records[folder]["status"] != "complete" and name not in known
     ]
-    earlier = _earlier([folder for folder, _ in complete])
-    sections = [
-        _run(reports, folder, content, earlier[folder])
-        for folder, content in sorted(complete, key=lambda pair: pair[0].parent.name)
-        if chosen[folder.parent.name] == folder
+    broken = [
+        Problem(file.parent.parent.name, f"the manifest in {file.parent.name} is empty or broken")
+        for file in sorted((reports / "runs").glob(f"*/*/{runs.MANIFEST}.broken"))
+        if file.parent not in records
     ]
-    page = _page(
-        "index.html.j2",
-        problems=[_problem(reports, p) for p in [*problems, *failed]],
-        runs=sections,
-        everything=[_line(reports, folder, content) for folder, content in reversed(found)],
-    )
-    reports.mkdir(parents=True, exist_ok=True)
-    return _replace(reports / INDEX, page)
-
-
-def _page(template: str, **content: Any) -> str:
-    return _ENVIRONMENT.get_template(template).render(
+    lines = {folder: _line(reports, folder, record) for folder, record in records.items()}
+    sections = []
+    for name, folder in sorted(chosen.items()):
+        if folder in complete:
+            earlier = [f for f in complete[: complete.index(folder)] if f.parent.name == name]
+            sections.append(lines[folder] | _section(folder, earlier[-1] if earlier else None))
+    page = _ENVIRONMENT.get_template("index.html.j2").render(
         policy=POLICY,
-        style=_source("style.css"),
+        style=_style(),
         version=__version__,
-        made=_readable(datetime.datetime.now(datetime.UTC).isoformat()),
-        **content,
-    )
-
-
-def _replace(file: Path, page: str) -> Path:
-    """Write a page so that nobody reads half of it, nor two processes write into one."""
-    half = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    half.write_text(page, encoding="utf-8")
-    half.replace(file)
-    return file
-
-
-def _earlier(complete: Sequence[Path]) -> dict[Path, Path | None]:
-    """Return run -> the complete run of its name before it."""
-    before: dict[str, Path] = {}
-    found = {}
-    for folder in complete:
-        found[folder] = before.get(folder.parent.name)
-        before[folder.parent.name] = folder
-    return found
-
-
-def _line(reports: Path, folder: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Return what the list of all runs tells of one."""
-    timings = content["timings"]
-    return {
-        "name": folder.parent.name,
-        "status": content["status"],
-        "tier": content.get("tier") or "–",
-        "started": _readable(content["started"]),
-        "duration": f"{timings.get('run', timings.get('notebook', 0)):.0f} s",
-        "commit": content["code"]["git"] + ("*" if content["code"]["dirty"] else ""),
-        "parameters": _listed(content["parameters"]),
-        "folder": folder.relative_to(reports).as_posix(),
-        "link": _html(reports, folder, content["notebook"]),
-    }
-
-
-def _run(
-    reports: Path, folder: Path, content: dict[str, Any], before: Path | None
-) -> dict[str, Any]:
-    """Return what the template shows of a run."""
-    name = content["notebook"]
-    code, machine = content["code"], content["machine"]
-    return {
-        **_line(reports, folder, content),
-        "notebook": name,
-        "title": content.get("title", name),
-        "verdicts": content["verdicts"],
-        "changes": _changes(compare.compare(before, folder), CHANGES) if before else None,
-        "exhibits": sorted(
-            [_figure(folder, f) for f in content["figures"]]
-            + [_table(folder, t) for t in content["tables"] if t["name"] != "verdicts"],
-            key=lambda e: float(e["after_seconds"]),
-        ),
-        "data": content.get("data", []),
-        "provenance": {
-            "parameters": _listed(content["parameters"]),
-            "code": f"{code['git']}{' with local changes' if code['dirty'] else ''}, "
-            f"sha256 {code['sha256'][:12]}",
-            "notebook": f"sha256 {content['notebook_sha256'][:12]}",
-            "inputs": f"{len(content['inputs'])} hashed, listed in the manifest",
-            "versions": _listed(content["versions"]),
-            "machine": _listed(machine),
-        },
-    }
-
-
-def _changes(found: compare.Comparison, most: int | None) -> dict[str, Any]:
-    """Return what a page tells of a comparison, at most so many numbers."""
-    return {
-        "before": found.before.name,
-        "after": found.after.name,
-        "run": found.after.parent.name,
-        "summary": found.summary,
-        "settings": found.settings,
-        "verdicts": found.verdicts.to_dict("records"),
-        "numbers": [
-            {**row, **{k: _number(row[k]) for k in ("before", "after", "difference")}}
-            for row in found.changed[:most].to_dict("records")
+        made=datetime.datetime.now(datetime.UTC).isoformat(),
+        problems=[
+            {"problem": p, "link": lines[p.folder]["link"] if p.folder in lines else None}
+            for p in [*problems, *failed, *broken]
         ],
-        "more": len(found.changed[most:]) if most else 0,
+        runs=sections,
+        everything=list(reversed(lines.values())),
+    )
+    files.write(reports / INDEX, page)
+    return reports / INDEX
+
+
+def _line(reports: Path, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's record with its name and where it is."""
+    page = folder / f"{record['notebook']}.html"
+    timings = record["timings"]
+    return record | {
+        "name": folder.parent.name,
+        "title": record.get("title", record["notebook"]),
+        "folder": folder.relative_to(reports).as_posix(),
+        "link": page.relative_to(reports).as_posix() if page.exists() else None,
+        "seconds": timings.get("run", timings.get("notebook", 0)),
     }
 
 
-def _number(value: float) -> str:
-    return "–" if value != value else f"{value:.6g}"
+def _section(folder: Path, before: Path | None) -> dict[str, Any]:
+    """Return a run's figures and tables in the order they were made, and what changed."""
+    exhibits = []
+    for kind, entry in _exhibits(runs.read(folder)):
+        file = folder / kind / entry["name"]
+        if kind == "tables":
+            exhibits.append(entry | {"html": file.with_suffix(".html").read_text("utf-8")})
+            continue
+        with Image.open(file.with_suffix(".png")) as picture:
+            small = picture.convert("RGB")
+            width = picture.width // 2  # saved at twice the density of a screen
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=80)
+        png = file.with_suffix(".png").read_bytes()
+        exhibits.append(entry | {"image": _encoded(png), "width": width})
+        exhibits[-1]["thumbnail"] = _encoded(buffer.getvalue())
+    changes = compare.compare(before, folder) if before else None
+    return {"exhibits": exhibits, "changes": changes, "most": CHANGES}
 
 
-def _figure(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    png = (folder / "figures" / f"{entry['name']}.png").read_bytes()
-    small = io.BytesIO()
-    with Image.open(io.BytesIO(png)) as image:
-        half = image.convert("RGB")
-    half.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
-    half.save(small, "JPEG", quality=80)
-    return {
-        **entry,
-        "image": f"data:image/png;base64,{base64.b64encode(png).decode()}",
-        "thumbnail": f"data:image/jpeg;base64,{base64.b64encode(small.getvalue()).decode()}",
-        # Figures are saved at twice the density of a screen.
-        "width": struct.unpack(">I", png[16:20])[0] // 2,
-    }
+def _exhibits(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return (kind, entry) of a run's figures and tables but its verdicts, in order."""
+    found = [("figures", entry) for entry in record["figures"]]
+    found += [("tables", entry) for entry in record["tables"] if entry["name"] != "verdicts"]
+    return sorted(found, key=lambda pair: float(pair[1]["after_seconds"]))
 
 
-def _table(folder: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **entry,
-        "html": (folder / "tables" / f"{entry['name']}.html").read_text(encoding="utf-8"),
-    }
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
-def _problem(reports: Path, problem: Problem) -> dict[str, str | None]:
-    notebook = runs.read(problem.folder)["notebook"] if problem.folder else ""
-    link = _html(reports, problem.folder, notebook) if problem.folder else None
-    return {"notebook": problem.notebook, "message": problem.message, "link": link}
+def _style() -> str:
+    return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
-def _html(reports: Path, folder: Path, notebook: str) -> str | None:
-    """Return the link from the index to a run's own page, if it has one."""
-    page = folder / f"{notebook}.html"
-    return page.relative_to(reports).as_posix() if page.exists() else None
+def write_excerpt(folder: Path, kept: Iterable[Path]) -> Path:
+    """Write an excerpt of complete runs, small enough to commit, and return its page.
 
-
-def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items())
-
-
-def _readable(moment: str) -> str:
-    return f"{moment[:10]} {moment[11:16]} UTC"
-
-
-def _source(name: str) -> str:
-    assert _ENVIRONMENT.loader is not None
-    return _ENVIRONMENT.loader.get_source(_ENVIRONMENT, name)[0]
-
-
-def write_excerpt(folder: Path, kept: Sequence[Path]) -> Path:
-    """Write an excerpt of complete runs and return its page.
-
-    Beside ``README.md`` (all verdicts, then each run's figures and short tables) stands a folder a
-    run with its manifest and the figures as WebP, at most `ACROSS` pixels wide. It takes the place
-    of an older excerpt when it is whole.
+    ``README.md`` has all verdicts, then each run's figures and short tables; a folder for each run
+    has its manifest and the figures as WebP, at most `ACROSS` pixels wide. A whole excerpt takes
+    the place of an older one.
 
     Parameters
     ----------
@@ -315,76 +226,67 @@ def write_excerpt(folder: Path, kept: Sequence[Path]) -> Path:
     InputError
         There is something else in that place, a run is not complete, or two have one name.
     """
+    kept = list(kept)
     names = [run.parent.name for run in kept]
     if len(set(names)) < len(names):
         raise InputError(
             "runs", expected="one of each name", found=", ".join(names), remedy="name fewer"
         )
-    _require_ours(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        made = Path(place) / folder.name
-        made.mkdir()
-        _fill(made, dict(zip(names, kept, strict=True)))
-        if folder.exists():
-            folder.rename(Path(place) / "older")
-        made.rename(folder)
-    return folder / README
-
-
-def _require_ours(folder: Path) -> None:
-    """Raise `InputError` where something else than an older excerpt is in the place."""
     page = folder / README
     ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
     if folder.exists() and not ours:
         raise InputError(
-            folder, expected="a new folder, or an older excerpt", found="something else",
+            folder,
+            expected="a new folder, or an older excerpt",
+            found="something else",
             remedy="choose another folder",
-        )  # fmt: skip
+        )
+    with files.writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
+        draft = Path(place) / folder.name
+        draft.mkdir()
+        text = _excerpt(draft, kept)
+        (draft / README).write_text(text, encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(place) / "older")
+        draft.rename(folder)
+    return page
 
 
-def _fill(folder: Path, kept: Mapping[str, Path]) -> None:
-    verdicts, sections = [], []
-    for name, run in kept.items():
-        content = runs.read(run)
-        if content["status"] != "complete":
-            raise InputError(
-                run, expected="a complete run", found=content["status"], remedy="run it again"
-            )
-        target = folder / name
-        target.mkdir(parents=True)
-        shutil.copyfile(run / runs.MANIFEST, target / runs.MANIFEST)
-        verdicts += [{**v["printed"], "run": f"[{name}](#{name})"} for v in content["verdicts"]]
-        sections.append(_section(name, run, content, target))
+def _excerpt(folder: Path, kept: Sequence[Path]) -> str:
+    """Copy what an excerpt shows and return the text of its page."""
+    verdicts, parts = [], []
+    for run in kept:
+        name, record = run.parent.name, runs.read(run)
+        if record["status"] != "complete":
+            found = record["status"]
+            raise InputError(run, expected="a complete run", found=found, remedy="run it again")
+        (folder / name).mkdir()
+        shutil.copyfile(run / runs.MANIFEST, folder / name / runs.MANIFEST)
+        verdicts += [{**v["printed"], "run": f"[{name}](#{name})"} for v in record["verdicts"]]
+        code = record["code"]
+        changed = " with local changes" if code["dirty"] else ""
+        given = "; ".join(f"{key} = {value}" for key, value in record["parameters"].items())
+        parts += [
+            f'<a id="{name}"></a>\n## {name}: {record.get("title", name)}',
+            f"`{name}`, {record['started']}, code {code['git']}{changed}: {given}",
+        ]
+        for kind, entry in _exhibits(record):
+            file = run / kind / entry["name"]
+            if kind == "figures":
+                small = f"{name}/{entry['name']}.webp"
+                with Image.open(file.with_suffix(".png")) as picture:
+                    shrunk = picture.convert("RGB")
+                shrunk.thumbnail((ACROSS, 10 * ACROSS))
+                shrunk.save(folder / small, quality=75, method=6)
+                parts.append(f"![{entry['name']}]({small})\n\n*{tables.escape(entry['caption'])}*")
+            elif (text := file.with_suffix(".md").read_text("utf-8")).count("\n") <= LINES:
+                parts.append(text.rstrip())
     head = (
         "# Where non-local attention harms textures\n\n"
-        f"{MARK} of dtfn {__version__}: nothing here is typed by hand. The "
-        "manifests beside the figures name code, parameters, pictures and networks by hash.\n\n"
+        f"{MARK} of dtfn {__version__}: nothing here is typed by hand. The manifests next to the "
+        "figures name code, parameters, pictures and networks by hash.\n\n"
         f"{tables.markdown(pd.DataFrame(verdicts))}"
     )
-    (folder / README).write_text("\n".join([head, *sections]), encoding="utf-8")
-
-
-def _section(name: str, run: Path, content: dict[str, Any], target: Path) -> str:
-    code = content["code"]
-    changed = " with local changes" if code["dirty"] else ""
-    given = "; ".join(f"{key} = {value}" for key, value in content["parameters"].items())
-    parts = [
-        f'<a id="{name}"></a>\n## {name}: {content["title"]}',
-        f"`{name}`, {content['started']}, code {code['git']}{changed}: {given}",
-    ]
-    exhibits = [("figures", e) for e in content["figures"]]
-    exhibits += [("tables", e) for e in content["tables"] if e["name"] != "verdicts"]
-    for kind, entry in sorted(exhibits, key=lambda pair: pair[1]["after_seconds"]):
-        if kind == "figures":
-            file = f"{entry['name']}.webp"
-            with Image.open(run / "figures" / f"{entry['name']}.png") as image:
-                small = image.convert("RGB")
-            small.thumbnail((ACROSS, 10 * ACROSS))
-            small.save(target / file, quality=QUALITY, method=6)
-            parts.append(f"![{entry['name']}]({name}/{file})\n\n*{entry['caption']}*")
-            continue
-        text = (run / "tables" / f"{entry['name']}.md").read_text(encoding="utf-8")
-        if text.count("\n") <= LINES:
-            parts.append(text.rstrip())
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([head, *parts]) + "\n"

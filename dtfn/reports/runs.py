@@ -1,10 +1,11 @@
-"""The folders of runs and their manifest.json: where a run is, what it used, what it made."""
+"""Folders of runs and their manifest.json: where a run is, what it used, what it made."""
 
 from __future__ import annotations
 
 import datetime
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from dtfn import paths, provenance
+from dtfn import files, paths, provenance
 from dtfn.errors import InputError, nearest
 
 SCHEMA = 1
 """Version of manifest.json; raised when a key changes its meaning or goes away."""
 
 MANIFEST = "manifest.json"
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
+"""Prefix of the folder of a run that is not finished."""
 
 KINDS = ("figures", "tables", "data")
 """What a notebook saves: the manifest's lists, and the folders of their files."""
@@ -33,41 +35,47 @@ def new_folder(folder: Path, notebook: str, parameters: Mapping[str, Any]) -> Pa
     Raises
     ------
     InputError
-        All of a thousand names are taken.
+        The folder cannot be made.
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     base = f"{now}-{provenance.git_state()[0]}-{parameter_hash(parameters)}"
     home = folder / notebook
-    home.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, 1000):
-        name = base if attempt == 1 else f"{base}-{attempt}"
-        partial = home / f"{_PARTIAL}{name}"
-        try:
-            partial.mkdir()
-        except FileExistsError:  # another process began the same run in this very second
-            continue
-        if final_folder(partial).exists() or final_folder(partial, failed=True).exists():
-            partial.rmdir()
-            continue
-        return partial
-    raise InputError(
-        home,
-        expected="a free name for a new run",
-        found=f"{base} and its successors taken",
-        remedy="remove old runs from that folder",
-    )
+    with files.writing(home):
+        home.mkdir(parents=True, exist_ok=True)
+        attempt = 1
+        while True:
+            partial = home / f"{PARTIAL}{base}{f'-{attempt}' if attempt > 1 else ''}"
+            attempt += 1
+            if not any(final_folder(partial, failed=failed).exists() for failed in (False, True)):
+                try:
+                    partial.mkdir()
+                except FileExistsError:  # another process began the same run in this very second
+                    continue
+                return partial
 
 
 def final_folder(partial: Path, *, failed: bool = False) -> Path:
     """Return the name that a run's hidden folder gets when it is complete (or has failed)."""
-    return partial.with_name(partial.name.removeprefix(_PARTIAL) + ("-failed" if failed else ""))
+    return partial.with_name(partial.name.removeprefix(PARTIAL) + ("-failed" if failed else ""))
 
 
 def finished(folder: Path) -> list[Path]:
-    """Return the finished and failed runs below ``folder``, oldest first."""
-    found = [file.parent for file in folder.glob(f"*/*/{MANIFEST}")]
-    whole = [f for f in found if not f.name.startswith(_PARTIAL)]
-    return sorted(whole, key=lambda f: (read(f).get("started", ""), f.name))
+    """Return the complete and failed runs below ``folder``, oldest first.
+
+    A manifest that is broken, or none of a run, is set aside as ``manifest.json.broken``, and the
+    log names it.
+    """
+    started = {}
+    for file in folder.glob(f"*/*/{MANIFEST}"):
+        run = file.parent
+        if not run.name.startswith(PARTIAL):
+            content = read(run)
+            if {"started", "status"} <= content.keys():
+                started[run] = (content["started"], run.name)
+            elif file.exists():
+                logging.getLogger("dtfn").warning(f"{file} is no manifest of a run: set aside")
+                file.replace(f"{file}.broken")
+    return sorted(started, key=started.__getitem__)
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -86,21 +94,22 @@ def find(name: str, folder: Path | None = None) -> Path:
     InputError
         There is no such run.
     """
-    if (Path(name) / MANIFEST).is_file():
+    if read(Path(name)):
         return Path(name)
     folder = folder or paths.RUNS
     stem, _, back = name.partition("~")
     complete = [f for f in finished(folder) if read(f)["status"] == "complete"]
-    fitting = [f for f in complete if name == f.name] or [
-        f for f in complete if stem == f.parent.name
-    ]
+    named = [f for f in complete if name == f.name]
+    fitting = named or [f for f in complete if stem == f.parent.name]
     steps = int(back) if back.isdigit() else 0
     if len(fitting) <= steps or (back and not back.isdigit()):
         known = {f.parent.name for f in complete}
         raise InputError(
-            "run", expected=f"a complete run below {folder}", found=repr(name),
+            "run",
+            expected=f"a complete run below {folder}",
+            found=repr(name),
             remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
-        )  # fmt: skip
+        )
     return fitting[-1 - steps]
 
 
@@ -116,7 +125,7 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "notebook": notebook.stem,
-        "notebook_sha256": provenance.file_hash(notebook),
+        "notebook_sha256": files.sha256(notebook),
         "parameters": dict(parameters),
         "seeds": {k: v for k, v in parameters.items() if "seed" in k},
         "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_hash()},
@@ -132,26 +141,27 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a run's folder, ``{}`` where it has none yet."""
-    file = folder / MANIFEST
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    """Return the manifest of a run's folder; ``{}`` where there is none, or a broken one.
+
+    A broken one is set aside, see `dtfn.files.read_json`.
+    """
+    return files.read_json(folder / MANIFEST, {})
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write the manifest, with the hashes of all other files of the folder as ``outputs``."""
     file = folder / MANIFEST
     outputs = {
-        path.relative_to(folder).as_posix(): provenance.file_hash(path)
+        path.relative_to(folder).as_posix(): files.sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != file
+        if path.is_file() and path != file and not path.name.startswith(".")
     }
-    text = json.dumps(plain({**content, "outputs": outputs}), indent=1, allow_nan=False)
-    file.write_text(text + "\n", encoding="utf-8")
+    files.write_json(file, plain({**content, "outputs": outputs}))
     return file
 
 
 def plain(value: Any) -> Any:
-    """Return `value` as JSON holds it: numpy converted, other objects as text, NaN as None."""
+    """Return a value as JSON holds it: numpy converted, other objects as text, NaN as None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, np.ndarray)):

@@ -1,64 +1,63 @@
-"""Tables as the field prints them: best in bold, second underlined, PSNR/SSIM in one cell."""
+"""Tables as papers print them: best in bold, second underlined, PSNR and SSIM in one cell.
+
+One text in three notations: Markdown, LaTeX (booktabs) and HTML.
+"""
 
 from __future__ import annotations
 
 import html as html_escape
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pandas as pd
 
 from dtfn.errors import InputError, nearest
 
 Direction = Literal["max", "min"]
+
 MISSING = "–"
-WIDE = 8  # columns, above which HTML breaks a cell before its interval
+LONG = 40  # characters from which a cell breaks into lines
+PAGE = 72  # characters of a line that LaTeX's standard page holds
+SCREEN, PHONE = 115, 40  # characters of a row that fit a report on a screen, and on a phone
 
-WRAPPED = 40  # characters from which a column's text breaks into lines
-WIDEST = 72  # characters of a line that LaTeX's standard page holds
-LEAST_SHARE = 0.27  # of the line, for a column whose text breaks
-
+# How a column prints when the caller does not say; "x" is also for x_low, x_high, x_null, x_tau,
+# and for x_net with a sign. Other floats print with three decimals.
 FORMS = {
-    "psnr": "{:.2f}",
-    "ssim": "{:.4f}",
-    "seconds": "{:.2f}",
-    "parameters": "{:,.0f}",
-    "share": "{:.1%}",
-    "harm_rate": "{:.1%}",
-    "harm_rate_net": "{:+.1%}",
-    "help_rate": "{:.1%}",
-    "help_rate_net": "{:+.1%}",
-    "harm_untied": "{:.1%}",
-    "harm_untied_net": "{:+.2%}",
-    "harm_mass": "{:.2f}",
-    "harm_mass_net": "{:+.2f}",
-    "help_mass": "{:.2f}",
-    "help_mass_net": "{:+.2f}",
-    "lost_db": "{:.3f}",
-    "lost_db_net": "{:+.3f}",
-    "won_db": "{:.3f}",
-    "won_db_net": "{:+.3f}",
-    "harm_share": "{:.1%}",
-    "harm_share_net": "{:+.2%}",
-    "price": "{:.3f}",
-    "price_net": "{:+.3f}",
-    "correlation": "{:+.3f}",
-    "correlation_net": "{:+.3f}",
-    "selection_gain": "{:.3f}",
-    "selection_gain_net": "{:+.3f}",
-    "fusion_gain": "{:.3f}",
-    "fusion_gain_net": "{:+.3f}",
-    "published_psnr": "{:.2f}",
-    "psnr_difference": "{:+.3f}",
-    "published_ssim": "{:.4f}",
-    "ssim_difference": "{:+.4f}",
-    "memory": "{:,.0f}",
+    "psnr": ".2f",
+    "ssim": ".4f",
+    "published_psnr": ".2f",
+    "psnr_difference": "+.3f",
+    "published_ssim": ".4f",
+    "ssim_difference": "+.4f",
+    "correlation": "+.3f",
+    "seconds": ".2f",
+    "memory": ",.0f",
+    "parameters": ",.0f",
+    "share": ".1%",
+    "harm_share": ".1%",
+    "harm_share_net": "+.2%",
+    "harm_rate": ".1%",
+    "help_rate": ".1%",
+    "harm_untied": ".1%",
+    "harm_untied_net": "+.2%",
+    "harm_mass": ".2f",
+    "help_mass": ".2f",
 }
-"""How a column is printed when the caller does not say; ``x_low``, ``x_null`` and
-``x_tau`` as ``x``."""
 
-Groups = str | None
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "[": "{[}",  # first in a row, it would begin an option of the row's end above
+    # What the standard fonts lack.
+    "\N{NO-BREAK SPACE}": "~",
+    **{"×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "±": r"$\pm$", "≤": r"$\leq$"},
+    **{"≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "τ": r"$\tau$", "✓": r"$\surd$"},
+    "✗": r"$\times$",
+}
 
 
 def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
@@ -74,16 +73,169 @@ def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
     wide = summary.pivot(index=keys, columns="dataset", values=["psnr", "ssim"])
     order = [(d, m) for d in summary["dataset"].unique() for m in ("psnr", "ssim")]
     rows = summary[keys].drop_duplicates()
-    wide = wide.swaplevel(axis=1)[order].loc[
-        list(rows.itertuples(index=False, name=None)) if several else list(rows["method"])
-    ]
+    labels = list(rows.itertuples(index=False, name=None)) if several else list(rows["method"])
+    wide = wide.swaplevel(axis=1)[order].loc[labels]
     for place, key in enumerate(keys):
         wide.insert(place, (key, ""), rows[key].to_numpy())
     return wide.reset_index(drop=True)
 
 
-def _markdown_text(text: str) -> str:
-    return text.replace("|", "\\|")
+def markdown(
+    frame: pd.DataFrame,
+    best: Mapping[str, Direction] | None = None,
+    forms: Mapping[str, str] | None = None,
+    groups: str | None = None,
+) -> str:
+    """Return a table in GitHub's Markdown.
+
+    Parameters
+    ----------
+    frame
+        The table; its index is not printed. Columns of one dataset, (dataset, metric), share a
+        cell: "psnr/ssim". So do a value and its interval: "x [low, high]".
+    best
+        Column (its last level) -> ``"max"`` or ``"min"``: best bold, second underlined. What
+        prints the same has the same mark.
+    forms
+        Column -> format string, e.g. ``{"harm": "{:+.2f} dB"}``; defaults in `FORMS`.
+    groups
+        A column: rows with the same value are marked among themselves, and LaTeX and HTML draw a
+        rule between groups.
+
+    Raises
+    ------
+    InputError
+        `best` or `groups` names a column that the table does not have.
+    """
+    table, _ = _printed(frame, best, forms, groups, _MARKDOWN)
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def escape(plain: str) -> str:
+    """Return text in which Markdown sees neither columns nor tags."""
+    return re.sub(r"[|<]", r"\\\g<0>", plain)
+
+
+def latex(
+    frame: pd.DataFrame,
+    best: Mapping[str, Direction] | None = None,
+    forms: Mapping[str, str] | None = None,
+    groups: str | None = None,
+    *,
+    caption: str = "",
+    label: str = "",
+) -> str:
+    r"""Return a LaTeX table for the packages booktabs and array, and graphicx if it is wide.
+
+    Parameters as `markdown`; ``\caption`` and ``\label`` are written where given.
+    """
+    from pandas.io.formats.style import Styler
+
+    table, widths = _printed(frame, best, forms, groups, _LATEX_MARKUP)
+    breaks = [width > LONG for width in widths]
+    line = sum(min(width, LONG) + 2 for width in widths)
+    taken = sum(width + 2 for width, long in zip(widths, breaks, strict=True) if not long)
+    share = max(0.27, round(0.9 * (1 - taken / PAGE) / max(sum(breaks), 1), 2))
+    paragraph = rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
+    text = (
+        Styler(table, uuid_len=0)
+        .hide(axis="index")
+        .to_latex(
+            hrules=True,
+            column_format="".join(paragraph if long else "l" for long in breaks),
+            position_float="centering",
+            caption=_latex_text(caption) or None,
+            label=label or None,
+        )
+    )
+    # Standard classes leave no room between a caption and the table below it.
+    text = text.replace("\\caption", "\\setlength{\\belowcaptionskip}{6pt}\n\\caption")
+    if line > PAGE:
+        text = text.replace("\\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
+        text = text.replace("\\end{tabular}", "\\end{tabular}}")
+    return text
+
+
+def html(
+    frame: pd.DataFrame,
+    best: Mapping[str, Direction] | None = None,
+    forms: Mapping[str, str] | None = None,
+    groups: str | None = None,
+) -> str:
+    """Return a table in HTML that scrolls where it is too wide; parameters as `markdown`."""
+    from pandas.io.formats.style import Styler
+
+    table, widths = _printed(frame, best, forms, groups, _HTML)
+    line = sum(min(width, LONG) + 2 for width in widths)
+    size = "wide" if line > SCREEN else "medium" if line > PHONE else "small"
+    text = Styler(table, uuid_len=0).hide(axis="index").to_html(exclude_styles=True)
+    text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", text).replace("<th >", "<th>")
+    return f'<div class="scroll {size}">{text.replace("<td >", "<td>").strip()}</div>\n'
+
+
+@dataclass(frozen=True)
+class _Markup:
+    """A notation: how text is escaped, the marks, and what begins a group."""
+
+    escape: Callable[[str], str]
+    best: str
+    second: str
+    rule: str = ""
+
+
+def _latex_text(plain: str) -> str:
+    """Return plain text escaped, with a true minus before numbers."""
+    signed = re.sub(r"(?<![\w-])-(?=\d)", "−", plain)
+    return "".join(_LATEX.get(c, c) for c in signed)
+
+
+def _html_text(plain: str) -> str:
+    text = html_escape.escape(plain)
+    return f'<div class="long">{text}</div>' if len(plain) > LONG else text
+
+
+_MARKDOWN = _Markup(escape, "**{}**", "<ins>{}</ins>")
+_LATEX_MARKUP = _Markup(_latex_text, r"\textbf{{{}}}", r"\underline{{{}}}", "\\midrule\n")
+_HTML = _Markup(_html_text, "<b>{}</b>", "<u>{}</u>", '<i class="rule"></i>')
+
+
+def _printed(
+    frame: pd.DataFrame,
+    best: Mapping[str, Direction] | None,
+    forms: Mapping[str, str] | None,
+    groups: str | None,
+    markup: _Markup,
+) -> tuple[pd.DataFrame, list[int]]:
+    """Return a table as marked text, with related columns joined, and each column's width."""
+    frame = frame.reset_index(drop=True)
+    columns = {_leaf(c) or str(c[0]): c for c in frame.columns}
+    for name, what in [*((b, f"best[{b!r}]") for b in best or {}), (groups, "groups")]:
+        if name is not None and name not in columns:
+            found = f"columns {', '.join(columns)}"
+            remedy = nearest(name, columns)
+            raise InputError(what, expected="a column of the table", found=found, remedy=remedy)
+    key = pd.Series(0, frame.index) if groups is None else frame[columns[groups]]
+    parts = [part.index for _, part in key.groupby(key, sort=False)]
+    cells: dict[str, pd.Series] = {}
+    for column in frame.columns:
+        values, leaf = frame[column], _leaf(column)
+        form = (forms or {}).get(leaf) or _form(leaf)
+        texts = pd.Series([_print(v, form) for v in values], frame.index, dtype=object)
+        shapes = dict.fromkeys(frame.index, "{}")
+        direction = (best or {}).get(leaf)
+        for part in parts if direction else []:
+            first, second = _leaders(values[part], texts[part], direction)
+            shapes |= dict.fromkeys(part[texts[part] == first], markup.best)
+            shapes |= dict.fromkeys(part[texts[part] == second], markup.second)
+        marked = [shapes[row].format(markup.escape(text)) for row, text in texts.items()]
+        marked = pd.Series(marked, frame.index, dtype=object)
+        _join(cells, str(column[0] if isinstance(column, tuple) else column), marked, markup.escape)
+    table = pd.DataFrame(cells, index=frame.index)
+    widths = [max(map(_width, [title, *table[title]])) for title in table]
+    for part in parts[1:]:
+        table.iloc[part[0], 0] = markup.rule + table.iloc[part[0], 0]
+    return table, widths
 
 
 def _leaf(column: object) -> str:
@@ -91,271 +243,48 @@ def _leaf(column: object) -> str:
     return str(column[-1] if isinstance(column, tuple) else column)
 
 
-def _print(value: object, form: str | None) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+def _form(name: str) -> str | None:
+    base = re.sub(r"_low$|_high$|_tau|_null$", "", name)
+    net = FORMS.get(base.removesuffix("_net"), ".3f").removeprefix("+")
+    spec = FORMS.get(base) or (f"+{net}" if base.endswith("_net") else "")
+    return f"{{:{spec}}}" if spec else None
+
+
+def _print(value: Any, form: str | None) -> str:
+    if value is None or value is pd.NA or value != value:  # NaN
         return MISSING
-    if form is None:
-        form = "{:.3f}" if isinstance(value, float) else "{}"
-    return form.format(value)
+    return (form or ("{:.3f}" if isinstance(value, float) else "{}")).format(value)
 
 
-def _grouped(frame: pd.DataFrame, groups: Groups) -> list[pd.Index]:
-    """Return the numbers of each group's rows, in the table's order; one group if none is asked."""
-    frame = frame.reset_index(drop=True)
-    if groups is None:
-        return [frame.index]
-    known = {_leaf(c) or str(c[0]): c for c in frame.columns}
-    if groups not in known:
-        raise InputError(
-            "groups", expected="a column of the table", found=groups,
-            remedy=nearest(groups, known),
-        )  # fmt: skip
-    return [part.index for _, part in frame.groupby(known[groups], sort=False)]
-
-
-def _marks(values: pd.Series, texts: pd.Series, direction: Direction) -> pd.Series:
-    """Say of each row whether it is the ``"best"``, the ``"second"`` or neither (``""``).
-
-    Rows that print the same share the mark: nobody can tell them apart in the table.
-    """
+def _leaders(values: pd.Series, texts: pd.Series, direction: str | None) -> list[str | None]:
+    """Return how the best and the second value print; None twice where all print the same."""
     ordered = values.dropna().sort_values(ascending=direction == "min")
     distinct = list(dict.fromkeys(texts[ordered.index]))
-    if len(distinct) < 2:
-        return pd.Series("", index=texts.index)
-    return texts.map({distinct[0]: "best", distinct[1]: "second"}).fillna("")
-
-
-def _printed(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction],
-    forms: Mapping[str, str],
-    escape: Callable[[str], str],
-    emphasis: Mapping[str, str],
-    groups: Groups = None,
-) -> pd.DataFrame:
-    """Return `frame` as escaped and emphasised text, related columns joined into one.
-
-    ``x``, ``x_low``, ``x_high`` become one column "x [low, high]"; the second level of two-level
-    columns becomes "a/b" under the first. The index is the rows' number.
-    """
-    frame = frame.reset_index(drop=True)
-    unknown = set(best) - {_leaf(c) for c in frame.columns}
-    if unknown:
-        name = sorted(unknown)[0]
-        raise InputError(
-            f"best[{name!r}]",
-            expected="a column of the table",
-            found=f"columns {', '.join(str(c) for c in frame.columns)}",
-            remedy=nearest(name, {_leaf(c) for c in frame.columns}),
-        )
-    known = {**FORMS, **forms}
-    cells: dict[object, pd.Series] = {}
-    for column in frame.columns:
-        leaf = _leaf(column)
-        base = leaf.removesuffix("_low").removesuffix("_high").replace("_tau", "")
-        form = known.get(leaf) or known.get(base) or known.get(base.removesuffix("_null"))
-        texts = pd.Series([_print(v, form) for v in frame[column]], frame.index, dtype=object)
-        marks = pd.Series("", index=texts.index)
-        if leaf in best:
-            parts = [
-                _marks(frame[column][rows], texts[rows], best[leaf])
-                for rows in _grouped(frame, groups)
-            ]
-            marks = pd.concat(parts)[texts.index]
-        cells[column] = pd.Series(
-            [emphasis.get(m, "{}").format(escape(t)) for t, m in zip(texts, marks, strict=True)],
-            index=texts.index,
-            dtype=object,
-        )
-    return _joined(cells, escape)
-
-
-def _title(name: str) -> str:
-    text = name.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
-    text = re.sub(r"\b(psnr|ssim)\b", lambda found: found[0].upper(), text)
-    return re.sub(r"\bdb\b", "dB", text).replace(" tau", " beyond τ")
-
-
-def _joined(cells: dict[object, pd.Series], escape: Callable[[str], str]) -> pd.DataFrame:
-    out: dict[str, pd.Series] = {}
-    for column, texts in cells.items():
-        name = str(column[0]) if isinstance(column, tuple) else str(column)
-        title = escape(_title(name))
-        if name.endswith("_low") and name.removesuffix("_low") + "_high" in cells:
-            title = escape(_title(name.removesuffix("_low")))
-            texts = (
-                "["
-                + texts
-                + ",\N{NO-BREAK SPACE}"
-                + cells[name.removesuffix("_low") + "_high"]
-                + "]"
-            )
-            out[title] = out[title] + " " + texts if title in out else texts
-        elif name.endswith("_high") and name.removesuffix("_high") + "_low" in cells:
-            continue
-        else:
-            out[title] = _pair(out[title], texts) if title in out else texts
-    return pd.DataFrame(out)
-
-
-def _pair(first: pd.Series, second: pd.Series) -> pd.Series:
-    """Join two cells as "a/b"; one dash where both are missing."""
-    return (first + "/" + second).where((first != MISSING) | (second != MISSING), MISSING)
-
-
-def markdown(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
-    forms: Mapping[str, str] | None = None,
-    groups: Groups = None,
-) -> str:
-    """Return `frame` as a GitHub Markdown table.
-
-    Parameters
-    ----------
-    frame
-        One row a line; all columns are printed, the index is not. Two-level columns
-        (dataset, metric) are printed as one "psnr/ssim" column a dataset.
-    best
-        Column (its last level) -> ``"max"`` or ``"min"``: best bold, second underlined.
-    forms
-        Column -> format string, e.g. ``{"harm": "{:+.2f} dB"}``; defaults in `FORMS`.
-    groups
-        A column: rows that have the same value are marked among themselves, and in LaTeX and HTML
-        a rule stands between groups.
-
-    Raises
-    ------
-    InputError
-        `best` or `groups` names a column that the table does not have.
-    """
-    emphasis = {"best": "**{}**", "second": "<ins>{}</ins>"}
-    table = _printed(frame, best or {}, forms or {}, _markdown_text, emphasis, groups)
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def latex(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
-    forms: Mapping[str, str] | None = None,
-    groups: Groups = None,
-    *,
-    caption: str = "",
-    label: str = "",
-) -> str:
-    r"""Return `frame` as a LaTeX table (packages booktabs, array and graphicx).
-
-    Parameters as `markdown`; ``\caption`` and ``\label`` are written where given.
-    """
-    emphasis = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
-    table = _printed(frame, best or {}, forms or {}, _latex_text, emphasis, groups)
-    parts = [table.loc[rows].to_numpy().tolist() for rows in _grouped(frame, groups)]
-    return _latex_table(list(table.columns), parts, caption, label)
-
-
-def html(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
-    forms: Mapping[str, str] | None = None,
-    groups: Groups = None,
-) -> str:
-    """Return `frame` as an HTML ``<table class="dtfn">``; parameters as `markdown`."""
-    emphasis = {"best": "<b>{}</b>", "second": "<u>{}</u>"}
-    table = _printed(frame, best or {}, forms or {}, html_escape.escape, emphasis, groups)
-    head = "".join(f"<th>{title}</th>" for title in table.columns)
-    bodies = []
-    for rows in _grouped(frame, groups):
-        cells = table.loc[rows].to_numpy().tolist()
-        lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>\n" for row in cells)
-        bodies.append(f"<tbody>\n{lines}</tbody>\n")
-    wide = " wide" if len(table.columns) > WIDE else ""
-    return (
-        f'<table class="dtfn{wide}">\n<thead><tr>{head}</tr></thead>\n{"".join(bodies)}</table>\n'
-    )
-
-
-def _cell(text: str) -> str:
-    long = ' class="long"' if len(text) > WRAPPED else ""
-    return f"<td{long}>{text}</td>"
-
-
-_ESCAPED = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    # What the fonts lack without further packages.
-    "\N{NO-BREAK SPACE}": "~",
-    "×": r"$\times$",
-    "−": "$-$",
-    "·": r"$\cdot$",
-    "±": r"$\pm$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "≈": r"$\approx$",
-    "→": r"$\to$",
-    "τ": r"$\tau$",
-    "✓": r"$\surd$",
-    "✗": r"$\times$",
-}
-
-
-def _latex_text(plain: str) -> str:
-    """Return plain text escaped, with a true minus before numbers."""
-    signed = re.sub(r"(?<![\w-])-(?=\d)", "−", plain)
-    return "".join(_ESCAPED.get(c, c) for c in signed)
-
-
-def _latex_table(
-    columns: Sequence[str], groups: Sequence[Sequence[Sequence[str]]], caption: str, label: str
-) -> str:
-    r"""Return a table for the packages booktabs and, if it is wide, graphicx.
-
-    Parameters
-    ----------
-    columns
-        Titles, escaped.
-    groups
-        Rows of escaped cells, in groups that are separated by rules.
-    caption
-        Plain text, or empty.
-    label
-        For ``\label``, or empty.
-    """
-    rows = [row for group in groups for row in group]
-    widths = [max(map(_width, cells)) for cells in zip(columns, *rows, strict=True)]
-    wrapped = [width > WRAPPED for width in widths]
-    plain = sum(width + 2 for width, wraps in zip(widths, wrapped, strict=True) if not wraps)
-    left = 0.9 * (1 - plain / WIDEST) / max(sum(wrapped), 1)
-    share = max(LEAST_SHARE, round(left, 2))
-    kinds = "".join(
-        rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}" if wraps else "l"
-        for wraps in wrapped
-    )
-    line = sum(min(width, WRAPPED) + 2 for width in widths)
-    fitted = [r"\resizebox{\linewidth}{!}{%"] if line > WIDEST else []
-    body: list[str] = []
-    for group in groups:
-        body += [r"\midrule", *(" & ".join(row) + r" \\" for row in group)]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        r"\setlength{\belowcaptionskip}{6pt}",  # standard classes have none above a table
-        *([rf"\caption{{{_latex_text(caption)}}}"] if caption else []),
-        *([rf"\label{{{label}}}"] if label else []),
-        *fitted,
-        rf"\begin{{tabular}}{{{kinds}}}",
-        r"\toprule",
-        " & ".join(columns) + r" \\",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}" + ("}" if fitted else ""),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return distinct[:2] if len(distinct) > 1 else [None, None]
 
 
 def _width(cell: str) -> int:
     """Return about how many characters a cell takes when it is set."""
-    return len(re.sub(r"\\[a-z]+\{?|[{}$\\]", "", cell))
+    return len(re.sub(r"\\[a-z]+\{?|[{}$\\]|<[^>]*>", "", cell))
+
+
+def _join(
+    cells: dict[str, pd.Series], name: str, texts: pd.Series, escape: Callable[[str], str]
+) -> None:
+    """Add a column, or join it to the one it belongs to: ends of an interval, a second metric."""
+    end = re.search(r"_(low|high)$", name)
+    title = re.sub(r"_low$|_high$", "", name) if end else name
+    title = title.replace("_null", ", null").replace("_net", ", net").replace("_", " ")
+    title = re.sub(r"\b(psnr|ssim)\b", lambda word: word[0].upper(), title)
+    title = escape(re.sub(r"\bdb\b", "dB", title).replace(" tau", " beyond τ"))
+    known = cells.get(title)
+    if end and end[1] == "low":
+        texts = "[" + texts
+        cells[title] = texts if known is None else known + " " + texts
+    elif end:
+        cells[title] = texts + "]" if known is None else known + ",\N{NO-BREAK SPACE}" + texts + "]"
+    elif known is None:
+        cells[title] = texts
+    else:  # one dash where both are missing
+        both = (known != MISSING) | (texts != MISSING)
+        cells[title] = (known + "/" + texts).where(both, MISSING)

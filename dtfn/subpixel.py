@@ -1,33 +1,46 @@
 """The error of each sub-pixel block, and where one network errs more than another (harm).
 
-One LR position p is one s x s block of HR pixels. Errors are mean squared errors on float Y in
-[0, 255]; maps are float64 ``(H, W)`` over the LR grid. N is a network with non-local attention, L
-its local twin. Users find these functions in `dtfn.subpixel`.
+One LR position p is one s x s block of HR pixels. Errors are mean squared errors (MSE) on float Y
+in [0, 255]. Maps are float64 ``(H, W)`` over the LR grid. N is a network with non-local attention,
+L its local twin.
+
+A picture is a uint8 array, RGB ``(sH, sW, 3)`` or grey ``(sH, sW)``, or a floating array
+``(sH, sW)``, which is Y in [0, 255] already.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dtfn import images
 from dtfn.errors import InputError
-from dtfn.metrics import PEAK, luma_like
+from dtfn.metrics import PEAK, Array, Float
 
-Array = NDArray[Any]
-Float = NDArray[np.float64]
+__all__ = [
+    "HarmMass",
+    "block_error",
+    "block_mean",
+    "decibels",
+    "harm",
+    "harm_mass",
+    "harm_rate",
+    "interior",
+    "luma",
+    "noise_floor",
+    "psnr_of",
+    "signed_root",
+]
+
+UNIT = 85_000
+"""Y of 8-bit pictures is 16 and a multiple of 1/85000: (21827 R + 42851 G + 8322 B) / 85000."""
+
+SNAP = 1e-6  # units: rounding of float64 Y is below 1e-7, and 1e-6 is 1e-11 grey levels
 
 
-def luma(image: Array, reference: Array) -> Float:
-    """Return Y as float64 ``(H, W)``, in the range that the Y of ``reference`` has.
-
-    Parameters
-    ----------
-    image, reference
-        uint8 RGB ``(H, W, 3)`` or grey ``(H, W)``; or floating ``(H, W)``, which is Y in [0, 255]
-        already.
+def luma(image: Array) -> Float:
+    """Return Y of a picture as float64 ``(H, W)``; grey counts as RGB with three equal channels.
 
     Raises
     ------
@@ -35,30 +48,26 @@ def luma(image: Array, reference: Array) -> Float:
         For another kind of array, or Y that is not finite.
     """
     if np.issubdtype(image.dtype, np.floating) and image.ndim == 2:
-        return _finite(image, "image")
-    # Floating Y does not tell whether its picture was grey: then the image goes by its own kind.
-    return luma_like(image, reference if reference.dtype == np.uint8 else image)
-
-
-def lumas(sr_n: Array, sr_l: Array, hr: Array) -> tuple[Float, Float, Float]:
-    """Return Y of N, of L and of the truth, each as `luma`.
-
-    Raises
-    ------
-    InputError
-        As `luma`, or for sizes that differ.
-    """
-    n, l, y = same_size(luma(sr_n, hr), luma(sr_l, hr), luma(hr, hr))
-    return n, l, y
+        return finite(image, "image")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise InputError(
+            "image",
+            expected="uint8 (H, W, 3) or (H, W), or floating Y (H, W)",
+            found=f"{image.dtype} {image.shape}",
+            remedy="use dtfn.images.as_rgb, and round floats to uint8 first",
+        )
+    return images.luma(image)
 
 
 def block_error(sr: Array, hr: Array, scale: int) -> Float:
     """Return the mean squared error of each LR position's block, ``(H, W)``.
 
+    Equal errors of 8-bit pictures are equal numbers: their sums are taken over integers.
+
     Parameters
     ----------
     sr, hr
-        uint8 RGB ``(sH, sW, 3)`` or grey ``(sH, sW)``, or floating Y ``(sH, sW)`` in [0, 255].
+        Pictures of one size.
     scale
         s, which divides the size.
 
@@ -67,8 +76,24 @@ def block_error(sr: Array, hr: Array, scale: int) -> Float:
     InputError
         For sizes that differ or that s does not divide, or arrays that `luma` refuses.
     """
-    x, y = same_size(luma(sr, hr), luma(hr, hr))
-    return block_mean((x - y) ** 2, scale)
+    x, y = same_size(luma(sr), luma(hr))
+    difference, unit = difference_in_units(x, y)
+    return block_mean(difference**2, scale) / unit**2
+
+
+def difference_in_units(x: Float, y: Float) -> tuple[Float, float]:
+    """Return x - y in whole units and the number of units in a grey level; else x - y and 1.
+
+    Float sums of squares depend on their order, so that equal errors of 8-bit pictures seem to
+    differ. In units they are integers of at most 255 * 73000, so that the sum of the squares of 25
+    pixels stays below 2**53 and is exact.
+    """
+    difference = x - y
+    scaled = difference * UNIT
+    whole = np.rint(scaled)
+    if np.abs(scaled - whole).max(initial=0) < SNAP:
+        return whole, float(UNIT)
+    return difference, 1.0
 
 
 def block_mean(values: Float, scale: int) -> Float:
@@ -116,13 +141,36 @@ def psnr_of(error: Float) -> float:
 
     Of the interior it is `dtfn.metrics.psnr` with a border of s pixels.
     """
-    return decibels(float(_finite(error, "map of errors").mean()))
+    return decibels(float(finite(error, "map of errors").mean()))
 
 
-def harm(error_n: Float, error_l: Float) -> Float:
-    """Return by how much N errs more than L at each position (MSE); above 0, N harmed."""
-    error_n, error_l = same_size(error_n, error_l)
-    return error_n - error_l
+def harm(n: Array, l: Array, hr: Array | None = None, scale: int | None = None) -> Float:
+    """Return by how much N errs more than L at each position (MSE); above 0, N harmed.
+
+    Parameters
+    ----------
+    n, l
+        The block errors of N and L, float ``(H, W)``; with ``hr`` and ``scale`` their pictures.
+    hr, scale
+        The ground truth and s.
+
+    Raises
+    ------
+    InputError
+        For pictures without ground truth, maps of different sizes, or as `block_error`.
+    """
+    if hr is not None and scale is not None:
+        n, l = block_error(n, hr, scale), block_error(l, hr, scale)
+    elif hr is not None or not all(np.issubdtype(error.dtype, np.floating) for error in (n, l)):
+        raise InputError(
+            "harm",
+            expected="two maps of block errors, or two pictures with the ground truth and the "
+            "scale",
+            found=f"arrays of {n.dtype} {n.shape} and {l.dtype} {l.shape}",
+            remedy="call harm(sr_n, sr_l, hr, scale), or pass block_error(sr, hr, scale) of both",
+        )
+    n, l = same_size(n, l)
+    return n - l
 
 
 def harm_rate(harm: Float, tau: float = 0.0) -> float:
@@ -135,16 +183,15 @@ def harm_rate(harm: Float, tau: float = 0.0) -> float:
     InputError
         For a negative ``tau``, or harm that is not finite.
     """
-    return float(np.mean(_finite(harm, "harm") > _threshold(tau)))
+    return float(np.mean(finite(harm, "harm") > _threshold(tau)))
 
 
 def noise_floor(null_harm: Float, quantile: float = 0.5) -> float:
     """Return a threshold for harm: a quantile of the absolute harm of the null pair (MSE).
 
-    The null pair is two local twins that differ in their training seed only. With the median,
-    half of the positions differ by more than this though no attention is involved.
+    A null pair is two networks that differ in their training seed only.
     """
-    return float(np.quantile(np.abs(_finite(null_harm, "harm")), quantile))
+    return float(np.quantile(np.abs(finite(null_harm, "harm")), quantile))
 
 
 @dataclass(frozen=True)
@@ -155,8 +202,7 @@ class HarmMass:
     ----------
     harmed, helped
         The sum of the positive harm, and that of the negative without its sign, each divided by
-        the number of positions (MSE), so that images of different sizes can be averaged.
-        harmed - helped = MSE of N - MSE of L, for ``tau = 0``.
+        the number of positions (MSE). harmed - helped = MSE of N - MSE of L, for ``tau = 0``.
     share
         harmed / (harmed + helped), in [0, 1]: 0.5 where they balance; NaN where both are 0.
     lost_db
@@ -177,7 +223,6 @@ def harm_mass(error_n: Float, error_l: Float, tau: float = 0.0) -> HarmMass:
     """Return how much N harmed and helped, where the two differ by more than ``tau`` (MSE)."""
     h = harm(error_n, error_l)
     tau = _threshold(tau)
-    n, l = error_n.mean(), error_l.mean()
     repaired_n = np.where(h > tau, error_l, error_n).mean()
     repaired_l = np.where(h < -tau, error_n, error_l).mean()
     harmed, helped = h[h > tau].sum() / h.size, -h[h < -tau].sum() / h.size
@@ -185,9 +230,14 @@ def harm_mass(error_n: Float, error_l: Float, tau: float = 0.0) -> HarmMass:
         harmed=float(harmed),
         helped=float(helped),
         share=float(harmed / (harmed + helped)) if harmed + helped else float("nan"),
-        lost_db=gain(decibels(repaired_n), decibels(n)),
-        won_db=gain(decibels(repaired_l), decibels(l)),
+        lost_db=gain(decibels(repaired_n), decibels(error_n.mean())),
+        won_db=gain(decibels(repaired_l), decibels(error_l.mean())),
     )
+
+
+def signed_root(harm: Float) -> Float:
+    """Return sign(h) sqrt(|h|): harm in 8-bit levels, in which small and large both show."""
+    return np.sign(harm) * np.sqrt(np.abs(harm))
 
 
 def decibels(mse: float) -> float:
@@ -200,8 +250,8 @@ def gain(better: float, base: float) -> float:
     return 0.0 if better == base else better - base
 
 
-def same_size(*arrays: Float) -> tuple[Float, ...]:
-    """Return the arrays if they are finite, ``(H, W)`` and of one size; raise `InputError` else."""
+def same_size(*arrays: Array) -> tuple[Float, ...]:
+    """Return the arrays as float64 if they are finite and of one size; raise `InputError` else."""
     if len({array.shape for array in arrays}) > 1:
         raise InputError(
             "images or maps",
@@ -209,10 +259,11 @@ def same_size(*arrays: Float) -> tuple[Float, ...]:
             found=" and ".join(str(array.shape) for array in arrays),
             remedy="look for a wrong scale, or for a border that was cropped in one of them",
         )
-    return tuple(_finite(array, "image or map") for array in arrays)
+    return tuple(finite(array, "image or map") for array in arrays)
 
 
-def _finite(array: Array, what: str) -> Float:
+def finite(array: Array, what: str) -> Float:
+    """Return the array as float64; raise `InputError` if it is empty or holds NaN or infinity."""
     if array.size == 0 or not np.isfinite(array).all():
         raise InputError(
             what,

@@ -1,0 +1,307 @@
+"""Intervals and tests whose replicates are images, because the pixels of one image are not.
+
+Positions of one image share its texture, so however many there are, they are one observation. Every
+function here first takes the mean of each cluster (an image, or an image of a dataset), then treats
+those means as the sample: all images weigh the same, as in the field's tables. SciPy does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from dtfn.errors import InputError
+
+Method = Literal["BCa", "percentile", "basic"]
+Alternative = Literal["two-sided", "greater", "less"]
+
+RESAMPLES = 9999
+LEAST = 5  # images below which a bootstrap is narrow by itself
+ROUNDING = 1e-12  # relative: means that differ by less are equal
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over clusters with its bootstrap interval.
+
+    Attributes
+    ----------
+    estimate
+        The mean of the clusters' means.
+    low, high
+        The interval's ends; NaN where there is none.
+    clusters
+        How many images it rests on.
+    note
+        Why there is no interval, or what is peculiar about it; else empty.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    clusters: int
+    note: str = ""
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return what a table holds of it: ``name``, ``name_low``, ``name_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, "no image has it")
+"""The interval of a figure that no image has."""
+
+
+def mean_interval(
+    values: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    confidence: float = 0.95,
+    method: Method = "BCa",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean and its bootstrap interval, clusters being drawn whole.
+
+    Parameters
+    ----------
+    values
+        Numbers ``(n,)``, without NaN.
+    clusters
+        The image of each value, ``(n,)``; None: each value is an image's own.
+    confidence
+        The interval's level, within (0, 1).
+    method
+        ``"BCa"`` (bias-corrected and accelerated, Efron 1987), ``"percentile"`` or ``"basic"``.
+        With few images, as the five of Set5, all of them are too narrow.
+    resamples
+        Number of bootstrap samples.
+    seed
+        Of the samples drawn; the result depends on nothing else.
+
+    Raises
+    ------
+    InputError
+        For no value, NaN, or a number of clusters other than that of the values.
+    """
+    means = cluster_means(values, clusters)
+    estimate = float(means.mean())
+    nan = float("nan")
+    if not np.isfinite(means).all():
+        return Interval(estimate, nan, nan, means.size, "infinite values: no interval")
+    if means.size < 2:
+        return Interval(estimate, nan, nan, 1, "a single image: no interval")
+    if constant(means):
+        return Interval(estimate, estimate, estimate, means.size, "all images equal")
+    ends = stats.bootstrap(
+        (means,),
+        np.mean,
+        n_resamples=resamples,
+        batch=1000,
+        vectorized=True,
+        confidence_level=confidence,
+        method=method,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(estimate, float(ends.low), float(ends.high), means.size)
+
+
+def difference_interval(
+    a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, **options: Any
+) -> Interval:
+    """Return `mean_interval` of a - b; value i of both is measured on the same image.
+
+    Raises
+    ------
+    InputError
+        As `mean_interval`, or if a and b differ in length.
+    """
+    if np.shape(a) != np.shape(b):
+        raise InputError(
+            "paired values",
+            expected="as many of one as of the other",
+            found=f"{np.shape(a)} and {np.shape(b)}",
+            remedy="measure both on the same images",
+        )
+    with np.errstate(invalid="ignore"):  # two infinite PSNRs: NaN, which is refused
+        return mean_interval(np.asarray(a, float) - np.asarray(b, float), clusters, **options)
+
+
+def intervals(
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    by: Sequence[str] = ("pair", "dataset", "scale"),
+    clusters: Sequence[str] = ("dataset", "image"),
+    **options: Any,
+) -> pd.DataFrame:
+    """Return the mean of columns of a tidy table with intervals, group by group.
+
+    Parameters
+    ----------
+    table
+        A row an image, e.g. from `dtfn.pairs.measure` or `dtfn.evaluation.evaluate`.
+    columns
+        The columns to take the means of. Images where one is NaN do not count for it.
+    by
+        The columns that make the groups; none: the whole table is one.
+    clusters
+        The columns that together name an image.
+    **options
+        As for `mean_interval`.
+
+    Returns
+    -------
+    A row a group and column: those of ``by``, metric, and the fields of `Interval`; those of
+    `NOTHING` where no image of the group has a value.
+
+    Raises
+    ------
+    InputError
+        If the table lacks a column.
+    """
+    missing = [name for name in (*columns, *by, *clusters) if name not in table]
+    if missing:
+        raise InputError(
+            "table",
+            expected=f"the columns {', '.join(missing)}",
+            found=", ".join(map(str, table.columns)),
+            remedy="choose among these",
+        )
+    groups = table.groupby(list(by), sort=False) if by else [((), table)]
+    rows = []
+    for group, part in groups:
+        for column in columns:
+            known = part[part[column].notna()]
+            names = known.groupby(list(clusters)).ngroup()
+            one = mean_interval(known[column], names, **options) if len(known) else NOTHING
+            rows.append({**dict(zip(by, group, strict=True)), "metric": column, **asdict(one)})
+    return pd.DataFrame(rows)
+
+
+def sign_flip(
+    values: ArrayLike,
+    clusters: ArrayLike | None = None,
+    *,
+    alternative: Alternative = "two-sided",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
+    """Return the p-value of the test that the values are as likely positive as negative.
+
+    If a pair of networks differs by chance alone, the sign of the difference on each image is a
+    coin toss. All sign patterns are tried where that takes no more than ``resamples``, so up to 13
+    images; n images never give less than 2 / 2**n (two-sided): 0.06 for Set5.
+
+    Parameters
+    ----------
+    values
+        Differences ``(n,)``, without NaN.
+    clusters
+        The image (or training seed) of each value; a cluster's values flip together.
+    alternative
+        ``"greater"``: the mean is above 0.
+    resamples, seed
+        As for `mean_interval`.
+
+    Returns
+    -------
+    Within [0, 1]; NaN for a single image.
+
+    Raises
+    ------
+    InputError
+        As `mean_interval`, or if a value is infinite.
+    """
+    means = cluster_means(values, clusters)
+    if not np.isfinite(means).all():
+        raise InputError(
+            "values", expected="finite numbers", found="infinity", remedy="leave those images out"
+        )
+    if means.size < 2:
+        return float("nan")
+    test = stats.permutation_test(
+        (means,),
+        np.mean,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        batch=1000,
+        alternative=alternative,
+        rng=np.random.default_rng(seed),
+    )
+    return float(test.pvalue)
+
+
+def false_discovery(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values adjusted for their number, so that few discoveries are false.
+
+    Benjamini and Hochberg 1995: call all that are at most q discoveries, and in expectation at most
+    a share q of these is false, if the tests are independent or depend positively, as those of
+    neighbouring regions do.
+
+    Parameters
+    ----------
+    p_values
+        ``(n,)``, within [0, 1]; NaN where there is no test, which stays NaN and does not count.
+
+    Raises
+    ------
+    InputError
+        For numbers outside [0, 1] or another shape.
+    """
+    p = np.asarray(p_values, dtype=float)
+    known = ~np.isnan(p)
+    if p.ndim != 1 or not ((p[known] >= 0) & (p[known] <= 1)).all():
+        raise InputError(
+            "p-values",
+            expected="a row of numbers within [0, 1], or NaN",
+            found=f"shape {p.shape}" if p.ndim != 1 else "others",
+            remedy="pass what sign_flip returned",
+        )
+    adjusted = np.full_like(p, np.nan)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known])
+    return adjusted
+
+
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
+    """Return Spearman's rank correlation of ``(n,)`` values; NaN where x or y is constant.
+
+    Positions where either is NaN do not count.
+    """
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    known = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[known], b[known]
+    if a.size < 2 or (a == a[0]).all() or (b == b[0]).all():
+        return float("nan")
+    return float(stats.spearmanr(a, b).statistic)
+
+
+def constant(values: ArrayLike) -> bool:
+    """Return whether numbers, one or more, are equal but for rounding."""
+    return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
+
+
+def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.float64]:
+    """Return the mean of each cluster, in the order of the clusters' names.
+
+    Parameters and errors are those of `mean_interval`.
+    """
+    values = np.asarray(values, dtype=float)
+    labels = np.arange(values.size) if clusters is None else np.asarray(clusters)
+    shapes = values.ndim == 1 and values.size and values.shape == labels.shape
+    if not shapes or np.isnan(values).any():
+        raise InputError(
+            "values",
+            expected="one or more numbers, and a cluster for each",
+            found="NaN" if np.isnan(values).any() else f"{values.shape} and {labels.shape}",
+            remedy="leave out the images that have none",
+        )
+    _, index = np.unique(labels, return_inverse=True)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(index, values) / np.bincount(index)

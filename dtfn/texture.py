@@ -1,0 +1,616 @@
+"""Textures: what the degradation took, whether the picture repeats itself, and what was distorted.
+
+Three groups of maps, float64 ``(H, W)`` over the LR grid, on Y in [0, 255]:
+
+- *Causes* need no network. *Detail* is what the degradation lost: Y of the picture minus Y of its
+  bicubic down- and upscaled version. `describe` returns all of them.
+- *Similar patches* are those that non-local attention would look at: exact search by faiss over all
+  positions of a picture.
+- *Distortion* compares an output with the truth: direction, spectrum, structure and edges. A
+  texture can have a small squared error and yet run the wrong way. `distortion_maps` returns all.
+
+The outermost positions are there too, so take `dtfn.subpixel.interior` of maps that are compared
+with errors.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+from scipy.signal.windows import hann
+from skimage.feature import structure_tensor
+from skimage.metrics import structural_similarity
+from tqdm import tqdm
+
+from dtfn import cache, images
+from dtfn.errors import InputError
+from dtfn.metrics import PEAK, WINDOW, Array, Float
+from dtfn.subpixel import block_mean, luma, same_size
+
+__all__ = [
+    "DISTORTIONS",
+    "Neighbours",
+    "aliasing",
+    "describe",
+    "detail",
+    "detail_blocks",
+    "distortion_maps",
+    "inconsistency",
+    "map_table",
+    "remembered_patches",
+    "severity",
+    "similar_patches",
+]
+
+SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
+COUNT = 8  # similar patches
+QUERIES = 2**14  # positions that faiss is asked about at once
+ELEMENTS = 2**22  # numbers compared at once
+BAND = 256  # rows whose Y is computed at once
+SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
+GRADIENT_C = 170.0  # for Y in [0, 255]; Xue et al. 2014
+ROUNDING = 1 / 12  # variance of what rounding to whole grey levels adds to a pixel
+DISTORTIONS = {
+    "orientation": "orientation error (°)",
+    "spectrum": "log-spectrum error (dB)",
+    "structure": "1 − SSIM",
+    "gradient": "1 − gradient similarity",
+}
+"""The keys of `distortion_maps` -> the title of a map."""
+
+
+# --- similar patches --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each LR position asked about, the positions with the most similar patches.
+
+    Positions are counted in reading order: row * W + column.
+
+    Attributes
+    ----------
+    shape
+        (H, W) of the LR grid.
+    asked
+        The positions asked about, int32 ``(n,)``, rising.
+    index
+        Their neighbours, int32 ``(n, K)``, most similar first; never the position itself.
+    """
+
+    shape: tuple[int, int]
+    asked: NDArray[np.int32]
+    index: NDArray[np.int32]
+
+    def spread(self, values: Array) -> Float:
+        """Return ``(n,)`` values as a map ``(H, W)``, NaN at positions not asked about."""
+        grid = np.full(self.shape, np.nan)
+        grid.flat[self.asked] = values
+        return grid
+
+
+def similar_patches(
+    lr: Array, count: int = COUNT, every: int = 1, *, progress: bool = False
+) -> Neighbours:
+    """Return the most similar patches of the same picture, for each LR position.
+
+    Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
+    positions are candidates, however near; two equally similar patches stand in reading order.
+
+    Parameters
+    ----------
+    lr
+        uint8 RGB ``(H, W, 3)`` or grey ``(H, W)``, or floating Y ``(H, W)`` in [0, 255].
+    count
+        K, the number of neighbours.
+    every
+        Ask about every so many rows and columns only (all positions stay candidates). The time
+        rises with the square of the picture's area: at 2048 x 1536, hours.
+    progress
+        Show a bar.
+
+    Returns
+    -------
+    Exact but for float32: of two patches whose distances differ by less than some 1e-6 of their
+    energy, either may be the last of the K. The memory used is 100 bytes an LR position and 4 K
+    more for each one asked about, and some 100 MB.
+
+    Raises
+    ------
+    InputError
+        For ``every`` below 1, or a picture with fewer than K + 1 positions.
+    """
+    vectors = patches(lr)
+    shape: tuple[int, int] = lr.shape[0], lr.shape[1]
+    if not 1 <= count < len(vectors) or every < 1:
+        raise InputError(
+            "search for similar patches",
+            expected=f"a count from 1 to {len(vectors) - 1} (the picture has that many others) "
+            "and every 1st position or fewer",
+            found=f"count {count}, every {every}",
+            remedy="use a larger picture or a smaller count",
+        )
+    asked = np.arange(len(vectors), dtype=np.int32).reshape(shape)[::every, ::every].ravel()
+    index = np.empty((len(asked), count), np.int32)
+    bar = tqdm(total=len(asked), desc="similar patches", unit="position", disable=not progress)
+    with bar:
+        for start in range(0, len(asked), QUERIES):
+            part = asked[start : start + QUERIES]
+            index[start : start + QUERIES] = _nearest(vectors, part, count)
+            bar.update(len(part))
+    return Neighbours(shape, asked, index)
+
+
+def remembered_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
+    """Return `similar_patches`, from the cache of outputs where they are known."""
+
+    def make() -> cache.Arrays:
+        found = similar_patches(lr, count, every)
+        return {"asked": found.asked, "index": found.index}
+
+    code = f"{_faiss().__version__} {cache.source('texture')}"
+    key = cache.key("neighbours", code, count, every, lr)
+    return Neighbours((lr.shape[0], lr.shape[1]), **cache.remembered(key, make))
+
+
+def patches(lr: Array) -> NDArray[np.float32]:
+    """Return the 5 x 5 patch around each LR position without its mean, float32 ``(H * W, 25)``.
+
+    Beyond the border the picture is mirrored, edge pixels twice, as MATLAB's bicubic does.
+    """
+    # From float32, so that the mean of 25 equal numbers is that number and flat patches become 0.
+    y = luma(lr).astype(np.float32).astype(np.float64)
+    windows = sliding_window_view(np.pad(y, SIDE // 2, mode="symmetric"), (SIDE, SIDE))
+    vectors = np.empty((*y.shape, SIDE * SIDE), np.float32)
+    for row, strip in zip(vectors, windows, strict=True):  # row by row, or float64 would be kept
+        flat = strip.reshape(-1, SIDE * SIDE)
+        row[:] = flat - flat.mean(axis=1, keepdims=True)
+    return vectors.reshape(-1, SIDE * SIDE)
+
+
+def differences(values: Array, found: Neighbours) -> NDArray[np.float32]:
+    """Return the mean squared difference of ``(H * W, D)`` values to those of the neighbours.
+
+    Returns
+    -------
+    float32 ``(n, K)``.
+    """
+    return _squared(values, found.asked, found.index) / np.float32(values.shape[1])
+
+
+def _nearest(
+    vectors: NDArray[np.float32], asked: NDArray[np.int32], count: int
+) -> NDArray[np.int64]:
+    """Return the nearest vectors to some of them, themselves left out, ``(n, count)``."""
+    _, index = _faiss().knn(vectors[asked], vectors, count + 1)
+    # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
+    # it may not even be there; then the last one goes.
+    own = index == asked[:, None]
+    own[~own.any(axis=1), -1] = True
+    index = index[~own].reshape(len(asked), count)
+    # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the difference itself.
+    exact = _squared(vectors, asked, index)
+    return np.take_along_axis(index, np.lexsort((index, exact), axis=1), axis=1)
+
+
+def _squared(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
+    """Return the squared distances of some rows of values to others, ``(n, K)``, in chunks."""
+    result = np.empty(index.shape, np.float32)
+    for rows in _chunks(index.shape, values.shape[1]):
+        step = values[asked[rows], None] - values[index[rows]]  # (rows, K, D)
+        result[rows] = np.einsum("nkd,nkd->nk", step, step)
+    return result
+
+
+def _chunks(shape: tuple[int, ...], depth: int) -> Iterator[slice]:
+    """Yield slices of the n rows of ``(n, K)`` vectors that hold about `ELEMENTS` numbers each."""
+    size = max(1, ELEMENTS // (shape[1] * depth))
+    return (slice(start, start + size) for start in range(0, shape[0], size))
+
+
+def _faiss() -> Any:
+    """Import faiss, when it is needed.
+
+    On macOS its OpenMP and torch's end the process when both have threads (faiss-wheels issue 73):
+    there it gets one, and the runtime is told to bear with the second library.
+    """
+    if sys.platform == "darwin":
+        os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
+    import faiss
+
+    if sys.platform == "darwin":
+        faiss.omp_set_num_threads(1)
+    return faiss
+
+
+# --- causes -----------------------------------------------------------------------------------
+
+
+def describe(
+    hr: Array,
+    scale: int,
+    count: int = COUNT,
+    every: int = 1,
+    *,
+    found: Neighbours | None = None,
+    progress: bool = False,
+) -> dict[str, Float]:
+    """Return all maps of a picture's causes by name, each ``(H, W)``.
+
+    Parameters
+    ----------
+    hr, scale
+        As for `detail`.
+    count, every, progress
+        As for `similar_patches`, which is called once.
+    found
+        Its result, where that is known.
+
+    Returns
+    -------
+    ``severity`` (MSE), ``severity_db``, ``aliasing``, ``inconsistency`` use the truth.
+    The others are made from the LR picture alone:
+    ``recurrence``, root mean squared difference to the most similar patch, grey levels: 0 where the
+    patch recurs exactly;
+    ``variance`` of Y in the 5 x 5 patch;
+    ``gradient_energy``, mean squared slope of Y, (grey levels / pixel)^2;
+    ``coherence``, how much the texture has one direction, in [0, 1]: 0 for none, 1 for stripes;
+    ``orientation``, the direction along the stripes, in [0, pi): 0 is level, pi / 4 rises to the
+    right; NaN where there is none.
+
+    Raises
+    ------
+    InputError
+        As `detail` and `similar_patches`.
+    """
+    lr = images.degrade(hr, scale)
+    found = found or similar_patches(lr, count, every, progress=progress)
+    lost = detail(hr, scale, lr)
+    energy = block_mean(lost**2, scale)
+    with np.errstate(divide="ignore"):
+        level = 10 * np.log10(energy / PEAK**2)
+    return {
+        "severity": energy,
+        "severity_db": level,
+        "aliasing": aliasing(hr, scale),
+        "inconsistency": _inconsistency(_blocks(lost, scale, found), found),
+        **describe_lr(lr, found),
+    }
+
+
+def describe_lr(lr: Array, found: Neighbours, sigma: float = SIGMA) -> dict[str, Float]:
+    """Return those maps of `describe` that need the LR picture alone.
+
+    ``sigma`` is the structure tensor's Gaussian window, in LR pixels.
+    """
+    vectors, tensor = patches(lr), _tensor(luma(lr), sigma)
+    nearest = Neighbours(found.shape, found.asked, found.index[:, :1])
+    return {
+        "recurrence": found.spread(np.sqrt(differences(vectors, nearest)[:, 0])),
+        "variance": np.mean(vectors.astype(np.float64) ** 2, axis=1).reshape(lr.shape[:2]),
+        "gradient_energy": tensor.energy,
+        "coherence": tensor.coherence,
+        "orientation": tensor.orientation,
+    }
+
+
+def map_table(maps: Mapping[str, Float]) -> pd.DataFrame:
+    """Return maps ``(H, W)`` as a table, a row an LR position: row, column, and each map."""
+    rows, columns = np.indices(next(iter(maps.values())).shape)
+    values = {name: values.ravel() for name, values in maps.items()}
+    return pd.DataFrame({"row": rows.ravel(), "column": columns.ravel(), **values})
+
+
+def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
+    """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
+
+    Parameters
+    ----------
+    hr
+        uint8 RGB or grey of any size that holds an LR pixel; cropped at the top left to a multiple
+        of s.
+    scale
+        s: 2, 3 or 4.
+    lr
+        `dtfn.images.degrade` of it, where that is known; None: degrade now.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.images.degrade`.
+
+    Notes
+    -----
+    Both resizings round to uint8, as everybody's do. So even a smooth ramp has a detail of some
+    0.2 MSE; a constant picture has exactly none.
+    """
+    hr = images.modcrop(hr, scale)
+    lr = images.degrade(hr, scale) if lr is None else lr
+    # A channel at a time: the float64 copies of a large picture are larger still.
+    channels = [images.imresize(part, scale) for part in np.atleast_3d(lr).transpose(2, 0, 1)]
+    lost = _luma(hr)
+    lost -= _luma(np.stack(channels, axis=2).reshape(hr.shape))
+    return lost
+
+
+def severity(hr: Array, scale: int, lr: Array | None = None) -> Float:
+    """Return the detail energy that each block lost: mean squared detail, ``(H, W)``, MSE.
+
+    It is the block error of the bicubic picture. Parameters and errors are those of `detail`.
+    """
+    return block_mean(detail(hr, scale, lr) ** 2, scale)
+
+
+def aliasing(hr: Array, scale: int) -> Float:
+    """Return the share of the texture's energy that the LR grid cannot hold, in [0, 1], ``(H, W)``.
+
+    That is, the energy above the LR Nyquist frequency, 1 / (2 s) cycles a pixel across or down,
+    over all energy about the local mean; both within the 5 x 5 LR positions around each. NaN where
+    there is no energy. Parameters and errors are those of `detail`.
+
+    Notes
+    -----
+    An ideal filter on the cosine transform (which mirrors the picture, so that its borders do not
+    count as edges). Being ideal it rings: a sharp edge is seen a few positions away.
+    """
+    hr = images.modcrop(hr, images.check_scale(scale))
+    y = _luma(hr)
+    # Axis by axis: what the filter stops is not transformed any further.
+    low = fft.dct(y, axis=1, norm="ortho")[:, : y.shape[1] // scale]
+    low = fft.dct(low, axis=0, norm="ortho")[: y.shape[0] // scale]
+    for axis in (0, 1):
+        low = fft.idct(low, n=y.shape[axis], axis=axis, norm="ortho")
+    above = _window_mean(block_mean((y - low) ** 2, scale))
+    # About one grey level of all, or the square of the local mean would swallow the variance.
+    low -= low.mean()
+    below = _window_mean(block_mean(low**2, scale)) - _window_mean(block_mean(low, scale)) ** 2
+    rounding = 1e-12 * PEAK**2  # of the transform: what a constant picture has
+    above, below = (np.where(energy > rounding, energy, 0) for energy in (above, below))
+    total = above + below
+    return np.divide(above, total, out=np.full_like(total, np.nan), where=total > 0)
+
+
+def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Float:
+    """Return how much the details of similar patches differ from a position's own, ``(H, W)``.
+
+    k(p) = the mean over the K nearest LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being the
+    details of a block. 0: all similar patches have the same detail. 1: copying one gains nothing
+    over copying none. 2: their details are unrelated, of equal energy. There is no upper limit:
+    where p has little detail and its neighbours much, copying does much harm.
+
+    Parameters
+    ----------
+    hr, scale
+        As for `detail`.
+    found
+        From `similar_patches` on the LR picture; None: search now.
+
+    Returns
+    -------
+    NaN where p has no detail at all (as in a constant picture), and where p was not asked about.
+
+    Raises
+    ------
+    InputError
+        As `detail` and `similar_patches`; or neighbours of a picture of another size.
+
+    Notes
+    -----
+    Energies of single blocks have long tails, and their ratios longer ones: rank k, or take its
+    median; for a mean, divide mean by mean. A flat LR patch looks like every other flat one, so its
+    neighbours are the first of the picture, whatever texture the degradation erased there.
+    """
+    found = similar_patches(images.degrade(hr, scale)) if found is None else found
+    return _inconsistency(_blocks(detail(hr, scale), scale, found), found)
+
+
+def detail_blocks(hr: Array, scale: int) -> Array:
+    """Return the details of each block as float32 ``(H * W, s * s)``, positions in reading order.
+
+    Parameters and errors are those of `detail`.
+    """
+    return _blocks(detail(hr, scale), scale)
+
+
+def _blocks(lost: Float, scale: int, found: Neighbours | None = None) -> Array:
+    height, width = lost.shape[0] // scale, lost.shape[1] // scale
+    if found is not None and found.shape != (height, width):
+        raise InputError(
+            "neighbours",
+            expected=f"those of an LR picture of {height} x {width}",
+            found=f"{found.shape[0]} x {found.shape[1]}",
+            remedy="search dtfn.images.degrade(hr, scale)",
+        )
+    blocks = lost.astype(np.float32).reshape(height, scale, width, scale).swapaxes(1, 2)
+    return blocks.reshape(height * width, scale * scale)
+
+
+def _inconsistency(blocks: Array, found: Neighbours) -> Float:
+    differ = differences(blocks, found).mean(axis=1, dtype=np.float64)  # (n,)
+    energy = np.mean(blocks[found.asked].astype(np.float64) ** 2, axis=1)
+    nothing = np.full_like(differ, np.nan)
+    return found.spread(np.divide(differ, energy, out=nothing, where=energy > 0))
+
+
+def _luma(image: Array) -> Float:
+    """Return Y as `dtfn.subpixel.luma`, a band at a time, which takes a third of the memory."""
+    y = np.empty(image.shape[:2])
+    for start in range(0, len(image), BAND):
+        y[start : start + BAND] = luma(image[start : start + BAND])
+    return y
+
+
+class _Tensor(NamedTuple):
+    """The structure tensor: products of the slopes down and across, (grey levels / pixel)^2."""
+
+    rows: Float
+    mixed: Float
+    columns: Float
+
+    @property
+    def energy(self) -> Float:
+        return self.rows + self.columns
+
+    @property
+    def doubled(self) -> NDArray[np.complex128]:
+        """The direction across the stripes, its angle doubled: the same for its opposite."""
+        return (self.columns - self.rows) + 2j * self.mixed
+
+    @property
+    def coherence(self) -> Float:
+        """(a - b) / (a + b) for the eigenvalues a >= b; 0 where they are all 0."""
+        spread, total = np.hypot(self.rows - self.columns, 2 * self.mixed), self.energy
+        return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
+
+    @property
+    def orientation(self) -> Float:
+        # Across the stripes is the gradient's way; rows count downward, hence the sign of `mixed`.
+        across = 0.5 * np.arctan2(-2 * self.mixed, self.columns - self.rows)
+        none = (self.mixed == 0) & (self.rows == self.columns)
+        # The second remainder: -1e-17 modulo pi is pi.
+        return np.where(none, np.nan, (across + np.pi / 2) % np.pi % np.pi)
+
+
+def _tensor(y: Float, sigma: float) -> _Tensor:
+    parts = structure_tensor(y, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
+    # scikit-image's Sobel gives 8 for a slope of 1.
+    return _Tensor(*(part / 64 for part in parts))
+
+
+def _window_mean(values: Float) -> Float:
+    """Return the mean of the 5 x 5 positions around each, mirrored at the border."""
+    return ndimage.uniform_filter(values, SIDE, mode="reflect")
+
+
+# --- distortion -------------------------------------------------------------------------------
+
+
+def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
+    """Return all distortion maps of an output over its LR grid, each ``(H, W)``; 0: none.
+
+    Parameters
+    ----------
+    sr, hr
+        Pictures as in `dtfn.subpixel`, of one size.
+    scale
+        s, which divides the size.
+
+    Returns
+    -------
+    ``orientation`` (degrees, in [0, 90]), ``spectrum`` (dB), ``structure`` (1 - SSIM, in [0, 2]),
+    ``gradient`` (1 - gradient similarity, in [0, 1]): the functions below, the mean over a block
+    where they are maps of pixels.
+
+    Raises
+    ------
+    InputError
+        For sizes that differ, that s does not divide, or below 11 pixels.
+    """
+    x, y = same_size(luma(sr), luma(hr))
+    return {
+        "orientation": block_mean(orientation_error(x, y, SIGMA * scale), scale),
+        "spectrum": spectrum_error(x, y, scale),
+        "structure": block_mean(1 - ssim_map(x, y), scale),
+        "gradient": block_mean(1 - gradient_similarity(x, y), scale),
+    }
+
+
+def orientation_error(x: Float, y: Float, sigma: float) -> Float:
+    """Return by how much the direction is wrong, weighted by how clear it is, ``(sH, sW)``.
+
+    The angle between the dominant directions of the output x and the truth y (both Y), in [0, 90]
+    degrees, times the coherence of the true one: a wrong direction counts where the truth has one.
+    ``sigma`` is the structure tensor's Gaussian window, in HR pixels.
+
+    Notes
+    -----
+    With z = (J_cc - J_rr) + 2i J_rc of the structure tensor J (Bigun and Granlund 1987), the
+    direction has the angle arg(z) / 2 and the coherence |z| / (J_cc + J_rr). Where the output has
+    no direction at all, the angle counts as 45 degrees, the mean of a random one.
+    """
+    made, true = _tensor(x, sigma), _tensor(y, sigma)
+    angle = np.degrees(np.abs(np.angle(made.doubled * np.conj(true.doubled)))) / 2
+    return np.where(made.doubled == 0, 45.0, angle) * true.coherence
+
+
+def spectrum_error(x: Float, y: Float, scale: int) -> Float:
+    """Return the log-spectral distance of the texture around each LR position, dB, ``(H, W)``.
+
+    The root mean square, over the frequencies of a window of 5 x 5 LR positions, of the difference
+    of both power spectra in dB. A shifted texture has none; a blurred one has.
+
+    Notes
+    -----
+    Gray and Markel 1976, in two dimensions. Local means are taken off, so frequency 0 is left out.
+    The window is Hann's, the picture is mirrored at its border, and to both spectra the power of
+    rounding to whole levels is added, below which there is nothing to compare.
+    """
+    block_mean(x, scale)  # refuses a size that s does not divide
+    side, margin = SIDE * scale, SIDE // 2 * scale
+    window = np.outer(hann(side), hann(side))
+    padded = [np.pad(image, margin, mode="symmetric") for image in (x, y)]
+    count = np.full(side // 2 + 1, 2.0)  # how often rfft2's column stands in the whole spectrum
+    count[0] = 1
+    count[-1] = 1 if side % 2 == 0 else 2
+    weight = np.broadcast_to(count, (side, len(count))).copy()
+    weight[0, 0] = 0
+    weight /= weight.sum()
+    distance = np.empty((x.shape[0] // scale, x.shape[1] // scale))
+    for row, line in enumerate(distance):
+        strips = [image[row * scale : row * scale + side] for image in padded]
+        logs = [_log_power(strip, window, scale) for strip in strips]
+        line[:] = np.sqrt(np.sum(weight * (logs[0] - logs[1]) ** 2, axis=(1, 2)))
+    return distance
+
+
+def ssim_map(x: Float, y: Float) -> Float:
+    """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, mirrored at the border.
+
+    Wang et al. 2004, with the window and constants of `dtfn.metrics.ssim`, whose value is the mean
+    of this map over the pixels where the window lies inside.
+    """
+    if min(x.shape) < WINDOW:
+        raise InputError(
+            "image",
+            expected=f"{WINDOW} x {WINDOW} pixels or more",
+            found=" x ".join(map(str, x.shape)),
+            remedy="use a larger image",
+        )
+    options = {"data_range": PEAK, "gaussian_weights": True, "sigma": 1.5, "full": True}
+    options["use_sample_covariance"] = False
+    similarity: Float = structural_similarity(x, y, **options)[1]  # type: ignore[no-untyped-call]
+    return similarity
+
+
+def gradient_similarity(x: Float, y: Float) -> Float:
+    """Return how alike the gradient magnitudes g are at each pixel, in [0, 1], ``(sH, sW)``.
+
+    (2 g_x g_y + c) / (g_x^2 + g_y^2 + c), with c = 170 and Prewitt's gradients: a slope of 1 has
+    g = 2.
+
+    Notes
+    -----
+    Xue et al. 2014 (GMSD), equation 4. They halve the picture first, for a score of whole pictures
+    seen from afar; here textures are looked at pixel by pixel, so it is not halved.
+    """
+    # The paper's taps are 1/3, scipy's are 1.
+    g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))
+    return (2 * g_x * g_y + GRADIENT_C) / (g_x**2 + g_y**2 + GRADIENT_C)
+
+
+def _log_power(strip: Float, window: Float, scale: int) -> Float:
+    """Return the spectra of the windows along a strip of rows in dB, ``(W, side, side/2 + 1)``."""
+    side = len(window)
+    parts = sliding_window_view(strip, side, axis=1)[:, ::scale].transpose(1, 0, 2)
+    parts = parts - parts.mean(axis=(1, 2), keepdims=True)  # (W, side, side)
+    power = np.abs(fft.rfft2(parts * window)) ** 2
+    return 10 * np.log10(power + ROUNDING * np.sum(window**2))
