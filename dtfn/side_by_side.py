@@ -120,7 +120,8 @@ def train_together(
                 mark = time.monotonic()  # the first rounds choose kernels and fill caches
             if minutes and done in range(QUEUED + MEASURED, 2 * QUEUED + MEASURED):
                 round_time = (time.monotonic() - mark) / (done - QUEUED)
-                left = 60 * minutes - (time.monotonic() - began) - 3 - 0.5 * len(lanes)
+                round_time += sum(lane.time_of_looks(keep_every) for lane in lanes)
+                left = 60 * minutes - (time.monotonic() - began) - 3 - 0.3 * len(lanes)
                 steps = bar.n + math.floor(left / round_time)
                 bar.total = max(lane.shorten(steps) for lane in lanes)
             every = min(lane.recipe.checkpoint_every for lane in open_lanes)
@@ -328,7 +329,14 @@ class Lane:
             states.save_weights(self.recipe, self.state.average.state_dict(), file)
         if tally.step % self.recipe.validate_every == 0 or not self.left:
             self.report()
-            self._add_row()
+            self.history.row(self.recipe.rate(tally.step - 1), self._psnr())
+
+    def time_of_looks(self, keep_every: int) -> float:
+        """Return the seconds a round that validating and keeping weights will take."""
+        start = time.monotonic()
+        self._psnr()
+        every = [n for n in (self.recipe.validate_every, keep_every) if n]
+        return (time.monotonic() - start) * sum(1 / n for n in every)
 
     def shorten(self, steps: int) -> int:
         """Lower the number of steps, and end the schedule there."""
@@ -382,12 +390,10 @@ class Lane:
         with torch.cuda.stream(self.stream):
             self.graph.replay()
 
-    def _add_row(self) -> None:
+    def _psnr(self) -> float:
         if self.judge is None:
             self.judge = states.tested(self.recipe).to(self.tables.device)
-        weights = self.state.average.state_dict()
-        psnr = states.validation_psnr(self.judge, weights, self.pairs)
-        self.history.row(self.recipe.rate(self.state.tally.step - 1), psnr)
+        return states.validation_psnr(self.judge, self.state.average.state_dict(), self.pairs)
 
     def _step(self) -> None:
         """Take the step that the clock shows; everything happens on the device."""
