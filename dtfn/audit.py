@@ -1,16 +1,15 @@
-"""Audit anybody's results: folders of pictures made with and without attention, no network needed.
+"""Audit anybody's results: folders of pictures that two networks, A and B, made; no network needed.
 
-Pictures are matched by their names and sizes. The field names one picture in many ways:
-``baby.png`` as truth, ``babyx4.png``, ``baby_x4_SR.png``, ``baby-x4.png``, ``baby_RCAN_x4.png`` or
-``img_001_SRF_4_SR.png`` as results.
-
-What is measured, and how, is that of `dtfn.subpixel`; here it goes from files to files.
+A *control* is a third folder that is compared with B as A is: it shows what chance alone does.
+What is said is only what folders can carry. Networks of unequal quality harm each other's pictures
+everywhere, whatever is in them, so harm is judged only where the PSNR is equal.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,236 +17,42 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import __version__, datasets, images, statistics
+from dtfn import __version__, datasets, files, images, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.images import UInt8
+from dtfn.metrics import GREY, width_by_height
 from dtfn.pairs import CURVE, NULL, Pairs, measure, net
+from dtfn.reports import Verdict
+from dtfn.subpixel import block_error, interior
 
-UInt8 = NDArray[np.uint8]
+LISTED = 12  # problems that one error names
+FIFTHS = 5
+COUNTS = 0.5  # percent of the error of a fifth: less is nothing that matters
 
-TOLD = 12  # problems that one error tells
-
-PAIR = "the audited network"
-
-COLUMNS = (
-    "psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_untied", "harm_mass",
-    "help_mass", "harm_share", "lost_db", "won_db", *CURVE.values(), "selection_gain",
-    "fusion_gain", "harm_rate_tau", "help_rate_tau", "harm_mass_tau", "help_mass_tau",
-    "lost_db_tau", "won_db_tau",
-)  # fmt: skip
-"""What is summarised, those of tau where there is a null; see `dtfn.pairs.figures`."""
+MEASURED = (
+    *("psnr_with", "psnr_without", "psnr_gain", "harm_rate", "help_rate", "harm_untied"),
+    *("harm_mass", "help_mass", "harm_share", "lost_db", "won_db"),
+    *CURVE.values(),
+    *("selection_gain", "fusion_gain", "harm_rate_tau", "help_rate_tau", "harm_mass_tau"),
+    *("help_mass_tau", "lost_db_tau", "won_db_tau"),
+)
+"""What is summarised, those of tau where there is a control; see `dtfn.pairs.figures`."""
 
 PRINTED = {
-    "psnr_with": "PSNR with (dB)",
-    "psnr_without": "PSNR without (dB)",
-    "psnr_gain": "with over without (dB)",
-    "harm_rate": "harm rate",
-    "help_rate": "help rate",
-    "harm_untied": "harm rate, ties aside",
-    "harm_mass": "harm mass (MSE)",
-    "selection_bound": "selection bound (dB)",
-    "selection_gain": "selection over the better (dB)",
-    "fusion_bound": "fusion bound (dB)",
-    "fusion_gain": "fusion over the better (dB)",
+    "psnr_with": "PSNR of {a} (dB)",
+    "psnr_without": "PSNR of {b} (dB)",
+    "psnr_gain": "{a} over {b} (dB)",
+    "harm_rate": "share of blocks where {a} is worse",
+    "help_rate": "share of blocks where {a} is better",
+    "harm_share": "share of the changed error that {a} adds",
+    "selection_gain": "the better of both in each block, over the better (dB)",
+    "fusion_gain": "the best mixture in each block, over the better (dB)",
 }
 
-NO_NULL = (
-    "no null pair: two networks that differ by luck alone also harm about half of the positions "
-    "and have bounds above both; only a second result without attention, of another training "
-    "seed, can tell (--null)"
-)
-
-
-def audit(
-    hr: Path, with_: Path, without: Path, scale: int, out: Path, null: Path | None = None
-) -> dict[str, Any]:
-    """Measure a folder of results against another, and write ``summary.json`` and ``images.csv``.
-
-    Parameters
-    ----------
-    hr
-        Folder of the truth.
-    with_, without
-        Folders of what the networks with and without attention made, see
-        `match`.
-    scale
-        s: 2, 3 or 4.
-    out
-        Folder for the two files; made as needed, files of these names replaced.
-    null
-        Folder of what a second network without attention made, of another training seed: with
-        ``without`` it makes the null pair, whose threshold ``tau`` serves the figures of that name.
-
-    Returns
-    -------
-    What summary.json holds, see `summary`.
-
-    Raises
-    ------
-    InputError
-        As `match`; or if two of the folders hold the same results.
-    """
-    matches, pairs = matched(hr, with_, without, scale, null)
-    shown = pictures(matches, hr.resolve().name, scale)
-    measured = measure(shown, pairs, NULL if null else None)
-    if null:
-        _require_another_null(measured)
-    rows = net(measured) if null else measured
-    folders = {"hr": hr, "with": with_, "without": without} | ({"null": null} if null else {})
-    report = summary(rows, scale, {role: str(folder) for role, folder in folders.items()})
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        rows.to_csv(out / "images.csv", index=False)
-        text = json.dumps(_finite(report), indent=1, allow_nan=False, ensure_ascii=False)
-        (out / "summary.json").write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            out, expected="a folder to write to", found=error, remedy="choose another --out"
-        ) from error
-    return report
-
-
-def matched(
-    hr: Path, with_: Path, without: Path, scale: int, null: Path | None = None
-) -> tuple[list[Match], Pairs]:
-    """Return the pictures of the folders, and the pairs of roles that are compared.
-
-    Parameters and errors are those of `audit`.
-    """
-    folders = {"with": with_, "without": without} | ({"null": null} if null else {})
-    _require_different({"hr": hr} | folders)
-    pairs = ({NULL: ("null", "without")} if null else {}) | {PAIR: ("with", "without")}
-    return match(hr, folders, scale), pairs
-
-
-def pictures(matches: Sequence[Match], dataset: str, scale: int) -> Iterator[Sample]:
-    """Yield matched pictures with their results, one in memory at a time."""
-    for one in tqdm(matches, desc=dataset, unit="image", disable=None):
-        hr, made = load(one, scale)
-        lr = images.as_rgb(images.degrade(hr, scale))
-        yield Sample(dataset, one.image, scale, lr, hr, made)
-
-
-def summary(rows: pd.DataFrame, scale: int, folders: Mapping[str, str]) -> dict[str, Any]:
-    """Return the mean of each figure over images, with intervals.
-
-    Parameters
-    ----------
-    rows
-        A row an image: from `dtfn.pairs.measure` for one pair, or `dtfn.pairs.net`.
-    scale, folders
-        To be noted.
-
-    Returns
-    -------
-    How it was measured (dtfn, scale, channel, border, tau, folders, images, confidence; with a null
-    pair noise_floor, the mean of the tau that the figures ending in ``_tau`` take); each of
-    `COLUMNS` as the mean over images, dB figures being means of dB; with a null pair also
-    ``<figure>_null`` and ``<figure>_net``; ``intervals``: figure -> low, high, images, note; and
-    ``notes``, what a reader must know.
-    """
-    has_null = "harm_rate_null" in rows
-    columns = [
-        name
-        for base in COLUMNS
-        for name in (base, f"{base}_null", f"{base}_net")
-        if (has_null or not base.endswith("_tau")) and name in rows and rows[name].notna().any()
-    ]
-    found = statistics.intervals(rows, columns, by=()).set_index("metric")
-    return {
-        "dtfn": __version__,
-        "scale": scale,
-        "channel": "Y, not rounded",
-        "border": scale,
-        "tau": 0,
-        **({"noise_floor": float(rows["tau"].mean())} if has_null else {}),
-        "folders": dict(folders),
-        "images": len(rows),
-        **{name: float(found.loc[name, "estimate"]) for name in columns},
-        "confidence": 0.95,
-        "intervals": {
-            name: {
-                "low": float(found.loc[name, "low"]),
-                "high": float(found.loc[name, "high"]),
-                "images": int(found.loc[name, "clusters"]),
-                "note": str(found.loc[name, "note"]),
-            }
-            for name in columns
-        },
-        "notes": _notes(rows),
-    }
-
-
-def _notes(rows: pd.DataFrame) -> list[str]:
-    """Return what a reader of the summary must know."""
-    notes = [] if "harm_rate_null" in rows else [NO_NULL]
-    if len(rows) < 2:
-        notes.append("a single image: no interval")
-    elif len(rows) < statistics.LEAST:
-        notes.append(f"fewer than {statistics.LEAST} images: the intervals are too narrow")
-    exact = int(np.isinf(rows[["psnr_with", "psnr_without"]]).any(axis=1).sum())
-    if exact:
-        notes.append(
-            f"{exact} of {len(rows)} images are reproduced exactly: their PSNR is infinite, and so "
-            "is its mean, which is null in summary.json"
-        )
-    return notes
-
-
-def table(report: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a summary's main figures for print, with their intervals, null and net."""
-    rows = []
-    for figure, label in PRINTED.items():
-        row: dict[str, object] = {"figure": label}
-        for ending, column in (("", "value"), ("_null", "null"), ("_net", "net")):
-            if (name := figure + ending) in report:
-                ends = report["intervals"][name]
-                row |= {column: report[name], f"{column}_low": ends["low"]}
-                row[f"{column}_high"] = ends["high"]
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def told(report: Mapping[str, Any]) -> str:
-    """Say in a line how a summary was measured."""
-    return (
-        f"{report['images']} images x{report['scale']}, Y, a border of {report['border']} pixels "
-        "left out; in brackets: 95 % interval over images"
-    )
-
-
-def _require_another_null(measured: pd.DataFrame) -> None:
-    """Refuse a null pair whose every figure is that of the audited pair: one network, twice."""
-    parts = [part for _, part in measured.groupby("pair")]
-    names = [name for name in COLUMNS if name in measured]
-    if parts[0][names].reset_index(drop=True).equals(parts[1][names].reset_index(drop=True)):
-        raise InputError(
-            "--null", expected="what a second network without attention made",
-            found="the very figures of --with on every picture", remedy="name another folder",
-        )  # fmt: skip
-
-
-def _require_different(folders: Mapping[str, Path]) -> None:
-    roles: dict[Path, str] = {}
-    for role, folder in folders.items():
-        other = roles.setdefault(folder.resolve(), role)
-        if other != role:
-            raise InputError(
-                f"--{role}",
-                expected=f"another folder than --{other}",
-                found=folder,
-                remedy="name the folder of other results",
-            )
-
-
-def _finite(value: Any) -> Any:
-    """Return the same with None for infinity and NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+_SCALE = re.compile(r"x?[234]x?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -261,7 +66,7 @@ class Match:
     hr
         The truth's file.
     results
-        Role (e.g. ``"with"``) -> file.
+        Name of a folder of results, of `names_of` -> file.
     """
 
     image: str
@@ -269,52 +74,181 @@ class Match:
     results: Mapping[str, Path]
 
 
+def audit(
+    hr: Path, with_: Path, without: Path, scale: int, out: Path, controls: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Compare folders of results, and write ``summary.json`` and ``images.csv``.
+
+    Parameters
+    ----------
+    hr, with_, without, scale, controls
+        As for `compare`.
+    out
+        Folder for the two files; made as needed, files of these names replaced.
+
+    Returns
+    -------
+    What summary.json holds, of `compare`.
+
+    Raises
+    ------
+    InputError
+        As `compare`; or if ``out`` cannot be written.
+    """
+    report, rows = compare(hr, with_, without, scale, controls)
+    files.write(out / "images.csv", rows.to_csv(index=False))
+    text = json.dumps(_finite(report), indent=1, allow_nan=False, ensure_ascii=False)
+    files.write(out / "summary.json", text + "\n")
+    return report
+
+
+def judge(folders: Sequence[str], scale: int) -> list[Verdict]:
+    """Return the verdicts on folders of HR, A and B, and perhaps controls, in this order."""
+    hr, with_, without, *controls = map(Path, folders)
+    return verdicts(compare(hr, with_, without, scale, controls)[0])
+
+
+def compare(
+    hr: Path, with_: Path, without: Path, scale: int, controls: Sequence[Path] = ()
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Compare a folder of results, A, with another, B.
+
+    Parameters
+    ----------
+    hr
+        Folder of the truth. It may hold more pictures than the results.
+    with_, without
+        Folders of A and B, see `match`.
+    scale
+        s: 2, 3 or 4.
+    controls
+        Folders that are compared with B as A is, e.g. of a network like B of another training seed.
+
+    Returns
+    -------
+    A row an image, of `dtfn.pairs.measure` or `dtfn.pairs.net`; and before it how it was measured
+    (dtfn, scale, channel, border, grey, tau, folders, names, images, hr_images, confidence); each
+    of `MEASURED` as the mean over images, dB figures being means of dB, and with a control also
+    ``noise_floor``, ``<figure>_null`` (of the first control) and ``<figure>_net``; ``intervals``:
+    figure -> low, high, images, note; ``gains``: the PSNR gain over B of A and of each control;
+    ``fifths``: the change of error in percent, from the blocks that lost least detail to those that
+    lost most; ``verdicts`` and ``notes``.
+
+    Raises
+    ------
+    InputError
+        As `match`; or if two of the folders hold the same results.
+    """
+    matches, pairs = matched(hr, with_, without, scale, controls)
+    (pair, (a, b)), *others = pairs.items()
+    noted: list[dict[str, Any]] = []
+    samples = _noting(pictures(matches, hr, scale), pairs, noted)
+    measured = measure(samples, pairs, NULL if controls else None)
+    for name, _ in others:
+        _require_other(measured, pair, name)
+    rows = net(measured) if controls else measured
+    rows = rows[rows["pair"] == pair]
+    roles = ["hr", "with", "without", "null", *(name for name, _ in others[1:])]
+    folders = dict(zip(roles, map(str, (hr, with_, without, *controls)), strict=False))
+    parts = {name: measured[measured["pair"] == name] for name in pairs}
+    gains = {n: statistics.mean_interval(part["psnr_gain"]) for n, part in parts.items()}
+    report = {
+        "dtfn": __version__,
+        "scale": scale,
+        "channel": "Y, not rounded",
+        "border": scale,
+        "grey": GREY["rgb"],
+        "tau": 0,
+        **({"noise_floor": float(rows["tau"].mean())} if controls else {}),
+        "folders": folders,
+        "names": {"with": a, "without": b, "controls": [c for _, (c, _) in others]},
+        "images": len(matches),
+        "hr_images": len(datasets.pictures(hr)),
+        **_figures(rows, bool(controls)),
+        "confidence": 0.95,
+        "gains": {pairs[n][0]: (g.estimate, g.low, g.high) for n, g in gains.items()},
+        "fifths": _fifths(pd.DataFrame(noted), pairs),
+    }
+    report["verdicts"] = [vars(verdict) for verdict in verdicts(report)]
+    report["notes"] = _notes(report, rows)
+    return report, rows
+
+
+def matched(
+    hr: Path, with_: Path, without: Path, scale: int, controls: Sequence[Path] = ()
+) -> tuple[list[Match], Pairs]:
+    """Return the pictures of the folders, and the pairs of names that are compared, A's first.
+
+    Parameters and errors are those of `audit`.
+    """
+    given = [("--hr", hr), ("--with", with_), ("--without", without)]
+    given += [("--control", folder) for folder in controls]
+    for number, (option, folder) in enumerate(given):
+        for other, before in given[:number]:
+            if folder.resolve() == before.resolve():
+                raise InputError(
+                    option,
+                    expected=f"another folder than {other}",
+                    found=folder,
+                    remedy="name the folder of other results",
+                )
+    a, b, *others = _names([with_, without, *controls], hr)
+    pairs = {f"{a} against {b}": (a, b)}
+    pairs |= {NULL if not k else f"control {k + 1}": (c, b) for k, c in enumerate(others)}
+    return match(
+        hr, dict(zip((a, b, *others), (with_, without, *controls), strict=True)), scale
+    ), pairs
+
+
 def match(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     """Return the pictures of a folder with their results in other folders, sorted by name.
 
-    A result belongs to the truth whose name it has or continues: after a separator (space, ``.``,
-    ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts, so
-    ``img_1_x4`` is ``img_1``'s and not ``img``'s. Case does not matter. All pictures are read once,
-    so that every problem is found before anything else is done.
+    Names are matched as `dtfn.datasets.match` does. Pictures of the truth that no folder has are
+    left out. All pictures are read once, so that every problem is found before the work starts.
 
     Parameters
     ----------
     hr
         Folder of the truth.
     results
-        Role -> folder of results, each of the truth's size, or of that size cropped at the bottom
-        right to a multiple of s.
+        Name -> folder of results, each picture of the truth's size, or of that size cropped at the
+        bottom right to a multiple of s.
     scale
         s: 2, 3 or 4.
 
     Raises
     ------
     InputError
-        With all problems at once: folders without pictures; truths without a result or with more
-        than one; results without a truth, or named for another scale; unreadable files; sizes that
-        do not fit, or leave nothing when the border is left out.
+        With all problems at once: folders without pictures; pictures that some folders lack or have
+        twice; results without a truth, or named for another scale; unreadable files; sizes that do
+        not fit, or leave nothing when the border is left out.
     """
     images.check_scale(scale)
-    problems: list[str] = []
-    truths = _files(hr, problems)
-    found = {role: _files(folder, problems) for role, folder in results.items()}
+    truths = datasets.pictures(hr)
+    problems = [
+        _empty(folder) for folder in (hr, *results.values()) if not datasets.pictures(folder)
+    ]
+    matches: list[Match] = []
     if not problems:
-        chosen = {
-            role: _assign(role, truths, files, scale, problems) for role, files in found.items()
-        }
-        matches = [
-            Match(file.stem, file, {role: chosen[role][file] for role in results})
-            for file in truths
-            if all(file in chosen[role] for role in results)
-        ]
-        for one in matches:
-            try:
-                load(one, scale)
-            except InputError as error:
-                problems.append(str(error))
-    if problems:
-        more = len(problems) - TOLD
-        listed = problems[:TOLD] + ([f"and {more} more"] if more > 0 else [])
+        chosen, told = {}, []
+        for name, folder in results.items():
+            chosen[name], some = datasets.match(truths, datasets.pictures(folder), scale)
+            told += [(name, problem) for problem in some]
+        used = {truth for files in chosen.values() for truth in files}
+        unused = {f"lacks {truth.name}" for truth in truths if truth not in used}
+        problems = [f"{name!r} {problem}" for name, problem in told if problem not in unused]
+        for truth in truths:
+            if all(truth in files for files in chosen.values()):
+                one = Match(datasets.stem(truth), truth, {n: chosen[n][truth] for n in results})
+                matches.append(one)
+                try:
+                    load(one, scale)
+                except InputError as error:
+                    problems.append(str(error))
+    if problems or not matches:
+        problems = problems or ["no picture has a result in every folder"]
+        more = len(problems) - LISTED
+        listed = problems[:LISTED] + ([f"and {more} more"] if more > 0 else [])
         raise InputError(
             "folders of results",
             expected=f"one result for each picture of {hr}, of its size or cropped to a multiple "
@@ -330,7 +264,7 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
 
     Returns
     -------
-    uint8 ``(sH, sW, 3)`` RGB, or ``(sH, sW)`` for a grey file; role -> the same.
+    uint8 ``(sH, sW, 3)`` RGB, or ``(sH, sW)`` for a grey file; name -> the same.
 
     Raises
     ------
@@ -340,54 +274,254 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     """
     hr = images.grey_or_rgb(match.hr, opaque=True)
     cropped = images.modcrop(hr, scale)
-    made = {role: images.grey_or_rgb(file, opaque=True) for role, file in match.results.items()}
-    sizes = " or ".join(dict.fromkeys((_size(hr), _size(cropped))))
-    for role, sr in made.items():
+    outputs = {name: images.grey_or_rgb(file, opaque=True) for name, file in match.results.items()}
+    sizes = " or ".join(dict.fromkeys((width_by_height(hr), width_by_height(cropped))))
+    for name, sr in outputs.items():
         if sr.ndim < hr.ndim and (hr != hr[..., :1]).any():
             raise InputError(
                 match.image,
-                expected=f"a colour picture {role!r}, as the truth is",
-                found="a grey one, whose levels are not those of the truth's Y",
+                expected=f"a colour picture {name!r}, as the truth is",
+                found="a grey one",
                 remedy="take the colour results, or a grey truth",
             )
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             raise InputError(
                 match.image,
-                expected=f"{sizes} pixels {role!r}, as the truth has",
-                found=_size(sr),
+                expected=f"{sizes} pixels {name!r}, as the truth has",
+                found=width_by_height(sr),
                 remedy="take the pictures of this scale, without a border cut off",
             )
     if min(cropped.shape[:2]) < 3 * scale:
         raise InputError(
             match.image,
             expected=f"at least {3 * scale} pixels a side: a border of {scale} is left out",
-            found=_size(hr),
+            found=width_by_height(hr),
             remedy="remove it",
         )
-    return cropped, {role: images.modcrop(sr, scale) for role, sr in made.items()}
+    return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
 
 
-def _files(folder: Path, problems: list[str]) -> list[Path]:
-    """Return the pictures in a folder, sorted; note where there is none."""
-    files = datasets.pictures(folder)
-    if not folder.is_dir():
-        problems.append(f"{folder} is no folder")
-    elif not files:
-        below = sorted(f.name for f in folder.iterdir() if f.is_dir() and f.name[0] != ".")
-        problems.append(
-            f"{folder} has no picture" + (f", but folders {', '.join(below)}" if below else "")
+def pictures(matches: Sequence[Match], hr: Path, scale: int) -> Iterator[Sample]:
+    """Yield matched pictures with their results, one in memory at a time."""
+    dataset = _dataset(hr)
+    for one in tqdm(matches, desc=dataset, unit="image", disable=None):
+        truth, outputs = load(one, scale)
+        lr = images.as_rgb(images.degrade(truth, scale))
+        yield Sample(dataset, one.image, scale, lr, truth, outputs)
+
+
+def verdicts(report: Mapping[str, Any]) -> list[Verdict]:
+    """Judge whether A is better, and whether it is worse where most detail was lost.
+
+    Parameters
+    ----------
+    report
+        Of `audit`.
+    """
+    a, b, controls = (report["names"][role] for role in ("with", "without", "controls"))
+    gain, low, high = report["gains"][a]
+    better = _sign(low, high) if report["images"] >= statistics.LEAST else None
+    found = [Verdict(f"{a} has a higher PSNR than {b}", gain, (low, high), better, "{:+.3f} dB")]
+    claim = f"where most detail was lost, {a} adds error to {b}'s"
+    if not controls:
+        return [*found, Verdict(claim, "not judged: there is no control", None, None)]
+    unequal = _unequal(report)
+    if unequal:
+        text = f"not judged: {' and '.join(unequal)} differ in PSNR from {b}"
+        return [*found, Verdict(f"{claim}, beyond the control", text, None, None)]
+    last = [row for row in report["fifths"] if row["fifth"] == FIFTHS]
+    answers = {}
+    for row in last:
+        clear = min(abs(row["low"]), abs(row["high"])) >= 0 and abs(row["change"]) >= COUNTS
+        sign = _sign(row["low"], row["high"]) if clear else None
+        answers[row["control"]] = sign if report["images"] >= statistics.LEAST else None
+    if len(set(answers.values())) > 1:
+        words = {True: "more", False: "less", None: "no difference"}
+        text = "; ".join(f"{control}: {words[answer]}" for control, answer in answers.items())
+        found.append(Verdict(claim, f"depends on the control ({text})", None, None))
+    else:
+        row = last[0]
+        ends = (row["low"], row["high"])
+        found.append(
+            Verdict(
+                f"{claim}, beyond {' and '.join(controls)}",
+                row["change"],
+                ends,
+                answers[row["control"]],
+                "{:+.2f} %",
+            )
         )
-    return files
+    return found
 
 
-def _assign(
-    role: str, truths: Sequence[Path], files: Sequence[Path], scale: int, problems: list[str]
-) -> dict[Path, Path]:
-    """Return truth -> result of one folder; note what is missing, doubtful or of another scale."""
-    matched, wrong = datasets.match(truths, files, scale)
-    problems += [f"{role!r} {problem}" for problem in wrong]
-    return matched
+def table(report: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a summary's main figures for print, with their intervals, control and net."""
+    a, b, controls = (report["names"][role] for role in ("with", "without", "controls"))
+    control = controls[0] if controls else ""
+    rows = []
+    for figure, label in PRINTED.items():
+        row: dict[str, object] = {"figure": label.format(a=a, b=b)}
+        columns = (("", "value"), ("_null", control), ("_net", f"beyond {control}"))
+        for ending, column in columns:
+            if (name := figure + ending) in report:
+                ends = report["intervals"][name]
+                row |= {column: report[name], f"{column}_low": ends["low"]}
+                row[f"{column}_high"] = ends["high"]
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
-def _size(image: UInt8) -> str:
-    return f"{image.shape[1]} x {image.shape[0]}"
+def how(report: Mapping[str, Any]) -> str:
+    """Say in a line how a summary was measured."""
+    return (
+        f"{report['images']} images x{report['scale']}, Y, a border of {report['border']} pixels "
+        "left out; in brackets: 95 % interval over images"
+    )
+
+
+def _noting(
+    samples: Iterator[Sample], pairs: Pairs, noted: list[dict[str, Any]]
+) -> Iterator[Sample]:
+    """Yield samples; note how the error of each pair changes in each fifth of the blocks."""
+    for sample in samples:
+        yield sample
+        lost = interior(texture.severity(sample.hr, sample.scale)).ravel()
+        fifths = np.array_split(np.argsort(lost, kind="stable"), FIFTHS)
+        errors = {
+            name: interior(block_error(image, sample.hr, sample.scale)).ravel()
+            for name, image in sample.outputs.items()
+        }
+        for pair, (n, l) in pairs.items():
+            for number, blocks in enumerate(fifths, 1):
+                before, after = errors[l][blocks].mean(), errors[n][blocks].mean()
+                change = 100 * (after - before) / before if before else np.nan
+                row = {"pair": pair, "fifth": number, "image": sample.image, "change": change}
+                noted.append(row)
+
+
+def _fifths(noted: pd.DataFrame, pairs: Pairs) -> list[dict[str, Any]]:
+    """Return the mean change of error in each fifth, beyond each control if there is one."""
+    (pair, _), *others = pairs.items()
+    wide = noted.pivot(index=["fifth", "image"], columns="pair", values="change")
+    rows = []
+    for name, (control, _) in others or [("", ("", ""))]:
+        changes = wide[pair] - wide[name] if name else wide[pair]
+        for fifth, part in changes.dropna().groupby("fifth"):
+            mean = statistics.mean_interval(part)
+            row = {"fifth": int(fifth), "control": control, "change": mean.estimate}
+            rows.append(row | {"low": mean.low, "high": mean.high})
+    return rows
+
+
+def _figures(rows: pd.DataFrame, has_control: bool) -> dict[str, Any]:
+    """Return the mean of each figure over images, and their intervals."""
+    columns = [
+        name
+        for base in MEASURED
+        for name in (base, f"{base}_null", f"{base}_net")
+        if (has_control or not base.endswith("_tau")) and name in rows and rows[name].notna().any()
+    ]
+    found = statistics.intervals(rows, columns, by=()).set_index("metric")
+    intervals = {
+        name: {
+            "low": float(found.loc[name, "low"]),
+            "high": float(found.loc[name, "high"]),
+            "images": int(found.loc[name, "clusters"]),
+            "note": str(found.loc[name, "note"]),
+        }
+        for name in columns
+    }
+    means = {name: float(found.loc[name, "estimate"]) for name in columns}
+    return {**means, "intervals": intervals}
+
+
+def _notes(report: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:
+    """Return what a reader of the summary must know, the most important first."""
+    names, notes = report["names"], []
+    unequal = _unequal(report)
+    for name in unequal:
+        gain, low, high = report["gains"][name]
+        notes.append(
+            f"{name} and {names['without']} differ in PSNR by {gain:+.3f} dB [{low:+.3f}, "
+            f"{high:+.3f}]: networks of unequal quality look like harm or help"
+        )
+    if not names["controls"]:
+        notes.append(
+            "no control: two networks that differ by chance alone also err differently in about "
+            "half of the blocks; a second result like B, of another training seed, shows how "
+            "much that is (--control)"
+        )
+    if report["images"] < report["hr_images"]:
+        notes.append(
+            f"{report['images']} of the {report['hr_images']} pictures of the truth were used: "
+            "the results hold no others"
+        )
+    if len(rows) < 2:
+        notes.append("a single image: no interval")
+    elif len(rows) < statistics.LEAST:
+        notes.append(f"fewer than {statistics.LEAST} images: the intervals are too narrow")
+    exact = int(np.isinf(rows[["psnr_with", "psnr_without"]]).any(axis=1).sum())
+    if exact:
+        notes.append(
+            f"{exact} of {len(rows)} images are reproduced exactly: their PSNR is infinite, and so "
+            "is its mean, which is null in summary.json"
+        )
+    return notes
+
+
+def _unequal(report: Mapping[str, Any]) -> list[str]:
+    """Return the names of A and of the controls whose PSNR gain over B excludes 0."""
+    return [n for n, (_, low, high) in report["gains"].items() if _sign(low, high) is not None]
+
+
+def _sign(low: float, high: float) -> bool | None:
+    """Return whether an interval lies above 0; None where it holds 0 or is not known."""
+    return True if low > 0 else False if high < 0 else None
+
+
+def _names(folders: Sequence[Path], hr: Path) -> list[str]:
+    """Return a name for each folder of results, and one only: NETWORK of NETWORK/DATASET/x4."""
+    parts = [list(folder.resolve().parts[1:]) for folder in folders]
+    while len({part[-1] for part in parts}) == 1 and min(map(len, parts)) > 1:
+        parts = [part[:-1] for part in parts]
+    others = [[p for p in part if p != _dataset(hr) and not _SCALE.fullmatch(p)] for part in parts]
+    names = [(kept or part)[-1] for kept, part in zip(others, parts, strict=True)]
+    twice = {name for name in names if names.count(name) > 1}
+    names = ["/".join(p[-2:]) if n in twice else n for n, p in zip(names, parts, strict=True)]
+    return [name if names.count(name) == 1 else f"{name} {k + 1}" for k, name in enumerate(names)]
+
+
+def _dataset(hr: Path) -> str:
+    """Return the name of the benchmark: that of the folder, or of the one that holds HR."""
+    folder = hr.resolve()
+    return folder.parent.name if folder.name in ("HR", "GT") else folder.name
+
+
+def _empty(folder: Path) -> str:
+    """Say what a folder without pictures is."""
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    below = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return f"{folder} has no picture" + (f", but folders {', '.join(below)}" if below else "")
+
+
+def _require_other(measured: pd.DataFrame, pair: str, control: str) -> None:
+    """Refuse a control whose every figure is that of A: one network, twice."""
+    columns = [name for name in MEASURED if name in measured]
+    parts = [measured.loc[measured["pair"] == n, columns] for n in (pair, control)]
+    if parts[0].reset_index(drop=True).equals(parts[1].reset_index(drop=True)):
+        raise InputError(
+            "--control",
+            expected="what another network made",
+            found="the figures of --with on every picture",
+            remedy="name another folder",
+        )
+
+
+def _finite(value: Any) -> Any:
+    """Return the same with None for infinity and NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -286,8 +286,8 @@ def samples(
         total = len(benchmarks.names(dataset)[:count])
         bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image", "disable": None}
         for sample in tqdm(benchmarks.benchmark(dataset, scale, count), **bar):
-            made = {name: output.image for name, output in outputs(methods, sample).items()}
-            yield sample.with_outputs(made)
+            made = outputs(methods, sample) if methods else {}
+            yield sample.with_outputs({name: output.image for name, output in made.items()})
 
 
 def upscale(

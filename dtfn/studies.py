@@ -51,6 +51,7 @@ CAUSES = ("severity", "aliasing", "inconsistency", "recurrence", "coherence", "v
 """What harm is correlated with: maps of `dtfn.texture.describe`."""
 
 DECILES = 10
+CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
 SEARCHED = 50_000  # positions asked about in a larger picture: some ten seconds
 
 
@@ -305,7 +306,7 @@ def of_zoo(
     return Study(design, null, scale, without, look, inputs, tuple(datasets), count)
 
 
-def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | None = None) -> Study:
+def of_folders(hr: Path, with_: Path, without: Path, scale: int, *controls: Path) -> Study:
     """Return the study of results in folders, matched by name; see `dtfn.audit.audit`.
 
     Raises
@@ -313,7 +314,7 @@ def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | No
     InputError
         As `dtfn.audit.matched`.
     """
-    matches, pairs = audit.matched(hr, with_, without, scale, null)
+    matches, pairs = audit.matched(hr, with_, without, scale, controls[:1])
     inputs = {
         f"{role}/{file.name}": provenance.file_hash(file)
         for one in matches
@@ -321,10 +322,10 @@ def of_folders(hr: Path, with_: Path, without: Path, scale: int, null: Path | No
     }
 
     def look(methods: Sequence[str]) -> Iterator[Sample]:
-        return audit.pictures(matches, hr.resolve().name, scale)
+        return audit.pictures(matches, hr, scale)
 
-    has_null = NULL if null else None
-    return Study({0: pairs}, has_null, scale, f"the results in {without.name}", look, inputs)
+    control = NULL if controls else None
+    return Study({0: pairs}, control, scale, f"the results in {without.name}", look, inputs)
 
 
 def choose(
@@ -335,7 +336,7 @@ def choose(
     Parameters
     ----------
     folders
-        HR, with, without and perhaps null; none for the zoo.
+        HR, with, without and perhaps controls, of which the first counts; none for the zoo.
     datasets, scale
         As for `of_zoo`.
     count
@@ -344,19 +345,19 @@ def choose(
     Raises
     ------
     InputError
-        For another number of folders; else as the two.
+        For fewer than three folders; else as the two.
     """
     if not folders:
         return of_zoo(datasets, scale, count or None, **options)
-    if len(folders) not in (3, 4):
+    if len(folders) < 3:
         raise InputError(
             "folders",
-            expected="those of HR, with, without, and perhaps null",
+            expected="those of HR, with, without, and perhaps controls",
             found=", ".join(folders),
-            remedy="name three or four",
+            remedy="name three or more",
         )
-    hr, with_, without, *null = (Path(folder) for folder in folders)
-    return of_folders(hr, with_, without, scale, *null)
+    hr, with_, without, *controls = (Path(folder) for folder in folders)
+    return of_folders(hr, with_, without, scale, *controls)
 
 
 def without_fidelity(variants: Sequence[str]) -> list[str]:
@@ -466,14 +467,17 @@ def measure_all(
     parts = [_measured_folder(text, benchmarks, scales) for text in folders]
     for scale in scales:
         for chosen, tiling, ensemble in _ways(scale, methods, tilings, ensembles):
-            way = cutting.way(tiling), ensemble
-            options = dict(zip(("tiling", "self_ensemble"), way, strict=True), device=device)
-            options = {} if chosen == [BICUBIC] else options
+            options: dict[str, Any] = {"self_ensemble": ensemble, "device": device}
+            options["tiling"] = cutting.way(tiling)
             made = evaluation.evaluate(chosen, benchmarks, scale, count, **options)
             labels = [_label(name, tiling, ensemble) for name in made["method"]]
             parts.append(made.assign(network=made["method"], method=labels, ensemble=ensemble))
+            if chosen == [BICUBIC]:
+                grey = evaluation.evaluate(chosen, benchmarks, scale, count, grey="y")
+                if (grey["psnr"] != made["psnr"]).any():
+                    parts.append(grey.assign(network=BICUBIC, method=CLASSICAL, ensemble=False))
     table = pd.concat(parts, ignore_index=True)
-    order = table.assign(network_=table["method"] != BICUBIC)
+    order = table.assign(network_=~table["method"].isin([BICUBIC, CLASSICAL]))
     return table.loc[order.sort_values(["scale", "network_"], kind="stable").index].reset_index(
         drop=True
     )
@@ -572,6 +576,8 @@ def published_names(results: pd.DataFrame) -> dict[str, str]:
     """
     known = {row["name"]: _published(row) for row in zoo.imported()}
     known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
+    if CLASSICAL in set(results["method"]):  # bicubic's published values follow this rule
+        results = results[results["method"] != BICUBIC]
     pairs = results[["method", "network", "ensemble"]].drop_duplicates()
     return {
         method: known.get(network, network)

@@ -100,7 +100,7 @@ def file_of(name_or_file: str) -> Path:
         if row["name"] == name_or_file:
             return _existing(paths.ZOO / row["file"])
     raise InputError(
-        f"network {name_or_file!r}",
+        f"method {name_or_file!r}",
         expected="a name of the zoo or of imported weights, a weights file, or for some bicubic",
         found="none of these",
         remedy=nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())]),

@@ -1,9 +1,12 @@
-"""From folders of pictures to a report: against a naive computation, and every refusal."""
+"""From folders of pictures to a report: names, a naive computation, verdicts, every refusal."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dtfn import audit, cli, images, pairs, paths, statistics
+from dtfn import audit, cli, images, paths, statistics, texture
 from dtfn.errors import InputError
+from dtfn.pairs import CURVE
 
 REQUIRED = ("harm_rate", "psnr_with", "psnr_without", "selection_bound", "fusion_bound")
 
@@ -36,8 +40,8 @@ def write(root: Path, names: str = "abc", spread: int = 20) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path], out: Path, null: bool = False) -> dict[str, Any]:
-    extra = {"null": folders["null"]} if null else {}
-    audit.audit(folders["hr"], folders["with"], folders["without"], 4, out, **extra)
+    controls = [folders["null"]] if null else []
+    audit.audit(folders["hr"], folders["with"], folders["without"], 4, out, controls)
     report: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return report
 
@@ -91,11 +95,13 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
     for name in REQUIRED:
         assert written[name].to_numpy() == pytest.approx(expected[name].to_numpy(), abs=1e-5)
     assert (report["scale"], report["border"], report["tau"], report["images"]) == (4, 4, 0, 3)
-    assert any("no null pair" in note for note in report["notes"])
+    assert any("no control" in note for note in report["notes"])
+    assert report["names"] == {"with": "with", "without": "without", "controls": []}
     assert not any(name.endswith(("_null", "_net", "_tau")) for name in report)
+    assert {row["control"] for row in report["fifths"]} == {""}
 
 
-def test_the_null_pair_stands_beside(tmp_path: Path) -> None:
+def test_the_control_is_subtracted(tmp_path: Path) -> None:
     folders = write(tmp_path)
     report = run(folders, tmp_path / "out", null=True)
     null = naive(folders, "null", "without")
@@ -109,10 +115,10 @@ def test_the_null_pair_stands_beside(tmp_path: Path) -> None:
     rows = pd.read_csv(tmp_path / "out" / "images.csv")
     assert report["noise_floor"] == pytest.approx(rows["tau"].mean())
     assert 0 < report["harm_rate_tau"] < report["harm_rate"]
-    # Three noises of one kind: nothing is left when luck is taken off, and much before.
+    # Three noises of one kind: nothing is left when the control is subtracted, and much before.
     assert report["selection_gain"] > 0.2
     assert abs(report["selection_gain_net"]) < report["selection_gain"] / 5
-    assert report["notes"] == ["fewer than 5 images: the intervals are too narrow"]
+    assert report["notes"][-1] == "fewer than 5 images: the intervals are too narrow"
 
 
 def test_intervals_are_over_images(tmp_path: Path) -> None:
@@ -124,7 +130,7 @@ def test_intervals_are_over_images(tmp_path: Path) -> None:
         assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
         assert found["low"] < report[name] < found["high"]
         assert found["images"] == 6
-    assert report["notes"] == []
+    assert report["verdicts"][0]["claim"] == "with has a higher PSNR than without"
 
 
 def test_a_single_image_has_no_interval_and_says_so(tmp_path: Path) -> None:
@@ -168,18 +174,116 @@ def test_constant_pictures_are_measured(tmp_path: Path, value: int) -> None:
     assert report["selection_gain"] == 0
 
 
+def noisy(root: Path, name: str, seed: int, spread: float, count: int = 8) -> Path:
+    """Write what a network of some quality makes of pictures below root/hr."""
+    rng = np.random.default_rng(seed)
+    for k in range(count):
+        truth = blurred(np.random.default_rng(k), 64, 64).astype(np.uint8)
+        images.write(root / "hr" / f"{k}.png", truth)
+        made = truth + rng.normal(0, spread, truth.shape)
+        images.write(root / name / "toy" / f"{k}.png", made.round().clip(0, 255).astype(np.uint8))
+    return root / name / "toy"
+
+
+def test_networks_of_unequal_quality_are_not_judged(tmp_path: Path) -> None:
+    """In no order of the three roles: two of equal quality, one of lower."""
+    made = {
+        name: noisy(tmp_path, name, seed, spread)
+        for seed, (name, spread) in enumerate({"p": 10, "q": 10, "weak": 12}.items())
+    }
+    for a, b, c in permutations(made):
+        report = audit.audit(tmp_path / "hr", made[a], made[b], 4, tmp_path / "out", [made[c]])
+        better, harm = audit.verdicts(report)
+        assert report["names"] == {"with": a, "without": b, "controls": [c]}
+        assert better.claim == f"{a} has a higher PSNR than {b}"
+        assert better.holds is {a: False, b: True}.get("weak")
+        assert harm.holds is None
+        assert str(harm.measured).startswith("not judged: ")
+        assert report["notes"][0].endswith("networks of unequal quality look like harm or help")
+        words = json.dumps(report)
+        assert not re.search("paper|twin|hash seed|first seed|luck", words)
+
+
+def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path: Path) -> None:
+    """A errs more where most detail was lost, and as much less elsewhere."""
+    b, c, d = (noisy(tmp_path, name, seed, 10, 12) for seed, name in enumerate("bcd", 20))
+    for k in range(12):
+        truth = images.read(tmp_path / "hr" / f"{k}.png").astype(float)
+        lost = texture.severity(truth.astype(np.uint8), 4).repeat(4, 0).repeat(4, 1)
+        worst = (lost >= np.quantile(lost, 0.8))[..., None]
+        noise = np.random.default_rng(100 + k).normal(0, 1, truth.shape)
+        made = truth + noise * np.where(worst, 13.0, 9.12)
+        file = tmp_path / "a" / "toy" / f"{k}.png"
+        images.write(file, made.round().clip(0, 255).astype(np.uint8))
+    for controls in ([c], [d], [c, d]):
+        report = audit.audit(tmp_path / "hr", file.parent, b, 4, tmp_path / "out", controls)
+        better, harm = audit.verdicts(report)
+        assert better.holds is None
+        assert harm.holds is True
+        assert isinstance(harm.measured, float)
+        assert harm.measured > 20
+    assert {row["control"] for row in report["fifths"]} == {"c", "d"}
+    assert set(report["folders"]) == {"hr", "with", "without", "null", "control 2"}
+
+
+def test_controls_that_disagree_are_said_to(tmp_path: Path) -> None:
+    names = {"with": "a", "without": "b", "controls": ["c", "d"]}
+    rows = [
+        {"fifth": 5, "control": "c", "change": 3.0, "low": 1.0, "high": 5.0},
+        {"fifth": 5, "control": "d", "change": 1.0, "low": -1.0, "high": 3.0},
+    ]
+    gains = dict.fromkeys("acd", (0.0, -0.1, 0.1))
+    report = {"names": names, "fifths": rows, "gains": gains, "images": 9}
+    (_, harm) = audit.verdicts(report)
+    assert harm.measured == "depends on the control (c: more; d: no difference)"
+    assert harm.holds is None
+
+
+def test_the_truth_may_hold_more_pictures(tmp_path: Path) -> None:
+    folders = write(tmp_path)
+    images.write(folders["hr"] / "more.png", images.read(folders["hr"] / "a.png"))
+    report = run(folders, tmp_path / "out")
+    assert (report["images"], report["hr_images"]) == (3, 4)
+    assert any("3 of the 4 pictures of the truth were used" in note for note in report["notes"])
+    (folders["with"] / "b_x4_SR.png").unlink()
+    with pytest.raises(InputError, match=r"1 problem: 'with' lacks b.png"):
+        run(folders, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["RCAN/Set5", "EDSR/Set5"], ["RCAN", "EDSR"]),
+        (["RCAN/Set5/X4", "EDSR/Set5/x4"], ["RCAN", "EDSR"]),
+        (["RCAN/x4", "EDSR/4x"], ["RCAN", "EDSR"]),
+        (["one", "two"], ["one", "two"]),
+        (["v1/net", "v2/net"], ["v1", "v2"]),
+        (["v1/net", "v2/net", "other"], ["v1/net", "v2/net", "other"]),
+        (["x4", "EDSR"], ["NAME", "EDSR"]),
+    ],
+)
+def test_results_have_the_names_of_their_folders(
+    tmp_path: Path, folders: list[str], names: list[str]
+) -> None:
+    root = tmp_path / "NAME"
+    for name in folders:
+        (root / name).mkdir(parents=True)
+    hr = root / "Set5" / "HR"
+    assert audit._names([root / name for name in folders], hr) == names
+
+
 def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
     folders = write(tmp_path)
     with pytest.raises(InputError, match="--without: expected another folder than --with"):
         run(folders | {"without": folders["with"]}, tmp_path / "out")
-    with pytest.raises(InputError, match="--null: expected another folder than --with"):
+    with pytest.raises(InputError, match="--control: expected another folder than --with"):
         run(folders | {"null": folders["with"]}, tmp_path / "out", null=True)
     copy = tmp_path / "copy"
     for file in folders["with"].iterdir():
         images.write(copy / file.name, images.read(file))
     with pytest.raises(InputError, match="one and the same network"):
         run(folders | {"without": copy}, tmp_path / "out")
-    with pytest.raises(InputError, match="--null: expected what a second network"):
+    with pytest.raises(InputError, match="--control: expected what another network"):
         run(folders | {"null": copy}, tmp_path / "out", null=True)
     assert not (tmp_path / "out").exists()
 
@@ -215,7 +319,7 @@ def test_without_out_the_report_is_below_reports(
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(InputError, match="expected a folder to write to"):
+    with pytest.raises(InputError, match="expected a place that can be written"):
         run(write(tmp_path), tmp_path / "out")
 
 
@@ -230,9 +334,11 @@ def test_the_command_prints_the_figures_and_what_they_mean(
     report = json.loads((tmp_path / "out" / "summary.json").read_text())
 
     assert not done.value.code
-    assert told.startswith("3 images x4, Y, a border of 4 pixels left out; in brackets: 95 %")
-    assert f"| harm rate | {report['harm_rate']:.3f} [" in told
-    assert "no null pair" in told
+    assert "3 images x4, Y, a border of 4 pixels left out; in brackets: 95 %" in told
+    assert f"| share of blocks where with is worse | {report['harm_rate']:.3f} [" in told
+    assert told.startswith("note: no control")
+    assert "with has a higher PSNR than without: " in told
+    assert "not judged: there is no control" in told
     assert str(tmp_path / "out") in told
 
 
@@ -255,12 +361,11 @@ def test_the_command_writes_the_notebook_s_report(
         chosen
     )
     figures = {figure["name"] for figure in record["figures"]}
-    assert {"density", "errors", "deciles", "phases", "textures", "worst_region"} <= figures
+    assert {"deciles", "correlations", "textures", "worst_region"} <= figures
     assert (out / "index.html").exists()
     told = pd.read_csv(run / "tables" / "harm.csv")
     report = json.loads((out / "summary.json").read_text())
-    assert told["harm_rate"][0] == pytest.approx(report["harm_rate"])
-    assert any("audited network" in v["claim"] for v in record["verdicts"])
+    assert told["harm_untied"][0] == pytest.approx(report["harm_untied"])
 
 
 def test_the_command_tells_bad_input_in_one_line(
@@ -292,4 +397,176 @@ def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
     assert report["psnr_without"] == pytest.approx(28.43, abs=0.005)
     assert 0.1 < report["harm_rate"] < 0.3
     assert report["psnr_with"] < report["selection_bound"] < report["fusion_bound"]
-    assert set(pairs.CURVE.values()) <= set(report)
+    assert set(CURVE.values()) <= set(report)
+
+
+# --- which picture is which -----------------------------------------------------------------------
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, 28, 3), np.uint8)
+
+
+def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Path:
+    for name in names:
+        images.write(path / name, pixels)
+    return path
+
+
+def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4) -> dict[str, str]:
+    found = audit.match(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale)
+    return {one.hr.name: one.results["a"].name for one in found}
+
+
+@pytest.mark.parametrize(
+    "sr",
+    [
+        "baby.png", "babyx4.png", "baby_x4.png", "baby-x4.png", "baby x4.png", "baby.x4.png",
+        "baby_SR.png", "babyx4_SR.png", "baby_x4_SR.png", "baby_RCAN_x4.png", "baby_4x.png",
+        "baby_EDSR_Lx4_f256b32_DIV2K_official.png", "baby_HAT_SRx4.png", "baby_x4_SwinIR.png",
+        "baby_DTFN_48x48_x4.png", "baby_SRF_4_SR.png", "Baby_X4.PNG", "baby_bicubic.bmp",
+        "baby_x4plus.tif",
+    ],
+)  # fmt: skip
+def test_names_of_the_field_are_understood(tmp_path: Path, sr: str) -> None:
+    """RCAN, EDSR, BasicSR, SwinIR, HAT, Real-ESRGAN and plain ways to name a result."""
+    assert matched(tmp_path, ["baby.png"], [sr]) == {"baby.png": sr}
+
+
+@pytest.mark.parametrize(
+    ("hr", "sr"),
+    [
+        ("baby_HR.png", "baby_x4.png"),
+        ("baby_GT.png", "baby_SR.png"),
+        ("babyx4.png", "baby_RCAN_x4.png"),
+        ("img_001_SRF_4_HR.png", "img_001_SRF_4_SR.png"),
+        ("img_001_SRF_4_HR.png", "img_001_x4.png"),
+        ("img_001_SRF_4_HR.png", "img_001_SRF_4_HR.png"),
+        ("0801.png", "0801x4.png"),
+        ("x4.png", "x4_SR.png"),
+        ("matrix4.png", "matrix4_x4.png"),
+    ],
+)
+def test_the_truth_may_have_an_ending_too(tmp_path: Path, hr: str, sr: str) -> None:
+    assert matched(tmp_path, [hr], [sr]) == {hr: sr}
+
+
+def test_the_longer_name_counts(tmp_path: Path) -> None:
+    hr = ["img.png", "img_1.png", "img_10.png", "img_1_2.png"]
+    sr = ["img_x4.png", "img_1_x4.png", "img_10_x4.png", "img_1_2_x4.png"]
+
+    assert matched(tmp_path, hr, sr) == {
+        "img.png": "img_x4.png",
+        "img_1.png": "img_1_x4.png",
+        "img_10.png": "img_10_x4.png",
+        "img_1_2.png": "img_1_2_x4.png",
+    }
+
+
+@pytest.mark.parametrize(
+    ("hr", "sr", "told"),
+    [
+        (["a.png"], ["b.png"], ["has b.png, which continues no name"]),
+        (["img1.png"], ["img10.png"], ["has img10.png, which continues no name"]),
+        (["baby.png"], ["baby2.png"], ["has baby2.png, which continues no name"]),
+        (["a.png"], ["a_x4.png", "a_SR.png"], ["has a_SR.png and a_x4.png for a.png"]),
+        (["a.png", "a_HR.png"], ["a_x4.png"], ["a_x4.png, which may be a.png or a_HR.png"]),
+        (["A.png", "a.jpg"], ["a_x4.png"], ["a_x4.png, which may be A.png or a.jpg"]),
+        (["baby.png"], ["baby_RCAN_x2.png"], ["baby_RCAN_x2.png, which is named for another"]),
+        (["baby.png"], ["baby_3x.png"], ["another scale"]),
+        (["img_SRF_2_HR.png"], ["img_SRF_2_SR.png"], ["another scale"]),
+    ],
+)
+def test_doubt_is_an_error(tmp_path: Path, hr: list[str], sr: list[str], told: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        matched(tmp_path, hr, sr)
+    for part in told:
+        assert part in str(caught.value)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    hr = folder(tmp_path / "hr", ["a.png", "b.png", "c.png", "d.png", "e.png"])
+    a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "e.png", "more.png"])
+    b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"], PIXELS[:20])
+    (b / "e.png").write_bytes((a / "e.png").read_bytes()[:100])
+    with pytest.raises(InputError) as caught:
+        audit.match(hr, {"a": a, "b": b}, 4)
+    told = str(caught.value)
+
+    assert "6 problems" in told
+    for part in ("'a' lacks c.png", "d_x2.png, which is named for another scale", "has more.png"):
+        assert part in told
+    assert "a: expected 28 x 24 pixels 'b', as the truth has; found 28 x 20" in told
+    assert "e.png: expected" in told  # cut short
+    assert "\n" not in told
+
+
+def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
+    hr = folder(tmp_path / "hr", [f"{k:03d}.png" for k in range(100)])
+    a = folder(tmp_path / "a", ["000.png"])
+    with pytest.raises(InputError, match=r"99 problems: 'a' lacks 001.png; .*; and 87 more;"):
+        audit.match(hr, {"a": a, "b": hr}, 4)
+
+
+def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
+    hr, a = folder(tmp_path / "hr", ["a.png"]), tmp_path / "a"
+    folder(a / "X4", ["a.png"])
+    (a / ".a.png").touch()
+    with pytest.raises(InputError) as caught:
+        audit.match(hr, {"a": a, "b": tmp_path / "none"}, 4)
+
+    assert f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder" in str(
+        caught.value
+    )
+
+
+def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
+    """At the top left, as the LR pictures of the benchmarks were made."""
+    pixels = np.random.default_rng(1).integers(0, 256, (27, 30, 3), np.uint8)
+    hr = folder(tmp_path / "hr", ["a.png"], pixels)
+    cropped = folder(tmp_path / "cropped", ["a.png"], pixels[:24, :28])
+    whole = folder(tmp_path / "whole", ["a.png"], pixels)
+    (one,) = audit.match(hr, {"cropped": cropped, "whole": whole}, 4)
+    truth, made = audit.load(one, 4)
+
+    for image in (truth, made["cropped"], made["whole"]):
+        np.testing.assert_array_equal(image, pixels[:24, :28])
+
+
+@pytest.mark.parametrize("size", [(26, 30), (27, 28), (23, 28), (28, 32), (30, 27)])
+def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    hr = folder(tmp_path / "hr", ["a.png"], np.zeros((27, 30), np.uint8))
+    a = folder(tmp_path / "a", ["a.png"], np.zeros(size, np.uint8))
+    with pytest.raises(InputError, match=f"found {size[1]} x {size[0]}"):
+        audit.match(hr, {"a": a}, 4)
+
+
+def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
+    small = np.zeros((11, 40), np.uint8)
+    hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
+    with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 40 x 11"):
+        audit.match(hr, {"a": a}, 4)
+    assert len(audit.match(hr, {"a": a}, 3)) == 1
+
+
+def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
+    hr = folder(tmp_path / "hr", ["a.png"])
+    grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
+    with pytest.raises(InputError, match="expected a colour picture 'grey'"):
+        audit.match(hr, {"grey": grey}, 4)
+    same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
+    assert len(audit.match(same, {"grey": grey}, 4)) == 1
+
+
+def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
+    grey = PIXELS[:, :, 0]
+    hr = folder(tmp_path / "hr", ["a.png"], grey)
+    deep = folder(tmp_path / "deep", ["a.tif"], PIXELS.astype(np.uint16) * 257)
+    (one,) = audit.match(hr, {"deep": deep}, 4)
+    truth, made = audit.load(one, 4)
+
+    np.testing.assert_array_equal(truth, grey)
+    np.testing.assert_array_equal(made["deep"], PIXELS)
+
+
+def test_another_scale_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected 2, 3 or 4"):
+        audit.match(tmp_path, {"a": tmp_path}, 8)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dtfn import claims, evaluation, published
+from dtfn import claims, evaluation, published, studies
 from dtfn.published import DIFFERS, MATCHES, NOT_WHOLE, UNPUBLISHED
 
 
@@ -126,3 +126,14 @@ def test_sources_are_those_of_the_scales() -> None:
     assert every["values"].sum() == len(published.values())
     assert only["values"].sum() == (published.values()["scale"] == 3).sum()
     assert every["table"].str.len().max() < 45
+
+
+def test_bicubic_has_a_row_for_each_rule_where_they_differ() -> None:
+    """The first pictures of mini: one in colour, one grey."""
+    results = studies.measure_all(["mini"], [4], methods=["bicubic"], count=2)
+    means = results.groupby("method")["psnr"].mean()
+    assert list(means.index) == ["bicubic", studies.CLASSICAL]
+    assert means["bicubic"] - means[studies.CLASSICAL] == pytest.approx(1.3219 / 2, abs=1e-4)
+    assert studies.published_names(results) == {studies.CLASSICAL: "Bicubic"}
+    colour = studies.measure_all(["mini"], [4], methods=["bicubic"], count=1)
+    assert studies.published_names(colour) == {"bicubic": "Bicubic"}

@@ -145,7 +145,7 @@ def folders(root: Path) -> list[str]:
 
 def test_folders_are_studied_as_networks_are(tmp_path: Path) -> None:
     study = studies.choose(folders(tmp_path), ["mini"], 4, 0, variants=["ignored"])
-    assert study.names == ["the audited network"]
+    assert study.names == ["with against without"]
     assert study.null == NULL
     assert study.datasets == ()
     assert set(study.inputs) == {
@@ -155,7 +155,7 @@ def test_folders_are_studied_as_networks_are(tmp_path: Path) -> None:
     }
     assert len(study.measure()) == 4
     _, distortions = study.survey()
-    assert set(distortions["pair"]) == {NULL, "the audited network"}
+    assert set(distortions["pair"]) == {NULL, "with against without"}
     assert study.example() == ("hr a", pytest.approx(images.read(tmp_path / "hr" / "a.png")))
 
 

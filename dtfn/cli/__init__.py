@@ -123,37 +123,51 @@ def evaluate(
 @app.command(short_help="Measure harm of anybody's results, in folders.")
 def audit(
     hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
-    with_: Annotated[Path, typer.Option("--with", help="Results with attention.")],
-    without: Annotated[Path, typer.Option("--without", help="Results without it.")],
+    with_: Annotated[
+        Path, typer.Option("--with", help="Folder of results A, e.g. with attention.")
+    ],
+    without: Annotated[
+        Path, typer.Option("--without", help="Folder of results B, e.g. without attention.")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for summary.json and images.csv; reports/audit if left out."),
+        typer.Option(help="Folder for summary.json and images.csv (default reports/audit)."),
     ] = None,
-    null: Annotated[
-        Path | None,
+    control: Annotated[
+        list[Path] | None,
         typer.Option(
-            help="Results without it, of the training seed of --with; --without is of another."
+            "--control",
+            "--null",
+            help="Folder of results like B, of another training seed, to show what chance does; "
+            "repeatable.",
         ),
     ] = None,
     scale: Scale = 4,
     report: Annotated[
-        bool, typer.Option(help="Run the notebook: figures, regions, verdicts.")
+        bool, typer.Option(help="Run the notebook with figures, regions and verdicts.")
     ] = True,
 ) -> None:
-    """Measure harm and bounds of anybody's results; names such as baby_RCAN_x4.png are matched."""
+    """Compare results A with results B; names such as baby_RCAN_x4.png are matched."""
     from dtfn import audit as audits
     from dtfn import paths
     from dtfn.reports import tables
 
     out = out or paths.REPORTS / "audit"
-    found = audits.audit(hr, with_, without, scale, out, null)
-    print(audits.told(found))
-    print(tables.markdown(audits.table(found)), end="")
-    for line in (*found["notes"], out / "summary.json"):
-        print(line)
+    _require_place(out / "summary.json")
+    controls = control or []
+    summary = audits.audit(hr, with_, without, scale, out, controls)
+    for note in summary["notes"]:
+        print(f"note: {note}")
+    print(audits.how(summary))
+    print(tables.markdown(audits.table(summary)), end="")
+    for verdict in audits.verdicts(summary):
+        row = verdict.row()
+        ends = "" if verdict.interval is None else f" [{row['95 % interval']}]"
+        print(f"{row['claim']}: {row['holds']}; {row['measured']}{ends}")
+    print(out / "summary.json")
     if report:
-        folders = [hr, with_, without, *([null] if null else [])]
-        _audit_report([str(folder.resolve()) for folder in folders], scale, out)
+        folders = [str(folder.resolve()) for folder in (hr, with_, without, *controls)]
+        _audit_report(folders, scale, out)
 
 
 @app.command(short_help="Train networks by their recipes.")
