@@ -43,8 +43,7 @@ from dtfn.models.attention import (
     merged_conv,
 )
 from dtfn.models.deform import DeformableConv2d, rows_of
-from dtfn.models.fidelity import TextureFidelity
-from dtfn.models.layers import HALF
+from dtfn.models.layers import HALF, TextureFidelity
 from dtfn.models.sparsemax import threshold
 
 __all__ = [

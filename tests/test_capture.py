@@ -18,7 +18,7 @@ from dtfn import capture, images, models, texture
 from dtfn.errors import InputError
 from dtfn.models import attention as kinds
 from dtfn.models.deform import rows_of
-from dtfn.models.fidelity import TextureFidelity
+from dtfn.models.layers import TextureFidelity
 
 DOUBLE = torch.float64
 CHANNELS, CHUNK = 16, 8

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from dtfn.models.attention import NonLocalAttention
 from dtfn.models.deform import DeformableConv2d, deformable_conv2d
-from dtfn.models.fidelity import TextureFidelity
-from dtfn.models.layers import CCALayer
+from dtfn.models.layers import CCALayer, TextureFidelity
 
 DOUBLE = torch.float64
 

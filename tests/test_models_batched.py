@@ -22,7 +22,7 @@ from dtfn.models.attention import (
     NonLocalSparseAttention,
     PlaceboAttention,
 )
-from dtfn.models.fidelity import TextureFidelity
+from dtfn.models.layers import TextureFidelity
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -98,6 +98,28 @@ def test_baseline_of_edsr_is_unscaled(n_feats: int, res_scale: float, tmp_path: 
     assert "rgb_range" in what["assumed"]
 
 
+@pytest.mark.parametrize("half", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_rounded_colours_are_exact(white: float, half: torch.dtype, tmp_path: Path) -> None:
+    state = state_of(small("edsr", rgb_range=white))
+    file = write(tmp_path, {key: value.to(half) for key, value in state.items()})
+
+    assert load(file).hyperparameters["rgb_range"] == white
+    assert load(file, rgb_range=white).rgb_range == white
+
+
+def test_the_range_of_an_edsr_without_mean_shift_is_asked_for(tmp_path: Path) -> None:
+    network = small("edsr", rgb_range=255.0)
+    state = {k: v for k, v in state_of(network).items() if "mean" not in k}
+    file = write(tmp_path, state)
+
+    with pytest.raises(InputError, match=r"dtfn weights import .* -p rgb_range=255"):
+        load(file)
+    assert same_output(load(file, rgb_range=255.0), network)
+    authors = {k: v for k, v in state_of(small("dtfn")).items() if "mean" not in k}
+    assert load(write(tmp_path, authors, "dtfn.pt")).hyperparameters["rgb_range"] == 1.0
+
+
 def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
     """The published EDSR x4 has these names, and an RGB range of 255."""
 

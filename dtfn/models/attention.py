@@ -1,7 +1,8 @@
 """The attention layers of the family; each maps (N, C, H, W) to itself.
 
 All return ``attend(x) * res_scale + x``. The value branch is the submodule ``conv_assembly``.
-Each can be switched off (`Switchable`), and its weights can be changed (`Intervention`).
+Each can be switched off (`Switchable`), and its weights can be changed (`Intervention`). Shapes: N
+pictures of L = H * W positions, C channels, embeddings of Cq = C // reduction channels.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from torch import Tensor, nn
 
 from dtfn.models import hashing, layers
 from dtfn.models.deform import DeformableConv2d, maps_of, rows_of
-from dtfn.models.fidelity import fuse, fusion_layers
-from dtfn.models.layers import HALF, Switchable, conv3x3
+from dtfn.models.layers import HALF, Switchable, conv3x3, fuse, fusion_layers
 from dtfn.models.sparsemax import sparsemax_attention, threshold
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
@@ -43,6 +43,11 @@ def _embedding(in_channels: int, out_channels: int) -> nn.Sequential:
 class Attention(Switchable):
     """What all attention layers share: the residual, the switch and the intervention.
 
+    Parameters
+    ----------
+    res_scale
+        Weight of the attention before it is added to the input.
+
     Attributes
     ----------
     intervene : Intervention or None
@@ -59,51 +64,53 @@ class Attention(Switchable):
 
     def attend(self, x: Tensor) -> Tensor:
         """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
-        raise NotImplementedError
+        return maps_of(self._attended(x), *x.shape[2:]).to(x.dtype)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
+        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         return self.attend(x) * self.res_scale + x
+
+    def _attended(self, x: Tensor) -> Tensor:
+        """Return what each position receives: (N, L, C)."""
+        raise NotImplementedError
+
+    def _weigh(self, logits: Tensor) -> Tensor:
+        """Return the softmax of changed logits (q, k); 0 where every logit is -inf."""
+        alone = (logits == -torch.inf).all(-1, keepdim=True)
+        return logits.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0)
+
+    def _changed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend from all to all with changed logits, a block of queries at a time: (N, L, C)."""
+        assert self.intervene is not None
+        everything = torch.arange(value.shape[1], device=value.device)
+        images = []
+        with torch.autocast(value.device.type, enabled=False):
+            for q, k, v in zip(*_exact(query, key, value), strict=True):
+                parts = [
+                    self._weigh(self.intervene(q[at] @ k.T, at, everything)) @ v
+                    for at in everything.split(max(1, hashing.BLOCK_SCORES // len(everything)))
+                ]
+                images.append(torch.cat(parts))
+        return torch.stack(images)
 
 
 class PlaceboAttention(Attention):
-    """NLSA without matching: every position receives the mean of the values of all positions.
-
-    Parameters
-    ----------
-    channels
-        C of the (N, C, H, W) input and output.
-    res_scale
-        Weight of the mean before it is added to the input.
-    """
+    """NLSA without matching: every position receives the mean of the values of all positions."""
 
     def __init__(self, channels: int, res_scale: float = 1.0) -> None:
         super().__init__(res_scale)
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
-        value = rows_of(self.conv_assembly(x))  # (N, L, C)
+    def _attended(self, x: Tensor) -> Tensor:
+        value = rows_of(self.conv_assembly(x))
         if self.intervene is None:
-            mean = value.mean(1, keepdim=True).expand_as(value)
-        else:
-            nothing = torch.zeros_like(value[..., :1])  # equal logits for all keys
-            mean = _dense_changed(nothing, nothing, value, None, self.intervene, _softmax)
-        return maps_of(mean, *x.shape[2:]).to(x.dtype)
+            return value.mean(1, keepdim=True).expand_as(value)
+        nothing = torch.zeros_like(value[..., :1])  # equal logits for all keys
+        return self._changed(nothing, nothing, value)
 
 
 class NonLocalAttention(Attention):
-    """Dense softmax attention over all positions (NLA, as in HSPAN's repository).
-
-    Parameters
-    ----------
-    channels
-        C of the (N, C, H, W) input and output.
-    reduction
-        The embeddings have C // reduction channels.
-    res_scale
-        Weight of the attention before it is added to the input.
-    """
+    """Dense softmax attention over all positions (NLA, as in HSPAN's repository)."""
 
     def __init__(self, channels: int, reduction: int = 2, res_scale: float = 1.0) -> None:
         super().__init__(res_scale)
@@ -111,54 +118,35 @@ class NonLocalAttention(Attention):
         self.conv_match2 = _embedding(channels, channels // reduction)
         self.conv_assembly = _embedding(channels, channels)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
+    def _attended(self, x: Tensor) -> Tensor:
         embedded = (self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x))
-        query, key, value = (rows_of(e).contiguous() for e in embedded)
-        if self.intervene is None:
-            mixed = self.mix(query, key, value)
-        else:
-            query, key, value = _exact(query, key, value)
-            with torch.autocast(value.device.type, enabled=False):
-                mixed = _dense_changed(query, key, value, None, self.intervene, self.weigh)
-        return maps_of(mixed, *x.shape[2:]).to(x.dtype)
-
-    def weigh(self, logits: Tensor) -> Tensor:
-        """Return the attention weights (..., k) of changed logits."""
-        return _softmax(logits)
+        rows = [rows_of(e).contiguous() for e in embedded]
+        return self.mix(*rows) if self.intervene is None else self._changed(*rows)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
-        n, length, _ = value.shape
+        n, length, channels = value.shape
         kept = torch.is_grad_enabled() and length <= MATERIALISED
         if kept and not layers.batches(value):
             images = zip(query, key, value, strict=True)
             return torch.stack([(q @ k.T).softmax(-1) @ v for q, k, v in images])
-        if kept and 4 * n * length**2 <= KEPT_GPU:
-            query, key = _exact(query, key)
-            with torch.autocast(value.device.type, enabled=False):
+        query, key = _exact(query, key)
+        with torch.autocast(value.device.type, enabled=False):
+            if kept and 4 * n * length**2 <= KEPT_GPU:
                 weights = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
                 return torch.bmm(weights.to(value.dtype), value)
-        # Equal widths select the memory-linear kernel; zero channels change no score.
-        missing = value.shape[-1] - query.shape[-1]
-        query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-        query, key, value = _exact(query, key, value)
-        with torch.autocast(value.device.type, enabled=False):
-            return F.scaled_dot_product_attention(
-                query[:, None], key[:, None], value[:, None], scale=1.0
-            )[:, 0]
+            # Equal widths select the memory-linear kernel; zero channels change no score.
+            missing = channels - query.shape[-1]
+            query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+            heads = (t[:, None] for t in _exact(query, key, value))
+            return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
 
 
 class HighSimilarityPassAttention(NonLocalAttention):
     """Dense attention whose softmax is replaced by an exact sparsemax (HSPA of HSPAN).
 
-    Parameters
-    ----------
-    channels, reduction, res_scale
-        As in `NonLocalAttention`.
-    topk
-        The support is looked for among the topk largest scores, doubled until it fits; the result
-        does not depend on it.
+    The support is looked for among the ``topk`` largest scores, doubled until it fits; the result
+    does not depend on it. An intervention's logits take the way through the sparsemax, too.
     """
 
     def __init__(
@@ -167,8 +155,7 @@ class HighSimilarityPassAttention(NonLocalAttention):
         super().__init__(channels, reduction, res_scale)
         self.topk = topk
 
-    def weigh(self, logits: Tensor) -> Tensor:
-        """Return the sparsemax of changed logits (q, k): equal logits give equal weights."""
+    def _weigh(self, logits: Tensor) -> Tensor:
         alone = (logits == -torch.inf).all(-1, keepdim=True)
         logits = logits.masked_fill(alone, 0)
         return (logits - threshold(logits, self.topk)).clamp_(min=0).masked_fill(alone, 0)
@@ -185,12 +172,8 @@ class HashedAttention(Attention):
 
     Parameters
     ----------
-    channels
-        C of the (N, C, H, W) input and output.
-    reduction
-        The matching embedding has C // reduction channels.
-    res_scale
-        Weight of the attention before it is added to the input.
+    channels, reduction, res_scale
+        As above.
     chunk_size
         m. With L < m positions there is one chunk and no hashing: dense attention.
     n_hashes
@@ -206,29 +189,39 @@ class HashedAttention(Attention):
     draws : int
         Number of the training forward pass; set by the trainer when it resumes.
     rotation_bank, rotation_step : Tensor or None
-        Rotations (steps, n_hashes, C // reduction, buckets) of training steps drawn beforehand by
-        `bank`, and a tensor (1,) with the row of the bank that the next training pass uses. A CUDA
-        graph then replays with fresh rotations; the trainer advances the tensor.
+        Rotations (steps, n_hashes, Cq, buckets) of training steps drawn beforehand by `bank`, and
+        a tensor (1,) with the row of the bank that the next training pass uses. A CUDA graph then
+        replays with fresh rotations; the trainer advances the tensor.
     """
 
     rotation_bank: Tensor | None = None
     rotation_step: Tensor | None = None
-
-    def __init__(
-        self, channels: int, reduction: int, res_scale: float, chunk_size: int, n_hashes: int,
-        hash_seed: int | None,
-    ) -> None:  # fmt: skip
-        super().__init__(res_scale)
-        self.chunk_size = chunk_size
-        self.n_hashes = n_hashes
-        self.hash_seed = hash_seed
-        self.layer = 0
-        self.draws = 0
-
     rotations = staticmethod(hashing.super_bit_rotations)
 
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 4,
+        res_scale: float = 1.0,
+        chunk_size: int = 144,
+        n_hashes: int = 4,
+        hash_seed: int | None = 0,
+    ) -> None:
+        super().__init__(res_scale)
+        self.chunk_size, self.n_hashes, self.hash_seed = chunk_size, n_hashes, hash_seed
+        self.layer = self.draws = 0
+        self.query_width = channels // reduction
+        self._build(channels)
+
+    def _build(self, channels: int) -> None:
+        """Add the submodules."""
+        raise NotImplementedError
+
     def order(self, query: Tensor) -> tuple[Tensor, int]:
-        """Return the chunked order of the positions for queries (N, L, Cq), and the chunk size."""
+        """Return the chunked order of the positions for queries (N, L, Cq), and the chunk size.
+
+        With L < m these are all positions, once, and L.
+        """
         n, length, width = query.shape
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets:
@@ -240,102 +233,52 @@ class HashedAttention(Attention):
             assert self.rotation_step is not None
             rotations = self.rotation_bank.index_select(0, self.rotation_step)[0]
         else:
-            source = None
-            if self.hash_seed is not None:
-                draw = self.draws if self.training else 0
-                source = hashing.generator(self.hash_seed, self.layer, draw)
-            rotations = self.rotations(width, buckets, self.n_hashes, source)
+            rotations = self._drawn(width, buckets, self.draws if self.training else 0)
         codes = hashing.hash_codes(query.detach(), rotations)
         return hashing.chunk_order(codes, self.chunk_size), self.chunk_size
 
+    def _drawn(self, width: int, buckets: int, draw: int) -> Tensor:
+        source = None
+        if self.hash_seed is not None:
+            source = hashing.generator(self.hash_seed, self.layer, draw)
+        return self.rotations(width, buckets, self.n_hashes, source)
+
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
-        """Return the rotations that training passes with these values of ``draws`` use.
+        """Return the rotations that training passes use if ``draws`` has these values before them.
 
         Parameters
         ----------
         length
             L, the positions of a training patch.
         steps
-            Values of ``draws`` before the pass: the trainer's step numbers.
+            The trainer's step numbers.
 
         Returns
         -------
         Tensor or None
-            (steps, n_hashes, C // reduction, buckets), on the CPU; None if L is too small to hash.
+            (steps, n_hashes, Cq, buckets), on the CPU; None if L is too small to hash, or without a
+            hash seed.
         """
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets or self.hash_seed is None:
             return None
-        match = self.get_submodule("conv_match.0")
-        assert isinstance(match, nn.Conv2d)
-        return torch.stack(
-            [
-                self.rotations(
-                    match.out_channels,
-                    buckets,
-                    self.n_hashes,
-                    hashing.generator(self.hash_seed, self.layer, step + 1),
-                )
-                for step in steps
-            ]
-        )
+        return torch.stack([self._drawn(self.query_width, buckets, step + 1) for step in steps])
 
     def mix(self, query: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
         """Return (N, L, C) for queries (N, L, Cq), values (N, L, C) and key scores (N, L, m)."""
         (query,) = _exact(query)
         score = _exact(score)[0] if score is not None else None
+        if value.dtype == torch.float16:  # too narrow for sums of values; bfloat16 is not
+            (value,) = _exact(value)
         with torch.autocast(value.device.type, enabled=False):
             key = F.normalize(query, dim=-1, eps=NORM_EPS)
-            order, chunk_size = self.order(query)
-            # float16 is too narrow for sums of values; bfloat16 is not.
-            if chunk_size < self.chunk_size or value.dtype == torch.float16:
-                (value,) = _exact(value)
-            if chunk_size < self.chunk_size:
-                if self.intervene is not None:
-                    return _dense_changed(query, key, value, score, self.intervene, _softmax)
-                return _dense(query, key, value, score)
-            if self.intervene is not None:
-                return hashing.changed_attention(
-                    query, key, value, score, order, chunk_size, self.intervene
-                )
-            return hashing.chunked_attention(query, key, value, score, order, chunk_size)
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """Return softmax over the last axis; 0 where every logit is -inf."""
-    alone = (logits == -torch.inf).all(-1, keepdim=True)
-    return logits.masked_fill(alone, 0).softmax(-1).masked_fill(alone, 0)
-
-
-def _dense_changed(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    score: Tensor | None,
-    change: Intervention,
-    weigh: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Attend from all to all with changed logits, a block of queries at a time: (N, L, C)."""
-    length = value.shape[1]
-    everything = torch.arange(length, device=value.device)
-    images = []
-    for image in range(len(value)):
-        parts = []
-        for at in everything.split(max(1, hashing.BLOCK_SCORES // length)):
-            logits = query[image, at] @ key[image].T  # (q, L)
-            if score is not None:
-                logits = logits + score[image, :, at].T
-            parts.append(weigh(change(logits, at, everything)) @ value[image])
-        images.append(torch.cat(parts))
-    return torch.stack(images)
-
-
-def _dense(query: Tensor, key: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
-    """Attend from all to all: what is left of hashing when positions do not fill a chunk."""
-    logits = query @ key.transpose(1, 2)  # (N, L, L)
-    if score is not None:
-        logits = logits + score[..., : logits.shape[1]].transpose(1, 2)
-    return logits.softmax(-1) @ value
+            order, m = self.order(query)
+            if m < self.chunk_size:  # one chunk, thrice among its keys, which changes no softmax
+                order = order.repeat(1, 1, 3)
+                score = score[..., :m] if score is not None else None
+            if self.intervene is None:
+                return hashing.chunked_attention(query, key, value, score, order, m)
+            return hashing.changed_attention(query, key, value, score, order, m, self.intervene)
 
 
 class NonLocalSparseAttention(HashedAttention):
@@ -343,18 +286,12 @@ class NonLocalSparseAttention(HashedAttention):
 
     rotations = staticmethod(hashing.spherical_rotations)
 
-    def __init__(
-        self, channels: int, reduction: int = 4, res_scale: float = 1.0, chunk_size: int = 144,
-        n_hashes: int = 4, hash_seed: int | None = 0,
-    ) -> None:  # fmt: skip
-        super().__init__(channels, reduction, res_scale, chunk_size, n_hashes, hash_seed)
-        self.conv_match = nn.Sequential(conv3x3(channels, channels // reduction))
+    def _build(self, channels: int) -> None:
+        self.conv_match = nn.Sequential(conv3x3(channels, self.query_width))
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
-        query, value = rows_of(self.conv_match(x)), rows_of(self.conv_assembly(x))
-        return maps_of(self.mix(query, value, None), *x.shape[2:]).to(x.dtype)
+    def _attended(self, x: Tensor) -> Tensor:
+        return self.mix(rows_of(self.conv_match(x)), rows_of(self.conv_assembly(x)), None)
 
 
 class GlobalLearnableAttention(HashedAttention):
@@ -366,18 +303,12 @@ class GlobalLearnableAttention(HashedAttention):
 
     conv_assembly: nn.Module
 
-    def __init__(
-        self, channels: int, reduction: int = 4, res_scale: float = 1.0, chunk_size: int = 144,
-        n_hashes: int = 4, hash_seed: int | None = 0,
-    ) -> None:  # fmt: skip
-        super().__init__(channels, reduction, res_scale, chunk_size, n_hashes, hash_seed)
-        relu = nn.ReLU(inplace=True)
-        self.conv_match = nn.Sequential(conv3x3(channels, channels // reduction), relu)
+    def _build(self, channels: int) -> None:
+        relu, m = nn.ReLU(inplace=True), self.chunk_size
+        self.conv_match = nn.Sequential(conv3x3(channels, self.query_width), relu)
         self.conv_assembly = nn.Sequential(conv3x3(channels, channels), relu)
         self.conv_assembly_fc = nn.Sequential(conv3x3(channels, channels), relu)
-        self.fc = nn.Sequential(
-            nn.Linear(channels, chunk_size), relu, nn.Linear(chunk_size, chunk_size)
-        )
+        self.fc = nn.Sequential(nn.Linear(channels, m), relu, nn.Linear(m, m))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
@@ -385,27 +316,28 @@ class GlobalLearnableAttention(HashedAttention):
         query, value, feature = merged_conv(x, *(branch[0] for branch in branches))  # type: ignore[index]
         return query.relu(), value.relu(), feature.relu()
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
+    def _attended(self, x: Tensor) -> Tensor:
         query, value, feature = (rows_of(t) for t in self.embed(x))
-        return maps_of(self.mix(query, value, self.fc(feature)), *x.shape[2:]).to(x.dtype)
+        return self.mix(query, value, self.fc(feature))
 
 
 class DeformableNonLocalFusion(GlobalLearnableAttention):
     """DNLF of DTFN: GLA with deformable values, followed by the texture-fidelity fusion (TFS).
 
-    Parameters
-    ----------
-    channels, reduction, res_scale, chunk_size, n_hashes, hash_seed
-        As in `HashedAttention`.
-    fidelity
-        False leaves the fusion out ("DTFN without TFS"): ``attend(x) * res_scale + x``.
+    Without ``fidelity`` the fusion is left out ("DTFN without TFS"). The other parameters are
+    those of `HashedAttention`; the authors' chunk size is 128.
     """
 
     def __init__(
-        self, channels: int, reduction: int = 4, res_scale: float = 1.0, chunk_size: int = 128,
-        n_hashes: int = 4, hash_seed: int | None = 0, fidelity: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        channels: int,
+        reduction: int = 4,
+        res_scale: float = 1.0,
+        chunk_size: int = 128,
+        n_hashes: int = 4,
+        hash_seed: int | None = 0,
+        fidelity: bool = True,
+    ) -> None:
         super().__init__(channels, reduction, res_scale, chunk_size, n_hashes, hash_seed)
         self.conv_assembly = DeformableConv2d(channels, channels)
         if fidelity:
@@ -420,24 +352,16 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
         return query.relu(), values.sample(x, offset, logit), feature.relu()
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
+        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         out = self.attend(x)
         if self.fidelity:
             out = fuse(x, out, self.fusion, self.shrink)
         return out * self.res_scale + x
 
 
-def merged_conv(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
-    """Run several 3x3 convolutions of one input as one, and split its output.
-
-    Parameters
-    ----------
-    x
-        (N, C, H, W).
-    layers
-        With 3x3 kernels, zero padding 1 and a bias.
-    """
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = torch.cat([layer.bias for layer in layers if layer.bias is not None])
+def merged_conv(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:
+    """Run several padded 3x3 convolutions of one input (N, C, H, W) as one; return each output."""
+    weight = torch.cat([conv.weight for conv in convs])
+    bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
     out = F.conv2d(x, weight, bias, padding=1)
-    return out.split([layer.out_channels for layer in layers], 1)
+    return out.split([conv.out_channels for conv in convs], 1)

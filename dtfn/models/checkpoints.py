@@ -1,9 +1,14 @@
-"""Read and write weights: our own safetensors, and the checkpoints of the authors and the field."""
+"""Read and write weights: our own safetensors, and the checkpoints of the authors and the field.
+
+A checkpoint from elsewhere is recognised by the names and shapes of its weights.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,8 @@ from torch import Tensor
 from dtfn import zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
-from dtfn.models.networks import Network, create, local_layers
-from dtfn.models.recognition import Description, State, invisible, recognise
+from dtfn.models.layers import RGB_MEAN
+from dtfn.models.networks import NETWORKS, Network, create, local_layers
 
 FROZEN = ("sub_mean.", "add_mean.")  # constants that every network builds by itself
 UNUSED = "a"  # a scalar of the authors' networks that their forward pass never reads
@@ -24,6 +29,38 @@ UNUSED = "a"  # a scalar of the authors' networks that their forward pass never 
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, EDSR-PyTorch and torch.compile
 UPSAMPLER = "tail.0."
+SHOWN_KEYS = 4  # of a checkpoint that is not recognised
+
+# (body, attention) -> network. Softmax and sparsemax attention have the same weights; the body
+# tells NLN from HSPAN.
+NAMES = {
+    ("chain", None): "edsr",
+    ("chain", "dense"): "nln",
+    ("chain", "nlsa"): "nlsn",
+    ("groups", "gla"): "dlsn",
+    ("groups", "dense"): "hspan",
+    ("groups", "dnlf"): "dtfn",
+}
+GROUP_BLOCK = re.compile(r"body\.(\d+)\.body\.(\d+)\.body\.0\.weight")
+CHAIN_BLOCK = re.compile(r"body\.(\d+)\.body\.0\.weight")
+MATCH = re.compile(
+    r"(?P<layer>body\.\d+(?:\.body\.\d+)?(?P<tfs>\.attention)?)\.conv_match1?\.0\.weight"
+)
+UPSAMPLERS = {(4, 1): 2, (9, 1): 3, (4, 2): 4}  # (growth of the first convolution, convolutions)
+RANGES = (1.0, 255.0)  # values of white that networks are trained with
+ROUNDING = 5e-3  # of constants in half precision, relative
+
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What a file of weights holds; ``assumed`` hyperparameters have the authors' values."""
+
+    name: str
+    scale: int
+    hyperparameters: dict[str, Any]
+    assumed: tuple[str, ...] = ()
 
 
 def save(network: Network, file: Path, **notes: Any) -> None:
@@ -39,20 +76,19 @@ def save(network: Network, file: Path, **notes: Any) -> None:
         JSON-able facts to keep with the weights.
     """
     state = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith(FROZEN)}
-    build = {
-        "name": network.name,
-        "scale": network.scale,
-        "hyperparameters": network.hyperparameters,
-    }
+    build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
     partial = file.with_suffix(".partial")
     save_file(state, partial, {"build": json.dumps(build), "notes": json.dumps(notes)})
     partial.replace(file)
 
 
 def load(
-    name_or_file: str | Path, hash_seed: int | None = 0, *, scale: int | None = None,
+    name_or_file: str | Path,
+    hash_seed: int | None = 0,
+    *,
+    scale: int | None = None,
     **hyperparameters: Any,
-) -> Network:  # fmt: skip
+) -> Network:
     """Return a trained network in evaluation mode.
 
     Parameters
@@ -66,24 +102,45 @@ def load(
         What the weights must be for; by default, what they are for.
     **hyperparameters
         What the weights do not show (``res_scale``, ``n_hashes``, ``topk``, the ``chunk_size`` of
-        NLSN; `inspect` tells). The defaults are the recorded values, or else the authors'.
+        NLSN, ``rgb_range`` where there is no mean shift; `inspect` lists them). The defaults are
+        the recorded values, or else the authors'.
 
     Raises
     ------
     InputError
         No such network or file; a file with more than tensors in it; weights of an unknown network,
         of another scale or other hyperparameters; keys that are missing, unexpected or mis-shaped;
-        numbers that are not finite.
+        numbers that are not finite; an EDSR whose ``rgb_range`` nobody knows.
     """
     file = zoo.file_of(str(name_or_file))
     state, what, _ = _read(file)
     if scale not in (None, what.scale):
         raise InputError(
-            file, expected=f"weights for x{scale}", found=f"{what.name} for x{what.scale}",
+            file,
+            expected=f"weights for x{scale}",
+            found=f"{what.name} for x{what.scale}",
             remedy="to train on from them, use replace_upsampler(load(file), scale)",
-        )  # fmt: skip
-    values = _settled(what, hyperparameters, file)
-    network = create(what.name, what.scale, hash_seed, **values)
+        )
+    fixed = what.hyperparameters
+    free = _invisible(what.name) | set(what.assumed)
+    for key, value in hyperparameters.items():
+        if key in fixed and key not in free and value != fixed[key]:
+            raise InputError(
+                f"{key} of {file}",
+                expected=f"{fixed[key]}, as its weights have it",
+                found=repr(value),
+                remedy="leave it out",
+            )
+    # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
+    if what.name == "edsr" and "rgb_range" in set(what.assumed) - hyperparameters.keys():
+        raise InputError(
+            f"rgb_range of {file}",
+            expected="a sub_mean among the weights, which shows it",
+            found="none; it is 255 in the authors' checkpoints, and 1 in others",
+            remedy=f"say which: dtfn weights import {file} -p rgb_range=255, or load(file, "
+            "rgb_range=255.0)",
+        )
+    network = create(what.name, what.scale, hash_seed, **fixed | hyperparameters)
     _load_strictly(network, state, file)
     return network.eval()
 
@@ -102,8 +159,7 @@ def inspect(file: str | Path) -> dict[str, Any]:
     InputError
         As for `load`.
     """
-    path = zoo.file_of(str(file))
-    state, what, notes = _read(path)
+    state, what, notes = _read(zoo.file_of(str(file)))
     return {
         "name": what.name,
         "scale": what.scale,
@@ -127,17 +183,9 @@ def load_weights(network: Network, file: str | Path) -> None:
 
 
 def replace_upsampler(network: Network, scale: int) -> Network:
-    """Return a copy of a network for another scale, with a fresh upsampler.
+    """Return a copy of a network for another scale, with a fresh upsampler (``tail.0``).
 
-    The authors train x3 and x4 on from the weights of x2 in this way. Everything outside
-    ``tail.0`` is copied.
-
-    Parameters
-    ----------
-    network
-        From `load` or `dtfn.models.create`.
-    scale
-        2, 3 or 4.
+    The authors train x3 and x4 on from the weights of x2 in this way.
     """
     seeds = [m.hash_seed for m in network.modules() if isinstance(m, HashedAttention)]
     other = create(network.name, scale, seeds[0] if seeds else 0, **network.hyperparameters)
@@ -169,21 +217,23 @@ def insert_attention(
     copied = sum(p.numel() for layer in theirs for p in layer.parameters())
     if sizes[0] != sizes[1] or copied != sum(p.numel() for p in local.parameters()):
         raise InputError(
-            f"start of {name}", expected="weights of its local twin: without attention, same sizes",
-            found=f"{local.name} {local.hyperparameters}", remedy="choose a start of the same size",
-        )  # fmt: skip
+            f"start of {name}",
+            expected="weights of its local twin: without attention, same sizes",
+            found=f"{local.name} {local.hyperparameters}",
+            remedy="choose a start of the same size",
+        )
     for source, target in zip(theirs, mine, strict=True):
         target.load_state_dict(source.state_dict())
     return network.to(next(local.parameters())).train(local.training)
 
 
-def _read(file: Path) -> tuple[State, Description, dict[str, Any]]:
+def _read(file: Path) -> tuple[State, _Description, dict[str, Any]]:
     state, metadata = _tensors(file)
     if "build" not in metadata:
-        return state, recognise(state, file), {}
+        return state, _recognised(state, file), {}
     try:
         build = json.loads(metadata["build"])
-        what = Description(build["name"], build["scale"], dict(build["hyperparameters"]))
+        what = _Description(build["name"], build["scale"], dict(build["hyperparameters"]))
         return state, what, json.loads(metadata.get("notes", "{}"))
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(file, error) from error
@@ -211,9 +261,11 @@ def _unreadable(file: Path, error: Exception) -> InputError:
     # torch goes on to advise reading the file unchecked, which may run any code in it.
     said = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
     return InputError(
-        file, expected="weights, and nothing but tensors", found="a web page" if page else said,
+        file,
+        expected="weights, and nothing but tensors",
+        found="a web page" if page else said,
         remedy="fetch it again, or save the network's state_dict() where it was trained",
-    )  # fmt: skip
+    )
 
 
 def _unwrapped(content: object, source: object) -> State:
@@ -224,30 +276,19 @@ def _unwrapped(content: object, source: object) -> State:
             break
         content = inner[0]
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
-        found = f"the keys {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
+        keys = f"the keys {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
         raise InputError(
-            source, expected="a state dict", found=found or type(content).__name__,
+            source,
+            expected="a state dict",
+            found=keys or type(content).__name__,
             remedy=f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}",
-        )  # fmt: skip
+        )
     state = {str(key): value for key, value in content.items()}
     while state and (
         prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
     ):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
-
-
-def _settled(what: Description, given: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """Return the hyperparameters with the caller's; those that the weights fix must agree."""
-    free = invisible(what.name) | set(what.assumed)
-    for key, value in given.items():
-        fixed = what.hyperparameters.get(key)
-        if key in what.hyperparameters and key not in free and value != fixed:
-            raise InputError(
-                f"{key} of {source}", expected=f"{fixed}, as its weights have it",
-                found=repr(value), remedy="leave it out",
-            )  # fmt: skip
-    return what.hyperparameters | dict(given)
 
 
 def _trained(state: State) -> dict[str, Tensor]:
@@ -271,18 +312,125 @@ def _load_strictly(network: Network, state: State, source: object) -> None:
     faults += [f"{k} is not finite" for k in given if not given[k].isfinite().all()]
     if faults:
         raise InputError(
-            source, expected=f"weights of {network.name} x{network.scale}",
+            source,
+            expected=f"weights of {network.name} x{network.scale}",
             found=_other(network, state) or "; ".join(sorted(faults)),
             remedy="load the checkpoint of this network and scale",
-        )  # fmt: skip
+        )
     network.load_state_dict(given, strict=False)
 
 
 def _other(network: Network, state: State) -> str:
     """Return what the weights belong to, if it is another network or scale."""
     try:
-        what = recognise(state, "")
+        what = _recognised(state, "")
     except InputError:
         return ""
     same = (what.name, what.scale) == (network.name, network.scale)
     return "" if same else f"weights of {what.name} x{what.scale}"
+
+
+def _invisible(name: str) -> set[str]:
+    """Return the hyperparameters that change no shape, so that no weights can show them."""
+    hidden = {"res_scale", "n_hashes", "topk"}
+    if name.removeprefix("mini-").removesuffix("+tfs") in ("nlsn", "nlsa"):
+        hidden.add("chunk_size")  # the others have it in their score MLP
+    return hidden
+
+
+def _recognised(state: State, source: object) -> _Description:
+    """Say which network a state dict belongs to, named as in EDSR-PyTorch and its descendants.
+
+    Raises
+    ------
+    InputError
+        Not EDSR, NLN, NLSN, DLSN, HSPAN or DTFN, with or without TFS; an unknown scale; other
+        colour constants than those of DIV2K.
+    """
+    if "tail.0.weight" in state:
+        raise InputError(
+            source,
+            expected="weights that show what they belong to",
+            found="those of a mini network",
+            remedy="name it: load_weights(create('mini-...', scale), file); files of save() know",
+        )
+    read: dict[str, Any] = {}
+    grouped = [block for key in state if (block := GROUP_BLOCK.fullmatch(key))]
+    if grouped:
+        body = "groups"
+        read["n_resgroups"] = max(int(block[1]) for block in grouped) + 1
+        read["n_resblocks"] = max(int(block[2]) for block in grouped) + 1
+    else:
+        body = "chain"
+        read["n_resblocks"] = sum(CHAIN_BLOCK.fullmatch(key) is not None for key in state)
+    kind, tfs, layer = _attention(state)
+    first = state.get("tail.0.0.weight", torch.empty(0))
+    if not read["n_resblocks"] or first.ndim != 4 or (body, kind) not in NAMES:
+        keys = sorted(state)
+        some = ", ".join(keys[:SHOWN_KEYS]) or "nothing"
+        raise InputError(
+            source,
+            expected=f"weights of {', '.join(NAMES.values())}, named as in the authors' code",
+            found=f"{len(keys)} tensors: {some}" + (", ..." if len(keys) > SHOWN_KEYS else ""),
+            remedy="pass the state_dict of one of these networks",
+        )
+    n_feats = read["n_feats"] = first.shape[1]
+    for match in (f"{layer}.conv_match.0.weight", f"{layer}.conv_match1.0.weight"):
+        if match in state:
+            read["reduction"] = n_feats // state[match].shape[0]
+    if f"{layer}.fc.0.weight" in state:
+        read["chunk_size"] = state[f"{layer}.fc.0.weight"].shape[0]
+    if "sub_mean.bias" in state:
+        read["rgb_range"] = _rgb_range(state, source)
+    name = NAMES[body, kind] + ("+tfs" if tfs else "")
+    defaults = dict(NETWORKS[NAMES[body, kind]][1])
+    if name == "edsr" and n_feats == 64:
+        defaults["res_scale"] = 1.0  # EDSR's baseline adds its residuals unscaled
+    growth = first.shape[0] // n_feats
+    convolutions = sum(re.fullmatch(r"tail\.0\.\d+\.weight", key) is not None for key in state)
+    if (growth, convolutions) not in UPSAMPLERS:
+        raise InputError(
+            source,
+            expected="an upsampler for x2, x3 or x4",
+            found=f"{convolutions} convolution(s) of {growth} times the features",
+            remedy="choose a checkpoint of one of these scales",
+        )
+    assumed = tuple(sorted(defaults.keys() - read.keys()))
+    return _Description(name, UPSAMPLERS[growth, convolutions], defaults | read, assumed)
+
+
+def _attention(state: State) -> tuple[str | None, bool, str]:
+    """Return the kind of attention, whether it is inside TFS, and the name of its first layer."""
+    match = next((m for key in state if (m := MATCH.fullmatch(key))), None)
+    if match is None:
+        return None, False, ""
+    layer = match["layer"]
+    kind = "nlsa"
+    for part, other in (
+        ("conv_match1.0", "dense"),
+        ("fc.0", "gla"),
+        ("conv_assembly.offset_conv", "dnlf"),
+    ):
+        if f"{layer}.{part}.weight" in state:
+            kind = other
+    return kind, match["tfs"] is not None, layer
+
+
+def _rgb_range(state: State, source: object) -> float:
+    """Return the value of white from the constant that subtracts the mean colour.
+
+    Constants of half precision are rounded: a value near 1 or 255 is 1 or 255.
+    """
+    bias, mean = state["sub_mean.bias"].double(), torch.tensor(RGB_MEAN, dtype=torch.float64)
+    weight = state.get("sub_mean.weight", torch.eye(3)).double().reshape(-1)
+    white = round(float((-bias / mean).mean()), 3) if bias.shape == mean.shape else float("nan")
+    white = next((known for known in RANGES if abs(white / known - 1) < ROUNDING), white)
+    plain = torch.allclose(weight, torch.eye(3, dtype=weight.dtype).reshape(-1))
+    if not plain or not torch.allclose(bias, -white * mean, rtol=ROUNDING) or not white > 0:
+        raise InputError(
+            f"sub_mean of {source}",
+            expected="the mean colour of DIV2K, and a deviation of 1",
+            found=f"{bias.tolist()}",
+            remedy="this network was trained on other colours",
+        )
+    return white

@@ -7,9 +7,8 @@ convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,24 +17,30 @@ from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models import attention as kinds
-from dtfn.models.fidelity import TextureFidelity
-from dtfn.models.layers import HALF, MeanShift, ResidualBlock, Switchable, Upsampler, conv3x3
+from dtfn.models.layers import (
+    HALF,
+    MeanShift,
+    ResidualBlock,
+    Switchable,
+    TextureFidelity,
+    Upsampler,
+    conv3x3,
+)
 
 SCALES = (2, 3, 4)
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 
-# name -> class, the hyperparameters it takes beside channels and res_scale, fixed arguments
-Attention = tuple[type[nn.Module], tuple[str, ...], dict[str, Any]]
+# name -> class, the hyperparameters it takes beside channels and res_scale
 _CHUNKS = ("reduction", "chunk_size", "n_hashes")
-ATTENTIONS: Mapping[str, Attention] = MappingProxyType({
-    "placebo": (kinds.PlaceboAttention, (), {}),
-    "nla": (kinds.NonLocalAttention, ("reduction",), {}),
-    "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk"), {}),
-    "nlsa": (kinds.NonLocalSparseAttention, _CHUNKS, {}),
-    "gla": (kinds.GlobalLearnableAttention, _CHUNKS, {}),
-    "dnlf": (kinds.DeformableNonLocalFusion, _CHUNKS, {}),
-    "dnlf-notfs": (kinds.DeformableNonLocalFusion, _CHUNKS, {"fidelity": False}),
-})  # fmt: skip
+ATTENTIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "placebo": (kinds.PlaceboAttention, ()),
+    "nla": (kinds.NonLocalAttention, ("reduction",)),
+    "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk")),
+    "nlsa": (kinds.NonLocalSparseAttention, _CHUNKS),
+    "gla": (kinds.GlobalLearnableAttention, _CHUNKS),
+    "dnlf": (kinds.DeformableNonLocalFusion, _CHUNKS),
+    "dnlf-notfs": (kinds.DeformableNonLocalFusion, _CHUNKS),
+}
 
 _COMMON = {"n_feats": 256, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0}
 _GROUPS = _COMMON | {"n_resgroups": 10}
@@ -43,19 +48,19 @@ _CHAIN = _COMMON | {"n_resblocks": 32}
 _HASHED = {"reduction": 4, "chunk_size": 144, "n_hashes": 4}
 
 # name -> (attention or None, default hyperparameters = the authors' full sizes)
-NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
+NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "edsr": (None, _CHAIN),
     "nln": ("nla", _CHAIN | {"reduction": 2}),
     "nlsn": ("nlsa", _CHAIN | _HASHED),
     "dlsn": ("gla", _GROUPS | _HASHED | {"chunk_size": 128, "n_hashes": 3}),
     "hspan": ("hspa", _GROUPS | {"n_feats": 192, "reduction": 2, "topk": 128}),
     "dtfn": ("dnlf", _GROUPS | _HASHED | {"chunk_size": 128}),
-})  # fmt: skip
+}
 
 MINI = {"n_feats": 32, "n_resgroups": 4, "n_resblocks": 4, "res_scale": 1.0}
 MINI_HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 # variant -> (attention or None, hyperparameters that differ from MINI)
-MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyType({
+MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
     "local": (None, {}),
     "local-wide": (None, {"n_feats": 40}),
     "placebo": ("placebo", {}),
@@ -65,42 +70,18 @@ MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = MappingProxyTyp
     "gla": ("gla", MINI_HASHED),
     "dtfn-notfs": ("dnlf-notfs", MINI_HASHED),
     "dtfn": ("dnlf", MINI_HASHED),
-})  # fmt: skip
-
-
-def attention_builder(
-    kind: str | None,
-    fidelity: bool,
-    hash_seed: int | None,
-    values: Mapping[str, Any],
-    inner_scale: float,
-) -> Callable[[], nn.Module | None]:
-    """Return a function that builds one attention layer, inside TFS if asked for."""
-    channels = values["n_feats"]
-
-    def build() -> nn.Module | None:
-        if kind is None:
-            return None
-        cls, wanted, fixed = ATTENTIONS[kind]
-        arguments = {name: values[name] for name in wanted} | fixed
-        if "chunk_size" in wanted:
-            arguments["hash_seed"] = hash_seed
-        layer = cls(channels, res_scale=inner_scale, **arguments)
-        return TextureFidelity(layer, channels, values["res_scale"]) if fidelity else layer
-
-    return build
+}
 
 
 class ResidualGroup(nn.Module):
     """``body(x) * res_scale + x``: residual blocks, an attention or none, a convolution."""
 
     def __init__(
-        self, channels: int, n_resblocks: int, attention: nn.Module | None, res_scale: float
+        self, channels: int, n_resblocks: int, attention: Sequence[nn.Module], res_scale: float
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = [ResidualBlock(channels) for _ in range(n_resblocks)]
-        layers += [attention] if attention is not None else []
-        self.body = nn.Sequential(*layers, conv3x3(channels, channels))
+        blocks = [ResidualBlock(channels) for _ in range(n_resblocks)]
+        self.body = nn.Sequential(*blocks, *attention, conv3x3(channels, channels))
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,7 +92,7 @@ class ResidualGroup(nn.Module):
 class Network(nn.Module):
     """A super-resolution network: RGB in [0, 1], (N, 3, H, W) -> (N, 3, sH, sW).
 
-    Built by `create`, `mini` or `dtfn.models.load`.
+    Built by `create` or `dtfn.models.load`.
 
     Attributes
     ----------
@@ -123,7 +104,7 @@ class Network(nn.Module):
     """
 
     def __init__(
-        self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]
+        self, name: str, scale: int, body: Sequence[nn.Module], values: Mapping[str, Any]
     ) -> None:
         super().__init__()
         self.name, self.scale, self.hyperparameters = name, scale, dict(values)
@@ -197,7 +178,7 @@ class MiniNetwork(Network):
     """
 
     def __init__(
-        self, name: str, scale: int, body: list[nn.Module], values: Mapping[str, Any]
+        self, name: str, scale: int, body: Sequence[nn.Module], values: Mapping[str, Any]
     ) -> None:
         super().__init__(name, scale, body, values)
         del self.add_mean
@@ -219,10 +200,11 @@ def check_input(x: Tensor) -> None:
     """Raise `InputError` unless x is a floating (N, 3, H, W) tensor with something in it."""
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
         raise InputError(
-            "network input", expected="a floating (N, 3, H, W) tensor, RGB in [0, 1]",
+            "network input",
+            expected="a floating (N, 3, H, W) tensor, RGB in [0, 1]",
             found=f"{x.dtype} of shape {tuple(x.shape)}",
             remedy="convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
-        )  # fmt: skip
+        )
 
 
 def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
@@ -267,11 +249,30 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     values = _checked(name, hyperparameters, values)
     # DLSN and NLN add their attention unscaled; the others scale it like their blocks.
     inner = 1.0 if base in ("dlsn", "nln") else values["res_scale"]
-    build = attention_builder(kind, bool(plus), hash_seed, values, inner)
-    if is_mini:
-        return MiniNetwork(name, scale, _groups(build, values), values)
-    body = _groups(build, values) if "n_resgroups" in values else _chain(build, values)
-    return Network(name, scale, body, values)
+    channels, blocks, res_scale = (values[k] for k in ("n_feats", "n_resblocks", "res_scale"))
+
+    def attention() -> list[nn.Module]:
+        if kind is None:
+            return []
+        cls, wanted = ATTENTIONS[kind]
+        arguments = {name: values[name] for name in wanted}
+        if wanted == _CHUNKS:
+            arguments["hash_seed"] = hash_seed
+        if kind == "dnlf-notfs":
+            arguments["fidelity"] = False
+        layer = cls(channels, res_scale=inner, **arguments)
+        return [TextureFidelity(layer, channels, res_scale) if plus else layer]
+
+    if "n_resgroups" in values:
+        groups = range(values["n_resgroups"])
+        body = [ResidualGroup(channels, blocks, attention(), res_scale) for _ in groups]
+        return (MiniNetwork if is_mini else Network)(name, scale, body, values)
+    chain = attention()
+    for index in range(blocks):
+        chain.append(ResidualBlock(channels, res_scale))
+        if (index + 1) % BLOCKS_BETWEEN == 0:
+            chain += attention()
+    return Network(name, scale, chain, values)
 
 
 def local_layers(network: Network) -> list[nn.Module]:
@@ -293,9 +294,11 @@ def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
     for key, value in given.items():
         if key not in defaults:
             raise InputError(
-                f"hyperparameter of {name}", expected="a known name", found=repr(key),
+                f"hyperparameter of {name}",
+                expected="a known name",
+                found=repr(key),
                 remedy=nearest(key, defaults),
-            )  # fmt: skip
+            )
         number = (int, float) if isinstance(defaults[key], float) else int
         if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
             kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
@@ -305,23 +308,9 @@ def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
     values = {**defaults, **given}
     if values.get("reduction", 1) > values["n_feats"]:
         raise InputError(
-            f"reduction of {name}", expected=f"at most n_feats, {values['n_feats']}",
-            found=values["reduction"], remedy="it divides the number of features",
-        )  # fmt: skip
+            f"reduction of {name}",
+            expected=f"at most n_feats, {values['n_feats']}",
+            found=values["reduction"],
+            remedy="it divides the number of features",
+        )
     return values
-
-
-def _groups(build: Callable[[], nn.Module | None], values: Mapping[str, Any]) -> list[nn.Module]:
-    return [
-        ResidualGroup(values["n_feats"], values["n_resblocks"], build(), values["res_scale"])
-        for _ in range(values["n_resgroups"])
-    ]
-
-
-def _chain(build: Callable[[], nn.Module | None], values: Mapping[str, Any]) -> list[nn.Module]:
-    layers = [build()]
-    for index in range(values["n_resblocks"]):
-        layers.append(ResidualBlock(values["n_feats"], values["res_scale"]))
-        if (index + 1) % BLOCKS_BETWEEN == 0:
-            layers.append(build())
-    return [layer for layer in layers if layer is not None]
