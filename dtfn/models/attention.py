@@ -138,8 +138,8 @@ class NonLocalAttention(Attention):
             # Equal widths select the memory-linear kernel; zero channels change no score.
             missing = channels - query.shape[-1]
             query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-            heads = (t[:, None] for t in _exact(query, key, value))
-            return F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+            q, k, v = (t[:, None] for t in _exact(query, key, value))
+            return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]
 
 
 class HighSimilarityPassAttention(NonLocalAttention):
