@@ -72,9 +72,9 @@ $(INSTALLED): pyproject.toml $(TESTED) $(BIN)/python
 	    { grep -v '^torch==' $(TESTED); echo "$$torch"; } > $(VENV)/constraints.txt; \
 	    export PIP_CONSTRAINT=$(VENV)/constraints.txt; \
 	fi; \
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebook,dev,batch]'; \
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[notebook,dev]'; \
 	if [ -e .git ]; then \
-	    git config filter.nbstripout.clean '$(BIN)/python -m nbstripout'; \
+	    git config filter.nbstripout.clean '$(BIN)/python -m nbstripout --extra-keys metadata.language_info'; \
 	    git config diff.ipynb.textconv '$(BIN)/python -m nbstripout -t'; \
 	fi; \
 	touch $@

@@ -16,9 +16,7 @@ else:
     command = ["dtfn", "plan", "--json", "--tier", config.get("tier", "demo")]
     PLAN = json.loads(subprocess.check_output(command))
 PROGRAM = shlex.join(PLAN.get("program", ["dtfn"]))
-OPTIONS = shlex.join(["--tier", PLAN["tier"], "--reports", PLAN["reports"]])
-if "plan" in PLAN:
-    OPTIONS += f" --plan {shlex.quote(PLAN['plan'])}"
+OPTIONS = ["--tier", PLAN["tier"], "--reports", PLAN["reports"], "--plan", PLAN["plan"]]
 
 
 rule all:
@@ -37,7 +35,7 @@ for number, run in enumerate(PLAN["runs"]):
         params:
             name=run["name"],
             program=PROGRAM,
-            options=OPTIONS,
+            options=shlex.join(OPTIONS),
             threads=run.get("threads", run["resources"]["threads"]),
         priority: len(PLAN["runs"]) - number
         threads: run["resources"]["threads"]

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def convert(value: Any, kind: Any) -> Any:
     return _adapter(kind).validate_python(parsed)
 
 
-def absolute(name: str, value: Any, known: Callable[[str], bool]) -> Any:
+def absolute(name: str, value: Any, known: Collection[str]) -> Any:
     """Return the value of a parameter with every path in it made absolute.
 
     A notebook runs in its own folder, but a path is meant from the folder of who gives it. A text
@@ -148,11 +148,11 @@ def absolute(name: str, value: Any, known: Callable[[str], bool]) -> Any:
     name, value
         The parameter and its value.
     known
-        Says whether a text is the name of something else, e.g. of a network.
+        Texts that are names of something else, e.g. of networks.
     """
     if isinstance(value, list):
         return [absolute(name, part, known) for part in value]
-    if not isinstance(value, str) or not value or known(value):
+    if not isinstance(value, str) or not value or value in known:
         return value
     head, sign, tail = value.rpartition("=")
     path = Path(tail).expanduser()

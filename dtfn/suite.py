@@ -7,7 +7,6 @@ imports, the pictures and the weights that it reads. So what is there is up to d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -20,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,22 +34,18 @@ if TYPE_CHECKING:
     from jupyter_client.manager import AsyncKernelManager
 
 TIERS = ("smoke", "demo", "bench", "paper")
-LIFELINE = "DTFN_LIFELINE"
-"""Environment variable: the lock that `reproduce` holds; when it ends, its runs end too."""
-
-_PLAN = "suite.yaml"
-_KEYS = ("notebook", "resources")
+_DEFAULTS = {  # what a run of a tier takes, unless the plan has other numbers
+    "smoke": {"gpu": 0, "memory_mb": 3000, "minutes": 10, "threads": 1},
+    "demo": {"gpu": 0, "memory_mb": 4000, "minutes": 30, "threads": 1},
+    "bench": {"gpu": 0, "memory_mb": 8000, "minutes": 240, "threads": 1},
+    "paper": {"gpu": 1, "memory_mb": 32000, "minutes": 1440, "threads": 4},
+}
+_LIFELINE = "DTFN_LIFELINE"  # the lock of `reproduce`; when it is free, its runs end too
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # What of a run is compared: a table's CSV holds all that its other files show.
-_SHOWN = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",), "data": (".csv",)}
+_COMPARED = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",), "data": (".csv",)}
 # Everything that starts threads: without this, each of several runs would take all cores.
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+_THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR")
 
 
 class NotebookInputError(InputError):
@@ -61,41 +56,12 @@ class NotebookInputError(InputError):
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook raised an error; its run is kept with the traceback.
+    """A notebook raised an error; its run is kept in ``folder`` with the traceback."""
 
-    Attributes
-    ----------
-    message
-        One line.
-    folder
-        The failed run's folder, with traceback.txt.
-    """
-
-    def __init__(self, name: str, message: str, folder: Path) -> None:
-        super().__init__(f"{name} failed: {message}; see {folder / 'traceback.txt'}")
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(f"{folder.parent.name} failed: {message}; see {folder / 'traceback.txt'}")
         self.message = message
         self.folder = folder
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run takes: GPUs, MB of memory, minutes and CPU threads.
-
-    All but the threads are for clusters. Another number of threads gives other last digits.
-    """
-
-    gpu: int = 0
-    memory_mb: int = 4000
-    minutes: int = 30
-    threads: int = 1
-
-
-_RESOURCES = {
-    "smoke": Resources(memory_mb=3000, minutes=10),
-    "demo": Resources(minutes=30),
-    "bench": Resources(memory_mb=8000, minutes=240),
-    "paper": Resources(gpu=1, memory_mb=32000, minutes=1440, threads=4),
-}
 
 
 @dataclass(frozen=True)
@@ -111,52 +77,20 @@ class Step:
     parameters
         The values that differ from the notebook's defaults.
     tier
-        Noted in the manifest; None for a notebook that is run alone.
+        Of the plan; None for a notebook that is run alone.
     resources
-        What it takes.
+        GPUs, MB of memory and minutes for a cluster, and CPU threads: another number of threads
+        gives other last digits.
     """
 
     name: str
     notebook: Path
     parameters: dict[str, Any]
     tier: str | None = None
-    resources: Resources = Resources()
+    resources: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class State:
-    """A step, what its result depends on, and whether the result is there.
-
-    Attributes
-    ----------
-    step
-        The step.
-    values
-        The value of every parameter.
-    parts
-        What the result depends on -> its hash.
-    key
-        The hash of all parts.
-    folder
-        The folder of the complete run, whether it is there or not.
-    reason
-        ``"up to date"``, or why it has to run.
-    """
-
-    step: Step
-    values: dict[str, Any]
-    parts: dict[str, str]
-    key: str
-    folder: Path
-    reason: str
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether the complete run is there."""
-        return self.reason == "up to date"
-
-
-# --- the plan -------------------------------------------------------------------------------
+# --- the plan, and what of it is up to date -------------------------------------------------
 
 
 def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[Step]:
@@ -175,29 +109,36 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
     Raises
     ------
     InputError
-        The tier is unknown, there is no such plan, or the plan names an unknown notebook, tier,
-        key or parameter, or gives a parameter a value of another type.
+        There is no such tier, plan or run, or the plan names an unknown notebook, tier, key or
+        parameter, or gives a parameter a value of another type.
     """
     import yaml
 
-    _known("tier", "a tier", [tier], TIERS)
-    file = (file or paths.NOTEBOOKS / _PLAN).resolve()
+    _require("tier", "a tier", [tier], TIERS)
+    file = _plan_file(file)
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-        assert isinstance(entries, dict)
+        assert isinstance(entries, dict), "no mapping"
     except (OSError, ValueError, AssertionError, yaml.YAMLError) as error:
         raise InputError(
             file,
             expected="a plan such as notebooks/suite.yaml",
-            found=" ".join(str(error).split()) or "no mapping",
+            found=" ".join(str(error).split()),
             remedy="name a plan that is there",
         ) from None
+    steps = {}
     for name, entry in entries.items():
-        _known(f"{file.name}: {name}", "a tier or a key", entry, (*TIERS, *_KEYS))
-    steps = [_step(file, name, entry, tier) for name, entry in entries.items() if tier in entry]
-    names = [step.name for step in steps]
-    _known("run", f"a run of the tier {tier}", only, names)
-    return [step for step in steps if not only or step.name in only]
+        _require(
+            f"{file.name}: {name}", "a tier or a key", entry, (*TIERS, "notebook", "resources")
+        )
+        if tier in entry:
+            notebook = find(entry.get("notebook", name), file.parent)
+            given = parameters.check(notebook, entry[tier] or {})
+            changes = entry.get("resources", {}).get(tier) or {}
+            _require(f"{file.name}: {name}", "a resource", changes, [*_DEFAULTS[tier]])
+            steps[name] = Step(name, notebook, given, tier, _DEFAULTS[tier] | changes)
+    _require("run", f"a run of the tier {tier}", only, [*steps])
+    return [step for name, step in steps.items() if not only or name in only]
 
 
 def find(notebook: str, folder: Path | None = None) -> Path:
@@ -212,17 +153,38 @@ def find(notebook: str, folder: Path | None = None) -> Path:
     for file in (Path(notebook), folder / notebook, folder / f"{notebook}.ipynb"):
         if file.suffix == ".ipynb" and file.is_file():
             return file.resolve()
-    known = [f.stem for f in folder.glob("*.ipynb")]
     raise InputError(
         "notebook",
         expected="a file or the name of a notebook",
         found=repr(notebook),
-        remedy=nearest(notebook, known) if known else f"put notebooks into {folder}",
+        remedy=nearest(notebook, [f.stem for f in folder.glob("*.ipynb")]),
     )
 
 
-def state(step: Step, runs: Path) -> State:
-    """Return the key of a step, and whether the folder of its complete run is there.
+def overview(
+    tier: str,
+    folder: Path | None = None,
+    file: Path | None = None,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`.
+
+    Parameters and errors as `reproduce`.
+    """
+    folder = (folder or paths.REPORTS).resolve()
+    runs = [status(step, folder / "runs") for step in plan(tier, file, only)]
+    return {"tier": tier, "reports": str(folder), "plan": str(_plan_file(file)), "runs": runs}
+
+
+def status(step: Step, runs: Path) -> dict[str, Any]:
+    """Return what a run depends on, and whether its result is there, as JSON holds it.
+
+    Returns
+    -------
+    dict
+        ``name``, ``notebook``, ``parameters`` (all of them), ``resources``, ``parts`` (part -> its
+        hash), ``key`` (the hash of all parts), ``folder`` (of the complete run, there or not),
+        ``up_to_date`` and ``reason`` (why it has to run).
 
     Raises
     ------
@@ -234,70 +196,46 @@ def state(step: Step, runs: Path) -> State:
     _require_known(values)
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]  # no outputs
+    code = "\n".join(source for kind, source in sources if kind == "code")
+    # Imported weights count where methods can be chosen, the shipped ones always.
+    weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
         "notebook": keys.digest(sources),
-        "code": keys.code_key(_imports(sources)),
+        "code": keys.code_key({"dtfn.reports", *keys.imported(code)}),
         "libraries": keys.digest(provenance.versions()),
         "parameters": keys.digest(run_folders.plain(values)),
         "inputs": keys.digest(_hashes(_inputs(values))),
-        "weights": keys.digest(_hashes(_weights(values))),
+        "weights": keys.digest(_hashes(weights)),
     }
     key = keys.digest(parts)
     folder = runs / step.name / key[:16]
-    return State(step, values, parts, key, folder, _reason(folder, parts))
+    reason = _reason(folder, parts)
+    return {
+        "name": step.name,
+        "notebook": step.notebook.stem,
+        "parameters": run_folders.plain(values),
+        "resources": step.resources,
+        "parts": parts,
+        "key": key,
+        "folder": str(folder),
+        "up_to_date": reason == "up to date",
+        "reason": reason,
+    }
 
 
-def described(states: Sequence[State], tier: str, reports: Path) -> dict[str, Any]:
-    """Return a plan as JSON holds it: ``tier``, ``reports`` and one entry in ``runs`` for each run.
-
-    Parameters
-    ----------
-    states
-        The runs.
-    tier
-        Their tier.
-    reports
-        The folder of the report.
-    """
-    entries = [
-        {
-            "name": state.step.name,
-            "notebook": state.step.notebook.stem,
-            "parameters": run_folders.plain(state.values),
-            "key": state.key,
-            "up_to_date": state.up_to_date,
-            "reason": state.reason,
-            "folder": str(state.folder),
-            "resources": dataclasses.asdict(state.step.resources),
-        }
-        for state in states
-    ]
-    return {"tier": tier, "reports": str(reports), "runs": entries}
+def _plan_file(file: Path | None) -> Path:
+    return (file or paths.NOTEBOOKS / "suite.yaml").resolve()
 
 
-def _step(file: Path, name: str, entry: Mapping[str, Any], tier: str) -> Step:
-    notebook = find(entry.get("notebook", name), file.parent)
-    where, resources = f"{file.name}: resources of {name}", entry.get("resources", {})
-    _known(where, "a tier", resources, TIERS)
-    changes = resources.get(tier) or {}
-    _known(where, "a resource", changes, [f.name for f in dataclasses.fields(Resources)])
-    for key, value in changes.items():
-        if type(value) is not int:
-            raise InputError(
-                f"{where}: {key}", expected="a whole number", found=repr(value), remedy="write one"
-            )
-    given = parameters.check(notebook, entry[tier] or {})
-    return Step(name, notebook, given, tier, dataclasses.replace(_RESOURCES[tier], **changes))
-
-
-def _known(what: str, expected: str, given: Any, known: Sequence[str]) -> None:
+def _require(what: str, expected: str, given: Any, known: Sequence[str]) -> None:
+    """Refuse an unknown name and suggest the nearest."""
     for name in given:
         if name not in known:
             raise InputError(
                 what,
                 expected=f"{expected}: {', '.join(known)}",
                 found=repr(name),
-                remedy=nearest(str(name), known) if known else "choose another tier",
+                remedy=nearest(str(name), known),
             )
 
 
@@ -308,14 +246,14 @@ def _require_known(values: Mapping[str, Any]) -> None:
     """
     for name in _texts([values.get("datasets"), values.get("dataset")]):
         datasets.names(name)
-    for scale in [*values.get("scales", []), *([values["scale"]] if "scale" in values else [])]:
+    for scale in [*values.get("scales", []), values.get("scale", 4)]:
         images.check_scale(scale)
     networks = [row["name"] for row in zoo.everything()]
-    variants = dict.fromkeys([*recipes.VARIANTS, *(name.split("-x")[0] for name in networks)])
-    _known("variants", "networks", values.get("variants", []), [*variants])
+    variants = [*dict.fromkeys([*recipes.VARIANTS, *(name.split("-x")[0] for name in networks)])]
+    _require("variants", "networks", values.get("variants", []), variants)
     for key in ("methods", "twin", "network", "null"):
         plain = [text for text in _texts(values.get(key)) if re.fullmatch(r"[\w+-]+", text)]
-        _known(key, "a network or a file", plain, [*variants, *networks, "bicubic"])
+        _require(key, "a network or a file", plain, [*variants, *networks, "bicubic"])
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -327,32 +265,17 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def _imports(sources: Sequence[Sequence[str]]) -> set[str]:
-    """Return what the code cells of a notebook import of this package, and what every run does."""
-    names = {"dtfn.reports"}
-    for kind, source in sources:
-        if kind == "code":
-            with contextlib.suppress(SyntaxError):
-                names |= keys.imported(source)
-    return names
-
-
 def _inputs(values: Mapping[str, Any]) -> list[Path]:
     """Return the pictures of the benchmarks, and the files and folders that parameters name."""
-    there = []
+    inputs = []
     for name in _texts([values.get("datasets"), values.get("dataset"), values.get("optional")]):
         with contextlib.suppress(InputError):  # only an optional one may be absent
-            there += datasets.files(name)
+            inputs += datasets.files(name)
     for text in _texts(list(values.values())):
         path = Path(re.sub(r"\{\w+\}", "*", text.rpartition("=")[2]))
         if path.is_absolute():
-            there += sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    return there
-
-
-def _weights(values: Mapping[str, Any]) -> list[Path]:
-    """Return the shipped networks, and the imported ones where methods can be chosen."""
-    return [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
+            inputs += sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    return inputs
 
 
 def _hashes(places: Sequence[Path]) -> list[list[str]]:
@@ -362,26 +285,21 @@ def _hashes(places: Sequence[Path]) -> list[list[str]]:
 
 
 def _reason(folder: Path, parts: Mapping[str, str]) -> str:
-    """Return ``"up to date"`` for a complete run, else how it differs from the newest of it."""
+    """Return ``"up to date"`` for a complete run, else how it differs from the newest one."""
     content = run_folders.read(folder)
-    if content.get("status") == "complete":
-        changed = [
-            name
-            for name, before in content["outputs"].items()
-            if not (folder / name).is_file() or files.sha256(folder / name) != before
-        ]
-        return f"{changed[0]} was changed" if changed else "up to date"
+    for name, before in content.get("outputs", {}).items():
+        if not (folder / name).is_file() or files.sha256(folder / name) != before:
+            return f"{name} was changed"
+    if content:
+        return "up to date"
     if _failed(folder).is_dir():
         return "failed"
-    past = [
-        run_folders.read(f)
-        for f in run_folders.finished(folder.parent.parent)
-        if f.parent == folder.parent
-    ]
-    before = next((content["parts"] for content in reversed(past) if "parts" in content), None)
-    if before is None:
+    past = [run_folders.read(f) for f in run_folders.finished(folder.parent.parent)]
+    mine = [content for content in past if content.get("run") == folder.parent.name]
+    if not mine:
         return "never ran"
-    return f"changed: {', '.join(name for name in parts if before.get(name) != parts[name])}"
+    changed = [name for name, now in parts.items() if mine[-1]["parts"].get(name) != now]
+    return f"changed: {', '.join(changed)}"
 
 
 def _failed(folder: Path) -> Path:
@@ -428,24 +346,26 @@ def run(
         The notebook raised anything else, or that later; the run is kept in a folder named
         ``...-failed``.
     """
+    if os.environ.get(_LIFELINE):
+        threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
     if isinstance(notebook, Step):
         step = notebook
     else:
         file = find(str(notebook))
         step = Step(file.stem, file, {})
-    checked = parameters.check(step.notebook, given or {})
-    for name, value in checked.items():
-        checked[name] = parameters.absolute(name, value, _named)
-    step = dataclasses.replace(step, parameters=step.parameters | checked)
+    known = {row["name"] for row in zoo.everything()}
+    for name, value in parameters.check(step.notebook, given or {}).items():
+        value = parameters.absolute(name, value, known)
+        step = replace(step, parameters=step.parameters | {name: value})
     runs = (runs or paths.RUNS).resolve()
-    with lock(f"{runs / step.name}"):
-        wanted = state(step, runs)
-        if wanted.up_to_date and not force:
-            return wanted.folder
-        return _made(wanted, progress)
+    with _lock(str(runs / step.name)):
+        entry = status(step, runs)
+        if entry["up_to_date"] and not force:
+            return Path(entry["folder"])
+        return _made(step, entry, progress)
 
 
-def lock(name: str) -> FileLock:
+def _lock(name: str) -> FileLock:
     """Return the lock of this name, which processes on this machine take in turn."""
     folder = paths.cache("locks")
     with files.writing(folder):
@@ -453,21 +373,22 @@ def lock(name: str) -> FileLock:
     return FileLock(folder / f"{keys.digest(name)[:16]}.lock")
 
 
-def _named(text: str) -> bool:
-    """Return whether a text is the name of a network, whatever files there are."""
-    return text in {row["name"] for row in zoo.everything()}
+def _end_with(lifeline: str) -> None:
+    """Wait for the end of the process that holds a lock, then end this one and its group."""
+    FileLock(lifeline).acquire(poll_interval=0.5)
+    os.killpg(0, signal.SIGKILL)
 
 
-def _made(wanted: State, progress: bool) -> Path:
-    """Make a run under a hidden name, which is left to nobody: its lock is ours."""
-    step, folder = wanted.step, wanted.folder
+def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
+    """Make a run under a hidden name, and return its folder."""
+    folder = Path(entry["folder"])
     partial = folder.with_name(f".partial-{folder.name}")
     with files.writing(partial):
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
     try:
         began = time.perf_counter()
-        record = run_folders.new_record(step.notebook, wanted.values)
+        record = run_folders.new_record(step.notebook, entry["parameters"])
         error: Exception | None = None
         try:
             _execute(step, partial, progress)
@@ -477,36 +398,28 @@ def _made(wanted: State, progress: bool) -> Path:
         if getattr(error, "ename", "") == InputError.__name__ and not made and not step.tier:
             raise NotebookInputError(str(getattr(error, "evalue", error)))
         record |= run_folders.read(partial) | {"run": step.name, "tier": step.tier}
-        record |= {"key": wanted.key, "parts": wanted.parts}
+        record |= {"key": entry["key"], "parts": entry["parts"]}
         executed = partial / step.notebook.name
         if executed.exists():
             record["title"] = page.title(executed)
             page.write_run(executed)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
-        return _concluded(partial, folder, record, error)
+        record["status"] = "failed" if error else "complete"
+        if error:
+            record["error"] = _cause(error)
+            files.write(partial / "traceback.txt", record["error"]["traceback"])
+        run_folders.write(partial, record)
+        shutil.rmtree(_failed(folder), ignore_errors=True)
+        if error:
+            raise NotebookFailed(record["error"]["message"], partial.rename(_failed(folder)))
+        shutil.rmtree(folder, ignore_errors=True)
+        return partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: there are other runs
-            folder.rmdir()  # Snakemake makes it first
+        with contextlib.suppress(OSError):  # Snakemake makes it first; not empty: all is well
+            folder.rmdir()
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
-
-
-def _concluded(
-    partial: Path, folder: Path, record: dict[str, Any], error: Exception | None
-) -> Path:
-    """Give a run its manifest and its name, in place of what has that name, and return it."""
-    record["status"] = "failed" if error else "complete"
-    if error is not None:
-        record["error"] = _cause(error)
-        files.write(partial / "traceback.txt", record["error"]["traceback"])
-    run_folders.write(partial, record)
-    shutil.rmtree(_failed(folder), ignore_errors=True)
-    if error is not None:
-        partial.rename(_failed(folder))
-        raise NotebookFailed(folder.parent.name, record["error"]["message"], _failed(folder))
-    shutil.rmtree(folder, ignore_errors=True)
-    return partial.rename(folder)
 
 
 def _execute(step: Step, folder: Path, progress: bool) -> None:
@@ -515,21 +428,18 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
     import papermill
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    bar = {"desc": step.name, "unit": "cell", "leave": False} if progress else False
     target = folder / step.notebook.name
-    threads = os.environ.get("OMP_NUM_THREADS")
-    environment = {
-        reports.RUN_DIR: str(folder),
-        "DTFN_DATA": str(paths.data_root()),
-        **(dict.fromkeys(_THREADS, threads) if threads else {}),
-    }
+    environment = {reports.RUN_DIR: str(folder), "DTFN_DATA": str(paths.data_root())}
+    if "OMP_NUM_THREADS" in os.environ:
+        threads = os.environ["OMP_NUM_THREADS"]
+        environment |= {f"{library}_NUM_THREADS": threads for library in _THREADS}
     papermill.execute_notebook(
         str(step.notebook),
         str(target),
         parameters=step.parameters,
         kernel_name="python3",  # the syntax only: the manager decides what runs
         language="python",
-        progress_bar=bar,
+        progress_bar={"desc": step.name, "unit": "cell", "leave": False} if progress else False,
         kernel_manager_class=_kernel(step.notebook.parent, environment),
     )
     # Papermill notes the paths of this machine, which are of no use elsewhere.
@@ -565,22 +475,12 @@ def _kernel(folder: Path, environment: dict[str, str]) -> type[AsyncKernelManage
 
 def _cause(error: Exception) -> dict[str, str]:
     """Return kind, one line and traceback of what a notebook raised, or of what kept it from it."""
-    from papermill.exceptions import PapermillExecutionError
-
-    if isinstance(error, PapermillExecutionError):
-        trace = _ANSI.sub("", "\n".join(error.traceback)) + "\n"
-        return {
-            "kind": error.ename,
-            "message": f"{error.ename}: {error.evalue}",
-            "traceback": trace,
-        }
     kind, text = type(error).__name__, str(error).strip()
-    message = f"{kind}: {text.splitlines()[0] if text else ''}"
-    return {
-        "kind": kind,
-        "message": message,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
+    first, lines = text.partition("\n")[0], "".join(traceback.format_exception(error))
+    if hasattr(error, "ename"):  # papermill's: it says what the notebook raised
+        kind, first = error.ename, error.evalue  # type: ignore[attr-defined]
+        lines = _ANSI.sub("", "\n".join(error.traceback)) + "\n"  # type: ignore[attr-defined]
+    return {"kind": kind, "message": f"{kind}: {first}", "traceback": lines}
 
 
 # --- all runs of a plan ---------------------------------------------------------------------
@@ -627,30 +527,32 @@ def reproduce(
     if jobs is not None and jobs < 1:
         raise InputError("jobs", expected="at least 1", found=jobs, remedy="leave it out for 1")
     folder = (folder or paths.REPORTS).resolve()
+    overview(tier, folder, file, only)  # what is wrong is refused before anything is written
     with files.writing(folder):
-        steps = plan(tier, file, only)
-        states = [state(step, folder / "runs") for step in steps]
         (folder / ".suite").mkdir(parents=True, exist_ok=True)
-    with _alone(folder) as lifeline:
-        states = [state(step, folder / "runs") for step in steps]  # as another process left it
-        todo = [s for s in states if force or not s.up_to_date]
-        for done in states:
-            if done not in todo:
-                print(f"{done.step.name}: up to date, {shown(done.folder)}")
+    lock = _lock(f"report {folder}")
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        print(f"waiting for another process that writes {folder}", file=sys.stderr)
+    with lock:
+        content = overview(tier, folder, file, only)
+        for entry in content["runs"]:
+            if entry["up_to_date"] and not force:
+                print(f"{entry['name']}: up to date, {entry['folder']}")
+        todo = [entry for entry in content["runs"] if force or not entry["up_to_date"]]
         if todo:
-            _snakemake(folder, tier, file, todo, jobs, profile, lifeline)
-        complete = {
-            s.step.name: s.folder for s in states if (s.folder / run_folders.MANIFEST).exists()
-        }
-        problems = [_problem(s) for s in states if s.step.name not in complete]
-        _write_record(folder / f"suite-{tier}.json", tier, states)
+            _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
+        complete = {e["name"]: Path(e["folder"]) for e in content["runs"] if _is_there(e)}
+        problems = [_problem(e) for e in content["runs"] if e["name"] not in complete]
+        _write_record(folder / f"suite-{tier}.json", content, complete)
         if todo or not (folder / page.INDEX).exists():
             page.write_index(folder, problems, complete)
-    print(f"report: {shown(folder / page.INDEX)}")
+    print(f"report: {folder / page.INDEX}")
     return problems
 
 
-def threads(resources: Resources, jobs: int) -> int:
+def threads(planned: int, jobs: int) -> int:
     """Return the threads of one of several runs at a time on this machine.
 
     As many as the plan says, at most its share of the cores: with more, a network's last digits
@@ -661,76 +563,34 @@ def threads(resources: Resources, jobs: int) -> int:
     if given.isdigit():
         return max(1, int(given) // jobs)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(resources.threads, (cores or 1) // jobs))
-
-
-def end_with(lifeline: str) -> None:
-    """End this process and its group when the process that holds a lock ends, however that ended.
-
-    Parameters
-    ----------
-    lifeline
-        The file of the lock.
-    """
-
-    def watch() -> None:
-        FileLock(lifeline).acquire(poll_interval=0.5)
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[Path]:
-    """Hold the lock of a report; whoever comes second waits. Return its file."""
-    held = lock(f"report {folder}")
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for another process that writes {shown(folder)}", file=sys.stderr)
-        held.acquire()
-    try:
-        yield Path(held.lock_file)
-    finally:
-        held.release()
+    return max(1, min(planned, (cores or 1) // jobs))
 
 
 def _snakemake(
-    folder: Path,
-    tier: str,
-    file: Path | None,
-    todo: Sequence[State],
-    jobs: int | None,
-    profile: Path | None,
-    lifeline: Path,
+    content: dict[str, Any], jobs: int | None, profile: Path | None, lifeline: str
 ) -> None:
-    """Have Snakemake make runs; those that fail have no complete folder afterwards."""
-    content = described(todo, tier, folder)
-    content |= {"plan": str((file or paths.NOTEBOOKS / _PLAN).resolve())}
-    content |= {"program": [sys.executable, "-m", "dtfn"]}
-    if profile is None:
-        jobs = jobs or 1
-        for entry, wanted in zip(content["runs"], todo, strict=True):
-            entry["threads"] = threads(wanted.step.resources, jobs)
-            entry["resources"]["threads"] = 1  # so that `jobs` runs share the cores
-    planned = folder / ".suite" / f"{tier}.json"
-    files.write_json(planned, content)
+    """Have Snakemake make all runs of an overview; those that fail have no manifest afterwards."""
+    content["program"] = [sys.executable, "-m", "dtfn"]
+    folder = Path(content["reports"]) / ".suite"
+    planned = folder / f"{content['tier']}.json"
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(paths.SNAKEFILE)]
-    command += ["--directory", str(folder / ".suite"), "--config", f"plan={planned}"]
-    command += [
-        "--forceall",
-        "--keep-going",
-        "--scheduler",
-        "greedy",
-        *([] if profile else ["--quiet", "all"]),
-    ]
+    command += ["--directory", str(folder), "--config", f"plan={planned}", "--forceall"]
     # Folders appear whole or not at all, and our lock ends with us: Snakemake needs no marks.
     command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--rerun-triggers", "mtime"]
-    command += ["--profile", str(profile)] if profile else []
-    command += ["--jobs" if profile else "--cores", str(jobs)] if jobs else []
-    environment = os.environ | ({} if profile else {LIFELINE: str(lifeline)})
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
+    command += ["--keep-going", "--scheduler", "greedy"]
+    environment = dict(os.environ)
+    if profile:
+        command += ["--profile", str(profile.resolve()), *(["--jobs", str(jobs)] if jobs else [])]
+    else:
+        jobs = jobs or 1
+        for entry in content["runs"]:  # to Snakemake each takes one of as many cores as jobs
+            entry["threads"] = threads(entry["resources"]["threads"], jobs)
+            entry["resources"] = entry["resources"] | {"threads": 1}
+        command += ["--cores", str(jobs), "--quiet", "all"]
+        environment[_LIFELINE] = lifeline
+    files.write_json(planned, content)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
     try:
         process.wait()
     finally:
@@ -739,41 +599,38 @@ def _snakemake(
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _problem(missing: State) -> page.Problem:
+def _is_there(entry: Mapping[str, Any]) -> bool:
+    return (Path(entry["folder"]) / run_folders.MANIFEST).exists()
+
+
+def _problem(entry: Mapping[str, Any]) -> page.Problem:
     """Return why there is no complete run."""
-    content = run_folders.read(_failed(missing.folder))
-    if content:
-        message = content["error"]["message"]
-        return page.Problem(missing.step.name, message, _failed(missing.folder))
-    return page.Problem(missing.step.name, "its process ended before its notebook did")
+    remains = _failed(Path(entry["folder"]))
+    if remains.is_dir():
+        return page.Problem(entry["name"], run_folders.read(remains)["error"]["message"], remains)
+    return page.Problem(entry["name"], "its process ended before its notebook did")
 
 
-def _write_record(file: Path, tier: str, states: Sequence[State]) -> None:
+def _write_record(file: Path, content: Mapping[str, Any], complete: Mapping[str, Path]) -> None:
     """Write ``suite-TIER.json``, which is the same whenever the results are.
 
     It holds parameters, verdicts and the hashes of figures, tables and data; no folder and no time.
     Runs that an earlier call completed and this one did not ask for stay in it.
     """
     before = files.read_json(file, {}).get("runs", {})
-    runs = {n: r for n, r in before.items() if n not in {s.step.name for s in states}}
-    for done in states:
-        content = run_folders.read(done.folder)
-        if content:
-            outputs = [done.folder / name for name in content["outputs"]]
-            shown = [f for f in outputs if f.suffix in _SHOWN.get(f.parent.name, ())]
-            runs[done.step.name] = {
-                "key": done.key,
-                "notebook": content["notebook"],
-                "parameters": content["parameters"],
-                "verdicts": [verdict["printed"] for verdict in content["verdicts"]],
-                "outputs": {
-                    f.relative_to(done.folder).as_posix(): compare.fingerprint(f) for f in shown
-                },
-            }
+    asked = {entry["name"] for entry in content["runs"]}
+    runs = {name: run for name, run in before.items() if name not in asked}
+    for name, folder in complete.items():
+        record = run_folders.read(folder)
+        outputs = [folder / output for output in record["outputs"]]
+        runs[name] = {
+            **{key: record[key] for key in ("key", "notebook", "parameters")},
+            "verdicts": [verdict["printed"] for verdict in record["verdicts"]],
+            "outputs": {
+                f.relative_to(folder).as_posix(): compare.fingerprint(f)
+                for f in outputs
+                if f.suffix in _COMPARED.get(f.parent.name, ())
+            },
+        }
     if runs != before:
-        files.write_json(file, {"tier": tier, "runs": dict(sorted(runs.items()))})
-
-
-def shown(path: Path) -> Path:
-    """Return a path as it is printed: relative if it is below the working directory."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})

@@ -21,7 +21,7 @@ from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from dtfn import capture, datasets, evaluation, explorer, images, models, paths, zoo
+from dtfn import capture, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
 from dtfn.cli import explore as cli_explore
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
@@ -102,13 +102,12 @@ def last(explored: Explorer) -> Deeper:
 def test_block_is_that_of_the_pixels(shown: Explorer) -> None:
     """Against scikit-image's PSNR and a search over all mixtures, on blocks cut by hand."""
     sample = datasets.sample("mini", "brick", 4).crop(*TILE)
-    hr = sample.hr.astype(float)  # a grey file: Y is the grey value, or that of its RGB
     networks = {name: models.load(name) for name in TEAM.names}
     made = {name: evaluation.upscale(one, sample.lr) for name, one in networks.items()}
     with networks[N].attention(False):
         made[OFF] = evaluation.upscale(networks[N], sample.lr)
-    y = {name: state.subpixel.luma(image, sample.hr) for name, image in made.items()}
-    hr = state.subpixel.luma(sample.hr, sample.hr)
+    y = {name: subpixel.luma(image) for name, image in made.items()}
+    hr = subpixel.luma(sample.hr)
     for row, column in [(0, 0), (7, 11), (19, 23)]:
         assert shown.click(column + 0.3, row - 0.4)
         found = shown.answer
@@ -118,7 +117,7 @@ def test_block_is_that_of_the_pixels(shown: Explorer) -> None:
         assert found.errors == pytest.approx(mse, abs=1e-9)
         for name, values in y.items():
             expected = peak_signal_noise_ratio(hr[at], values[at], data_range=255)  # type: ignore[no-untyped-call]
-            assert state.decibels(found.errors[name]) == pytest.approx(expected)
+            assert subpixel.decibels(found.errors[name]) == pytest.approx(expected)
         b = found.block
         assert b["harm"] == pytest.approx(mse[N] - mse[L], abs=1e-9)
         assert b["chance"] == pytest.approx(mse[NULL] - mse[L], abs=1e-9)
@@ -126,7 +125,7 @@ def test_block_is_that_of_the_pixels(shown: Explorer) -> None:
         mixed = np.mean((weights * y[N][at] + (1 - weights) * y[L][at] - hr[at]) ** 2, (1, 2))
         assert b["fusion"] == pytest.approx(10 * np.log10(255**2 / mixed.min()), abs=1e-4)
         assert b["fusion_weight"] == pytest.approx(weights[mixed.argmin(), 0, 0], abs=1e-3)
-        assert b["selection"] == pytest.approx(state.decibels(min(mse[N], mse[L])))
+        assert b["selection"] == pytest.approx(subpixel.decibels(min(mse[N], mse[L])))
 
 
 def test_attention_is_that_of_the_live_layer(shown: Explorer) -> None:
@@ -176,7 +175,7 @@ def test_deeper_answers_are_those_of_the_changed_network(shown: Explorer) -> Non
 
     with network.intervene(dropped):
         np.testing.assert_array_equal(deeper.outputs[WITHOUT], evaluation.upscale(network, lr))
-    with network.intervene(lambda logits, _queries, _keys: 0 * logits):
+    with network.intervene(lambda logits, _queries, _keys: 0 * logits):  # dense: all are keys
         np.testing.assert_array_equal(deeper.outputs[UNIFORM], evaluation.upscale(network, lr))
     assert deeper.attribution is not None
     assert deeper.crop == (0, 0, 20, 24)
@@ -237,7 +236,7 @@ def test_l_may_be_n_with_its_attention_off(network: str) -> None:
     else:
         changed = evaluation.upscale(loaded, lr[:, ::-1].copy())[:, ::-1]
     errors = [
-        state.subpixel.block_error(np.ascontiguousarray(image), scene.sample.hr, 4)
+        subpixel.block_error(np.ascontiguousarray(image), scene.sample.hr, 4)
         for image in (evaluation.upscale(loaded, lr), off, changed)
     ]
     assert scene.harm == pytest.approx(errors[0] - errors[1])

@@ -68,7 +68,8 @@ def test_every_run_ends_in_verdicts_and_knows_its_pictures(report: Path) -> None
         content = read(run)
         assert content["verdicts"]
         assert any(key.startswith("mini/astronaut/x4/") for key in content["inputs"])
-    weights = {key for key in read(runs(report)[2])["inputs"] if key.endswith(".safetensors")}
+    (compared,) = (run for run in runs(report) if run.parent.name == "03_subpixel_quality")
+    weights = {key for key in read(compared)["inputs"] if key.endswith(".safetensors")}
     assert len(weights) == 4, "two with attention, the local twin, and its twin"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -49,24 +48,19 @@ def run(
     from dtfn.reports import page
 
     reports = (reports or paths.REPORTS).resolve()
-    lifeline = os.environ.get(suite.LIFELINE)
-    if lifeline:
-        suite.end_with(lifeline)
     began, visible = time.monotonic(), sys.stderr.isatty()
     clear = "\r\x1b[K" if visible else ""  # the bar of another run that stands in this line
     step = suite.plan(tier, file, [notebook])[0] if tier else notebook
+    given = settings(parameter)
     if tier:
         print(f"{clear}{notebook}: started", flush=True)
     try:
-        folder = suite.run(
-            step, settings(parameter), runs=reports / "runs", force=force, progress=visible
-        )
+        folder = suite.run(step, given, runs=reports / "runs", force=force, progress=visible)
     except suite.NotebookFailed as failure:
         print(f"{clear}{failure}", file=sys.stderr)
         raise typer.Exit(1) from None
     if tier:
-        seconds = time.monotonic() - began
-        print(f"{clear}{notebook}: {seconds:.0f} s, {suite.shown(folder)}", flush=True)
+        print(f"{clear}{notebook}: {time.monotonic() - began:.0f} s, {folder}", flush=True)
     else:
         page.write_index(reports)
         print(folder)
@@ -79,22 +73,19 @@ def plan(
     file: File = None,
 ) -> None:
     """Print what a tier runs, and whether it is up to date."""
-    from dtfn import paths, suite
+    from dtfn import suite
 
-    reports = (reports or paths.REPORTS).resolve()
-    states = [suite.state(step, reports / "runs") for step in suite.plan(tier, file)]
+    content = suite.overview(tier, reports, file)
     if as_json:
-        print(json.dumps(suite.described(states, tier, reports), indent=1))
-        return
-    for state in states:
-        print(f"{state.step.name}: {state.reason}")
+        print(json.dumps(content, indent=1))
+    else:
+        print(*(f"{run['name']}: {run['reason']}" for run in content["runs"]), sep="\n")
 
 
 def reproduce(
     tier: Tier = "demo",
     jobs: Annotated[
-        int | None,
-        typer.Option(help="Number of runs at a time (default 1, or what the profile says)."),
+        int | None, typer.Option(help="Number of runs at a time (default 1, or the profile's).")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run this one only; repeatable.")
@@ -103,8 +94,7 @@ def reproduce(
     reports: Reports = None,
     file: File = None,
     profile: Annotated[
-        Path | None,
-        typer.Option(help="Folder of a Snakemake profile: run on a cluster, see profiles/."),
+        Path | None, typer.Option(help="Folder of a Snakemake profile, to run on a cluster.")
     ] = None,
 ) -> None:
     """Run what is not up to date of a tier and write reports/index.html.
@@ -113,15 +103,8 @@ def reproduce(
     """
     from dtfn import suite
 
-    problems = suite.reproduce(
-        tier,
-        folder=reports,
-        file=file,
-        jobs=jobs,
-        only=only or (),
-        force=force,
-        profile=profile,
-    )
+    where = {"folder": reports, "file": file, "profile": profile}
+    problems = suite.reproduce(tier, jobs=jobs, only=only or (), force=force, **where)
     if problems:
         names = ", ".join(problem.notebook for problem in problems)
         print(f"{len(problems)} failed: {names}", file=sys.stderr)

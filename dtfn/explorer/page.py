@@ -29,7 +29,6 @@ from dtfn.explorer.state import (
     Scene,
     Window,
     around,
-    decibels,
 )
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
@@ -51,7 +50,8 @@ STYLE = """<style>
         font-size: 13px; line-height: 1.35; }
 .dtfn .jupyter-widgets, .dtfn .widget-label { color: var(--jp-ui-font-color1, #222); }
 .dtfn h4 { margin: 0; font-size: 13px; font-weight: 600; }
-.dtfn .widget-html-content { line-height: 1.35; }
+.dtfn .widget-html, .dtfn .widget-html-content { height: auto; min-height: 0;
+  line-height: 1.35; }
 .dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; font-weight: 400; }
 .dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .dtfn td { padding: 1px 0; text-align: left; white-space: nowrap; background: none; }
@@ -250,7 +250,7 @@ def harm_root(scene: Scene, threshold: float) -> tuple[Float, float]:
     """Return the signed root of harm, 0 up to a threshold, and the limit of its colours."""
     harm = scene.harm
     assert harm is not None
-    root = np.sign(harm) * np.sqrt(np.abs(harm))
+    root = subpixel.signed_root(harm)
     limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
     return np.where(np.abs(harm) > threshold, root, 0.0), limit
 
@@ -281,7 +281,7 @@ def crops(scene: Scene, answer: Answer, deeper: Deeper, side: int) -> list[Crop]
             if error is None:
                 map_ = subpixel.block_error(outputs[name], sample.hr, sample.scale)
                 error = float(map_[answer.position])
-            note = f"{error:.2f} MSE · {_db(decibels(error))}"
+            note = f"{error:.2f} MSE · {_db(subpixel.decibels(error))}"
         pictures.append((title, note, outputs[name], sample.scale))
     return [
         _crop(title, note, image, factor, window, answer.position)
@@ -347,7 +347,7 @@ def attributed(scene: Scene, answer: Answer, deeper: Deeper) -> Crop | None:
     image = np.rint((1 - opacity) * grey + opacity * _coloured(root)).astype(np.uint8)
     row, column = answer.position[0] - deeper.crop.top, answer.position[1] - deeper.crop.left
     note = f"DI {deeper.attribution.diffusion:.1f}"
-    return Crop("attribution", note, image, Window(row, column, 1, 1))
+    return Crop("attribution (LAM)", note, image, Window(row, column, 1, 1))
 
 
 def _crop(
@@ -392,7 +392,7 @@ def harm(scene: Scene, shown: float, threshold: float) -> str:
     if scene.harm is None:
         return f'<div class="note">Harm {_text(NO_TRUTH)}.</div>'
     limit = harm_root(scene, shown)[1]
-    ends = (f"helped −{limit:.0f}", "signed root of harm, 8-bit levels", f"+{limit:.0f} harmed")
+    ends = (f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed")
     words = f'<div class="quiet" data-key="share">{_text(share(scene, threshold))}</div>'
     return _bar(SIGNED, ends) + words
 

@@ -37,6 +37,7 @@ from dtfn.capture import Record
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
 from dtfn.images import UInt8
+from dtfn.interventions import intervened
 from dtfn.models.attention import HashedAttention, NonLocalAttention
 
 Float = NDArray[np.float64]
@@ -46,7 +47,7 @@ Tell = Callable[[float, str], None]  # called with the share that is done and wh
 FILES = "uploads"  # stands among the benchmarks for the pictures that the reader brought
 OFF = "attention off"  # may stand for L: N itself, its attention layers skipped
 UNIFORM = "uniform weights"
-WITHOUT = "without the ringed patches"
+WITHOUT = "without the ringed"
 CHANGED = "other hash seed, or flipped"  # N once more: what differs then is chance
 LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: the first answer takes seconds, a click far below 0.3 s
@@ -425,18 +426,16 @@ class Runner:
 def _run(
     network: models.Network, lr: UInt8, how: str, removed: tuple[int, ...]
 ) -> tuple[UInt8, Record | None]:
-    gone = torch.tensor(removed)
-
-    def change(logits: Tensor, _queries: Tensor, keys: Tensor) -> Tensor:
-        if how == UNIFORM:
-            return torch.zeros_like(logits).masked_fill(logits == -torch.inf, -torch.inf)
-        return logits.masked_fill(torch.isin(keys, gone)[..., None, :], -torch.inf)
+    def drop(logits: Tensor, _queries: Tensor, keys: Tensor) -> Tensor:
+        gone = torch.isin(keys, torch.tensor(removed))
+        return logits.masked_fill(gone[..., None, :], -torch.inf)
 
     if how == CHANGED:  # without hashing, a flip changes nothing but rounding and the borders
         flipped = evaluation.upscale(network, np.ascontiguousarray(lr[:, ::-1]))
         return np.ascontiguousarray(flipped[:, ::-1]), None
     if how:
-        with network.attention(False) if how == OFF else network.intervene(change):
+        kind = {OFF: "off", UNIFORM: "uniform"}.get(how)
+        with intervened(network, kind) if kind else network.intervene(drop):
             return evaluation.upscale(network, lr), None
     with capture.record(network) if capture.layers(network) else nullcontext() as record:
         return evaluation.upscale(network, lr), record
@@ -475,7 +474,7 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     rgb = images.as_rgb(stored)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     notes = ["Its transparency was put on white."] * (channels in (2, 4))
-    notes += ["It is grey: errors are of the grey values themselves."] * (channels <= 2)
+    notes += ["It is grey: Y is that of RGB with three equal channels."] * (channels <= 2)
     notes += ["Its 16 bits were rounded to 8."] * (stored.dtype != np.uint8)
     factor = scale if upload.truth else 1
     if min(rgb.shape[:2]) // factor < LEAST:
@@ -837,12 +836,7 @@ def _block(scene: Scene, position: Position, errors: Mapping[str, float]) -> dic
     return {
         "harm": errors[team.with_] - errors[team.without],
         "chance": float("nan") if scene.chance is None else float(scene.chance[position]),
-        "selection": decibels(better),
-        "fusion": decibels(fused),
+        "selection": subpixel.decibels(better),
+        "fusion": subpixel.decibels(fused),
         "fusion_weight": weight,
     }
-
-
-def decibels(error: float) -> float:
-    """Return the PSNR of a mean squared error in dB; infinite for 0."""
-    return subpixel.psnr_of(np.full((1, 1), error))

@@ -22,7 +22,7 @@ from dtfn.explorer.state import OFF, Deeper, Explorer, Message, networks, scales
 from dtfn.images import UInt8
 from dtfn.plots import BOX
 
-SIDE = 300  # CSS pixels of a map
+SIDE = 280  # CSS pixels of a map
 ARROWS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 LEAP = 8  # positions, with the shift key
 ZOOMS = (1, 2, 3, 4, 6)  # screen pixels to an HR pixel
@@ -212,7 +212,7 @@ class View:
         self._upload.observe(self._uploaded, "value")
         self._strength = _slider("overlay", 0.9, 0, 1, 0.05, "How strongly attention covers LR")
         self._masked = widgets.Checkbox(
-            False, description="only beyond chance", indent=False, layout={"width": "150px"}
+            False, description="only beyond chance", indent=False, layout={"width": "200px"}
         )
         about = "The threshold: this quantile of the absolute chance differences"
         self._quantile = _slider("quantile", 0.95, 0.5, 0.99, 0.01, about)
@@ -249,7 +249,7 @@ class View:
         more = _flow(
             [
                 *(m[name] for name in ("layer", "window", "scale", "null", "third", "hash_seed")),
-                *(self._upload, self._truth, self._most, self._zoom),
+                *(self._upload, self._truth, self._quantile, self._most, self._zoom),
             ]
         )
         manual = widgets.HTML(page.HELP)
@@ -259,7 +259,6 @@ class View:
         maps = {"width": f"{SIDE}px", "margin": "0 14px 0 0"}
         left = [_title("What N attends to"), self._attention.widget, self._under_attention]
         right = [_title("Harm", "error of N minus error of L"), self._harm.widget, self._under_harm]
-        beyond = widgets.HBox([self._masked, self._quantile])
         self.page.children = [
             self.page.children[0],
             _flow(
@@ -274,7 +273,7 @@ class View:
             _flow(
                 [
                     widgets.VBox([*left, self._strength], layout=maps),
-                    widgets.VBox([*right, beyond], layout=maps),
+                    widgets.VBox([*right, self._masked], layout=maps),
                     widgets.VBox(
                         [self._numbers], layout={"width": "290px", "margin": "0 14px 0 0"}
                     ),

@@ -5,6 +5,8 @@ Each function takes a tidy table and returns a new Figure. The null pair is alwa
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -57,6 +59,33 @@ def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
 
 
 @styled()
+def gate_course(history: pd.DataFrame, name: str, least: float) -> Figure:
+    """Draw what equal attention weights cost as training goes on.
+
+    Parameters
+    ----------
+    history
+        Columns step and gate (dB; empty where it was not measured), of a shipped network; without
+        the second the figure only says so.
+    name
+        Of the network.
+    least
+        What they must cost for the attention to be judged, dB: a line.
+    """
+    if "gate" not in history or history["gate"].isna().all():
+        return blank(f"the history of {name or 'the zoo'} does not say what equal weights cost")
+    known = history.dropna(subset=["gate"])
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    ax = figure.subplots()
+    ax.plot(known["step"], known["gate"], marker="o", markersize=4, label=name)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axhline(least, color=NULL_COLOUR, linestyle="--", label="what the gate asks for")
+    ax.set(xlabel="step", ylabel="cost of equal weights (dB PSNR, Y)")
+    ax.legend()
+    return figure
+
+
+@styled()
 def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
 
@@ -100,6 +129,47 @@ def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
     joined = table[table["method"] != base].merge(zero, on=keys, suffixes=("", "_base"))
     gain = joined["psnr"] - joined["psnr_base"]
     return joined.drop(columns="psnr_base").assign(gain=gain)
+
+
+@styled()
+def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -> Figure:
+    """Draw what interventions on attention cost, and what is lost as its window shrinks.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.gate.table`.
+    doses
+        Of `dtfn.gate.dose`.
+    least
+        What equal weights must cost, dB: a line.
+    """
+    kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
+    labels = [f"{n}, {d}" for n, d in zip(table["name"], table["dataset"], strict=True)]
+    figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(labels))), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for index, label in enumerate(labels):
+        row, ink = table.iloc[index], COLOURS[index % len(COLOURS)]
+        at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(labels) - 0.3
+        for x, kind in zip(at, kinds, strict=True):
+            left.plot([x, x], [row[f"{kind}_low"], row[f"{kind}_high"]], color=ink)
+        left.plot(at, row[kinds].astype(float), "o", color=ink, markersize=4, label=label)
+        part = doses[(doses["name"] == row["name"]) & (doses["dataset"] == row["dataset"])]
+        right.plot(np.arange(len(part)), part["cost"], marker="o", markersize=3, color=ink)
+        right.fill_between(
+            np.arange(len(part)), part["cost_low"], part["cost_high"], color=ink, alpha=0.15
+        )
+    for ax in (left, right):
+        ax.axhline(0, color="black", linewidth=0.8)
+    left.axhline(least, color=NULL_COLOUR, linestyle="--")
+    left.set_xticks(range(len(kinds)), kinds)
+    left.set_ylabel("cost (dB PSNR, Y)")
+    radii = doses["radius"].drop_duplicates().sort_values()
+    names = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
+    right.set_xticks(range(len(names)), names)
+    right.set(xlabel="keys at most so many LR pixels away", ylabel="cost (dB PSNR, Y)")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
 
 
 @styled()
