@@ -6,7 +6,7 @@ for all positions cost in PSNR. `dtfn.interventions` has them and the other inte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +21,16 @@ if TYPE_CHECKING:
     from torch import nn
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
-RADII = (4, 8, 16, 32, 64)  # of key windows, in LR pixels
+WINDOWS = tuple(f"window({radius})" for radius in (4, 8, 16, 32, 64))  # radii in LR pixels
 LEAST = 0.10  # dB that uniform weights must cost at the lower end of the interval
 DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
-CHOOSES, NOT_TESTABLE = "chooses", "not testable: does not choose"
 
 
 def costs(
     networks: Sequence[str],
     sets: Sequence[str] = ("Urban100",),
     count: int | None = None,
-    kinds: Sequence[str] = (*KINDS, *(f"window({radius})" for radius in RADII)),
+    kinds: Sequence[str] = (*KINDS, *WINDOWS),
     device: str = "cpu",
 ) -> pd.DataFrame:
     """Measure what each intervention costs, picture by picture.
@@ -54,8 +53,8 @@ def costs(
 
     Returns
     -------
-    A row a network, picture and intervention: name, dataset, image, scale, intervention, psnr (dB,
-    Y, border of ``scale``; of the network as trained), cost (dB, positive: the network loses).
+    A row a network, picture and intervention: name, dataset, image, scale, psnr (dB, Y, border of
+    ``scale``; of the network as trained), intervention, cost (dB, positive: the network loses).
 
     Raises
     ------
@@ -64,26 +63,21 @@ def costs(
     """
     scales = {name: _scale(name) for name in networks}
     rows: list[dict[str, object]] = []
-    total = sum(len(datasets.names(name)[:count]) for name in sets)
-    runs = total * len(networks) * (1 + len(kinds))
+    pictures = sum(len(datasets.names(name)[:count]) for name in sets)
+    runs = pictures * len(networks) * (1 + len(kinds))
     with tqdm(total=runs, unit="run", desc="gate", disable=None) as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
                 for name in (name for name in networks if scales[name] == scale):
                     psnr = {kind: _psnr(name, sample, kind, device) for kind in ("", *kinds)}
                     bar.update(len(psnr))
-                    rows += [
-                        {
-                            "name": name,
-                            "dataset": sample.dataset,
-                            "image": sample.image,
-                            "scale": scale,
-                            "intervention": kind,
-                            "psnr": psnr[""],
-                            "cost": psnr[""] - psnr[kind],
-                        }
-                        for kind in kinds
-                    ]
+                    one: dict[str, object] = {
+                        "name": name,
+                        "dataset": sample.dataset,
+                        "image": sample.image,
+                    }
+                    one |= {"scale": scale, "psnr": psnr[""]}
+                    rows += [one | {"intervention": k, "cost": psnr[""] - psnr[k]} for k in kinds]
     return pd.DataFrame(rows)
 
 
@@ -103,14 +97,14 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
+        images = part.groupby("image")["psnr"].first()
         row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
-        row |= {"pictures": part["image"].nunique()}
-        row |= {"psnr": part.groupby("image")["psnr"].first().mean()}
+        row |= {"pictures": len(images), "psnr": images.mean()}
         for kind, cost in part.groupby("intervention", sort=False)["cost"]:
             column = str(kind).replace("(", "_").rstrip(")")
             row |= statistics.mean_interval(cost).columns(column)
         row["chooses"] = bool(row["uniform_low"] >= LEAST)
-        row["verdict"] = CHOOSES if row["chooses"] else NOT_TESTABLE
+        row["verdict"] = "chooses" if row["chooses"] else "not testable: does not choose"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -124,11 +118,10 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
     radius = windows["intervention"].str.extract(r"(\d+)", expand=False).astype(float)
     rows = []
     for (name, dataset), part in windows.assign(radius=radius).groupby(["name", "dataset"]):
+        one = {"name": name, "dataset": dataset}
         for size, cost in part.groupby("radius")["cost"]:
-            interval = statistics.mean_interval(cost).columns("cost")
-            rows.append({"name": name, "dataset": dataset, "radius": size} | interval)
-        everything = {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0}
-        rows.append({"name": name, "dataset": dataset} | everything)
+            rows.append(one | {"radius": size} | statistics.mean_interval(cost).columns("cost"))
+        rows.append(one | {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0})
     return pd.DataFrame(rows)
 
 
@@ -147,10 +140,10 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
     InputError
         As `costs`.
     """
-    recorded: Mapping[str, Any] = next((r for r in zoo.registry() if r["name"] == name), {})
+    recorded = next((row for row in zoo.registry() if row["name"] == name), {})
     if recorded.get("chooses") is not None:
         return bool(recorded["chooses"])
-    if str(recorded.get("variant", "")).startswith("local"):
+    if str(recorded.get("variant")).startswith("local"):
         return False
     return bool(table(costs([name], sets, count, ["uniform"]))["chooses"].all())
 
@@ -158,19 +151,20 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
 def _scale(name: str) -> int:
     from dtfn import interventions
 
-    network = evaluation.network(name)
-    interventions.attention_layers(network)
-    return int(network.scale)  # type: ignore[arg-type]
+    interventions.attention_layers(evaluation.network(name))
+    return int(evaluation.network(name).scale)  # type: ignore[arg-type]
 
 
 def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
     """Return the PSNR of a network's output under an intervention; "": as trained."""
-    tiling = _tiling(name)
+    from dtfn.interventions import intervened
+    from dtfn.models.attention import NonLocalAttention
+
+    network = evaluation.network(name, device)
+    dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
+    tiling = evaluation.card_tiling(name) or (DENSE_TILE if dense else None)
 
     def run(_: nn.Module) -> dict[str, Any]:
-        from dtfn.interventions import intervened
-
-        network = evaluation.network(name, device)
         with intervened(network, kind):
             output = evaluation.upscale(network, sample.lr, tiling)
         return {"psnr": np.array(evaluation.psnr(output, sample.hr, sample.scale))}
@@ -180,11 +174,3 @@ def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
         return evaluation.psnr(output, sample.hr, sample.scale)
     way = f"gate {kind} {tiling} {device} {cache.source('interventions')}"
     return float(evaluation.remembered(name, sample, way, run)["psnr"])
-
-
-def _tiling(name: str) -> Tiling | None:
-    from dtfn.models.attention import NonLocalAttention
-
-    network = evaluation.network(name)
-    dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
-    return evaluation.card_tiling(name) or (DENSE_TILE if dense else None)

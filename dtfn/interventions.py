@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
-from dtfn.models.attention import Attention, HashedAttention, NonLocalAttention, PlaceboAttention
+from dtfn.models.attention import Attention, HashedAttention, PlaceboAttention
 from dtfn.models.networks import Network
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
@@ -35,7 +35,6 @@ KINDS = ("uniform", "hashing", "random", "self", "off")
 """
 
 ROUNDING = 2e-2  # of a sum of probabilities, also in half precision
-_PATTERN = re.compile(r"window\((\d+)\)")
 
 
 @contextmanager
@@ -44,7 +43,7 @@ def intervened(
     kind: str,
     seed: int = 0,
     *,
-    softmax: str | None = None,
+    softmax: str = "",
     width: int | None = None,
 ) -> Iterator[None]:
     """Change the attention of a network, for as long as the context lasts.
@@ -58,31 +57,31 @@ def intervened(
     seed
         Of the positions that ``random`` draws.
     softmax
-        Only for a module from elsewhere: the name of its `torch.nn.Softmax`, as in
-        ``network.named_modules()``, or of a submodule that returns weights (..., L, S). There
-        ``off`` sets all weights to 0.
+        Only for a module from elsewhere: the name of a submodule, as in
+        ``network.named_modules()``, that returns attention weights (..., L, S). There the keys are
+        those of a weight above 0, and ``off`` sets all weights to 0.
     width
         With ``softmax`` and ``window(r)``: columns of the grid of positions.
 
     Raises
     ------
     InputError
-        An unknown kind, a network without attention, or no submodule of this name.
+        An unknown kind, a network without attention, or no such submodule.
     """
     radius = _radius(kind)
     with ExitStack() as stack:
-        if softmax is not None:
-            change = _softmax_change(kind, radius, seed, width)
-            stack.enter_context(_hooked(network, softmax, change))
+        if softmax:
+            hook = _weights_hook(kind, radius, seed, softmax, width)
+            stack.enter_context(_named(network, softmax).register_forward_hook(hook))
+        elif kind == "off":
+            attention_layers(network)
+            stack.enter_context(network.attention(False))  # type: ignore[operator]
+        elif radius is not None:
+            attention_layers(network)
+            stack.enter_context(_windowed(network, radius))
         else:
-            layers = attention_layers(network)
-            if kind == "off":
-                stack.enter_context(network.attention(False))  # type: ignore[operator]
-            elif radius is not None:
-                stack.enter_context(_windowed(network, radius))
-            else:
-                for index, layer in enumerate(layers):
-                    stack.enter_context(_mixed(layer, kind, seed * 1_000_003 + index))
+            for index, layer in enumerate(attention_layers(network)):
+                stack.enter_context(_mixed(layer, kind, seed * 1_000_003 + index))
         yield
 
 
@@ -96,8 +95,8 @@ def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
         The network does not hash, or has that seed already.
     """
     hashed = [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
-    seeds = [layer.hash_seed for layer in hashed]
-    if not hashed or seed in seeds:
+    before = [layer.hash_seed for layer in hashed]
+    if not hashed or seed in before:
         raise InputError(
             "hash seed",
             expected="a network that hashes, and a seed that it does not have",
@@ -109,7 +108,7 @@ def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
             layer.hash_seed = seed
         yield
     finally:
-        for layer, own in zip(hashed, seeds, strict=True):
+        for layer, own in zip(hashed, before, strict=True):
             layer.hash_seed = own
 
 
@@ -123,10 +122,9 @@ def oracle(
     Parameters
     ----------
     network
-        With attention.
+        With attention. It must see the whole picture, one at a time.
     details
-        (H, W, D): what is compared of each LR position, e.g. of `neighbourhoods`. The network must
-        then see the whole picture of H x W, one at a time.
+        (H, W, D): what is compared of each LR position, e.g. of `neighbourhoods`.
     tau
         Temperature, in squared units of the details.
 
@@ -148,9 +146,9 @@ def oracle(
     norms = rows.square().sum(-1)
 
     def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-        products = rows[queries] @ rows[keys].transpose(-1, -2)
-        squares = norms[queries][..., :, None] + norms[keys][..., None, :]
-        return (2 * products - squares).clamp(max=0).div(tau).to(logits.dtype)
+        products = rows[queries] @ rows[keys].mT  # (..., q, k)
+        squares = norms[queries][..., :, None] + norms[keys][..., None, :] - 2 * products
+        return -squares.clamp(min=0).div(tau).to(logits.dtype)
 
     return network.intervene(change)
 
@@ -175,30 +173,23 @@ def attention_layers(network: nn.Module) -> list[Attention]:
     """
     layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
     if not layers:
-        raise InputError(
-            "network",
-            expected="one with attention",
-            found="none in it",
-            remedy="choose another; for a module from elsewhere name its softmax",
-        )
+        remedy = "choose another; for a module from elsewhere name its softmax"
+        raise InputError("network", expected="one with attention", found="none", remedy=remedy)
     return layers
 
 
 def _radius(kind: str) -> int | None:
     """Return the radius of a window, None for the other kinds."""
-    window = _PATTERN.fullmatch(kind)
+    window = re.fullmatch(r"window\((\d+)\)", kind)
     if window is None and kind not in KINDS:
         known = (*KINDS, "window(8)")
         raise InputError(
-            "intervention",
-            expected=", ".join(known),
-            found=repr(kind),
-            remedy=nearest(kind, known),
+            "intervention", expected="a known one", found=repr(kind), remedy=nearest(kind, known)
         )
     return int(window[1]) if window else None
 
 
-# What follows are the closed forms: no logits are computed where their values do not matter.
+# Closed forms: logits are not changed, and not even computed, where their values do not matter.
 
 
 @contextmanager
@@ -217,23 +208,25 @@ def _mixed(layer: Attention, kind: str, seed: int) -> Iterator[None]:
 
 def _mixture(layer: Attention, kind: str, seed: int) -> Callable[..., Tensor]:
     mix: Callable[..., Tensor] = layer.mix  # type: ignore[assignment]
-    dense = isinstance(layer, NonLocalAttention)
+    hashes = isinstance(layer, HashedAttention)
 
-    def mixed(query: Tensor, second: Tensor, third: Tensor | None) -> Tensor:
-        # Dense layers are called with (query, key, value), those that hash (query, value, score).
-        value = third if dense else second
-        assert value is not None
+    def mixed(query: Tensor, second: Tensor, third: Tensor) -> Tensor:
+        # Layers that hash are called with (query, value, score), dense ones (query, key, value).
+        value = second if hashes else third
         if kind == "self":
             return value
-        if kind == "uniform" or (kind == "hashing" and not isinstance(layer, HashedAttention)):
-            return value.mean(1, keepdim=True).expand_as(value)
-        if kind == "hashing":
+        if kind == "hashing" and isinstance(layer, HashedAttention):
             return _mean_of_chunks(layer, query, value)
-        drawn = torch.randperm(value.shape[1], generator=torch.Generator().manual_seed(seed))
-        value = value[:, drawn.to(value.device)]
-        return mix(query, second, value) if dense else mix(query, value, third)
+        if kind != "random":
+            return value.mean(1, keepdim=True).expand_as(value)
+        drawn = _drawn(value.shape[1], seed, value)
+        return mix(query, value[:, drawn], third) if hashes else mix(query, second, value[:, drawn])
 
     return mixed
+
+
+def _drawn(length: int, seed: int, like: Tensor) -> Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed)).to(like.device)
 
 
 def _mean_of_chunks(layer: HashedAttention, query: Tensor, value: Tensor) -> Tensor:
@@ -263,64 +256,18 @@ def _windowed(network: nn.Module, radius: int) -> Iterator[None]:
     def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         return logits.masked_fill(~_near(queries, keys, width, radius), -torch.inf)
 
-    hook = network.register_forward_pre_hook(see)
-    try:
-        with network.intervene(change):  # type: ignore[operator]
-            yield
-    finally:
-        hook.remove()
+    with network.register_forward_pre_hook(see), network.intervene(change):  # type: ignore[operator]
+        yield
 
 
 def _near(queries: Tensor, keys: Tensor, width: int, radius: int) -> Tensor:
     """Return bool (..., q, k): which keys are in the window of which query."""
-    near = None
-    for of in (lambda p: p // width, lambda p: p % width):
-        steps = of(queries)[..., :, None] - of(keys)[..., None, :]
-        near = steps.abs() <= radius if near is None else near & (steps.abs() <= radius)
-    assert near is not None
-    return near
+    rows = queries[..., :, None] // width - keys[..., None, :] // width
+    columns = queries[..., :, None] % width - keys[..., None, :] % width
+    return (rows.abs() <= radius) & (columns.abs() <= radius)
 
 
-# ---------------------------------------------------------------- a softmax from elsewhere
-
-
-def _softmax_change(
-    kind: str, radius: int | None, seed: int, width: int | None
-) -> Callable[[Tensor], Tensor]:
-    """Return what changes attention weights (..., L, S)."""
-    if radius is not None and width is None:
-        raise InputError(
-            "window",
-            expected="the width of the grid of positions",
-            found="none",
-            remedy="pass width=...",
-        )
-
-    def change(weights: Tensor) -> Tensor:
-        length, keys = weights.shape[-2:]
-        if kind == "off":
-            return torch.zeros_like(weights)
-        if kind in ("uniform", "hashing"):
-            allowed = (weights > 0).to(weights.dtype)
-            return allowed / allowed.sum(-1, keepdim=True)
-        if kind == "random":
-            drawn = torch.randperm(keys, generator=torch.Generator().manual_seed(seed))
-            return weights[..., drawn.to(weights.device)]
-        if kind == "self":
-            return torch.eye(length, keys).to(weights).expand_as(weights)
-        assert radius is not None
-        assert width is not None
-        positions = torch.arange(max(length, keys), device=weights.device)
-        near = _near(positions[:length], positions[:keys], width, radius)
-        kept = weights * near
-        return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
-
-    return change
-
-
-@contextmanager
-def _hooked(module: nn.Module, name: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Change the attention weights that a submodule returns."""
+def _named(module: nn.Module, name: str) -> nn.Module:
     modules = dict(module.named_modules())
     if name not in modules:
         raise InputError(
@@ -329,19 +276,37 @@ def _hooked(module: nn.Module, name: str, change: Callable[[Tensor], Tensor]) ->
             found=repr(name),
             remedy=nearest(name, modules),
         )
+    return modules[name]
 
-    def hook(_: nn.Module, __: object, output: object) -> Tensor:
-        if not isinstance(output, Tensor) or (output.sum(-1) - 1).abs().max() > ROUNDING:
+
+def _weights_hook(
+    kind: str, radius: int | None, seed: int, name: str, width: int | None
+) -> Callable[[nn.Module, object, object], Tensor]:
+    """Return a forward hook that changes attention weights (..., L, S)."""
+    if radius is not None and width is None:
+        raise InputError(
+            "window", expected="columns of the grid", found="none", remedy="pass width=..."
+        )
+
+    def hook(_: nn.Module, __: object, weights: object) -> Tensor:
+        if not isinstance(weights, Tensor) or (weights.sum(-1) - 1).abs().max() > ROUNDING:
             raise InputError(
                 f"submodule {name!r}",
                 expected="attention weights (..., L, S) whose rows sum to 1",
-                found=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
+                found=tuple(weights.shape) if isinstance(weights, Tensor) else type(weights),
                 remedy="name the softmax",
             )
-        return change(output)
+        length, keys = weights.shape[-2:]
+        if kind == "off":
+            return torch.zeros_like(weights)
+        if kind == "self":
+            return torch.eye(length, keys).to(weights).expand_as(weights)
+        if kind == "random":
+            return weights[..., _drawn(keys, seed, weights)]
+        kept = (weights > 0).to(weights.dtype)
+        if radius is not None and width is not None:
+            at = torch.arange(max(length, keys), device=weights.device)
+            kept = weights * _near(at[:length], at[:keys], width, radius)
+        return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
 
-    handle = modules[name].register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return hook

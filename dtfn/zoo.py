@@ -69,11 +69,9 @@ def entry(name: str) -> Entry:
     """
     known = {row["name"]: row for row in registry()}
     if name not in known:
+        remedy = nearest(name, known) if known else "train one with `dtfn train`"
         raise InputError(
-            "network",
-            expected="a name of the zoo or a weights file",
-            found=repr(name),
-            remedy=nearest(name, known) if known else "train one with `dtfn train`",
+            f"network {name!r}", expected="a name of the zoo", found="none of them", remedy=remedy
         )
     return known[name]
 
@@ -165,12 +163,8 @@ def opened(file: Path) -> tuple[dict[str, Any], int]:
             notes = json.loads((content.metadata() or {}).get("notes", "{}"))
             shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
-        raise InputError(
-            file,
-            expected="a whole .safetensors file",
-            found=str(error),
-            remedy="train or fetch it again",
-        ) from error
+        expected, remedy = "a whole .safetensors file", "train or fetch it again"
+        raise InputError(file, expected=expected, found=str(error), remedy=remedy) from error
     return notes, sum(math.prod(shape) for shape in shapes)
 
 
@@ -257,12 +251,8 @@ def import_weights(
     models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
     if not torch.equal(_tried(models.load(trial), trial), output):
         trial.unlink()
-        raise InputError(
-            file,
-            expected="the same output from the stored weights",
-            found="another",
-            remedy="report this: it should not happen",
-        )
+        expected, remedy = "the same output from the stored weights", "report this fault"
+        raise InputError(file, expected=expected, found="another", remedy=remedy)
     trial.replace(stored)
     made["sha256"] = files.sha256(stored)
     record(paths.WEIGHTS, made)
@@ -310,17 +300,14 @@ def _full_size(what: Mapping[str, Any]) -> bool:
 
 def _typed(given: Mapping[str, str], what: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with the network's types; `dtfn.models.load` checks the rest."""
-    known = what["hyperparameters"]
-    values: dict[str, Any] = {}
+    known, values = what["hyperparameters"], dict[str, Any]()
     for key, text in given.items():
         try:
             values[key] = type(known.get(key, 0.0))(text)
         except ValueError as error:
+            label, expected = f"{key} of {what['name']}", f"a number such as {known.get(key, 1)}"
             raise InputError(
-                f"{key} of {what['name']}",
-                expected=f"a number such as {known.get(key, 1)}",
-                found=repr(text),
-                remedy="pass such a number",
+                label, expected=expected, found=repr(text), remedy="pass such a number"
             ) from error
     return values
 

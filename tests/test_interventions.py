@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dtfn import cli, datasets, evaluation, gate, images, interventions, models, paths, zoo
 from dtfn.errors import InputError
 from dtfn.interventions import intervened
-from dtfn.models.attention import Attention, HashedAttention
+from dtfn.models.attention import HashedAttention
 
 OLD = str(Path(__file__).parent / "data" / "old-nlsa-x4.safetensors")
 RNG = np.random.default_rng(0)
@@ -69,28 +69,6 @@ def test_interventions_are_what_they_say_and_are_undone(name: str) -> None:
     assert torch.equal(output(network), plain)
 
 
-def test_a_window_keeps_the_keys_around_each_position() -> None:
-    network = small("nln")
-    seen: list[Tensor] = []
-
-    def record(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-        seen.append(logits)
-        return logits
-
-    layer = next(m for m in network.modules() if isinstance(m, Attention))
-    with intervened(network, "window(2)"):
-        inner = layer.intervene
-        assert inner is not None
-        layer.intervene = lambda *given: record(inner(*given), *given[1:])
-        output(network)
-        layer.intervene = inner
-    kept = torch.isfinite(seen[0])
-    for query, key in RNG.integers(0, 14 * 12, (200, 2)).tolist():
-        (row, column), (other_row, other_column) = divmod(query, 12), divmod(key, 12)
-        near = max(abs(row - other_row), abs(column - other_column)) <= 2
-        assert bool(kept[query, key]) == near
-
-
 @pytest.mark.parametrize("name", ATTENTIVE)
 def test_random_weights_stay_and_values_come_from_drawn_positions(name: str) -> None:
     network = small(name)
@@ -119,10 +97,8 @@ def test_random_dense_attention_by_its_formula() -> None:
     layer = models.attention.NonLocalAttention(8).eval()
     network = nn.Sequential(layer)
     x = torch.rand(1, 8, 5, 6, generator=torch.Generator().manual_seed(1))
-    query, key, value = (
-        branch(x).flatten(2).mT for branch in (layer.conv_match1, layer.conv_match2,
-                                               layer.conv_assembly)
-    )  # fmt: skip
+    branches = (layer.conv_match1, layer.conv_match2, layer.conv_assembly)
+    query, key, value = (branch(x).flatten(2).mT for branch in branches)
     drawn = torch.randperm(30, generator=torch.Generator().manual_seed(3_000_009))
     expected = (query @ key.mT).softmax(-1) @ value[:, drawn]
     with intervened(network, "random", 3):
@@ -215,7 +191,7 @@ def test_interventions_by_name_on_a_softmax_from_elsewhere() -> None:
     near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
     kept = plain * near
     assert close(weights("window(1)", width=3), expected(kept / kept.sum(-1, keepdim=True)))
-    with pytest.raises(InputError, match="the width of the grid"):
+    with pytest.raises(InputError, match="columns of the grid"):
         weights("window(1)")
     with pytest.raises(InputError, match="did you mean 'softmax'"):
         enter(intervened(model, "off", softmax="softmx"))
@@ -248,7 +224,7 @@ def test_costs_are_losses_of_psnr_and_are_remembered(
 ) -> None:
     name = saved(tmp_path, "nlsn", res_scale=1.0)
     measured = gate.costs([name], ["mini"])
-    kinds = [*gate.KINDS, *(f"window({radius})" for radius in gate.RADII)]
+    kinds = [*gate.KINDS, *gate.WINDOWS]
     assert list(measured["intervention"]) == 2 * kinds
     network = models.load(name)
     for row in measured.itertuples():
