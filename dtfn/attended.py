@@ -35,31 +35,15 @@ SEEDS = (0, 1, 2)  # of the hash rotations that are compared
 
 @dataclass(frozen=True)
 class Look:
-    """What one layer of one network attends to from one position of a picture.
-
-    Attributes
-    ----------
-    network, layer
-        Names.
-    place
-        1 for the network's first attention layer, and so on.
-    query
-        (row, column) in LR positions.
-    map
-        ``(H, W)``, sum 1.
-    deviation
-        By how much the map misses the layer's own output, see `dtfn.capture.Record.deviation`.
-    points, modulation
-        Where a deformable layer reads the value of the strongest position, ``(9, 2)`` LR positions
-        and ``(9,)`` weights in [0, 2]; None for other layers.
-    """
+    """What one layer of one network attends to from one position of a picture."""
 
     network: str
     layer: str
-    place: int
+    place: int  # 1 for the network's first attention layer, and so on
     query: Query
-    map: Float
-    deviation: float
+    map: Float  # (H, W), sum 1
+    deviation: float  # from the layer's own output, see `dtfn.capture.Record.deviation`
+    # Where a deformable layer reads the strongest position: (9, 2) LR positions, (9,) weights.
     points: Float | None = None
     modulation: Float | None = None
 
@@ -69,7 +53,7 @@ class Look:
 
 
 def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> list[Look]:
-    """Return every network's and layer's map for every query, found once and then remembered.
+    """Return every network's and layer's map for every query, computed once and remembered.
 
     Parameters
     ----------
@@ -87,7 +71,7 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
     """
     way = f"looks {list(queries)} {cache.source('capture', 'attended')}"
     make = functools.partial(_looks, sample.lr, queries)
-    found = []
+    made = []
     for method in methods:
         seen = evaluation.remembered(method, sample, way, make)
         for place, layer in enumerate(seen["layers"].tolist(), start=1):
@@ -95,26 +79,24 @@ def looks(methods: Sequence[str], sample: Sample, queries: Sequence[Query]) -> l
             for n, query in enumerate(queries):
                 keys = [f"{layer} {part}" for part in ("maps", "points", "modulation")]
                 weights, *read = (seen[key][n] for key in keys if key in seen)
-                found.append(Look(method, layer, place, query, weights, deviation, *read))
-    return found
+                made.append(Look(method, layer, place, query, weights, deviation, *read))
+    return made
 
 
-def at(found: Iterable[At], query: Query) -> list[At]:
+def at(made: Iterable[At], query: Query) -> list[At]:
     """Return those looks, or attributions, that belong to one query."""
-    return [one for one in found if one.query == query]
+    return [one for one in made if one.query == query]
 
 
-def copies(found: Sequence[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
-    """Return what each look copies: its strongest positions and how false their detail is there.
+def last_layer(made: Iterable[Look]) -> list[Look]:
+    """Return the looks of each network's last attention layer."""
+    made = list(made)
+    last = {look.network: look.place for look in sorted(made, key=lambda look: look.place)}
+    return [look for look in made if look.place == last[look.network]]
 
-    Parameters
-    ----------
-    found
-        Of `looks` on the sample.
-    sample
-        The picture, with the truth.
-    most
-        How many positions a look.
+
+def copies(made: Iterable[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
+    """Return the ``most`` heaviest positions of each look, and how false their true detail is.
 
     Returns
     -------
@@ -124,55 +106,20 @@ def copies(found: Sequence[Look], sample: Sample, most: int = MOST) -> pd.DataFr
     """
     details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
     rows = []
-    for look in found:
+    for look in made:
         width = look.map.shape[1]
         own = details[look.query[0] * width + look.query[1]]
         energy = float(own @ own)
         for rank, (row, column) in enumerate(look.strongest(most), start=1):
             apart = float(((details[row * width + column] - own) ** 2).sum())
-            rows.append(
-                {"network": look.network, "place": look.place}
-                | {"query_row": look.query[0], "query_column": look.query[1], "rank": rank}
-                | {"row": row, "column": column, "weight": float(look.map[row, column])}
-                | {"inconsistency": apart / energy if energy else float("nan")}
-            )
-    return pd.DataFrame(rows, columns=COPIES)
+            false = apart / energy if energy else float("nan")
+            weight = float(look.map[row, column])
+            rows.append((look.network, look.place, *look.query, rank, row, column, weight, false))
+    columns = ["network", "place", "query_row", "query_column", "rank", "row", "column"]
+    return pd.DataFrame(rows, columns=[*columns, "weight", "inconsistency"])
 
 
-COPIES = [
-    "network", "place", "query_row", "query_column", "rank", "row", "column", "weight",
-    "inconsistency",
-]  # fmt: skip
-
-
-def last_layer(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `copies` that belong to each network's last attention layer."""
-    return table[table["place"] == table.groupby("network")["place"].transform("max")]
-
-
-def of_query(table: pd.DataFrame, query: Query) -> pd.DataFrame:
-    """Return the rows of `copies` that belong to one query."""
-    return table[(table["query_row"] == query[0]) & (table["query_column"] == query[1])]
-
-
-def heaviest(found: Sequence[Look], most: int = 64) -> pd.DataFrame:
-    """Return the positions of most weight; whole maps are too much for a table.
-
-    Returns
-    -------
-    A row a look and position: network, place, query_row, query_column, row, column, weight.
-    """
-    rows = [
-        {"network": look.network, "place": look.place}
-        | {"query_row": look.query[0], "query_column": look.query[1]}
-        | {"row": row, "column": column, "weight": float(look.map[row, column])}
-        for look in found
-        for row, column in look.strongest(most)
-    ]
-    return pd.DataFrame(rows, columns=[c for c in COPIES if c not in ("rank", "inconsistency")])
-
-
-def sampling_frame(found: Sequence[Look]) -> pd.DataFrame:
+def sampling(made: Iterable[Look]) -> pd.DataFrame:
     """Return where deformable layers read the value of the strongest position.
 
     Returns
@@ -181,10 +128,8 @@ def sampling_frame(found: Sequence[Look]) -> pd.DataFrame:
     column (LR positions), modulation.
     """
     rows = [
-        {"network": look.network, "place": look.place}
-        | {"query_row": look.query[0], "query_column": look.query[1], "tap": tap}
-        | {"row": row, "column": column, "modulation": float(look.modulation[tap])}
-        for look in found
+        (look.network, look.place, *look.query, tap, row, column, float(look.modulation[tap]))
+        for look in made
         if look.points is not None and look.modulation is not None
         for tap, (row, column) in enumerate(look.points.tolist())
     ]
@@ -204,10 +149,8 @@ def summaries(
 
     Parameters
     ----------
-    methods
-        As for `looks`.
-    samples
-        Pictures.
+    methods, samples
+        Networks as for `looks`, and pictures.
     twin
         The network against which harm is measured.
     every
@@ -249,7 +192,8 @@ def attentive(scale: int, seed: int) -> list[str]:
     return [
         row["variant"]
         for row in zoo.registry()
-        if (row["scale"], row["seed"]) == (scale, seed) and not row["variant"].startswith("local")
+        if (row["scale"], row["seed"]) == (scale, seed)
+        and not row["variant"].startswith(("local", "placebo"))
     ]
 
 
@@ -266,10 +210,8 @@ def places(
     ----------
     regions
         Of `dtfn.regions.judge`, a pair a network, named like it.
-    samples
-        The pictures.
-    networks
-        Whose regions.
+    samples, networks
+        The pictures, and whose regions.
     picture
         Name of an image; empty: that with the heaviest region of harm.
     queries
@@ -278,7 +220,7 @@ def places(
 
     Returns
     -------
-    The sample, and what tells a position -> the position.
+    The sample, and name -> position.
 
     Raises
     ------
@@ -287,23 +229,21 @@ def places(
     """
     by_name = {sample.image: sample for sample in samples}
     if picture and picture not in by_name:
-        raise InputError(
-            "picture", expected="one of the pictures that are looked at", found=repr(picture),
-            remedy=nearest(picture, by_name),
-        )  # fmt: skip
+        near = nearest(picture, by_name)
+        raise InputError("picture", expected="one of these", found=repr(picture), remedy=near)
     network = worst_pair(regions, networks)
     chosen = heaviest_regions(regions, network, picture)
     image = picture or (chosen["image"].iloc[0] if len(chosen) else next(iter(by_name)))
     sample = by_name[str(image)]
     if len(queries):
         return sample, {f"query {n}": (q[0], q[1]) for n, q in enumerate(queries, start=1)}
-    found = {
+    chosen_ = {
         f"where {network} {did} most": row["region"].centre()
         for row in chosen.to_dict("records")
         for did in ["harmed" if row["side"] == "harm" else "helped"]
     }
     middle = (sample.lr.shape[0] // 2, sample.lr.shape[1] // 2)
-    return sample, found or {"the middle": middle}
+    return sample, chosen_ or {"the middle": middle}
 
 
 def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:
@@ -346,9 +286,12 @@ def _looks(lr: NDArray[np.uint8], queries: Sequence[Query], network: nn.Module) 
 
 
 def _summaries(
-    sample: Sample, queries: NDArray[np.int64], details: NDArray[np.float32],
-    hash_seeds: Sequence[int], network: nn.Module,
-) -> cache.Arrays:  # fmt: skip
+    sample: Sample,
+    queries: NDArray[np.int64],
+    details: NDArray[np.float32],
+    hash_seeds: Sequence[int],
+    network: nn.Module,
+) -> cache.Arrays:
     """Return the layers, the error of each query's block, and by layer `dtfn.capture.summary`."""
     if not capture.layers(network):
         return {"layers": np.array([], str)}

@@ -24,6 +24,7 @@ from dtfn.errors import InputError
 
 Float = NDArray[np.float64]
 Detector = Callable[[Tensor], Tensor]
+Rectangle = tuple[int, int, int, int]
 
 SIGMA = 1.2  # of the strongest blur, LR pixels: the value of the paper's published demonstration
 STEPS = 50
@@ -35,18 +36,13 @@ FLAT = 1e-12  # squared slope below which a gradient magnitude is not differenti
 class Attribution:
     """What a patch of the output owes to each LR pixel.
 
-    Attributes
-    ----------
-    map
-        float64 ``(H, W)``, signed, summed over the colour channels. Its sum is `change`, but for
-        what the steps and the jumps of a hashed attention leave out.
-    start, end
-        The detector on the output for the blurred LR picture and for the LR picture.
+    The sum of the map is `change`, except for what the steps and the jumps of a hashed attention
+    leave out.
     """
 
-    map: Float
-    start: float
-    end: float
+    map: Float  # (H, W), signed, summed over the colour channels
+    start: float  # the detector on the output for the blurred LR picture
+    end: float  # and for the LR picture
 
     @property
     def change(self) -> float:
@@ -69,25 +65,14 @@ class Attribution:
 class Local:
     """What one network's output around one position owes to the LR pixels around it.
 
-    Attributes
-    ----------
-    network
-        Its name.
-    query
-        (row, column) in LR positions of the whole picture.
-    crop
-        (top, left, height, width): the part of the LR picture that the network saw.
-    window
-        The patch whose detail was attributed, likewise.
-    found
-        The attribution on the crop.
+    Rectangles are (top, left, height, width) in LR positions of the whole picture.
     """
 
     network: str
-    query: tuple[int, int]
-    crop: tuple[int, int, int, int]
-    window: tuple[int, int, int, int]
-    found: Attribution
+    query: tuple[int, int]  # row, column
+    crop: Rectangle  # the part of the picture that the network received
+    window: Rectangle  # the patch whose detail was attributed
+    found: Attribution  # on the crop
 
 
 def around(
@@ -103,15 +88,10 @@ def around(
 
     Parameters
     ----------
-    methods
-        Names of the zoo or weights files.
-    sample
-        The picture.
-    queries
-        (row, column) pairs of its LR grid.
+    methods, sample, queries
+        Names of the zoo or weights files, the picture, (row, column) pairs of its LR grid.
     side
-        Of the crop around a query, LR pixels, or the picture where that is smaller. Networks see
-        nothing beyond it.
+        Of the crop around a query, LR pixels. Networks receive nothing beyond it.
     patch
         Side of the patch in LR positions: 4 at x4 are the paper's 16 pixels.
     steps
@@ -133,12 +113,7 @@ def around(
 
 
 def numbers(found: Sequence[Local]) -> pd.DataFrame:
-    """Return attributions as a table.
-
-    Returns
-    -------
-    A row an attribution: network, query_row, query_column, diffusion, change, incompleteness.
-    """
+    """Return a row an attribution: network, query_row, query_column and its three numbers."""
     return pd.DataFrame(
         [
             {"network": one.network, "query_row": one.query[0], "query_column": one.query[1]}
@@ -149,7 +124,7 @@ def numbers(found: Sequence[Local]) -> pd.DataFrame:
     )
 
 
-def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> Rectangle:
     """Return (top, left, height, width) of a square around a position, moved into the picture."""
     height, width = min(side, shape[0]), min(side, shape[1])
     top = min(max(middle[0] - height // 2, 0), shape[0] - height)
@@ -160,7 +135,7 @@ def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> tuple[
 def attribute(
     network: nn.Module,
     lr: NDArray[np.uint8],
-    window: tuple[int, int, int, int],
+    window: Rectangle,
     *,
     sigma: float = SIGMA,
     steps: int = STEPS,
@@ -267,16 +242,10 @@ def _blurred(lr: NDArray[np.uint8], sigma: float, widest: float) -> Float:
     return ndimage.gaussian_filter(image, sigma, mode="mirror", radius=radius, axes=(0, 1))
 
 
-def _check(
-    lr: NDArray[np.uint8], window: tuple[int, int, int, int], sigma: float, steps: int
-) -> None:
+def _check(lr: NDArray[np.uint8], window: Rectangle, sigma: float, steps: int) -> None:
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
-        raise InputError(
-            "LR image",
-            expected="uint8 (H, W, 3)",
-            found=f"{lr.dtype} {lr.shape}",
-            remedy="use dtfn.images.as_rgb",
-        )
+        given, remedy = f"{lr.dtype} {lr.shape}", "use dtfn.images.as_rgb"
+        raise InputError("LR image", expected="uint8 (H, W, 3)", found=given, remedy=remedy)
     top, left, height, width = window
     bottom, right = lr.shape[0] - height, lr.shape[1] - width
     inside = 0 <= top <= bottom and 0 <= left <= right

@@ -82,7 +82,7 @@ def test_deformable_looks_tell_where_the_strongest_value_is_read(
                 evaluation.upscale(network, sample.lr)
             expected, _ = record.sampling_points(look.layer, look.strongest(1)[0])
             np.testing.assert_allclose(look.points, expected.numpy(), atol=1e-5)
-    table = attended.sampling_frame(found)
+    table = attended.sampling(found)
     assert len(table) == 2 * 2 * 9
     assert table["modulation"].between(0, 2).all()
 
@@ -130,17 +130,18 @@ def test_copies_are_the_strongest_with_their_inconsistency(
     details = texture.detail_blocks(sample.hr, SCALE).astype(float)
 
     assert len(table) == 3 * len(found)
-    for look in found:
-        part = attended.of_query(table[table["network"] == look.network], look.query)
-        part = part[part["place"] == look.place]
+    for n, look in enumerate(found):
+        part = table.iloc[3 * n : 3 * n + 3]
+        assert set(part["network"]) == {look.network}
         assert list(zip(part["row"], part["column"], strict=True)) == look.strongest(3)
         for row in part.itertuples():
+            assert (row.query_row, row.query_column, row.place) == (*look.query, look.place)
             assert row.weight == look.map[row.row, row.column]
             own = details[look.query[0] * 22 + look.query[1]]
             other = details[row.row * 22 + row.column]
             assert row.inconsistency == pytest.approx(((own - other) ** 2).sum() / (own**2).sum())
-    last = attended.last_layer(table)
-    assert set(last["place"]) == {2}
+    last = attended.last_layer(found)
+    assert [look.place for look in last] == [2] * 6
 
 
 def test_summaries_are_those_of_the_record(sample: Sample, files: dict[str, str]) -> None:
@@ -270,7 +271,7 @@ def test_maps_have_a_row_a_network_and_the_attribution_last(
 
 
 def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
-    table = attended.of_query(attended.last_layer(attended.copies(found, sample)), QUERIES[1])
+    table = attended.copies(attended.at(attended.last_layer(found), QUERIES[1]), sample)
     figure = pictures.copied_patches(table, sample, most=4)
     figure.draw_without_rendering()
 

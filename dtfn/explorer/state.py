@@ -53,6 +53,7 @@ LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: the first answer takes seconds, a click far below 0.3 s
 DENSE = 40_000  # LR positions: some 20 s on one core for a mini network, growing with the square
 LARGEST = 160_000  # the same for networks whose time grows with the positions
+OTHER = "choose another one"
 KEPT = 16  # outputs that are remembered
 SIDE, PATCH, STEPS = 48, 4, 8  # of attribution: what the network sees, the patch, the path
 
@@ -72,23 +73,12 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Team:
-    """Networks that are looked at together.
-
-    Attributes
-    ----------
-    with_, without
-        N and L. L may be `OFF`.
-    null
-        A second local network, of N's training seed: its difference from L is chance. None: none.
-        Not used where L is `OFF`.
-    third
-        One more network to look at; None: none.
-    """
+    """Networks that are looked at together: N, L, and two that may be missing."""
 
     with_: str
-    without: str
-    null: str | None = None
-    third: str | None = None
+    without: str  # or `OFF`: N itself, its attention layers skipped
+    null: str | None = None  # a second local network, whose difference from L is chance
+    third: str | None = None  # one more to look at
 
     @property
     def names(self) -> list[str]:
@@ -100,57 +90,30 @@ class Team:
 
 @dataclass(frozen=True)
 class Choice:
-    """All that a reader chooses, except for the position.
+    """All that a reader chooses, except for the position."""
 
-    Attributes
-    ----------
-    dataset, image
-        A benchmark and one of its pictures, or `FILES` and a name that was uploaded.
-    scale
-        2, 3 or 4.
-    team
-        The networks.
-    layer
-        Attention layer of N; None: its last, if it has one.
-    hash_seed
-        Of all layers with hashing.
-    window
-        The tile; None for the whole picture.
-    """
-
-    dataset: str
+    dataset: str  # a benchmark, or `FILES`
     image: str
     scale: int
     team: Team
-    layer: str | None = None
-    hash_seed: int = 0
-    window: Window | None = None
+    layer: str | None = None  # attention layer of N; None: its last, if it has one
+    hash_seed: int = 0  # of all layers with hashing
+    window: Window | None = None  # the tile; None for the whole picture
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
     """A picture, a team, and what is true of every position.
 
-    Attributes
-    ----------
-    sample
-        With the outputs of the networks; `OFF` and `CHANGED` are outputs of N. Its HR is empty
-        where nobody knows the truth.
-    team
-        What ran.
-    record
-        What the attention layers of N received; None where N has none.
-    errors
-        Output -> block errors on Y (MSE), float64 ``(H, W)``; empty without the truth.
-    detail
-        What the degradation lost of each block, ``(H, W, D)``; None without the truth.
+    The sample carries the outputs of the networks, with `OFF` and `CHANGED` as outputs of N. Its HR
+    is empty where nobody knows the truth.
     """
 
     sample: Sample
     team: Team
-    record: Record | None
-    errors: Mapping[str, Float]
-    detail: NDArray[np.float32] | None
+    record: Record | None  # what the attention layers of N received; None where N has none
+    errors: Mapping[str, Float]  # output -> block errors on Y (MSE), (H, W); empty without truth
+    detail: NDArray[np.float32] | None  # what the degradation lost of each block, (H, W, D)
 
     @property
     def shape(self) -> Position:
@@ -205,52 +168,25 @@ class Copied:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What there is to say about one position at once.
-
-    Attributes
-    ----------
-    position
-        (row, column) on the LR grid.
-    layer
-        Attention layer of N; None where N has none.
-    attention
-        (H, W), sums to 1; None where there is none.
-    spread
-        Row of `dtfn.capture.summary`.
-    copied
-        The most attended positions, heaviest first.
-    errors
-        Output -> error of the block (MSE); empty without the truth.
-    block
-        With the truth: harm, chance (NaN where it is not known), selection (dB: the better of N
-        and L in this block), fusion (dB: their best mixture) and fusion_weight (N's share in it).
-    """
+    """What there is to say about one position at once."""
 
     position: Position
-    layer: str | None
-    attention: Float | None = None
-    spread: Mapping[str, float] = field(default_factory=dict)
-    copied: tuple[Copied, ...] = ()
-    errors: Mapping[str, float] = field(default_factory=dict)
+    layer: str | None  # attention layer of N; None where N has none
+    attention: Float | None = None  # (H, W), sums to 1
+    spread: Mapping[str, float] = field(default_factory=dict)  # row of `dtfn.capture.summary`
+    copied: tuple[Copied, ...] = ()  # the most attended positions, heaviest first
+    errors: Mapping[str, float] = field(default_factory=dict)  # output -> error of the block, MSE
+    # With the truth: harm, chance (NaN where unknown), the bounds selection and fusion (dB), and
+    # fusion_weight, N's share in the best mixture.
     block: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Deeper:
-    """What takes seconds: N under changed attention, and what its whole output depends on.
+    """What takes seconds: N under changed attention, and what its whole output depends on."""
 
-    Attributes
-    ----------
-    outputs
-        `UNIFORM`, `WITHOUT` -> output of N, as far as they are computed.
-    attribution
-        Of the patch around the position, on `crop`; None as long as it is not computed.
-    crop
-        The part of the picture that attribution shows to N.
-    """
-
-    outputs: Mapping[str, UInt8] = field(default_factory=dict)
-    attribution: Attribution | None = None
+    outputs: Mapping[str, UInt8] = field(default_factory=dict)  # by `UNIFORM` and `WITHOUT`
+    attribution: Attribution | None = None  # of the patch around the position, on `crop`
     crop: Window | None = None
 
 
@@ -296,24 +232,10 @@ def scales() -> list[int]:
 
 
 def team(scale: int, with_: str | None = None) -> Team:
-    """Return the networks that a reader would choose first.
+    """Return the networks that a reader would choose first, from what the zoo has.
 
-    Parameters
-    ----------
-    scale
-        2, 3 or 4.
-    with_
-        N; None: the smallest network with hashed attention of the lowest training seed.
-
-    Returns
-    -------
-    L is a local network of another training seed than N's, if there is one. The null is the local
-    network of N's seed.
-
-    Raises
-    ------
-    InputError
-        The zoo has no two networks of this scale.
+    N is by default the smallest network with hashed attention of the lowest training seed. L is a
+    local network of another training seed than N's, if there is one; the null is that of N's seed.
     """
     rows = {row["name"]: row for row in zoo.registry() if row["scale"] == scale}
 
@@ -352,30 +274,16 @@ class Runner:
         self._lock = threading.Lock()  # a network whose attention is changed must not run elsewhere
 
     def scene(self, sample: Sample, team: Team, hash_seed: int, tell: Tell) -> Scene:
-        """Return the scene of a picture.
-
-        Raises
-        ------
-        TooLargeError
-            The picture is too large for a network of the team.
-        InputError
-            N and L are the same; a network is unknown or of another scale; `OFF` for a network
-            without attention.
-        """
+        """Return the scene of a picture, or raise `InputError` where it cannot be."""
         if team.with_ == team.without:
-            raise InputError(
-                "pair",
-                expected="two different networks",
-                found=f"{team.with_} twice",
-                remedy="choose another one",
-            )
+            twice = f"{team.with_} twice"
+            raise InputError("pair", expected="two different networks", found=twice, remedy=OTHER)
         for name in team.names:
             check_fit(name, load(name, hash_seed), sample)
         has_attention = bool(capture.layers(load(team.with_, hash_seed)))
         if team.without == OFF and not has_attention:
-            raise InputError(
-                "pair", expected="a network with attention", found=team.with_, remedy=f"not {OFF}"
-            )
+            wanted_ = "a network with attention, for L to be without"
+            raise InputError("pair", expected=wanted_, found=team.with_, remedy=OTHER)
         wanted = [(name, "") for name in team.names]
         wanted += [(team.with_, OFF)] * has_attention
         wanted += [(team.with_, CHANGED)] * (team.without == OFF)
@@ -400,12 +308,8 @@ class Runner:
     ) -> tuple[UInt8, Record | None]:
         """Return the output of a network on ``lr``, and what its attention layers received.
 
-        Parameters
-        ----------
-        how
-            Empty: as it is, with its record. Else `OFF`, `UNIFORM`, `CHANGED` or `WITHOUT`.
-        removed
-            For `WITHOUT`: flat positions that no layer can attend to.
+        ``how`` is empty, `OFF`, `UNIFORM`, `CHANGED` or `WITHOUT`; with `WITHOUT`, no layer can
+        attend to the ``removed`` flat positions.
         """
         network = load(name, hash_seed)
         hashed = any(isinstance(part, HashedAttention) for part in network.modules())
@@ -463,11 +367,7 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     """Return the picture of a file's bytes, and what was done to its pixels in words.
 
     If it is the truth, LR is made by the benchmarks' degradation; else it is LR, and HR is empty.
-
-    Raises
-    ------
-    InputError
-        A damaged or unsupported file; fewer than `LEAST` LR positions a side.
+    Raises `InputError` for a damaged, unsupported or too small file.
     """
     images.check_scale(scale)
     stored = images.decode(upload.data, name)
@@ -528,32 +428,10 @@ def _event(act: Callable[..., None]) -> Callable[..., bool]:
 
 
 class Explorer:
-    """The state of the explorer.
+    """The state: ``choice``, ``scene``, ``position`` and a ``message`` for the reader.
 
-    Parameters
-    ----------
-    choice
-        The first choice.
-    position
-        (row, column); None: the middle.
-    files
-        Name -> picture that the reader brought.
-    tell
-        Receives progress.
-
-    Attributes
-    ----------
-    choice, scene, position, message
-        What is chosen, computed, looked at, and to be said to the reader.
-    quantile
-        Of the absolute chance: the threshold of harm.
-    most
-        How many attended positions are named.
-
-    Raises
-    ------
-    InputError
-        The first choice cannot be shown at all.
+    ``quantile`` of the absolute chance is the threshold of harm; ``most`` attended positions are
+    named. Raises `InputError` where the first choice cannot be shown at all.
     """
 
     scene: Scene
@@ -652,22 +530,11 @@ class Explorer:
 
     @_event
     def click(self, x: float | None, y: float | None) -> None:
-        """Look at the position under a click.
-
-        Parameters
-        ----------
-        x, y
-            Column and row in LR positions, each position reaching 0.5 to both sides; None
-            outside of the picture.
-        """
+        """Look at the position under column x and row y; None: outside of the picture."""
         if x is None or y is None:
             rows, columns = self.scene.shape
-            raise InputError(
-                "click",
-                expected=f"one of {rows} rows and {columns} columns",
-                found="a place outside the picture",
-                remedy="click inside",
-            )
+            inside = f"one of {rows} rows and {columns} columns"
+            raise InputError("click", expected=inside, found="outside", remedy="click inside")
         self.position = self._inside((round(y), round(x)))
 
     @_event
@@ -734,12 +601,9 @@ class Explorer:
             elif choice.image in self.files:
                 self._whole = (key, *brought(choice.image, self.files[choice.image], choice.scale))
             else:
-                raise InputError(
-                    "upload",
-                    expected="a picture that was uploaded",
-                    found=repr(choice.image),
-                    remedy=nearest(choice.image, self.files) if self.files else "upload one",
-                )
+                near = nearest(choice.image, self.files) if self.files else "upload one"
+                asked = repr(choice.image)
+                raise InputError("upload", expected="one of yours", found=asked, remedy=near)
         return self._whole[1], self._whole[2]
 
     def _inside(self, position: Position) -> Position:
@@ -756,31 +620,15 @@ class Explorer:
 
 
 def changed(old: Choice, changes: Mapping[str, Any], listed: Callable[[str], list[str]]) -> Choice:
-    """Return a choice after changes, with what no longer fits made to fit.
+    """Return a choice after changes of its fields or its team's, the rest made to fit.
 
-    Parameters
-    ----------
-    old
-        The choice before.
-    changes
-        Fields of `Choice`, or of its team.
-    listed
-        Benchmark -> names of its pictures.
-
-    Raises
-    ------
-    InputError
-        No such field; a benchmark that is not here.
+    ``listed`` names the pictures of a benchmark.
     """
     own, others = Choice.__dataclass_fields__, Team.__dataclass_fields__
     for name in changes:
         if name not in own and name not in others:
-            raise InputError(
-                "choice",
-                expected="a known field",
-                found=repr(name),
-                remedy=nearest(name, [*own, *others]),
-            )
+            near = nearest(name, [*own, *others])
+            raise InputError("choice", expected="a known field", found=repr(name), remedy=near)
     new = replace(old, **{k: v for k, v in changes.items() if k in own})
     if new.dataset != old.dataset and "image" not in changes:
         new = replace(new, image=listed(new.dataset)[0])
