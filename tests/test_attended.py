@@ -12,7 +12,18 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import attended, attribution, capture, claims, evaluation, models, paths, texture, zoo
+from dtfn import (
+    attended,
+    attribution,
+    capture,
+    claims,
+    evaluation,
+    models,
+    paths,
+    plots,
+    texture,
+    zoo,
+)
 from dtfn.attended import Look
 from dtfn.attribution import Attribution, Local
 from dtfn.datasets import Sample
@@ -277,7 +288,7 @@ def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
 
     part = table[table["network"] == table["network"].iloc[0]].head(4)
     for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
-        ink = pictures.DISAGREES if row.inconsistency > 1 else pictures.AGREES
+        ink = plots.BAD if row.inconsistency > 1 else plots.GOOD
         assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
         x, y = SCALE * row.column, SCALE * row.row
         (block,) = (p for p in ax.patches if isinstance(p, Rectangle))

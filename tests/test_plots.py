@@ -148,7 +148,15 @@ def test_pixels_are_shown_as_they_are(figure: Figure) -> None:
         assert image.get_interpolation() == "nearest"
 
 
-def test_the_null_pair_is_grey_and_the_others_differ() -> None:
+def test_a_network_has_one_colour_in_every_figure() -> None:
+    alone = plots.colour("dtfn-notfs-x4-s1", ["dtfn-notfs-x4-s1"])
+    assert plots.colour("dtfn", PAIRS) == alone != plots.colour("nla", PAIRS)
+    mine = ["my.pt", "nla", "yours.pt"]
+    assert len({plots.colour(name, mine) for name in mine}) == 3
+    assert plots.dashes("nla+tfs-x4-s0") != plots.dashes("nla-x4-s0")
+
+
+def test_the_control_is_grey_and_the_others_differ() -> None:
     colours = [plots.colour(name, PAIRS) for name in PAIRS]
     assert colours[0] == plots.NULL_COLOUR
     assert len(set(colours)) == 3
@@ -195,7 +203,7 @@ def test_bounds_run_from_coarse_to_fine() -> None:
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
     assert drawn(ax.lines[0])[1] == list(range(8))
-    assert ax.get_legend_handles_labels()[1] == ["null pair (control)", "nla", "dtfn"]
+    assert ax.get_legend_handles_labels()[1] == ["control (null pair)", "nla", "dtfn"]
 
 
 # --- pixel evidence -------------------------------------------------------------------------
@@ -214,7 +222,7 @@ def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
     v = view()
     shown = list(images(pictures.region_panel(v)))
     assert [i.axes.get_title().split(":")[0] for i in shown] == [
-        "Set5 baby", "HR", "local", "nla", "LR (1/4), as it is", "error of local", "error of nla",
+        "Set5 baby", "HR", "local", "nla", "LR (1/4)", "error of local", "error of nla",
         "harm",
     ]  # fmt: skip
     np.testing.assert_array_equal(shown[1].get_array(), v.view.hr)
@@ -244,7 +252,7 @@ def test_a_region_without_harm_or_help_is_drawn() -> None:
 
 def test_no_region_says_so() -> None:
     (text,) = pictures.region_panel(None).texts
-    assert text.get_text() == "no region of harm beyond the threshold"
+    assert text.get_text() == pictures.NO_REGION
 
 
 # --- what harm goes with --------------------------------------------------------------------

@@ -1,6 +1,7 @@
-"""The look of every figure: one style, colours that the colour-blind tell apart.
+"""The look of every figure: one style, and one meaning a colour that the colour-blind tell apart.
 
-Figures are made without pyplot's help, so none is registered anywhere and none leaks.
+Charts are in `dtfn.plots.curves`, pixel evidence in `dtfn.plots.pictures`. Figures are made without
+pyplot, so none is registered anywhere and none leaks.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from matplotlib.rcsetup import cycler
 
 from dtfn.pairs import NULL
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-NULL_COLOUR = "#767676"
-COLUMNS = 4  # panels in a row
-BOX = "#F0E442"  # frames of what is looked at
-SIGNED, POSITIVE = "RdBu_r", "viridis"  # colour maps
+FAMILIES = {"nla": "#0072B2", "nlsa": "#009E73", "gla": "#CC79A7", "dtfn": "#D55E00"}
+FAMILIES |= {"local": "#E69F00", "placebo": "#882255"}
+"""Networks by the attention that they have, each in its colour in every figure."""
+NULL_COLOUR = "#767676"  # the control: the null pair, bicubic, chance
+BOX, COPIED = "#F0E442", "#56B4E9"  # what is looked at; what is copied
+SIGNED, POSITIVE = "RdBu_r", "viridis"  # red harmed, blue helped; errors and strengths
+BAD, GOOD = "#B2182B", "#2166AC"  # as in SIGNED
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
 
-STYLE: Any = {
+_STYLE: Any = {
     "figure.dpi": 200,
     "savefig.dpi": "figure",
     "font.size": 10,
@@ -34,7 +37,7 @@ STYLE: Any = {
     "legend.fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=list(FAMILIES.values())),
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
@@ -50,7 +53,7 @@ def styled() -> Iterator[None]:
     """Set the house's style, whatever the user's settings are; also a decorator, ``@styled()``."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(_STYLE)
         yield
 
 
@@ -75,9 +78,32 @@ def save(figure: Figure, file: Path, caption: str) -> None:
 
 
 def colour(name: str, names: Sequence[str]) -> str:
-    """Return the colour of a pair or method among others; the null pair is grey."""
-    others = [n for n in names if n != NULL]
-    return NULL_COLOUR if name == NULL else COLOURS[others.index(name) % len(COLOURS)]
+    """Return the colour of a network or pair: that of its attention, grey for the control.
+
+    Parameters
+    ----------
+    name
+        E.g. ``nla``, ``nla+tfs-x4-s0`` or `NULL`.
+    names
+        All of the figure: those of no known attention share what colours are left, in order.
+    """
+    if name == NULL:
+        return NULL_COLOUR
+    families = [_family(n) for n in names]
+    if _family(name) in FAMILIES:
+        return FAMILIES[_family(name)]
+    others = [n for n, family in zip(names, families, strict=True) if family not in FAMILIES]
+    left = [ink for family, ink in FAMILIES.items() if family not in families] or [COPIED]
+    return left[[n for n in others if n != NULL].index(name) % len(left)]
+
+
+def dashes(name: str) -> str:
+    """Return the line style of a network or pair: dashed with TFS added, or taken away."""
+    return ":" if name == NULL else "--" if "+tfs" in name or "notfs" in name else "-"
+
+
+def _family(name: str) -> str:
+    return name.partition("-x")[0].removesuffix("+tfs").removesuffix("-notfs")
 
 
 def blank(text: str) -> Figure:
@@ -88,7 +114,7 @@ def blank(text: str) -> Figure:
 
 
 def panels(
-    number: int, height: float, columns: int = COLUMNS, **options: Any
+    number: int, height: float, columns: int = 4, **options: Any
 ) -> tuple[Figure, list[Axes]]:
     """Return a figure with so many panels, in rows; what is left over is empty."""
     columns = min(columns, max(number, 2))
@@ -98,13 +124,3 @@ def panels(
     for ax in axes[number:]:
         ax.remove()
     return figure, list(axes[:number])
-
-
-def bare(ax: Axes, title: str = "") -> None:
-    """Leave only the picture and its title."""
-    if title:
-        ax.set_title(title, fontsize=9)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)

@@ -1,30 +1,23 @@
 """Figures of numbers: charts with their intervals, and maps of rates.
 
-Each function takes a tidy table and returns a new Figure. The null pair is always grey.
+Each function takes a tidy table and returns a new Figure; grey is the control.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from numpy.typing import NDArray
 
 from dtfn.pairs import CURVE, NULL
-from dtfn.plots import (
-    COLOURS,
-    NULL_COLOUR,
-    SIGNED,
-    WIDTH,
-    blank,
-    colour,
-    panels,
-    styled,
-)
+from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, panels, styled
 
 METRICS = {
     "support": "effective support\n(positions)",
@@ -33,11 +26,12 @@ METRICS = {
     "disagreeing": "weight on what\ndisagrees with truth",
     "agreement": "agreement over\nhash seeds",
 }
+"""Columns that `attention_by_layer` draws, with their titles."""
 
 
 @styled()
 def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
-    """Draw a training run: loss, and validation PSNR beside bicubic.
+    """Draw a training run: loss, and validation PSNR with that of bicubic.
 
     Parameters
     ----------
@@ -101,14 +95,12 @@ def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
     if not methods:
         return blank(f"no network to compare with {base}")
     datasets = list(frame["dataset"].unique())
-    height = 1.1 + 0.36 * max(len(methods), 2)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    figure, axes = _rows(methods, datasets, 0.36)
     for ax, dataset in zip(axes, datasets, strict=True):
         part = frame[frame["dataset"] == dataset]
         for y, method in enumerate(reversed(methods)):
             gain = part.loc[part["method"] == method, "gain"].to_numpy()
-            # Spread by rank, not by chance: the same numbers draw the same figure.
+            # Spread by rank, not at random: the same numbers draw the same figure.
             spread = np.linspace(-0.25, 0.25, len(gain))
             ink = colour(method, methods)
             ax.scatter(gain, y + spread, s=9, color=ink, alpha=0.45, linewidths=0)
@@ -116,8 +108,6 @@ def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
         ax.axvline(0, color="black", linewidth=0.8)
         number = part["image"].nunique()
         ax.set_title(f"{dataset} ({number} picture{'s' * (number != 1)})")
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(methods)), list(reversed(methods)))
     figure.supxlabel(f"PSNR gain over {base} (dB, Y)", fontsize=10)
     return figure
 
@@ -135,6 +125,8 @@ def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
 def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -> Figure:
     """Draw what interventions on attention cost, and what is lost as its window shrinks.
 
+    A colour an attention, a marker a dataset.
+
     Parameters
     ----------
     table
@@ -146,19 +138,22 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     """
     kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
     labels = [f"{n}, {d}" for n, d in zip(table["name"], table["dataset"], strict=True)]
+    networks, datasets = (list(table[key].unique()) for key in ("name", "dataset"))
     figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(labels))), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, label in enumerate(labels):
-        row, ink = table.iloc[index], COLOURS[index % len(COLOURS)]
+        row = table.iloc[index]
+        mark = "osD^v"[datasets.index(row["dataset"]) % 5]
+        style: dict[str, Any] = {"color": colour(row["name"], networks), "markersize": 4}
+        style |= {"marker": mark, "linestyle": dashes(row["name"])}
         at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(labels) - 0.3
-        for x, kind in zip(at, kinds, strict=True):
-            left.plot([x, x], [row[f"{kind}_low"], row[f"{kind}_high"]], color=ink)
-        left.plot(at, row[kinds].astype(float), "o", color=ink, markersize=4, label=label)
+        ends = [row[[f"{kind}_{end}" for kind in kinds]].astype(float) for end in ("low", "high")]
+        left.vlines(at, *ends, color=style["color"])
+        left.plot(at, row[kinds].astype(float), label=label, **style | {"linestyle": "none"})
         part = doses[(doses["name"] == row["name"]) & (doses["dataset"] == row["dataset"])]
-        right.plot(np.arange(len(part)), part["cost"], marker="o", markersize=3, color=ink)
-        right.fill_between(
-            np.arange(len(part)), part["cost_low"], part["cost_high"], color=ink, alpha=0.15
-        )
+        right.plot(range(len(part)), part["cost"], **style)
+        band = range(len(part)), part["cost_low"], part["cost_high"]
+        right.fill_between(*band, color=style["color"], alpha=0.15, linewidth=0)
     for ax in (left, right):
         ax.axhline(0, color="black", linewidth=0.8)
     left.axhline(least, color=NULL_COLOUR, linestyle="--")
@@ -174,7 +169,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 
 @styled()
 def bound_curve(frame: pd.DataFrame) -> Figure:
-    """Draw upper bounds against granularity, with bands of their intervals, and the null's.
+    """Draw upper bounds against granularity, with bands of their intervals, and the control's.
 
     Parameters
     ----------
@@ -186,20 +181,23 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
     names = list(frame["pair"].unique())
     figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
     ax = figure.subplots()
-    for name in names:
+    for number, name in enumerate(names):
         part = frame[frame["pair"] == name].set_index("granularity")
-        curve, ink = part.reindex(steps), colour(name, names)
-        # Colours come again after six.
-        style = "--" if name == NULL else ("-", "-.")[names.index(name) > len(COLOURS)]
-        label = "null pair (control)" if name == NULL else name
-        ax.plot(range(len(steps)), curve["estimate"], style, color=ink, marker="o", markersize=4,
-                label=label)  # fmt: skip
-        ax.fill_between(range(len(steps)), curve["low"], curve["high"], color=ink, alpha=0.15,
-                        linewidth=0)  # fmt: skip
+        line, ink = part.reindex(steps), colour(name, names)
+        label = "control (null pair)" if name == NULL else name
+        style: dict[str, Any] = {
+            "color": ink,
+            "linestyle": dashes(name),
+            "marker": "o",
+            "markersize": 4,
+        }
+        ax.plot(range(len(steps)), line["estimate"], label=label, **style)
+        band = range(len(steps)), line["low"], line["high"]
+        ax.fill_between(*band, color=ink, alpha=0.15, linewidth=0)
         if "fusion" in part.index:
             f = part.loc["fusion"]
             error = np.array([[f["estimate"] - f["low"]], [f["high"] - f["estimate"]]])
-            at = len(steps) + 0.16 * (names.index(name) - (len(names) - 1) / 2)
+            at = len(steps) + 0.16 * (number - (len(names) - 1) / 2)
             ax.errorbar(at, f["estimate"], error, fmt="D", color=ink, capsize=3, markersize=5)
     labels = [f"{g}×{g}" if g.isdigit() else g for g in steps]
     ax.set_xticks(range(len(steps) + 1), [*labels, "fusion"])
@@ -212,9 +210,9 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
 
 @styled()
 def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Draw a bound of each family on each dataset as a bar, the control's as a grey bar on it.
+    """Draw a bound of each pair on each dataset as a bar, the control's as a grey bar on it.
 
-    The line at a bar's end is the interval of what is net of luck.
+    The line at a bar's end is the interval of what is net of the control.
 
     Parameters
     ----------
@@ -228,29 +226,26 @@ def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
     """
     datasets, names = list(frame["dataset"].unique()), list(frame["pair"].unique())
     has_null = f"{metric}_null" in frame
-    figure = Figure(figsize=(WIDTH, 1.0 + 0.34 * max(len(names), 2)), layout="constrained")
-    axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    ends = [f"{metric}{'_net' * has_null}_{end}" for end in ("low", "high")]
+    figure, axes = _rows(names, datasets, 0.34)
     for ax, dataset in zip(axes, datasets, strict=True):
+        part = frame[frame["dataset"] == dataset].set_index("pair")
         for y, name in enumerate(reversed(names)):
-            row = frame[(frame["dataset"] == dataset) & (frame["pair"] == name)]
-            if row.empty:
-                continue
-            one = row.iloc[0]
-            ax.barh(y, one[metric], color=colour(name, names), height=0.62, alpha=0.85)
-            base = one[f"{metric}_null"] if has_null else 0.0
-            ends = [f"{metric}_net_low", f"{metric}_net_high"] if has_null else [
-                f"{metric}_low", f"{metric}_high"]  # fmt: skip
-            ax.plot(base + one[ends].to_numpy(float), [y, y], color="black", linewidth=1.4)
-            if has_null:
-                ax.barh(y, base, color=NULL_COLOUR, height=0.3)
+            if name in part.index:
+                row = part.loc[name]
+                base = row[f"{metric}_null"] if has_null else 0.0
+                ax.barh(y, row[metric], color=colour(name, names), height=0.62, alpha=0.85)
+                ax.plot(
+                    base + row[ends].to_numpy(float),
+                    [y, y],
+                    color="black",
+                    linewidth=1.4,
+                )
+                if has_null:
+                    ax.barh(y, base, color=NULL_COLOUR, height=0.3)
         ax.set_title(dataset)
-        ax.grid(axis="y", visible=False)
-    axes[0].set_yticks(range(len(names)), list(reversed(names)))
     figure.supxlabel(title + ("; grey: the control's" if has_null else ""), fontsize=10)
     return figure
-
-
-DECILES = range(1, 11)
 
 
 @styled()
@@ -266,26 +261,26 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     null
         The null pair; None: only the pair's own rates are drawn.
     """
-    tables = [_rates(frame, pair)]
-    titles = [f"harm rate of {pair}"]
-    if null:
-        tables += [_rates(frame, null), tables[0] - _rates(frame, null)]
-        titles += ["harm rate of the control", "net of the control"]
-    if np.isnan(tables[-1]).all():
+    keys = {"index": "severity", "columns": "inconsistency", "values": "harm_rate"}
+    rates = [frame[frame["pair"] == name].pivot(**keys) for name in (pair, null) if name]
+    titles = [f"harm rate of {pair}", "harm rate of the control", "net of the control"]
+    tables = [*rates, rates[0] - rates[1]] if null else rates
+    if tables[-1].isna().all(axis=None):
         return blank("no position has any detail to be inconsistent about")
     figure, axes = panels(len(tables), 3.2, 3)
-    rates = np.concatenate([t.ravel() for t in tables[:2]])
     # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
-    away = max(float(np.nanpercentile(np.abs(rates - 0.5), 95)), 0.01)
+    away = max(float(np.nanpercentile(np.abs(pd.concat(rates) - 0.5), 95)), 0.01)
     net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
     spans = [(0.5 - away, 0.5 + away)] * 2 + [(-net, net)]
+    bar = {"location": "bottom", "shrink": 0.9, "format": PercentFormatter(1)}
+    look = {"cmap": SIGNED, "square": True, "xticklabels": 3, "yticklabels": 3}
     for ax, table, title, (low, high) in zip(axes, tables, titles, spans, strict=False):
-        sns.heatmap(
-            pd.DataFrame(table, DECILES, DECILES), ax=ax, vmin=low, vmax=high, cmap=SIGNED,
-            square=True, xticklabels=3, yticklabels=3,
-            cbar_kws={"location": "bottom", "shrink": 0.9, "format": PercentFormatter(1),
-                      "ticks": MaxNLocator(4)},
-        )  # fmt: skip
+        limits = {
+            "vmin": low,
+            "vmax": high,
+            "cbar_kws": bar | {"ticks": MaxNLocator(4)},
+        }
+        sns.heatmap(table, ax=ax, **limits, **look)
         ax.invert_yaxis()
         ax.tick_params(axis="y", labelrotation=0)
         ax.set(title=title, xlabel="inconsistency (decile)", ylabel="")
@@ -307,13 +302,21 @@ def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
     names, causes = list(frame["pair"].unique()), list(frame["cause"].unique())
     figure, axes = panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
     for ax, name in zip(axes, names, strict=True):
+        part, ink = frame[frame["pair"] == name].set_index("cause"), colour(name, names)
         for y, cause in enumerate(reversed(causes)):
-            row = frame[(frame["pair"] == name) & (frame["cause"] == cause)].iloc[0]
-            ends = [row["correlation_low"], row["correlation_high"]]
-            ax.plot(ends, [y, y], color=COLOURS[0], linewidth=2.4)
-            ax.plot(row["correlation"], y, "o", color=COLOURS[0], markersize=6)
+            row = part.loc[cause]
+            ends = row[["correlation_low", "correlation_high"]]
+            ax.plot(ends.to_numpy(float), [y, y], color=ink, linewidth=2.4)
+            ax.plot(row["correlation"], y, "o", color=ink, markersize=6)
             if null:
-                ax.plot(row["correlation_null"], y, "|", color=NULL_COLOUR, markersize=12, mew=2)
+                ax.plot(
+                    row["correlation_null"],
+                    y,
+                    "|",
+                    color=NULL_COLOUR,
+                    markersize=12,
+                    mew=2,
+                )
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_title(name)
         ax.set_yticks(range(len(causes)), list(reversed(causes)))
@@ -324,15 +327,9 @@ def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
     return figure
 
 
-def _rates(frame: pd.DataFrame, pair: str) -> NDArray[np.float64]:
-    part = frame[frame["pair"] == pair]
-    table = part.pivot(index="severity", columns="inconsistency", values="harm_rate")
-    return table.to_numpy(dtype=float)
-
-
 @styled()
 def attention_by_layer(table: pd.DataFrame) -> Figure:
-    """Draw the summaries by layer: a panel a number, a line a network (TFS dashed).
+    """Draw the summaries by layer: a panel a number, a line a network.
 
     Parameters
     ----------
@@ -343,31 +340,37 @@ def attention_by_layer(table: pd.DataFrame) -> Figure:
         return blank("no network with attention")
     networks = list(table["network"].unique())
     metrics = [m for m in METRICS if m in table]
-    families = list(dict.fromkeys(_family(n) for n in networks))
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=True):
         for network in networks:
             part = table[table["network"] == network]
-            family = families.index(_family(network))
-            ink = COLOURS[family] if family < len(COLOURS) else NULL_COLOUR
-            style = "--" if "+tfs" in network or "notfs" in network else "-"
-            ax.plot(part["place"], part[metric], style, color=ink, marker="o", markersize=4,
-                    label=network)  # fmt: skip
+            style: dict[str, Any] = {
+                "color": colour(network, networks),
+                "marker": "o",
+                "markersize": 4,
+            }
+            ax.plot(part["place"], part[metric], dashes(network), label=network, **style)
         if metric == "disagreeing" and "chance" in table:
             ax.axhline(table["chance"].mean(), color=NULL_COLOUR, linestyle=":", label="chance")
         ax.set(xlabel="layer", title=METRICS[metric])
         ax.set_xticks(sorted(table["place"].unique()))
-        ax.set_yscale("log" if metric == "support" else "linear")
         if metric == "support":
+            ax.set_yscale("log")
             ax.set_ylim(bottom=1)  # all on one position
         else:
             ax.set_ylim(0, None if metric == "distance" else max(1.0, *ax.get_ylim()[1:]))
     # The panel with most lines has chance, too.
-    labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda found: len(found[1]))
+    labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda both: len(both[1]))
     figure.legend(*labels, loc="outside lower center", ncols=5)
     return figure
 
 
-def _family(network: str) -> str:
-    return network.partition("-x")[0].removesuffix("+tfs").removesuffix("-notfs")
+def _rows(names: Sequence[str], columns: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a row a name, the first at the top, and a panel a column."""
+    figure = Figure(figsize=(WIDTH, 1.1 + height * max(len(names), 2)), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
+    axes[0].set_yticks(range(len(names)), list(reversed(names)))
+    for ax in axes:
+        ax.grid(axis="y", visible=False)
+    return figure, list(axes)
