@@ -186,7 +186,7 @@ def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path
     assert summary in text
     listed = text[text.index('id="all-runs"') :]
     assert re.findall(r'href="runs/n/(\d{8})', listed) == ["20240103", "20240102", "20240101"]
-    assert text.count("data:image/jpeg") == 1, "an overview of the figures that are shown"
+    assert text.count("data:image/webp") == 2, "an overview of the figures that are shown"
     assert 'href="#n--f"' in text
     assert 'id="n--f"' in text
 

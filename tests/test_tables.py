@@ -61,12 +61,17 @@ def test_latex_is_a_booktabs_table() -> None:
 
 
 def test_an_estimate_and_its_interval_share_a_cell() -> None:
-    frame = pd.DataFrame(
-        {"harm_rate_net": [0.1], "harm_rate_net_low": [-0.05], "harm_rate_net_high": [0.25]}
-    )
-    text = tables.markdown(frame)
-    assert text.splitlines()[0] == "| harm rate, net |"
-    assert body(text) == [["+10.0% [-5.0%,\xa0+25.0%]"]]
+    low, high = np.array([0.1]) - 0.15, np.array([0.1]) + 0.15
+    for name, title, cell in (
+        ("harm_rate_net", "harm rate, net", "+10.0% [-5.0%,\xa0+25.0%]"),
+        ("harm_rate_null", "harm rate, null", "10.0% [-5.0%,\xa025.0%]"),
+        ("lost_db_net", "lost dB, net", "+0.100 [-0.050,\xa0+0.250]"),
+    ):
+        text = tables.markdown(
+            pd.DataFrame({name: [0.1], f"{name}_low": low, f"{name}_high": high})
+        )
+        assert text.splitlines()[0] == f"| {title} |"
+        assert body(text) == [[cell]]
 
 
 def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
@@ -154,6 +159,19 @@ def test_long_text_breaks_and_wide_tables_are_fitted_in_latex() -> None:
     text = tables.latex(wide)
     assert text.index(r"\resizebox{\linewidth}{!}{%") < text.index(r"\begin{tabular}")
     assert r"\end{tabular}}" in text
+
+
+def test_a_wide_table_says_that_it_scrolls() -> None:
+    def size(columns: int, text: str) -> str:
+        frame = pd.DataFrame({f"c{i}": [text] for i in range(columns)})
+        return tables.html(frame).partition('class="scroll ')[2].partition('"')[0]
+
+    assert [size(2, "x"), size(8, "some words"), size(20, "some words")] == [
+        "small",
+        "medium",
+        "wide",
+    ]
+    assert size(7, "1.234 [1.111,\xa02.222]") == "broken", "it fits when intervals have a line"
 
 
 def test_rows_of_one_name_are_not_multiplied() -> None:

@@ -32,6 +32,7 @@ README = "README.md"  # the page of an excerpt
 MARK = "Written by `dtfn report keep`"  # marks a folder as an excerpt
 THUMBNAIL = 360  # pixels, the longer side of a picture in the overview; shown at half of it
 ACROSS = 1000  # pixels at most of an excerpt's figure
+VERDICTS = 3  # of a run that stand at the top; the others are in its section
 CHANGES = 50  # numbers that are listed; the rest is counted
 LINES = 90  # of a table's Markdown in an excerpt; a longer table is left out
 
@@ -42,7 +43,10 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {
-    "listed": lambda values: ", ".join(f"{key} {value}" for key, value in values.items()),
+    "listed": lambda values: ", ".join(
+        f"{key} {tables.MISSING if value in ('', [], None) else value}"
+        for key, value in values.items()
+    ),
     "number": lambda value: tables.MISSING if value != value else f"{value:.6g}",  # NaN
     "moment": lambda text: f"{text[:10]} {text[11:16]} UTC",
 }
@@ -152,6 +156,7 @@ def write_index(
             for p in [*problems, *failed, *broken]
         ],
         runs=sections,
+        shown=VERDICTS,
         everything=list(reversed(lines.values())),
     )
     files.write(reports / INDEX, page)
@@ -180,14 +185,11 @@ def _section(folder: Path, before: Path | None) -> dict[str, Any]:
             exhibits.append(entry | {"html": file.with_suffix(".html").read_text("utf-8")})
             continue
         with Image.open(file.with_suffix(".png")) as picture:
-            small = picture.convert("RGB")
-            width = picture.width // 2  # saved at twice the density of a screen
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=80)
-        png = file.with_suffix(".png").read_bytes()
-        exhibits.append(entry | {"image": _encoded(png), "width": width})
-        exhibits[-1]["thumbnail"] = _encoded(buffer.getvalue())
+            whole = picture.convert("RGB")
+        width = whole.width // 2  # saved at twice the density of a screen
+        exhibits.append(entry | {"image": _webp(whole), "width": width})
+        whole.thumbnail((THUMBNAIL, THUMBNAIL))
+        exhibits[-1]["thumbnail"] = _webp(whole)
     changes = compare.compare(before, folder) if before else None
     return {"exhibits": exhibits, "changes": changes, "most": CHANGES}
 
@@ -199,8 +201,11 @@ def _exhibits(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return sorted(found, key=lambda pair: float(pair[1]["after_seconds"]))
 
 
-def _encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _webp(picture: Image.Image) -> str:
+    """Return a picture as text for an address; the files next to the page have every pixel."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _style() -> str:

@@ -168,7 +168,11 @@ def html(
 
     table, widths = _printed(frame, best, forms, groups, _HTML)
     line = sum(min(width, LONG) + 2 for width in widths)
-    size = "wide" if line > SCREEN else "medium" if line > PHONE else "small"
+    size = "small" if line <= PHONE else "medium" if line <= SCREEN else "broken"
+    if size == "broken":  # before intervals
+        pieces = [" [".join(table[title]).split(" [") for title in table]
+        if sum(min(max(map(_width, piece)), LONG) + 2 for piece in pieces) > SCREEN:
+            size = "wide"
     text = Styler(table, uuid_len=0).hide(axis="index").to_html(exclude_styles=True)
     text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", text).replace("<th >", "<th>")
     return f'<div class="scroll {size}">{text.replace("<td >", "<td>").strip()}</div>\n'
@@ -244,7 +248,7 @@ def _leaf(column: object) -> str:
 
 
 def _form(name: str) -> str | None:
-    base = re.sub(r"_low$|_high$|_tau|_null$", "", name)
+    base = re.sub(r"_tau|(_null)?(_low|_high)?$", "", name)
     net = FORMS.get(base.removesuffix("_net"), ".3f").removeprefix("+")
     spec = FORMS.get(base) or (f"+{net}" if base.endswith("_net") else "")
     return f"{{:{spec}}}" if spec else None
