@@ -92,6 +92,21 @@ GAINS = pd.DataFrame(
      "gain_net_high": [0.1, 0.02, 0.2]}
 )  # fmt: skip
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
+COSTS = pd.DataFrame(
+    [
+        {"name": n, "dataset": d, "uniform": 1.0, "uniform_low": 0.5, "uniform_high": 2.0}
+        for n in ("nla-x4-s0", "dtfn-x4-s0")
+        for d in ("Set5", "Set14")
+    ]
+)
+DOSES = pd.DataFrame(
+    [
+        {"name": row["name"], "dataset": row["dataset"], "radius": radius, "cost": cost}
+        | {"cost_low": cost - 0.1, "cost_high": cost + 0.1}
+        for _, row in COSTS.iterrows()
+        for radius, cost in ((np.inf, 0.0), (8.0, 0.5))
+    ]
+)
 EVERY: dict[str, Callable[[], Figure]] = {
     "training": lambda: curves.training_curve(HISTORY, 25.0),
     "gains": lambda: curves.psnr_gains(results()),
@@ -103,6 +118,9 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "deciles without null": lambda: curves.decile_maps(DECILES, "nla", None),
     "correlations": lambda: curves.correlation_intervals(CORRELATIONS, null=True),
     "causes": lambda: pictures.texture_maps(PIXELS, MAPS, "mine"),
+    "gate": lambda: curves.gate_course(HISTORY.assign(gate=[np.nan, 0.1]), "nla", 0.05),
+    "no gate": lambda: curves.gate_course(HISTORY, "nla", 0.05),
+    "interventions": lambda: curves.intervention_costs(COSTS, DOSES, 0.05),
     "families": lambda: curves.bound_bars(GAINS, "gain", "gain (dB)"),
 }
 
@@ -204,6 +222,13 @@ def test_bounds_run_from_coarse_to_fine() -> None:
     assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
     assert drawn(ax.lines[0])[1] == list(range(8))
     assert ax.get_legend_handles_labels()[1] == ["control (null pair)", "nla", "dtfn"]
+
+
+def test_interventions_tell_networks_by_colour_and_datasets_by_marker() -> None:
+    costs, _ = curves.intervention_costs(COSTS, DOSES, 0.05).axes
+    drawn = [(line.get_color(), line.get_marker()) for line in costs.lines[:4]]
+    nla, dtfn = (plots.FAMILIES[name] for name in ("nla", "dtfn"))
+    assert drawn == [(nla, "o"), (nla, "s"), (dtfn, "o"), (dtfn, "s")]
 
 
 # --- pixel evidence -------------------------------------------------------------------------
