@@ -79,6 +79,7 @@ def finished(folder: Path, name: str = NAME, stem: str = "", facts: bool = True)
     )
     if facts:
         run = {"seconds": 90.0, "loader_share": 0.25, "skipped": 0, "processes": 1, "start": ""}
+        run["side by side"] = 9
         run |= {"versions": {"torch": "9.9"}, "machine": {"device": "cpu"}}
         (folder / "run.json").write_text(json.dumps(run))
     return folder
@@ -125,6 +126,7 @@ def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> Non
         f"dtfn train --preset {NAME}",
         "Steps: 6, of 8 patches of 24 x 24 LR pixels; 0 skipped",
         "25.0 % of it waiting for patches",
+        "9 networks side by side",
         "cost 0.260 dB [0.200, 0.310] on 100 pictures of Urban100: it chooses",
     ):
         assert part in card
@@ -166,18 +168,19 @@ def test_a_run_without_its_facts_gets_its_time_from_the_history(
 def test_a_folder_of_runs_is_measured_and_shipped(
     ship: ModuleType, tmp_path: Path, nested: bool
 ) -> None:
-    for name in ("nlsa-x4-s1", "local-x4-s0"):
+    for name in ("nla-x4-s1", "local-x4-s0"):
         place = tmp_path / "runs" / name if nested else tmp_path / "runs"
         finished(place, name, stem="" if nested else name)
         if nested:
             shutil.copy(place / "weights.safetensors", place / "weights-000003.safetensors")
     ship.main([str(tmp_path / "runs"), "--datasets", "mini", "--count", "1"])
-    assert [row["name"] for row in zoo.registry()] == ["local-x4-s0", "nlsa-x4-s1"]
-    table = evaluation.evaluate(["nlsa-x4-s1"], ["mini"], 4, 1)
-    assert zoo.entry("nlsa-x4-s1")["psnr"]["mini"] == pytest.approx(table["psnr"][0], abs=1e-4)
+    assert [row["name"] for row in zoo.registry()] == ["local-x4-s0", "nla-x4-s1"]
+    table = evaluation.evaluate(["nla-x4-s1"], ["mini"], 4, 1)
+    assert zoo.entry("nla-x4-s1")["tile"] == [96, 8]
+    assert zoo.entry("nla-x4-s1")["psnr"]["mini"] == pytest.approx(table["psnr"][0], abs=1e-4)
     assert zoo.entry("local-x4-s0")["gate"] is None
-    assert isinstance(zoo.entry("nlsa-x4-s1")["gate"], float)
-    history = pd.read_csv(paths.ZOO / "nlsa-x4-s1.csv")
+    assert isinstance(zoo.entry("nla-x4-s1")["gate"], float)
+    history = pd.read_csv(paths.ZOO / "nla-x4-s1.csv")
     assert history["step"].tolist() == [3, 6]
     assert ("gate" in history) == nested
     ship.add(ship.runs(tmp_path / "runs")[1], {"Set5": 30.0}, {"Set5": 0.9})

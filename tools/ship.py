@@ -67,7 +67,7 @@ On {validation_count} pictures of {validation}, by which nothing was chosen:
 - Start: {start}
 - Steps: {steps}, of {batch} patches of {patch} x {patch} LR pixels; {skipped} skipped as not finite
 - Time: {minutes:.1f} minutes, {seconds:.3f} s a step{loader}
-- Machine: {machine}; processes: {processes}
+- Machine: {machine}; processes: {processes}{together}
 
 The recipe, field by field:
 
@@ -219,6 +219,7 @@ def _card(
         loader="" if share is None else f", {100 * share:.1f} % of it waiting for patches",
         skipped=run.get("skipped", 0),
         processes=run.get("processes", 1),
+        together=f"; {run['side by side']} networks side by side" if "side by side" in run else "",
         start=start + (f", SHA-256 `{run['start']}`" if run.get("start") else ""),
         machine=", ".join(f"{key} {value}" for key, value in run["machine"].items()),
         sets=", ".join(recipe.sets),
@@ -302,6 +303,8 @@ def ship(
     """Measure one run, put it into the zoo, and return what there is to say about it."""
     weights = str(run.weights)
     trained = zoo.recipe(weights)
+    if tile is None and trained.network.startswith(("mini-nla", "mini-hspa")):
+        tile = (gate.DENSE_TILE.size, gate.DENSE_TILE.overlap)
     tiling = Tiling(*tile) if tile else None
     table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
     means = table.groupby("dataset", sort=False)[["psnr", "ssim"]].mean()
