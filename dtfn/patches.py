@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from dtfn import datasets, images, paths, recipes
 from dtfn.errors import InputError
-from dtfn.files import sha256
+from dtfn.files import sha256, write_json, writing
 
 Pixels = NDArray[np.uint8]
 Source = Path | Pixels
@@ -166,7 +166,7 @@ def pool(
     digest = hashlib.sha256(f"{FORMAT} {scale}".encode())
     for name, source in pictures.items():
         digest.update(f" {name} {content(source)}".encode())
-    folder = paths.CACHE / "patches" / digest.hexdigest()[:16]
+    folder = paths.cache("patches") / digest.hexdigest()[:16]
     if not _whole(folder, scale):
         _decode(pictures, scale, folder)
     return _opened(folder, scale, patch)
@@ -174,8 +174,13 @@ def pool(
 
 def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
     """Fill a folder of its own and move it into place whole, so that nobody sees half a cache."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", suffix=".partial", dir=folder.parent))
+    partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    with writing(partial, "free some room, or set DTFN_CACHE to a folder with more"):
+        partial.mkdir(parents=True)
+        _fill(pictures, scale, folder, partial)
+
+
+def _fill(pictures: Mapping[str, Source], scale: int, folder: Path, partial: Path) -> None:
     try:
         index = []
         # Threads pay: decoding and resampling spend their time outside the interpreter's lock.
@@ -190,7 +195,7 @@ def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
                 lr_file.write(np.ascontiguousarray(lr).data)
                 hr_file.write(np.ascontiguousarray(hr).data)
                 index.append([name, *lr.shape[:2]])
-        (partial / "index.json").write_text(json.dumps(index))
+        write_json(partial / "index.json", index)
         if folder.exists() and not _whole(folder, scale):
             shutil.rmtree(folder)
         try:

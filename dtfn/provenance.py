@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dtfn import paths
+from dtfn import files, paths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +32,6 @@ LIBRARIES = (
 )
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def array_hash(array: NDArray[np.generic]) -> str:
     """Return the SHA-256 of an array's dtype, shape and values: the same picture, the same hash.
 
@@ -53,7 +47,7 @@ def code_hash() -> str:
     digest = hashlib.sha256()
     package = Path(__file__).parent
     for module in sorted(package.rglob("*.py")):
-        digest.update(f"{module.relative_to(package).as_posix()} {file_hash(module)}\n".encode())
+        digest.update(f"{module.relative_to(package).as_posix()} {files.sha256(module)}\n".encode())
     return digest.hexdigest()
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,14 +121,14 @@ class State:
         if not fabric.is_global_zero:
             return
         target = folder / f"step-{self.tally.step:08d}.ckpt"
-        partial = target.with_suffix(".partial")
-        with partial.open("wb") as file:
+        # Drafts were left by a run that was killed while it wrote.
+        for draft in folder.glob(".*.ckpt"):
+            draft.unlink()
+        with files.replacing(target) as draft, draft.open("wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(target)
-        # What is partial was left by a run that was killed while it wrote.
-        for old in (*checkpoints(folder)[KEPT:], *folder.glob("step-*.partial")):
+        for old in checkpoints(folder)[KEPT:]:
             old.unlink()
 
     def restore(self, fabric: lightning.Fabric, recipe: Recipe, folder: Path) -> bool:
@@ -359,12 +360,10 @@ class History:
         """Write all rows, whole or not at all."""
         if not self.active or not self.tally.history:
             return
-        partial = self.file.with_suffix(".partial")
-        with partial.open("w", newline="") as handle:
+        with files.replacing(self.file) as draft, draft.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, self.tally.history[0])
             writer.writeheader()
             writer.writerows(self.tally.history)
-        partial.replace(self.file)
 
 
 def _summary_writer(out: Path, step: int) -> Any:
@@ -438,7 +437,8 @@ def guarded_pool(recipe: Recipe) -> patches.Pool:
     InputError
         No pictures, or a test picture among them.
     """
-    leaks.guard(patches.sources(recipe.sets, recipe.exclude) | _validation_sources(recipe))
+    looked = leaks.guard(patches.sources(recipe.sets, recipe.exclude) | _validation_sources(recipe))
+    print(f"no training picture is a test picture of {', '.join(looked)}", file=sys.stderr)
     return patches.pool(recipe.sets, recipe.scale, recipe.patch, recipe.exclude)
 
 

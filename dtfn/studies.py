@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from dtfn import audit, datasets, evaluation, images, provenance, regions, statistics, texture, zoo
+from dtfn import audit, datasets, evaluation, files, images, regions, statistics, texture, zoo
 from dtfn import tiling as cutting
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
@@ -301,7 +301,7 @@ def of_zoo(
         return pictures(methods, datasets, scale, count)
 
     names = {name for pairs in design.values() for name in methods_of(pairs)}
-    inputs = {f"{name}.safetensors": provenance.file_hash(zoo.file_of(name)) for name in names}
+    inputs = {f"{name}.safetensors": files.sha256(zoo.file_of(name)) for name in names}
     without = f"a local twin ({twin}{', of another seed' if null else ''})"
     return Study(design, null, scale, without, look, inputs, tuple(datasets), count)
 
@@ -316,7 +316,7 @@ def of_folders(hr: Path, with_: Path, without: Path, scale: int, *controls: Path
     """
     matches, pairs = audit.matched(hr, with_, without, scale, controls[:1])
     inputs = {
-        f"{role}/{file.name}": provenance.file_hash(file)
+        f"{role}/{file.name}": files.sha256(file)
         for one in matches
         for role, file in {"hr": one.hr, **one.results}.items()
     }

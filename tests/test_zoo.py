@@ -21,7 +21,7 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-from dtfn import cli, datasets, evaluation, images, models, paths, provenance, recipes, tiling, zoo
+from dtfn import cli, datasets, evaluation, files, images, models, paths, recipes, tiling, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
@@ -108,7 +108,7 @@ def test_an_added_network_is_listed_with_what_others_rely_on(
     assert (entry["gate"], entry["chooses"]) == (0.26, True)
     trainable = list(models.load(run / "weights.safetensors").parameters())
     assert entry["parameters"] == sum(p.numel() for p in trainable if p.requires_grad)
-    assert entry["sha256"] == provenance.file_hash(paths.ZOO / entry["file"])
+    assert entry["sha256"] == files.sha256(paths.ZOO / entry["file"])
     assert zoo.verify() == []
     assert tiny.same_output(models.load(NAME), models.load(run / "weights.safetensors"))
     assert zoo.recipe(NAME) == zoo.recipe(str(run / "weights.safetensors"))

@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from dtfn import evaluation, gate, paths, provenance, zoo
+from dtfn import evaluation, files, gate, paths, provenance, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 from dtfn.tiling import Tiling
@@ -176,7 +176,7 @@ def add(
         "gate": None if gate is None else round(float(gate["uniform"]), 4),
         "chooses": None if gate is None else bool(gate["chooses"]),
         "file": shipped.name,
-        "sha256": provenance.file_hash(shipped),
+        "sha256": files.sha256(shipped),
         "stored": zoo.opened(shipped)[0].get("stored", "float32"),
         "steps": trained.steps,
         "minutes": round(facts["seconds"] / 60, 1),

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dtfn import zoo
+from dtfn import files, zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import RGB_MEAN
@@ -77,9 +77,8 @@ def save(network: Network, file: Path, **notes: Any) -> None:
     """
     state = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith(FROZEN)}
     build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
-    partial = file.with_suffix(".partial")
-    save_file(state, partial, {"build": json.dumps(build), "notes": json.dumps(notes)})
-    partial.replace(file)
+    with files.replacing(file) as draft:
+        save_file(state, draft, {"build": json.dumps(build), "notes": json.dumps(notes)})
 
 
 def load(

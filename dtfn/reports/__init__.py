@@ -24,6 +24,7 @@ import pandas as pd
 
 from dtfn import files, parameters, paths, provenance
 from dtfn.errors import InputError
+from dtfn.files import sha256
 from dtfn.reports import runs, tables
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Run:
             for kind in ("lr", "hr"):
                 key = f"{s.dataset}/{s.image}/x{s.scale}/{kind}"
                 inputs[key] = provenance.array_hash(getattr(s, kind))
-        inputs |= {Path(file).name: provenance.file_hash(Path(file)) for file in files}
+        inputs |= {Path(file).name: sha256(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
