@@ -85,7 +85,7 @@ def validation_root() -> Path:
 def _writable(folder: Path) -> bool:
     """Return whether a folder can be written, or made."""
     there = next(f for f in (folder, *folder.parents) if f.exists())
-    return os.access(there, os.W_OK)
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 @functools.cache

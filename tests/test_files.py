@@ -1,0 +1,165 @@
+"""Files survive kills, full disks, read-only folders and each other."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dtfn import files, paths
+from dtfn.errors import InputError
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond 1000 bytes, as on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_a_failed_write_is_one_line_and_leaves_the_old_file(
+    tmp_path: Path, small_disk: None
+) -> None:
+    file = tmp_path / "new" / "a.txt"
+    files.write(file, "old")
+    with pytest.raises(InputError, match=r"a\.txt: .*can be written; found File too large"):
+        files.write(file, "x" * 2000)
+    with pytest.raises(ZeroDivisionError), files.replacing(file) as draft:
+        draft.write_text(f"half {1 / 0}")
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_a_hash_is_that_of_the_bytes_that_are_there_now(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    for text in ("", "one", "two"):
+        files.write(file, text)
+        expected = subprocess.check_output(["sha256sum", file], text=True).split()[0]
+        assert files.sha256(file) == expected
+
+
+@pytest.mark.parametrize("content", ["", "{half", "[]", "\0\0", '"text"'])
+def test_a_broken_store_is_named_set_aside_and_counts_as_empty(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "registry.json"
+    assert files.read_json(file, {}) == {}
+    assert not caplog.records
+    file.write_text(content)
+    assert files.read_json(file, {}) == {}
+    (record,) = caplog.records
+    assert f"{file} is empty or broken" in record.message
+    assert (tmp_path / "registry.json.broken").read_text() == content
+    with files.updating(file, {}) as store:
+        store["a"] = 1
+    assert files.read_json(file, {}) == {"a": 1}
+    assert len(caplog.records) == 1
+
+
+UPDATE = """
+import sys
+from pathlib import Path
+from dtfn import files
+for i in range(20):
+    with files.updating(Path(sys.argv[1]), {}) as store:
+        store[f"{sys.argv[2]}-{i}"] = i
+"""
+
+
+def test_no_entry_is_lost_between_processes_and_threads(tmp_path: Path) -> None:
+    file = tmp_path / "registry.json"
+    command = [sys.executable, "-c", UPDATE, str(file)]
+    processes = [subprocess.Popen([*command, str(n)]) for n in range(3)]
+
+    def update(number: int) -> None:
+        with files.updating(file, {}) as store:
+            store[f"thread-{number}"] = number
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(update, range(20)))
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(files.read_json(file, {})) == 3 * 20 + 20
+
+
+def test_nothing_is_written_when_the_body_fails(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    with pytest.raises(ZeroDivisionError), files.updating(file, []) as store:
+        store.append(1 / 0)
+    assert files.read_json(file, []) == []
+
+
+# --- where things are
+
+
+def dtfn(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run code with dtfn in a process."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DTFN_", "XDG_"))}
+    command = [sys.executable, "-P", "-c", code]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(paths.ROOT), **kept, **environment},
+    )
+
+
+def test_an_installed_package_writes_into_the_users_folders(tmp_path: Path) -> None:
+    package = tmp_path / "site-packages" / "dtfn"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "paths.py"):
+        (package / name).write_bytes((paths.PACKAGE / name).read_bytes())
+    code = (
+        "from dtfn import paths as p; "
+        "print(*[p.data_root(), p.CACHE, p.WEIGHTS, p.REPORTS, p.zoo(), p.notebooks()], sep='\\n')"
+    )
+    home = {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(package.parent)}
+    *written, zoo, notebooks = dtfn(code, **home).stdout.splitlines()
+    assert [Path(folder).is_relative_to(package) for folder in written] == [False] * 4
+    assert [Path(folder).is_relative_to(tmp_path / "home") for folder in written[:3]] == [True] * 3
+    assert written[3] == str(Path.cwd() / "reports")
+    assert (zoo, notebooks) == (f"{package}/shipped/zoo", f"{package}/shipped/notebooks")
+    places = {
+        f"DTFN_{name}": str(tmp_path / name) for name in ("DATA", "CACHE", "WEIGHTS", "REPORTS")
+    }
+    assert dtfn(code, **home, **places).stdout.splitlines()[:4] == list(places.values())
+
+
+def test_in_the_checkout_everything_is_inside_it() -> None:
+    assert paths.CHECKOUT
+    assert (paths.zoo() / "registry.json").is_file()
+    assert any(paths.notebooks().glob("*.ipynb"))
+    assert paths.WEIGHTS == paths.ROOT / "data" / "weights"
+
+
+def test_a_cache_that_cannot_be_written_is_the_users_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").touch()  # root may write into every folder
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    paths._say.cache_clear()
+    assert paths.cache("a") == tmp_path / "dtfn" / "a"
+    assert paths.cache("b") == tmp_path / "dtfn" / "b"
+    (record,) = caplog.records
+    assert record.message.startswith(f"{paths.CACHE} cannot be written: the cache is in ")
+
+
+def test_import_is_quick_and_shows_the_modules() -> None:
+    code = (
+        "import time; began = time.perf_counter(); import dtfn; "
+        "assert time.perf_counter() - began < 0.3; "
+        "import sys; assert not {'numpy', 'torch'} & set(sys.modules); "
+        "assert {'images', 'models', 'evaluation', 'subpixel'} <= set(dir(dtfn)); "
+        "print(dtfn.images.SCALES); dtfn.nothing"
+    )
+    done = dtfn(code)
+    assert done.stdout == "(2, 3, 4)\n"
+    assert "AttributeError: module 'dtfn' has no attribute 'nothing'" in done.stderr
