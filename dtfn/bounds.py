@@ -23,12 +23,9 @@ from dtfn.subpixel import (
 
 __all__ = [
     "GRANULARITIES",
-    "bound_curve",
     "errors_and_bounds",
     "fusion",
-    "fusion_bound",
     "selection_bound",
-    "selection_bound_subpixel",
 ]
 
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)
@@ -56,12 +53,6 @@ def selection_bound(error_n: Float, error_l: Float, granularity: int | None = 1)
     return decibels(better.sum() / error_n.size)
 
 
-def selection_bound_subpixel(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
-    """Return the PSNR (dB) of taking the better of N and L for every HR pixel, border left out."""
-    n, l, y = _lumas(sr_n, sr_l, hr)
-    return _subpixel((n - y) ** 2, (l - y) ** 2, scale)
-
-
 def fusion(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> tuple[Float, Float]:
     """Return the weight of N in each block's best mixture with L, and the error of that mixture.
 
@@ -73,54 +64,7 @@ def fusion(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> tuple[Float, Floa
     InputError
         As `dtfn.subpixel.block_error`.
     """
-    return _fusion(*_lumas(sr_n, sr_l, hr), scale)
-
-
-def fusion_bound(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> float:
-    """Return the PSNR (dB) of the best mixture of N and L in each block, border left out.
-
-    No gate that weighs N against L once a block, in [0, 1], can do better on these two outputs.
-    """
-    return psnr_of(interior(fusion(sr_n, sr_l, hr, scale)[1]))
-
-
-def bound_curve(sr_n: Array, sr_l: Array, hr: Array, scale: int) -> dict[str, float]:
-    """Return all bounds of one image in dB, coarse to fine, border left out.
-
-    Returns
-    -------
-    ``"image"``, ``"32"`` ... ``"1"`` (selection bound by cell size), ``"subpixel"``, ``"fusion"``.
-    The selection bounds never fall from one to the next, and fusion is not below ``"1"``.
-    """
-    return errors_and_bounds(sr_n, sr_l, hr, scale)[2]
-
-
-def errors_and_bounds(
-    sr_n: Array, sr_l: Array, hr: Array, scale: int
-) -> tuple[Float, Float, dict[str, float]]:
-    """Return N's and L's block errors without the border, and `bound_curve`."""
-    n, l, y = _lumas(sr_n, sr_l, hr)
-    squared, errors = [], []
-    for made in (n, l):
-        difference, unit = difference_in_units(made, y)
-        squared.append(difference**2 / unit**2)
-        errors.append(interior(block_mean(difference**2, scale) / unit**2))
-    curve = {str(g or "image"): selection_bound(*errors, g) for g in GRANULARITIES}
-    curve["subpixel"] = _subpixel(*squared, scale)
-    curve["fusion"] = psnr_of(interior(_fusion(n, l, y, scale)[1]))
-    return errors[0], errors[1], curve
-
-
-def _lumas(sr_n: Array, sr_l: Array, hr: Array) -> tuple[Float, Float, Float]:
     n, l, y = same_size(luma(sr_n), luma(sr_l), luma(hr))
-    return n, l, y
-
-
-def _subpixel(squared_n: Float, squared_l: Float, scale: int) -> float:
-    return psnr_of(interior(block_mean(np.minimum(squared_n, squared_l), scale)))
-
-
-def _fusion(n: Float, l: Float, y: Float, scale: int) -> tuple[Float, Float]:
     step = n - l
     length = block_mean(step**2, scale)
     along = block_mean(step * (y - l), scale)
@@ -128,6 +72,30 @@ def _fusion(n: Float, l: Float, y: Float, scale: int) -> tuple[Float, Float]:
     weight = np.clip(ratio, 0, 1)
     error = block_mean((l - y) ** 2, scale) - weight * (2 * along - weight * length)
     return weight, np.maximum(error, 0)  # a rounding error below 0 is none
+
+
+def errors_and_bounds(
+    sr_n: Array, sr_l: Array, hr: Array, scale: int
+) -> tuple[Float, Float, dict[str, float]]:
+    """Return N's and L's block errors without the border, and all bounds in dB, coarse to fine.
+
+    Returns
+    -------
+    The bounds are ``"image"``, ``"32"`` ... ``"1"`` (selection bound by cell size), ``"subpixel"``
+    (the better of N and L for every HR pixel) and ``"fusion"`` (the best mixture in each block: no
+    gate that weighs N against L once a block can do better on these two outputs). They never fall
+    from one to the next up to ``"subpixel"``, and fusion is not below ``"1"``.
+    """
+    n, l, y = same_size(luma(sr_n), luma(sr_l), luma(hr))
+    squared, errors = [], []
+    for made in (n, l):
+        difference, unit = difference_in_units(made, y)
+        squared.append(difference**2 / unit**2)
+        errors.append(interior(block_mean(difference**2, scale) / unit**2))
+    bounds = {str(g or "image"): selection_bound(*errors, g) for g in GRANULARITIES}
+    bounds["subpixel"] = psnr_of(interior(block_mean(np.minimum(*squared), scale)))
+    bounds["fusion"] = psnr_of(interior(fusion(n, l, y, scale)[1]))
+    return errors[0], errors[1], bounds
 
 
 def _cell_sums(error: Float, granularity: int | None) -> Float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from dtfn.errors import InputError
-
-Method = Literal["BCa", "percentile", "basic"]
-Alternative = Literal["two-sided", "greater", "less"]
 
 RESAMPLES = 9999
 LEAST = 5  # images below which a bootstrap is narrow by itself
@@ -62,7 +59,6 @@ def mean_interval(
     clusters: ArrayLike | None = None,
     *,
     confidence: float = 0.95,
-    method: Method = "BCa",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
@@ -76,9 +72,6 @@ def mean_interval(
         The image of each value, ``(n,)``; None: each value is an image's own.
     confidence
         The interval's level, within (0, 1).
-    method
-        ``"BCa"`` (bias-corrected and accelerated, Efron 1987), ``"percentile"`` or ``"basic"``.
-        With few images, as the five of Set5, all of them are too narrow.
     resamples
         Number of bootstrap samples.
     seed
@@ -88,6 +81,11 @@ def mean_interval(
     ------
     InputError
         For no value, NaN, or a number of clusters other than that of the values.
+
+    Notes
+    -----
+    Bias-corrected and accelerated (BCa, Efron 1987). Of few images, as the five of Set5, it is too
+    narrow.
     """
     means = cluster_means(values, clusters)
     estimate = float(means.mean())
@@ -105,31 +103,9 @@ def mean_interval(
         batch=1000,
         vectorized=True,
         confidence_level=confidence,
-        method=method,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(estimate, float(ends.low), float(ends.high), means.size)
-
-
-def difference_interval(
-    a: ArrayLike, b: ArrayLike, clusters: ArrayLike | None = None, **options: Any
-) -> Interval:
-    """Return `mean_interval` of a - b; value i of both is measured on the same image.
-
-    Raises
-    ------
-    InputError
-        As `mean_interval`, or if a and b differ in length.
-    """
-    if np.shape(a) != np.shape(b):
-        raise InputError(
-            "paired values",
-            expected="as many of one as of the other",
-            found=f"{np.shape(a)} and {np.shape(b)}",
-            remedy="measure both on the same images",
-        )
-    with np.errstate(invalid="ignore"):  # two infinite PSNRs: NaN, which is refused
-        return mean_interval(np.asarray(a, float) - np.asarray(b, float), clusters, **options)
 
 
 def intervals(
@@ -187,15 +163,14 @@ def sign_flip(
     values: ArrayLike,
     clusters: ArrayLike | None = None,
     *,
-    alternative: Alternative = "two-sided",
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> float:
     """Return the p-value of the test that the values are as likely positive as negative.
 
     If a pair of networks differs by chance alone, the sign of the difference on each image is a
-    coin toss. All sign patterns are tried where that takes no more than ``resamples``, so up to 13
-    images; n images never give less than 2 / 2**n (two-sided): 0.06 for Set5.
+    coin toss (two-sided). All sign patterns are tried where that takes no more than ``resamples``,
+    so up to 13 images; n images never give less than 2 / 2**n: 0.06 for Set5.
 
     Parameters
     ----------
@@ -203,8 +178,6 @@ def sign_flip(
         Differences ``(n,)``, without NaN.
     clusters
         The image (or training seed) of each value; a cluster's values flip together.
-    alternative
-        ``"greater"``: the mean is above 0.
     resamples, seed
         As for `mean_interval`.
 
@@ -231,7 +204,6 @@ def sign_flip(
         vectorized=True,
         n_resamples=resamples,
         batch=1000,
-        alternative=alternative,
         rng=np.random.default_rng(seed),
     )
     return float(test.pvalue)

@@ -29,7 +29,6 @@ from scipy import fft, ndimage
 from scipy.signal.windows import hann
 from skimage.feature import structure_tensor
 from skimage.metrics import structural_similarity
-from tqdm import tqdm
 
 from dtfn import cache, images
 from dtfn.errors import InputError
@@ -55,7 +54,6 @@ SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
 COUNT = 8  # similar patches
 QUERIES = 2**14  # positions that faiss is asked about at once
 ELEMENTS = 2**22  # numbers compared at once
-BAND = 256  # rows whose Y is computed at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
 GRADIENT_C = 170.0  # for Y in [0, 255]; Xue et al. 2014
 ROUNDING = 1 / 12  # variance of what rounding to whole grey levels adds to a pixel
@@ -98,9 +96,7 @@ class Neighbours:
         return grid
 
 
-def similar_patches(
-    lr: Array, count: int = COUNT, every: int = 1, *, progress: bool = False
-) -> Neighbours:
+def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
     """Return the most similar patches of the same picture, for each LR position.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
@@ -115,8 +111,6 @@ def similar_patches(
     every
         Ask about every so many rows and columns only (all positions stay candidates). The time
         rises with the square of the picture's area: at 2048 x 1536, hours.
-    progress
-        Show a bar.
 
     Returns
     -------
@@ -141,12 +135,9 @@ def similar_patches(
         )
     asked = np.arange(len(vectors), dtype=np.int32).reshape(shape)[::every, ::every].ravel()
     index = np.empty((len(asked), count), np.int32)
-    bar = tqdm(total=len(asked), desc="similar patches", unit="position", disable=not progress)
-    with bar:
-        for start in range(0, len(asked), QUERIES):
-            part = asked[start : start + QUERIES]
-            index[start : start + QUERIES] = _nearest(vectors, part, count)
-            bar.update(len(part))
+    for start in range(0, len(asked), QUERIES):
+        part = asked[start : start + QUERIES]
+        index[start : start + QUERIES] = _nearest(vectors, part, count)
     return Neighbours(shape, asked, index)
 
 
@@ -242,7 +233,6 @@ def describe(
     every: int = 1,
     *,
     found: Neighbours | None = None,
-    progress: bool = False,
 ) -> dict[str, Float]:
     """Return all maps of a picture's causes by name, each ``(H, W)``.
 
@@ -250,7 +240,7 @@ def describe(
     ----------
     hr, scale
         As for `detail`.
-    count, every, progress
+    count, every
         As for `similar_patches`, which is called once.
     found
         Its result, where that is known.
@@ -263,9 +253,7 @@ def describe(
     patch recurs exactly;
     ``variance`` of Y in the 5 x 5 patch;
     ``gradient_energy``, mean squared slope of Y, (grey levels / pixel)^2;
-    ``coherence``, how much the texture has one direction, in [0, 1]: 0 for none, 1 for stripes;
-    ``orientation``, the direction along the stripes, in [0, pi): 0 is level, pi / 4 rises to the
-    right; NaN where there is none.
+    ``coherence``, how much the texture has one direction, in [0, 1]: 0 for none, 1 for stripes.
 
     Raises
     ------
@@ -273,7 +261,7 @@ def describe(
         As `detail` and `similar_patches`.
     """
     lr = images.degrade(hr, scale)
-    found = found or similar_patches(lr, count, every, progress=progress)
+    found = found or similar_patches(lr, count, every)
     lost = detail(hr, scale, lr)
     energy = block_mean(lost**2, scale)
     with np.errstate(divide="ignore"):
@@ -299,7 +287,6 @@ def describe_lr(lr: Array, found: Neighbours, sigma: float = SIGMA) -> dict[str,
         "variance": np.mean(vectors.astype(np.float64) ** 2, axis=1).reshape(lr.shape[:2]),
         "gradient_energy": tensor.energy,
         "coherence": tensor.coherence,
-        "orientation": tensor.orientation,
     }
 
 
@@ -337,8 +324,8 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     lr = images.degrade(hr, scale) if lr is None else lr
     # A channel at a time: the float64 copies of a large picture are larger still.
     channels = [images.imresize(part, scale) for part in np.atleast_3d(lr).transpose(2, 0, 1)]
-    lost = _luma(hr)
-    lost -= _luma(np.stack(channels, axis=2).reshape(hr.shape))
+    lost = luma(hr)
+    lost -= luma(np.stack(channels, axis=2).reshape(hr.shape))
     return lost
 
 
@@ -363,7 +350,7 @@ def aliasing(hr: Array, scale: int) -> Float:
     count as edges). Being ideal it rings: a sharp edge is seen a few positions away.
     """
     hr = images.modcrop(hr, images.check_scale(scale))
-    y = _luma(hr)
+    y = luma(hr)
     # Axis by axis: what the filter stops is not transformed any further.
     low = fft.dct(y, axis=1, norm="ortho")[:, : y.shape[1] // scale]
     low = fft.dct(low, axis=0, norm="ortho")[: y.shape[0] // scale]
@@ -441,14 +428,6 @@ def _inconsistency(blocks: Array, found: Neighbours) -> Float:
     return found.spread(np.divide(differ, energy, out=nothing, where=energy > 0))
 
 
-def _luma(image: Array) -> Float:
-    """Return Y as `dtfn.subpixel.luma`, a band at a time, which takes a third of the memory."""
-    y = np.empty(image.shape[:2])
-    for start in range(0, len(image), BAND):
-        y[start : start + BAND] = luma(image[start : start + BAND])
-    return y
-
-
 class _Tensor(NamedTuple):
     """The structure tensor: products of the slopes down and across, (grey levels / pixel)^2."""
 
@@ -470,14 +449,6 @@ class _Tensor(NamedTuple):
         """(a - b) / (a + b) for the eigenvalues a >= b; 0 where they are all 0."""
         spread, total = np.hypot(self.rows - self.columns, 2 * self.mixed), self.energy
         return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
-
-    @property
-    def orientation(self) -> Float:
-        # Across the stripes is the gradient's way; rows count downward, hence the sign of `mixed`.
-        across = 0.5 * np.arctan2(-2 * self.mixed, self.columns - self.rows)
-        none = (self.mixed == 0) & (self.rows == self.columns)
-        # The second remainder: -1e-17 modulo pi is pi.
-        return np.where(none, np.nan, (across + np.pi / 2) % np.pi % np.pi)
 
 
 def _tensor(y: Float, sigma: float) -> _Tensor:

@@ -112,7 +112,9 @@ def test_subpixel_selection_equals_a_loop_over_pixels(trio: Trio) -> None:
     ]
     expected = 10 * np.log10(255**2 / np.mean(best)) if np.mean(best) else INF
 
-    assert bounds.selection_bound_subpixel(n, l, hr, s) == pytest.approx(expected, abs=CLOSE)
+    assert bounds.errors_and_bounds(n, l, hr, s)[2]["subpixel"] == pytest.approx(
+        expected, abs=CLOSE
+    )
 
 
 @given(maps(), st.sampled_from([0.0, 1.0, 2.5]))
@@ -142,7 +144,7 @@ def test_finer_cells_never_lower_the_bound(two: Maps) -> None:
 
 @given(trios())
 def test_the_curve_rises_and_fusion_tops_selection(trio: Trio) -> None:
-    curve = bounds.bound_curve(*trio)
+    curve = bounds.errors_and_bounds(*trio)[2]
     n, l, hr, s = trio
 
     assert list(curve) == list(pairs.CURVE)
@@ -160,7 +162,7 @@ def test_a_network_bounded_by_itself_gains_nothing(trio: Trio) -> None:
     n, _, hr, s = trio
     psnr = metrics.psnr(n, hr, s)
 
-    for bound in bounds.bound_curve(n, n, hr, s).values():
+    for bound in bounds.errors_and_bounds(n, n, hr, s)[2].values():
         assert bound == pytest.approx(psnr, abs=CLOSE)
     assert (bounds.fusion(n, n, hr, s)[0] == 0).all()
 
@@ -168,7 +170,7 @@ def test_a_network_bounded_by_itself_gains_nothing(trio: Trio) -> None:
 @given(trios())
 def test_bounds_do_not_care_which_network_is_which(trio: Trio) -> None:
     n, l, hr, s = trio
-    forth, back = bounds.bound_curve(n, l, hr, s), bounds.bound_curve(l, n, hr, s)
+    forth, back = (bounds.errors_and_bounds(a, b, hr, s)[2] for a, b in ((n, l), (l, n)))
 
     assert list(forth.values()) == pytest.approx(list(back.values()), abs=1e-6)
 
@@ -212,8 +214,8 @@ def test_opposite_errors_cancel_in_fusion_only() -> None:
     n, l = hr + 3, hr - 1
 
     assert bounds.fusion(n, l, hr, 2)[0] == pytest.approx(0.25)
-    assert bounds.fusion_bound(n, l, hr, 2) == INF
-    assert bounds.selection_bound_subpixel(n, l, hr, 2) == pytest.approx(20 * np.log10(255))
+    assert bounds.errors_and_bounds(n, l, hr, 2)[2]["fusion"] == INF
+    assert bounds.errors_and_bounds(n, l, hr, 2)[2]["subpixel"] == pytest.approx(20 * np.log10(255))
 
 
 def test_the_noise_floor_is_a_quantile_of_the_absolute_null() -> None:
@@ -249,7 +251,7 @@ def test_pair_agrees_with_the_functions_that_it_gathers() -> None:
     assert found["harm_rate_tau"] == np.mean(e_n > e_l + 500)
     assert found["help_rate_tau"] == np.mean(e_l > e_n + 500)
     assert found["selection_bound"] == bounds.selection_bound(e_n, e_l, 1)
-    assert found["fusion_bound"] == bounds.fusion_bound(n, l, hr, 4)
+    assert found["fusion_bound"] == bounds.errors_and_bounds(n, l, hr, 4)[2]["fusion"]
     better = max(found["psnr_with"], found["psnr_without"])
     assert found["selection_gain"] == pytest.approx(found["selection_bound"] - better)
     assert {"tau", *pairs.CURVE.values()} <= found.keys()

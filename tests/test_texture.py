@@ -210,7 +210,7 @@ def test_a_constant_picture_has_nothing_to_lose() -> None:
 
     assert (maps["severity"] == 0).all()
     assert (maps["severity_db"] == -np.inf).all()
-    for name in ("aliasing", "inconsistency", "orientation"):  # shares, ratios, angles of nothing
+    for name in ("aliasing", "inconsistency"):  # shares and ratios of nothing
         assert np.isnan(maps[name]).all(), name
     for name in ("recurrence", "variance", "gradient_energy", "coherence"):
         assert (maps[name] == 0).all(), name
@@ -326,14 +326,9 @@ def described(lr: np.ndarray, sigma: float = texture.SIGMA) -> dict[str, np.ndar
 
 
 @pytest.mark.parametrize("angle", [0, 15, 45, 90, 120, 170])
-def test_stripes_have_their_angle(angle: float) -> None:
-    maps = described(grating(64, angle, 7.3))
-    found = maps["orientation"][8:-8, 8:-8]
-    off = np.rad2deg(found) - angle
-
-    assert ((found >= 0) & (found < np.pi)).all()
-    assert np.abs((off + 90) % 180 - 90).max() < 3
-    assert maps["coherence"][8:-8, 8:-8].min() > 0.97
+def test_stripes_are_coherent(angle: float) -> None:
+    coherence = described(grating(64, angle, 7.3))["coherence"]
+    assert coherence[8:-8, 8:-8].min() > 0.97
 
 
 def test_noise_has_no_direction() -> None:
@@ -350,9 +345,10 @@ def test_a_ramp_has_its_slope(down: int, right: int) -> None:
     lr = (down * i + right * j).astype(np.uint8)
     maps = {name: grid[8:-8, 8:-8] for name, grid in described(lr).items()}
 
-    assert maps["gradient_energy"] == pytest.approx(down**2 + right**2)
+    energy = (219 / 255) ** 2 * (down**2 + right**2)  # a grey level is 219/255 of Y
+    assert maps["gradient_energy"] == pytest.approx(energy)
     # A uniform row of 5 positions has variance 2.
-    assert maps["variance"] == pytest.approx(2 * (down**2 + right**2))
+    assert maps["variance"] == pytest.approx(2 * energy)
     for name, grid in described(images.luma(lr)).items():
         assert np.isfinite(grid).all(), f"{name}: floating Y is a picture too"
 
