@@ -17,10 +17,10 @@ from scipy import stats
 
 from dtfn import images, metrics, statistics
 from dtfn.images import UInt8
-from dtfn.pairs import NULL, bound_table, net
+from dtfn.pairs import NULL, net
 from dtfn.regions import LEVEL, count_discoveries
 from dtfn.reports import Verdict
-from dtfn.statistics import LEAST, Interval
+from dtfn.statistics import LEAST
 from dtfn.studies import CAUSES, without_fidelity
 
 __all__ = [
@@ -28,8 +28,6 @@ __all__ = [
     "beats",
     "bicubic_is_right",
     "bicubic_psnr",
-    "bound_gains",
-    "correlation_table",
     "layer_means",
     "of_attention",
     "of_bounds",
@@ -42,18 +40,14 @@ Judged = tuple[list[Verdict], pd.DataFrame]
 """The verdicts, and a row a claim and network with the numbers behind them."""
 
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
-    ("Set5", 2): (5, 33.67),
-    ("Set5", 3): (5, 30.40),
-    ("Set5", 4): (5, 28.43),
-    ("Set14", 2): (14, 30.23),
-    ("Set14", 3): (14, 27.54),
-    ("Set14", 4): (14, 25.99),
-    ("BSD100", 2): (100, 29.56),
-    ("BSD100", 3): (100, 27.21),
-    ("BSD100", 4): (100, 25.96),
-    ("Urban100", 2): (100, 26.88),
-    ("Urban100", 3): (100, 24.46),
-    ("Urban100", 4): (100, 23.14),
+    (name, scale): (pictures, psnr)
+    for name, pictures, *known in (
+        ("Set5", 5, 33.67, 30.40, 28.43),
+        ("Set14", 14, 30.23, 27.54, 25.99),
+        ("BSD100", 100, 29.56, 27.21, 25.96),
+        ("Urban100", 100, 26.88, 24.46, 23.14),
+    )
+    for scale, psnr in zip((2, 3, 4), known, strict=True)
 }
 """(benchmark, scale) -> its number of pictures, and bicubic's PSNR in dB on float Y.
 
@@ -301,68 +295,26 @@ def with_control(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     Parameters
     ----------
     table
-        Of `dtfn.pairs.measure`; of several training seeds, with the column seed.
+        Of `dtfn.pairs.measure`.
     metrics
         Some of `dtfn.pairs.NETTED`.
 
     Returns
     -------
-    dataset, pair, pictures, with a column seed also seeds; and for each metric ``m``: m, m_null and
-    m_net (without a null pair only m), each with ``_low`` and ``_high``, the ends of its 95 %
-    interval over pictures.
+    dataset, pair, pictures; and for each metric ``m``: m, m_null and m_net (without a null pair
+    only m), each with ``_low`` and ``_high``, the ends of its 95 % interval over pictures.
     """
-    has_null = NULL in set(table["pair"])
-    kinds = ("", "_null", "_net") if has_null else ("",)
+    kinds = ("", "_null", "_net") if NULL in set(table["pair"]) else ("",)
+    names = [f"{metric}{kind}" for metric in metrics for kind in kinds]
+    known = net(table) if len(kinds) > 1 else table
+    found = statistics.intervals(known, names, by=("dataset", "pair"))
     rows = []
-    for (dataset, pair), part in (net(table) if has_null else table).groupby(
-        ["dataset", "pair"], sort=False
-    ):
-        row: dict[str, object] = {"dataset": dataset, "pair": pair}
-        row["pictures"] = part["image"].nunique()
-        if "seed" in part:
-            row["seeds"] = part["seed"].nunique()
-        for name in (f"{metric}{kind}" for metric in metrics for kind in kinds):
-            row |= _over_pictures(part, name).columns(name)
+    for (dataset, pair), part in found.groupby(["dataset", "pair"], sort=False):
+        row = {"dataset": dataset, "pair": pair, "pictures": part["clusters"].max()}
+        for one in part.itertuples():
+            row |= {one.metric: one.estimate, f"{one.metric}_low": one.low}
+            row[f"{one.metric}_high"] = one.high
         rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def bound_gains(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the bounds' gain over the better network by granularity.
-
-    A row a pair and granularity: pair, granularity, estimate, low, high (dB, 95 % interval over
-    pictures).
-    """
-    return statistics.intervals(bound_table(table), ["gain"], by=("pair", "granularity"))
-
-
-def correlation_table(correlations: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean rank correlation of harm with each cause, and that of the control.
-
-    Parameters
-    ----------
-    correlations
-        Of `dtfn.studies.Study.causes`.
-
-    Returns
-    -------
-    A row a pair and cause: pair, cause, pictures, correlation with its ends over pictures; with a
-    null pair also correlation_null and correlation_net with theirs.
-    """
-    joined = _beside_control(correlations)
-    rows = []
-    for pair, part in joined.groupby("pair", sort=False):
-        for cause in CAUSES:
-            known = part[part[cause].notna()].rename(columns={cause: "correlation"})
-            pictures = known.groupby(["dataset", "image"]).ngroups
-            row: dict[str, object] = {"pair": pair, "cause": cause, "pictures": pictures}
-            row |= _over_pictures(known, "correlation").columns("correlation")
-            if f"{cause}_null" in known:
-                known["correlation_null"] = known[f"{cause}_null"]
-                known["correlation_net"] = known["correlation"] - known["correlation_null"]
-                for name in ("correlation_null", "correlation_net"):
-                    row |= _over_pictures(known, name).columns(name)
-            rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -388,27 +340,15 @@ def _by_network(
 
 
 def _tested(part: pd.DataFrame) -> dict[str, float]:
+    """Return the mean over pictures with its interval, and the p-value; NaN if seeds disagree."""
     known = part[np.isfinite(part["value"].to_numpy(float))]
-    found = _over_pictures(known, "value")
+    (found,) = statistics.intervals(known, ["value"], by=()).to_dict("records")
+    seeds = known.groupby("seed")["value"].mean() if "seed" in known else pd.Series([0.0])
     p = math.nan
-    if found.clusters >= LEAST and _seeds_agree(known):
+    if found["clusters"] >= LEAST and (seeds > 0).nunique() == 1:
         p = statistics.sign_flip(known["value"], known.groupby(["dataset", "image"]).ngroup())
-    seeds = known["seed"].nunique() if "seed" in known else 1
-    row = {"pictures": found.clusters, "seeds": seeds, "estimate": found.estimate}
-    return row | {"low": found.low, "high": found.high, "p": p}
-
-
-def _seeds_agree(part: pd.DataFrame) -> bool:
-    """Return whether the mean of a figure is above 0 for all training seeds, or for none."""
-    return "seed" not in part or (part.groupby("seed")["value"].mean() > 0).nunique() < 2
-
-
-def _over_pictures(part: pd.DataFrame, column: str) -> Interval:
-    """Return the mean of a figure and its interval; the seeds of a picture are one cluster."""
-    known = part[part[column].notna()]
-    if known.empty:
-        return statistics.NOTHING
-    return statistics.mean_interval(known[column], known.groupby(["dataset", "image"]).ngroup())
+    ends = {name: found[name] for name in ("estimate", "low", "high")}
+    return {"pictures": found["clusters"], "seeds": len(seeds), **ends, "p": p}
 
 
 def _at_equal_psnr(part: pd.DataFrame) -> pd.DataFrame:

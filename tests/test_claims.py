@@ -11,6 +11,7 @@ from dtfn import claims, pairs, regions
 from dtfn.datasets import Sample
 from dtfn.pairs import NULL
 from dtfn.statistics import LEAST
+from dtfn.studies import CAUSES
 from dtfn.texture import DISTORTIONS
 
 RNG = np.random.default_rng(0)
@@ -106,7 +107,7 @@ def correlations(**rises: float) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {"pair": pair, "dataset": "mini", "image": f"{i:02}", "seed": 0}
-            | {cause: 0.1 + rise + rng.normal(0, 0.02) for cause in claims.CAUSES}
+            | {cause: 0.1 + rise + rng.normal(0, 0.02) for cause in CAUSES}
             for pair, rise in {NULL: 0.0, **rises}.items()
             for i in range(12)
         ]

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from dtfn import claims, pairs, plots, subpixel
+from dtfn import pairs, plots, statistics, subpixel
 from dtfn.datasets import Sample
 from dtfn.pairs import NULL
 from dtfn.plots import WIDTH, curves, pictures
 from dtfn.regions import Case, Region
-from dtfn.studies import Study, causes_of
+from dtfn.studies import CAUSES, Study, causes_of
 
 RNG = np.random.default_rng(0)
 PAIRS = [NULL, "nla", "dtfn"]
@@ -83,7 +83,7 @@ def noisy(seed: int) -> Sample:
 
 
 DECILES, CORRELATIONS = causes([noisy(seed) for seed in range(3)])
-CORRELATIONS = claims.correlation_table(CORRELATIONS)
+CORRELATIONS = statistics.intervals(CORRELATIONS, CAUSES, by=["pair"])
 PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
 MAPS = causes_of(PIXELS, 4, 1)
 GAINS = pd.DataFrame(
@@ -116,7 +116,7 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "no region": lambda: pictures.region_panel(None),
     "deciles": lambda: curves.decile_maps(DECILES, "nla", NULL),
     "deciles without null": lambda: curves.decile_maps(DECILES, "nla", None),
-    "correlations": lambda: curves.correlation_intervals(CORRELATIONS, null=True),
+    "correlations": lambda: curves.correlation_intervals(CORRELATIONS),
     "causes": lambda: pictures.texture_maps(PIXELS, MAPS, "mine"),
     "gate": lambda: curves.gate_course(HISTORY.assign(gate=[np.nan, 0.1]), "nla", 0.05),
     "no gate": lambda: curves.gate_course(HISTORY, "nla", 0.05),
@@ -318,7 +318,7 @@ def test_constant_pictures_are_drawn_without_a_warning() -> None:
         figure = curves.decile_maps(deciles, "nla", null)
         assert "no position has any detail" in figure.texts[0].get_text()
     for figure in (
-        curves.correlation_intervals(claims.correlation_table(correlations), null=True),
+        curves.correlation_intervals(statistics.intervals(correlations, CAUSES, by=["pair"])),
         pictures.texture_maps(flat, causes_of(flat, 2), "flat"),
     ):
         figure.draw_without_rendering()

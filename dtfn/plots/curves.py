@@ -289,40 +289,35 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
 
 
 @styled()
-def correlation_intervals(frame: pd.DataFrame, null: bool) -> Figure:
+def correlation_intervals(frame: pd.DataFrame) -> Figure:
     """Draw the rank correlation of harm with each cause: a panel a pair; grey: the control.
 
     Parameters
     ----------
     frame
-        Of `dtfn.claims.correlation_table`.
-    null
-        Whether the frame has the null pair's.
+        pair, metric (the cause), estimate, low, high: `dtfn.statistics.intervals` of the
+        correlations of `dtfn.studies.Study.causes`.
     """
-    names, causes = list(frame["pair"].unique()), list(frame["cause"].unique())
+    causes = list(frame["metric"].unique())
+    found = frame.set_index(["pair", "metric"])[["estimate", "low", "high"]]
+    names = [name for name in frame["pair"].unique() if name != NULL]
+    has_null = len(names) < frame["pair"].nunique()
     figure, axes = panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
     for ax, name in zip(axes, names, strict=True):
-        part, ink = frame[frame["pair"] == name].set_index("cause"), colour(name, names)
+        ink = colour(name, names)
         for y, cause in enumerate(reversed(causes)):
-            row = part.loc[cause]
-            ends = row[["correlation_low", "correlation_high"]]
-            ax.plot(ends.to_numpy(float), [y, y], color=ink, linewidth=2.4)
-            ax.plot(row["correlation"], y, "o", color=ink, markersize=6)
-            if null:
-                ax.plot(
-                    row["correlation_null"],
-                    y,
-                    "|",
-                    color=NULL_COLOUR,
-                    markersize=12,
-                    mew=2,
-                )
+            estimate, low, high = found.loc[(name, cause)]
+            ax.plot([low, high], [y, y], color=ink, linewidth=2.4)
+            ax.plot(estimate, y, "o", color=ink, markersize=6)
+            if has_null:
+                control = found.loc[(NULL, cause), "estimate"]
+                ax.plot(control, y, "|", color=NULL_COLOUR, markersize=12, mew=2)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_title(name)
         ax.set_yticks(range(len(causes)), list(reversed(causes)))
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.grid(axis="y", visible=False)
-    grey = " (grey: the control's)" if null else ""
+    grey = " (grey: the control's)" if has_null else ""
     figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)
     return figure
 
