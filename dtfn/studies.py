@@ -87,7 +87,7 @@ class Study:
     count: int | None = None
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the benchmarks' samples, which a run notes."""
+        """Yield the benchmarks' samples without outputs."""
         return evaluation.samples(self.datasets, self.scale, self.count)
 
     @property
@@ -116,9 +116,9 @@ class Study:
         return partners
 
     @property
-    def first(self) -> Pairs:
+    def first(self) -> dict[str, tuple[str, str]]:
         """The pairs of the first seed, which is the one that examples are shown of."""
-        return self.design[min(self.design)]
+        return dict(self.design[min(self.design)])
 
     @property
     def methods(self) -> list[str]:
@@ -134,28 +134,18 @@ class Study:
         return self.look(self.methods)
 
     def example(self, file: str = "") -> tuple[str, Array]:
-        """Return a picture to describe, its name and its HR: that of a file, else the first one.
-
-        Raises
-        ------
-        InputError
-            For an unreadable file, or no picture at all.
-        """
+        """Return the name and the HR of a picture to describe: of a file, else the first one."""
         if file:
             hr = images.modcrop(images.as_rgb(images.read(Path(file))), self.scale)
             return Path(file).stem, hr
-        first = next(self.look(self.methods[:1]), None)
-        if first is None:
-            raise InputError("pictures", expected="one or more", found="none", remedy="add some")
+        first = next(self.look(self.methods[:1]))
         return f"{first.dataset} {first.image}", first.hr
 
     def measure(self) -> pd.DataFrame:
         """Return `dtfn.pairs.measure`'s table with the column seed, a row a seed too."""
-        parts = [
-            measure(self.look(methods_of(pairs)), pairs, self.null).assign(seed=seed)
-            for seed, pairs in self.design.items()
-        ]
-        return pd.concat(parts, ignore_index=True)
+        tables = (measure(self.look(methods_of(p)), p, self.null) for p in self.design.values())
+        seeded = (table.assign(seed=s) for s, table in zip(self.design, tables, strict=True))
+        return pd.concat(seeded, ignore_index=True)
 
     def causes(self, step: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return what harm goes with, over all positions; borders and ties are left out.
@@ -186,16 +176,14 @@ class Study:
             cells = _cells(causes["severity"], causes["inconsistency"])
             for seed, pairs in self.design.items():
                 for name, (n, l) in pairs.items():
-                    untied = errors[n] != errors[l]
-                    harmed = errors[n] > errors[l]
-                    both = np.stack([_counted(cells[flags]) for flags in (untied, harmed)])
-                    counts[name] = counts.get(name, np.zeros_like(both)) + both
-                    found = {
-                        cause: statistics.rank_correlation(harmed[untied], values[untied])
-                        for cause, values in causes.items()
-                    }
-                    place = {"pair": name, "dataset": sample.dataset, "image": sample.image}
-                    rows.append({**place, "seed": seed, **found})
+                    untied, harmed = errors[n] != errors[l], errors[n] > errors[l]
+                    counted = np.stack([_counted(cells[flags]) for flags in (untied, harmed)])
+                    counts[name] = counts.get(name, np.zeros_like(counted)) + counted
+                    row = {"pair": name, "dataset": sample.dataset, "image": sample.image}
+                    row["seed"] = seed
+                    for cause, values in causes.items():
+                        row[cause] = statistics.rank_correlation(harmed[untied], values[untied])
+                    rows.append(row)
         return _rates(counts), pd.DataFrame(rows)
 
     def cases(
@@ -211,18 +199,12 @@ class Study:
         Without a null pair the threshold of a region is that of the first pair's own harm turned
         round: what is shown are the worst regions, which may be chance; p and q are NaN.
         """
-        table, distortions = regions.survey(self.look(self.methods), self._controlled)
-        if self.null is None:
-            table = table[table["pair"] != NULL].assign(p=np.nan, q=np.nan)
-            distortions = distortions[distortions["pair"] != NULL]
-        return table.reset_index(drop=True), distortions.reset_index(drop=True)
-
-    @property
-    def _controlled(self) -> Pairs:
         if self.null is not None:
-            return self.first
-        n, l = self.first[self.names[0]]
-        return {**self.first, NULL: (l, n)}
+            return regions.survey(self.look(self.methods), self.first)
+        turned = {NULL: self.first[self.names[0]][::-1]}
+        table, distortions = regions.survey(self.look(self.methods), self.first | turned)
+        table = table[table["pair"] != NULL].assign(p=np.nan, q=np.nan)
+        return table, distortions[distortions["pair"] != NULL]
 
 
 def of_zoo(
@@ -309,10 +291,7 @@ def of_zoo(
 def of_folders(hr: Path, with_: Path, without: Path, scale: int, *controls: Path) -> Study:
     """Return the study of results in folders, matched by name; see `dtfn.audit.audit`.
 
-    Raises
-    ------
-    InputError
-        As `dtfn.audit.matched`.
+    Errors are those of `dtfn.audit.matched`.
     """
     matches, pairs = audit.matched(hr, with_, without, scale, controls[:1])
     inputs = {
@@ -333,19 +312,8 @@ def choose(
 ) -> Study:
     """Return `of_folders` if folders are named, else `of_zoo`; ``options`` are those of `of_zoo`.
 
-    Parameters
-    ----------
-    folders
-        HR, with, without and perhaps controls, of which the first counts; none for the zoo.
-    datasets, scale
-        As for `of_zoo`.
-    count
-        0 for all pictures.
-
-    Raises
-    ------
-    InputError
-        For fewer than three folders; else as the two.
+    Folders are those of HR, with, without and perhaps controls, of which the first counts; fewer
+    than three are an `InputError`. ``count`` is 0 for all pictures.
     """
     if not folders:
         return of_zoo(datasets, scale, count or None, **options)
@@ -477,9 +445,12 @@ def measure_all(
                 if (grey["psnr"] != made["psnr"]).any():
                     parts.append(grey.assign(network=BICUBIC, method=CLASSICAL, ensemble=False))
     table = pd.concat(parts, ignore_index=True)
-    order = table.assign(network_=~table["method"].isin([BICUBIC, CLASSICAL]))
-    return table.loc[order.sort_values(["scale", "network_"], kind="stable").index].reset_index(
-        drop=True
+    first = ~table["method"].isin([BICUBIC, CLASSICAL])
+    return (
+        table.assign(first=first)
+        .sort_values(["scale", "first"], kind="stable")
+        .drop(columns="first")
+        .reset_index(drop=True)
     )
 
 
@@ -494,33 +465,21 @@ def forecast_all(
     device: str = "cpu",
 ) -> pd.DataFrame:
     """Return what `measure_all` will cost: `dtfn.evaluation.forecast` with its method and scale."""
-    columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
-    parts = [pd.DataFrame(columns=columns)]
+    parts = [pd.DataFrame(columns=["method", "scale", "pictures", "tiles", "seconds", "memory"])]
     for scale in scales:
         for chosen, tiling, ensemble in _ways(scale, methods, tilings, ensembles):
-            if chosen == [BICUBIC]:
-                continue
-            part = evaluation.forecast(
-                chosen,
-                benchmarks,
-                scale,
-                count,
-                tiling=cutting.way(tiling),
-                self_ensemble=ensemble,
-                device=device,
-            )
-            labels = [_label(name, tiling, ensemble) for name in part["method"]]
-            parts.append(part.assign(method=labels, scale=scale))
-    return pd.concat(parts[1:] or parts, ignore_index=True)[columns]
+            if chosen != [BICUBIC]:
+                way = {"tiling": cutting.way(tiling), "self_ensemble": ensemble, "device": device}
+                part = evaluation.forecast(chosen, benchmarks, scale, count, **way)
+                labels = [_label(name, tiling, ensemble) for name in part["method"]]
+                parts.append(part.assign(method=labels, scale=scale))
+    return pd.concat(parts[1:] or parts, ignore_index=True)[list(parts[0])]
 
 
 def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the benchmarks that are here, and the optional ones that are not.
 
-    Raises
-    ------
-    InputError
-        A required one is not here, or none is named.
+    A required one that is not here, or none at all, is an `InputError`.
     """
     for name in required:
         datasets.names(name)
@@ -541,24 +500,16 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
     return list(dict.fromkeys(here)), absent
 
 
-def contenders(
-    scale: int | None = None, only: Sequence[str] = (), *, own: bool = False
-) -> list[str]:
-    """Return bicubic, every imported network, and every one of the zoo.
+def contenders(scale: int | None, only: Sequence[str] = (), *, own: bool = False) -> list[str]:
+    """Return bicubic, every imported network and every one of the zoo, of a scale (None: of all).
 
-    Parameters
-    ----------
-    scale
-        Of this scale only; None: of all.
-    only
-        If given, these methods; those of the zoo or imported for other scales are left out.
-    own
-        Without those of the zoo.
+    If ``only`` is given, return these methods but those of the zoo or imported for other scales.
+    ``own`` leaves out the zoo.
     """
-    rows = zoo.imported() if own else zoo.everything()
     if only:
         other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
         return [method for method in only if method not in other]
+    rows = zoo.imported() if own else [*zoo.imported(), *zoo.registry()]
     return [BICUBIC, *(row["name"] for row in rows if scale in (None, row["scale"]))]
 
 

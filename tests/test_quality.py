@@ -100,7 +100,7 @@ def test_networks_of_other_scales_are_left_out() -> None:
     assert studies.contenders(3) == ["bicubic"]
     assert studies.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
     assert studies.weights_of([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
-    assert studies.contenders(own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
+    assert studies.contenders(None, own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
 
 
 def test_only_what_can_be_published_has_a_published_name(
