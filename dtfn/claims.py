@@ -118,13 +118,8 @@ def judge_claims(claims: Mapping[str, Mapping[str, pd.DataFrame]], form: str = "
 def of_harm(table: pd.DataFrame, correlations: pd.DataFrame) -> Judged:
     """Judge whether attention harms, whether averages hide it, and what harm goes with.
 
-    Parameters
-    ----------
-    table
-        Of `dtfn.pairs.measure`; of several training seeds, with the column seed. Without a null
-        pair only the PSNR can be judged.
-    correlations
-        Of `dtfn.studies.Study.causes`.
+    ``table`` is of `dtfn.pairs.measure`, ``correlations`` of `dtfn.studies.Study.causes`. Without a
+    null pair only the PSNR can be judged.
 
     Notes
     -----
@@ -152,12 +147,8 @@ def of_harm(table: pd.DataFrame, correlations: pd.DataFrame) -> Judged:
 def of_bounds(table: pd.DataFrame, partners: Mapping[str, str | None]) -> Judged:
     """Judge whether a choice would gain more than chance, and whether TFS raises the PSNR.
 
-    Parameters
-    ----------
-    table
-        As for `of_harm`; without a null pair nothing is said about bounds.
-    partners
-        Network -> the one that has TFS in addition; see `dtfn.studies.Study.partners`.
+    ``table`` is of `dtfn.pairs.measure`, ``partners`` of `dtfn.studies.Study.partners`: network ->
+    the one that has TFS in addition.
     """
     claims: dict[str, dict[str, pd.DataFrame]] = {}
     if NULL in set(table["pair"]):
@@ -181,10 +172,7 @@ def of_bounds(table: pd.DataFrame, partners: Mapping[str, str | None]) -> Judged
 def of_textures(regions: pd.DataFrame, distortions: pd.DataFrame) -> Judged:
     """Judge whether textures are harmed, and distorted, more than in the control.
 
-    Parameters
-    ----------
-    regions, distortions
-        Of `dtfn.regions.survey`.
+    Both tables are of `dtfn.regions.survey`.
     """
     wide = distortions.pivot(index=["dataset", "image", "measure"], columns="pair", values="gap")
     names = [name for name in wide if name != NULL]
@@ -252,14 +240,7 @@ def of_attention(
 
 
 def bicubic_is_right(results: pd.DataFrame) -> list[Verdict]:
-    """Return whether bicubic has its known PSNR, a verdict a whole benchmark that is known.
-
-    Parameters
-    ----------
-    results
-        Of `dtfn.evaluation.evaluate`. Benchmarks of which only some pictures were taken, or whose
-        answer nobody knows, have no verdict.
-    """
+    """Return whether bicubic has its known PSNR: a verdict a whole benchmark that is known."""
     verdicts = []
     bicubic = results[results["method"] == "bicubic"]
     for (dataset, scale), part in bicubic.groupby(["dataset", "scale"], sort=False):
@@ -292,15 +273,7 @@ def beats(results: pd.DataFrame, methods: Sequence[str], base: str = "bicubic") 
 def with_control(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return the means of figures by dataset and pair, with the control's and net of it.
 
-    Parameters
-    ----------
-    table
-        Of `dtfn.pairs.measure`.
-    metrics
-        Some of `dtfn.pairs.NETTED`.
-
-    Returns
-    -------
+    ``table`` is of `dtfn.pairs.measure`, ``metrics`` are some of `dtfn.pairs.NETTED`. Columns:
     dataset, pair, pictures; and for each metric ``m``: m, m_null and m_net (without a null pair
     only m), each with ``_low`` and ``_high``, the ends of its 95 % interval over pictures.
     """

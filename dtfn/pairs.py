@@ -78,14 +78,12 @@ def figures(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -
 
     Returns
     -------
-    ``psnr_with``, ``psnr_without`` (dB) and ``psnr_gain``, their difference;
-    ``harm_rate``, ``help_rate`` (shares of the positions); ``harm_untied``, the share of harm among
-    the positions where the two do not tie, which is one half of two networks that err equally; NaN
-    where all tie;
-    ``harm_mass``, ``help_mass`` (MSE), ``harm_share``, ``lost_db``, ``won_db``, see
-    `dtfn.subpixel.HarmMass`; ``tau``, and the figures of `BEYOND` for it; the bounds of `CURVE`
-    (dB); ``selection_gain`` and ``fusion_gain``, what the bounds at one position have over the
-    better of the two networks (dB).
+    ``psnr_with``, ``psnr_without`` (dB) and ``psnr_gain``, their difference; ``harm_rate``,
+    ``help_rate`` (shares of the positions); ``harm_untied``, the share of harm among the positions
+    where the two do not tie, which is one half of two networks that err equally; ``harm_mass``,
+    ``help_mass`` (MSE), ``harm_share``, ``lost_db``, ``won_db``, see `dtfn.subpixel.HarmMass`;
+    ``tau``, and the figures of `BEYOND` for it; the bounds of `CURVE` (dB); ``selection_gain`` and
+    ``fusion_gain``, what the bounds at one position have over the better network (dB).
 
     Raises
     ------
@@ -111,14 +109,7 @@ def figures(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -
     return row
 
 
-def measure(
-    samples: Iterable[Sample],
-    pairs: Pairs,
-    null: str | None = NULL,
-    quantile: float = 0.5,
-    *,
-    may_equal: bool = False,
-) -> pd.DataFrame:
+def measure(samples: Iterable[Sample], pairs: Pairs, null: str | None = NULL) -> pd.DataFrame:
     """Return the figures of every pair on every picture, one picture in memory at a time.
 
     Parameters
@@ -130,10 +121,6 @@ def measure(
     null
         The null pair's name. ``tau`` is the noise floor that it has on the same picture. None:
         there is none, and ``tau`` is 0.
-    quantile
-        Of the noise floor.
-    may_equal
-        Whether a pair's outputs may be equal on every picture: those of one network, changed.
 
     Returns
     -------
@@ -152,14 +139,12 @@ def measure(
     for name, (n, l) in pairs.items():
         if n == l:
             _refuse_same(name, n, l, "the same name")
-    table = pd.DataFrame(
-        [row for sample in samples for row in _rows(sample, pairs, null, quantile)]
-    )
+    table = pd.DataFrame([row for sample in samples for row in _rows(sample, pairs, null)])
     if table.empty:
         raise InputError("pictures", expected="one or more", found="none", remedy="add some")
     differ = (table["harm_mass"] + table["help_mass"]).groupby(table["pair"]).max() > 0
     for name, (n, l) in pairs.items():
-        if not (differ[name] or may_equal):
+        if not differ[name]:
             _refuse_same(name, n, l, "equal outputs on every picture")
     return table
 
@@ -246,9 +231,7 @@ def methods_of(pairs: Pairs) -> list[str]:
     return list(dict.fromkeys(method for two in pairs.values() for method in two))
 
 
-def _rows(
-    sample: Sample, pairs: Pairs, null: str | None, quantile: float
-) -> Iterator[dict[str, object]]:
+def _rows(sample: Sample, pairs: Pairs, null: str | None) -> Iterator[dict[str, object]]:
     """Yield one picture's rows; each network's Y is computed once."""
     try:
         hr = luma(sample.hr)
@@ -256,7 +239,7 @@ def _rows(
         tau = 0.0
         if null is not None:
             errors = [interior(block_error(made[m], hr, sample.scale)) for m in pairs[null]]
-            tau = noise_floor(harm(*errors), quantile)
+            tau = noise_floor(harm(*errors))
         for name, (n, l) in pairs.items():
             yield {
                 "pair": name,

@@ -63,8 +63,7 @@ class Region:
     mass
         Their summed harm (MSE times positions).
     strength
-        How far their smoothed harm exceeds the threshold, summed, in thresholds: without unit, so
-        that it can be compared between pictures.
+        How far their smoothed harm exceeds the threshold, summed, in thresholds.
     inside
         Which positions of the rectangle they are, bool ``(height, width)``; None: all.
     """
@@ -166,15 +165,10 @@ class Case:
 
 
 def find_regions(harm: Float, limit: float) -> list[Region]:
-    """Return the contiguous regions of harm above a limit, the heaviest first.
+    """Return the contiguous regions of harm ``(H, W)`` above a limit, the heaviest first.
 
-    Parameters
-    ----------
-    harm
-        Of the pair, ``(H, W)``. What is smoothed, with a Gaussian of `SIGMA` positions, is its
-        signed root: a single wild block then makes no region and widens none.
-    limit
-        Of the null pair on the same picture, see `region_limit`.
+    What is smoothed is the signed root of harm, so that a single wild block makes no region. The
+    limit is that of the null pair on the same picture, see `region_limit`.
     """
     from skimage.measure import label, regionprops
 
@@ -192,10 +186,7 @@ def find_regions(harm: Float, limit: float) -> list[Region]:
 
 
 def region_limit(null_harm: Float) -> float:
-    """Return the threshold of a region: the 99th percentile of the null's absolute smoothed harm.
-
-    The null pair itself has about half a percent of its positions above.
-    """
+    """Return the threshold of a region: a quantile of the null's absolute smoothed harm."""
     return float(np.quantile(np.abs(smoothed(null_harm)), QUANTILE))
 
 
@@ -214,18 +205,9 @@ def block_errors(sample: Sample, networks: Iterable[str]) -> dict[str, Float]:
 def regions_of(sample: Sample, pairs: Pairs, null: str = NULL) -> pd.DataFrame:
     """Return the regions of harm and of help of every pair on one picture, heaviest first.
 
-    Parameters
-    ----------
-    sample
-        With the outputs of all networks of the pairs.
-    pairs, null
-        As for `dtfn.pairs.measure`.
-
-    Returns
-    -------
     A row a region: pair, side (``harm`` or ``help``), dataset, image, top, left, height, width,
     area (LR positions), mass (summed harm, or help, MSE times positions), strength (see `Region`),
-    region (the object).
+    region (the object). Parameters are those of `dtfn.pairs.measure`.
     """
     errors = block_errors(sample, methods_of(pairs))
     harms = {name: harm(errors[n], errors[l]) for name, (n, l) in pairs.items()}
@@ -258,11 +240,10 @@ def judge(tables: Iterable[pd.DataFrame], null: str = NULL) -> pd.DataFrame:
     -----
     p is the share of the null pair's regions, of all pictures together, that are at least as
     strong; of the null pair's own, those of other pictures. Strength is in thresholds of the
-    region's own picture, so pictures can be pooled. The null pair's networks are exchangeable, so
-    its regions of harm and of help are of one kind, and both are taken. This is the cluster-mass
-    test (Bullmore et al. 1999) with a second training in the place of a permutation. The null pair
-    has about as many regions as a pair, so a handful of regions is never a discovery, however
-    strong: it takes some ten that are stronger than all of the null's.
+    region's own picture, so pictures can be pooled, and the null pair's regions of harm and of help
+    are of one kind. This is the cluster-mass test (Bullmore et al. 1999) with a second training in
+    the place of a permutation. A handful of regions is never a discovery, however strong: it takes
+    some ten that are stronger than all of the null's.
     """
     parts = [table for table in tables if len(table)]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
@@ -288,8 +269,6 @@ def p_values(strengths: ArrayLike, null: ArrayLike) -> NDArray[np.float64]:
 def count_discoveries(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
     """Return how many regions each pair of `judge`'s table has, and how many are discoveries.
 
-    Returns
-    -------
     A row a pair and side: pair, side, regions, discoveries, pictures (with a discovery), area
     (positions of the discoveries), mass (their summed harm or help).
     """
@@ -303,10 +282,7 @@ def count_discoveries(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame
 
 
 def worst_pair(table: pd.DataFrame, pairs: Iterable[str]) -> str:
-    """Return which of some pairs has most harm in discoveries; if none has any, in all regions.
-
-    The first name, where none has a region.
-    """
+    """Return which of some pairs has most harm in discoveries; if none has any, in all regions."""
     names = list(pairs)
     harmed = table[(table["side"] == "harm") & table["pair"].isin(names)]
     real = harmed[harmed["q"] <= LEVEL]
@@ -317,18 +293,8 @@ def worst_pair(table: pd.DataFrame, pairs: Iterable[str]) -> str:
 def heaviest_regions(table: pd.DataFrame, pair: str, image: str = "") -> pd.DataFrame:
     """Return the heaviest region of harm and that of help of a pair, on one and the same picture.
 
-    Parameters
-    ----------
-    table
-        Of `judge`.
-    pair
-        Whose regions.
-    image
-        On which picture; empty: on that with the heaviest region of harm. Discoveries come first.
-
-    Returns
-    -------
-    At most two rows, harm first; none where the pair has no region at all.
+    Of `judge`'s table: on the named picture, else on that with the heaviest region of harm,
+    discoveries first. At most two rows, harm first.
     """
     ours = _ordered(table[table["pair"] == pair])
     if image:
@@ -345,23 +311,13 @@ def survey(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Look for regions and measure distortion in pictures, one in memory at a time.
 
-    Parameters
-    ----------
-    samples
-        With the outputs of all networks of the pairs.
-    pairs, null
-        As for `dtfn.pairs.measure`.
+    Parameters are those of `dtfn.pairs.measure`.
 
     Returns
     -------
     The table of `judge`; and a row a picture, pair and measure of `dtfn.texture.distortion_maps`:
     pair, dataset, image, measure, gap (mean over the interior positions, with less without),
     harmed (the same over the positions in the pair's regions of harm; NaN where it has none).
-
-    Raises
-    ------
-    InputError
-        For no picture at all, or as `dtfn.texture.distortion_maps`.
     """
     tables, rows = [], []
     for sample in samples:
@@ -437,10 +393,8 @@ def cases(
 def case_table(chosen: Sequence[Case]) -> pd.DataFrame:
     """Return how good each network is in each region: a row a case and network.
 
-    Returns
-    -------
-    number (from 1), pair, side, dataset, image, top, left, height, width, area, p, q, severity
-    (MSE that bicubic has there), network, psnr (dB), and the measures of
+    number (from 1), pair, side, dataset, image, top, left, height, width, area, p, q, severity (MSE
+    that bicubic has there), network, psnr (dB), and the measures of
     `dtfn.texture.distortion_maps`, all means over the region's positions.
     """
     rows = []

@@ -132,13 +132,8 @@ def intervals(
 
     Returns
     -------
-    A row a group and column: those of ``by``, metric, and the fields of `Interval`; those of
-    `NOTHING` where no image of the group has a value.
-
-    Raises
-    ------
-    InputError
-        If the table lacks a column.
+    A row a group and column: those of ``by``, metric, and the fields of `Interval`. A column that
+    the table lacks is an `InputError`.
     """
     missing = [name for name in (*columns, *by, *clusters) if name not in table]
     if missing:
@@ -172,23 +167,8 @@ def sign_flip(
     coin toss (two-sided). All sign patterns are tried where that takes no more than ``resamples``,
     so up to 13 images; n images never give less than 2 / 2**n: 0.06 for Set5.
 
-    Parameters
-    ----------
-    values
-        Differences ``(n,)``, without NaN.
-    clusters
-        The image (or training seed) of each value; a cluster's values flip together.
-    resamples, seed
-        As for `mean_interval`.
-
-    Returns
-    -------
-    Within [0, 1]; NaN for a single image.
-
-    Raises
-    ------
-    InputError
-        As `mean_interval`, or if a value is infinite.
+    Parameters are those of `mean_interval`; a cluster's values flip together. NaN for a single
+    image; an `InputError` for an infinite value.
     """
     means = cluster_means(values, clusters)
     if not np.isfinite(means).all():
@@ -216,15 +196,8 @@ def false_discovery(p_values: ArrayLike) -> NDArray[np.float64]:
     a share q of these is false, if the tests are independent or depend positively, as those of
     neighbouring regions do.
 
-    Parameters
-    ----------
-    p_values
-        ``(n,)``, within [0, 1]; NaN where there is no test, which stays NaN and does not count.
-
-    Raises
-    ------
-    InputError
-        For numbers outside [0, 1] or another shape.
+    NaN, where there is no test, stays NaN and does not count; other numbers outside [0, 1] are an
+    `InputError`.
     """
     p = np.asarray(p_values, dtype=float)
     known = ~np.isnan(p)
@@ -260,10 +233,7 @@ def constant(values: ArrayLike) -> bool:
 
 
 def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.float64]:
-    """Return the mean of each cluster, in the order of the clusters' names.
-
-    Parameters and errors are those of `mean_interval`.
-    """
+    """Return the mean of each cluster, in the order of the clusters' names."""
     values = np.asarray(values, dtype=float)
     labels = np.arange(values.size) if clusters is None else np.asarray(clusters)
     shapes = values.ndim == 1 and values.size and values.shape == labels.shape

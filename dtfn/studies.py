@@ -150,12 +150,8 @@ class Study:
     def causes(self, step: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return what harm goes with, over all positions; borders and ties are left out.
 
-        Positions where the two networks tie lie in smooth places, and would speak of these.
-
-        Parameters
-        ----------
-        step
-            Search for similar patches at every so many rows and columns; 0: as time allows.
+        Positions where the two networks tie lie in smooth places, and would speak of these. Similar
+        patches are searched at every ``step`` rows and columns; 0: as time allows.
 
         Returns
         -------
@@ -404,14 +400,11 @@ def measure_all(
 
     Parameters
     ----------
-    benchmarks, count, device
-        As for `dtfn.evaluation.evaluate`.
-    scales
-        Some of 2, 3 and 4.
+    benchmarks, scales, count, device
+        As for `dtfn.evaluation.evaluate`; several scales.
     folders
         Pictures that others have made, each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and
-        ``{scale}`` stand for these. Pictures are matched by name, see `dtfn.audit.match`. Where
-        such a folder does not exist, it is left out; ``mini`` always is.
+        ``{scale}`` stand for these. A folder that does not exist is left out, if another does.
     tilings
         Each as for `dtfn.tiling.way`.
     ensembles
@@ -421,15 +414,14 @@ def measure_all(
 
     Returns
     -------
-    `dtfn.evaluation.evaluate`, with two more columns: network, the name of the method alone, and
-    ensemble. The method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped;
-    ``nla-x4-s0, tiles of 96`` one that the zoo measures in tiles. By scale, bicubic first, then
-    folders, whose seconds are NaN.
+    `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds are NaN; with
+    network, the name of the method alone, and ensemble. The method's name says the way too:
+    ``dtfn-x4+, chop`` is a self-ensemble, chopped.
 
     Raises
     ------
     InputError
-        As `dtfn.evaluation.evaluate`; or a folder not of that form, that does not exist for any
+        As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for any
         benchmark and scale, or whose pictures do not match.
     """
     parts = [_measured_folder(text, benchmarks, scales) for text in folders]
@@ -520,9 +512,8 @@ def weights_of(scales: Sequence[int], methods: Sequence[str] = ()) -> list[Path]
 
 
 def published_names(results: pd.DataFrame) -> dict[str, str]:
-    """Return for each method of `measure_all` what published tables may call it.
+    """Return for each method of `measure_all` what published tables may call it, if anything.
 
-    Bicubic; EDSR, its baseline, NLSN and so on, of the authors' size; folders by their name.
     Self-ensembles and small networks have no published values.
     """
     known = {row["name"]: _published(row) for row in zoo.imported()}

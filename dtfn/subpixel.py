@@ -40,13 +40,7 @@ SNAP = 1e-6  # units: rounding of float64 Y is below 1e-7, and 1e-6 is 1e-11 gre
 
 
 def luma(image: Array) -> Float:
-    """Return Y of a picture as float64 ``(H, W)``; grey counts as RGB with three equal channels.
-
-    Raises
-    ------
-    InputError
-        For another kind of array, or Y that is not finite.
-    """
+    """Return Y of a picture as float64 ``(H, W)``; grey counts as RGB with three equal channels."""
     if np.issubdtype(image.dtype, np.floating) and image.ndim == 2:
         return finite(image, "image")
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
@@ -97,13 +91,7 @@ def difference_in_units(x: Float, y: Float) -> tuple[Float, float]:
 
 
 def block_mean(values: Float, scale: int) -> Float:
-    """Return the mean over each s x s block: ``(sH, sW)`` -> ``(H, W)``.
-
-    Raises
-    ------
-    InputError
-        If s does not divide the size.
-    """
+    """Return the mean over each s x s block, ``(sH, sW)`` -> ``(H, W)``; s must divide the size."""
     height, width = values.shape
     if scale < 1 or height % scale or width % scale or not values.size:
         raise InputError(
@@ -121,10 +109,7 @@ def block_mean(values: Float, scale: int) -> Float:
 def interior(error: Float) -> Float:
     """Return the map without its outermost positions: the border of s pixels that the field shaves.
 
-    Raises
-    ------
-    InputError
-        If nothing is left.
+    Raises `InputError` if nothing is left.
     """
     if error.ndim != 2 or min(error.shape) < 3:
         raise InputError(
@@ -137,10 +122,7 @@ def interior(error: Float) -> Float:
 
 
 def psnr_of(error: Float) -> float:
-    """Return the PSNR in dB of a map of errors; infinite if all are 0.
-
-    Of the interior it is `dtfn.metrics.psnr` with a border of s pixels.
-    """
+    """Return the PSNR in dB of a map of errors: of the interior, that with a border of s pixels."""
     return decibels(float(finite(error, "map of errors").mean()))
 
 
@@ -164,8 +146,7 @@ def harm(n: Array, l: Array, hr: Array | None = None, scale: int | None = None) 
     elif hr is not None or not all(np.issubdtype(error.dtype, np.floating) for error in (n, l)):
         raise InputError(
             "harm",
-            expected="two maps of block errors, or two pictures with the ground truth and the "
-            "scale",
+            expected="two maps of block errors, or two pictures with ground truth and scale",
             found=f"arrays of {n.dtype} {n.shape} and {l.dtype} {l.shape}",
             remedy="call harm(sr_n, sr_l, hr, scale), or pass block_error(sr, hr, scale) of both",
         )
@@ -177,20 +158,12 @@ def harm_rate(harm: Float, tau: float = 0.0) -> float:
     """Return the share of positions whose harm exceeds ``tau``, in [0, 1].
 
     ``harm_rate(-harm, tau)`` is the share that N helped; a tie belongs to neither.
-
-    Raises
-    ------
-    InputError
-        For a negative ``tau``, or harm that is not finite.
     """
     return float(np.mean(finite(harm, "harm") > _threshold(tau)))
 
 
 def noise_floor(null_harm: Float, quantile: float = 0.5) -> float:
-    """Return a threshold for harm: a quantile of the absolute harm of the null pair (MSE).
-
-    A null pair is two networks that differ in their training seed only.
-    """
+    """Return a quantile of the absolute harm of the null pair (MSE): a threshold for harm."""
     return float(np.quantile(np.abs(finite(null_harm, "harm")), quantile))
 
 

@@ -1,23 +1,16 @@
 """Textures: what the degradation took, whether the picture repeats itself, and what was distorted.
 
-Three groups of maps, float64 ``(H, W)`` over the LR grid, on Y in [0, 255]:
-
-- *Causes* need no network. *Detail* is what the degradation lost: Y of the picture minus Y of its
-  bicubic down- and upscaled version. `describe` returns all of them.
-- *Similar patches* are those that non-local attention would look at: exact search by faiss over all
-  positions of a picture.
-- *Distortion* compares an output with the truth: direction, spectrum, structure and edges. A
-  texture can have a small squared error and yet run the wrong way. `distortion_maps` returns all.
-
-The outermost positions are there too, so take `dtfn.subpixel.interior` of maps that are compared
-with errors.
+All maps are float64 ``(H, W)`` over the LR grid, on Y in [0, 255]; take `dtfn.subpixel.interior` of
+maps that are compared with errors. *Detail* is what the degradation lost: Y of the picture minus Y
+of its bicubic down- and upscaled version. *Similar patches* are those that non-local attention
+would look at.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,14 +102,13 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours
     count
         K, the number of neighbours.
     every
-        Ask about every so many rows and columns only (all positions stay candidates). The time
-        rises with the square of the picture's area: at 2048 x 1536, hours.
+        Ask about every so many rows and columns only. The time rises with the square of the
+        picture's area: at 2048 x 1536, hours.
 
     Returns
     -------
     Exact but for float32: of two patches whose distances differ by less than some 1e-6 of their
-    energy, either may be the last of the K. The memory used is 100 bytes an LR position and 4 K
-    more for each one asked about, and some 100 MB.
+    energy, either may be the last of the K.
 
     Raises
     ------
@@ -128,8 +120,7 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours
     if not 1 <= count < len(vectors) or every < 1:
         raise InputError(
             "search for similar patches",
-            expected=f"a count from 1 to {len(vectors) - 1} (the picture has that many others) "
-            "and every 1st position or fewer",
+            expected=f"a count from 1 to {len(vectors) - 1} and every 1st position or fewer",
             found=f"count {count}, every {every}",
             remedy="use a larger picture or a smaller count",
         )
@@ -169,12 +160,7 @@ def patches(lr: Array) -> NDArray[np.float32]:
 
 
 def differences(values: Array, found: Neighbours) -> NDArray[np.float32]:
-    """Return the mean squared difference of ``(H * W, D)`` values to those of the neighbours.
-
-    Returns
-    -------
-    float32 ``(n, K)``.
-    """
+    """Return how ``(H * W, D)`` values differ from the neighbours': mean squares, ``(n, K)``."""
     return _squared(values, found.asked, found.index) / np.float32(values.shape[1])
 
 
@@ -196,24 +182,16 @@ def _nearest(
 def _squared(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
     """Return the squared distances of some rows of values to others, ``(n, K)``, in chunks."""
     result = np.empty(index.shape, np.float32)
-    for rows in _chunks(index.shape, values.shape[1]):
+    size = max(1, ELEMENTS // (index.shape[1] * values.shape[1]))
+    for start in range(0, len(index), size):
+        rows = slice(start, start + size)
         step = values[asked[rows], None] - values[index[rows]]  # (rows, K, D)
         result[rows] = np.einsum("nkd,nkd->nk", step, step)
     return result
 
 
-def _chunks(shape: tuple[int, ...], depth: int) -> Iterator[slice]:
-    """Yield slices of the n rows of ``(n, K)`` vectors that hold about `ELEMENTS` numbers each."""
-    size = max(1, ELEMENTS // (shape[1] * depth))
-    return (slice(start, start + size) for start in range(0, shape[0], size))
-
-
 def _faiss() -> Any:
-    """Import faiss, when it is needed.
-
-    On macOS its OpenMP and torch's end the process when both have threads (faiss-wheels issue 73):
-    there it gets one, and the runtime is told to bear with the second library.
-    """
+    """Import faiss; on macOS its OpenMP and torch's end the process unless it has one thread."""
     if sys.platform == "darwin":
         os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
     import faiss
@@ -247,13 +225,10 @@ def describe(
 
     Returns
     -------
-    ``severity`` (MSE), ``severity_db``, ``aliasing``, ``inconsistency`` use the truth.
-    The others are made from the LR picture alone:
-    ``recurrence``, root mean squared difference to the most similar patch, grey levels: 0 where the
-    patch recurs exactly;
-    ``variance`` of Y in the 5 x 5 patch;
-    ``gradient_energy``, mean squared slope of Y, (grey levels / pixel)^2;
-    ``coherence``, how much the texture has one direction, in [0, 1]: 0 for none, 1 for stripes.
+    ``severity`` (MSE), ``severity_db``, ``aliasing``, ``inconsistency`` use the truth; the others
+    only LR: ``recurrence``, root mean squared difference to the most similar patch (grey levels);
+    ``variance`` of Y in the 5 x 5 patch; ``gradient_energy``, mean squared slope of Y, (grey levels
+    / pixel)^2; ``coherence``, how much the texture has one direction, in [0, 1].
 
     Raises
     ------
@@ -276,10 +251,7 @@ def describe(
 
 
 def describe_lr(lr: Array, found: Neighbours, sigma: float = SIGMA) -> dict[str, Float]:
-    """Return those maps of `describe` that need the LR picture alone.
-
-    ``sigma`` is the structure tensor's Gaussian window, in LR pixels.
-    """
+    """Return those maps of `describe` that need LR alone; ``sigma``: of the structure tensor."""
     vectors, tensor = patches(lr), _tensor(luma(lr), sigma)
     nearest = Neighbours(found.shape, found.asked, found.index[:, :1])
     return {
@@ -303,12 +275,11 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     Parameters
     ----------
     hr
-        uint8 RGB or grey of any size that holds an LR pixel; cropped at the top left to a multiple
-        of s.
+        uint8 RGB or grey; cropped at the top left to a multiple of s.
     scale
         s: 2, 3 or 4.
     lr
-        `dtfn.images.degrade` of it, where that is known; None: degrade now.
+        `dtfn.images.degrade` of it, where that is known.
 
     Raises
     ------
@@ -340,14 +311,9 @@ def severity(hr: Array, scale: int, lr: Array | None = None) -> Float:
 def aliasing(hr: Array, scale: int) -> Float:
     """Return the share of the texture's energy that the LR grid cannot hold, in [0, 1], ``(H, W)``.
 
-    That is, the energy above the LR Nyquist frequency, 1 / (2 s) cycles a pixel across or down,
-    over all energy about the local mean; both within the 5 x 5 LR positions around each. NaN where
-    there is no energy. Parameters and errors are those of `detail`.
-
-    Notes
-    -----
-    An ideal filter on the cosine transform (which mirrors the picture, so that its borders do not
-    count as edges). Being ideal it rings: a sharp edge is seen a few positions away.
+    That is, the energy above the LR Nyquist frequency over all energy about the local mean, both
+    within the 5 x 5 LR positions around each; NaN where there is no energy. The filter is ideal, on
+    the cosine transform. Parameters and errors are those of `detail`.
     """
     hr = images.modcrop(hr, images.check_scale(scale))
     y = luma(hr)
@@ -371,8 +337,7 @@ def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Flo
 
     k(p) = the mean over the K nearest LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being the
     details of a block. 0: all similar patches have the same detail. 1: copying one gains nothing
-    over copying none. 2: their details are unrelated, of equal energy. There is no upper limit:
-    where p has little detail and its neighbours much, copying does much harm.
+    over copying none. 2: their details are unrelated, of equal energy. There is no upper limit.
 
     Parameters
     ----------
@@ -384,17 +349,12 @@ def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Flo
     Returns
     -------
     NaN where p has no detail at all (as in a constant picture), and where p was not asked about.
+    Ratios have long tails: rank k, or take its median; for a mean, divide mean by mean.
 
     Raises
     ------
     InputError
         As `detail` and `similar_patches`; or neighbours of a picture of another size.
-
-    Notes
-    -----
-    Energies of single blocks have long tails, and their ratios longer ones: rank k, or take its
-    median; for a mean, divide mean by mean. A flat LR patch looks like every other flat one, so its
-    neighbours are the first of the picture, whatever texture the degradation erased there.
     """
     found = similar_patches(images.degrade(hr, scale)) if found is None else found
     return _inconsistency(_blocks(detail(hr, scale), scale, found), found)
@@ -478,8 +438,7 @@ def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
     Returns
     -------
     ``orientation`` (degrees, in [0, 90]), ``spectrum`` (dB), ``structure`` (1 - SSIM, in [0, 2]),
-    ``gradient`` (1 - gradient similarity, in [0, 1]): the functions below, the mean over a block
-    where they are maps of pixels.
+    ``gradient`` (1 - gradient similarity, in [0, 1]); the mean over a block of maps of pixels.
 
     Raises
     ------
@@ -496,17 +455,10 @@ def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
 
 
 def orientation_error(x: Float, y: Float, sigma: float) -> Float:
-    """Return by how much the direction is wrong, weighted by how clear it is, ``(sH, sW)``.
+    """Return the angle between both dominant directions (degrees) times the true coherence.
 
-    The angle between the dominant directions of the output x and the truth y (both Y), in [0, 90]
-    degrees, times the coherence of the true one: a wrong direction counts where the truth has one.
-    ``sigma`` is the structure tensor's Gaussian window, in HR pixels.
-
-    Notes
-    -----
-    With z = (J_cc - J_rr) + 2i J_rc of the structure tensor J (Bigun and Granlund 1987), the
-    direction has the angle arg(z) / 2 and the coherence |z| / (J_cc + J_rr). Where the output has
-    no direction at all, the angle counts as 45 degrees, the mean of a random one.
+    Directions are those of the structure tensor (Bigun and Granlund 1987), ``(sH, sW)``. Where the
+    output has no direction at all, the angle counts as 45 degrees, the mean of a random one.
     """
     made, true = _tensor(x, sigma), _tensor(y, sigma)
     angle = np.degrees(np.abs(np.angle(made.doubled * np.conj(true.doubled)))) / 2
@@ -516,14 +468,9 @@ def orientation_error(x: Float, y: Float, sigma: float) -> Float:
 def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     """Return the log-spectral distance of the texture around each LR position, dB, ``(H, W)``.
 
-    The root mean square, over the frequencies of a window of 5 x 5 LR positions, of the difference
-    of both power spectra in dB. A shifted texture has none; a blurred one has.
-
-    Notes
-    -----
-    Gray and Markel 1976, in two dimensions. Local means are taken off, so frequency 0 is left out.
-    The window is Hann's, the picture is mirrored at its border, and to both spectra the power of
-    rounding to whole levels is added, below which there is nothing to compare.
+    The root mean square, over the frequencies but 0 of a Hann window of 5 x 5 LR positions, of the
+    difference of both power spectra in dB (Gray and Markel 1976). A shifted texture has none; a
+    blurred one has. To both spectra the power of rounding to whole levels is added.
     """
     block_mean(x, scale)  # refuses a size that s does not divide
     side, margin = SIDE * scale, SIDE // 2 * scale
@@ -544,11 +491,7 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
 
 
 def ssim_map(x: Float, y: Float) -> Float:
-    """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, mirrored at the border.
-
-    Wang et al. 2004, with the window and constants of `dtfn.metrics.ssim`, whose value is the mean
-    of this map over the pixels where the window lies inside.
-    """
+    """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, as `dtfn.metrics.ssim` has its mean."""
     if min(x.shape) < WINDOW:
         raise InputError(
             "image",
@@ -563,15 +506,10 @@ def ssim_map(x: Float, y: Float) -> Float:
 
 
 def gradient_similarity(x: Float, y: Float) -> Float:
-    """Return how alike the gradient magnitudes g are at each pixel, in [0, 1], ``(sH, sW)``.
+    """Return how alike the gradient magnitudes are at each pixel, in [0, 1], ``(sH, sW)``.
 
-    (2 g_x g_y + c) / (g_x^2 + g_y^2 + c), with c = 170 and Prewitt's gradients: a slope of 1 has
-    g = 2.
-
-    Notes
-    -----
-    Xue et al. 2014 (GMSD), equation 4. They halve the picture first, for a score of whole pictures
-    seen from afar; here textures are looked at pixel by pixel, so it is not halved.
+    (2 g_x g_y + 170) / (g_x^2 + g_y^2 + 170) with Prewitt's gradients: equation 4 of Xue et al.
+    2014 (GMSD), who halve the picture first, for a score of whole pictures seen from afar.
     """
     # The paper's taps are 1/3, scipy's are 1.
     g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))

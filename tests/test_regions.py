@@ -120,7 +120,7 @@ def test_planted_harm_is_discovered_where_it_is(table: pd.DataFrame) -> None:
         corner, size = ((10, 30), (12, 10)) if row.left > 20 else ((30, 5), (10, 12))
         assert np.abs(np.subtract((row.top, row.left), corner)).max() <= 4
         assert np.abs(np.subtract((row.height, row.width), size)).max() <= 8
-        assert row.mass == pytest.approx(12 * 10 * 900, rel=0.25)
+        assert row.mass == pytest.approx(12 * 10 * (30 * 219 / 255) ** 2, rel=0.25)
         assert row.region.area == row.area
     count = regions.count_discoveries(table).set_index(["pair", "side"]).loc[("nla", "harm")]
     assert (count["discoveries"], count["pictures"]) == (16, 8)
