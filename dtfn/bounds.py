@@ -92,7 +92,7 @@ def errors_and_bounds(
         difference, unit = difference_in_units(made, y)
         squared.append(difference**2 / unit**2)
         errors.append(interior(block_mean(difference**2, scale) / unit**2))
-    bounds = {str(g or "image"): selection_bound(*errors, g) for g in GRANULARITIES}
+    bounds = {str(g or "image"): selection_bound(errors[0], errors[1], g) for g in GRANULARITIES}
     bounds["subpixel"] = psnr_of(interior(block_mean(np.minimum(*squared), scale)))
     bounds["fusion"] = psnr_of(interior(fusion(n, l, y, scale)[1]))
     return errors[0], errors[1], bounds

@@ -96,8 +96,8 @@ def figures(sr_n: Array, sr_l: Array, hr: Array, scale: int, tau: float = 0.0) -
     row = {"psnr_with": psnr_n, "psnr_without": psnr_l, "psnr_gain": gain(psnr_n, psnr_l)}
     for ending, threshold in (("", 0.0), ("_tau", tau)):
         mass = harm_mass(error_n, error_l, threshold)
-        values = (harm_rate(h, threshold), harm_rate(-h, threshold), mass.harmed, mass.helped)
-        values += (mass.lost_db, mass.won_db)
+        rates = harm_rate(h, threshold), harm_rate(-h, threshold)
+        values = (*rates, mass.harmed, mass.helped, mass.lost_db, mass.won_db)
         row |= {f"{name}{ending}": value for name, value in zip(BEYOND, values, strict=True)}
     untied = row["harm_rate"] + row["help_rate"]
     row["harm_untied"] = row["harm_rate"] / untied if untied else float("nan")
@@ -238,17 +238,17 @@ def _rows(sample: Sample, pairs: Pairs, null: str | None) -> Iterator[dict[str, 
         made = {m: luma(sample.outputs[m]) for m in methods_of(pairs)}
         tau = 0.0
         if null is not None:
-            errors = [interior(block_error(made[m], hr, sample.scale)) for m in pairs[null]]
-            tau = noise_floor(harm(*errors))
-        for name, (n, l) in pairs.items():
+            n, l = (interior(block_error(made[m], hr, sample.scale)) for m in pairs[null])
+            tau = noise_floor(harm(n, l))
+        for name, (with_, without) in pairs.items():
             yield {
                 "pair": name,
-                "with": n,
-                "without": l,
+                "with": with_,
+                "without": without,
                 "dataset": sample.dataset,
                 "image": sample.image,
                 "scale": sample.scale,
-                **figures(made[n], made[l], hr, sample.scale, tau),
+                **figures(made[with_], made[without], hr, sample.scale, tau),
             }
     except InputError as error:
         raise InputError(

@@ -175,7 +175,11 @@ class Study:
                     untied, harmed = errors[n] != errors[l], errors[n] > errors[l]
                     counted = np.stack([_counted(cells[flags]) for flags in (untied, harmed)])
                     counts[name] = counts.get(name, np.zeros_like(counted)) + counted
-                    row = {"pair": name, "dataset": sample.dataset, "image": sample.image}
+                    row: dict[str, object] = {
+                        "pair": name,
+                        "dataset": sample.dataset,
+                        "image": sample.image,
+                    }
                     row["seed"] = seed
                     for cause, values in causes.items():
                         row[cause] = statistics.rank_correlation(harmed[untied], values[untied])
@@ -461,8 +465,16 @@ def forecast_all(
     for scale in scales:
         for chosen, tiling, ensemble in _ways(scale, methods, tilings, ensembles):
             if chosen != [BICUBIC]:
-                way = {"tiling": cutting.way(tiling), "self_ensemble": ensemble, "device": device}
-                part = evaluation.forecast(chosen, benchmarks, scale, count, **way)
+                way = cutting.way(tiling)
+                part = evaluation.forecast(
+                    chosen,
+                    benchmarks,
+                    scale,
+                    count,
+                    tiling=way,
+                    self_ensemble=ensemble,
+                    device=device,
+                )
                 labels = [_label(name, tiling, ensemble) for name in part["method"]]
                 parts.append(part.assign(method=labels, scale=scale))
     return pd.concat(parts[1:] or parts, ignore_index=True)[list(parts[0])]

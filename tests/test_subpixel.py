@@ -364,10 +364,10 @@ def test_harm_takes_pictures_or_says_what_it_takes() -> None:
     rng = np.random.default_rng(0)
     n, l, hr = rng.integers(0, 256, (3, 12, 12, 3), np.uint8)
     errors = [subpixel.block_error(x, hr, 2) for x in (n, l)]
-    np.testing.assert_array_equal(subpixel.harm(n, l, hr, 2), subpixel.harm(*errors))
+    np.testing.assert_array_equal(subpixel.harm(n, l, hr, 2), subpixel.harm(errors[0], errors[1]))
     for given_ in ((n, l), (n, l, hr), (n[..., 0], l[..., 0])):
         with pytest.raises(InputError, match=r"call harm\(sr_n, sr_l, hr, scale\)"):
-            subpixel.harm(*given_)
+            subpixel.harm(*given_)  # type: ignore[arg-type]
 
 
 def test_importing_does_not_import_torch() -> None:
