@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 
-from dtfn import cli, paths, suite
+from dtfn import cli, evaluation, paths, suite
 from dtfn.errors import InputError
 from dtfn.reports import page
 
@@ -137,10 +137,79 @@ def test_report_writes_the_index_anew(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_evaluate_prints_the_means_and_writes_every_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "all.csv"
-    assert call("evaluate", "bicubic", "--count", "2", "--scale", "2", "--csv", str(file)) == 0
-    assert "| mini | 2 | bicubic | 2 |" in capsys.readouterr().out
+    file = tmp_path / "new" / "all.csv"
+    arguments = ["bicubic", "--datasets", "mini, mini", "--count", "2", "--scale", "2"]
+    assert call("evaluate", *arguments, "--csv", str(file)) == 0
+    shown = capsys.readouterr().out
+    assert "| mini | 2 | bicubic | 2 |" in shown
+    assert "Grey pictures are read as RGB" in shown
     assert len(file.read_text().splitlines()) == 3
+    assert call("evaluate", *arguments, "--grey", "y") == 0
+    assert "Grey pictures are taken as Y" in capsys.readouterr().out
+
+
+def test_a_bad_output_path_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("it works"))
+    (tmp_path / "file").write_text("")
+    for csv in (tmp_path, tmp_path / "file" / "x.csv"):
+        assert call("evaluate", "bicubic", "--csv", str(csv)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "expected a place that can be written" in line
+
+
+def test_a_disk_that_fails_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "results.npz")
+
+    monkeypatch.setattr(evaluation, "evaluate", full)
+    assert call("evaluate", "bicubic") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "dtfn: results.npz: cannot be written or read: No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("step-00000007.ckpt", b"x", "a training state of `dtfn train`"),
+        ("w.PTH", b"x", "weights, and nothing but tensors"),
+        ("w.pth.tar", b"x", "weights, and nothing but tensors"),
+        ("w.ckpt", b"<html>", "a web page"),
+        ("w.pt", None, "no such file"),
+        ("folder/w", None, "no such file"),
+    ],
+)
+def test_a_weights_file_that_holds_none_says_what_it_is(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    message: str,
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    assert call("evaluate", str(file)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_slow_work_is_announced_and_too_large_work_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    row = {"method": "a", "pictures": 4, "tiles": 8, "seconds": 120.0, "memory": 900.0}
+    cli._announce(row, "1GB")
+    assert capsys.readouterr().err == "a: about 2.0 min and 900 MB for 4 pictures in 8 runs\n"
+    cli._announce(row | {"seconds": 7200.0}, None)
+    assert "about 2.0 h" in capsys.readouterr().err
+    cli._announce(row | {"seconds": 20.0}, None)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="about 900 MB for a; found 800MB"):
+        cli._announce(row, "800MB")
 
 
 # --- the zoo --------------------------------------------------------------------------------
