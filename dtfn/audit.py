@@ -11,9 +11,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,19 +54,8 @@ PRINTED = {
 _SCALE = re.compile(r"x?[234]x?", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Match:
-    """One picture's truth and results.
-
-    Attributes
-    ----------
-    image
-        Its name: the stem of the truth's file.
-    hr
-        The truth's file.
-    results
-        Name of a folder of results, of `names_of` -> file.
-    """
+class Match(NamedTuple):
+    """A picture's name, the file of its truth, and name of a folder of results -> file."""
 
     image: str
     hr: Path
@@ -230,13 +218,13 @@ def match(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     ]
     matches: list[Match] = []
     if not problems:
-        chosen, told = {}, []
+        chosen, doubts = {}, []
         for name, folder in results.items():
             chosen[name], some = datasets.match(truths, datasets.pictures(folder), scale)
-            told += [(name, problem) for problem in some]
+            doubts += [(name, doubt) for doubt in some]
         used = {truth for files in chosen.values() for truth in files}
         unused = {f"lacks {truth.name}" for truth in truths if truth not in used}
-        problems = [f"{name!r} {problem}" for name, problem in told if problem not in unused]
+        problems = [f"{name!r} {doubt}" for name, doubt in doubts if doubt not in unused]
         for truth in truths:
             if all(truth in files for files in chosen.values()):
                 one = Match(datasets.stem(truth), truth, {n: chosen[n][truth] for n in results})
@@ -321,37 +309,25 @@ def verdicts(report: Mapping[str, Any]) -> list[Verdict]:
     a, b, controls = (report["names"][role] for role in ("with", "without", "controls"))
     gain, low, high = report["gains"][a]
     better = _sign(low, high) if report["images"] >= statistics.LEAST else None
-    found = [Verdict(f"{a} has a higher PSNR than {b}", gain, (low, high), better, "{:+.3f} dB")]
+    first = Verdict(f"{a} has a higher PSNR than {b}", gain, (low, high), better, "{:+.3f} dB")
     claim = f"where most detail was lost, {a} adds error to {b}'s"
     if not controls:
-        return [*found, Verdict(claim, "not judged: there is no control", None, None)]
+        return [first, Verdict(claim, "not judged: there is no control", None, None)]
     unequal = _unequal(report)
     if unequal:
         text = f"not judged: {' and '.join(unequal)} differ in PSNR from {b}"
-        return [*found, Verdict(f"{claim}, beyond the control", text, None, None)]
+        return [first, Verdict(f"{claim}, beyond the control", text, None, None)]
     last = [row for row in report["fifths"] if row["fifth"] == FIFTHS]
-    answers = {}
-    for row in last:
-        clear = min(abs(row["low"]), abs(row["high"])) >= 0 and abs(row["change"]) >= COUNTS
-        sign = _sign(row["low"], row["high"]) if clear else None
-        answers[row["control"]] = sign if report["images"] >= statistics.LEAST else None
-    if len(set(answers.values())) > 1:
+    judged = [abs(r["change"]) >= COUNTS and report["images"] >= statistics.LEAST for r in last]
+    answers = [_sign(r["low"], r["high"]) if j else None for r, j in zip(last, judged, strict=True)]
+    if len(set(answers)) > 1:
         words = {True: "more", False: "less", None: "no difference"}
-        text = "; ".join(f"{control}: {words[answer]}" for control, answer in answers.items())
-        found.append(Verdict(claim, f"depends on the control ({text})", None, None))
-    else:
-        row = last[0]
-        ends = (row["low"], row["high"])
-        found.append(
-            Verdict(
-                f"{claim}, beyond {' and '.join(controls)}",
-                row["change"],
-                ends,
-                answers[row["control"]],
-                "{:+.2f} %",
-            )
-        )
-    return found
+        pairs = zip(controls, answers, strict=True)
+        text = "; ".join(f"{control}: {words[answer]}" for control, answer in pairs)
+        return [first, Verdict(claim, f"depends on the control ({text})", None, None)]
+    change, ends = last[0]["change"], (last[0]["low"], last[0]["high"])
+    claim = f"{claim}, beyond {' and '.join(controls)}"
+    return [first, Verdict(claim, change, ends, answers[0], "{:+.2f} %")]
 
 
 def table(report: Mapping[str, Any]) -> pd.DataFrame:
@@ -421,18 +397,10 @@ def _figures(rows: pd.DataFrame, has_control: bool) -> dict[str, Any]:
         for name in (base, f"{base}_null", f"{base}_net")
         if (has_control or not base.endswith("_tau")) and name in rows and rows[name].notna().any()
     ]
-    found = statistics.intervals(rows, columns, by=()).set_index("metric")
-    intervals = {
-        name: {
-            "low": float(found.loc[name, "low"]),
-            "high": float(found.loc[name, "high"]),
-            "images": int(found.loc[name, "clusters"]),
-            "note": str(found.loc[name, "note"]),
-        }
-        for name in columns
-    }
-    means = {name: float(found.loc[name, "estimate"]) for name in columns}
-    return {**means, "intervals": intervals}
+    table = statistics.intervals(rows, columns, by=()).rename(columns={"clusters": "images"})
+    means = dict(zip(table["metric"], table["estimate"].tolist(), strict=True))
+    ends = table.set_index("metric")[["low", "high", "images", "note"]].to_dict("index")
+    return {**means, "intervals": ends}
 
 
 def _notes(report: Mapping[str, Any], rows: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,10 +78,10 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
         return arrays
 
 
-def missing(wanted: Iterable[str]) -> list[str]:
-    """Return those of some keys that the cache does not hold."""
+def missing(key: str) -> bool:
+    """Return whether the cache does not hold a key."""
     with _opened() as store:
-        return [key for key in wanted if store is None or key not in store]
+        return store is None or key not in store
 
 
 def key(*parts: object) -> str:

@@ -27,31 +27,14 @@ from dtfn import datasets as benchmarks
 from dtfn.cache import Arrays
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.metrics import Grey, psnr, ssim
+from dtfn.metrics import Grey
+from dtfn.metrics import psnr as psnr
+from dtfn.metrics import ssim as ssim
 from dtfn.tiling import Budget, Chop, Tiling, Way
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-__all__ = [
-    "BICUBIC",
-    "Output",
-    "card_tiling",
-    "evaluate",
-    "fingerprint",
-    "forecast",
-    "network",
-    "outputs",
-    "psnr",
-    "remembered",
-    "require",
-    "samples",
-    "ssim",
-    "summary",
-    "torch_device",
-    "upscale",
-]
 
 BICUBIC = "bicubic"
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
@@ -236,24 +219,16 @@ def forecast(
     for sample in samples(datasets, scale, count) if tiles else ():
         for method in tiles:
             chosen = _tiling(method, sample, tiling, device)
-            key = _key(method, sample, f"{chosen} {self_ensemble}", device)
-            if cache.missing([key]):
-                height, width = sample.lr.shape[:2]
-                seen = [height * width]
-                if chosen is not None:
-                    cut = chosen.tiles(height, width)
-                    seen = [(r.stop - r.start) * (c.stop - c.start) for r, c in cut]
+            if cache.missing(_key(method, sample, f"{chosen} {self_ensemble}", device)):
+                cut = (chosen or Tiling(2**20)).tiles(*sample.lr.shape[:2])
+                seen = [(r.stop - r.start) * (c.stop - c.start) for r, c in cut]
                 tiles[method].append(seen * (8 if self_ensemble else 1))
     rows = []
     for method, pictures in tiles.items():
-        row = {"method": method, "pictures": len(pictures), "tiles": 0, "seconds": 0.0}
-        row["memory"] = 0.0
-        if pictures:
-            cost = _cost(method, fingerprint(method), device)
-            row["tiles"] = sum(map(len, pictures))
-            row["seconds"] = cost.seconds * sum(map(sum, pictures))
-            row["memory"] = (cost.rest + cost.position * max(map(max, pictures))) / 2**20
-        rows.append(row)
+        runs = [positions for picture in pictures for positions in picture]
+        cost = _cost(method, fingerprint(method), device) if runs else Cost(0, 0, 0)
+        memory = (cost.rest + cost.position * max(runs, default=0)) / 2**20
+        rows.append((method, len(pictures), len(runs), cost.seconds * sum(runs), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
 
@@ -282,8 +257,8 @@ def samples(
     methods
         Their outputs come with each sample.
     """
-    for dataset in _listed(datasets):
-        total = len(benchmarks.names(dataset)[:count])
+    totals = {name: len(benchmarks.names(name)[:count]) for name in _listed(datasets)}
+    for dataset, total in totals.items():  # all of them are there
         bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image", "disable": None}
         for sample in tqdm(benchmarks.benchmark(dataset, scale, count), **bar):
             made = outputs(methods, sample) if methods else {}

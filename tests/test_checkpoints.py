@@ -32,6 +32,7 @@ def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], object]:
         prefixed("module.model."),
         prefixed("_orig_mod."),
         lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.")(state)},
         lambda state: {"params": state},
         lambda state: {"model": {"state_dict": prefixed("module.")(state)}},
         # The averaged weights are the ones that are published.

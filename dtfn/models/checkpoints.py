@@ -282,7 +282,8 @@ def _unwrapped(content: object, source: object) -> State:
             found=keys or type(content).__name__,
             remedy=f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}",
         )
-    state = {str(key): value for key, value in content.items()}
+    # torch's AveragedModel counts the averaged states next to the weights.
+    state = {str(key): value for key, value in content.items() if key != "n_averaged"}
     while state and (
         prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
     ):
