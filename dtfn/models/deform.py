@@ -35,31 +35,19 @@ TILE = 1 << 12  # numbers that a Triton program holds of a tensor
 
 
 def corners(offset: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the four rows and weights of every bilinear sample.
+    """Return the four rows and weights, both (N, L, 9, 4), of every bilinear sample.
 
-    Parameters
-    ----------
-    offset
-        (N, L, 18): (dy, dx) in pixels for each of the nine taps, taps row-major, as in
-        ``torchvision.ops.deform_conv2d``.
-    mask
-        (N, L, 9): modulation of each tap.
-    height, width
-        Size of the feature map, L = height * width.
-
-    Returns
-    -------
-    rows, weights : Tensor
-        Both (N, L, 9, 4): row of the (L, C) table, and bilinear weight times mask. Corners outside
-        the image have weight 0.
+    These are rows of the (L, C) table and bilinear weights times mask; corners outside of the
+    picture have weight 0. ``offset`` (N, L, 18) has (dy, dx) for each of the nine taps, row-major,
+    ``mask`` (N, L, 9) their modulation.
     """
     n, length, _ = offset.shape
     device, dtype = offset.device, offset.dtype
     y = torch.arange(height, device=device).view(-1, 1, 1)  # (H, 1, 1)
     x = torch.arange(width, device=device).view(1, -1, 1)  # (1, W, 1)
-    tap = torch.arange(9, device=device)
-    base_y = (y + tap // 3 - 1).expand(height, width, 9).reshape(1, length, 9).to(dtype)
-    base_x = (x + tap % 3 - 1).expand(height, width, 9).reshape(1, length, 9).to(dtype)
+    tap, shape = torch.arange(9, device=device), (height, width, 9)
+    base_y = (y + tap // 3 - 1).expand(shape).reshape(1, length, 9).to(dtype)
+    base_x = (x + tap % 3 - 1).expand(shape).reshape(1, length, 9).to(dtype)
     shift = offset.view(n, length, 9, 2)
     # Far outside is as good as just outside, and keeps the integers small.
     at_y = (base_y + shift[..., 0]).clamp(-2, height + 1)  # (N, L, 9)
@@ -91,17 +79,14 @@ def deformable_conv2d(
     ----------
     x
         (N, C, H, W).
-    offset
-        (N, 18, H, W) in pixels, (dy, dx) a tap, taps row-major.
-    mask
-        (N, 9, H, W).
+    offset, mask
+        (N, 18, H, W) in pixels, (dy, dx) a tap, taps row-major; (N, 9, H, W).
     weight, bias
         (D, C, 3, 3) and (D,) or None.
 
     Returns
     -------
-    Tensor
-        (N, D, H, W), in channels-last memory.
+    (N, D, H, W), in channels-last memory.
     """
     n, channels, height, width = x.shape
     exact = torch.float32 if x.dtype in HALF else x.dtype

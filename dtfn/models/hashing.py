@@ -31,16 +31,9 @@ def bucket_count(length: int, chunk_size: int) -> int:
 
 
 def generator(seed: int, layer: int, draw: int) -> torch.Generator:
-    """Return a generator that depends on (hash seed, layer, draw) alone, on the CPU.
+    """Return a generator on the CPU that depends on hash seed, layer index and draw alone.
 
-    Parameters
-    ----------
-    seed
-        The network's hash seed.
-    layer
-        Index of the attention layer, so that layers do not share rotations.
-    draw
-        0 in evaluation; the training step in training.
+    ``draw`` is 0 in evaluation, and counts the passes in training.
     """
     mixed = (seed * 1_000_003 + layer) * 1_000_003 + draw
     return torch.Generator().manual_seed(mixed % (1 << 63))
@@ -54,18 +47,8 @@ def super_bit_rotations(
     One `torch.nn.init.orthogonal_` draw a round, in float32 on the CPU, as the authors do; with
     ``source=None`` from torch's global generator.
     """
-    normal = torch.stack(
-        [torch.empty(channels, buckets).normal_(generator=source) for _ in range(n_hashes)]
-    )
-    return _orthogonal(normal)
-
-
-def _orthogonal(normal: Tensor) -> Tensor:
-    """Return what `torch.nn.init.orthogonal_` makes of each normal matrix (..., C, buckets)."""
-    is_wide = normal.shape[-2] < normal.shape[-1]
-    q, r = torch.linalg.qr(normal.mT if is_wide else normal)
-    q = q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
-    return q.mT if is_wide else q
+    draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
+    return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
 
 
 def spherical_rotations(
@@ -79,28 +62,18 @@ def spherical_rotations(
 
 @torch.no_grad()
 def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
-    """Return the bucket of each position in each round.
+    """Return the bucket of each position in each round: (N, n_hashes, L), uint8.
 
-    Parameters
-    ----------
-    queries
-        (N, L, C).
-    rotations
-        (n_hashes, C, buckets), cast to the queries' type and device.
-
-    Returns
-    -------
-    Tensor
-        (N, n_hashes, L), uint8, in [0, buckets): the argmax of the projections, first of equals.
+    It is the argmax of the projections of the queries (N, L, C) by the rotations (n_hashes, C,
+    buckets), the first of equals.
     """
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
     table = rotations.to(queries).permute(1, 0, 2).reshape(channels, -1)
+    step = CODE_BLOCK_GPU if layers.batches(queries) else CODE_BLOCK
     codes = [
         (block @ table).view(-1, n_hashes, buckets).argmax(-1)
-        for block in queries.reshape(-1, channels).split(
-            CODE_BLOCK_GPU if layers.batches(queries) else CODE_BLOCK
-        )
+        for block in queries.reshape(-1, channels).split(step)
     ]
     whole = torch.cat(codes).to(torch.uint8).view(n, length, n_hashes)
     return whole.transpose(1, 2).contiguous()
@@ -108,20 +81,10 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
 
 @torch.no_grad()
 def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
-    """Return the positions of each round in the order of their codes, padded and wrapped.
+    """Return the positions of each round in the order of their codes (N, n_hashes, L), L >= m.
 
-    Parameters
-    ----------
-    codes
-        (N, n_hashes, L).
-    chunk_size
-        m; L >= m.
-
-    Returns
-    -------
-    Tensor
-        (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The sort is
-        stable; the tail is padded by repeating the last positions of the round, as the authors do.
+    These are (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The
+    sort is stable; the tail is padded by repeating the last positions, as the authors do.
     """
     length = codes.shape[-1]
     if not layers.batches(codes):  # NumPy sorts bytes by radix, many times faster
@@ -135,19 +98,9 @@ def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
 
 
 def windows(rows: Tensor, chunk_size: int) -> Tensor:
-    """Return the overlapping windows of sorted rows: of one list as a view, of many as a copy.
+    """Return the overlapping windows (lists * K, 3m, C) of sorted rows (lists, (K + 2) m, C).
 
-    Parameters
-    ----------
-    rows
-        (lists, (K + 2) m, C), contiguous.
-    chunk_size
-        m.
-
-    Returns
-    -------
-    Tensor
-        (lists * K, 3m, C).
+    The rows are contiguous. Of one list the windows are a view, of many a copy.
     """
     lists, size, width = rows.shape
     shape = (lists, size // chunk_size - 2, 3 * chunk_size, width)
@@ -175,29 +128,15 @@ def _logits(query: Tensor, key: Tensor, score: Tensor | None, run: Tensor, m: in
 
 @dataclass(frozen=True)
 class _Group:
-    """Rounds of pictures that are attended to together.
-
-    Attributes
-    ----------
-    pictures : slice
-    is_first : bool
-        Whether no round of these pictures came before.
-    rows : Tensor
-        (lists, (K + 2) m) flat indices into the N * L rows, in the order of the chunks. A list is a
-        round of a picture.
-    place : Tensor
-        (lists, L): where each position was sorted to, as flat indices into lists * K * m rows.
-    rounds, step, chunk_size : int
-        Rounds a picture, chunks a run, and m.
-    """
+    """Rounds of pictures that are attended to together. A list is a round of a picture."""
 
     pictures: slice
-    is_first: bool
-    rows: Tensor
-    place: Tensor
-    rounds: int
-    step: int
-    chunk_size: int
+    is_first: bool  # no round of these pictures came before
+    rows: Tensor  # (lists, (K + 2) m) flat indices into the N * L rows, in the order of the chunks
+    place: Tensor  # (lists, L): where each position was sorted to, flat in lists * K * m rows
+    rounds: int  # of a picture
+    step: int  # chunks of a run
+    chunk_size: int  # m
 
     def runs(self) -> Iterator[tuple[int, Tensor]]:
         """Yield the first chunk and the rows of each run of chunks, with both neighbours."""
@@ -244,28 +183,11 @@ class ChunkedAttention(torch.autograd.Function):
     in L and free of the number of keys. Pictures, rounds and chunks are attended to in groups of at
     most `BLOCK_SCORES` scores, on a GPU usually all at once. No shape depends on the data and
     nothing waits for the GPU, so a step can be captured as a CUDA graph.
-
-    Arguments of `apply` (all float32 or float64):
-
-    query
-        (N, L, Cq).
-    key
-        (N, L, Cq).
-    value
-        (N, L, C).
-    score
-        (N, L, m) or None: what a key adds to the score of each of the m query slots.
-    order
-        (N, n_hashes, (K + 2) m) from `chunk_order`.
-    chunk_size
-        m.
-
-    Returns (N, L, C).
     """
 
     @staticmethod
     def forward(ctx, query, key, value, score, order, chunk_size):  # type: ignore[no-untyped-def]
-        """Compute the attention; see the class."""
+        """Return (N, L, C); arguments as in `chunked_attention`."""
         m = chunk_size
         n, length, channels = value.shape
         out, total = query.new_empty(value.shape), query.new_empty(n, length)
@@ -301,7 +223,10 @@ class ChunkedAttention(torch.autograd.Function):
         m, half = ctx.chunk_size, value.dtype
         length, channels = value.shape[1:]
         grad = grad.contiguous()
-        centre = (grad * out).sum(-1, keepdim=True)  # (N, L, 1)
+        # The scores' gradients do not depend on the mean value; without it bfloat16 keeps digits.
+        mean = value.mean(1, keepdim=True, dtype=out.dtype)
+        value = (value - mean).to(half)
+        centre = (grad * (out - mean)).sum(-1, keepdim=True)  # (N, L, 1)
         grad = grad.to(half)
         total = total[..., None]
         tables = [query, key, value] if score is None else [query, key, value, score]
@@ -317,15 +242,15 @@ class ChunkedAttention(torch.autograd.Function):
                 weights = _logits(query, key, score, run, m)
                 weights = weights.sub_(level.view(-1, m, 1)).exp_()  # (lists * count, m, 3m)
                 upstream = _take(grad, chosen).view(-1, m, channels)
-                v, k = windows(_take(value, run), m), windows(_take(key, run), m)
+                v, k = windows(_take(value, run), m), windows(_take(key, run).to(half), m)
                 d_value = torch.bmm(weights.to(half).transpose(1, 2), upstream)
                 d_logits = torch.bmm(upstream, v.transpose(1, 2))
                 d_logits = weights.mul_(d_logits - _take(centre, chosen).view(-1, m, 1))
-                q = _take(query, chosen).view(-1, m, query.shape[-1])
-                sums[0][:, start + 1 : start + 1 + count] = torch.bmm(d_logits, k).view(
-                    lists, count, m, -1
-                )
-                _fold(torch.bmm(d_logits.transpose(1, 2), q), sums[1], start)
+                q = _take(query, chosen).to(half).view(-1, m, query.shape[-1])
+                rounded = d_logits.to(half)
+                d_query = torch.bmm(rounded, k).view(lists, count, m, -1)
+                sums[0][:, start + 1 : start + 1 + count] = d_query
+                _fold(torch.bmm(rounded.transpose(1, 2), q), sums[1], start)
                 _fold(d_value, sums[2], start)
                 if score is not None:  # with the query slot first, as in `_logits`
                     for shift, part in enumerate(d_logits.view(lists, count, m, 3, m).unbind(3)):
@@ -357,9 +282,24 @@ def _fold(parts: Tensor, sums: Tensor, start: int) -> None:
 def chunked_attention(
     query: Tensor, key: Tensor, value: Tensor, score: Tensor | None, order: Tensor, chunk_size: int
 ) -> Tensor:
-    """Return the (N, L, C) chunked attention; arguments as in `ChunkedAttention`.
+    """Attend within chunks.
 
-    Values in bfloat16 are mixed in bfloat16, all else is computed in the type of the queries.
+    Parameters
+    ----------
+    query, key
+        (N, L, Cq), in float32 or float64.
+    value
+        (N, L, C), in the same type or in bfloat16; then its products are in bfloat16.
+    score
+        (N, L, m) or None: what a key adds to the score of each of the m query slots.
+    order
+        (N, n_hashes, (K + 2) m) from `chunk_order`.
+    chunk_size
+        m.
+
+    Returns
+    -------
+    (N, L, C) in the type of the queries.
     """
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     score = score.contiguous() if score is not None else None
@@ -377,11 +317,11 @@ def changed_attention(
     chunk_size: int,
     change: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Return the (N, L, C) chunked attention with changed logits, from plain operations.
+    """Return `chunked_attention` with changed logits, from plain operations.
 
-    Arguments as in `ChunkedAttention`, and ``change(logits, queries, keys)``, called with logits
-    (K, m, 3m) and the flat positions of the queries (K, m) and keys (K, 3m) of a run of K chunks.
-    A key that is met in several rounds counts several times, as it does without a change.
+    ``change(logits, queries, keys)`` is called with logits (K, m, 3m) and the flat positions of the
+    queries (K, m) and keys (K, 3m) of a run of K chunks. A key that is met in several rounds counts
+    several times, as it does without a change.
     """
     m, length, lowest = chunk_size, value.shape[1], torch.finfo(query.dtype).min
     images = []

@@ -16,20 +16,10 @@ LEAST_ROWS = 32
 
 
 def threshold(scores: Tensor, topk: int) -> Tensor:
-    """Return tau such that ``clamp(scores - tau, min=0)`` sums to 1 in each row.
+    """Return tau (R, 1) such that ``clamp(scores - tau, min=0)`` sums to 1 in each row of (R, L).
 
-    Parameters
-    ----------
-    scores
-        (R, L).
-    topk
-        Size of the first set of largest scores in which the support is looked for; rows whose
-        support fills it are solved again with twice as many.
-
-    Returns
-    -------
-    Tensor
-        (R, 1). Martins and Astudillo (2016), algorithm 1.
+    Martins and Astudillo (2016), algorithm 1. The support is looked for among the ``topk`` largest
+    scores; rows whose support fills them are solved again with twice as many.
     """
     return _solve(scores, topk)[0]
 
@@ -64,13 +54,9 @@ def _largest(scores: Tensor, count: int) -> Tensor:
 
 
 def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield pictures and their queries that are compared with all keys at once.
-
-    On a CPU one picture at a time, for its cache; on a GPU all pictures.
-    """
+    """Yield pictures and queries that are compared with all keys at once; on a GPU all pictures."""
     n, length, _ = query.shape
-    large = layers.batches(query)
-    together, held = (n, BLOCK_SCORES_GPU) if large else (1, BLOCK_SCORES)
+    together, held = (n, BLOCK_SCORES_GPU) if layers.batches(query) else (1, BLOCK_SCORES)
     step = max(LEAST_ROWS, held // (together * length))
     for first in range(0, n, together):
         for start in range(0, length, step):
@@ -102,16 +88,11 @@ class SparsemaxAttention(torch.autograd.Function):
         query, key, value, tau = ctx.saved_tensors
         d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
         for images, block in _blocks(query):
-            q, k, v, upstream = (
-                query[images, block],
-                key[images],
-                value[images],
-                grad[images, block],
-            )
+            q, k, upstream = query[images, block], key[images], grad[images, block]
             weights = torch.bmm(q, k.transpose(1, 2)).sub_(tau[images, block]).clamp_(min=0)
             alive = weights > 0
             d_value[images] += torch.bmm(weights.transpose(1, 2), upstream)
-            d_scores = torch.bmm(upstream, v.transpose(1, 2)).mul_(alive)
+            d_scores = torch.bmm(upstream, value[images].transpose(1, 2)).mul_(alive)
             mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
             d_scores = d_scores.sub_(mean).mul_(alive)
             d_query[images, block] = torch.bmm(d_scores, k)
@@ -120,15 +101,8 @@ class SparsemaxAttention(torch.autograd.Function):
 
 
 def sparsemax_attention(query: Tensor, key: Tensor, value: Tensor, topk: int) -> Tensor:
-    """Return ``sparsemax(query @ key^T) @ value``, exact for any ``topk``.
+    """Return ``sparsemax(query @ key^T) @ value`` (N, L, C), exact for any ``topk``.
 
-    Parameters
-    ----------
-    query, key
-        (N, L, Cq).
-    value
-        (N, L, C).
-    topk
-        See `threshold`.
+    Queries and keys are (N, L, Cq), values (N, L, C); for ``topk`` see `threshold`.
     """
     return SparsemaxAttention.apply(query, key, value, topk)  # type: ignore[no-untyped-call]
