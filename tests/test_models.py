@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,12 +27,20 @@ ATTENTIVE = ["nln", "nlsn", "dlsn", "hspan", "dtfn", "mini-dtfn-notfs", "nlsn+tf
 
 # Millions of parameters: published by the authors, and counted on the authors' code.
 PUBLISHED = {
-    ("dtfn", 2): 77.37, ("dtfn", 3): 80.32, ("dtfn", 4): 79.73,
-    ("dlsn", 2): 69.84, ("dlsn", 3): 72.79, ("dlsn", 4): 72.20,
-    ("hspan", 2): 32.29, ("hspan", 3): 33.95, ("hspan", 4): 33.62,
+    ("dtfn", 2): 77.37,
+    ("dtfn", 3): 80.32,
+    ("dtfn", 4): 79.73,
+    ("dlsn", 2): 69.84,
+    ("dlsn", 3): 72.79,
+    ("dlsn", 4): 72.20,
+    ("hspan", 2): 32.29,
+    ("hspan", 3): 33.95,
+    ("hspan", 4): 33.62,
     ("nlsn", 2): 41.80,
-    ("edsr", 2): 40.73, ("edsr", 3): 43.68, ("edsr", 4): 43.09,
-}  # fmt: skip
+    ("edsr", 2): 40.73,
+    ("edsr", 3): 43.68,
+    ("edsr", 4): 43.09,
+}
 
 
 def small(name: str, scale: int = 2, hash_seed: int | None = 0, **changes: Any) -> Network:
@@ -320,8 +329,58 @@ def test_defaults_are_the_authors_sizes() -> None:
     sizes = {name: values for name, (_, values) in NETWORKS.items()}
 
     assert sizes["dtfn"] == {
-        "n_feats": 256, "n_resgroups": 10, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0,
-        "reduction": 4, "chunk_size": 128, "n_hashes": 4,
-    }  # fmt: skip
+        "n_feats": 256,
+        "n_resgroups": 10,
+        "n_resblocks": 4,
+        "res_scale": 0.1,
+        "rgb_range": 1.0,
+        "reduction": 4,
+        "chunk_size": 128,
+        "n_hashes": 4,
+    }
     assert (sizes["hspan"]["n_feats"], sizes["hspan"]["topk"]) == (192, 128)
     assert (sizes["nlsn"]["n_resblocks"], sizes["nlsn"]["chunk_size"]) == (32, 144)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"name": "dtnf"}, r"'dtnf'; did you mean 'dtfn'\?"),
+        ({"name": "mini_nlsa"}, "did you mean 'mini-nlsa'"),
+        ({"name": "edsr+tfs"}, "edsr"),  # no attention that TFS could limit
+        ({"name": "dtfn+tfs"}, "dtfn"),  # it is inside already
+        ({"scale": 8}, "scale: expected 2, 3 or 4; found 8"),
+        ({"scale": "2"}, "scale"),
+        ({"n_feat": 3}, r"hyperparameter of dtfn.*'n_feat'.*did you mean 'n_feats'"),
+        ({"topk": 3}, "hyperparameter of dtfn"),
+        ({"n_feats": 0}, "n_feats of dtfn: expected a positive integer; found 0"),
+        ({"n_feats": 32.0}, "expected a positive integer; found 32.0"),
+        ({"n_feats": True}, "expected a positive integer; found True"),
+        ({"res_scale": "0.1"}, "expected a positive number; found '0.1'"),
+        ({"chunk_size": -1}, "chunk_size of dtfn"),
+        ({"rgb_range": math.nan}, "rgb_range of dtfn"),
+        ({"rgb_range": math.inf}, "rgb_range of dtfn"),
+        ({"reduction": 33, "n_feats": 32}, "reduction of dtfn: expected at most n_feats, 32"),
+    ],
+)
+def test_arguments_that_make_no_network(arguments: dict[str, Any], match: str) -> None:
+    defaults: dict[str, Any] = {"name": "dtfn", "scale": 2}
+    with pytest.raises(InputError, match=match), torch.device("meta"):
+        create(**defaults | arguments)
+
+
+@pytest.mark.parametrize("name", ["mini-local", "edsr"])
+@pytest.mark.parametrize(
+    "x",
+    [
+        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
+        torch.zeros(1, 8, 8, 3),
+        torch.zeros(3, 8, 8),
+        torch.zeros(1, 1, 8, 8),
+        torch.zeros(1, 3, 0, 8),
+    ],
+    ids=["integers", "hwc", "no-batch", "grey", "empty"],
+)
+def test_images_that_no_network_takes(name: str, x: Tensor) -> None:
+    with pytest.raises(InputError, match=r"network input: expected a floating \(N, 3, H, W\)"):
+        create(name, 2, n_feats=8, n_resblocks=1)(x)

@@ -21,18 +21,13 @@ from dtfn.models.attention import (
     NonLocalSparseAttention,
 )
 
-SMALL = {
-    "n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "reduction": 4, "chunk_size": 64,
-    "n_hashes": 2, "res_scale": 0.1,
-}  # fmt: skip
-HASHED = {
-    "channels": 32, "reduction": 4, "chunk_size": 64, "n_hashes": 2, "hash_seed": None,
-}  # fmt: skip
+HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
+SMALL = {"n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "res_scale": 0.1} | HASHED
 DENSE = {"channels": 32, "reduction": 2}
 LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "dnlf": lambda: DeformableNonLocalFusion(**HASHED),  # type: ignore[arg-type]
-    "gla": lambda: GlobalLearnableAttention(**HASHED),  # type: ignore[arg-type]
-    "nlsa": lambda: NonLocalSparseAttention(**HASHED),  # type: ignore[arg-type]
+    "dnlf": lambda: DeformableNonLocalFusion(32, **HASHED, hash_seed=None),
+    "gla": lambda: GlobalLearnableAttention(32, **HASHED, hash_seed=None),
+    "nlsa": lambda: NonLocalSparseAttention(32, **HASHED, hash_seed=None),
     "nla": lambda: NonLocalAttention(**DENSE, res_scale=0.1),
     "hspa_topk16": lambda: HighSimilarityPassAttention(**DENSE, res_scale=1.0, topk=16),
     "hspa_topk128": lambda: HighSimilarityPassAttention(**DENSE, res_scale=0.1, topk=128),
