@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -125,35 +126,6 @@ EVERY: dict[str, Callable[[], Figure]] = {
 }
 
 
-@pytest.fixture(params=EVERY)
-def figure(request: pytest.FixtureRequest) -> Figure:
-    return EVERY[request.param]()
-
-
-# --- all of them ----------------------------------------------------------------------------
-
-
-def test_a_figure_is_drawn_without_a_warning(figure: Figure) -> None:
-    figure.draw_without_rendering()
-
-
-def test_a_figure_fits_the_report_and_is_sharp_on_a_screen(figure: Figure) -> None:
-    assert figure.get_dpi() == 200
-    assert figure.get_figwidth() <= WIDTH
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_a_figure_is_the_same_whatever_the_readers_style(name: str) -> None:
-    ours = EVERY[name]().get_facecolor()
-    with mpl.rc_context({"figure.facecolor": "black", "font.size": 40, "image.cmap": "jet"}):
-        assert EVERY[name]().get_facecolor() == ours
-        assert mpl.rcParams["font.size"] == 40, "the reader's own settings are left alone"
-
-
-def test_no_figure_stays_open_behind_the_scenes(figure: Figure) -> None:
-    assert plt.get_fignums() == []
-
-
 def images(figure: Figure) -> Iterator[Any]:
     for ax in figure.axes:
         # A colour bar draws its own image or mesh; it has no evidence in it.
@@ -161,9 +133,20 @@ def images(figure: Figure) -> Iterator[Any]:
             yield from ax.get_images()
 
 
-def test_pixels_are_shown_as_they_are(figure: Figure) -> None:
-    for image in images(figure):
-        assert image.get_interpolation() == "nearest"
+# --- all of them ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_has_the_style_of_the_house_whatever_the_readers(name: str) -> None:
+    with mpl.rc_context({"figure.facecolor": "black", "font.size": 40, "image.cmap": "jet"}):
+        figure = EVERY[name]()
+        assert mpl.rcParams["font.size"] == 40, "the reader's own settings are left alone"
+    assert to_hex(figure.get_facecolor()) == "#ffffff"
+    assert figure.get_dpi() == 200, "sharp on a screen"
+    assert figure.get_figwidth() <= WIDTH, "fits the report"
+    assert plt.get_fignums() == [], "no figure stays open"
+    assert {image.get_interpolation() for image in images(figure)} <= {"nearest"}
+    figure.draw_without_rendering()  # warnings are errors
 
 
 def test_a_network_has_one_colour_in_every_figure() -> None:

@@ -195,7 +195,7 @@ class Run:
         }
         self.record["timings"]["notebook"] = self._seconds()
         runs.write(self.folder, self.record)
-        final = runs.final_folder(self.folder)
+        final = self.folder.with_name(self.folder.name.removeprefix(runs.PARTIAL))
         if not self._managed:
             self.folder = self.folder.rename(final)
         where = final / runs.MANIFEST
@@ -244,7 +244,7 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
         )
     values = parameters.check_namespace(file, namespace)
     given = os.environ.get(RUN_DIR)
-    folder = Path(given) if given else runs.new_folder(paths.RUNS, notebook, values)
+    folder = Path(given) if given else runs.new_folder(paths.RUNS, notebook)
     return Run(file, values, folder, managed=bool(given))
 
 

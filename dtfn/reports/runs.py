@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
 import logging
 import math
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,8 @@ KINDS = ("figures", "tables", "data")
 """What a notebook saves: the manifest's lists, and the folders of their files."""
 
 
-def new_folder(folder: Path, notebook: str, parameters: Mapping[str, Any]) -> Path:
-    """Make the hidden folder of a new run: ``folder/notebook/.partial-UTC-commit-parameters``.
-
-    A run of the same second, code and parameters gets the suffix ``-2``, ``-3``, ...
+def new_folder(folder: Path, notebook: str) -> Path:
+    """Make the hidden folder of a new run, ``folder/notebook/.partial-UTC-commit-random``.
 
     Raises
     ------
@@ -38,25 +35,11 @@ def new_folder(folder: Path, notebook: str, parameters: Mapping[str, Any]) -> Pa
         The folder cannot be made.
     """
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    base = f"{now}-{provenance.git_state()[0]}-{parameter_hash(parameters)}"
-    home = folder / notebook
-    with files.writing(home):
-        home.mkdir(parents=True, exist_ok=True)
-        attempt = 1
-        while True:
-            partial = home / f"{PARTIAL}{base}{f'-{attempt}' if attempt > 1 else ''}"
-            attempt += 1
-            if not any(final_folder(partial, failed=failed).exists() for failed in (False, True)):
-                try:
-                    partial.mkdir()
-                except FileExistsError:  # another process began the same run in this very second
-                    continue
-                return partial
-
-
-def final_folder(partial: Path, *, failed: bool = False) -> Path:
-    """Return the name that a run's hidden folder gets when it is complete (or has failed)."""
-    return partial.with_name(partial.name.removeprefix(PARTIAL) + ("-failed" if failed else ""))
+    name = f"{now}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
+    partial = folder / notebook / f"{PARTIAL}{name}"
+    with files.writing(partial):
+        partial.mkdir(parents=True)
+    return partial
 
 
 def finished(folder: Path) -> list[Path]:
@@ -111,12 +94,6 @@ def find(name: str, folder: Path | None = None) -> Path:
             remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
         )
     return fitting[-1 - steps]
-
-
-def parameter_hash(parameters: Mapping[str, Any]) -> str:
-    """Return eight hexadecimal digits that tell two sets of parameters apart, order aside."""
-    text = json.dumps(plain(parameters), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
