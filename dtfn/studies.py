@@ -215,7 +215,7 @@ def of_zoo(
     variants: Sequence[str] = (),
     twin: str = "local",
     seeds: Sequence[int] = (),
-    twin_seed: int | None = None,
+    twin_seed: int = -1,
 ) -> Study:
     """Return the study of the zoo's networks on benchmarks.
 
@@ -230,7 +230,7 @@ def of_zoo(
     seeds
         Training seeds; none: all that a variant and its twin share, but ``twin_seed``.
     twin_seed
-        Training seed of L; None: for each seed the twin's next one, in a circle. Without a twin of
+        Training seed of L; -1: for each seed the twin's next one, in a circle. Without a twin of
         another seed, L has the seed of N and there is no null pair.
 
     Raises
@@ -252,7 +252,7 @@ def of_zoo(
             found=", ".join(known),
             remedy="train one with `dtfn train`, or choose another scale",
         )
-    for seed in (*seeds, *(() if twin_seed is None else (twin_seed,))):
+    for seed in (*seeds, *([twin_seed] if twin_seed >= 0 else [])):
         if seed not in twins:
             raise InputError(
                 "seed",
@@ -266,7 +266,7 @@ def of_zoo(
     circle = sorted(twins)
     for seed in sorted(asked):
         next_one = circle[(circle.index(seed) + 1) % len(circle)]
-        other = next_one if twin_seed is None else twin_seed
+        other = next_one if twin_seed < 0 else twin_seed
         pairs = {v: (known[v][seed], twins[other]) for v in chosen if seed in known[v]}
         if pairs:
             design[seed] = ({NULL: (twins[seed], twins[other])} if null else {}) | pairs

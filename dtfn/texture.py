@@ -397,6 +397,7 @@ class _Tensor(NamedTuple):
 
     @property
     def energy(self) -> Float:
+        """The mean squared slope."""
         return self.rows + self.columns
 
     @property
