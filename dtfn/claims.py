@@ -193,8 +193,8 @@ def of_textures(regions: pd.DataFrame, distortions: pd.DataFrame) -> Judged:
     harmed = counts[counts["side"] == "harm"].set_index("pair")["discoveries"]
     found = {name: int(harmed.get(name, 0)) for name in [*names, NULL]}
     claim = f"attention harms whole textures, more than the control (q ≤ {LEVEL:g})"
-    told = ", ".join(f"{name} {number}" for name, number in found.items()) + " regions"
-    first = Verdict(claim, told, None, any(found[name] for name in names))
+    counted = ", ".join(f"{name} {number}" for name, number in found.items()) + " regions"
+    first = Verdict(claim, counted, None, any(found[name] for name in names))
     return [first, *verdicts], table
 
 

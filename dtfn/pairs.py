@@ -35,12 +35,7 @@ NULL = "null pair"  # not "null", which pandas reads from a CSV file as missing
 KEYS = ("dataset", "image", "scale")
 
 CURVE = {
-    "image": "bound_image",
-    "32": "bound_32",
-    "16": "bound_16",
-    "8": "bound_8",
-    "4": "bound_4",
-    "2": "bound_2",
+    **{granularity: f"bound_{granularity}" for granularity in ("image", "32", "16", "8", "4", "2")},
     "1": "selection_bound",
     "subpixel": "bound_subpixel",
     "fusion": "fusion_bound",

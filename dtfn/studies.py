@@ -175,16 +175,13 @@ class Study:
                     untied, harmed = errors[n] != errors[l], errors[n] > errors[l]
                     counted = np.stack([_counted(cells[flags]) for flags in (untied, harmed)])
                     counts[name] = counts.get(name, np.zeros_like(counted)) + counted
-                    row: dict[str, object] = {
-                        "pair": name,
-                        "dataset": sample.dataset,
-                        "image": sample.image,
-                    }
-                    row["seed"] = seed
-                    for cause, values in causes.items():
-                        row[cause] = statistics.rank_correlation(harmed[untied], values[untied])
-                    rows.append(row)
-        return _rates(counts), pd.DataFrame(rows)
+                    row = [
+                        statistics.rank_correlation(harmed[untied], values[untied])
+                        for values in causes.values()
+                    ]
+                    rows.append((name, sample.dataset, sample.image, seed, *row))
+        columns = ["pair", "dataset", "image", "seed", *CAUSES]
+        return _rates(counts), pd.DataFrame(rows, columns=columns)
 
     def cases(
         self, table: pd.DataFrame, pair: str, most: int = 3, others: Sequence[str] = ()
@@ -441,13 +438,9 @@ def measure_all(
                 if (grey["psnr"] != made["psnr"]).any():
                     parts.append(grey.assign(network=BICUBIC, method=CLASSICAL, ensemble=False))
     table = pd.concat(parts, ignore_index=True)
-    first = ~table["method"].isin([BICUBIC, CLASSICAL])
-    return (
-        table.assign(first=first)
-        .sort_values(["scale", "first"], kind="stable")
-        .drop(columns="first")
-        .reset_index(drop=True)
-    )
+    bicubic = table["method"].isin([BICUBIC, CLASSICAL])
+    order = np.lexsort((~bicubic, table["scale"]))  # stable
+    return table.iloc[order].reset_index(drop=True)
 
 
 def forecast_all(
@@ -465,16 +458,9 @@ def forecast_all(
     for scale in scales:
         for chosen, tiling, ensemble in _ways(scale, methods, tilings, ensembles):
             if chosen != [BICUBIC]:
-                way = cutting.way(tiling)
-                part = evaluation.forecast(
-                    chosen,
-                    benchmarks,
-                    scale,
-                    count,
-                    tiling=way,
-                    self_ensemble=ensemble,
-                    device=device,
-                )
+                options: dict[str, Any] = {"self_ensemble": ensemble, "device": device}
+                options["tiling"] = cutting.way(tiling)
+                part = evaluation.forecast(chosen, benchmarks, scale, count, **options)
                 labels = [_label(name, tiling, ensemble) for name in part["method"]]
                 parts.append(part.assign(method=labels, scale=scale))
     return pd.concat(parts[1:] or parts, ignore_index=True)[list(parts[0])]

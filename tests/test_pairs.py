@@ -68,9 +68,9 @@ def test_net_takes_each_picture_s_own_null_off() -> None:
     for _, row in net.iterrows():
         rows = table[table["image"] == row["image"]].set_index("pair")
         for column in ("harm_rate", "lost_db", "selection_gain", "harm_rate_tau"):
-            luck = rows.loc["null pair", column]
-            assert row[f"{column}_null"] == luck
-            assert row[f"{column}_net"] == pytest.approx(rows.loc["nla", column] - luck)
+            control = rows.loc["null pair", column]
+            assert row[f"{column}_null"] == control
+            assert row[f"{column}_net"] == pytest.approx(rows.loc["nla", column] - control)
     assert "psnr_with_net" not in net
 
 
@@ -107,9 +107,9 @@ def test_curve_is_the_table_in_long_form_and_can_be_netted() -> None:
 
     net = pairs.net(long)
     assert len(net) == 3 * len(pairs.CURVE)
-    luck = long[(long["pair"] == "null pair") & (long["image"] == "p2")].set_index("granularity")
+    control = long[(long["pair"] == "null pair") & (long["image"] == "p2")].set_index("granularity")
     mine = net[net["image"] == "p2"].set_index("granularity")
-    assert mine.loc["8", "gain_null"] == luck.loc["8", "gain"]
+    assert mine.loc["8", "gain_null"] == control.loc["8", "gain"]
 
 
 def test_curve_of_perfect_pictures_gains_nothing() -> None:

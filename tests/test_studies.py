@@ -1,4 +1,4 @@
-"""Studies: the right twins are paired, by seed, and luck is paired with luck."""
+"""Studies: the right twins are paired, by seed, and the control with them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "samples", lambda *_: iter([sample]))
 
 
-def test_each_network_stands_against_the_twin_of_its_seed_and_luck_beside() -> None:
+def test_each_network_stands_against_the_twin_of_its_seed_and_so_does_its_control() -> None:
     study = studies.of_zoo(["mini"], 4)
     assert study.design == {
         0: {
@@ -123,8 +123,8 @@ def test_measures_know_their_seed_and_are_netted_within_it() -> None:
     net = pairs.net(table)
     own = table.set_index(["seed", "pair"])["harm_rate"]
     for row in net.to_dict("records"):
-        luck = own[(row["seed"], NULL)]
-        assert row["harm_rate_net"] == pytest.approx(own[(row["seed"], row["pair"])] - luck)
+        control = own[(row["seed"], NULL)]
+        assert row["harm_rate_net"] == pytest.approx(own[(row["seed"], row["pair"])] - control)
     curve = pairs.bound_table(table)
     assert len(pairs.net(curve)) == 4 * len(pairs.CURVE)
 
@@ -161,7 +161,7 @@ def test_folders_are_studied_as_networks_are(tmp_path: Path) -> None:
     np.testing.assert_array_equal(hr, images.read(tmp_path / "hr" / "a.png"))
 
 
-def test_folders_without_a_null_have_worst_regions_but_no_luck(tmp_path: Path) -> None:
+def test_folders_without_a_null_have_worst_regions_but_no_control(tmp_path: Path) -> None:
     study = studies.choose(folders(tmp_path)[:3], ["mini"], 4, 0)
     assert study.null is None
     table, distortions = study.survey()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,12 +115,6 @@ def test_flat_patches_are_exactly_flat() -> None:
         assert (texture.patches(np.tile(colour, (6, 6, 1))) == 0).all()
 
 
-def test_many_equal_patches_do_not_find_themselves() -> None:
-    found = texture.similar_patches(np.full((30, 30), 77, np.uint8), 4)
-
-    assert (found.index != found.asked[:, None]).all()
-
-
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     lr, values = noise(np.random.default_rng(1), 20, 31), np.random.default_rng(2).random((620, 7))
     whole = texture.similar_patches(lr)
@@ -145,19 +138,8 @@ def test_impossible_searches_are_refused(shape: tuple[int, int], count: int, eve
 
 
 @pytest.mark.slow
-def test_a_benchmark_s_picture_is_searched_in_ten_seconds() -> None:
-    """As large as Urban100's at x4; the search and the inconsistency."""
-    rng = np.random.default_rng(0)
-    hr = rng.integers(0, 256, (768, 1024, 3)).astype(np.uint8)
-    began = time.perf_counter()
-    found = texture.similar_patches(images.degrade(hr, 4), texture.COUNT)
-    texture.inconsistency(hr, 4, found)
-    assert time.perf_counter() - began < 10
-
-
-@pytest.mark.slow
 def test_a_large_picture_is_described_in_bounded_memory() -> None:
-    """LR of 2048 x 1536; a process of its own, whose peak is its own."""
+    """LR of 2048 x 1536; in a new process, whose peak memory is read."""
     code = """
 import resource, sys
 import numpy as np
@@ -230,15 +212,6 @@ def test_a_grating_is_aliased_above_the_nyquist_frequency(
 
     for hr in (across, across.T):
         assert texture.aliasing(hr, scale) == pytest.approx(share, abs=1e-3)
-
-
-@given(SEED)
-def test_white_noise_is_aliased_by_the_area_outside_the_lr_band(seed: int) -> None:
-    """White noise has equal energy at all frequencies: 1 - 1 / s^2 of them are lost."""
-    hr = noise(np.random.default_rng(seed), 192, 192)
-
-    assert texture.aliasing(hr, 2).mean() == pytest.approx(3 / 4, abs=0.03)
-    assert texture.aliasing(hr, 4).mean() == pytest.approx(15 / 16, abs=0.03)
 
 
 def test_brightness_does_not_hide_aliasing() -> None:
@@ -331,14 +304,6 @@ def test_stripes_are_coherent(angle: float) -> None:
     assert coherence[8:-8, 8:-8].min() > 0.97
 
 
-def test_noise_has_no_direction() -> None:
-    lr = noise(np.random.default_rng(0), 120, 120)
-    narrow, wide = (described(lr, sigma)["coherence"].mean() for sigma in (1.5, 6))
-
-    assert narrow < 0.35
-    assert wide < narrow / 2
-
-
 @pytest.mark.parametrize(("down", "right"), [(0, 3), (2, 0), (1, 4)])
 def test_a_ramp_has_its_slope(down: int, right: int) -> None:
     i, j = np.mgrid[:30, :30]
@@ -414,11 +379,6 @@ def test_the_angle_between_two_gratings(true: float, drawn: float) -> None:
     turn = abs(true - drawn) % 180
     # One degree: Sobel is not quite the same in all directions.
     assert found == pytest.approx(min(turn, 180 - turn), abs=1)
-
-
-def test_where_the_truth_has_no_direction_none_is_wrong() -> None:
-    flat = np.full((32, 32), 100.0)
-    assert (texture.orientation_error(stripes(30, size=32), flat, 4) == 0).all()
 
 
 def test_an_output_without_direction_is_wrong_by_half_a_right_angle() -> None:
