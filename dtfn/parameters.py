@@ -1,4 +1,7 @@
-"""The parameters of a notebook: read from its tagged cell, checked by the types written there."""
+"""The parameters of a notebook: read from its tagged cell, checked by the types written there.
+
+Also the form in which JupyterLab saves our notebooks: without outputs, as they are committed.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from dtfn import paths
 from dtfn.errors import InputError, nearest
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -214,3 +218,30 @@ def _tagged_source(notebook: Path) -> str:
         ) from None
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     return "".join(tagged[0]["source"]) if tagged else ""
+
+
+# --- in the server of JupyterLab, which finds these two names by .ci/jupyter.json ------------
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": __name__}]
+
+
+def _load_jupyter_server_extension(server: Any) -> None:
+    server.contents_manager.register_pre_save_hook(_strip)
+
+
+def _strip(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:
+    """Take out of a notebook of this checkout what running it added.
+
+    Git's filter alone is not enough: it calls a file of another size changed before it looks.
+    """
+    folder = (Path(contents_manager.root_dir) / path.strip("/")).resolve().parent
+    if model["type"] != "notebook" or not paths.CHECKOUT or folder != paths.NOTEBOOKS:
+        return
+    for key in ("language_info", "widgets"):
+        model["content"]["metadata"].pop(key, None)
+    for cell in model["content"]["cells"]:
+        cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MOST_LINES = 12
+MOST_LINES = 16
 PARAMETER = re.compile(r"[a-z]\w*: [\w\[\], |.]+ = .+  # \S.*")
 ABSOLUTE = re.compile(r"(/\w+|~|[A-Za-z]:)[\\/].*")
 LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While)

@@ -10,11 +10,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from graphlib import TopologicalSorter
 from importlib import metadata
-from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hygiene
@@ -32,10 +33,26 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PYTHONS = ("3.11", "3.12", "3.13")
 
-# From the bottom to the top: none of these reaches one that stands behind it, on whatever way.
-BELOW = ["paths", "images", "datasets"]
-PEERS = ["models", "evaluation", "subpixel", "texture", "statistics"]
-ABOVE = ["plots", "reports", "suite", "cli"]
+# The floors of the house, from the bottom: a module imports from its own floor and those below.
+FLOORS = [
+    "errors paths files keys cache provenance parameters",
+    "images datasets download statistics recipes",
+    "models zoo patches leaks interventions",
+    "metrics tiling evaluation states training side_by_side bench gate",
+    "capture attribution attended texture subpixel bounds regions positions audit studies quality",
+    "reports published claims",
+    "plots",
+    "explorer suite",
+    "cli __main__",
+]
+CIRCLES = {("models", "zoo")}  # a network is loaded by its name, which the zoo knows
+
+# What the house may hold; to be lowered to 58 modules, 12,000 and 10,000 lines, 12 names, no face.
+MODULES_AT_MOST = 90
+LINES_AT_MOST = 22_100
+TEST_LINES_AT_MOST = 15_400
+NAMES_AT_MOST = 27
+FACES = {"models"}  # packages whose __init__.py only passes names on
 
 
 def module_name(file: Path) -> str:
@@ -101,7 +118,7 @@ def test_every_import_is_declared() -> None:
 def test_every_declared_dependency_is_used_or_explained() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     explained = re.findall(r'^ *"([\w-]+)[^"]*",  # \S', text, re.MULTILINE)
-    for group in (PROJECT["dependencies"], EXTRAS["notebook"], EXTRAS["batch"]):
+    for group in (PROJECT["dependencies"], EXTRAS["notebook"]):
         assert names(group) - third_party(MODULES) <= set(explained)
 
 
@@ -295,25 +312,20 @@ def test_no_test_on_real_pictures_skips_unnoticed(tmp_path: Path, data: str, out
 # --- the package ----------------------------------------------------------------------------
 
 
-def package_graph() -> dict[str, set[str]]:
-    """Return module -> the modules of this package that it imports; packages stand for theirs."""
+def test_imports_run_downward() -> None:
     graph: dict[str, set[str]] = {}
     for file in MODULES:
-        name = ".".join(module_name(file).split(".")[:2])
-        found = {".".join(i.split(".")[:2]) for i in imports(file) if i.startswith("dtfn.")}
-        graph.setdefault(name, set()).update(found - {name})
-    return graph
-
-
-def test_imports_run_downward() -> None:
-    graph = package_graph()
-    below: dict[str, set[str]] = {}
-    for name in TopologicalSorter(graph).static_order():  # CycleError names a circle
-        direct = graph.get(name, set())
-        below[name] = direct.union(*(below[other] for other in direct))
-    for low, high in combinations(BELOW + PEERS + ABOVE, 2):
-        if not (low in PEERS and high in PEERS):
-            assert f"dtfn.{high}" not in below.get(f"dtfn.{low}", set()), f"{low} -> {high}"
+        name = ([*module_name(file).split("."), ""])[1]
+        inner = {i.split(".")[1] for i in imports(file) if i.startswith("dtfn.")}
+        if name:
+            graph.setdefault(name, set()).update(inner - {name})
+    for low, high in CIRCLES:
+        graph[low].discard(high)
+    assert list(TopologicalSorter(graph).static_order())  # CycleError names a circle
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
+    assert set(graph) <= set(floor), "a new module has no floor yet"
+    wrong = [f"{a} -> {b}" for a in graph for b in graph[a] if floor[b] > floor[a]]
+    assert not wrong
 
 
 @pytest.mark.parametrize(
@@ -321,18 +333,18 @@ def test_imports_run_downward() -> None:
     [
         ("papermill", "suite"),
         ("ipywidgets", "explorer"),
-        ("lightning_fabric", "training"),
-        ("lightning", None),
-        ("pytorch_lightning", None),
+        ("lightning_fabric", "training states"),
+        ("lightning", ""),
+        ("pytorch_lightning", ""),
     ],
 )
-def test_one_module_knows_the_library(library: str, module: str | None) -> None:
+def test_few_modules_know_the_library(library: str, module: str) -> None:
     users = {
         module_name(file)
         for file in MODULES
         if any(name.partition(".")[0] == library for name in imports(file))
     }
-    assert {".".join(user.split(".")[:2]) for user in users} <= {f"dtfn.{module}"}
+    assert {user.split(".")[1] for user in users} <= set(module.split())
 
 
 def loaded_by(*modules: str) -> set[str]:
@@ -352,18 +364,30 @@ def test_plots_and_reports_do_not_import_torch() -> None:
     assert "torch" not in loaded_by(*there)
 
 
-def test_modules_are_short_and_public_names_documented() -> None:
-    for file in MODULES:
-        text = file.read_text()
-        where = file.relative_to(ROOT)
-        tree = ast.parse(text)
-        assert ast.get_docstring(tree), where
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.Module | ast.ClassDef):
-                continue
+def lines(files: Iterable[Path]) -> int:
+    return sum(len(file.read_text().splitlines()) for file in files)
+
+
+def test_the_house_is_thin() -> None:
+    assert len(MODULES) <= MODULES_AT_MOST
+    assert lines(MODULES) <= LINES_AT_MOST
+    assert lines((ROOT / "tests").rglob("*.py")) <= TEST_LINES_AT_MOST
+
+
+@pytest.mark.parametrize("file", MODULES, ids=module_name)
+def test_a_module_is_one_noun_with_few_public_names_all_documented(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree)
+    defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert len([node for node in defined if node.name[0] != "_"]) <= NAMES_AT_MOST
+    siblings = [f for f in file.parent.glob("*.py") if f != file]
+    if file.name == "__init__.py" and siblings and file.parent.name not in FACES:
+        assert defined, "a package that only passes names on"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef):
             for child in node.body:
                 if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name[0] != "_":
-                    assert ast.get_docstring(child), f"{where}: {child.name}"
+                    assert ast.get_docstring(child), child.name
 
 
 # --- the repository -------------------------------------------------------------------------
@@ -380,6 +404,60 @@ def test_no_tracked_text_knows_a_machine() -> None:
         if file.is_file() and b"\0" not in (content := file.read_bytes()):
             found = machine.search(content)
             assert not found, f"{file.relative_to(ROOT)}: {found and found[0]!r}"
+
+
+def test_the_wheel_holds_all_that_an_installation_needs(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shipped = [*NOTEBOOKS, ROOT / "notebooks" / "suite.yaml", ROOT / "Snakefile"]
+    shipped += (ROOT / "profiles").glob("*/*")
+    assert {f"dtfn/shipped/{file.relative_to(ROOT).as_posix()}" for file in shipped} <= names
+    zoo = {f"dtfn/shipped/zoo/{f.name}" for f in tracked() if f.parent == ROOT / "data" / "zoo"}
+    assert zoo <= names
+    code = {f.relative_to(ROOT).as_posix() for f in tracked() if PACKAGE in f.parents}
+    assert code <= names
+
+
+def test_a_clone_stays_clean_after_a_look_in_jupyterlab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Notebooks are committed in the form in which our server saves them, and git's filter too."""
+    from jupyter_server.services.contents.largefilemanager import LargeFileManager
+
+    from dtfn import parameters, paths
+
+    def git(*arguments: str) -> str:
+        return subprocess.check_output(["git", *arguments], cwd=tmp_path, text=True)
+
+    (options,) = re.findall(r"python -m nbstripout (--.*?)'", (ROOT / "Makefile").read_text())
+    (tmp_path / "notebooks").mkdir()
+    for file in (ROOT / ".gitattributes", ROOT / ".gitignore", *NOTEBOOKS):
+        (tmp_path / file.relative_to(ROOT)).write_bytes(file.read_bytes())
+    git("init", "-q")
+    git("add", ".")
+    git("-c", "user.name=x", "-c", "user.email=x", "commit", "-qm", "x")
+    git("config", "filter.nbstripout.clean", f"{sys.executable} -m nbstripout {options}")
+    for file in NOTEBOOKS:
+        os.utime(tmp_path / "notebooks" / file.name)  # so that git looks at it again
+    assert git("status", "--porcelain") == ""
+
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path.resolve() / "notebooks")
+    manager = LargeFileManager(root_dir=str(tmp_path))
+    parameters._load_jupyter_server_extension(SimpleNamespace(contents_manager=manager))
+    for file in NOTEBOOKS:
+        model = manager.get(f"notebooks/{file.name}")
+        content = model["content"]
+        content["metadata"]["language_info"] = {"name": "python", "version": "3.12.1"}
+        for number, cell in enumerate(content["cells"]):
+            cell["metadata"]["scrolled"] = True
+            if cell["cell_type"] == "code":
+                text = {"output_type": "stream", "name": "stdout", "text": "1\n"}
+                cell |= {"outputs": [text], "execution_count": number}
+        manager.save({"type": "notebook", "content": content}, f"notebooks/{file.name}")
+        manager.create_checkpoint(f"notebooks/{file.name}")
+    assert git("status", "--porcelain") == ""
 
 
 # --- notebooks ------------------------------------------------------------------------------
@@ -421,7 +499,7 @@ def test_a_good_notebook_has_no_problems(tmp_path: Path) -> None:
         (3, {"metadata": {"tags": ["hide-input"]}}, "no other"),
         (3, {"outputs": [{"output_type": "stream"}]}, "outputs"),
         (3, {"execution_count": 3}, "outputs"),
-        (3, {"source": "\n".join(["f()"] * 13)}, "13 lines"),
+        (3, {"source": "\n".join(["f()"] * 17)}, "17 lines"),
         (3, {"source": "def f(): pass"}, "FunctionDef"),
         (3, {"source": "class C: pass"}, "ClassDef"),
         (3, {"source": "for x in y: f(x)"}, "For"),
