@@ -390,8 +390,13 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
         began = time.perf_counter()
         record = run_folders.new_record(step.notebook, entry["parameters"])
         error: Exception | None = None
+        executed = partial / step.notebook.name
         try:
-            _execute(step, partial, progress)
+            try:
+                _execute(step, partial, progress)
+            finally:
+                if executed.exists():
+                    page.write_run(executed)
         except Exception as caught:
             error = caught
         made = any((partial / kind).exists() for kind in run_folders.KINDS)
@@ -399,10 +404,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
             raise NotebookInputError(str(getattr(error, "evalue", error)))
         record |= run_folders.read(partial) | {"run": step.name, "tier": step.tier}
         record |= {"key": entry["key"], "parts": entry["parts"]}
-        executed = partial / step.notebook.name
-        if executed.exists():
-            record["title"] = page.title(executed)
-            page.write_run(executed)
+        record["title"] = page.title(step.notebook)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         record["status"] = "failed" if error else "complete"
         if error:
@@ -527,16 +529,16 @@ def reproduce(
     if jobs is not None and jobs < 1:
         raise InputError("jobs", expected="at least 1", found=jobs, remedy="leave it out for 1")
     folder = (folder or paths.REPORTS).resolve()
-    overview(tier, folder, file, only)  # what is wrong is refused before anything is written
-    with files.writing(folder):
-        (folder / ".suite").mkdir(parents=True, exist_ok=True)
     lock = _lock(f"report {folder}")
-    with contextlib.suppress(Timeout):
-        lock.acquire(timeout=0)
-    if not lock.is_locked:
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
         print(f"waiting for another process that writes {folder}", file=sys.stderr)
-    with lock:
+        held = lock.acquire()
+    with held:
         content = overview(tier, folder, file, only)
+        with files.writing(folder):
+            (folder / ".suite").mkdir(parents=True, exist_ok=True)
         for entry in content["runs"]:
             if entry["up_to_date"] and not force:
                 print(f"{entry['name']}: up to date, {entry['folder']}")
