@@ -39,9 +39,9 @@ FLOORS = [
     "images datasets download statistics recipes",
     "models zoo patches leaks interventions",
     "metrics tiling evaluation states training side_by_side bench gate",
-    "capture attribution attended texture subpixel bounds regions positions audit studies quality",
-    "reports published claims",
+    "capture attribution attended pairs texture subpixel bounds regions positions",
     "plots",
+    "reports audit studies quality published claims",
     "explorer suite",
     "cli __main__",
 ]
@@ -73,10 +73,10 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def third_party(files: list[Path]) -> set[str]:
-    """Return the distributions, by canonical name, that files import."""
+    """Return the distributions, by canonical name, that files import; Triton comes with torch."""
     owners = metadata.packages_distributions()
     tops = {name.partition(".")[0] for file in files for name in imports(file)}
-    ours = {"dtfn", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
+    ours = {"dtfn", "triton", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
     return {
         canonicalize_name(owners.get(top, [top])[0])
         for top in tops - ours - set(sys.stdlib_module_names)
