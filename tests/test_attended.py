@@ -20,7 +20,6 @@ from dtfn import (
     evaluation,
     models,
     paths,
-    plots,
     texture,
     zoo,
 )
@@ -288,7 +287,7 @@ def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
 
     part = table[table["network"] == table["network"].iloc[0]].head(4)
     for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
-        ink = plots.BAD if row.inconsistency > 1 else plots.GOOD
+        ink = pictures.BAD if row.inconsistency > 1 else pictures.GOOD
         assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
         x, y = SCALE * row.column, SCALE * row.row
         (block,) = (p for p in ax.patches if isinstance(p, Rectangle))

@@ -1,4 +1,4 @@
-"""Two runs beside each other: which numbers changed, and what the index and the page tell of it."""
+"""Two runs side by side: which numbers changed, and what the index and an excerpt say of it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,21 @@ def add(folder: Path, name: str, tables: dict[str, Any], **changes: Any) -> Path
         text = table if isinstance(table, str) else table.to_csv(index=False)
         (home / "tables" / f"{stem}.csv").write_text(text)
     content = {
-        "notebook": "n", "status": "complete", "tier": "demo", "parameters": {"scale": 4},
-        "started": "2024-01-02T03:04:05+00:00", "notebook_sha256": "1" * 64, "versions": {},
-        "code": {"git": "abc", "dirty": False, "sha256": "0" * 64}, "machine": {}, "inputs": {},
-        "timings": {"run": 1.0}, "verdicts": [verdict("it holds", "+1 dB", "✓ yes")],
-        "figures": [{"name": "f", "caption": "C", "after_seconds": 1}], "tables": [],
-    } | changes  # fmt: skip
+        "notebook": "n",
+        "status": "complete",
+        "tier": "demo",
+        "parameters": {"scale": 4},
+        "started": "2024-01-02T03:04:05+00:00",
+        "notebook_sha256": "1" * 64,
+        "versions": {},
+        "code": {"git": "abc", "dirty": False, "sha256": "0" * 64},
+        "machine": {},
+        "inputs": {},
+        "timings": {"run": 1.0},
+        "verdicts": [verdict("it holds", "+1 dB", "✓ yes")],
+        "figures": [{"name": "f", "caption": "C", "after_seconds": 1}],
+        "tables": [],
+    } | changes
     (home / "manifest.json").write_text(json.dumps(content))
     return home
 
@@ -47,69 +56,61 @@ def verdict(claim: str, measured: str, holds: str) -> dict[str, Any]:
     return {"claim": claim, "holds": holds == "✓ yes", "printed": printed}
 
 
-def changed(tmp_path: Path, before: Any, after: Any) -> pd.DataFrame:
+GONE = SCORES[["method", "psnr"]]
+GAP = SCORES.assign(psnr=[np.nan, 31.0])
+PIXELS = pd.DataFrame({"image": "x", "row": [0, 0, 1], "column": [0, 1, 0], "harm": [1.0, 2, 3]})
+BINS = pd.DataFrame({"pair": "p", "low": [0.0, 1.0], "share": [0.5, 0.5]})
+TWO_LINES = "method,Set5,Set5,Set14\n,psnr,ssim,psnr\nbicubic,28.4,0.81,26.0\n"
+CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
+    "time and order are no change": (
+        SCORES,
+        SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1],
+        [],
+    ),
+    "the largest first": (
+        SCORES,
+        SCORES.assign(images=[5, 4], psnr=[30.5, 31.001]),
+        [["b", "images", 5, 4], ["a", "psnr", 30, 30.5], ["b", "psnr", 31, 31.001]],
+    ),
+    "rows that come and go": (
+        GONE,
+        GONE.assign(method=["a", "c"]),
+        [["b", "psnr", 31, np.nan], ["c", "psnr", np.nan, 31]],
+    ),
+    "missing in both": (GAP, GAP, []),
+    "whole numbers tell rows apart": (
+        PIXELS,
+        PIXELS.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]],
+        [["x, 1, 0", "harm", 3, 4]],
+    ),
+    "by place": (BINS, BINS.assign(share=[0.5, 0.25]), [["row 2", "share", 0.5, 0.25]]),
+    "two lines of names": (
+        TWO_LINES,
+        TWO_LINES.replace("0.81", "0.82"),
+        [["bicubic", "Set5 ssim", 0.81, 0.82]],
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), CHANGES.values(), ids=CHANGES)
+def test_every_changed_number_is_named(
+    tmp_path: Path, before: Any, after: Any, expected: list[list[Any]]
+) -> None:
     one, two = add(tmp_path, "1", {"t": before}), add(tmp_path, "2", {"t": after})
-    return compare.compare(one, two).changed
-
-
-def test_the_same_numbers_are_the_same_whatever_the_time_and_the_order(tmp_path: Path) -> None:
-    other = SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1]
-    one, two = add(tmp_path, "1", {"t": SCORES}), add(tmp_path, "2", {"t": other})
     found = compare.compare(one, two)
-    assert found.changed.empty
+    named = found.changed[["row", "column", "before", "after"]]
+    pd.testing.assert_frame_equal(
+        named, pd.DataFrame(expected, columns=list(named)), check_dtype=False
+    )
+    np.testing.assert_allclose(
+        found.changed["difference"], found.changed["after"] - found.changed["before"]
+    )
+    assert set(found.changed["file"]) <= {"tables/t.csv"}
     assert found.settings == {}
     assert found.verdicts.empty
-    assert found.summary == "all 4 numbers are the same"
 
 
-def test_every_changed_number_is_named_the_largest_first(tmp_path: Path) -> None:
-    other = SCORES.assign(images=[5, 4], psnr=[30.5, 31.001])
-    found = changed(tmp_path, SCORES, other)
-    assert list(zip(found["row"], found["column"], strict=True)) == [
-        ("b", "images"), ("a", "psnr"), ("b", "psnr"),
-    ]  # fmt: skip
-    np.testing.assert_allclose(found["difference"], [-1, 0.5, 0.001])
-    assert set(found["file"]) == {"tables/t.csv"}
-
-
-def test_rows_that_come_and_go_are_changes(tmp_path: Path) -> None:
-    other = SCORES.assign(method=["a", "c"])
-    found = changed(tmp_path, SCORES[["method", "psnr"]], other[["method", "psnr"]])
-    there = {row.row: (row.before, row.after) for row in found.itertuples()}
-    assert set(there) == {"b", "c"}
-    assert there["b"][0] == 31
-    assert np.isnan(there["b"][1])
-    assert np.isnan(there["c"][0])
-
-
-def test_a_number_that_is_missing_in_both_is_no_change(tmp_path: Path) -> None:
-    with_gap = SCORES.assign(psnr=[np.nan, 31.0])
-    assert changed(tmp_path, with_gap, with_gap).empty
-
-
-def test_whole_numbers_tell_rows_apart_where_texts_do_not(tmp_path: Path) -> None:
-    pixels = pd.DataFrame(
-        {"image": "x", "row": [0, 0, 1], "column": [0, 1, 0], "harm": [1.0, 2, 3]}
-    )
-    found = changed(tmp_path, pixels, pixels.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]])
-    assert found[["row", "column", "before", "after"]].to_numpy().tolist() == [
-        ["x, 1, 0", "harm", 3.0, 4.0]
-    ]
-
-
-def test_what_nothing_tells_apart_is_matched_by_its_place(tmp_path: Path) -> None:
-    bins = pd.DataFrame({"pair": "p", "low": [0.0, 1.0], "share": [0.5, 0.5]})
-    found = changed(tmp_path, bins, bins.assign(share=[0.5, 0.25]))
-    assert found[["row", "before", "after"]].to_numpy().tolist() == [["row 2", 0.5, 0.25]]
-
-
-def test_tables_with_two_lines_of_names_are_read(tmp_path: Path) -> None:
-    text = "method,Set5,Set5,Set14\n,psnr,ssim,psnr\nbicubic,28.4,0.81,26.0\n"
-    found = changed(tmp_path, text, text.replace("0.81", "0.82"))
-    assert found[["row", "column"]].to_numpy().tolist() == [["bicubic", "Set5 ssim"]]
-
-
-def test_parameters_and_verdicts_that_changed_are_told(tmp_path: Path) -> None:
+def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     one = add(tmp_path, "1", {})
     now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
     two = add(tmp_path, "2", {}, parameters={"scale": 2, "count": 1}, verdicts=now)
@@ -132,9 +133,15 @@ def test_a_forecast_of_costs_is_no_result(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_sees_numbers_and_no_times(tmp_path: Path) -> None:
-    home = add(tmp_path, "1", {
-        "a": SCORES, "b": SCORES.assign(seconds=[9.0, 9.0]), "c": SCORES.assign(psnr=[30.0, 31.1]),
-    })  # fmt: skip
+    home = add(
+        tmp_path,
+        "1",
+        {
+            "a": SCORES,
+            "b": SCORES.assign(seconds=[9.0, 9.0]),
+            "c": SCORES.assign(psnr=[30.0, 31.1]),
+        },
+    )
     a, b, c = (compare.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
     assert a == b != c
 
@@ -147,12 +154,12 @@ def test_runs_are_found_by_folder_name_and_age(tmp_path: Path) -> None:
     assert runs.find("n~1", folder) == homes[0]
     assert runs.find(homes[0].name, folder) == homes[0]
     assert runs.find(str(homes[0]), folder) == homes[0]
-    for name, told in (
+    for name, message in (
         ("m", "choose one of n"),
         ("n~2", "report list"),
         ("n~x", "report list"),
     ):
-        with pytest.raises(InputError, match=told):
+        with pytest.raises(InputError, match=message):
             runs.find(name, folder)
 
 

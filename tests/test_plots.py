@@ -88,10 +88,15 @@ CORRELATIONS = statistics.intervals(CORRELATIONS, CAUSES, by=["pair"])
 PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
 MAPS = causes_of(PIXELS, 4, 1)
 GAINS = pd.DataFrame(
-    {"dataset": ["Set5", "Set5", "Set14"], "pair": ["nla", "dtfn", "nla"],
-     "gain": [0.3, 0.2, 0.4], "gain_null": [0.25, 0.25, 0.3], "gain_net_low": [0.01, -0.1, 0.05],
-     "gain_net_high": [0.1, 0.02, 0.2]}
-)  # fmt: skip
+    {
+        "dataset": ["Set5", "Set5", "Set14"],
+        "pair": ["nla", "dtfn", "nla"],
+        "gain": [0.3, 0.2, 0.4],
+        "gain_null": [0.25, 0.25, 0.3],
+        "gain_net_low": [0.01, -0.1, 0.05],
+        "gain_net_high": [0.1, 0.02, 0.2],
+    }
+)
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
 COSTS = pd.DataFrame(
     [
@@ -230,9 +235,15 @@ def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
     v = view()
     shown = list(images(pictures.region_panel(v)))
     assert [i.axes.get_title().split(":")[0] for i in shown] == [
-        "Set5 baby", "HR", "local", "nla", "LR (1/4)", "error of local", "error of nla",
+        "Set5 baby",
+        "HR",
+        "local",
+        "nla",
+        "LR (1/4)",
+        "error of local",
+        "error of nla",
         "harm",
-    ]  # fmt: skip
+    ]
     np.testing.assert_array_equal(shown[1].get_array(), v.view.hr)
     np.testing.assert_allclose(shown[5].get_array() ** 2, v.crop(v.errors["local"]))
     assert shown[5].get_clim() == shown[6].get_clim(), "errors are comparable"

@@ -38,8 +38,11 @@ def test_nothing_is_best_of_one() -> None:
 def test_a_missing_value_is_a_dash_and_has_no_mark() -> None:
     frame = pd.DataFrame({"psnr": [np.nan, 30.0, 29.0, np.nan]})
     assert body(tables.markdown(frame, {"psnr": "max"})) == [
-        ["–"], ["**30.00**"], ["<ins>29.00</ins>"], ["–"],
-    ]  # fmt: skip
+        ["–"],
+        ["**30.00**"],
+        ["<ins>29.00</ins>"],
+        ["–"],
+    ]
 
 
 def test_every_markup_escapes_text() -> None:
@@ -53,9 +56,14 @@ def test_every_markup_escapes_text() -> None:
 def test_latex_is_a_booktabs_table() -> None:
     text = tables.latex(FRAME, BEST, caption="c", label="tab:l")
     assert [line for line in text.splitlines() if line.startswith("\\")][:7] == [
-        r"\begin{table}", r"\centering", r"\setlength{\belowcaptionskip}{6pt}", r"\caption{c}",
-        r"\label{tab:l}", r"\begin{tabular}{lll}", r"\toprule",
-    ]  # fmt: skip
+        r"\begin{table}",
+        r"\centering",
+        r"\setlength{\belowcaptionskip}{6pt}",
+        r"\caption{c}",
+        r"\label{tab:l}",
+        r"\begin{tabular}{lll}",
+        r"\toprule",
+    ]
     assert r"<d> & \textbf{31.00} & \textbf{0.7000} \\" in text
     assert text.count(r"\\") == len(FRAME) + 1
 
@@ -87,8 +95,10 @@ def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
     text = tables.markdown(wide, {"psnr": "max", "ssim": "max"})
     assert text.splitlines()[0] == "| method | Set5 | BSD100 |"
     assert body(text)[0] == [
-        "bicubic", "<ins>28.43</ins>/<ins>0.8104</ins>", "<ins>25.96</ins>/<ins>0.6675</ins>",
-    ]  # fmt: skip
+        "bicubic",
+        "<ins>28.43</ins>/<ins>0.8104</ins>",
+        "<ins>25.96</ins>/<ins>0.6675</ins>",
+    ]
     assert body(text)[1] == ["net", "**32.00**/**0.8900**", "**27.00**/**0.7200**"]
 
 
@@ -138,8 +148,9 @@ def test_groups_by_an_unknown_column_are_told() -> None:
 
 
 def test_a_cell_without_both_numbers_is_one_dash() -> None:
-    summary = SUMMARY.assign(dataset=["Set5", "Set5", "Set5", "Set14"], scale=4,
-                             method=["a", "b", "c", "a"])  # fmt: skip
+    summary = SUMMARY.assign(
+        dataset=["Set5", "Set5", "Set5", "Set14"], scale=4, method=["a", "b", "c", "a"]
+    )
     assert body(tables.markdown(tables.by_dataset(summary)))[1] == ["b", "38.00/0.9600", "–"]
 
 

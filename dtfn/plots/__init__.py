@@ -7,13 +7,11 @@ pyplot, so none is registered anywhere and none leaks.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
@@ -23,9 +21,8 @@ FAMILIES = {"nla": "#0072B2", "nlsa": "#009E73", "gla": "#CC79A7", "dtfn": "#D55
 FAMILIES |= {"local": "#E69F00", "placebo": "#882255"}
 """Networks by the attention that they have, each in its colour in every figure."""
 NULL_COLOUR = "#767676"  # the control: the null pair, bicubic, chance
-BOX, COPIED = "#F0E442", "#56B4E9"  # what is looked at; what is copied
+BOX = "#F0E442"  # frames what is looked at
 SIGNED, POSITIVE = "RdBu_r", "viridis"  # red harmed, blue helped; errors and strengths
-BAD, GOOD = "#B2182B", "#2166AC"  # as in SIGNED
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
 
 _STYLE: Any = {
@@ -93,7 +90,9 @@ def colour(name: str, names: Sequence[str]) -> str:
     if _family(name) in FAMILIES:
         return FAMILIES[_family(name)]
     others = [n for n, family in zip(names, families, strict=True) if family not in FAMILIES]
-    left = [ink for family, ink in FAMILIES.items() if family not in families] or [COPIED]
+    left = [ink for family, ink in FAMILIES.items() if family not in families] or list(
+        FAMILIES.values()
+    )
     return left[[n for n in others if n != NULL].index(name) % len(left)]
 
 
@@ -111,16 +110,3 @@ def blank(text: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
     figure.text(0.5, 0.5, text, ha="center", va="center")
     return figure
-
-
-def panels(
-    number: int, height: float, columns: int = 4, **options: Any
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, in rows; what is left over is empty."""
-    columns = min(columns, max(number, 2))
-    rows = math.ceil(number / columns)
-    figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
-    for ax in axes[number:]:
-        ax.remove()
-    return figure, list(axes[:number])

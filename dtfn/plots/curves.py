@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dtfn.pairs import CURVE, NULL
-from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, panels, styled
+from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, styled
 
 METRICS = {
     "support": "effective support\n(positions)",
@@ -267,7 +267,7 @@ def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
     tables = [*rates, rates[0] - rates[1]] if null else rates
     if tables[-1].isna().all(axis=None):
         return blank("no position has any detail to be inconsistent about")
-    figure, axes = panels(len(tables), 3.2, 3)
+    figure, axes = _panels(len(tables), 3.2, 3)
     # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
     away = max(float(np.nanpercentile(np.abs(pd.concat(rates) - 0.5), 95)), 0.01)
     net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
@@ -302,7 +302,7 @@ def correlation_intervals(frame: pd.DataFrame) -> Figure:
     found = frame.set_index(["pair", "metric"])[["estimate", "low", "high"]]
     names = [name for name in frame["pair"].unique() if name != NULL]
     has_null = len(names) < frame["pair"].nunique()
-    figure, axes = panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
+    figure, axes = _panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
     for ax, name in zip(axes, names, strict=True):
         ink = colour(name, names)
         for y, cause in enumerate(reversed(causes)):
@@ -369,3 +369,16 @@ def _rows(names: Sequence[str], columns: Sequence[str], height: float) -> tuple[
     for ax in axes:
         ax.grid(axis="y", visible=False)
     return figure, list(axes)
+
+
+def _panels(
+    number: int, height: float, columns: int = 4, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with so many panels, in rows; what is left over is empty."""
+    columns = min(columns, max(number, 2))
+    rows = math.ceil(number / columns)
+    figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+    for ax in axes[number:]:
+        ax.remove()
+    return figure, list(axes[:number])

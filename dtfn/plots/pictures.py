@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from dtfn.images import as_rgb
-from dtfn.plots import BAD, BOX, COPIED, GOOD, POSITIVE, SIGNED, WIDTH, blank, styled
+from dtfn.plots import BOX, POSITIVE, SIGNED, WIDTH, blank, styled
 from dtfn.subpixel import psnr_of, signed_root
 from dtfn.texture import DISTORTIONS
 
@@ -40,10 +40,12 @@ CAUSES = {
 }
 """Maps of `dtfn.texture.describe` that `texture_maps` draws, with their titles."""
 
+COPIED = "#56B4E9"  # what attention reads
+BAD, GOOD = "#B2182B", "#2166AC"  # as in a signed map
 NO_REGION = "no region beyond the threshold"
-REACH = 4  # LR pixels shown on each side of a place that is read
-PATCH = 2  # LR positions on each side of a position: the 5 x 5 of a patch
-UNITS = {
+_REACH = 4  # LR pixels shown on each side of a place that is read
+_PATCH = 2  # LR positions on each side of a position: the 5 x 5 of a patch
+_UNITS = {
     "orientation": "orientation {:.1f} → {:.1f}°",
     "spectrum": "spectrum {:.1f} → {:.1f} dB",
     "structure": "1−SSIM {:.3f} → {:.3f}",
@@ -287,7 +289,7 @@ def sampling_points(looks: Sequence[Look], sample: Sample) -> Figure:
         ax.set_visible(look is not None)
         if look is not None:
             y, x = look.strongest(1)[0]
-            _part(ax, sample.lr, (y - REACH, y + REACH + 1), (x - REACH, x + REACH + 1))
+            _part(ax, sample.lr, (y - _REACH, y + _REACH + 1), (x - _REACH, x + _REACH + 1))
             _bare(ax, f"layer {look.place}: at ({y}, {x})")
             _box(ax, (y, x, 1, 1), 1)
             points, areas = np.asarray(look.points), 40 * np.asarray(look.modulation)
@@ -326,7 +328,7 @@ def _attributed(ax: Axes, one: Local, sample: Sample, title: str) -> None:
 def _patch(ax: Axes, sample: Sample, at: tuple[int, int], title: str, ink: str) -> None:
     """Show the HR patch around a position, its own block boxed; beyond the border is nothing."""
     s = sample.scale
-    rows, columns = (((place - PATCH) * s, (place + PATCH + 1) * s) for place in at)
+    rows, columns = (((place - _PATCH) * s, (place + _PATCH + 1) * s) for place in at)
     _part(ax, sample.hr, rows, columns)
     _bare(ax, title)
     for spine in ax.spines.values():
@@ -355,13 +357,13 @@ def _headline(case: Case) -> str:
     which = {"harm": "worst", "help": "best"}[case.side]
     sure = f"q = {case.q:.2g}" if case.q <= 0.05 else f"open, q = {case.q:.2g}"
     mse = [case.region.of(case.errors[network]).mean() for network in (l, n)]
-    told = ["MSE {:.0f} → {:.0f}".format(*mse)]
-    for measure, text in UNITS.items():
+    words = ["MSE {:.0f} → {:.0f}".format(*mse)]
+    for measure, text in _UNITS.items():
         means = [case.region.of(case.maps[network][measure]).mean() for network in (l, n)]
-        told.append(text.format(*means))
+        words.append(text.format(*means))
     picture = f"{case.sample.dataset} {case.sample.image}"
     head = f"{which}: {picture}, {case.region.area} positions, {sure}"
-    return f"{head}\n{_short(l)} → {_short(n)}: {', '.join(told)}"
+    return f"{head}\n{_short(l)} → {_short(n)}: {', '.join(words)}"
 
 
 def _short(network: str) -> str:

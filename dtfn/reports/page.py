@@ -28,13 +28,13 @@ from dtfn.reports import compare, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-README = "README.md"  # the page of an excerpt
-MARK = "Written by `dtfn report keep`"  # marks a folder as an excerpt
-THUMBNAIL = 360  # pixels, the longer side of a picture in the overview; shown at half of it
-ACROSS = 1000  # pixels at most of an excerpt's figure
-VERDICTS = 3  # of a run that stand at the top; the others are in its section
-CHANGES = 50  # numbers that are listed; the rest is counted
-LINES = 90  # of a table's Markdown in an excerpt; a longer table is left out
+_README = "README.md"  # the page of an excerpt
+_MARK = "Written by `dtfn report keep`"  # marks a folder as an excerpt
+_THUMBNAIL = 360  # pixels, the longer side of a picture in the overview; shown at half of it
+_ACROSS = 1000  # pixels at most of an excerpt's figure
+_VERDICTS = 3  # of a run that stand at the top; the others are in its section
+_CHANGES = 50  # numbers that are listed; the rest is counted
+_LINES = 90  # of a table's Markdown in an excerpt; a longer table is left out
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dtfn.reports"),
@@ -156,7 +156,7 @@ def write_index(
             for p in [*problems, *failed, *broken]
         ],
         runs=sections,
-        shown=VERDICTS,
+        shown=_VERDICTS,
         everything=list(reversed(lines.values())),
     )
     files.write(reports / INDEX, page)
@@ -188,10 +188,10 @@ def _section(folder: Path, before: Path | None) -> dict[str, Any]:
             whole = picture.convert("RGB")
         width = whole.width // 2  # saved at twice the density of a screen
         exhibits.append(entry | {"image": _webp(whole), "width": width})
-        whole.thumbnail((THUMBNAIL, THUMBNAIL))
+        whole.thumbnail((_THUMBNAIL, _THUMBNAIL))
         exhibits[-1]["thumbnail"] = _webp(whole)
     changes = compare.compare(before, folder) if before else None
-    return {"exhibits": exhibits, "changes": changes, "most": CHANGES}
+    return {"exhibits": exhibits, "changes": changes, "most": _CHANGES}
 
 
 def _exhibits(record: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -216,7 +216,7 @@ def write_excerpt(folder: Path, kept: Iterable[Path]) -> Path:
     """Write an excerpt of complete runs, small enough to commit, and return its page.
 
     ``README.md`` has all verdicts, then each run's figures and short tables; a folder for each run
-    has its manifest and the figures as WebP, at most `ACROSS` pixels wide. A whole excerpt takes
+    has its manifest and the figures as WebP, at most 1000 pixels wide. A whole excerpt takes
     the place of an older one.
 
     Parameters
@@ -237,8 +237,8 @@ def write_excerpt(folder: Path, kept: Iterable[Path]) -> Path:
         raise InputError(
             "runs", expected="one of each name", found=", ".join(names), remedy="name fewer"
         )
-    page = folder / README
-    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")
+    page = folder / _README
+    ours = page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")
     if folder.exists() and not ours:
         raise InputError(
             folder,
@@ -252,7 +252,7 @@ def write_excerpt(folder: Path, kept: Iterable[Path]) -> Path:
         draft = Path(place) / folder.name
         draft.mkdir()
         text = _excerpt(draft, kept)
-        (draft / README).write_text(text, encoding="utf-8")
+        (draft / _README).write_text(text, encoding="utf-8")
         if folder.exists():
             folder.rename(Path(place) / "older")
         draft.rename(folder)
@@ -283,14 +283,14 @@ def _excerpt(folder: Path, kept: Sequence[Path]) -> str:
                 small = f"{name}/{entry['name']}.webp"
                 with Image.open(file.with_suffix(".png")) as picture:
                     shrunk = picture.convert("RGB")
-                shrunk.thumbnail((ACROSS, 10 * ACROSS))
+                shrunk.thumbnail((_ACROSS, 10 * _ACROSS))
                 shrunk.save(folder / small, quality=75, method=6)
                 parts.append(f"![{entry['name']}]({small})\n\n*{tables.escape(entry['caption'])}*")
-            elif (text := file.with_suffix(".md").read_text("utf-8")).count("\n") <= LINES:
+            elif (text := file.with_suffix(".md").read_text("utf-8")).count("\n") <= _LINES:
                 parts.append(text.rstrip())
     head = (
         "# Where non-local attention harms textures\n\n"
-        f"{MARK} of dtfn {__version__}: nothing here is typed by hand. The manifests next to the "
+        f"{_MARK} of dtfn {__version__}: nothing here is typed by hand. The manifests next to the "
         "figures name code, parameters, pictures and networks by hash.\n\n"
         f"{tables.markdown(pd.DataFrame(verdicts))}"
     )
