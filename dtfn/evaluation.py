@@ -168,7 +168,8 @@ def evaluate(
 
     Returns
     -------
-    A row an image and method: method, dataset, image, scale, psnr (dB), ssim, seconds.
+    A row an image and method: method, dataset, image, scale, psnr (dB), ssim, seconds, and lr:
+    ``"file"`` where LR was given, ``"from HR"`` where it was made.
 
     Raises
     ------
@@ -186,6 +187,7 @@ def evaluate(
                 "psnr": psnr(output.image, sample.hr, scale, grey),
                 "ssim": ssim(output.image, sample.hr, scale, grey),
                 "seconds": output.seconds,
+                "lr": "file" if sample.lr_file else "from HR",
             }
             for sample in samples(datasets, scale, count)
             for method, output in outputs(methods, sample, tiling, self_ensemble, device).items()

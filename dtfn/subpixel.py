@@ -97,7 +97,7 @@ def block_mean(values: Float, scale: int) -> Float:
         raise InputError(
             "image size",
             expected=f"multiples of the scale, {scale}",
-            found=f"{height} x {width}",
+            found=f"{width} x {height} (width x height)",
             remedy="crop HR with dtfn.images.modcrop, or look for a wrong scale",
         )
     # Strided sums: NumPy's mean over two short axes takes several times as long.

@@ -373,8 +373,8 @@ def _blocks(lost: Float, scale: int, found: Neighbours | None = None) -> Array:
     if found is not None and found.shape != (height, width):
         raise InputError(
             "neighbours",
-            expected=f"those of an LR picture of {height} x {width}",
-            found=f"{found.shape[0]} x {found.shape[1]}",
+            expected=f"those of an LR picture of {width} x {height} (width x height)",
+            found=f"{found.shape[1]} x {found.shape[0]}",
             remedy="search dtfn.images.degrade(hr, scale)",
         )
     blocks = lost.astype(np.float32).reshape(height, scale, width, scale).swapaxes(1, 2)

@@ -680,7 +680,7 @@ def test_queries_that_do_not_exist(queries: Any) -> None:
 
 @pytest.mark.parametrize("query", [(5, 0), (0, 7), (-1, 0)])
 def test_sampling_points_outside(query: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="5 x 7"):
+    with pytest.raises(InputError, match="7 x 5"):
         capture.sampling_points(built("dnlf"), picture(5, 7), query)
 
 

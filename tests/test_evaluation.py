@@ -278,7 +278,7 @@ def test_evaluate_gives_one_tidy_row_a_method_and_image(zoo: Zoo) -> None:
 
     table = evaluation.evaluate(["bicubic", "one"], ["mini"], 4, count=2)
 
-    assert list(table) == ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds"]
+    assert list(table) == ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
     assert table.groupby("method").size().to_dict() == {"bicubic": 2, "one": 2}
     assert table["image"].nunique() == 2
     assert (table["scale"] == 4).all()

@@ -336,7 +336,7 @@ def test_a_ramp_has_its_slope(down: int, right: int) -> None:
                 4,
                 texture.similar_patches(np.zeros((9, 10), np.uint8)),
             ),
-            "LR picture of 10 x 10; found 9 x 10",
+            r"LR picture of 10 x 10 \(width x height\); found 10 x 9",
         ),
     ],
 )

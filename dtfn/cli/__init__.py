@@ -118,6 +118,8 @@ def evaluate(
         files.write(csv, table.to_csv(index=False))
     print(tables.markdown(evaluation.summary(table)), end="")
     print(metrics.GREY[grey.value])
+    given = ", ".join(table.loc[table["lr"] == "file", "dataset"].unique())
+    print(f"LR: read from files for {given or 'none'}, else made from HR by MATLAB's bicubic rule")
 
 
 @app.command(short_help="Measure harm of anybody's results, in folders.")
