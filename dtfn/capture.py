@@ -750,7 +750,7 @@ def _flat(queries: Queries, height: int, width: int, device: torch.device | str 
     if outside.any():
         raise InputError(
             "query",
-            expected=f"a (row, column) of the LR grid, which is {width} x {height} (width x height)",
+            expected=f"a (row, column) of the LR grid of {width} x {height} (width x height)",
             found=tuple(pairs[outside][0].tolist()),
             remedy="choose one inside the image",
         )
