@@ -128,18 +128,18 @@ def of_harm(table: pd.DataFrame, correlations: pd.DataFrame) -> Judged:
     through the pictures says of N and the control where both have the same PSNR. To ask only for
     pictures on which N's is higher would take those on which N erred least by chance.
     """
-    claims = {"attention raises the mean PSNR": _by_network(table, "psnr_gain")}
+    claims = {"attention raises the mean PSNR (dB)": _by_network(table, "psnr_gain")}
     if NULL not in set(table["pair"]):
         return judge_claims(claims, "{:+.3f} dB")
     netted = net(table)
     harmed = _by_network(netted, "harm_untied_net")
-    claims["attention harms more of the blocks that it changes than the control"] = harmed
-    claims["at an equal PSNR, attention still harms more blocks than the control"] = {
+    claims["attention harms a larger share of the blocks that it changes than the control"] = harmed
+    claims["at an equal PSNR, attention still harms a larger share than the control"] = {
         name: _at_equal_psnr(part) for name, part in harmed.items()
     }
     joined = _beside_control(correlations)
     for cause in ("severity", "inconsistency"):
-        text = f"harm rises with {cause}, more than the control's"
+        text = f"harm rises with {cause} (rank correlation), more than the control's"
         claims[text] = _by_network(joined, cause, lambda t, c: t[c] - t[f"{c}_null"])
     return judge_claims(claims)
 
