@@ -146,7 +146,7 @@ import numpy as np
 from dtfn import images, texture
 hr = np.random.default_rng(0).integers(0, 256, (3072, 4096, 3)).astype(np.uint8)
 lr = images.degrade(hr, 2)
-found = texture.similar_patches(lr, texture.COUNT, 8)
+found = texture.similar_patches(lr, texture.COUNT, 63)
 texture.describe(hr, 2, found=found)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(peak * (1 if sys.platform == "darwin" else 1024), lr.shape)
