@@ -174,6 +174,7 @@ def add(
         "psnr": {key: round(float(value), 4) for key, value in psnr.items()},
         "ssim": {key: round(float(value), 5) for key, value in ssim.items()},
         "gate": None if gate is None else round(float(gate["uniform"]), 4),
+        "off": None if gate is None else round(float(gate["off"]), 4),
         "chooses": None if gate is None else bool(gate["chooses"]),
         "file": shipped.name,
         "sha256": files.sha256(shipped),
@@ -236,7 +237,7 @@ def _gate(gate: Mapping[str, Any]) -> str:
     return (
         f"Gate: uniform attention weights cost {gate['uniform']:.3f} dB "
         f"[{gate['uniform_low']:.3f}, {gate['uniform_high']:.3f}] on {gate['pictures']} pictures "
-        f"of {gate['dataset']}: {verdict}."
+        f"of {gate['dataset']}: {verdict}. Attention off costs {gate['off']:.3f} dB."
     )
 
 
@@ -311,15 +312,15 @@ def ship(
     verdict, course = None, {}
     if not trained.network.startswith("mini-local"):
         on = "Urban100" if "Urban100" in sets else sets[-1]
-        measured = gate.costs([weights], [on], count, ["uniform"], device)
+        measured = gate.costs([weights], [on], count, ["uniform", "off"], device)
         verdict = gate.table(measured).iloc[0].to_dict()
         for step, file in run.kept.items():
             few = min(count or COURSE, COURSE)
             cost = gate.costs([str(file)], [on], few, ["uniform"], device)["cost"]
             course[step] = float(cost.mean())
         if course:
-            few = measured["cost"].iloc[:COURSE]
-            course[trained.steps] = float(few.mean())
+            whole = measured[measured["intervention"] == "uniform"]["cost"].iloc[:COURSE]
+            course[trained.steps] = float(whole.mean())
     psnr, ssim = means["psnr"].to_dict(), means["ssim"].to_dict()
     entry = add(run, psnr, ssim, verdict, tile, course)
     return f"{entry['name']}: PSNR {entry['psnr']}, gate {entry['gate']}"
