@@ -34,6 +34,7 @@ FORMAT = "2"  # raise it when what is stored, or `dtfn.evaluation.upscale`, chan
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 PACKAGE = Path(__file__).parent
 DIGEST = hashlib.sha256().digest_size
+_stores: list[diskcache.Cache | None] = []  # the open one, if any
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -60,7 +61,7 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
     make
         Makes the arrays.
     """
-    with _opened() as store, ExitStack() as stack:
+    with opened() as store, ExitStack() as stack:
         arrays = _recalled(store, key)
         if arrays is not None:
             return arrays
@@ -80,7 +81,7 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
 
 def missing(key: str) -> bool:
     """Return whether the cache does not hold a key."""
-    with _opened() as store:
+    with opened() as store:
         return store is None or key not in store
 
 
@@ -154,17 +155,25 @@ def clear() -> int:
 
 
 @contextmanager
-def _opened() -> Iterator[diskcache.Cache | None]:
-    """Open the store, or warn and yield None."""
-    folder = paths.cache("outputs")
-    try:
-        store = diskcache.Cache(str(folder), size_limit=limit())
-    except FAILURES as error:
-        warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
-        yield None
+def opened() -> Iterator[diskcache.Cache | None]:
+    """Open the store, or warn and yield None; inside of another such context, take its store.
+
+    Opening takes as long as reading an output: open it around a loop.
+    """
+    if _stores:
+        yield _stores[-1]
         return
-    with store:
-        yield store
+    folder = paths.cache("outputs")
+    with ExitStack() as stack:
+        try:
+            _stores.append(stack.enter_context(diskcache.Cache(str(folder), size_limit=limit())))
+        except FAILURES as error:
+            warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
+            _stores.append(None)
+        try:
+            yield _stores[-1]
+        finally:
+            _stores.pop()
 
 
 def _recalled(store: diskcache.Cache | None, key: str) -> Arrays | None:

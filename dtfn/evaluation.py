@@ -93,23 +93,24 @@ def outputs(
         For an unknown method, one of another scale, or a budget that is too small.
     """
     results = {}
-    for method in _listed(methods):
-        if method == BICUBIC:
-            start = time.perf_counter()
-            image = images.imresize(sample.lr, sample.scale)
-            results[method] = Output(image, time.perf_counter() - start)
-            continue
-        chosen = _tiling(method, sample, tiling, torch_device(device))
-        key = _key(method, sample, f"{chosen} {self_ensemble}", torch_device(device))
+    with cache.opened():
+        for method in _listed(methods):
+            if method == BICUBIC:
+                start = time.perf_counter()
+                image = images.imresize(sample.lr, sample.scale)
+                results[method] = Output(image, time.perf_counter() - start)
+                continue
+            chosen = _tiling(method, sample, tiling, torch_device(device))
+            key = _key(method, sample, f"{chosen} {self_ensemble}", torch_device(device))
 
-        def make(method: str = method, chosen: Tiling | Chop | None = chosen) -> Arrays:
-            loaded = _of_scale(method, sample.scale, torch_device(device))
-            start = time.perf_counter()
-            image = upscale(loaded, sample.lr, chosen, self_ensemble)
-            return {"image": image, "seconds": np.array(time.perf_counter() - start)}
+            def make(method: str = method, chosen: Tiling | Chop | None = chosen) -> Arrays:
+                loaded = _of_scale(method, sample.scale, torch_device(device))
+                start = time.perf_counter()
+                image = upscale(loaded, sample.lr, chosen, self_ensemble)
+                return {"image": image, "seconds": np.array(time.perf_counter() - start)}
 
-        arrays = cache.remembered(key, make)
-        results[method] = Output(arrays["image"], float(arrays["seconds"]))
+            arrays = cache.remembered(key, make)
+            results[method] = Output(arrays["image"], float(arrays["seconds"]))
     return results
 
 
@@ -177,8 +178,8 @@ def evaluate(
         For unknown or unfit methods, before anything is computed, and for missing datasets.
     """
     require(methods, scale)
-    return pd.DataFrame(
-        [
+    with cache.opened():
+        rows = [
             {
                 "method": method,
                 "dataset": sample.dataset,
@@ -192,7 +193,7 @@ def evaluate(
             for sample in samples(datasets, scale, count)
             for method, output in outputs(methods, sample, tiling, self_ensemble, device).items()
         ]
-    )
+    return pd.DataFrame(rows)
 
 
 def forecast(
@@ -218,13 +219,14 @@ def forecast(
     require(methods, scale)
     device = torch_device(device)
     tiles: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
-    for sample in samples(datasets, scale, count) if tiles else ():
-        for method in tiles:
-            chosen = _tiling(method, sample, tiling, device)
-            if cache.missing(_key(method, sample, f"{chosen} {self_ensemble}", device)):
-                cut = (chosen or Tiling(2**20)).tiles(*sample.lr.shape[:2])
-                seen = [(r.stop - r.start) * (c.stop - c.start) for r, c in cut]
-                tiles[method].append(seen * (8 if self_ensemble else 1))
+    with cache.opened():
+        for sample in samples(datasets, scale, count) if tiles else ():
+            for method in tiles:
+                chosen = _tiling(method, sample, tiling, device)
+                if cache.missing(_key(method, sample, f"{chosen} {self_ensemble}", device)):
+                    cut = (chosen or Tiling(2**20)).tiles(*sample.lr.shape[:2])
+                    seen = [(r.stop - r.start) * (c.stop - c.start) for r, c in cut]
+                    tiles[method].append(seen * (8 if self_ensemble else 1))
     rows = []
     for method, pictures in tiles.items():
         runs = [positions for picture in pictures for positions in picture]

@@ -1,4 +1,4 @@
-"""Values of the field's tables, each with its source, and measured values beside them.
+"""Values of the field's tables, each with its source, and measured values compared with them.
 
 ``published.csv`` holds what papers and repositories print: method, scale, dataset, PSNR (dB) and
 SSIM on Y. What others measured with their own code on the authors' weights is labelled
@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,6 +26,21 @@ CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
+COLUMNS: Mapping[str, tuple[str, str]] = {
+    "method": ("method", ""),
+    "scale": ("scale", ""),
+    "dataset": ("dataset", ""),
+    "psnr": ("measured", "psnr"),
+    "ssim": ("measured", "ssim"),
+    "published_psnr": ("published", "psnr"),
+    "published_ssim": ("published", "ssim"),
+    "psnr_difference": ("difference", "psnr"),
+    "ssim_difference": ("difference", "ssim"),
+    "verdict": ("verdict", ""),
+    "published_in": ("published in", ""),
+}
+"""Column of `compare` -> its titles in print."""
+
 _REMEASURED = re.compile(r"(?P<method>.+) \((?P<who>\w+) re-measured\)")
 _SHORT = re.compile(r"[,(]? *\(?github .*|, own .*")
 _NAMES = {"edsr": "EDSR", "edsr_baseline": "EDSR-baseline", "rcan": "RCAN", "rdn": "RDN"}
@@ -33,11 +49,11 @@ _NAMES = {"edsr": "EDSR", "edsr_baseline": "EDSR-baseline", "rcan": "RCAN", "rdn
 @functools.cache
 def _values() -> pd.DataFrame:
     table = pd.read_csv(FILE)
-    found = [_REMEASURED.fullmatch(name) for name in table["method"]]
-    table["remeasured"] = [m["who"] if m else "" for m in found]
+    matches = [_REMEASURED.fullmatch(name) for name in table["method"]]
+    table["remeasured"] = [m["who"] if m else "" for m in matches]
     table["method"] = [
         _NAMES.get(m["method"], m["method"]) if m else name
-        for m, name in zip(found, table["method"], strict=True)
+        for m, name in zip(matches, table["method"], strict=True)
     ]
     table["scale"] = table["scale"].str.removeprefix("x").astype(int)
     table["dataset"] = table["dataset"].replace("B100", "BSD100")
@@ -88,8 +104,8 @@ def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     ].reset_index(drop=True)
 
 
-def beside(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Set published values beside measured ones.
+def compare(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Compare measured values with published ones.
 
     Parameters
     ----------
@@ -100,40 +116,23 @@ def beside(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
     Returns
     -------
-    A row a measured and a published value: method, scale, dataset, psnr, published_psnr,
-    psnr_difference (measured less published, dB), ssim, published_ssim, ssim_difference,
-    published_in (the tables that print this value), verdict. Tables that agree share a row. A
-    method that no table has, has one row a scale, without a dataset.
+    The `COLUMNS`, a row a measured and a published value; differences are measured less published,
+    published_in names the tables that print the value. Tables that agree share a row. A method that
+    no table has, has one row a scale, without a dataset.
     """
-    columns = [
-        "method", "scale", "dataset", "psnr", "published_psnr", "psnr_difference", "ssim",
-        "published_ssim", "ssim_difference", "published_in", "verdict",
-    ]  # fmt: skip
     known = _values()
     rows: list[dict[str, object]] = []
     for (method, scale), part in summary.groupby(["method", "scale"], sort=False):
         printed = known[(known["method"] == names.get(method)) & (known["scale"] == scale)]
-        found = [row for one in part.to_dict("records") for row in _cells(one, printed)]
-        empty = {"method": method, "scale": scale, "verdict": UNPUBLISHED}
-        rows += found or [empty]
-    return pd.DataFrame(rows, columns=columns)
+        cells = [row for one in part.to_dict("records") for row in _cells(one, printed)]
+        rows += cells or [{"method": method, "scale": scale, "verdict": UNPUBLISHED}]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def paired(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `beside` for print: PSNR and SSIM as pairs, with two-level columns."""
-    plain = {name: (name.replace("_", " "), "") for name in table.columns}
-    plain["published_in"] = ("published in", "")
-    for title, form in (
-        ("measured", "{}"),
-        ("published", "published_{}"),
-        ("difference", "{}_difference"),
-    ):
-        for metric in ("psnr", "ssim"):
-            plain[form.format(metric)] = (title, form.format(metric))
-    order = ["method", "scale", "dataset", "psnr", "ssim", "published_psnr", "published_ssim",
-             "psnr_difference", "ssim_difference", "verdict", "published_in"]  # fmt: skip
-    wide = table[order].copy()
-    wide.columns = pd.MultiIndex.from_tuples([plain[name] for name in order])
+def with_titles(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `compare` for print, with two-level columns."""
+    wide = table[list(COLUMNS)].copy()
+    wide.columns = pd.MultiIndex.from_tuples(COLUMNS.values())
     return wide
 
 
@@ -143,37 +142,32 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     Parameters
     ----------
     table
-        Of `beside`. Where tables disagree with each other, one that matches is enough.
+        Of `compare`. Where tables disagree with each other, one that matches is enough.
     """
-    found = []
+    judged = []
     compared = table[table["verdict"].isin([MATCHES, DIFFERS])]
     for (method, scale), part in compared.groupby(["method", "scale"], sort=False):
         cells = part.groupby("dataset", sort=False)["verdict"].agg(lambda v: MATCHES in set(v))
         claim = f"{method} ×{scale} has its published PSNR, to 0.01 dB"
-        told = f"{int(cells.sum())} of {len(cells)} benchmarks"
-        found.append(Verdict(claim, told, None, bool(cells.all())))
+        share = f"{int(cells.sum())} of {len(cells)} benchmarks"
+        judged.append(Verdict(claim, share, None, bool(cells.all())))
     nothing = Verdict("what was published is measured again", "nothing published", None, None)
-    return found or [nothing]
+    return judged or [nothing]
 
 
-def _cells(measured: Mapping[str, object], printed: pd.DataFrame) -> list[dict[str, object]]:
+def _cells(measured: Mapping[str, Any], printed: pd.DataFrame) -> list[dict[str, object]]:
     """Return the rows of one measured method and benchmark."""
-    dataset = "BSD100" if measured["dataset"] == "B100" else str(measured["dataset"])
+    dataset = "BSD100" if measured["dataset"] == "B100" else measured["dataset"]
     here = printed[printed["dataset"] == dataset]
     whole = measured["images"] == SIZES.get(dataset)
-    psnr, ssim = float(measured["psnr"]), float(measured["ssim"])  # type: ignore[arg-type]
+    psnr, ssim = float(measured["psnr"]), float(measured["ssim"])
     rows = []
     for (value, value_ssim), part in here.groupby(["psnr", "ssim"], sort=False, dropna=False):
-        close = round(abs(round(psnr, 2) - value), 2) <= CLOSE if math.isfinite(psnr) else False
-        rows.append(
-            {key: measured[key] for key in ("method", "scale", "dataset", "psnr", "ssim")}
-            | {
-                "published_psnr": value,
-                "psnr_difference": psnr - value,
-                "published_ssim": value_ssim,
-                "ssim_difference": ssim - value_ssim,
-                "published_in": "; ".join(part["table"]),
-                "verdict": (MATCHES if close else DIFFERS) if whole else NOT_WHOLE,
-            }
-        )
+        close = math.isfinite(psnr) and round(abs(round(psnr, 2) - value), 2) <= CLOSE
+        row = {key: measured[key] for key in ("method", "scale", "dataset", "psnr", "ssim")}
+        row |= {"published_psnr": value, "published_ssim": value_ssim}
+        row |= {"psnr_difference": psnr - value, "ssim_difference": ssim - value_ssim}
+        row["published_in"] = "; ".join(part["table"])
+        row["verdict"] = (MATCHES if close else DIFFERS) if whole else NOT_WHOLE
+        rows.append(row)
     return rows

@@ -1,4 +1,4 @@
-"""Published values: what the file holds, and what is said of measured ones beside them."""
+"""Published values: what the file holds, and how measured values are compared with them."""
 
 from __future__ import annotations
 
@@ -52,13 +52,19 @@ def test_the_field_has_one_value_a_cell() -> None:
 
 @pytest.mark.parametrize(
     ("measured", "verdict"),
-    [(28.4149, MATCHES), (28.4349, MATCHES), (28.4051, MATCHES), (28.4049, DIFFERS),
-     (28.4351, DIFFERS), (float("nan"), DIFFERS)],
-)  # fmt: skip
+    [
+        (28.4149, MATCHES),
+        (28.4349, MATCHES),
+        (28.4051, MATCHES),
+        (28.4049, DIFFERS),
+        (28.4351, DIFFERS),
+        (float("nan"), DIFFERS),
+    ],
+)
 def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float, verdict: str) -> None:
     """Published: 28.42 dB."""
     table = summary(("bicubic", 4, "Set5", 5, measured, 0.8104))
-    (row,) = published.beside(table, {"bicubic": "Bicubic"}).to_dict("records")
+    (row,) = published.compare(table, {"bicubic": "Bicubic"}).to_dict("records")
     assert row["verdict"] == verdict
     assert row["published_psnr"] == 28.42
     assert row["psnr_difference"] == pytest.approx(measured - 28.42, nan_ok=True)
@@ -68,7 +74,7 @@ def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float, verdict: 
 
 def test_tables_that_disagree_are_rows_of_their_own() -> None:
     table = summary(("mine", 4, "Set5", 5, 32.48, 0.8985))
-    rows = published.beside(table, {"mine": "EDSR"})
+    rows = published.compare(table, {"mine": "EDSR"})
     again = rows["published_in"].str.contains("re-measured")
     assert rows[again]["published_psnr"].tolist() == [32.48]
     assert rows[again]["verdict"].tolist() == [MATCHES]
@@ -79,15 +85,18 @@ def test_tables_that_disagree_are_rows_of_their_own() -> None:
 
 def test_part_of_a_benchmark_is_not_judged() -> None:
     table = summary(("bicubic", 4, "Set5", 3, 28.42, 0.81))
-    rows = published.beside(table, {"bicubic": "Bicubic"})
+    rows = published.compare(table, {"bicubic": "Bicubic"})
     assert rows["verdict"].tolist() == [NOT_WHOLE]
     assert [v.holds for v in published.verdicts(rows)] == [None]
 
 
 def test_a_method_without_published_values_has_one_row() -> None:
-    table = summary(("nla", 4, "Set5", 5, 31.0, 0.8), ("nla", 4, "Set14", 14, 28.0, 0.8),
-                    ("bicubic", 4, "mini", 7, 28.0, 0.8))  # fmt: skip
-    rows = published.beside(table, {"bicubic": "Bicubic", "nla": "NLA"})
+    table = summary(
+        ("nla", 4, "Set5", 5, 31.0, 0.8),
+        ("nla", 4, "Set14", 14, 28.0, 0.8),
+        ("bicubic", 4, "mini", 7, 28.0, 0.8),
+    )
+    rows = published.compare(table, {"bicubic": "Bicubic", "nla": "NLA"})
     assert rows["verdict"].tolist() == [UNPUBLISHED, UNPUBLISHED]
     assert rows["method"].tolist() == ["nla", "bicubic"]
     assert rows["published_psnr"].isna().all()
@@ -96,7 +105,7 @@ def test_a_method_without_published_values_has_one_row() -> None:
 def test_both_names_of_one_benchmark_are_known() -> None:
     for name in ("B100", "BSD100"):
         table = summary(("bicubic", 2, name, 100, 29.56, 0.8431))
-        (row,) = published.beside(table, {"bicubic": "Bicubic"}).to_dict("records")
+        (row,) = published.compare(table, {"bicubic": "Bicubic"}).to_dict("records")
         assert (row["dataset"], row["verdict"]) == (name, MATCHES)
 
 
@@ -106,7 +115,7 @@ def test_the_known_answers_are_the_published_ones() -> None:
         ("bicubic", scale, dataset, pictures, psnr, 0.8)
         for (dataset, scale), (pictures, psnr) in claims.KNOWN_BICUBIC.items()
     ]
-    table = published.beside(summary(*rows), {"bicubic": "Bicubic"})
+    table = published.compare(summary(*rows), {"bicubic": "Bicubic"})
     assert len(table) == 12
     assert set(table["verdict"]) == {MATCHES}
 
@@ -115,7 +124,7 @@ def test_the_known_answers_are_the_published_ones() -> None:
 @pytest.mark.usefixtures("benchmarks")
 def test_bicubic_matches_what_is_published(scale: int) -> None:
     results = evaluation.evaluate("bicubic", ["Set5", "Set14"], scale, grey="y")
-    table = published.beside(evaluation.summary(results), {"bicubic": "Bicubic"})
+    table = published.compare(evaluation.summary(results), {"bicubic": "Bicubic"})
     assert len(table) == 2
     assert set(table["verdict"]) == {MATCHES}
     assert table["ssim_difference"].abs().max() < 0.0015
