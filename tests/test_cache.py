@@ -133,7 +133,7 @@ def test_where_nothing_can_be_stored_it_is_made_with_a_warning(
     with monkeypatch.context() as patch:
         blocked = tmp_path / "a file"
         blocked.write_text("not a folder")
-        patch.setattr(paths, "CACHE", blocked)
+        patch.setattr(paths, "cache", lambda name: blocked / name)
         with pytest.warns(UserWarning, match=r"no (cache of outputs|lock) in .*a file"):
             cache.remembered(KEY, make)
 
