@@ -72,10 +72,14 @@ def hashed_case(
     return (query, key, value, score), codes
 
 
+@pytest.mark.parametrize("kept", [0, 1 << 26])  # the weights recomputed by backward, and kept
 @pytest.mark.parametrize("scored", [False, True])
 @pytest.mark.parametrize("n_hashes", [1, 3])
 @pytest.mark.parametrize("length", [4, 5, 7, 8, 9, 22])
-def test_chunked_attention_is_the_loop(length: int, n_hashes: int, scored: bool) -> None:
+def test_chunked_attention_is_the_loop(
+    length: int, n_hashes: int, scored: bool, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "KEPT", kept)
     m = 4
     inputs, codes = hashed_case(length, m, n_hashes, scored)
     given = [t.requires_grad_() for t in inputs if t is not None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dtfn.models import hashing, layers
 from dtfn.models.deform import DeformableConv2d, maps_of, rows_of
-from dtfn.models.layers import HALF, Switchable, conv3x3, fuse, fusion_layers
+from dtfn.models.layers import HALF, Switchable, conv3x3, fuse, fusion_layers, scaled
 from dtfn.models.sparsemax import sparsemax_attention, threshold
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
@@ -68,7 +68,7 @@ class Attention(Switchable):
 
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
-        return self.attend(x) * self.res_scale + x
+        return scaled(self.attend(x), self.res_scale) + x
 
     def _attended(self, x: Tensor) -> Tensor:
         """Return what each position receives: (N, L, C)."""
@@ -356,7 +356,7 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
         out = self.attend(x)
         if self.fidelity:
             out = fuse(x, out, self.fusion, self.shrink)
-        return out * self.res_scale + x
+        return scaled(out, self.res_scale) + x
 
 
 def merged_conv(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:

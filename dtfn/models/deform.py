@@ -174,13 +174,13 @@ class WeightedRows(torch.autograd.Function):
                 d_share[:, corner] = (grad * rows).sum(-1)
                 d_table.index_add_(0, index[:, corner], grad * share[:, corner, None])
             return d_table.to(table.dtype), None, d_share
-        with torch.enable_grad():
-            weights = share.detach().requires_grad_()
-            bag = F.embedding_bag(index, table.detach(), mode="sum", per_sample_weights=weights)
-        (d_share,) = torch.autograd.grad(bag, weights, grad)
+        starts = np.arange(0, index.numel() + 1, 4)
+        bags = torch.arange(len(index)).repeat_interleave(4)
+        d_share = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            grad, table, index.flatten(), torch.from_numpy(starts[:-1]), bags, 0
+        ).view_as(share)
         # The bag is a sparse matrix with four entries a row. SciPy multiplies by its transpose
         # eight times as fast as torch scatters rows.
-        starts = np.arange(0, index.numel() + 1, 4)
         parts = (share.numpy().ravel(), index.numpy().ravel(), starts)
         matrix = csr_array(parts, shape=(len(index), len(table)))
         return torch.from_numpy(matrix.T @ grad.numpy()), None, d_share

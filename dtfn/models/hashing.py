@@ -20,6 +20,7 @@ MAX_BUCKETS = 128  # the authors' ceiling
 # Scores held at once: 4 MB in float32 on a CPU, near its cache; 512 MB on a GPU, to fill it.
 BLOCK_SCORES = 1 << 20
 BLOCK_SCORES_GPU = 1 << 27
+KEPT = 1 << 26  # bytes of attention weights that a layer keeps for backward; more are recomputed
 CODE_BLOCK = 1 << 15  # positions hashed at once: bounds the (block, buckets) projections
 CODE_BLOCK_GPU = 1 << 20
 
@@ -179,10 +180,12 @@ class ChunkedAttention(torch.autograd.Function):
     """Softmax attention within chunks, over all hash rounds at once.
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
-    keys. Backward recomputes the probabilities from the joint logsumexp, so that memory is linear
-    in L and free of the number of keys. Pictures, rounds and chunks are attended to in groups of at
-    most `BLOCK_SCORES` scores, on a GPU usually all at once. No shape depends on the data and
-    nothing waits for the GPU, so a step can be captured as a CUDA graph.
+    keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L
+    and free of the number of keys, unless they take at most `KEPT` bytes.
+
+    Pictures, rounds and chunks are attended to in groups of at most `BLOCK_SCORES` scores, on a GPU
+    usually all at once. No shape depends on the data and nothing waits for the GPU, so a step can
+    be captured as a CUDA graph.
     """
 
     @staticmethod
@@ -191,6 +194,8 @@ class ChunkedAttention(torch.autograd.Function):
         m = chunk_size
         n, length, channels = value.shape
         out, total = query.new_empty(value.shape), query.new_empty(n, length)
+        size = order[..., 2 * m :].numel() * 3 * m * value.element_size()
+        is_kept, kept = size <= KEPT and any(ctx.needs_input_grad), []
         for group in _groups(order, m, length):
             parts, levels = [], []
             for _, run in group.runs():
@@ -199,7 +204,9 @@ class ChunkedAttention(torch.autograd.Function):
                 weights = logits.softmax(-1)
                 # The largest weight is exp(top - logsumexp).
                 levels.append((top - weights.amax(-1, keepdim=True).log_()).view(len(run), -1))
-                mixed = torch.bmm(weights.to(value.dtype), windows(_take(value, run), m))
+                weights = weights.to(value.dtype)
+                kept += [weights, levels[-1]] if is_kept else []
+                mixed = torch.bmm(weights, windows(_take(value, run), m))
                 parts.append(mixed.view(len(run), -1, channels))
             # From the order of the chunks back to that of the picture: (pictures, rounds, L, C).
             mixed = group.unsorted(_joined(parts))
@@ -212,14 +219,14 @@ class ChunkedAttention(torch.autograd.Function):
                 mixed.mul_((level - joint).exp_())
                 mixed.addcmul_(out[group.pictures], (before - joint).exp_())
             out[group.pictures], total[group.pictures] = mixed, joint[..., 0]
-        ctx.save_for_backward(query, key, value, score, order, out, total)
+        ctx.save_for_backward(query, key, value, score, order, out, total, *kept)
         ctx.chunk_size = m
         return out
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Recompute the probabilities and return the gradients of query, key, value and score."""
-        query, key, value, score, order, out, total = ctx.saved_tensors
+        query, key, value, score, order, out, total, *kept = ctx.saved_tensors
         m, half = ctx.chunk_size, value.dtype
         length, channels = value.shape[1:]
         grad = grad.contiguous()
@@ -239,8 +246,12 @@ class ChunkedAttention(torch.autograd.Function):
                 chosen, count = run[:, m:-m], run.shape[1] // m - 2
                 level = _take(total, chosen)
                 level[:, max(0, length - start * m) :] = torch.inf  # repeats have no output
-                weights = _logits(query, key, score, run, m)
-                weights = weights.sub_(level.view(-1, m, 1)).exp_()  # (lists * count, m, 3m)
+                if kept:  # (lists * count, m, 3m), of this round alone
+                    weights, own = kept.pop(0), kept.pop(0)
+                    weights = weights * (own[..., None] - level).exp_().view(-1, m, 1)
+                else:
+                    weights = _logits(query, key, score, run, m)
+                    weights = weights.sub_(level.view(-1, m, 1)).exp_()
                 upstream = _take(grad, chosen).view(-1, m, channels)
                 v, k = windows(_take(value, run), m), windows(_take(key, run).to(half), m)
                 d_value = torch.bmm(weights.to(half).transpose(1, 2), upstream)

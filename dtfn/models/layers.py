@@ -19,6 +19,11 @@ def batches(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
+def scaled(x: Tensor, scale: float) -> Tensor:
+    """Return ``x * scale``, and x itself for 1."""
+    return x if scale == 1.0 else x * scale
+
+
 class Switchable(nn.Module):
     """A layer that maps (N, C, H, W) to itself and can be skipped.
 
@@ -91,9 +96,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        if self.res_scale == 1.0:
-            return self.body(x) + x
-        return self.body(x) * self.res_scale + x
+        return scaled(self.body(x), self.res_scale) + x
 
 
 class Upsampler(nn.Sequential):
@@ -176,7 +179,7 @@ class TextureFidelity(Switchable):
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         attended = getattr(self.attention, "attend", self.attention)(x)
-        return fuse(x, attended, self.fusion, self.shrink) * self.res_scale + x
+        return scaled(fuse(x, attended, self.fusion, self.shrink), self.res_scale) + x
 
 
 def fusion_layers(channels: int) -> tuple[nn.Sequential, nn.Sequential]:

@@ -25,6 +25,7 @@ from dtfn.models.layers import (
     TextureFidelity,
     Upsampler,
     conv3x3,
+    scaled,
 )
 
 SCALES = (2, 3, 4)
@@ -86,7 +87,7 @@ class ResidualGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        return self.body(x) * self.res_scale + x
+        return scaled(self.body(x), self.res_scale) + x
 
 
 class Network(nn.Module):
