@@ -23,22 +23,35 @@ def results(dataset: str, pictures: int, scale: int = 4, **gains: float) -> pd.D
     spread = np.linspace(-2, 2, pictures)
     return pd.DataFrame(
         [
-            {"method": method, "dataset": dataset, "image": f"{i:03}", "scale": scale,
-             "psnr": known + spread[i] + gain * (1 + 0.1 * spread[i])}
+            {
+                "method": method,
+                "dataset": dataset,
+                "image": f"{i:03}",
+                "scale": scale,
+                "psnr": known + spread[i] + gain * (1 + 0.1 * spread[i]),
+            }
             for method, gain in {"bicubic": 0.0, **gains}.items()
             for i in range(pictures)
         ]
-    )  # fmt: skip
+    )
 
 
 def test_the_known_answers_are_those_of_the_field() -> None:
     """RCAN's table rounds Y, hence 0.01 dB."""
     rcan = {
-        ("Set5", 2): 33.66, ("Set5", 3): 30.39, ("Set5", 4): 28.42,
-        ("Set14", 2): 30.24, ("Set14", 3): 27.55, ("Set14", 4): 26.00,
-        ("BSD100", 2): 29.56, ("BSD100", 3): 27.21, ("BSD100", 4): 25.96,
-        ("Urban100", 2): 26.88, ("Urban100", 3): 24.46, ("Urban100", 4): 23.14,
-    }  # fmt: skip
+        ("Set5", 2): 33.66,
+        ("Set5", 3): 30.39,
+        ("Set5", 4): 28.42,
+        ("Set14", 2): 30.24,
+        ("Set14", 3): 27.55,
+        ("Set14", 4): 26.00,
+        ("BSD100", 2): 29.56,
+        ("BSD100", 3): 27.21,
+        ("BSD100", 4): 25.96,
+        ("Urban100", 2): 26.88,
+        ("Urban100", 3): 24.46,
+        ("Urban100", 4): 23.14,
+    }
     assert claims.KNOWN_BICUBIC.keys() == rcan.keys()
     for key, (_, psnr) in claims.KNOWN_BICUBIC.items():
         assert psnr == pytest.approx(rcan[key], abs=0.011)

@@ -44,12 +44,18 @@ def others_pictures(world: Path, scale: int) -> Path:
 
 
 def test_every_way_of_every_network_is_a_method() -> None:
-    table = studies.measure_all(["toy"], [2, 4], tilings=["whole", "chop", "40"],
-                            ensembles=[False, True])  # fmt: skip
+    table = studies.measure_all(
+        ["toy"], [2, 4], tilings=["whole", "chop", "40"], ensembles=[False, True]
+    )
     assert set(table[table["scale"] == 4]["method"]) == {
-        "bicubic", "edsr-x4", "edsr-x4+", "edsr-x4, chop", "edsr-x4+, chop",
-        "edsr-x4, tiles of 40", "edsr-x4+, tiles of 40",
-    }  # fmt: skip
+        "bicubic",
+        "edsr-x4",
+        "edsr-x4+",
+        "edsr-x4, chop",
+        "edsr-x4+, chop",
+        "edsr-x4, tiles of 40",
+        "edsr-x4+, tiles of 40",
+    }
     assert len(table) == 2 * 7 * 2
     psnr = table[table["scale"] == 4].groupby("method")["psnr"].mean()
     assert psnr["edsr-x4"] == psnr["edsr-x4, tiles of 40"]  # a tile larger than the picture

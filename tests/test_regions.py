@@ -298,9 +298,13 @@ def test_the_outline_runs_between_inside_and_outside() -> None:
     inside[1:3, 2] = True
     found = {tuple(sorted(map(tuple, line))) for line in drawn.edges(inside).tolist()}
     assert found == {
-        ((1, 2), (1, 3)), ((3, 2), (3, 3)),  # above and below
-        ((1, 2), (2, 2)), ((2, 2), (3, 2)), ((1, 3), (2, 3)), ((2, 3), (3, 3)),
-    }  # fmt: skip
+        ((1, 2), (1, 3)),
+        ((3, 2), (3, 3)),  # above and below
+        ((1, 2), (2, 2)),
+        ((2, 2), (3, 2)),
+        ((1, 3), (2, 3)),
+        ((2, 3), (3, 3)),
+    }
 
 
 def test_the_outline_is_drawn_in_the_pixels_of_the_crop(

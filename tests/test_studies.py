@@ -20,9 +20,17 @@ from dtfn.pairs import NULL
 from dtfn.studies import Study
 
 ZOO = [
-    ("local", 4, 0), ("local", 4, 1), ("local", 4, 2), ("nla", 4, 0), ("dtfn", 4, 0),
-    ("dtfn", 4, 2), ("nla+tfs", 4, 0), ("local", 2, 0), ("nla", 2, 0), ("local", 3, 0),
-]  # fmt: skip
+    ("local", 4, 0),
+    ("local", 4, 1),
+    ("local", 4, 2),
+    ("nla", 4, 0),
+    ("dtfn", 4, 0),
+    ("dtfn", 4, 2),
+    ("nla+tfs", 4, 0),
+    ("local", 2, 0),
+    ("nla", 2, 0),
+    ("local", 3, 0),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -396,10 +396,12 @@ def test_the_weight_is_the_coherence_of_the_truth() -> None:
         large, small = structure_tensor_eigenvalues(tensor)  # type: ignore[no-untyped-call]
         coherence = (large - small) / (large + small)
         row, mixed, column = tensor
-        angles.append([
-            np.linalg.eigh(np.array([[r, m], [m, c]]))[1][:, 1] @ [1j, 1]
-            for r, m, c in zip(row.flat, mixed.flat, column.flat, strict=True)
-        ])  # fmt: skip
+        angles.append(
+            [
+                np.linalg.eigh(np.array([[r, m], [m, c]]))[1][:, 1] @ [1j, 1]
+                for r, m, c in zip(row.flat, mixed.flat, column.flat, strict=True)
+            ]
+        )
     turn = np.degrees(np.angle(np.array(angles[0]) / np.array(angles[1]))) % 180
     expected = np.minimum(turn, 180 - turn).reshape(hr.shape) * coherence
     np.testing.assert_allclose(found, expected, atol=1e-6)
