@@ -161,6 +161,8 @@ def test_deformable_convolution_on_a_gpu(
 
 @pytest.mark.gpu
 @needs_gpu
+# Said once of gradients that another stream has made; here all streams wait for each other.
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MINI)
 def test_step_as_a_cuda_graph(name: str, precision: torch.dtype) -> None:

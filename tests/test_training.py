@@ -596,6 +596,7 @@ def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
 @pytest.mark.parametrize("name", TOGETHER)
 def test_graphs_take_the_steps_of_the_plain_trainer(tmp_path: Path, name: str) -> None:
     recipe = dataclasses.replace(TOGETHER[name], steps=20, checkpoint_every=100.0)
