@@ -73,8 +73,8 @@ def table(sizes: tuple[int, ...] = SIZES, threads: int = 0, device: str = "cpu")
 
     Returns
     -------
-    Columns what, size, seconds; bare and roofline (the limits in seconds), share (of the bare
-    convolutions) and share of the limit (of the roofline), limited by, and peak GiB.
+    Columns what, size, ms; bare ms and roofline ms (the two limits), share of the bare and share
+    of the limit (the roofline), limited by, and peak GiB.
     """
     device = evaluation.torch_device(device)
     if device == "cuda":
@@ -151,10 +151,10 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
     return {
         "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
         "size": f"{batch}x{side}x{side}",
-        "seconds": round(spent, 4),
-        "bare": round(bare, 4),
-        "roofline": round(limit, 4),
-        "share": round(bare / spent, 3),
+        "ms": round(1e3 * spent, 1),
+        "bare ms": round(1e3 * bare, 1),
+        "roofline ms": round(1e3 * limit, 1),
+        "share of the bare": round(bare / spent, 3),
         "share of the limit": round(limit / spent, 3),
         "limited by": "products" if compute >= memory else "memory",
         "peak GiB": round(peak, 2),

@@ -280,7 +280,7 @@ def test_bench_prints_what_was_measured(
     assert call("bench", "--sizes", "12", "--threads", "1") == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith(
-        "| what | size | seconds | bare | roofline | share | share of the limit |"
+        "| what | size | ms | bare ms | roofline ms | share of the bare | share"
     )
     assert len(rows) == 2
     assert all(0 < float(row.split("|")[6].strip(" %")) < 1000 for row in rows)
