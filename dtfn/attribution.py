@@ -250,12 +250,9 @@ def _check(lr: NDArray[np.uint8], window: Rectangle, sigma: float, steps: int) -
     bottom, right = lr.shape[0] - height, lr.shape[1] - width
     inside = 0 <= top <= bottom and 0 <= left <= right
     if not inside or height < 1 or width < 1:
-        raise InputError(
-            "window",
-            expected=f"(top, left, height, width) within {lr.shape[0]} x {lr.shape[1]} positions",
-            found=window,
-            remedy="choose one inside the picture",
-        )
+        wanted = f"(top, left, height, width) within {lr.shape[0]} x {lr.shape[1]} positions"
+        remedy = "choose one inside the picture"
+        raise InputError("window", expected=wanted, found=window, remedy=remedy)
     if steps < 1 or not sigma > 0:
         raise InputError(
             "path",

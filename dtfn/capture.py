@@ -330,12 +330,9 @@ class Record:
         """Yield a layer and its input, under the pass's generator and autocast."""
         seen = self._pass(layer)
         if not 0 <= image < len(seen.features):
-            raise InputError(
-                "image",
-                expected=f"0 to {len(seen.features) - 1}",
-                found=image,
-                remedy="count the images of the batch from 0",
-            )
+            wanted = f"0 to {len(seen.features) - 1}"
+            remedy = "count the images of the batch from 0"
+            raise InputError("image", expected=wanted, found=image, remedy=remedy)
         with (
             torch.random.fork_rng(devices=[], enabled=seen.random is not None),
             torch.autocast(**seen.autocast),
@@ -348,12 +345,9 @@ class Record:
         if layer in self._passes:
             return self._passes[layer]
         if not self._passes:
-            raise InputError(
-                "record",
-                expected="a pass of the network",
-                found="none",
-                remedy="call network(x) inside `with capture.record(network) as record:`",
-            )
+            wanted = "a pass of the network"
+            remedy = "call network(x) inside `with capture.record(network) as record:`"
+            raise InputError("record", expected=wanted, found="none", remedy=remedy)
         without = layer in self._modules
         raise InputError(
             "layer",
@@ -448,12 +442,9 @@ def attention(model: nn.Module, name: str) -> Callable[..., tuple[Any, list[Tens
     """
     modules = dict(model.named_modules())
     if name not in modules:
-        raise InputError(
-            "submodule",
-            expected="a name of model.named_modules()",
-            found=repr(name),
-            remedy=nearest(name, modules),
-        )
+        wanted = "a name of model.named_modules()"
+        remedy = nearest(name, modules)
+        raise InputError("submodule", expected=wanted, found=repr(name), remedy=remedy)
     if _layer_in(modules[name]) is not None:
         raise InputError(
             f"submodule {name!r}",
@@ -472,12 +463,9 @@ def attention(model: nn.Module, name: str) -> Callable[..., tuple[Any, list[Tens
         finally:
             hook.remove()
         if not attentions:
-            raise InputError(
-                f"submodule {name!r}",
-                expected="that the model calls it",
-                found="no call",
-                remedy="a functional softmax cannot be hooked: make it a torch.nn.Softmax",
-            )
+            wanted = "that the model calls it"
+            remedy = "a functional softmax cannot be hooked: make it a torch.nn.Softmax"
+            raise InputError(f"submodule {name!r}", expected=wanted, found="no call", remedy=remedy)
         return output, attentions
 
     return run
@@ -522,12 +510,9 @@ def _layer_in(module: nn.Module) -> Attention | None:
 def _attention_of(module: nn.Module) -> Attention:
     layer = _layer_in(module)
     if layer is None:
-        raise InputError(
-            "layer",
-            expected="a layer with non-local attention",
-            found=type(module).__name__,
-            remedy="dtfn.capture.layers(network) names those of a network",
-        )
+        wanted = "a layer with non-local attention"
+        remedy = "dtfn.capture.layers(network) names those of a network"
+        raise InputError("layer", expected=wanted, found=type(module).__name__, remedy=remedy)
     return layer
 
 
@@ -710,12 +695,9 @@ def _checked(layer: Attention, features: Tensor) -> Tensor:
     """Return features (1, C, H, W) in the type and on the device of the layer's weights."""
     weight = next(p for name, p in layer.named_parameters() if name.endswith("0.weight"))
     if features.ndim != 4 or features.shape[:2] != (1, weight.shape[1]) or not features.numel():
-        raise InputError(
-            "features",
-            expected=f"(1, {weight.shape[1]}, H, W), the layer's input for one image",
-            found=tuple(features.shape),
-            remedy="take them from dtfn.capture.record",
-        )
+        wanted = f"(1, {weight.shape[1]}, H, W), the layer's input for one image"
+        remedy = "take them from dtfn.capture.record"
+        raise InputError("features", expected=wanted, found=tuple(features.shape), remedy=remedy)
     return features.detach().to(weight)
 
 
@@ -740,12 +722,9 @@ def _flat(queries: Queries, height: int, width: int, device: torch.device | str 
     """Return (row, column) pairs as flat positions (Q,), int64, after a check."""
     pairs = queries.cpu().numpy() if isinstance(queries, Tensor) else np.asarray(queries)
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-        raise InputError(
-            "query",
-            expected="(row, column) pairs of whole numbers",
-            found=queries,
-            remedy="pass for example [(0, 0)]",
-        )
+        wanted = "(row, column) pairs of whole numbers"
+        remedy = "pass for example [(0, 0)]"
+        raise InputError("query", expected=wanted, found=queries, remedy=remedy)
     outside = ((pairs < 0) | (pairs >= (height, width))).any(1)
     if outside.any():
         raise InputError(

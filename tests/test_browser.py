@@ -141,8 +141,7 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
         )
         page.on("pageerror", lambda error: problems.append(f"page: {error}"))
         page.on(
-            "console",
-            lambda said: problems.append(said.text) if said.type == "error" else None,
+            "console", lambda said: problems.append(said.text) if said.type == "error" else None
         )
         try:
             yield page

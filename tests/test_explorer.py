@@ -125,7 +125,7 @@ def test_block_is_that_of_the_pixels(shown: Explorer) -> None:
         mixed = np.mean((weights * y[N][at] + (1 - weights) * y[L][at] - hr[at]) ** 2, (1, 2))
         assert b["fusion"] == pytest.approx(10 * np.log10(255**2 / mixed.min()), abs=1e-4)
         assert b["fusion_weight"] == pytest.approx(weights[mixed.argmin(), 0, 0], abs=1e-3)
-        assert b["selection"] == pytest.approx(subpixel.decibels(min(mse[N], mse[L])))
+        assert b["selection"] == pytest.approx(subpixel.decibels(float(min(mse[N], mse[L]))))
 
 
 def test_attention_is_that_of_the_live_layer(shown: Explorer) -> None:
@@ -294,7 +294,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
     from dtfn.explorer.view import View
 
     view = View(lambda *_, **__: Path())
-    view._deepen = lambda _asked: None  # type: ignore[method-assign]  # that follows a click
+    view._deepen = lambda asked: None  # type: ignore[method-assign]  # that follows a click
     view.start(lambda tell: Explorer(Choice("mini", "brick", 4, Team(N, L, NULL)), tell=tell))
     assert view.state.scene.shape == (128, 128)
     taken = []
@@ -387,10 +387,7 @@ def test_too_large_is_shown_by_a_tile(own: Explorer, monkeypatch: pytest.MonkeyP
     assert own.upload("wide.png", png(noise(20, 140, 3)), truth=False)
     assert own.scene.shape == (20, 128)
     offered = state.tiles(own.whole().lr.shape)
-    assert [str(w) for w in offered] == [
-        "rows 0–19, columns 0–127",
-        "rows 0–19, columns 12–139",
-    ]
+    assert [str(w) for w in offered] == ["rows 0–19, columns 0–127", "rows 0–19, columns 12–139"]
     for word in ("2600 LR positions", DENSE, "50 x 50", "140 x 20", "128 x 128", "tile 1 of 2"):
         assert word in own.message.text
     assert not own.message.is_error

@@ -49,12 +49,9 @@ def explore(
             server, expected="the package", found="none", remedy="pip install 'dtfn[notebook]'"
         )
     if lab and not allow_root and hasattr(os, "geteuid") and os.geteuid() == 0:
-        raise InputError(
-            "user",
-            expected="one other than root, since JupyterLab lets its visitors run anything",
-            found="root",
-            remedy="add --allow-root if that is meant, leave out --lab, or use another user",
-        )
+        wanted = "one other than root, since JupyterLab lets its visitors run anything"
+        remedy = "add --allow-root if that is meant, leave out --lab, or use another user"
+        raise InputError("user", expected=wanted, found="root", remedy=remedy)
     chosen = environment()
     if image is not None:
         images.read(image)  # refuse here what would else be refused in the page

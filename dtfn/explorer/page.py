@@ -7,6 +7,7 @@ import html
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -34,6 +35,7 @@ from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled
 
+FOLDER = Path(__file__).parent
 RING = "#56B4E9"
 ATTENTION = "magma"
 BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
@@ -44,53 +46,8 @@ SPAN = 7  # LR positions a side of a copied patch
 CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 NO_TRUTH = "needs the truth (HR), and this picture came without"
 
-# JupyterLab and Voila both define the --jp- variables.
-STYLE = """<style>
-.dtfn { color: var(--jp-ui-font-color1, #222); font-family: var(--jp-ui-font-family, sans-serif);
-        font-size: 13px; line-height: 1.35; }
-.dtfn .jupyter-widgets, .dtfn .widget-label { color: var(--jp-ui-font-color1, #222); }
-.dtfn h4 { margin: 0; font-size: 13px; font-weight: 600; }
-.dtfn .widget-html, .dtfn .widget-html-content { height: auto; min-height: 0;
-  line-height: 1.35; }
-.dtfn .quiet { color: var(--jp-ui-font-color2, #666); font-size: 12px; font-weight: 400; }
-.dtfn table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-.dtfn td { padding: 1px 0; text-align: left; white-space: nowrap; background: none; }
-.dtfn td + td { text-align: right; padding-left: 10px; }
-.dtfn tr { background: none !important; border-bottom: 1px solid var(--jp-border-color3, #eee); }
-.dtfn .said { margin: 3px 0 6px; padding: 3px 8px; border-left: 4px solid #767676; }
-.dtfn .harmed { border-color: #b2182b; } .dtfn .helped { border-color: #2166ac; }
-.dtfn .strip { display: flex; flex-wrap: wrap; gap: 10px; }
-.dtfn figure { margin: 0; text-align: center; }
-.dtfn figcaption { font-size: 12px; line-height: 1.25; overflow-wrap: anywhere; }
-.dtfn img { image-rendering: pixelated; display: block; margin: 0; max-width: none; }
-.dtfn .bar { height: 9px; border-radius: 2px; }
-.dtfn .ends { display: flex; justify-content: space-between; font-size: 11px; }
-.dtfn .error { border-left: 4px solid #d55e00; padding: 2px 10px; }
-.dtfn .note { border-left: 4px solid #0072b2; padding: 2px 10px; }
-.dtfn .jupyter-matplotlib-canvas-container, .dtfn .jupyter-matplotlib-canvas-div {
-  overflow: hidden; }
-.dtfn .jupyter-matplotlib-canvas-div:focus { outline: 2px solid var(--jp-brand-color1, #2196f3); }
-</style>"""
-
-HELP = """<div class="note"><b>Click a texture</b>, or move with the arrow keys (with Shift: 8
-positions). All pictures and numbers then answer for the block of s × s pixels at that position.
-<ul style="margin: 2px 0">
-<li><b>Attention</b> is exact: the weights that the layer used, over all hash rounds. A weight of
-1 × uniform is what each position gets if all get the same.</li>
-<li><b>Harm</b> is the error of N minus the error of L, on Y. Red: N is worse. L can be a local
-network, or N itself with its <i>attention off</i>.</li>
-<li><b>Chance</b> is the same difference where attention plays no part: two local networks of other
-training seeds, or N under another hash seed. A block counts as harmed or helped only above the
-threshold (95 % of all chance differences) and above the chance of this very block.</li>
-<li><b>Off, uniform, without</b>: N once more, its attention layers skipped, their weights made
-equal, or the ringed positions removed from what any layer can attend to.</li>
-<li><b>Weighted mix</b>: the patches of all positions, averaged with the attention weights.</li>
-<li><b>Differs</b>: squared difference of a patch's HR detail from that of the query, over the
-latter. 0 is a perfect copy, above 1 is worse than copying nothing, unrelated details have 2.</li>
-<li><b>Attribution</b> (LAM): which LR pixels the detail in the yellow box depends on, through the
-whole network. DI is its diffusion index: larger where more pixels take part.</li>
-<li><b>Bounds</b> know the truth: the better of N and L in this block, and their best mixture.</li>
-</ul></div>"""
+STYLE = f"<style>{(FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"
+HELP = (FOLDER / "help.html").read_text(encoding="utf-8")
 
 
 class Line(NamedTuple):

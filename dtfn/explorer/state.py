@@ -558,12 +558,9 @@ class Explorer:
         if layer is None and scene.layers:
             layer = scene.layers[-1]
         elif layer is not None and layer not in scene.layers:
-            raise InputError(
-                "layer",
-                expected=f"one with attention of {choice.team.with_}",
-                found=repr(layer),
-                remedy=nearest(layer, scene.layers) if scene.layers else "choose another N",
-            )
+            wanted = f"one with attention of {choice.team.with_}"
+            remedy = nearest(layer, scene.layers) if scene.layers else "choose another N"
+            raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
         rows, columns = scene.shape
         moved = self._key is None or key[0] != self._key[0]
         position = (rows // 2, columns // 2) if moved else self.position
@@ -584,12 +581,9 @@ class Explorer:
             rows, columns = whole.lr.shape[:2]
             inside = min(top, left) >= 0 and top + height <= rows and left + width <= columns
             if not inside or min(height, width) < LEAST:
-                raise InputError(
-                    "tile",
-                    expected=f"{LEAST} or more of {rows} rows and of {columns} columns",
-                    found=str(choice.window),
-                    remedy="choose one of the tiles offered",
-                )
+                wanted = f"{LEAST} or more of {rows} rows and of {columns} columns"
+                remedy = "choose one of the tiles offered"
+                raise InputError("tile", expected=wanted, found=str(choice.window), remedy=remedy)
             sample = whole.crop(*choice.window)
         return key, self._runner.scene(sample, choice.team, choice.hash_seed, self.tell)
 

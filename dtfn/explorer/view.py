@@ -321,7 +321,8 @@ class View:
             self._status.value = page.message(Message(str(error), is_error=True))
             return
         figure = base64.b64encode((folder / "figures" / "view.png").read_bytes()).decode()
-        link = f'<a download="view.png" href="data:image/png;base64,{figure}">Figure</a>'
+        address = f"data:image/png;base64,{figure}"
+        link = f'<a download="view.png" href="{address}">Download the figure</a>'
         said = page.message(Message(f"Saved: {folder}. It is in the next report. "))
         self._status.value = said.replace("</div>", f"{link}</div>")
 
