@@ -24,7 +24,7 @@ from dtfn.models.attention import Attention, HashedAttention, PlaceboAttention
 from dtfn.models.networks import Network
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
-"""Interventions by name, beside ``window(r)`` with a radius r in LR pixels:
+"""Interventions by name, and ``window(r)`` with a radius r in LR pixels:
 
 - ``uniform``: equal weights for all positions. Hashing is part of the choice, so it counts too.
 - ``hashing``: equal weights for the keys that each query got by hashing.
