@@ -25,17 +25,7 @@ _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 
 @dataclass(frozen=True)
 class Parameter:
-    """One line ``name: kind = default`` of a notebook's parameters cell.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    kind
-        The type it is annotated with, e.g. ``list[str]``.
-    default
-        Its value when nothing is given.
-    """
+    """One line ``name: kind = default`` of a notebook's parameters cell; the kind is a type."""
 
     name: str
     kind: Any
@@ -90,13 +80,7 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
     """Return the value of every parameter, as a cell of the running notebook sees it.
 
     The notebook's set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``.
-
-    Parameters
-    ----------
-    notebook
-        The notebook's file.
-    namespace
-        Where its cells run, i.e. ``globals()``.
+    ``namespace`` is where its cells run, i.e. ``globals()``.
 
     Raises
     ------
@@ -147,12 +131,7 @@ def absolute(name: str, value: Any, known: Collection[str]) -> Any:
     the name of a folder counts where folders are expected: in ``folders`` and after a method's
     name, as in ``mine=results``.
 
-    Parameters
-    ----------
-    name, value
-        The parameter and its value.
-    known
-        Texts that are names of something else, e.g. of networks.
+    What is in ``known`` is the name of something else, e.g. of a network.
     """
     if isinstance(value, list):
         return [absolute(name, part, known) for part in value]

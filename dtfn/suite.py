@@ -298,7 +298,7 @@ def _reason(folder: Path, parts: Mapping[str, str]) -> str:
     mine = [content for content in past if content.get("run") == folder.parent.name]
     if not mine:
         return "never ran"
-    changed = [name for name, now in parts.items() if mine[-1]["parts"].get(name) != now]
+    changed = [name for name, now in parts.items() if mine[-1].get("parts", {}).get(name) != now]
     return f"changed: {', '.join(changed)}"
 
 
@@ -545,8 +545,9 @@ def reproduce(
         todo = [entry for entry in content["runs"] if force or not entry["up_to_date"]]
         if todo:
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
-        complete = {e["name"]: Path(e["folder"]) for e in content["runs"] if _is_there(e)}
-        problems = [_problem(e) for e in content["runs"] if e["name"] not in complete]
+        folders = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
+        complete = {n: f for n, f in folders.items() if (f / run_folders.MANIFEST).exists()}
+        problems = [_problem(name, f) for name, f in folders.items() if name not in complete]
         _write_record(folder / f"suite-{tier}.json", content, complete)
         if todo or not (folder / page.INDEX).exists():
             page.write_index(folder, problems, complete)
@@ -601,16 +602,12 @@ def _snakemake(
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _is_there(entry: Mapping[str, Any]) -> bool:
-    return (Path(entry["folder"]) / run_folders.MANIFEST).exists()
-
-
-def _problem(entry: Mapping[str, Any]) -> page.Problem:
+def _problem(name: str, folder: Path) -> page.Problem:
     """Return why there is no complete run."""
-    remains = _failed(Path(entry["folder"]))
+    remains = _failed(folder)
     if remains.is_dir():
-        return page.Problem(entry["name"], run_folders.read(remains)["error"]["message"], remains)
-    return page.Problem(entry["name"], "its process ended before its notebook did")
+        return page.Problem(name, run_folders.read(remains)["error"]["message"], remains)
+    return page.Problem(name, "its process ended before its notebook did")
 
 
 def _write_record(file: Path, content: Mapping[str, Any], complete: Mapping[str, Path]) -> None:
