@@ -70,20 +70,20 @@ def audit(
     Parameters
     ----------
     hr, with_, without, scale, controls
-        As for `compare`.
+        As for `summarise_folders`.
     out
         Folder for the two files; made as needed, files of these names replaced.
 
     Returns
     -------
-    What summary.json holds, of `compare`.
+    What summary.json holds, of `summarise_folders`.
 
     Raises
     ------
     InputError
-        As `compare`; or if ``out`` cannot be written.
+        As `summarise_folders`; or if ``out`` cannot be written.
     """
-    report, rows = compare(hr, with_, without, scale, controls)
+    report, rows = summarise_folders(hr, with_, without, scale, controls)
     files.write(out / "images.csv", rows.to_csv(index=False))
     text = json.dumps(_finite(report), indent=1, allow_nan=False, ensure_ascii=False)
     files.write(out / "summary.json", text + "\n")
@@ -93,10 +93,10 @@ def audit(
 def judge(folders: Sequence[str], scale: int) -> list[Verdict]:
     """Return the verdicts on folders of HR, A and B, and perhaps controls, in this order."""
     hr, with_, without, *controls = map(Path, folders)
-    return verdicts(compare(hr, with_, without, scale, controls)[0])
+    return verdicts(summarise_folders(hr, with_, without, scale, controls)[0])
 
 
-def compare(
+def summarise_folders(
     hr: Path, with_: Path, without: Path, scale: int, controls: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Compare a folder of results, A, with another, B.
@@ -106,7 +106,7 @@ def compare(
     hr
         Folder of the truth. It may hold more pictures than the results.
     with_, without
-        Folders of A and B, see `match`.
+        Folders of A and B, see `match_folders`.
     scale
         s: 2, 3 or 4.
     controls
@@ -125,12 +125,12 @@ def compare(
     Raises
     ------
     InputError
-        As `match`; or if two of the folders hold the same results.
+        As `match_folders`; or if two of the folders hold the same results.
     """
     matches, pairs = matched(hr, with_, without, scale, controls)
     (pair, (a, b)), *others = pairs.items()
     noted: list[dict[str, Any]] = []
-    samples = _noting(pictures(matches, hr, scale), pairs, noted)
+    samples = _noting(matched_samples(matches, hr, scale), pairs, noted)
     measured = measure(samples, pairs, NULL if controls else None)
     for name, _ in others:
         _require_other(measured, pair, name)
@@ -183,12 +183,11 @@ def matched(
     a, b, *others = _names([with_, without, *controls], hr)
     pairs = {f"{a} against {b}": (a, b)}
     pairs |= {NULL if not k else f"control {k + 1}": (c, b) for k, c in enumerate(others)}
-    return match(
-        hr, dict(zip((a, b, *others), (with_, without, *controls), strict=True)), scale
-    ), pairs
+    folders = dict(zip((a, b, *others), (with_, without, *controls), strict=True))
+    return match_folders(hr, folders, scale), pairs
 
 
-def match(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
+def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     """Return the pictures of a folder with their results in other folders, sorted by name.
 
     Names are matched as `dtfn.datasets.match` does. Pictures of the truth that no folder has are
@@ -230,7 +229,7 @@ def match(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
                 one = Match(datasets.stem(truth), truth, {n: chosen[n][truth] for n in results})
                 matches.append(one)
                 try:
-                    load(one, scale)
+                    read_match(one, scale)
                 except InputError as error:
                     problems.append(str(error))
     if problems or not matches:
@@ -247,7 +246,7 @@ def match(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     return matches
 
 
-def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
+def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     """Return a picture's truth and its results, all of one size that s divides.
 
     Returns
@@ -289,11 +288,11 @@ def load(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
     return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
 
 
-def pictures(matches: Sequence[Match], hr: Path, scale: int) -> Iterator[Sample]:
+def matched_samples(matches: Sequence[Match], hr: Path, scale: int) -> Iterator[Sample]:
     """Yield matched pictures with their results, one in memory at a time."""
     dataset = _dataset(hr)
     for one in tqdm(matches, desc=dataset, unit="image", disable=None):
-        truth, outputs = load(one, scale)
+        truth, outputs = read_match(one, scale)
         lr = images.as_rgb(images.degrade(truth, scale))
         yield Sample(dataset, one.image, scale, lr, truth, outputs)
 
@@ -330,7 +329,7 @@ def verdicts(report: Mapping[str, Any]) -> list[Verdict]:
     return [first, Verdict(claim, change, ends, answers[0], "{:+.2f} %")]
 
 
-def table(report: Mapping[str, Any]) -> pd.DataFrame:
+def figure_table(report: Mapping[str, Any]) -> pd.DataFrame:
     """Return a summary's main figures for print, with their intervals, control and net."""
     a, b, controls = (report["names"][role] for role in ("with", "without", "controls"))
     control = controls[0] if controls else ""
@@ -347,7 +346,7 @@ def table(report: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def how(report: Mapping[str, Any]) -> str:
+def how_measured(report: Mapping[str, Any]) -> str:
     """Say in a line how a summary was measured."""
     return (
         f"{report['images']} images x{report['scale']}, Y, a border of {report['border']} pixels "

@@ -58,7 +58,7 @@ class Output(NamedTuple):
     seconds: float
 
 
-class Cost(NamedTuple):
+class _Cost(NamedTuple):
     """What a network takes: bytes of the process at rest; bytes and seconds a position."""
 
     rest: float
@@ -230,7 +230,7 @@ def forecast(
     rows = []
     for method, pictures in tiles.items():
         runs = [positions for picture in pictures for positions in picture]
-        cost = _cost(method, fingerprint(method), device) if runs else Cost(0, 0, 0)
+        cost = _cost(method, fingerprint(method), device) if runs else _Cost(0, 0, 0)
         memory = (cost.rest + cost.position * max(runs, default=0)) / 2**20
         rows.append((method, len(pictures), len(runs), cost.seconds * sum(runs), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
@@ -492,7 +492,7 @@ def _require_scale(method: str, found: int, scale: int) -> None:
 
 
 @functools.cache
-def _cost(method: str, weights: str, device: str) -> Cost:
+def _cost(method: str, weights: str, device: str) -> _Cost:
     """Measure what a network takes: one run on a small image, after a smaller one to warm up."""
     import torch
 
@@ -504,7 +504,7 @@ def _cost(method: str, weights: str, device: str) -> Cost:
         start = time.perf_counter()
         _run(loaded, x)
         seconds = time.perf_counter() - start
-    return Cost(rest, max(_peak(device) - rest, 1.0) / TRIED**2, seconds / TRIED**2)
+    return _Cost(rest, max(_peak(device) - rest, 1.0) / TRIED**2, seconds / TRIED**2)
 
 
 def _peak(device: str, forget: bool = False) -> float:

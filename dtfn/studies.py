@@ -298,7 +298,7 @@ def of_folders(hr: Path, with_: Path, without: Path, scale: int, *controls: Path
     }
 
     def look(methods: Sequence[str]) -> Iterator[Sample]:
-        return audit.pictures(matches, hr, scale)
+        return audit.matched_samples(matches, hr, scale)
 
     control = NULL if controls else None
     return Study({0: pairs}, control, scale, f"the results in {without.name}", look, inputs)
@@ -570,8 +570,8 @@ def _measured_folder(text: str, benchmarks: Sequence[str], scales: Iterable[int]
         hr = datasets.files(dataset)[0].parent
         for scale in scales:
             folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
-            for one in audit.match(hr, {name: folder}, scale) if folder.is_dir() else ():
-                truth, made = audit.load(one, scale)
+            for one in audit.match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
+                truth, made = audit.read_match(one, scale)
                 scores = (f(made[name], truth, scale) for f in (evaluation.psnr, evaluation.ssim))
                 place = (name, hr.parent.name, one.image, scale, *scores)
                 keys = ("method", "dataset", "image", "scale", "psnr", "ssim")

@@ -406,7 +406,9 @@ def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Pat
 
 
 def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4) -> dict[str, str]:
-    found = audit.match(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale)
+    found = audit.match_folders(
+        folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale
+    )
     return {one.hr.name: one.results["a"].name for one in found}
 
 
@@ -482,7 +484,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"], PIXELS[:20])
     (b / "e.png").write_bytes((a / "e.png").read_bytes()[:100])
     with pytest.raises(InputError) as caught:
-        audit.match(hr, {"a": a, "b": b}, 4)
+        audit.match_folders(hr, {"a": a, "b": b}, 4)
     told = str(caught.value)
 
     assert "6 problems" in told
@@ -497,7 +499,7 @@ def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", [f"{k:03d}.png" for k in range(100)])
     a = folder(tmp_path / "a", ["000.png"])
     with pytest.raises(InputError, match=r"99 problems: 'a' lacks 001.png; .*; and 87 more;"):
-        audit.match(hr, {"a": a, "b": hr}, 4)
+        audit.match_folders(hr, {"a": a, "b": hr}, 4)
 
 
 def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
@@ -505,7 +507,7 @@ def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
     folder(a / "X4", ["a.png"])
     (a / ".a.png").touch()
     with pytest.raises(InputError) as caught:
-        audit.match(hr, {"a": a, "b": tmp_path / "none"}, 4)
+        audit.match_folders(hr, {"a": a, "b": tmp_path / "none"}, 4)
 
     assert f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder" in str(
         caught.value
@@ -518,8 +520,8 @@ def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], pixels)
     cropped = folder(tmp_path / "cropped", ["a.png"], pixels[:24, :28])
     whole = folder(tmp_path / "whole", ["a.png"], pixels)
-    (one,) = audit.match(hr, {"cropped": cropped, "whole": whole}, 4)
-    truth, made = audit.load(one, 4)
+    (one,) = audit.match_folders(hr, {"cropped": cropped, "whole": whole}, 4)
+    truth, made = audit.read_match(one, 4)
 
     for image in (truth, made["cropped"], made["whole"]):
         np.testing.assert_array_equal(image, pixels[:24, :28])
@@ -530,32 +532,32 @@ def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], np.zeros((27, 30), np.uint8))
     a = folder(tmp_path / "a", ["a.png"], np.zeros(size, np.uint8))
     with pytest.raises(InputError, match=f"found {size[1]} x {size[0]}"):
-        audit.match(hr, {"a": a}, 4)
+        audit.match_folders(hr, {"a": a}, 4)
 
 
 def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
     small = np.zeros((11, 40), np.uint8)
     hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
     with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 40 x 11"):
-        audit.match(hr, {"a": a}, 4)
-    assert len(audit.match(hr, {"a": a}, 3)) == 1
+        audit.match_folders(hr, {"a": a}, 4)
+    assert len(audit.match_folders(hr, {"a": a}, 3)) == 1
 
 
 def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"])
     grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
     with pytest.raises(InputError, match="expected a colour picture 'grey'"):
-        audit.match(hr, {"grey": grey}, 4)
+        audit.match_folders(hr, {"grey": grey}, 4)
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    assert len(audit.match(same, {"grey": grey}, 4)) == 1
+    assert len(audit.match_folders(same, {"grey": grey}, 4)) == 1
 
 
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
     grey = PIXELS[:, :, 0]
     hr = folder(tmp_path / "hr", ["a.png"], grey)
     deep = folder(tmp_path / "deep", ["a.tif"], PIXELS.astype(np.uint16) * 257)
-    (one,) = audit.match(hr, {"deep": deep}, 4)
-    truth, made = audit.load(one, 4)
+    (one,) = audit.match_folders(hr, {"deep": deep}, 4)
+    truth, made = audit.read_match(one, 4)
 
     np.testing.assert_array_equal(truth, grey)
     np.testing.assert_array_equal(made["deep"], PIXELS)

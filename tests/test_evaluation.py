@@ -341,8 +341,8 @@ def test_the_memory_of_a_large_image_is_forecast_from_a_small_one(tmp_path: Path
 
 
 @pytest.fixture
-def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation.Cost:
-    cost = evaluation.Cost(rest=3e8, position=4000.0, seconds=1e-4)
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation._Cost:
+    cost = evaluation._Cost(rest=3e8, position=4000.0, seconds=1e-4)
     monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     return cost
 
@@ -353,7 +353,7 @@ def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation.Cost:
 )
 def test_a_forecast_is_the_sum_over_tiles(
     zoo: Zoo,
-    known_cost: evaluation.Cost,
+    known_cost: evaluation._Cost,
     tiling: Tiling | Chop | None,
     runs: int,
     largest: int,

@@ -160,8 +160,8 @@ def audit(
     summary = audits.audit(hr, with_, without, scale, out, controls)
     for note in summary["notes"]:
         print(f"note: {note}")
-    print(audits.how(summary))
-    print(tables.markdown(audits.table(summary)), end="")
+    print(audits.how_measured(summary))
+    print(tables.markdown(audits.figure_table(summary)), end="")
     for verdict in audits.verdicts(summary):
         row = verdict.row()
         ends = "" if verdict.interval is None else f" [{row['95 % interval']}]"
