@@ -127,7 +127,8 @@ def _other(data: bytes) -> Pixels:
         if mode not in _MODES:
             raise _UnsupportedError(f"{image.format} of mode {image.mode}")
         pixels = np.array(image if mode == image.mode else image.convert(mode))
-    return _upright(pixels.astype(np.uint16 if mode.startswith("I;16") else np.uint8), turn)
+    deep = mode.startswith("I;16")
+    return _upright(pixels.astype(np.uint16) if deep else pixels.astype(np.uint8), turn)
 
 
 def _tiff(data: bytes) -> Pixels:
@@ -152,7 +153,8 @@ def _tiff(data: bytes) -> Pixels:
         if page.size > 1 << 28:
             raise ValueError(f"{page.size} samples")
         if page.compression not in (1, 8, 32946, 32773):  # none, deflate (twice), PackBits
-            raise _UnsupportedError(f"16-bit colour TIFF packed by {page.compression.name}")
+            packing = tifffile.COMPRESSION(page.compression).name
+            raise _UnsupportedError(f"16-bit colour TIFF packed by {packing}")
         pixels = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
             pixels = np.moveaxis(pixels, 0, 2)
@@ -215,13 +217,13 @@ def encode(image: Pixels, suffix: str, what: object) -> bytes:
             found=repr(suffix),
             remedy="rename the file",
         )
-    image = np.ascontiguousarray(image[:, :, 0] if image.shape[2:] == (1,) else image)
+    image = image[:, :, 0] if image.shape[2:] == (1,) else image
     channels = image.shape[2] if image.ndim == 3 else 1
     buffer = io.BytesIO()
     if kind in (".tif", ".tiff"):
         tifffile.imwrite(  # without software and date: equal pixels give equal bytes
             buffer,
-            image,
+            np.ascontiguousarray(image),
             photometric="rgb" if channels >= 3 else "minisblack",
             planarconfig="contig" if channels > 1 else None,
             extrasamples=["unassalpha"] if channels in (2, 4) else None,
@@ -239,7 +241,9 @@ def encode(image: Pixels, suffix: str, what: object) -> bytes:
             remedy="write a .tif, or convert with dtfn.images.as_rgb",
         )
     options = {"quality": 95, "subsampling": 0} if kind.startswith(".jp") else {}
-    Image.fromarray(image).save(buffer, {".png": "PNG", ".bmp": "BMP"}.get(kind, "JPEG"), **options)
+    Image.fromarray(np.ascontiguousarray(image)).save(
+        buffer, {".png": "PNG", ".bmp": "BMP"}.get(kind, "JPEG"), **options
+    )
     return buffer.getvalue()
 
 
