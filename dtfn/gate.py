@@ -125,7 +125,7 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 20) -> bool:
+def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = None) -> bool:
     """Return whether the attention of a network chooses; studies ask this first.
 
     The zoo's registry answers where it knows; otherwise the network runs.
