@@ -110,7 +110,8 @@ def decode(data: bytes, what: object) -> Pixels:
             found=_content(data, error),
             remedy="it may be truncated or damaged: fetch or save it again",
         ) from error
-    return np.ascontiguousarray(pixels)
+    whole: Pixels = np.ascontiguousarray(pixels)  # type: ignore[assignment]
+    return whole
 
 
 def _other(data: bytes) -> Pixels:
