@@ -169,8 +169,8 @@ def html(
     table, widths = _printed(frame, best, forms, groups, _HTML)
     line = sum(min(width, LONG) + 2 for width in widths)
     size = "small" if line <= PHONE else "medium" if line <= SCREEN else "broken"
-    if size == "broken":  # before intervals
-        pieces = [" [".join(table[title]).split(" [") for title in table]
+    if size == "broken":  # before intervals, and between the words of a title
+        pieces = [[*title.split(), *" [".join(table[title]).split(" [")] for title in table]
         if sum(min(max(map(_width, piece)), LONG) + 2 for piece in pieces) > SCREEN:
             size = "wide"
     text = Styler(table, uuid_len=0).hide(axis="index").to_html(exclude_styles=True)
