@@ -12,9 +12,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning_fabric as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dtfn import evaluation, files, images, leaks, metrics, models, patches, paths, provenance, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
+
+if TYPE_CHECKING:
+    import lightning_fabric as lightning
 
 __all__ = [
     "History",
