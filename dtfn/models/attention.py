@@ -7,6 +7,7 @@ pictures of L = H * W positions, C channels, embeddings of Cq = C // reduction c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -167,6 +168,20 @@ class HighSimilarityPassAttention(NonLocalAttention):
             return sparsemax_attention(query, key, value, self.topk)
 
 
+@functools.lru_cache(maxsize=64)
+def _seeded(
+    draw_rotations: Callable[..., Tensor],
+    width: int,
+    buckets: int,
+    n_hashes: int,
+    seed: int,
+    layer: int,
+    draw: int,
+) -> Tensor:
+    """Return rotations that depend on these numbers alone: pictures of one size share them."""
+    return draw_rotations(width, buckets, n_hashes, hashing.generator(seed, layer, draw))
+
+
 class HashedAttention(Attention):
     """What the attention layers with hashing share: seeds, rotations, hash codes and chunks.
 
@@ -238,10 +253,11 @@ class HashedAttention(Attention):
         return hashing.chunk_order(codes, self.chunk_size), self.chunk_size
 
     def _drawn(self, width: int, buckets: int, draw: int) -> Tensor:
-        source = None
-        if self.hash_seed is not None:
-            source = hashing.generator(self.hash_seed, self.layer, draw)
-        return self.rotations(width, buckets, self.n_hashes, source)
+        if self.hash_seed is None:
+            return self.rotations(width, buckets, self.n_hashes, None)
+        return _seeded(
+            self.rotations, width, buckets, self.n_hashes, self.hash_seed, self.layer, draw
+        )
 
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
         """Return the rotations that training passes use if ``draws`` has these values before them.
