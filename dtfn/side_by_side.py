@@ -235,7 +235,7 @@ class Pictures:
 
 def _turned_places(size: int, device: torch.device) -> Tensor:
     """Return (8, 2, size, size): row and column in a patch of each pixel of the turned patch."""
-    grid = np.stack(np.mgrid[:size, :size], -1)
+    grid = np.stack(list(np.mgrid[:size, :size]), -1)
     turned = [np.rot90(grid[:, ::-1] if k >= 4 else grid, k % 4) for k in range(8)]
     return torch.from_numpy(np.stack(turned).transpose(0, 3, 1, 2).copy()).to(device)
 

@@ -193,7 +193,7 @@ def _loop(
     )
     for batch, waited, started in bar:
         due = fabric.is_global_zero and time.monotonic() - saved > recipe.checkpoint_every
-        loss, overflow, due = one_step(fabric, recipe, state, model, *batch, accumulate, due)
+        loss, overflow, due = one_step(fabric, recipe, state, model, *batch, accumulate, due)  # type: ignore[call-arg]
         bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
         if bad == 1 and not overflow:
             good = copy.deepcopy(tally)
@@ -374,8 +374,8 @@ def _build(fabric: lightning.Fabric, recipe: Recipe, compiled: bool) -> tuple[St
     adam = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, fused=fused)
     optimiser = fabric.setup_optimizers(adam)
     if average is not network:
-        average = _place_like(average, fabric)
-    return State(network, average, optimiser), model
+        return State(network, _place_like(average, fabric), optimiser), model
+    return State(network, network, optimiser), model
 
 
 # --- hardware ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from dtfn.models import Network, create, inspect, load, load_weights, replace_up
 ONE = torch.ones(1)
 
 
-def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], object]:
+def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     return lambda state: {prefix + key: value for key, value in state.items()}
 
 

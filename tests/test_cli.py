@@ -102,7 +102,12 @@ def test_reproduce_passes_its_options_on_and_exits_with_1_if_a_run_failed(
     failed: list[page.Problem], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(suite, "reproduce", lambda *a, **o: asked.append((a, o)) or failed)
+
+    def reproduce(*arguments: Any, **options: Any) -> list[page.Problem]:
+        asked.append((arguments, options))
+        return failed
+
+    monkeypatch.setattr(suite, "reproduce", reproduce)
     assert call("reproduce", "--jobs", "3", "--only", "a", "--only", "b", "--force") == len(failed)
     given = {"folder": None, "file": None, "jobs": 3, "only": ["a", "b"], "force": True}
     assert asked == [(("demo",), given | {"profile": None})]
@@ -279,9 +284,7 @@ def test_bench_prints_what_was_measured(
     monkeypatch.setattr(bench, "table", table)
     assert call("bench", "--sizes", "12", "--threads", "1") == 0
     head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head.startswith(
-        "| what | size | ms | bare ms | roofline ms | share of the bare | share"
-    )
+    assert head.startswith("| what | size | ms | bare ms | roofline ms | share of the bare | share")
     assert len(rows) == 2
     assert all(0 < float(row.split("|")[6].strip(" %")) < 1000 for row in rows)
 
@@ -295,7 +298,7 @@ def test_bench_counts_the_products_of_a_convolution() -> None:
     with bench.Products() as counted:
         out = layer(x)
     assert counted.flops == 2 * (2 * 8 * 5 * 7) * (3 * 3 * 3)
-    assert counted.bytes == 4 * sum(t.numel() for t in (x, layer.weight, layer.bias, out))
+    assert counted.bytes == 4 * sum(t.numel() for t in (x, *layer.parameters(), out))
 
 
 def test_no_error_but_bad_input_is_hidden() -> None:

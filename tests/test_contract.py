@@ -444,7 +444,7 @@ def test_a_clone_stays_clean_after_a_look_in_jupyterlab(
     assert git("status", "--porcelain") == ""
 
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path.resolve() / "notebooks")
-    manager = LargeFileManager(root_dir=str(tmp_path))
+    manager: Any = LargeFileManager(root_dir=str(tmp_path))
     parameters._load_jupyter_server_extension(SimpleNamespace(contents_manager=manager))
     for file in NOTEBOOKS:
         model = manager.get(f"notebooks/{file.name}")

@@ -44,7 +44,7 @@ def test_interventions_are_what_they_say_and_are_undone(name: str) -> None:
     torch.manual_seed(7)
     mini = name.startswith("mini")
     network = models.create(name, 2, n_feats=8).eval() if mini else small(name)
-    nn.init.normal_(network.tail[0].weight, std=0.1) if mini else None
+    nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.1) if mini else None
     plain = output(network)
 
     def logits(change: Any) -> Tensor:
@@ -269,7 +269,7 @@ def test_the_verdict_rests_on_the_lower_end() -> None:
 def test_the_zoo_answers_where_it_knows(
     monkeypatch: pytest.MonkeyPatch, pictures: list[datasets.Sample], tmp_path: Path
 ) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": "nlsa-x4-s0", "variant": "nlsa", "chooses": True},
         {"name": "placebo-x4-s0", "variant": "placebo", "chooses": False},
         {"name": "local-x4-s0", "variant": "local", "chooses": None},

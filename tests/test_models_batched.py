@@ -154,7 +154,7 @@ def test_deformable_convolution_on_a_gpu(
     layer, x = built("deformable").float(), picture(2, 16, 19, 23, dtype=torch.float32)
     on_gpu = copy.deepcopy(layer).cuda()
 
-    assert deform.uses_triton(x.cuda()) == (triton == "1" and deform.triton is not None)
+    assert deform.uses_triton(x.cuda()) == (triton == "1" and deform.triton is not None)  # type: ignore[attr-defined]
     for one, other in zip(answers(on_gpu, x.cuda()), answers(layer, x), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
@@ -168,7 +168,8 @@ def test_deformable_convolution_on_a_gpu(
 def test_step_as_a_cuda_graph(name: str, precision: torch.dtype) -> None:
     """Replayed with another picture, switch and rotations, it is the step that runs eagerly."""
     torch.manual_seed(0)
-    network = create(f"mini-{name}", 4).cuda().to(memory_format=torch.channels_last).train()
+    network = create(f"mini-{name}", 4).cuda().train()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.05)
     clock, switch = torch.zeros(1, dtype=torch.long).cuda(), torch.ones(4, dtype=torch.bool).cuda()
     for layer in network.modules():

@@ -21,7 +21,7 @@ from dtfn.models.attention import (
     NonLocalSparseAttention,
 )
 
-HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
+HASHED: dict[str, Any] = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 SMALL = {"n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "res_scale": 0.1} | HASHED
 DENSE = {"channels": 32, "reduction": 2}
 LAYERS: dict[str, Callable[[], nn.Module]] = {

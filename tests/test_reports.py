@@ -82,7 +82,7 @@ def test_a_users_matplotlibrc_does_not_change_a_saved_figure(run: reports.Run) -
     theirs |= {"svg.fonttype": "none", "savefig.facecolor": "black", "font.size": 20}
     written = []
     for settings in ({}, theirs):
-        with mpl.rc_context(settings):
+        with mpl.rc_context(settings):  # type: ignore[arg-type]
             run.figure("line", drawn(), data=FRAME, caption="A line.")
         written.append({f.name: f.read_bytes() for f in (run.folder / "figures").iterdir()})
     assert written[0] == written[1]

@@ -99,7 +99,7 @@ def test_what_is_there_does_not_run_again_unless_forced(
 ) -> None:
     ran: list[Path] = []
     monkeypatch.setattr(suite, "_execute", lambda step, folder, _: ran.append(folder))
-    again = {"given": {"scale": 2}, "runs": good.parent.parent}
+    again: dict[str, Any] = {"given": {"scale": 2}, "runs": good.parent.parent}
     assert suite.run(notebooks / "good.ipynb", **again) == good
     assert ran == []
     copy = notebooks / "copy.ipynb"

@@ -72,7 +72,7 @@ def finished(folder: Path, name: str = NAME, stem: str = "", facts: bool = True)
     recipe = recipes.preset(f"demo-{name}", learning_rate=2e-3, steps=6)
     torch.manual_seed(0)
     network = models.create(recipe.network, recipe.scale, n_feats=8, n_resgroups=1, n_resblocks=1)
-    torch.nn.init.normal_(network.tail[0].weight, std=0.1)  # not the zeros of the start
+    torch.nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.1)
     weights = folder / f"{stem or 'weights'}.safetensors"
     models.save(network, weights, recipe=dataclasses.asdict(recipe))
     (folder / f"{stem or 'history'}.csv").write_text(
