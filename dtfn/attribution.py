@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dtfn import models
+from dtfn import evaluation
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
@@ -99,7 +99,7 @@ def around(
     """
     found = []
     for method in methods:
-        network = models.load(method)
+        network = evaluation.network(method)
         for query in queries:
             crop = square(query, side, sample.lr.shape)
             top, left, height, width = crop

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from dtfn import evaluation
 from dtfn.errors import InputError, nearest
@@ -45,6 +46,7 @@ from dtfn.models.attention import (
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
 from dtfn.models.sparsemax import threshold
+from dtfn.own import OwnNetwork, stochastic
 
 __all__ = [
     "Record",
@@ -67,7 +69,7 @@ KINDS = (
     DeformableNonLocalFusion,
 )
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
-ROUNDING = {True: 2e-2, False: 1e-4}  # of a sum of probabilities, in half precision or not
+MOST = 1 << 28  # weights of a user's own attention that are kept: 1 GB in float32
 
 # ---------------------------------------------------------------- functions of one layer
 
@@ -196,8 +198,21 @@ def summary(
     InputError
         As `attention_map`; details of another size or not finite; a single hash seed.
     """
-    whole = _rows(module, features)
-    device = features.device
+    columns = _columns(_rows(module, features), queries, details, tolerance, features.device)
+    if hash_seeds:
+        flat = columns["row"] * features.shape[3] + columns["column"]
+        columns["agreement"] = _agreement(module, features, flat, hash_seeds)
+    return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+
+
+def _columns(
+    whole: _Rows,
+    queries: Queries | None,
+    details: ArrayLike | Tensor | None,
+    tolerance: float,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Return the columns of `summary` that depend on the maps alone."""
     if queries is None:
         at = torch.arange(whole.height * whole.width, device=device)
     else:
@@ -215,9 +230,7 @@ def summary(
             column = columns.setdefault(name, values.new_empty(len(at)))
             column[start : start + len(block)] = values
         start += len(block)
-    if hash_seeds:
-        columns["agreement"] = _agreement(module, features, at, hash_seeds)
-    return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+    return columns
 
 
 # ---------------------------------------------------------------- live networks
@@ -357,13 +370,75 @@ class Record:
         )
 
 
+class _OwnRecord(Record):
+    """What the attention of a user's own network was; made by `record`."""
+
+    def __init__(self, network: OwnNetwork) -> None:
+        super().__init__(frozenset())
+        self._named: dict[str, nn.Module] = dict(network.network.named_modules())
+        self._batch, self._size = 1, (0, 0)
+        self._weights: dict[str, Tensor] = {}  # (N, L, L), means over heads
+
+    @property
+    def layers(self) -> list[str]:
+        return list(self._weights)
+
+    def module(self, layer: str) -> nn.Module:
+        self._of(layer, 0)
+        return self._named.get(layer.split("#")[0]) or self._named[""]
+
+    def maps(self, layer: str, queries: Queries, image: int = 0) -> Tensor:
+        whole = self._of(layer, image)
+        return whole.maps(_flat(queries, *self._size, self._weights[layer].device))
+
+    def summary(
+        self, layer: str, queries: Queries | None = None, image: int = 0, **options: Any
+    ) -> pd.DataFrame:
+        how = (queries, options.get("details"), options.get("tolerance", 1.0))
+        whole = self._of(layer, image)
+        columns = _columns(whole, *how, self._weights[layer].device)
+        if options.get("hash_seeds"):
+            columns["agreement"] = torch.ones(len(columns["row"]))
+        return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
+
+    def deviation(self, layer: str, queries: Queries, image: int = 0) -> float:
+        """Return 0: these are the very weights of the pass."""
+        return 0.0
+
+    def _begin(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """Note the grid of a pass: the hook that `record` sets."""
+        self._weights = {}
+        self._batch, self._size = len(args[0]), tuple(args[0].shape[-2:])
+
+    def _meet(self, name: str, weights: Tensor) -> None:
+        """Keep weights (N * ..., L, L) from all positions to all."""
+        side = self._size[0] * self._size[1]
+        if weights.shape[-2:] != (side, side):
+            return
+        if side**2 * self._batch > MOST:
+            wanted = f"at most {int(MOST**0.5)} LR positions: all weights are kept"
+            raise InputError("picture", expected=wanted, found=side, remedy="take a part of it")
+        with torch.inference_mode(False), torch.no_grad():
+            heads = weights.detach().float().reshape(self._batch, -1, side, side)
+            self._weights[name] = heads.mean(1).clone()
+
+    def _of(self, layer: str, image: int) -> _Rows:
+        if layer not in self._weights:
+            known = list(self._weights) or ["a pass of the network"]
+            wanted, remedy = "attention on all positions that ran", nearest(layer, known)
+            raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
+        weights = self._weights[layer][image]
+        everything = torch.arange(len(weights), device=weights.device)[None]
+        return _Rows(*self._size, len(weights), lambda at: (everything, weights[at]))
+
+
 def layers(network: nn.Module) -> list[str]:
     """Return the names of the attention layers, in the order of the network's modules.
 
     A `TextureFidelity` stands for the attention inside it, so that a network with and without TFS
     has the same names. A network without attention has none.
     """
-    return list(_watched(network))
+    return network.dense if isinstance(network, OwnNetwork) else list(_watched(network))
 
 
 @contextmanager
@@ -373,8 +448,9 @@ def record(network: nn.Module) -> Iterator[Record]:
     Parameters
     ----------
     network
-        Any module with layers of `dtfn.models.attention` in it. Where it runs several times (tiles,
-        self-ensemble), the last pass is kept.
+        Any module with layers of `dtfn.models.attention` in it, or a `dtfn.own.OwnNetwork` with
+        attention from all positions to all (the mean over heads is kept). Where it runs several
+        times (tiles, self-ensemble), the last pass is kept.
 
     Yields
     ------
@@ -384,8 +460,14 @@ def record(network: nn.Module) -> Iterator[Record]:
     Raises
     ------
     InputError
-        The network has no attention layer.
+        The network has no attention layer, or nobody knows to which positions its weights belong.
     """
+    if isinstance(network, OwnNetwork):
+        network.require_attention(dense=True)
+        own = _OwnRecord(network)
+        with network.register_forward_pre_hook(own._begin), network.meeting(own._meet):
+            yield own
+        return
     watched = _watched(network)
     if not watched:
         raise InputError(
@@ -473,13 +555,10 @@ def attention(model: nn.Module, name: str) -> Callable[..., tuple[Any, list[Tens
 
 def _stochastic(name: str, output: object) -> Tensor:
     """Return a copy of the first tensor whose rows are non-negative and sum to 1."""
-    parts = output if isinstance(output, tuple | list) else (output,)
-    tensors = [part for part in parts if isinstance(part, Tensor)]
-    for tensor in tensors:
-        if tensor.ndim >= 2 and tensor.is_floating_point() and tensor.numel():
-            error = (tensor.detach().double().sum(-1) - 1).abs().max()
-            if error < ROUNDING[tensor.dtype in HALF] and tensor.detach().amin() >= 0:
-                return tensor.detach().clone()
+    weights = stochastic(output)
+    if weights is not None:
+        return weights.detach().clone()
+    tensors = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
     shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
     raise InputError(
         f"submodule {name!r}",

@@ -1,6 +1,7 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
-A method is ``"bicubic"``, a name of the zoo or of imported weights, or the path of a weights file.
+A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
+a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`).
 Networks run on whole images or in tiles (`dtfn.tiling`); outputs are kept on disk (`dtfn.cache`).
 `psnr` and `ssim` are those of `dtfn.metrics`.
 """
@@ -388,13 +389,15 @@ def require(methods: Names, scale: int) -> None:
 
 
 def fingerprint(method: str) -> str:
-    """Return the SHA-256 of a method's weights; ``"bicubic"`` for bicubic.
+    """Return the SHA-256 of a method's weights, of code too for a user's own; else ``"bicubic"``.
 
     Raises
     ------
     InputError
         For an unknown name, or weights that are missing.
     """
+    if mine := zoo.own(method):
+        return f"{mine.fingerprint()} {cache.source('own')}"
     return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
 
 
@@ -461,7 +464,7 @@ def _network(method: str, weights: str, device: str) -> nn.Module:
     """Load a network; the hash of its weights counts, because a file can be trained anew."""
     import torch
 
-    from dtfn import models
+    from dtfn import models, own
 
     try:
         torch.empty(0, device=device)
@@ -472,7 +475,8 @@ def _network(method: str, weights: str, device: str) -> nn.Module:
             found=str(error).splitlines()[0],
             remedy="leave it out, or install a torch with CUDA",
         ) from error
-    return models.load(method).to(device)
+    loaded: nn.Module = own.load(method) if zoo.own(method) else models.load(method)
+    return loaded.to(device)
 
 
 def _of_scale(method: str, scale: int, device: str) -> nn.Module:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dtfn import cache, datasets, evaluation, statistics, zoo
+from dtfn import cache, datasets, evaluation, images, statistics, zoo
 from dtfn.datasets import Sample
 from dtfn.tiling import Tiling
 
@@ -24,6 +24,11 @@ KINDS = ("uniform", "hashing", "random", "self", "off")
 WINDOWS = tuple(f"window({radius})" for radius in (4, 8, 16, 32, 64))  # radii in LR pixels
 LEAST = 0.10  # dB that uniform weights must cost at the lower end of the interval
 DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
+OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
+OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the keys that it has
+COLLAPSE = 2.0  # dB: a network that loses more was never trained for what it is given
+BELOW = 1.5  # dB below bicubic: the same
+OFF_DISTRIBUTION = "off-distribution, not interpretable"
 
 
 def costs(
@@ -36,12 +41,13 @@ def costs(
     """Measure what each intervention costs, picture by picture.
 
     Each network runs once a picture and intervention; results are remembered on disk. Networks with
-    dense attention run in the tiles of their card, else of `DENSE_TILE`.
+    dense attention run in the tiles of their card, else of `DENSE_TILE`. A user's own network has
+    only the interventions of `OWN_KINDS`.
 
     Parameters
     ----------
     networks
-        Networks with attention: names of the zoo, imported ones, or weights files.
+        Networks with attention: names of the zoo, imported ones, weights files, or a user's own.
     sets
         Names for `dtfn.datasets.benchmark`.
     count
@@ -54,7 +60,8 @@ def costs(
     Returns
     -------
     A row a network, picture and intervention: name, dataset, image, scale, psnr (dB, Y, border of
-    ``scale``; of the network as trained), intervention, cost (dB, positive: the network loses).
+    ``scale``; of the network as trained), intervention, cost (dB, positive: the network loses); for
+    a user's own network also bicubic (dB, its PSNR).
 
     Raises
     ------
@@ -64,12 +71,14 @@ def costs(
     scales = {name: _scale(name) for name in networks}
     rows: list[dict[str, object]] = []
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
-    runs = pictures * len(networks) * (1 + len(kinds))
+    possible = {name: _kinds(name, kinds) for name in networks}
+    runs = pictures * sum(1 + len(some) for some in possible.values())
     with tqdm(total=runs, unit="run", desc="gate", disable=None) as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
                 for name in (name for name in networks if scales[name] == scale):
-                    psnr = {kind: _psnr(name, sample, kind, device) for kind in ("", *kinds)}
+                    some = possible[name]
+                    psnr = {kind: _psnr(name, sample, kind, device) for kind in ("", *some)}
                     bar.update(len(psnr))
                     one: dict[str, object] = {
                         "name": name,
@@ -77,7 +86,10 @@ def costs(
                         "image": sample.image,
                     }
                     one |= {"scale": scale, "psnr": psnr[""]}
-                    rows += [one | {"intervention": k, "cost": psnr[""] - psnr[k]} for k in kinds]
+                    if zoo.own(name):
+                        image = images.imresize(sample.lr, scale)
+                        one |= {"bicubic": evaluation.psnr(image, sample.hr, scale)}
+                    rows += [one | {"intervention": k, "cost": psnr[""] - psnr[k]} for k in some]
     return pd.DataFrame(rows)
 
 
@@ -93,20 +105,36 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     -------
     A row a network and data set: name, dataset, scale, pictures, psnr, chooses, verdict, and the
     mean cost of each intervention with the ends of its 95 % interval over pictures, e.g. uniform,
-    uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
+    uniform_low, uniform_high, and window_8 and so on for ``window(8)``. If a user's own network
+    loses more than `COLLAPSE` or falls more than `BELOW` under bicubic, the interventions that do
+    this are named in off_distribution: they say nothing about what its attention does.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
-        images = part.groupby("image")["psnr"].first()
+        pictures = part.groupby("image")["psnr"].first()
         row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
-        row |= {"pictures": len(images), "psnr": images.mean()}
+        row |= {"pictures": len(pictures), "psnr": pictures.mean()}
         for kind, cost in part.groupby("intervention", sort=False)["cost"]:
             column = str(kind).replace("(", "_").rstrip(")")
             row |= statistics.mean_interval(cost).columns(column)
         row["chooses"] = bool(row["uniform_low"] >= LEAST)
         row["verdict"] = "chooses" if row["chooses"] else "not testable: does not choose"
+        if collapsed := _collapsed(part):
+            row["off_distribution"] = ", ".join(collapsed)
+            if "uniform" in collapsed:
+                row |= {"chooses": False, "verdict": f"uniform is {OFF_DISTRIBUTION}"}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _collapsed(part: pd.DataFrame) -> list[str]:
+    """Return the interventions under which a user's own network fails altogether."""
+    if "bicubic" not in part or part["bicubic"].isna().any():
+        return []
+    means = part.groupby("intervention", sort=False)[["psnr", "cost", "bicubic"]].mean()
+    left = means["psnr"] - means["cost"]
+    failed = (means["cost"] > COLLAPSE) | (left < means["bicubic"] - BELOW)
+    return [str(kind) for kind in means.index[failed]]
 
 
 def dose(measured: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +150,8 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
         for size, cost in part.groupby("radius")["cost"]:
             rows.append(one | {"radius": size} | statistics.mean_interval(cost).columns("cost"))
         rows.append(one | {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0})
-    return pd.DataFrame(rows)
+    columns = ["name", "dataset", "radius", "cost", "cost_low", "cost_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = None) -> bool:
@@ -151,8 +180,21 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
 def _scale(name: str) -> int:
     from dtfn import interventions
 
-    interventions.attention_layers(evaluation.network(name))
-    return int(evaluation.network(name).scale)  # type: ignore[arg-type]
+    network = evaluation.network(name)
+    if zoo.own(name):
+        network.require_attention()  # type: ignore[operator]
+    else:
+        interventions.attention_layers(network)
+    return int(network.scale)  # type: ignore[arg-type]
+
+
+def _kinds(name: str, kinds: Sequence[str]) -> list[str]:
+    """Return those interventions that a network can have."""
+    if not zoo.own(name):
+        return list(kinds)
+    shapes = evaluation.network(name).shapes.values()  # type: ignore[operator, union-attr]
+    square = all(shape[-1] == shape[-2] for shape in shapes)
+    return [kind for kind in kinds if kind in OWN_KINDS and (square or kind != "self")]
 
 
 def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
@@ -163,6 +205,8 @@ def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
     network = evaluation.network(name, device)
     dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
     tiling = evaluation.card_tiling(name) or (DENSE_TILE if dense else None)
+    if zoo.own(name) and network.dense:
+        tiling = OWN_TILE
 
     def run(_: nn.Module) -> dict[str, Any]:
         with intervened(network, kind):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import Attention, HashedAttention, PlaceboAttention
 from dtfn.models.networks import Network
+from dtfn.own import OwnNetwork
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
 """Interventions by name, and ``window(r)`` with a radius r in LR pixels:
@@ -51,7 +52,7 @@ def intervened(
     Parameters
     ----------
     network
-        From `dtfn.models`, or any torch module with ``softmax``.
+        From `dtfn.models`, a `dtfn.own.OwnNetwork`, or any torch module with ``softmax``.
     kind
         One of `KINDS`, or ``window(r)``.
     seed
@@ -61,7 +62,8 @@ def intervened(
         ``network.named_modules()``, that returns attention weights (..., L, S). There the keys are
         those of a weight above 0, and ``off`` sets all weights to 0.
     width
-        With ``softmax`` and ``window(r)``: columns of the grid of positions.
+        With ``softmax`` or a `dtfn.own.OwnNetwork`, and ``window(r)``: columns of the grid of
+        positions.
 
     Raises
     ------
@@ -73,6 +75,10 @@ def intervened(
         if softmax:
             hook = _weights_hook(kind, radius, seed, softmax, width)
             stack.enter_context(_named(network, softmax).register_forward_hook(hook))
+        elif isinstance(network, OwnNetwork):
+            network.require_attention()
+            hook = _weights_hook(kind, radius, seed, "attention", width)
+            stack.enter_context(network.meeting(lambda _, weights: hook(network, (), weights)))
         elif kind == "off":
             attention_layers(network)
             stack.enter_context(network.attention(False))  # type: ignore[operator]
@@ -300,6 +306,9 @@ def _weights_hook(
         if kind == "off":
             return torch.zeros_like(weights)
         if kind == "self":
+            if length != keys:
+                wanted, remedy = "a key for each query", "choose another intervention"
+                raise InputError("self", expected=wanted, found=(length, keys), remedy=remedy)
             return torch.eye(length, keys).to(weights).expand_as(weights)
         if kind == "random":
             return weights[..., _drawn(keys, seed, weights)]

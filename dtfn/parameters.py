@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dtfn import paths
+from dtfn import paths, zoo
 from dtfn.errors import InputError, nearest
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -137,6 +137,8 @@ def absolute(name: str, value: Any, known: Collection[str]) -> Any:
         return [absolute(name, part, known) for part in value]
     if not isinstance(value, str) or not value or value in known:
         return value
+    if own := zoo.own(value):
+        return str(own)
     head, sign, tail = value.rpartition("=")
     path = Path(tail).expanduser()
     folder = path.is_dir() and (bool(sign) or name == "folders")

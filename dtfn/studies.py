@@ -221,9 +221,9 @@ def of_zoo(
     datasets, scale, count
         As for `dtfn.evaluation.evaluate`.
     variants
-        Networks with attention; none: all that the zoo has at this scale.
+        Networks with attention, also a user's own; none: all that the zoo has at this scale.
     twin
-        The variant without attention.
+        The variant without attention, or a user's own network.
     seeds
         Training seeds; none: all that a variant and its twin share, but ``twin_seed``.
     twin_seed
@@ -239,6 +239,10 @@ def of_zoo(
     for row in zoo.registry():
         if row["scale"] == scale:
             known.setdefault(row["variant"], {})[int(row["seed"])] = row["name"]
+    for name in (twin, *variants):  # a user's own network has a single training
+        if zoo.own(name):
+            at = twin_seed if name == twin else next(iter(seeds), 0)
+            known[name] = {max(at, 0): name}
     family = [name for base in FAMILY for name in (base, f"{base}+tfs") if name in known]
     chosen = [_known(v, known, scale) for v in variants or family]
     twins = known[_known(twin, known, scale)]

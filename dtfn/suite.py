@@ -250,7 +250,8 @@ def _require_known(values: Mapping[str, Any]) -> None:
         images.check_scale(scale)
     networks = [row["name"] for row in zoo.everything()]
     variants = [*dict.fromkeys([*recipes.VARIANTS, *(name.split("-x")[0] for name in networks)])]
-    _require("variants", "networks", values.get("variants", []), variants)
+    given = [name for name in values.get("variants", []) if not zoo.own(name)]
+    _require("variants", "networks", given, variants)
     for key in ("methods", "twin", "network", "null"):
         plain = [text for text in _texts(values.get(key)) if re.fullmatch(r"[\w+-]+", text)]
         _require(key, "a network or a file", plain, [*variants, *networks, "bicubic"])
@@ -272,6 +273,9 @@ def _inputs(values: Mapping[str, Any]) -> list[Path]:
         with contextlib.suppress(InputError):  # only an optional one may be absent
             inputs += datasets.files(name)
     for text in _texts(list(values.values())):
+        if own := zoo.own(text):
+            inputs += own.inputs
+            continue
         path = Path(re.sub(r"\{\w+\}", "*", text.rpartition("=")[2]))
         if path.is_absolute():
             inputs += sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

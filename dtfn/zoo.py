@@ -8,13 +8,15 @@ imported checkpoints. Only `import_weights` loads torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
@@ -33,6 +35,60 @@ TRIED = 24  # LR positions a side of the image on which imported weights are tri
 
 Entry = dict[str, Any]
 """What a registry says about one network."""
+
+
+class Own(NamedTuple):
+    """A user's own network, see `own`."""
+
+    file: Path
+    function: str
+    weights: Path | None
+    attention: tuple[str, ...]
+
+    def __str__(self) -> str:
+        given = [f"weights={self.weights}"] if self.weights else []
+        query = "&".join([*given, *(f"attention={name}" for name in self.attention)])
+        return f"{self.file}:{self.function}" + (f"?{query}" if query else "")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that it depends on."""
+        return [self.file, *([self.weights] if self.weights else [])]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of the contents of the files, the function and the attention."""
+        contents = [files.sha256(_existing(file, "mend the path")) for file in self.inputs]
+        text = "\n".join([*contents, self.function, *self.attention])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def own(name: str) -> Own | None:
+    """Return what the name of a user's own network says, with absolute paths; None for others.
+
+    The name is ``FILE.py:function``. The function takes nothing and returns a torch module that
+    maps (N, 3, H, W) in [0, 1] to (N, 3, sH, sW). With ``?weights=FILE`` it takes that file's path;
+    ``&attention=NAME`` (repeatable; a submodule) says which attention is meant. What the file
+    imports is not part of what the cache depends on.
+
+    Raises
+    ------
+    InputError
+        Something else is given after the question mark.
+    """
+    parsed = re.fullmatch(r"(.+\.py):(\w+)(?:\?(.*))?", name)
+    if parsed is None:
+        return None
+    weights, attention = None, []
+    for part in filter(None, (parsed[3] or "").split("&")):
+        key, _, value = part.partition("=")
+        if key == "weights" and value and weights is None:
+            weights = Path(value).expanduser().absolute()
+        elif key == "attention" and value:
+            attention.append(value)
+        else:
+            wanted, remedy = "weights=FILE, attention=NAME", "join several by &, and quote it all"
+            raise InputError(f"network {name!r}", expected=wanted, found=part, remedy=remedy)
+    return Own(Path(parsed[1]).expanduser().absolute(), parsed[2], weights, tuple(attention))
 
 
 def registry() -> list[Entry]:
@@ -79,11 +135,15 @@ def entry(name: str) -> Entry:
 def file_of(name_or_file: str) -> Path:
     """Return the weights file of a shipped or imported network, or the file itself.
 
+    For a user's own network it is the file of its code.
+
     Raises
     ------
     InputError
         There is no such name and no such file.
     """
+    if mine := own(name_or_file):
+        return _existing(mine.file, "mend the path")
     given = Path(name_or_file).expanduser()
     if given.suffix.lower() in SUFFIXES or given.parent != Path():
         return _weights(given)

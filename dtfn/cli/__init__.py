@@ -73,7 +73,8 @@ def _options(
 @app.command(short_help="Print PSNR and SSIM of networks on benchmarks.")
 def evaluate(
     methods: Annotated[
-        list[str], typer.Argument(help="bicubic, names of the zoo or weights files.")
+        list[str],
+        typer.Argument(help="bicubic, names of the zoo, weights files or FILE.py:function."),
     ],
     datasets: Annotated[str, typer.Option(help="Names of benchmarks, with commas.")] = "mini",
     scale: Scale = 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,7 +110,8 @@ def list_weights(as_json: Json = False) -> None:
 
 def gate(
     networks: Annotated[
-        list[str], typer.Argument(help="Networks with attention: names or weights files.")
+        list[str],
+        typer.Argument(help="Networks with attention: names, weights files or FILE.py:function."),
     ],
     datasets: Annotated[str, typer.Option(help="Benchmarks, comma-separated.")] = "Urban100",
     count: Annotated[
@@ -135,7 +137,12 @@ def gate(
         print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
         for cost in costs:
             low, high = row[f"{cost}_low"], row[f"{cost}_high"]
-            print(f"  {cost.replace('_', ' '):<16}{row[cost]:+7.3f} dB [{low:+.3f}, {high:+.3f}]")
+            if math.isnan(row[cost]):  # not of this network
+                continue
+            failed = cost in str(row.get("off_distribution")).split(", ")
+            note = f"; {gates.OFF_DISTRIBUTION}" if failed else ""
+            label = f"  {cost.replace('_', ' '):<16}"
+            print(f"{label}{row[cost]:+7.3f} dB [{low:+.3f}, {high:+.3f}]{note}")
 
 
 def _quality(row: dict[str, Any], dataset: str) -> str:

@@ -1,0 +1,354 @@
+"""A user's own network, from a file of code and weights to a map, and all that is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dtfn import attended, capture, cli, evaluation, gate, interventions, own, paths, zoo
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.images import degrade
+from dtfn.own import OwnNetwork
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network.py"
+X = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+L = 63
+
+
+class Foreign(nn.Module):
+    """A network whose attention a function computes from features (N, C, H, W)."""
+
+    def __init__(self, attend: object, scale: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.attention = attend if isinstance(attend, nn.Module) else Attend(attend)
+        self.tail = nn.Conv2d(8, 3 * scale**2, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.attention(self.head(x))
+        features = features[0] if isinstance(features, tuple) else features
+        return F.pixel_shuffle(self.tail(features), self.scale)
+
+
+class Attend(nn.Module):
+    def __init__(self, function: object) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)  # type: ignore[operator]
+
+
+def rows(x: Tensor) -> Tensor:
+    return x.flatten(2).mT * 3  # (N, L, C)
+
+
+def weights_of(x: Tensor) -> Tensor:
+    """The weights that all of these have, in a way that nobody intercepts."""
+    logits = rows(x) @ rows(x).mT / 8**0.5
+    return (
+        logits.sub(logits.amax(-1, keepdim=True))
+        .exp()
+        .div(logits.sub(logits.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True))
+    )
+
+
+def functional(x: Tensor) -> Tensor:
+    weights = F.softmax(rows(x) @ rows(x).mT / 8**0.5, -1)
+    return (weights @ rows(x)).mT.reshape(x.shape)
+
+
+def method(x: Tensor) -> Tensor:
+    weights = (rows(x) @ rows(x).mT / 8**0.5).softmax(dim=-1)
+    return (weights @ rows(x)).mT.reshape(x.shape)
+
+
+def transposed(x: Tensor) -> Tensor:
+    weights = torch.softmax(rows(x) @ rows(x).mT / 8**0.5, dim=1)  # (N, S, L)
+    return (weights.mT @ rows(x)).mT.reshape(x.shape)
+
+
+def product(x: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(rows(x), rows(x), rows(x)).mT.reshape(x.shape)
+
+
+def masked(x: Tensor) -> Tensor:
+    mask = torch.ones(x.shape[2] * x.shape[3], x.shape[2] * x.shape[3]).tril() > 0
+    mixed = F.scaled_dot_product_attention(*3 * (rows(x)[:, None],), attn_mask=mask)
+    return mixed[:, 0].mT.reshape(x.shape)
+
+
+def causal(x: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(*3 * (rows(x),), is_causal=True).mT.reshape(x.shape)
+
+
+def nested(x: Tensor) -> object:
+    """No softmax at all, but a report of the weights in a nested output."""
+    weights = weights_of(x)
+    return (weights @ rows(x)).mT.reshape(x.shape), {"more": [torch.ones(3), {"weights": weights}]}
+
+
+class Heads(nn.Module):
+    """`torch.nn.MultiheadAttention`, whose fast path would hide its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed, _ = self.inner(rows(x), rows(x), rows(x), need_weights=False)
+        return mixed.mT.reshape(x.shape)
+
+
+def windows(x: Tensor) -> Tensor:
+    """Attention within windows of 4 x 4, as SwinIR has it."""
+    padded = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
+    n, c, height, width = padded.shape
+    cut = padded.reshape(n, c, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1)
+    parts = cut.reshape(-1, 16, c)
+    mixed = (parts @ parts.mT).softmax(-1) @ parts
+    back = mixed.reshape(n, height // 4, width // 4, 4, 4, c).permute(0, 5, 1, 3, 2, 4)
+    return back.reshape(padded.shape)[:, :, : x.shape[2], : x.shape[3]]
+
+
+def channels(x: Tensor) -> Tensor:
+    """Attention over channels, and a choice of channels: none over positions."""
+    flat = x.flatten(2)
+    return (flat @ flat.mT).softmax(-1).matmul(flat).reshape(x.shape) * x.softmax(1)
+
+
+# --- its attention ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "attend", [functional, method, transposed, product, masked, causal, nested]
+)
+@torch.inference_mode()
+def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
+    wanted = ["attention"] if attend is nested else []
+    network = OwnNetwork("mine", Foreign(attend), wanted)
+    plain = network(X)
+    with capture.record(network) as record:
+        assert torch.equal(network(X), plain), "bit-identical"
+    assert torch.equal(network(X), plain)
+    assert record.layers == capture.layers(network) == ["attention"]
+    expected = weights_of(network.network.head(X))
+    if attend in (masked, causal):
+        expected = expected.tril() / expected.tril().sum(-1, keepdim=True)
+    for image in (0, 1):
+        found = record.maps("attention", [(0, 0), (4, 6)], image)
+        assert torch.allclose(found.flatten(1), expected[image, [0, 34]], atol=1e-6)
+    table = record.summary("attention", [(4, 6)], details=np.eye(L), hash_seeds=[0, 1])
+    assert table["on_self"][0] == pytest.approx(float(expected[0, 34, 34]), abs=1e-6)
+    assert table["agreement"][0] == 1
+
+
+@torch.inference_mode()
+def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
+    network = OwnNetwork("mine", Foreign(Heads()))
+    with capture.record(network) as record:
+        plain = network(X)
+    inner: nn.MultiheadAttention = network.network.attention.inner  # type: ignore[assignment]
+    x = rows(network.network.head(X))
+    _, expected = inner(x, x, x, need_weights=True)
+    found = record.maps("attention.inner", [(4, 6)], 1)
+    assert torch.allclose(found.flatten(1), expected[1, [34]], atol=1e-6)
+    with interventions.intervened(network, "self"):
+        assert not torch.allclose(network(X), plain, atol=1e-4)
+    assert torch.equal(network(X), plain)
+
+
+def test_a_second_attention_of_a_module_has_a_number() -> None:
+    def twice(x: Tensor) -> Tensor:
+        return product(functional(x))
+
+    network = OwnNetwork("mine", Foreign(twice))
+    assert capture.layers(network) == ["attention", "attention#2"]
+    assert capture.layers(OwnNetwork("mine", Foreign(twice), ["attention"])) == network.dense
+
+
+def test_positions_that_nobody_knows_are_refused() -> None:
+    network = OwnNetwork("mine", Foreign(windows))
+    assert capture.layers(network) == []
+    with pytest.raises(InputError, match=r"'attention' with weights .*windows, strips or coarser"):
+        capture.record(network).__enter__()
+    with interventions.intervened(network, "uniform"):
+        assert network(X).isfinite().all()
+    for attend in (channels, nested):
+        none = OwnNetwork("mine", Foreign(attend))
+        with pytest.raises(InputError, match="expected attention over positions; found none"):
+            interventions.intervened(none, "uniform").__enter__()
+    with pytest.raises(InputError, match="did you mean 'attention'"):
+        OwnNetwork("mine", Foreign(product), ["atention"])
+    report = OwnNetwork("mine", Foreign(nested), ["attention"])
+    wanted = pytest.raises(InputError, match="weights that the network goes on to use")
+    with wanted, interventions.intervened(report, "uniform"):
+        report(X)
+
+
+@pytest.mark.parametrize("attend", [functional, transposed, product])
+@torch.inference_mode()
+def test_interventions_are_what_they_say(attend: object) -> None:
+    network = OwnNetwork("mine", Foreign(attend))
+    plain, inner = network(X), network.network
+    value = rows(inner.head(X)).mT.reshape(2, 8, 9, 7)  # type: ignore[operator]
+    uniform = value.mean((2, 3), keepdim=True).expand_as(value)
+    for kind, features in {"self": value, "uniform": uniform, "off": 0 * value}.items():
+        with interventions.intervened(network, kind):
+            expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
+            assert torch.allclose(network(X), expected, atol=1e-5)
+    with network.intervene(lambda logits, queries, keys: logits + 0 * keys):
+        assert torch.allclose(network(X), plain, atol=1e-5)
+    assert torch.equal(network(X), plain)
+
+
+# --- the contract -----------------------------------------------------------------------------
+
+
+def chance(x: Tensor) -> Tensor:
+    return F.dropout(x, 0.5, training=True)
+
+
+def mixing(x: Tensor) -> Tensor:
+    return x - x.mean(0, keepdim=True)
+
+
+def strict(x: Tensor) -> Tensor:
+    return x.reshape(-1, 8, 16, 16)
+
+
+def loud(x: Tensor) -> Tensor:
+    return 500 * x
+
+
+def unbounded(x: Tensor) -> Tensor:
+    return x / 0
+
+
+class Stubborn(nn.Identity):
+    def train(self, mode: bool = True) -> Stubborn:
+        return self
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        (Foreign(chance), "the same output for the same picture; found another"),
+        (Foreign(mixing), "does not depend on the other pictures of the batch"),
+        (Foreign(strict), "an output for 2 pictures of 24 x 20 pixels; found RuntimeError: "),
+        (Foreign(loud), "as of 0 to 255; divide by 255"),
+        (Foreign(unbounded), "found numbers up to"),
+        (nn.Conv2d(3, 3, 1), r"one s of 2, 3 or 4; found \(2, 3, 24, 20\)"),
+        (nn.Conv2d(3, 4, 1), r"an output \(N, 3, sH, sW\); found \[\(2, 4, 24, 20\)\]"),
+        (nn.Upsample((48, 40)), "one s of 2, 3 or 4"),
+        (nn.Sequential(nn.Upsample(scale_factor=2), Stubborn()), None),
+    ],
+)
+def test_the_contract(network: nn.Module, text: str | None) -> None:
+    if text is None:
+        assert OwnNetwork("mine", network).scale == 2
+        return
+    with pytest.raises(InputError, match=text):
+        OwnNetwork("mine", network)
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "text"),
+    [
+        ("import no_such_module", "", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("def network(): return 1", "", "a torch.nn.Module from network; found <class 'int'>"),
+        ("def networks(): return 1", "", "did you mean 'networks'"),
+        ("def network(weights): return 1", "", "TypeError: .*missing 1 required"),
+        ("def network(): return 1", "?weights=none.pt", "none.pt: expected the file of a network"),
+        ("def network(): return 1", "?weight=none.pt", "expected weights=FILE, attention=NAME"),
+    ],
+)
+def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(code)
+    with pytest.raises(InputError, match=text):
+        evaluation.network(f"{file}:network{given}")
+    with pytest.raises(InputError, match="expected the file of a network; found no file"):
+        evaluation.network(f"{tmp_path}/none.py:network")
+
+
+# --- from weights to a map --------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The example in a file elsewhere, with weights of its own."""
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    file, weights = tmp_path / "mine.py", tmp_path / "mine.pt"
+    file.write_text(EXAMPLE.read_text())
+    assert len(EXAMPLE.read_text().splitlines()) <= 60
+    torch.save(own.load(f"{file}:network").network.state_dict(), weights)
+    return f"{file}:network?weights={weights}"
+
+
+def test_names_are_read(tmp_path: Path) -> None:
+    read = zoo.own("a/b.py:make?weights=w=1.pt&attention=body.0&attention=body.1")
+    assert read is not None
+    assert (read.file, read.function) == (Path("a/b.py").absolute(), "make")
+    assert (read.weights, read.attention) == (Path("w=1.pt").absolute(), ("body.0", "body.1"))
+    assert zoo.own(str(read)) == read
+    assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is zoo.own("code.py") is None
+
+
+def test_the_cache_knows_code_and_weights(mine: str) -> None:
+    keys = {evaluation.fingerprint(mine), evaluation.fingerprint(f"{mine}&attention=attention")}
+    file, _, weights = mine.partition(":network?weights=")
+    torch.save({}, weights)
+    keys.add(evaluation.fingerprint(mine))
+    Path(file).write_text("")
+    keys.add(evaluation.fingerprint(mine))
+    assert len(keys) == 4
+
+
+def test_from_weights_to_a_map(mine: str) -> None:
+    hr = np.random.default_rng(0).integers(0, 256, (64, 48, 3)).astype(np.uint8)
+    sample = Sample("mini", "a", 4, degrade(hr, 4), hr)
+    (look,) = attended.looks([mine], sample, [(3, 2)])
+    assert (look.layer, look.map.shape, look.deviation) == ("attention", (16, 12), 0)
+    assert look.map.sum() == pytest.approx(1)
+
+
+def test_evaluate_and_gate(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["evaluate", "bicubic", mine, "--datasets", "mini", "--count", "1"])
+    assert not end.value.code
+    assert mine in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        cli.main(["gate", mine, "--datasets", "mini", "--count", "1"])
+    assert not end.value.code
+    text = capsys.readouterr().out
+    assert "not testable: does not choose" in text
+    assert all(f"\n  {kind} " in text for kind in gate.OWN_KINDS)
+    assert "off-distribution" not in text
+    with pytest.raises(InputError, match="expected scale 2; found scale 4"):
+        evaluation.evaluate([mine], "mini", 2, 1)
+
+
+def test_a_collapse_is_not_interpreted() -> None:
+    rows = [
+        {"name": "m", "dataset": "d", "image": image, "scale": 4, "psnr": 26.5, "bicubic": 26.0}
+        | {"intervention": kind, "cost": cost}
+        for image in "abcdef"
+        for kind, cost in (("uniform", 2.1), ("random", 1.9), ("self", 2.0))
+    ]
+    row = gate.table(pd.DataFrame(rows)).iloc[0]
+    assert row["verdict"] == "uniform is off-distribution, not interpretable"
+    assert not row["chooses"]
+    assert row["off_distribution"] == "uniform"
+    lower = pd.DataFrame(rows).assign(bicubic=26.2)
+    assert gate.table(lower).iloc[0]["off_distribution"] == "uniform, random, self"
+    assert "off_distribution" not in gate.table(pd.DataFrame(rows).drop(columns="bicubic"))
