@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeVar
@@ -93,7 +94,9 @@ def decode(data: bytes, what: object) -> Pixels:
         in a PNG, which Pillow would cut to 8 bits.
     """
     try:
-        pixels = _tiff(data) if data.startswith(_TIFF_MAGIC) else _other(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures and odd tags: not for a reader
+            pixels = _tiff(data) if data.startswith(_TIFF_MAGIC) else _other(data)
     except _UnsupportedError as error:
         raise InputError(
             what,
@@ -142,6 +145,9 @@ def _tiff(data: bytes) -> Pixels:
         ends = np.add(page.dataoffsets, page.databytecounts)
         if max(ends) > len(data):
             raise EOFError(f"truncated: pixels up to byte {max(ends)}")
+        # What has no strip would be read as zeros, and a damaged height as gigabytes of them.
+        if len(ends) < math.prod(page.chunked) or not all(page.databytecounts):
+            raise EOFError(f"{len(ends)} of {math.prod(page.chunked)} strips")
         colour = tifffile.PHOTOMETRIC(page.photometric).name
         if page.dtype is not None and page.dtype.kind == "f":
             raise _UnsupportedError(f"TIFF of {page.dtype}")

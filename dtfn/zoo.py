@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -305,15 +304,12 @@ def import_weights(
         )
     network = models.load(file, **values)
     output = _tried(network, file)
-    paths.WEIGHTS.mkdir(parents=True, exist_ok=True)
     stored = paths.WEIGHTS / made["file"]
-    trial = stored.with_suffix(f".{os.getpid()}.safetensors")
-    models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
-    if not torch.equal(_tried(models.load(trial), trial), output):
-        trial.unlink()
-        expected, remedy = "the same output from the stored weights", "report this fault"
-        raise InputError(file, expected=expected, found="another", remedy=remedy)
-    trial.replace(stored)
+    with files.replacing(stored) as trial:
+        models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
+        if not torch.equal(_tried(models.load(trial), trial), output):
+            expected, remedy = "the same output from the stored weights", "report this fault"
+            raise InputError(file, expected=expected, found="another", remedy=remedy)
     made["sha256"] = files.sha256(stored)
     record(paths.WEIGHTS, made)
     return made

@@ -45,7 +45,11 @@ Settings = Annotated[
 Scale = Annotated[int, typer.Option(help="Scale: 2, 3 or 4.")]
 
 SLOW = 30.0  # seconds; longer work of a network is announced
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+DISK = (
+    *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG),
+    errno.ENAMETOOLONG,
+)
+DISK += (errno.ENAMETOOLONG,)
 
 
 class Grey(enum.StrEnum):

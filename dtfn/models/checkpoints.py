@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,11 @@ def load(
             remedy=f"say which: dtfn weights import {file} -p rgb_range=255, or load(file, "
             "rgb_range=255.0)",
         )
-    network = create(what.name, what.scale, hash_seed, **fixed | hyperparameters)
+    try:
+        network = create(what.name, what.scale, hash_seed, **fixed | hyperparameters)
+    except InputError as error:
+        error.args = (f"{file}: {error}",)
+        raise
     _load_strictly(network, state, file)
     return network.eval()
 
@@ -233,9 +238,22 @@ def _read(file: Path) -> tuple[State, _Description, dict[str, Any]]:
     try:
         build = json.loads(metadata["build"])
         what = _Description(build["name"], build["scale"], dict(build["hyperparameters"]))
-        return state, what, json.loads(metadata.get("notes", "{}"))
+        notes = json.loads(metadata.get("notes", "{}"))
     except (ValueError, KeyError, TypeError) as error:
         raise _unreadable(file, error) from error
+    # A damaged file must not make a network that fills the memory before its weights are compared.
+    largest = max((n for value in state.values() for n in value.shape), default=0)
+    most = {"n_feats": largest, "n_resgroups": len(state), "n_resblocks": len(state)}
+    for key, limit in most.items():
+        value = what.hyperparameters.get(key, 0)
+        if isinstance(value, int) and value > limit:
+            raise InputError(
+                f"{key} of {file}",
+                expected=f"at most {limit}, for which it has weights",
+                found=value,
+                remedy="the file is damaged: fetch or train it again",
+            )
+    return state, what, notes
 
 
 def _tensors(file: Path) -> tuple[State, dict[str, str]]:
@@ -243,12 +261,14 @@ def _tensors(file: Path) -> tuple[State, dict[str, str]]:
     metadata: dict[str, str] = {}
     content: object
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             with safe_open(file, "pt") as opened:
                 metadata = opened.metadata() or {}
                 content = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         else:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickles that it then refuses
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # the libraries raise whatever a broken file leads them to
         raise _unreadable(file, error) from error
     return _unwrapped(content, file), metadata
@@ -284,6 +304,14 @@ def _unwrapped(content: object, source: object) -> State:
         )
     # torch's AveragedModel counts the averaged states next to the weights.
     state = {str(key): value for key, value in content.items() if key != "n_averaged"}
+    for key, value in state.items():
+        if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
+            raise InputError(
+                f"{key} of {source}",
+                expected="a dense tensor of real numbers",
+                found=f"{value.dtype}, {value.layout}, on {value.device}",
+                remedy="save the weights in float32",
+            )
     while state and (
         prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
     ):
@@ -358,8 +386,9 @@ def _recognised(state: State, source: object) -> _Description:
     grouped = [block for key in state if (block := GROUP_BLOCK.fullmatch(key))]
     if grouped:
         body = "groups"
-        read["n_resgroups"] = max(int(block[1]) for block in grouped) + 1
-        read["n_resblocks"] = max(int(block[2]) for block in grouped) + 1
+        # Counted, so that a damaged name does not ask for a million blocks.
+        read["n_resgroups"] = len({block[1] for block in grouped})
+        read["n_resblocks"] = len({block[2] for block in grouped})
     else:
         body = "chain"
         read["n_resblocks"] = sum(CHAIN_BLOCK.fullmatch(key) is not None for key in state)

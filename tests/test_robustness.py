@@ -1,0 +1,423 @@
+"""Damaged files and killed commands: one clear line, and a second start that succeeds."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import tiny_networks
+import tiny_training
+import torch
+from loopback import serving
+from PIL import Image
+from safetensors.torch import load_file, save
+
+from dtfn import cli, download, images, models, paths, training
+from dtfn.download import Listed, Source
+from dtfn.errors import InputError
+
+SEED = 20260101
+KILLS = int(os.environ.get("DTFN_KILLS", "10"))  # more of them find what is rare
+PICTURES, NETWORKS = 140, 60  # mutated files
+SECONDS = 5.0  # for one file of a few kilobytes, on a busy machine
+MEMORY = 600 * 2**20  # bytes that all of them may add
+
+Files = dict[str, bytes]
+
+
+# --- sound files, from which the damaged ones are made ---------------------------------------
+
+
+def _packed(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _tiff(pixels: np.ndarray, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _sound_pictures() -> Files:
+    noise = np.random.default_rng(SEED).integers(0, 256, (23, 31, 3), np.uint8)
+    rgb = Image.fromarray(noise)
+    return {
+        "rgb.png": _packed(rgb, "PNG"),
+        "grey.png": images.encode(noise[..., 0].astype(np.uint16) * 257, ".png", ""),
+        "palette.png": _packed(rgb.quantize(16), "PNG"),
+        "rgb.jpg": _packed(rgb, "JPEG"),
+        "progressive.jpeg": _packed(rgb, "JPEG", progressive=True),
+        "rgb.bmp": _packed(rgb, "BMP"),
+        "rgb.tif": _packed(rgb, "TIFF", compression="tiff_lzw"),
+        "deep.tiff": images.encode(noise.astype(np.uint16) * 257, ".tif", ""),
+    }
+
+
+def _sound_networks() -> Files:
+    made: Files = {}
+    for name in ("edsr", "nlsn", "dtfn"):
+        state = tiny_networks.small(name).state_dict()
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        made[f"{name}.pt"] = buffer.getvalue()
+    build = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nlsn"]}
+    state = tiny_networks.small("nlsn").state_dict()
+    made["saved.safetensors"] = save(state, {"build": json.dumps(build), "notes": "{}"})
+    return made
+
+
+# --- what is wrong with a file ---------------------------------------------------------------
+
+
+def _mutated(sound: Files, count: int, endings: list[str]) -> Files:
+    """Return damaged copies: cut short, with flipped bits (in the head or anywhere), renamed."""
+    rng = np.random.default_rng(SEED)
+    made: Files = {}
+    for index in range(count):
+        name = sorted(sound)[index % len(sound)]
+        data, kind = bytearray(sound[name]), ("cut", "bits", "head", "gap", "name")[index % 5]
+        ending = Path(name).suffix
+        if kind == "cut":
+            del data[int(rng.integers(0, len(data))) :]
+        elif kind in ("bits", "head"):
+            for _ in range(int(rng.integers(1, 9))):
+                place = int(rng.integers(0, len(data) if kind == "bits" else 200))
+                data[place] ^= 1 << int(rng.integers(0, 8))
+        elif kind == "gap":
+            start = int(rng.integers(0, len(data)))
+            data[start : start + int(rng.integers(1, 300))] = b""
+        else:
+            ending = str(rng.choice([other for other in endings if other != ending]))
+        made[f"{index:03d}-{kind}-{Path(name).stem}{ending}"] = bytes(data)
+    return made
+
+
+def _large_png(side: int) -> bytes:
+    """Return a PNG that says it is large, and holds next to nothing."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    parts = [head, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
+    chunks = [
+        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
+        for part in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _special_pictures() -> Files:
+    side = 30_000
+    sound, one = _sound_pictures(), Image.new("RGB", (1, 1))
+    cmyk, floats = Image.new("CMYK", (8, 8)), np.full((8, 8), np.nan, np.float32)
+    bmp = bytearray(sound["rgb.bmp"])
+    bmp[18:26] = struct.pack("<ii", side, side)
+    jpeg = bytearray(sound["rgb.jpg"])
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    large: Files = {
+        "large.png": _large_png(side),
+        "large.bmp": bytes(bmp),
+        "large.jpg": bytes(jpeg),
+    }
+    for samples in (np.uint8, np.uint16):
+        tiff = bytearray(_tiff(np.zeros((8, 8, 3), samples), photometric="rgb"))
+        for tag in (256, 257, 278):  # width, height, rows of a strip
+            place = tiff.index(struct.pack("<H", tag), 8)
+            tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, side)
+        large[f"large-{np.dtype(samples)}.tif"] = bytes(tiff)
+    tall = bytearray(images.encode(np.ones((23, 31, 3), np.uint16), ".tif", ""))
+    place = tall.index(struct.pack("<HHI", 257, 4, 1), 8)
+    tall[place + 8 : place + 12] = struct.pack("<I", 2**20)  # rows, of which it has 23
+    return large | {
+        "tall.tif": bytes(tall),
+        "middle.png": _large_png(10_000),  # Pillow warns, and would read it
+        "cmyk.jpg": _packed(cmyk, "JPEG"),
+        "cmyk.tif": _packed(cmyk, "TIFF"),
+        "one.png": _packed(one, "PNG"),
+        "one.tif": _packed(one, "TIFF"),
+        "nan.tif": _tiff(floats),
+        "nan-rgb.tif": _tiff(np.stack([floats] * 3, -1), photometric="rgb"),
+        "webp.png": _packed(one, "WEBP"),
+        "gif.png": _packed(one, "GIF"),
+        "page.png": b"<!DOCTYPE html><html></html>",
+        "pointer.png": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "empty.png": b"",
+        "text.jpg": b"not a picture",
+    }
+
+
+class _Creates:
+    """What would create a file if it were unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[str, str]]:
+        return open, (str(self.file), "w")
+
+
+def _special_networks(trap: Path) -> Files:
+    def packed(content: object) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        return buffer.getvalue()
+
+    network = tiny_networks.small("nlsn").state_dict()
+    edsr = tiny_networks.small("edsr").state_dict()
+    dtfn = tiny_networks.small("dtfn").state_dict()
+    weight = "head.0.weight"
+    build = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nlsn"]}
+    hyperparameters = build["hyperparameters"]
+    assert isinstance(hyperparameters, dict)
+
+    def built(**changes: object) -> bytes:
+        return save(network, {"build": json.dumps(build | changes), "notes": "{}"})
+
+    far, block = 10**8, torch.zeros(16, 16, 3, 3)
+    return {
+        "trap.pt": pickle.dumps(_Creates(trap)),
+        "trap-in-zip.pt": packed({"state_dict": _Creates(trap)}),
+        "empty.pt": b"",
+        "empty.safetensors": b"",
+        "page.pth": b"<html></html>",
+        "pointer.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "head.safetensors": struct.pack("<Q", 2**62) + b"{}",
+        "list.pt": packed([1, 2]),
+        "nothing.pt": packed({}),
+        "nan.pt": packed(edsr | {weight: edsr[weight] * torch.nan}),
+        "meta.pt": packed(network | {weight: network[weight].to("meta")}),
+        "sparse.pt": packed(network | {weight: network[weight].to_sparse()}),
+        "complex.pt": packed(network | {weight: network[weight].to(torch.complex64)}),
+        "integer.pt": packed(network | {weight: network[weight].to(torch.int32)}),
+        "scalar.pt": packed(network | {weight: torch.zeros(())}),
+        "deep.pt": packed(edsr | {f"body.{far}.body.0.weight": block}),
+        "deep-groups.pt": packed(dtfn | {f"body.{far}.body.{far}.body.0.weight": block}),
+        "flat.pt": packed({key: value.flatten() for key, value in network.items()}),
+        "numbers.pt": packed(dict(enumerate(network.values()))),
+        "wide.safetensors": built(hyperparameters=hyperparameters | {"n_feats": 10**6}),
+        "long.safetensors": built(hyperparameters=hyperparameters | {"n_resblocks": 10**9}),
+        "name.safetensors": built(name="nosuch"),
+        "type.safetensors": built(hyperparameters=hyperparameters | {"n_feats": "16"}),
+        "list.safetensors": built(hyperparameters=[1]),
+        "scale.safetensors": built(scale="two"),
+        "text.safetensors": save(network, {"build": "[]"}),
+        "notes.safetensors": save(network, {"build": json.dumps(build), "notes": "{"}),
+    }
+
+
+# --- read through the public readers ---------------------------------------------------------
+
+
+def _tried(folder: Path, contents: Files, read: Callable[[Path], object]) -> dict[str, str]:
+    """Read every file; return the names of those refused with the message, "" for the others.
+
+    Anything else than a result or one `InputError` line fails, and so does a warning, which would
+    be a second line on a terminal, and a file that takes long or much memory.
+    """
+    said, wrong = {}, []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, data in contents.items():
+        file = folder / name
+        file.write_bytes(data)
+        began, said[name] = time.process_time(), ""
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            try:
+                read(file)
+            except InputError as error:
+                said[name] = str(error)
+                if "\n" in said[name] or name not in said[name]:
+                    wrong.append(f"{name}: {said[name]!r}")
+            except Exception as error:
+                wrong.append(f"{name}: {type(error).__name__}: {error}")
+        wrong += [f"{name}: warns {w.message}" for w in warned]
+        if (took := time.process_time() - began) > SECONDS:
+            wrong.append(f"{name}: {took:.1f} s")
+        file.unlink()
+        now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if (now - before) * 1024 > MEMORY:
+            wrong.append(f"{name}: memory grew by {(now - before) / 1024:.0f} MB")
+            before = now
+    assert wrong == [], wrong
+    return said
+
+
+def _read_picture(file: Path) -> None:
+    pixels = images.read(file)
+    assert pixels.dtype in (np.uint8, np.uint16)
+    assert pixels.ndim in (2, 3)
+    assert images.as_rgb(pixels).shape[2] == 3
+
+
+def test_a_damaged_picture_is_a_picture_or_one_line(tmp_path: Path) -> None:
+    said = _tried(
+        tmp_path, _mutated(_sound_pictures(), PICTURES, list(images.SUFFIXES)), _read_picture
+    )
+    renamed = [message for name, message in said.items() if "-name-" in name]
+    assert not any(renamed), "the content decides"
+    assert sum(map(bool, said.values())) > PICTURES // 3
+    said = _tried(tmp_path, _special_pictures(), _read_picture)
+    assert {name for name, message in said.items() if not message} == {"one.png", "one.tif"}
+
+
+def test_a_damaged_checkpoint_is_a_network_or_one_line(tmp_path: Path) -> None:
+    endings = [".pt", ".pth", ".ckpt", ".bin", ".safetensors"]
+    said = _tried(tmp_path, _mutated(_sound_networks(), NETWORKS, endings), models.load)
+    assert sum(map(bool, said.values())) > NETWORKS // 3
+    trap = tmp_path / "created"
+    said = _tried(tmp_path, _special_networks(trap), models.load)
+    assert all(said.values())
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("name", ["large.png", "trap.pt", "cmyk.jpg"])
+def test_the_command_line_says_one_line(tmp_path: Path, name: str) -> None:
+    files = _special_pictures() | _special_networks(tmp_path / "created")
+    folder = tmp_path / "Mine" / "HR"
+    folder.mkdir(parents=True)
+    (folder / name).write_bytes(files[name])
+    methods = [str(folder / name), "--datasets", "mini"] if name.endswith(".pt") else ["bicubic"]
+    command = [sys.executable, "-m", "dtfn", "evaluate", "--datasets", "Mine", *methods]
+    environment = os.environ | {"DTFN_DATA": str(tmp_path), "DTFN_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("dtfn: ")
+    assert name in line
+    assert not (tmp_path / "created").exists()
+
+
+# --- killed at any moment --------------------------------------------------------------------
+#
+# A job runs in a process forked from one that has imported all, so that most kills meet its work.
+
+
+def _enter(folder: Path) -> None:
+    """Let data, cache and weights of this process be those of a folder."""
+    os.environ.update(tiny_training.places(folder.parent / "world") | {"NO_PROXY": "127.0.0.1"})
+    paths.CACHE, paths.WEIGHTS = folder / "cache", folder / "weights"
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _train(folder: Path) -> None:
+    _enter(folder)
+    recipe = tiny_training.recipe()
+    training.train(recipe, folder / "run", accelerator="cpu", threads=1, resume=True)
+
+
+def _import(folder: Path) -> None:
+    _enter(folder)
+    cli.main(["weights", "import", str(folder.parent / "nlsn.pt"), "--name", "mine"])
+
+
+def _evaluate(folder: Path) -> None:
+    _enter(folder)
+    torch.set_num_threads(1)
+    methods = ["bicubic", str(folder.parent / "edsr.safetensors")]
+    cut = ["--count", "3", "--scale", "2", "--csv", str(folder / "all.csv")]
+    cli.main(["evaluate", *methods, *cut])
+
+
+def _fetch(folder: Path) -> None:
+    _enter(folder)
+    os.environ["DTFN_DATA"] = str(folder / "data")
+    source = pickle.loads((folder.parent / "source").read_bytes())
+    download.catalogue = lambda: {source.name: source}  # type: ignore[assignment]
+    cli.main(["data", "fetch", source.name, "--yes", "--jobs", "2"])
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    """Return what a job left, without times, and without what has no order."""
+    left: dict[str, Any] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".safetensors" and not file.name.startswith("."):
+            left[file.name] = {key: value.tolist() for key, value in load_file(file).items()}
+        elif file.suffix == ".csv":
+            rows = list(csv.DictReader(file.read_text().splitlines()))
+            timed = ("seconds", "seconds_per_step", "loader_share")
+            left[file.name] = [{k: v for k, v in row.items() if k not in timed} for row in rows]
+        elif file.name == "registry.json":
+            rows = json.loads(file.read_text())
+            left[file.name] = [row | {"sha256": ""} for row in rows]
+        elif file.suffix == ".png":
+            left[file.name] = file.read_bytes()
+    return left
+
+
+def _prepare(folder: Path, url: str, serve: Files) -> None:
+    """Write what the jobs read: pictures, weights, and the list of a set that a site has."""
+    tiny_training.make(folder / "world")
+    (folder / "nlsn.pt").write_bytes(_sound_networks()["nlsn.pt"])
+    tiny_networks.saved(folder, "edsr")
+    listed = []
+    for index in range(40):
+        pixels = np.random.default_rng(index).integers(0, 256, (40, 40, 3), np.uint8)
+        data = _packed(Image.fromarray(pixels), "PNG")
+        serve[f"/set/{index:02d}.png"] = data
+        hashes = [hashlib.sha256(part).hexdigest() for part in (data, pixels.tobytes())]
+        listed.append(Listed(f"{index:02d}.png", len(data), *hashes))
+    urls, count = (f"{url}/{{path}}",), len(listed)
+    how: dict[str, Any] = {"folders": {".": "set"}, "pictures": tuple(listed), "count": count}
+    source = Source("Tiny", "", "None.", "data", "Tiny", urls, **how)
+    (folder / "source").write_bytes(pickle.dumps(source))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills and forks")
+@pytest.mark.parametrize(("job", "share"), [(_train, 4), (_import, 2), (_evaluate, 2), (_fetch, 2)])
+def test_what_is_killed_succeeds_when_started_again(
+    job: Callable[[Path], None], share: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server of forks, which starts with the first job, finds what it imports only so.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_robustness"])
+    chance = random.Random(f"{SEED} {job.__name__}")
+
+    def started(folder: Path) -> Any:
+        folder.mkdir(exist_ok=True)
+        process = context.Process(target=job, args=(folder,))
+        process.start()
+        return process
+
+    with serving() as site:
+        _prepare(tmp_path, site.url, site.files)
+        for _ in range(2):  # the first one imports what is imported late
+            began, undisturbed = time.monotonic(), started(tmp_path / f"whole-{_}")
+            undisturbed.join()
+            took = time.monotonic() - began
+            assert undisturbed.exitcode == 0
+        expected = _result(tmp_path / "whole-1")
+        assert expected == _result(tmp_path / "whole-0") != {}
+        kills = 0
+        while kills < max(1, KILLS * share // 10):
+            folder = tmp_path / f"killed-{kills}"
+            for _ in range(2):
+                process = started(folder)
+                time.sleep(chance.uniform(0, took))
+                process.kill()
+                process.join()
+                kills += 1
+            again = started(folder)
+            again.join(60)
+            assert again.exitcode == 0
+            assert _result(folder) == expected
