@@ -16,6 +16,7 @@ Memory is O(queries x L), never L x L.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from dtfn.models.attention import (
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
 from dtfn.models.sparsemax import threshold
-from dtfn.own import OwnNetwork, stochastic
+from dtfn.own import OwnNetwork, Weights, stochastic
 
 __all__ = [
     "Record",
@@ -69,7 +70,6 @@ KINDS = (
     DeformableNonLocalFusion,
 )
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
-MOST = 1 << 28  # weights of a user's own attention that are kept: 1 GB in float32
 
 # ---------------------------------------------------------------- functions of one layer
 
@@ -377,7 +377,8 @@ class _OwnRecord(Record):
         super().__init__(frozenset())
         self._named: dict[str, nn.Module] = dict(network.network.named_modules())
         self._batch, self._size = 1, (0, 0)
-        self._weights: dict[str, Tensor] = {}  # (N, L, L), means over heads
+        self._weights: dict[str, Weights] = {}  # (N, ..., L, L)
+        self._device = torch.device("cpu")
 
     @property
     def layers(self) -> list[str]:
@@ -389,14 +390,13 @@ class _OwnRecord(Record):
 
     def maps(self, layer: str, queries: Queries, image: int = 0) -> Tensor:
         whole = self._of(layer, image)
-        return whole.maps(_flat(queries, *self._size, self._weights[layer].device))
+        return whole.maps(_flat(queries, *self._size, self._device))
 
     def summary(
         self, layer: str, queries: Queries | None = None, image: int = 0, **options: Any
     ) -> pd.DataFrame:
         how = (queries, options.get("details"), options.get("tolerance", 1.0))
-        whole = self._of(layer, image)
-        columns = _columns(whole, *how, self._weights[layer].device)
+        columns = _columns(self._of(layer, image), *how, self._device)
         if options.get("hash_seeds"):
             columns["agreement"] = torch.ones(len(columns["row"]))
         return pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
@@ -407,29 +407,30 @@ class _OwnRecord(Record):
 
     def _begin(self, _: nn.Module, args: tuple[Any, ...]) -> None:
         """Note the grid of a pass: the hook that `record` sets."""
-        self._weights = {}
+        self._weights, self._device = {}, args[0].device
         self._batch, self._size = len(args[0]), tuple(args[0].shape[-2:])
 
-    def _meet(self, name: str, weights: Tensor) -> None:
-        """Keep weights (N * ..., L, L) from all positions to all."""
+    def _meet(self, name: str, weights: Weights) -> None:
+        """Keep weights from all positions to all."""
         side = self._size[0] * self._size[1]
-        if weights.shape[-2:] != (side, side):
-            return
-        if side**2 * self._batch > MOST:
-            wanted = f"at most {int(MOST**0.5)} LR positions: all weights are kept"
-            raise InputError("picture", expected=wanted, found=side, remedy="take a part of it")
-        with torch.inference_mode(False), torch.no_grad():
-            heads = weights.detach().float().reshape(self._batch, -1, side, side)
-            self._weights[name] = heads.mean(1).clone()
+        if weights.shape[-2:] == (side, side):
+            self._weights[name] = weights
 
     def _of(self, layer: str, image: int) -> _Rows:
         if layer not in self._weights:
             known = list(self._weights) or ["a pass of the network"]
             wanted, remedy = "attention on all positions that ran", nearest(layer, known)
             raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
-        weights = self._weights[layer][image]
-        everything = torch.arange(len(weights), device=weights.device)[None]
-        return _Rows(*self._size, len(weights), lambda at: (everything, weights[at]))
+        weights = self._weights[layer]
+        side = weights.shape[-1]
+        everything = torch.arange(side, device=self._device)[None]
+
+        @torch.no_grad()
+        def look(at: Tensor) -> tuple[Tensor, Tensor]:
+            rows = weights.rows(at).float().reshape(self._batch, -1, len(at), side)
+            return everything, rows[image].mean(0)  # over heads
+
+        return _Rows(*self._size, math.prod(weights.shape[:-2]) * side, look)
 
 
 def layers(network: nn.Module) -> list[str]:

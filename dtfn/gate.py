@@ -150,8 +150,9 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
         for size, cost in part.groupby("radius")["cost"]:
             rows.append(one | {"radius": size} | statistics.mean_interval(cost).columns("cost"))
         rows.append(one | {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0})
-    columns = ["name", "dataset", "radius", "cost", "cost_low", "cost_high"]
-    return pd.DataFrame(rows, columns=columns)
+    numbers = ["radius", "cost", "cost_low", "cost_high"]
+    table = pd.DataFrame(rows, columns=["name", "dataset", *numbers])
+    return table.astype(dict.fromkeys(numbers, float))
 
 
 def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = None) -> bool:

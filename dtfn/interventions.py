@@ -78,7 +78,8 @@ def intervened(
         elif isinstance(network, OwnNetwork):
             network.require_attention()
             hook = _weights_hook(kind, radius, seed, "attention", width)
-            stack.enter_context(network.meeting(lambda _, weights: hook(network, (), weights)))
+            every = slice(None)
+            stack.enter_context(network.meeting(lambda _, met: hook(network, (), met.rows(every))))
         elif kind == "off":
             attention_layers(network)
             stack.enter_context(network.attention(False))  # type: ignore[operator]

@@ -8,11 +8,12 @@ Nothing is patched for longer than a context lasts, and unchanged outputs are bi
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -30,8 +31,16 @@ CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
 ROUNDING = {True: 2e-2, False: 1e-4}  # of a sum of probabilities, in half precision or not
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 
-Meet = Callable[[str, Tensor], Tensor | None]
-"""Name, weights (..., L, S) -> weights in their place, or None to leave them."""
+
+class Weights(NamedTuple):
+    """Attention weights (..., L, S), computed a few rows at a time."""
+
+    shape: tuple[int, ...]
+    rows: Callable[[Tensor | slice], Tensor]  # queries -> (..., Q, S)
+
+
+Meet = Callable[[str, Weights], Tensor | None]
+"""Name, weights -> weights (..., L, S) in their place, or None to leave them."""
 
 
 class OwnNetwork(nn.Module):
@@ -66,7 +75,7 @@ class OwnNetwork(nn.Module):
         self.shapes = {
             call: shape
             for call, shape in seen[0].items()
-            if call in seen[1] and shape.numel() != seen[1][call].numel()
+            if call in seen[1] and math.prod(shape) != math.prod(seen[1][call])
         }
         """Attention over positions -> the shape of its weights for a picture of `SIZES`."""
         sides = [rows * columns for rows, columns in SIZES]
@@ -90,7 +99,7 @@ class OwnNetwork(nn.Module):
     def meeting(self, meet: Meet) -> Iterator[None]:
         """Give the attention weights of every pass to a function, which may replace them."""
 
-        def chosen(name: str, weights: Tensor) -> Tensor | None:
+        def chosen(name: str, weights: Weights) -> Tensor | None:
             return meet(name, weights) if name in self.shapes else None
 
         with met(self.network, chosen, self.wanted):
@@ -99,11 +108,12 @@ class OwnNetwork(nn.Module):
     def intervene(self, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Any:
         """Change logits, as `dtfn.models.Network.intervene` does; attention on all positions."""
 
-        def meet(name: str, weights: Tensor) -> Tensor | None:
+        def meet(name: str, weights: Weights) -> Tensor | None:
             if name not in self.dense:
                 return None
-            at = (torch.arange(side, device=weights.device) for side in weights.shape[-2:])
-            return change(weights.log(), *at).softmax(-1).nan_to_num()
+            logits = weights.rows(slice(None)).log()
+            at = torch.arange(logits.shape[-1], device=logits.device)
+            return change(logits, at, at).softmax(-1).nan_to_num()
 
         return self.meeting(meet)
 
@@ -114,9 +124,7 @@ class OwnNetwork(nn.Module):
         found, remedy = "none", "name its submodule: ...?attention=NAME"
         if self.shapes:
             name, shape = next(iter(self.shapes.items()))
-            found = (
-                f"{name!r} with weights {tuple(shape)} for {SIZES[0][0]} x {SIZES[0][1]} positions"
-            )
+            found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
             remedy = (
                 "windows, strips or coarser grids cannot be assigned to positions of the picture; "
                 "`dtfn gate` works without"
@@ -125,15 +133,15 @@ class OwnNetwork(nn.Module):
         raise InputError(self.name, expected=wanted, found=found, remedy=remedy)
 
     @torch.no_grad()
-    def _tried(self, height: int, width: int) -> dict[str, torch.Size]:
+    def _tried(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Check the contract on a tiny picture; return the attention that ran, and its shapes."""
         generator = torch.Generator().manual_seed(0)
         x = F.interpolate(torch.rand(2, 3, 6, 5, generator=generator), (height, width))
         weight = next(self.network.parameters(), x)
         x = x.to(weight.device)
-        seen: dict[str, torch.Size] = {}
+        seen: dict[str, tuple[int, ...]] = {}
 
-        def meet(name: str, weights: Tensor) -> None:
+        def meet(name: str, weights: Weights) -> None:
             seen[name] = weights.shape
 
         try:
@@ -290,7 +298,7 @@ class _Attention(TorchFunctionMode):
         new = None
         if name in self._wanted - self._inside and output is not None:
             weights = stochastic(output)
-            new = None if weights is None else self._called(weights)
+            new = None if weights is None else self._called(_whole(weights))
             if new is not None and weights is not output:
                 raise InputError(
                     f"attention {name!r}",
@@ -320,7 +328,7 @@ class _Attention(TorchFunctionMode):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
-    def _called(self, weights: Tensor) -> Tensor | None:
+    def _called(self, weights: Weights) -> Tensor | None:
         if self._wanted and not self._wanted.intersection(self._running):
             return None
         self._inside.update(self._running)
@@ -333,7 +341,7 @@ class _Attention(TorchFunctionMode):
         before = 1 if dim is None else weights.ndim - 1 - dim % weights.ndim
         if weights.ndim < 3 or before > 1:  # over channels (N, C, H, W)
             return weights
-        new = self._called(weights.mT if before else weights)
+        new = self._called(_whole(weights.mT if before else weights))
         return weights if new is None else new.mT if before else new
 
     def _product(
@@ -352,15 +360,25 @@ class _Attention(TorchFunctionMode):
             shared = query.shape[-3] // key.shape[-3]
             key, value = (part.repeat_interleave(shared, -3) for part in (key, value))
         scale = how.get("scale")
-        logits = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        shape = (*query.shape[:-1], key.shape[-2])
         if is_causal:
-            attn_mask = torch.ones_like(logits[0, 0] if logits.ndim > 3 else logits[0]).tril() > 0
-        if attn_mask is not None and attn_mask.dtype == torch.bool:
-            logits = logits.masked_fill(~attn_mask, -torch.inf)
-        elif attn_mask is not None:
-            logits = logits + attn_mask
-        new = self._called(logits.softmax(-1))
+            attn_mask = torch.ones(shape[-2:], dtype=torch.bool, device=query.device).tril()
+
+        def rows(at: Tensor | slice) -> Tensor:
+            logits = query[..., at, :] @ key.mT * scale
+            if attn_mask is not None:
+                mask = attn_mask.expand(shape)[..., at, :]
+                dark = mask.dtype == torch.bool
+                logits = logits.masked_fill(~mask, -torch.inf) if dark else logits + mask
+            return logits.softmax(-1)
+
+        new = self._called(Weights(shape, rows))
         return out if new is None else new.to(value.dtype) @ value
+
+
+def _whole(weights: Tensor) -> Weights:
+    return Weights(tuple(weights.shape), lambda at: weights[..., at, :])
 
 
 def _picture(name: str, output: object) -> Tensor:

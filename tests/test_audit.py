@@ -6,15 +6,17 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import nn
 
-from dtfn import audit, cli, images, paths, statistics, texture
+from dtfn import audit, cli, datasets, images, paths, statistics, texture
 from dtfn.errors import InputError
 from dtfn.pairs import CURVE
 
@@ -204,19 +206,79 @@ def test_networks_of_unequal_quality_are_not_judged(tmp_path: Path) -> None:
         assert not re.search("paper|twin|hash seed|first seed|luck", words)
 
 
+def trained(
+    root: Path, name: str, seed: int, steps: int, kernel: int, activation: nn.Module
+) -> Path:
+    """Train a small network of its kind for a second; write what it makes of root/hr."""
+    torch.manual_seed(seed)
+    network = nn.Sequential(
+        nn.Conv2d(3, 12, kernel, padding=kernel // 2),
+        activation,
+        nn.Conv2d(12, 48, 3, padding=1),
+        nn.PixelShuffle(4),
+    )
+    nn.init.zeros_(network[2].weight)
+    nn.init.zeros_(network[2].bias)
+    pairs = []
+    for file in sorted((root / "hr").iterdir()):
+        hr = images.read(file)
+        lr = images.degrade(hr, 4)
+        base = torch.from_numpy(images.imresize(lr, 4).copy()).permute(2, 0, 1) / 255
+        tensors = (torch.from_numpy(x.copy()).permute(2, 0, 1) / 255 for x in (lr, hr))
+        pairs.append((file.name, base, *tensors))
+    lr, base, hr = (torch.stack([pair[k] for pair in pairs]) for k in (2, 1, 3))
+    adam = torch.optim.Adam(network.parameters(), 4e-3)
+    for _ in range(steps):
+        adam.zero_grad()
+        (base + network(lr) - hr).square().mean().backward()
+        adam.step()
+    with torch.no_grad():
+        outputs = ((base + network(lr)).clamp(0, 1) * 255).round().to(torch.uint8)
+    for (file_name, *_), output in zip(pairs, outputs, strict=True):
+        pixels = np.ascontiguousarray(output.permute(1, 2, 0).numpy())
+        images.write(root / name / "toy" / file_name, pixels)
+    return root / name / "toy"
+
+
+def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
+    """Three unrelated networks, one of lower quality, in any order of the three roles."""
+    for k, crop in enumerate(crops(8)):
+        images.write(tmp_path / "hr" / f"{k}.png", crop)
+    made = {
+        "p": trained(tmp_path, "p", 1, 60, 3, nn.ReLU()),
+        "q": trained(tmp_path, "q", 2, 60, 5, nn.GELU()),
+        "weak": trained(tmp_path, "weak", 3, 4, 3, nn.Tanh()),
+    }
+    for a, b, c in permutations(made):
+        report = audit.audit(tmp_path / "hr", made[a], made[b], 4, tmp_path / "out", [made[c]])
+        better, harm = audit.verdicts(report)
+        if "weak" in (a, b):
+            assert better.holds is (b == "weak")
+        assert harm.holds is None
+        assert str(harm.measured).startswith("not judged: ")
+        assert "unequal quality" in report["notes"][0]
+
+
+def crops(count: int) -> list[np.ndarray]:
+    """Crops of the embedded pictures."""
+    samples = list(datasets.benchmark("mini", 4))
+    hrs = [images.as_rgb(sample.hr)[:96, :96] for sample in samples]
+    return [np.ascontiguousarray(hr) for hr in hrs[:count]]
+
+
 def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path: Path) -> None:
     """A errs more where most detail was lost, and as much less elsewhere."""
     b, c, d = (noisy(tmp_path, name, seed, 10, 12) for seed, name in enumerate("bcd", 20))
-    for k in range(12):
+    for name, k in product("ae", range(12)):
         truth = images.read(tmp_path / "hr" / f"{k}.png").astype(float)
         lost = texture.severity(truth.astype(np.uint8), 4).repeat(4, 0).repeat(4, 1)
         worst = (lost >= np.quantile(lost, 0.8))[..., None]
-        noise = np.random.default_rng(100 + k).normal(0, 1, truth.shape)
-        made = truth + noise * np.where(worst, 13.0, 9.12)
-        file = tmp_path / "a" / "toy" / f"{k}.png"
-        images.write(file, made.round().clip(0, 255).astype(np.uint8))
+        noise = np.random.default_rng(100 + k + 12 * (name == "e")).normal(0, 1, truth.shape)
+        made = (truth + noise * np.where(worst, 13.0, 9.12)).round().clip(0, 255)
+        images.write(tmp_path / name / "toy" / f"{k}.png", made.astype(np.uint8))
+    a, e = tmp_path / "a" / "toy", tmp_path / "e" / "toy"
     for controls in ([c], [d], [c, d]):
-        report = audit.audit(tmp_path / "hr", file.parent, b, 4, tmp_path / "out", controls)
+        report = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
         better, harm = audit.verdicts(report)
         assert better.holds is None
         assert harm.holds is True
@@ -224,6 +286,12 @@ def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path
         assert harm.measured > 20
     assert {row["control"] for row in report["fifths"]} == {"c", "d"}
     assert set(report["folders"]) == {"hr", "with", "without", "null", "control 2"}
+    for controls in ([c, e], [e, c]):  # e harms as a does
+        report = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
+        _, harm = audit.verdicts(report)
+        assert harm.holds is None
+        assert str(harm.measured).startswith("depends on the control (")
+        assert {"c: more", "e: no difference"} == set(str(harm.measured)[24:-1].split("; "))
 
 
 def test_controls_that_disagree_are_said_to(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtfn import attended, capture, cli, evaluation, gate, interventions, own, paths, zoo
+from dtfn import attended, capture, cli, evaluation, explorer, gate, interventions, own, paths, zoo
+from dtfn.cli import explore as cli_explore
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import degrade
@@ -336,6 +338,29 @@ def test_evaluate_and_gate(mine: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "off-distribution" not in text
     with pytest.raises(InputError, match="expected scale 2; found scale 4"):
         evaluation.evaluate([mine], "mini", 2, 1)
+
+
+def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda *given: became.append(given[2]))
+    cli_explore.explore(network=mine)
+    assert cli_explore.NETWORK == explorer.NETWORK
+    assert became[0][explorer.NETWORK] == mine
+    monkeypatch.setenv(explorer.NETWORK, mine)
+    empty = dict.fromkeys(("network", "twin", "null", "third", "layer"), "")
+    given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
+    state = explorer.opened(given | empty | {"tile": [0, 0, 16, 20]})
+    assert (state.choice.scale, state.choice.team.with_) == (4, mine)
+    assert state.click(5, 3)
+    assert state.answer.layer == "attention"
+    assert state.answer.attention is not None
+    assert state.answer.attention.sum() == pytest.approx(1)
+    assert {"attention off", *state.choice.team.names} <= set(state.scene.errors)
+    for deeper in state.deeper():
+        last = deeper
+    assert len(last.outputs) == 2
+    with pytest.raises(InputError, match="expected a name of the zoo"):
+        cli_explore.explore(network="none")
 
 
 def test_a_collapse_is_not_interpreted() -> None:

@@ -13,6 +13,7 @@ import typer
 from dtfn.errors import InputError
 
 IMAGE = "DTFN_EXPLORE"  # as `dtfn.explorer.IMAGE`, whose import would take seconds
+NETWORK = "DTFN_EXPLORE_NETWORK"  # as `dtfn.explorer.NETWORK`
 NOTEBOOK = "07_explore"
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
 IDLE = 120  # seconds after which the kernel of a closed page ends; it holds up to 1 GB
@@ -23,6 +24,10 @@ def explore(
     image: Annotated[
         Path | None,
         typer.Argument(help="A picture of yours, taken as the truth (default: an embedded one)."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(help="Network to start with, also FILE.py:function (default: of the zoo)."),
     ] = None,
     lab: Annotated[
         bool, typer.Option("--lab/--voila", help="Open the notebook in JupyterLab, with its code.")
@@ -41,7 +46,7 @@ def explore(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Click a texture: what attention looked at, what it copied, and what that did."""
-    from dtfn import images, paths
+    from dtfn import evaluation, images, paths, zoo
 
     server = "jupyterlab" if lab else "voila"
     if importlib.util.find_spec(server) is None:
@@ -56,6 +61,9 @@ def explore(
     if image is not None:
         images.read(image)  # refuse here what would else be refused in the page
         chosen[IMAGE] = str(image.expanduser().resolve())
+    if network is not None:
+        evaluation.fingerprint(network)  # the same
+        chosen[NETWORK] = str(zoo.own(network) or network)
     notebook = paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb"
     arguments = command(notebook, lab=lab, port=port, ip=ip, allow_root=allow_root, browser=browser)
     sys.stdout.flush()

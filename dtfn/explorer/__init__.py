@@ -18,16 +18,19 @@ from typing import Any
 
 import pandas as pd
 
-from dtfn import images, provenance, reports, zoo
+from dtfn import evaluation, images, provenance, reports, zoo
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, Deeper, Explorer, Team, Tell, Upload, Window
 from dtfn.explorer.state import team as usual_team
 from dtfn.reports import Run, Verdict, runs
 
-__all__ = ["IMAGE", "NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
+__all__ = ["IMAGE", "NETWORK", "NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
 
 IMAGE = "DTFN_EXPLORE"
 """Environment variable with a picture's file that takes the place of the notebook's."""
+
+NETWORK = "DTFN_EXPLORE_NETWORK"
+"""Environment variable with a network that takes the place of the notebook's."""
 
 NOTEBOOK = "07_explore"
 
@@ -100,7 +103,10 @@ def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
     InputError
         They cannot be shown.
     """
+    network = os.environ.get(NETWORK) or given["network"] or None
     scale = int(given["scale"])
+    if network and zoo.own(network):
+        scale = int(evaluation.network(network).scale)  # type: ignore[arg-type]
     dataset, image = str(given["dataset"]), str(given["image"])
     files: dict[str, Upload] = {}
     named = Path(os.environ.get(IMAGE) or image).expanduser()
@@ -108,7 +114,7 @@ def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
         images.read(named)  # a clear error where it is no picture
         files[named.name] = Upload(named.read_bytes(), truth=True)
         dataset, image = FILES, named.name
-    usual = usual_team(scale, given["network"] or None)
+    usual = usual_team(scale, network)
     chosen = Team(
         usual.with_,
         given["twin"] or usual.without,

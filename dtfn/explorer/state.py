@@ -352,6 +352,8 @@ def check_fit(name: str, network: models.Network, sample: Sample) -> None:
     rows, columns = sample.lr.shape[:2]
     dense = any(isinstance(module, NonLocalAttention) for module in network.modules())
     most = DENSE if dense else LARGEST
+    if getattr(network, "dense", False):  # a user's own, which may hold all of its weights
+        most = TILE**2
     if rows * columns > most:
         raise TooLargeError(
             f"{sample.dataset}/{sample.image}",

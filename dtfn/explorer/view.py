@@ -338,7 +338,8 @@ class View:
         """Make the menus say what is chosen and what else there is."""
         state, choice = self.state, self.state.choice
         values = {**vars(choice), **vars(choice.team)}
-        known = [(name, name) for name in networks(choice.scale)]
+        listed = dict.fromkeys([*networks(choice.scale), *choice.team.names])
+        known = [(name, name) for name in listed]
         parts: list[tuple[str, Any]] = [("the whole picture", NOTHING)]
         parts += [(str(tile), tile) for tile in tiles(state.whole().lr.shape)]
         layers = state.scene.layers
