@@ -212,7 +212,7 @@ def test_only_commands_and_options_that_exist_are_named() -> None:
     from dtfn import cli
 
     told = "\n".join([readme_code(), *quoted_commands()])
-    for words in re.findall(r"(?<![\w/])dtfn((?: +[^\s#|&]+)+)", told):
+    for words in re.findall(r"(?<![\w/])(?<!from )dtfn((?: +[^\s#|&]+)+)", told):
         command: Any = typer.main.get_command(cli.app)
         for word in words.split():
             if getattr(command, "commands", None):

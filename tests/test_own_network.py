@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from dtfn.own import OwnNetwork
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network.py"
 X = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
 L = 63
+SLOW = pytest.mark.slow
 
 
 class Foreign(nn.Module):
@@ -338,6 +340,23 @@ def test_evaluate_and_gate(mine: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert "off-distribution" not in text
     with pytest.raises(InputError, match="expected scale 2; found scale 4"):
         evaluation.evaluate([mine], "mini", 2, 1)
+
+
+@pytest.mark.parametrize("name", ["evaluate", "gate", "explore", pytest.param("run", marks=SLOW)])
+def test_the_readme_s_commands_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(EXAMPLE.parents[1])
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(os, "execve", lambda *_: print("examples/own_network.py:network"))
+    section = Path("README.md").read_text().split("## Your own network")[1].split("\n## ")[0]
+    (line,) = re.findall(rf"^    dtfn ({name} .*)$", section, re.MULTILINE)
+    fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}", "-p", "steps=2"]}
+    with pytest.raises(SystemExit) as end:
+        cli.main([*line.split(), *fewer.get(name, ["--count=1"])])
+    assert not end.value.code
+    output = capsys.readouterr().out
+    assert ("05_attention_maps" if name == "run" else "examples/own_network.py:network") in output
 
 
 def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
