@@ -51,6 +51,7 @@ PRINTED = {
     "fusion_gain": "the best mixture in each block, over the better (dB)",
 }
 
+_SAVED = re.compile(r"(.+[ ._-])[lh]r")  # what the authors' code saves next to its results
 _SCALE = re.compile(r"x?[234]x?", re.IGNORECASE)
 
 
@@ -219,7 +220,7 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
     if not problems:
         chosen, doubts = {}, []
         for name, folder in results.items():
-            chosen[name], some = datasets.match(truths, datasets.pictures(folder), scale)
+            chosen[name], some = datasets.match(truths, _results(folder), scale)
             doubts += [(name, doubt) for doubt in some]
         used = {truth for files in chosen.values() for truth in files}
         unused = {f"lacks {truth.name}" for truth in truths if truth not in used}
@@ -286,6 +287,17 @@ def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
             remedy="remove it",
         )
     return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
+
+
+def _results(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, without the ``_LR`` and ``_HR`` that an ``_SR`` has."""
+    named = [(datasets.stem(file).casefold(), file) for file in datasets.pictures(folder)]
+    results = {name for name, _ in named if name.endswith("sr")}
+    return [
+        file
+        for name, file in named
+        if not ((saved := _SAVED.fullmatch(name)) and f"{saved[1]}sr" in results)
+    ]
 
 
 def matched_samples(matches: Sequence[Match], hr: Path, scale: int) -> Iterator[Sample]:

@@ -546,6 +546,16 @@ def test_doubt_is_an_error(tmp_path: Path, hr: list[str], sr: list[str], told: l
         assert part in str(caught.value)
 
 
+def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) -> None:
+    kinds = [f"{name}_x4_{kind}.png" for name in ("a", "b") for kind in ("HR", "LR", "SR")]
+    hr, one = folder(tmp_path / "hr", ["a.png", "b.png"]), folder(tmp_path / "one", kinds)
+    matches = audit.match_folders(hr, {"one": one}, 4)
+    assert [m.results["one"].name for m in matches] == ["a_x4_SR.png", "b_x4_SR.png"]
+    (one / "b_x4_SR.png").unlink()
+    with pytest.raises(InputError, match=r"has b_x4_HR\.png and b_x4_LR\.png for b\.png"):
+        audit.match_folders(hr, {"one": one}, 4)
+
+
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png", "b.png", "c.png", "d.png", "e.png"])
     a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "e.png", "more.png"])
