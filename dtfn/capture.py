@@ -382,19 +382,23 @@ class _OwnRecord(Record):
 
     @property
     def layers(self) -> list[str]:
+        """The attention on all positions that ran, in this order."""
         return list(self._weights)
 
     def module(self, layer: str) -> nn.Module:
+        """Return the submodule that ran it."""
         self._of(layer, 0)
         return self._named.get(layer.split("#")[0]) or self._named[""]
 
     def maps(self, layer: str, queries: Queries, image: int = 0) -> Tensor:
+        """Return (Q, H, W), means over heads."""
         whole = self._of(layer, image)
         return whole.maps(_flat(queries, *self._size, self._device))
 
     def summary(
         self, layer: str, queries: Queries | None = None, image: int = 0, **options: Any
     ) -> pd.DataFrame:
+        """Return the columns of `dtfn.capture.summary`; nothing depends on a hash seed."""
         how = (queries, options.get("details"), options.get("tolerance", 1.0))
         columns = _columns(self._of(layer, image), *how, self._device)
         if options.get("hash_seeds"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -25,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 from dtfn import zoo
 from dtfn.errors import InputError, nearest
 
-SIZES = ((24, 20), (16, 28))  # LR rows and columns of the pictures that it is tried on
+SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is tried on
 LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
 CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
 ROUNDING = {True: 2e-2, False: 1e-4}  # of a sum of probabilities, in half precision or not
@@ -84,7 +85,7 @@ class OwnNetwork(nn.Module):
             for call in self.shapes
             if all(one[call][-2:] == (side, side) for one, side in zip(seen, sides, strict=True))
         ]
-        """Those from all LR positions to all."""
+        """Those from all LR positions to all; positions are taken row by row."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picture."""
@@ -144,58 +145,35 @@ class OwnNetwork(nn.Module):
         def meet(name: str, weights: Weights) -> None:
             seen[name] = weights.shape
 
-        try:
+        wanted = f"an output for 2 pictures of {height} x {width} pixels"
+        remedy = "take pictures of any size and number in forward; pad and crop there"
+        with _refusing(self.name, wanted, remedy):
             first = self(x)
             with met(self.network, meet, self.wanted):
                 again = self(x)
             alone = self(x[1:])
-        except InputError:
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}".splitlines()[0]
-            wanted = f"an output for 2 pictures of {height} x {width} pixels"
-            remedy = "take pictures of any size and number in forward; pad and crop there"
-            raise InputError(self.name, expected=wanted, found=text, remedy=remedy) from error
         found, scale = tuple(first.shape), first.shape[2] // height
-        largest = float(first.abs().amax())
         fits = found == (2, 3, scale * height, scale * width) and scale in (2, 3, 4)
-        problems = [
-            (
-                not fits or self.scale not in (0, scale),
-                f"an output (2, 3, s * {height}, s * {width}) with one s of 2, 3 or 4",
-                found,
-                "return the super-resolved RGB picture",
-            ),
-            (
-                not largest <= LARGEST,
-                "an output in [0, 1] for a picture in [0, 1]",
-                f"numbers up to {largest:.0f}" + ", as of 0 to 255" * (largest <= 1000),
-                "divide by 255 in forward, and multiply its input by 255 if it wants that",
-            ),
-            (
-                again.shape != first.shape or not torch.allclose(first, again, atol=CLOSE, rtol=0),
-                "the same output for the same picture",
-                "another one the second time",
-                "switch off dropout and other chance in eval mode, or give it a fixed seed",
-            ),
-            (
-                not torch.allclose(first[1:], alone, atol=CLOSE, rtol=0),
-                "an output that does not depend on the other pictures of the batch",
-                "another one for a picture alone",
-                "use eval mode's statistics, and mix no pictures",
-            ),
-            (
-                self.network.training,
-                "a network that .eval() puts into eval mode",
-                "training mode",
-                "do not override train(), or call super().train(mode) there",
-            ),
-        ]
-        for wrong, wanted, what, remedy in problems:
-            if wrong:
-                raise InputError(self.name, expected=wanted, found=what, remedy=remedy)
-        self.scale = scale
-        return seen
+        if not fits or self.scale not in (0, scale):
+            wanted = f"an output (2, 3, s * {height}, s * {width}) with one s of 2, 3 or 4"
+            remedy = "return the super-resolved RGB picture"
+        elif not (largest := float(first.abs().amax())) <= LARGEST:
+            wanted = "an output in [0, 1] for a picture in [0, 1]"
+            found = f"numbers up to {largest:.0f}" + ", as of 0 to 255" * (largest <= 1000)
+            remedy = "divide by 255 in forward, and multiply its input by 255 if it wants that"
+        elif again.shape != first.shape or not torch.allclose(first, again, atol=CLOSE, rtol=0):
+            wanted, found = "the same output for the same picture", "another one the second time"
+            remedy = "switch off dropout and other chance in eval mode, or give it a fixed seed"
+        elif not torch.allclose(first[1:], alone, atol=CLOSE, rtol=0):
+            wanted = "an output that does not depend on the other pictures of the batch"
+            found, remedy = "another one for a picture alone", "mix no pictures in eval mode"
+        elif self.network.training:
+            wanted, found = "a network that .eval() puts into eval mode", "training mode"
+            remedy = "do not override train(), or call super().train(mode) there"
+        else:
+            self.scale = scale
+            return seen
+        raise InputError(self.name, expected=wanted, found=found, remedy=remedy)
 
 
 def load(name: str) -> OwnNetwork:
@@ -215,28 +193,23 @@ def load(name: str) -> OwnNetwork:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
     sys.modules[module_name] = module
-    wanted, remedy = "a file of Python that runs", "mend it, or install what it imports"
+    given = [str(own.weights)] if own.weights else []
     try:
-        spec.loader.exec_module(module)
+        with _refusing(own.file, "a file of Python that runs", "mend it, or install its imports"):
+            spec.loader.exec_module(module)
         function = getattr(module, own.function, None)
         if not callable(function):
-            known = [key for key, value in vars(module).items() if callable(value)]
-            wanted, remedy = f"a function {own.function!r}", nearest(own.function, known)
-            raise InputError(own.file, expected=wanted, found="none", remedy=remedy)
-        given = [str(own.weights)] if own.weights else []
+            near = nearest(own.function, [key for key, at in vars(module).items() if callable(at)])
+            wanted = f"a function {own.function!r}"
+            raise InputError(own.file, expected=wanted, found="none", remedy=near)
         wanted = f"a network from {own.function}({'weights' if given else ''})"
         remedy = "it is called with the file of ?weights=FILE, or without arguments"
-        network = function(*given)
-    except InputError:
-        raise
-    except Exception as error:
-        text = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(own.file, expected=wanted, found=text, remedy=remedy) from error
+        with _refusing(own.file, wanted, remedy):
+            network = function(*given)
     finally:
         sys.path.remove(str(own.file.parent))
     if not isinstance(network, nn.Module):
-        remedy = "return the module itself"
-        wanted = f"a torch.nn.Module from {own.function}"
+        wanted, remedy = f"a torch.nn.Module from {own.function}", "return the module itself"
         raise InputError(own.file, expected=wanted, found=type(network), remedy=remedy)
     return OwnNetwork(f"{own.file.name}:{own.function}", network, own.attention)
 
@@ -259,9 +232,9 @@ def met(network: nn.Module, meet: Meet, wanted: Collection[str] = ()) -> Iterato
     with ExitStack() as stack:
         for name, module in network.named_modules():
             label = name or type(network).__name__
-            handle = module.register_forward_pre_hook(partial(mode.enter, label, not name))
+            handle = module.register_forward_pre_hook(partial(mode._enter, label, not name))
             stack.callback(handle.remove)
-            left = partial(mode.leave, label)
+            left = partial(mode._leave, label)
             stack.callback(module.register_forward_hook(left, always_call=True).remove)
         stack.enter_context(mode)
         yield
@@ -289,12 +262,12 @@ class _Attention(TorchFunctionMode):
         self._times: dict[str, int] = {}
         self._inside: set[str] = set()  # submodules in which attention was met
 
-    def enter(self, name: str, is_root: bool, *_: object) -> None:
+    def _enter(self, name: str, is_root: bool, *_: object) -> None:
         if is_root:
             self._running, self._times, self._inside = [], {}, set()
         self._running.append(name)
 
-    def leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
+    def _leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
         new = None
         if name in self._wanted - self._inside and output is not None:
             weights = stochastic(output)
@@ -375,6 +348,20 @@ class _Attention(TorchFunctionMode):
 
         new = self._called(Weights(shape, rows))
         return out if new is None else new.to(value.dtype) @ value
+
+
+@contextmanager
+def _refusing(what: object, wanted: str, remedy: str) -> Iterator[None]:
+    """Make one line of what the user's code raises, with the place."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        text += f" ({last.filename} line {last.lineno})"
+        raise InputError(what, expected=wanted, found=text, remedy=remedy) from error
 
 
 def _whole(weights: Tensor) -> Weights:

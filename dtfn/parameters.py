@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dtfn import paths, zoo
+from dtfn import paths
 from dtfn.errors import InputError, nearest
 
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
@@ -137,8 +137,12 @@ def absolute(name: str, value: Any, known: Collection[str]) -> Any:
         return [absolute(name, part, known) for part in value]
     if not isinstance(value, str) or not value or value in known:
         return value
-    if own := zoo.own(value):
-        return str(own)
+    code, own, call = value.partition(".py:")
+    if own:  # see `dtfn.zoo.own`
+        head, sign, weights = call.partition("weights=")
+        file, more, rest = weights.partition("&")
+        call = f"{head}{sign}{Path(file).expanduser().absolute()}{more}{rest}" if sign else call
+        return f"{Path(code).expanduser().absolute()}.py:{call}"
     head, sign, tail = value.rpartition("=")
     path = Path(tail).expanduser()
     folder = path.is_dir() and (bool(sign) or name == "folders")

@@ -13,7 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtfn import attended, capture, cli, evaluation, explorer, gate, interventions, own, paths, zoo
+from dtfn import (
+    attended,
+    capture,
+    cli,
+    evaluation,
+    explorer,
+    gate,
+    interventions,
+    own,
+    parameters,
+    paths,
+    zoo,
+)
 from dtfn.cli import explore as cli_explore
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
@@ -305,6 +317,8 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert (read.file, read.function) == (Path("a/b.py").absolute(), "make")
     assert (read.weights, read.attention) == (Path("w=1.pt").absolute(), ("body.0", "body.1"))
     assert zoo.own(str(read)) == read
+    for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
+        assert parameters.absolute("methods", [name], set()) == [str(zoo.own(name))]
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is zoo.own("code.py") is None
 
 
