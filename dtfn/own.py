@@ -152,7 +152,8 @@ class OwnNetwork(nn.Module):
             with met(self.network, meet, self.wanted):
                 again = self(x)
             alone = self(x[1:])
-        found, scale = tuple(first.shape), first.shape[2] // height
+        found: object = tuple(first.shape)
+        scale = first.shape[2] // height
         fits = found == (2, 3, scale * height, scale * width) and scale in (2, 3, 4)
         if not fits or self.scale not in (0, scale):
             wanted = f"an output (2, 3, s * {height}, s * {width}) with one s of 2, 3 or 4"

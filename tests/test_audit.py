@@ -211,22 +211,16 @@ def trained(
 ) -> Path:
     """Train a small network of its kind for a second; write what it makes of root/hr."""
     torch.manual_seed(seed)
-    network = nn.Sequential(
-        nn.Conv2d(3, 12, kernel, padding=kernel // 2),
-        activation,
-        nn.Conv2d(12, 48, 3, padding=1),
-        nn.PixelShuffle(4),
+    last = nn.Conv2d(12, 48, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    first = nn.Conv2d(3, 12, kernel, padding=kernel // 2)
+    network = nn.Sequential(first, activation, last, nn.PixelShuffle(4))
+    truths = [images.as_rgb(images.read(file)) for file in sorted((root / "hr").iterdir())]
+    lrs = [images.degrade(truth, 4) for truth in truths]
+    hr, lr, base = (
+        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
+        for pictures in (truths, lrs, [images.imresize(one, 4) for one in lrs])
     )
-    nn.init.zeros_(network[2].weight)
-    nn.init.zeros_(network[2].bias)
-    pairs = []
-    for file in sorted((root / "hr").iterdir()):
-        hr = images.read(file)
-        lr = images.degrade(hr, 4)
-        base = torch.from_numpy(images.imresize(lr, 4).copy()).permute(2, 0, 1) / 255
-        tensors = (torch.from_numpy(x.copy()).permute(2, 0, 1) / 255 for x in (lr, hr))
-        pairs.append((file.name, base, *tensors))
-    lr, base, hr = (torch.stack([pair[k] for pair in pairs]) for k in (2, 1, 3))
     adam = torch.optim.Adam(network.parameters(), 4e-3)
     for _ in range(steps):
         adam.zero_grad()
@@ -234,9 +228,9 @@ def trained(
         adam.step()
     with torch.no_grad():
         outputs = ((base + network(lr)).clamp(0, 1) * 255).round().to(torch.uint8)
-    for (file_name, *_), output in zip(pairs, outputs, strict=True):
+    for k, output in enumerate(outputs):
         pixels = np.ascontiguousarray(output.permute(1, 2, 0).numpy())
-        images.write(root / name / "toy" / file_name, pixels)
+        images.write(root / name / "toy" / f"{k}.png", pixels)
     return root / name / "toy"
 
 

@@ -157,7 +157,7 @@ def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
         assert torch.equal(network(X), plain), "bit-identical"
     assert torch.equal(network(X), plain)
     assert record.layers == capture.layers(network) == ["attention"]
-    expected = weights_of(network.network.head(X))
+    expected = weights_of(network.network.head(X))  # type: ignore[operator]
     if attend in (masked, causal):
         expected = expected.tril() / expected.tril().sum(-1, keepdim=True)
     for image in (0, 1):
@@ -174,7 +174,7 @@ def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
     with capture.record(network) as record:
         plain = network(X)
     inner: nn.MultiheadAttention = network.network.attention.inner  # type: ignore[assignment]
-    x = rows(network.network.head(X))
+    x = rows(network.network.head(X))  # type: ignore[operator]
     _, expected = inner(x, x, x, need_weights=True)
     found = record.maps("attention.inner", [(4, 6)], 1)
     assert torch.allclose(found.flatten(1), expected[1, [34]], atol=1e-6)
@@ -338,6 +338,26 @@ def test_from_weights_to_a_map(mine: str) -> None:
     (look,) = attended.looks([mine], sample, [(3, 2)])
     assert (look.layer, look.map.shape, look.deviation) == ("attention", (16, 12), 0)
     assert look.map.sum() == pytest.approx(1)
+
+
+def test_attention_in_windows_is_refused_in_words(mine: str) -> None:
+    file = Path(mine.partition(":")[0])
+    code = file.read_text().replace(
+        "        mixed = F.scaled", WINDOWED + "        mixed = F.scaled"
+    )
+    file.write_text(code.replace("mixed.mT.reshape(x.shape)", "whole(mixed, x)"))
+    name = f"{file}:network"
+    hr = np.zeros((64, 48, 3), np.uint8)
+    with pytest.raises(InputError, match="cannot be assigned to positions of the picture"):
+        attended.looks([name], Sample("mini", "a", 4, degrade(hr, 4), hr), [(3, 2)])
+    assert set(gate.costs([name], ["mini"], 1)["intervention"]) == set(gate.OWN_KINDS)
+
+
+# Strips of 4 positions, in the example's attention.
+WINDOWED = """
+        query, key, value = (part.unflatten(2, (-1, 4)) for part in (query, key, value))
+        whole = lambda mixed, x: mixed.flatten(2, 3).mT.reshape(x.shape)
+"""
 
 
 def test_evaluate_and_gate(mine: str, capsys: pytest.CaptureFixture[str]) -> None:
