@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dtfn import images, metrics, statistics
+from dtfn import images, metrics, statistics, zoo
 from dtfn.images import UInt8
 from dtfn.pairs import NULL, net
 from dtfn.regions import LEVEL, count_discoveries
@@ -54,6 +54,7 @@ KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
 Tables of papers differ from these by up to 0.01 dB, as some round Y to whole levels.
 """
 
+NO_TWIN = "not judged: no twin was trained like a network of your own"
 STATES = {1: "holds", 0: "open", -1: "opposite"}
 EXACT = 1e-4  # of what a layer adds: float32, and a hash code that flips shows at once
 COMPLETE = 0.05  # of the detail in the patch
@@ -72,7 +73,12 @@ SUMMARIES = (
 """Columns of the table of what attention looks at."""
 
 
-def judge_claims(claims: Mapping[str, Mapping[str, pd.DataFrame]], form: str = "{:+.3g}") -> Judged:
+def judge_claims(
+    claims: Mapping[str, Mapping[str, pd.DataFrame]],
+    form: str = "{:+.3g}",
+    *,
+    of_twins: bool = True,
+) -> Judged:
     """Return a verdict a claim that a figure is above 0, and the numbers behind it.
 
     Parameters
@@ -82,6 +88,9 @@ def judge_claims(claims: Mapping[str, Mapping[str, pd.DataFrame]], form: str = "
         value. Rows without a finite value do not count.
     form
         How a number is printed, where a claim is about one network only.
+    of_twins
+        The claims are about a network and a twin that was trained like it. No twin of the zoo is
+        one of a user's own network, about which these claims are left open.
 
     Returns
     -------
@@ -98,9 +107,14 @@ def judge_claims(claims: Mapping[str, Mapping[str, pd.DataFrame]], form: str = "
     table = pd.DataFrame(rows, columns=columns)
     q = statistics.false_discovery(table["p"].to_numpy(float))
     signs = np.where(q <= LEVEL, np.sign(table["estimate"].to_numpy(float)), 0).astype(int)
+    own = np.array([of_twins and zoo.own(str(name)) is not None for name in table["network"]], bool)
+    signs[own] = 0
     table = table.assign(q=q, state=[STATES[sign] for sign in signs])
     verdicts = []
     for claim, part in table.groupby("claim", sort=False):
+        if own[part.index].all():
+            verdicts.append(Verdict(claim, NO_TWIN, None, None))
+            continue
         states = set(part["state"])
         holds = True if STATES[1] in states else False if states == {STATES[-1]} else None
         if len(part) == 1:
@@ -194,7 +208,9 @@ def of_textures(regions: pd.DataFrame, distortions: pd.DataFrame) -> Judged:
     found = {name: int(harmed.get(name, 0)) for name in [*names, NULL]}
     claim = f"attention harms whole textures, more than the control (q ≤ {LEVEL:g})"
     counted = ", ".join(f"{name} {number}" for name, number in found.items()) + " regions"
-    first = Verdict(claim, counted, None, any(found[name] for name in names))
+    alike = [name for name in names if not zoo.own(str(name))]
+    holds = any(found[name] for name in alike) if alike else None
+    first = Verdict(claim, counted if alike else NO_TWIN, None, holds)
     return [first, *verdicts], table
 
 
@@ -235,6 +251,7 @@ def of_attention(
     verdicts, _ = judge_claims(
         {text: {n: figure(part) for n, part in parts.items()} for text, figure in figures.items()},
         "{:+.1%}",
+        of_twins=False,
     )
     return [exact, complete, *verdicts]
 
@@ -267,7 +284,7 @@ def beats(results: pd.DataFrame, methods: Sequence[str], base: str = "bicubic") 
     psnr = results.pivot(index=["dataset", "image", "scale"], columns="method", values="psnr")
     gains = {m: (psnr[m] - psnr[base]).rename("value").reset_index() for m in methods}
     text = f"{methods[0]} beats {base}" if len(methods) == 1 else f"networks beat {base}"
-    return judge_claims({text: gains}, "{:+.2f} dB")[0] if methods else []
+    return judge_claims({text: gains}, "{:+.2f} dB", of_twins=False)[0] if methods else []
 
 
 def with_control(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
