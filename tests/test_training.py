@@ -582,7 +582,7 @@ def test_minutes_shorten_the_schedule_to_its_end(
     monkeypatch.setattr(side_by_side, "time", clock)
     recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, steps=10**5, validate_every=10**5)
     side_by_side.train_together(
-        {"run": recipe}, tmp_path, accelerator="cpu", minutes=0.2, keep_every=10
+        {"run": recipe}, tmp_path, accelerator="cpu", minutes=0.1, keep_every=10
     )
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     steps = int(history["step"].iloc[-1])
