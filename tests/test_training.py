@@ -582,12 +582,12 @@ def test_minutes_shorten_the_schedule_to_its_end(
     monkeypatch.setattr(side_by_side, "time", clock)
     recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, steps=10**5, validate_every=10**5)
     side_by_side.train_together(
-        {"run": recipe}, tmp_path, accelerator="cpu", minutes=0.1, keep_every=10
+        {"run": recipe}, tmp_path, accelerator="cpu", minutes=0.13, keep_every=10
     )
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     steps = int(history["step"].iloc[-1])
     assert 24 < steps < 10**5
-    assert history["rate"].iloc[-1] < 1e-6  # the cosine has reached its end
+    assert history["rate"].iloc[-1] < 1e-5  # the cosine has reached its end
     assert json.loads((tmp_path / "run" / "run.json").read_text())["steps"] == steps
     assert models.load(tmp_path / "run" / "weights-000010.safetensors").name == "mini-local"
 
