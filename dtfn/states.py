@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -127,7 +126,12 @@ class State:
         for draft in folder.glob(".*.ckpt"):
             draft.unlink()
         with files.replacing(target) as draft, draft.open("wb") as file:
-            torch.save(content, file)
+            try:
+                torch.save(content, file)
+            except RuntimeError as error:  # torch's, after a write failed
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
             file.flush()
             os.fsync(file.fileno())
         for old in checkpoints(folder)[KEPT:]:
@@ -472,5 +476,5 @@ def finish(
         "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
         "machine": provenance.machine(),
     }
-    (out / "run.json").write_text(json.dumps(whole, indent=1) + "\n")
+    files.write_json(out / "run.json", whole)
     return file

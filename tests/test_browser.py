@@ -18,10 +18,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
+import tiny
+from matplotlib.figure import Figure
 
+from dtfn import paths, reports
 from dtfn.cli import explore as cli_explore
+from dtfn.reports.page import write_index
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -293,3 +298,33 @@ def test_in_voila(folder: Path, number: int) -> None:
         server.send_signal(number)
         server.wait(60)
         assert psutil.wait_procs(kernels, timeout=60)[1] == [], "nothing is left behind"
+
+
+def test_a_pictures_name_runs_nothing_in_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chromium()
+    name = "<img src=x onerror=\"document.title='harmed'\">.png"
+    tiny.write_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path / "reports" / "runs")
+    run = reports.begin("good", {"scale": 2, "names": [name]})
+    frame = pd.DataFrame({"image": [name], "psnr": [30.0]})
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().set_title(name)
+    run.table("t", frame, caption=f"Of {name}.")
+    run.figure("f", figure, data=frame, caption=f"Of {name}.")
+    run.verdict(reports.Verdict(f"{name} is harmed", name, None, True))
+    run.finish()
+    index = write_index(tmp_path / "reports")
+    problems: list[str] = []
+    with browsing(tmp_path, problems) as page:
+        page.goto(index.as_uri())
+        page.wait_for_load_state("load")
+        for closed in page.locator("details").all():
+            closed.evaluate("details => { details.open = true; }")
+        page.wait_for_timeout(500)
+        assert "harmed" not in page.title()
+        assert page.locator("img[src=x]").count() == 0
+        assert page.locator("body").inner_text().count("<img src=x") >= 5
+    assert problems == []

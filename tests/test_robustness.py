@@ -306,6 +306,34 @@ def test_the_command_line_says_one_line(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / "created").exists()
 
 
+# --- a full disk -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limit of files")
+def test_weights_and_states_on_a_full_disk_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_training.make(tmp_path)
+    tiny_training.enter(monkeypatch, tmp_path)
+    network, recipe = tiny_networks.small("edsr"), tiny_training.recipe()
+    training.train(recipe, tmp_path / "one", accelerator="cpu", threads=1)  # fills the cache
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(InputError) as weights:
+            models.save(network, tmp_path / "weights.safetensors")
+        with pytest.raises(InputError) as state:
+            training.train(recipe, tmp_path / "other", accelerator="cpu", threads=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for error in (weights, state):
+        assert "expected a place that can be written; found File too large" in str(error.value)
+    assert not list(tmp_path.glob("*.safetensors"))
+    training.train(recipe, tmp_path / "other", accelerator="cpu", threads=1)
+    mine, its = (load_file(tmp_path / out / "weights.safetensors") for out in ("one", "other"))
+    assert all(torch.equal(value, its[key]) for key, value in mine.items())
+
+
 # --- killed at any moment --------------------------------------------------------------------
 #
 # A job runs in a process forked from one that has imported all, so that most kills meet its work.

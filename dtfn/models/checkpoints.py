@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 from dtfn import files, zoo
@@ -78,8 +78,9 @@ def save(network: Network, file: Path, **notes: Any) -> None:
     """
     state = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith(FROZEN)}
     build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
-    with files.replacing(file) as draft:
-        save_file(state, draft, {"build": json.dumps(build), "notes": json.dumps(notes)})
+    # Written here, since a full disk is no OSError of safetensors'.
+    metadata = {"build": json.dumps(build), "notes": json.dumps(notes)}
+    files.write(file, serialised(state, metadata))
 
 
 def load(
