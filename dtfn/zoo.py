@@ -156,6 +156,15 @@ def file_of(name_or_file: str) -> Path:
     for row in registry():
         if row["name"] == name_or_file:
             return _existing(paths.ZOO / row["file"])
+    if given.is_file():  # of an unusual suffix, such as net.weights
+        return _weights(given)
+    if name_or_file == "bicubic":
+        raise InputError(
+            "networks",
+            expected="networks with weights",
+            found="bicubic, which has none",
+            remedy="leave it out: what they are compared with is measured in any case",
+        )
     raise InputError(
         f"method {name_or_file!r}",
         expected="a name of the zoo or of imported weights, a weights file, or for some bicubic",

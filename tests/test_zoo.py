@@ -342,6 +342,19 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     assert "edsr-x2" in evaluation.outputs(["edsr-x2"], sample(2))
 
 
+def test_a_weights_file_may_have_any_suffix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(checkpoint(tmp_path, "edsr"), "odd.weights")
+    assert models.load("odd.weights").name == "edsr"
+    np.savez("arrays.npz", a=np.zeros(3))
+    with pytest.raises(InputError, match=r"arrays\.npz: expected weights, and nothing but tensors"):
+        models.load("arrays.npz")
+    with pytest.raises(InputError, match="found bicubic, which has none"):
+        zoo.file_of("bicubic")
+
+
 def test_imports_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     file = checkpoint(tmp_path, "edsr")
     names = [f"copy-{index}" for index in range(8)]
