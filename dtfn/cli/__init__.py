@@ -49,7 +49,6 @@ DISK = (
     *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG),
     errno.ENAMETOOLONG,
 )
-DISK += (errno.ENAMETOOLONG,)
 
 
 class Grey(enum.StrEnum):
