@@ -74,9 +74,11 @@ def sources(
             picture = f"{folder.name}/{datasets.stem(file)}"
             if picture in found:
                 raise InputError(
-                    folder, expected=f"one picture named {picture}", found="two",
+                    folder,
+                    expected=f"one picture named {picture}",
+                    found="two",
                     remedy="rename one of them",
-                )  # fmt: skip
+                )
             found[picture] = file
     kept = {name: source for name, source in found.items() if name not in exclude}
     if not kept:
@@ -141,9 +143,11 @@ class Pool:
 
 
 def pool(
-    sets: Sequence[str], scale: int, patch: int,
+    sets: Sequence[str],
+    scale: int,
+    patch: int,
     exclude: Collection[str] = recipes.KNOWN_LEAKS,
-) -> Pool:  # fmt: skip
+) -> Pool:
     """Return the decoded pictures of the training sets that are at least one patch large.
 
     Decoded once: the cache is keyed by the files' content and the scale, so it is never stale.
@@ -230,10 +234,11 @@ def _opened(folder: Path, scale: int, patch: int) -> Pool:
     large = np.all(sizes >= patch, axis=1)
     if not large.any():
         raise InputError(
-            "training pictures", expected=f"some of at least {patch * scale} pixels a side",
+            "training pictures",
+            expected=f"some of at least {patch * scale} pixels a side",
             found=f"none; the largest sides are {sizes.max(0) * scale}",
             remedy="choose a smaller patch",
-        )  # fmt: skip
+        )
     # Plain arrays over the maps: slicing the memmap class itself costs more than cutting a patch.
     maps = [np.asarray(np.memmap(folder / f"{k}.raw", np.uint8, "r")) for k in ("lr", "hr")]
     lr, hr = (pixels.reshape(-1, 3) for pixels in maps)

@@ -80,10 +80,11 @@ class Tiling:
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.size:
             raise InputError(
-                "tiling", expected="tiles larger than twice their overlap",
+                "tiling",
+                expected="tiles larger than twice their overlap",
                 found=f"size {self.size}, overlap {self.overlap}",
                 remedy="choose larger tiles or less overlap",
-            )  # fmt: skip
+            )
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Return the tiles of an image of ``height x width`` LR positions, row by row."""

@@ -156,9 +156,12 @@ def test_copies_are_the_strongest_with_their_inconsistency(
 
 def test_summaries_are_those_of_the_record(sample: Sample, files: dict[str, str]) -> None:
     table = attended.summaries(
-        [files["mini-local"], files["mini-dtfn"]], [sample], files["mini-local"], every=6,
+        [files["mini-local"], files["mini-dtfn"]],
+        [sample],
+        files["mini-local"],
+        every=6,
         hash_seeds=(0, 1),
-    )  # fmt: skip
+    )
 
     assert set(table["network"]) == {files["mini-dtfn"]}
     rows = [3, 9, 15]

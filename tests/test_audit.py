@@ -477,13 +477,27 @@ def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4
 @pytest.mark.parametrize(
     "sr",
     [
-        "baby.png", "babyx4.png", "baby_x4.png", "baby-x4.png", "baby x4.png", "baby.x4.png",
-        "baby_SR.png", "babyx4_SR.png", "baby_x4_SR.png", "baby_RCAN_x4.png", "baby_4x.png",
-        "baby_EDSR_Lx4_f256b32_DIV2K_official.png", "baby_HAT_SRx4.png", "baby_x4_SwinIR.png",
-        "baby_DTFN_48x48_x4.png", "baby_SRF_4_SR.png", "Baby_X4.PNG", "baby_bicubic.bmp",
+        "baby.png",
+        "babyx4.png",
+        "baby_x4.png",
+        "baby-x4.png",
+        "baby x4.png",
+        "baby.x4.png",
+        "baby_SR.png",
+        "babyx4_SR.png",
+        "baby_x4_SR.png",
+        "baby_RCAN_x4.png",
+        "baby_4x.png",
+        "baby_EDSR_Lx4_f256b32_DIV2K_official.png",
+        "baby_HAT_SRx4.png",
+        "baby_x4_SwinIR.png",
+        "baby_DTFN_48x48_x4.png",
+        "baby_SRF_4_SR.png",
+        "Baby_X4.PNG",
+        "baby_bicubic.bmp",
         "baby_x4plus.tif",
     ],
-)  # fmt: skip
+)
 def test_names_of_the_field_are_understood(tmp_path: Path, sr: str) -> None:
     """RCAN, EDSR, BasicSR, SwinIR, HAT, Real-ESRGAN and plain ways to name a result."""
     assert matched(tmp_path, ["baby.png"], [sr]) == {"baby.png": sr}

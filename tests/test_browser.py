@@ -36,9 +36,14 @@ NOTEBOOK = ROOT / "notebooks" / "07_explore.ipynb"
 ARTIFACTS = Path(os.environ.get("DTFN_ARTIFACTS") or Path(__file__).parent / "artifacts")
 PATIENCE = 200_000  # ms: a busy machine is no reason to fail
 FLAGS = (
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-)  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 # Small, so that the networks take no time.
 PARAMETERS = {"image": '"astronaut"', "tile": "[40, 40, 32, 32]"}
 # Nothing but the view in the kernel's folders, and none of its runs among the reader's.
@@ -135,9 +140,11 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(folder / "profile"), executable_path=program, args=list(FLAGS),
+            str(folder / "profile"),
+            executable_path=program,
+            args=list(FLAGS),
             viewport={"width": 1280, "height": 800},
-        )  # fmt: skip
+        )
         page = context.pages[0]
         page.set_default_timeout(PATIENCE)
         page.on(

@@ -76,7 +76,7 @@ def tiny(site: Site, contents: dict[str, bytes], place: str = "data", **changes:
     return Source(
         about="", terms=TERMS, place=place, urls=urls, folders=folders, pictures=pictures,
         **{"count": len(pictures), **names},
-    )  # fmt: skip
+    )
 
 
 def zipped(site: Site, count: int = 3) -> Source:
@@ -130,7 +130,7 @@ def test_the_catalogue_is_complete() -> None:
     assert {source.name: source.count for source in chosen(["benchmarks", "training"])} == {
         "Set5": 5 * 4, "Set14": 14 * 4, "BSD100": 100, "Urban100": 100, "T91": 91,
         "General100": 100, "BSD200": 200, "BSDS500_test200": 200, "DIV2K_valid_crop256": 100,
-    }  # fmt: skip
+    }
     for source in catalogue().values():
         assert source.terms
         assert sum(map(bool, (source.pictures, source.archive, source.by_hand))) == 1
@@ -177,7 +177,7 @@ def test_the_suite_reads_what_was_fetched(site: Site, root: Path) -> None:
     assert left(root) == {
         "Tiny/HR/a.png", "Tiny/LR_bicubic/X2/ax2.png", "train/Train/t.png", "val/Val/v.png",
         "licences.json", "train/licences.json", "val/licences.json",
-    }  # fmt: skip
+    }
     assert all(list(verify(source)) == [] for source in (test, train, val))
     before = len(site.asked)
     assert fetch(test, train, val) == 0
@@ -323,7 +323,7 @@ def test_an_archive_is_unpacked_flat_recorded_and_verified(site: Site, root: Pat
     assert left(root) == {
         *(f"train/Div/{name}" for name in ("0.png", "1.png", "2.PNG", download.RECORD)),
         "train/licences.json",
-    }  # fmt: skip
+    }
     assert (folder / "1.png").read_bytes() == png(1, 100)
     assert list(verify(source)) == []
     assert fetch(source) == 0

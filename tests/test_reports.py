@@ -183,7 +183,7 @@ def add_run(folder: Path, notebook: str, name: str, **changes: object) -> Path:
         "timings": {"run": 12.3}, "verdicts": [],
         "figures": [{"name": "f", "caption": "<script>alert(1)</script>", "after_seconds": 2}],
         "tables": [{"name": "t", "caption": "A table.", "after_seconds": 1}],
-    } | changes  # fmt: skip
+    } | changes
     (home / "manifest.json").write_text(json.dumps(content))
     return home
 

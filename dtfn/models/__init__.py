@@ -4,7 +4,6 @@ import ctypes
 import sys
 
 from dtfn.models.checkpoints import (
-    insert_attention,
     inspect,
     load,
     load_weights,
@@ -16,7 +15,6 @@ from dtfn.models.networks import Network, create, known_names
 __all__ = [
     "Network",
     "create",
-    "insert_attention",
     "inspect",
     "known_names",
     "load",

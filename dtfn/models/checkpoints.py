@@ -22,7 +22,7 @@ from dtfn import files, zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import RGB_MEAN
-from dtfn.models.networks import NETWORKS, Network, create, local_layers
+from dtfn.models.networks import NETWORKS, Network, create
 
 FROZEN = ("sub_mean.", "add_mean.")  # constants that every network builds by itself
 UNUSED = "a"  # a scalar of the authors' networks that their forward pass never reads
@@ -197,39 +197,6 @@ def replace_upsampler(network: Network, scale: int) -> Network:
     kept = {k: v for k, v in network.state_dict().items() if not k.startswith(UPSAMPLER)}
     other.load_state_dict(kept, strict=False)
     return other.to(next(network.parameters())).train(network.training)
-
-
-def insert_attention(
-    local: Network, name: str, hash_seed: int | None = 0, **hyperparameters: Any
-) -> Network:
-    """Return the twin with attention of a local network: its layers copied, the attentions fresh.
-
-    Parameters
-    ----------
-    local
-        A network without attention.
-    name, hash_seed, **hyperparameters
-        Of the twin, as for `dtfn.models.create`; its backbone must be that of ``local``.
-
-    Raises
-    ------
-    InputError
-        ``local`` has attention, or another backbone.
-    """
-    network = create(name, local.scale, hash_seed, **hyperparameters)
-    theirs, mine = local_layers(local), local_layers(network)
-    sizes = [[p.shape for layer in layers for p in layer.parameters()] for layers in (theirs, mine)]
-    copied = sum(p.numel() for layer in theirs for p in layer.parameters())
-    if sizes[0] != sizes[1] or copied != sum(p.numel() for p in local.parameters()):
-        raise InputError(
-            f"start of {name}",
-            expected="weights of its local twin: without attention, same sizes",
-            found=f"{local.name} {local.hyperparameters}",
-            remedy="choose a start of the same size",
-        )
-    for source, target in zip(theirs, mine, strict=True):
-        target.load_state_dict(source.state_dict())
-    return network.to(next(local.parameters())).train(local.training)
 
 
 def _read(file: Path) -> tuple[State, _Description, dict[str, Any]]:

@@ -276,14 +276,6 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     return Network(name, scale, chain, values)
 
 
-def local_layers(network: Network) -> list[nn.Module]:
-    """Return the parts of a network that its twin without attention has too, in order."""
-    inside = [layer.body if isinstance(layer, ResidualGroup) else [layer] for layer in network.body]
-    kept = [p for parts in inside for p in parts if isinstance(p, (ResidualBlock, nn.Conv2d))]
-    means = [part for name, part in network.named_children() if name.endswith("_mean")]
-    return [*means, network.head, *kept, network.tail]
-
-
 def known_names() -> list[str]:
     """Return every name that `create` understands."""
     plain = dict(NETWORKS) | {f"mini-{name}": spec for name, spec in MINI_VARIANTS.items()}
