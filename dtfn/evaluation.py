@@ -150,6 +150,7 @@ def evaluate(
     self_ensemble: bool = False,
     device: str = "cpu",
     grey: Grey = "rgb",
+    rounded: bool = False,
 ) -> pd.DataFrame:
     """Measure every method on every image.
 
@@ -165,8 +166,8 @@ def evaluate(
         Only the first so many images of each dataset.
     tiling, self_ensemble, device
         As for `outputs`; bicubic does not depend on them.
-    grey
-        The rule for grey pictures, see `dtfn.metrics`.
+    grey, rounded
+        The rule for grey pictures, and whether Y is rounded: see `dtfn.metrics.psnr`.
 
     Returns
     -------
@@ -186,8 +187,8 @@ def evaluate(
                 "dataset": sample.dataset,
                 "image": sample.image,
                 "scale": scale,
-                "psnr": psnr(output.image, sample.hr, scale, grey),
-                "ssim": ssim(output.image, sample.hr, scale, grey),
+                "psnr": psnr(output.image, sample.hr, scale, grey, rounded),
+                "ssim": ssim(output.image, sample.hr, scale, grey, rounded),
                 "seconds": output.seconds,
                 "lr": "file" if sample.lr_file else "from HR",
             }

@@ -31,7 +31,7 @@ WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
-def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
+def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
     """Return the PSNR of ``sr`` against ``hr`` on float Y.
 
     Parameters
@@ -42,6 +42,9 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
         Pixels left out at each side; the field leaves out ``scale``.
     grey
         The rule for a grey ``hr``, ``(H, W)``.
+    rounded
+        Whether Y is rounded to whole levels first, as some published tables do (MATLAB's
+        ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.
 
     Returns
     -------
@@ -55,14 +58,14 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
     Notes
     -----
     Equals ``skimage.metrics.peak_signal_noise_ratio(Y_hr, Y_sr, data_range=255)`` on the shaved Y
-    channels. Y is not rounded: that would cost 0.09 dB at scale 2.
+    channels.
     """
-    x, y = _shaved_luma(sr, hr, shave, 1, grey)
+    x, y = _shaved_luma(sr, hr, shave, 1, grey, rounded)
     mse = float(np.mean((x - y) ** 2))
     return float(10 * np.log10(PEAK**2 / mse)) if mse else float("inf")
 
 
-def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
+def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
     """Return the SSIM of ``sr`` against ``hr`` on float Y, in [-1, 1].
 
     Parameters and errors are those of `psnr`, but 11 x 11 pixels must be left.
@@ -74,7 +77,7 @@ def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb") -> float:
     ``skimage.metrics.structural_similarity(Y_sr, Y_hr, data_range=255, gaussian_weights=True,
     sigma=1.5, use_sample_covariance=False)`` on the shaved Y channels.
     """
-    x, y = _shaved_luma(sr, hr, shave, WINDOW, grey)
+    x, y = _shaved_luma(sr, hr, shave, WINDOW, grey, rounded)
     radius = WINDOW // 2
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA) ** 2)
     taps /= taps.sum()
@@ -93,7 +96,9 @@ def width_by_height(image: Array) -> str:
     return f"{image.shape[1]} x {image.shape[0]}"
 
 
-def _shaved_luma(sr: Array, hr: Array, shave: int, least: int, grey: Grey) -> tuple[Float, Float]:
+def _shaved_luma(
+    sr: Array, hr: Array, shave: int, least: int, grey: Grey, rounded: bool
+) -> tuple[Float, Float]:
     """Return both Y channels without their borders; at least ``least`` pixels high and wide."""
     x, y = images.luma(sr), images.luma(hr)
     if x.shape != y.shape:
@@ -114,4 +119,6 @@ def _shaved_luma(sr: Array, hr: Array, shave: int, least: int, grey: Grey) -> tu
     inside = np.s_[shave : height - shave, shave : width - shave]
     if grey == "y" and hr.ndim == 2:
         x, y = ((part - 16) * (255 / 219) for part in (x, y))
+    if rounded:
+        x, y = (np.floor(part + 0.5) for part in (x, y))
     return x[inside], y[inside]

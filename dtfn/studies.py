@@ -400,12 +400,13 @@ def measure_all(
     methods: Sequence[str] = (),
     count: int | None = None,
     device: str = "cpu",
+    rounded: bool = False,
 ) -> pd.DataFrame:
     """Measure networks on every benchmark, at every scale, in every way; and folders of pictures.
 
     Parameters
     ----------
-    benchmarks, scales, count, device
+    benchmarks, scales, count, device, rounded
         As for `dtfn.evaluation.evaluate`; several scales.
     folders
         Pictures that others have made, each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and
@@ -429,16 +430,18 @@ def measure_all(
         As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for any
         benchmark and scale, or whose pictures do not match.
     """
-    parts = [_measured_folder(text, benchmarks, scales) for text in folders]
+    parts = [_measured_folder(text, benchmarks, scales, rounded) for text in folders]
     for scale in scales:
         for chosen, tiling, ensemble in _ways(scale, methods, tilings, ensembles):
             options: dict[str, Any] = {"self_ensemble": ensemble, "device": device}
-            options["tiling"] = cutting.way(tiling)
+            options |= {"tiling": cutting.way(tiling), "rounded": rounded}
             made = evaluation.evaluate(chosen, benchmarks, scale, count, **options)
             labels = [_label(name, tiling, ensemble) for name in made["method"]]
             parts.append(made.assign(network=made["method"], method=labels, ensemble=ensemble))
             if chosen == [BICUBIC]:
-                grey = evaluation.evaluate(chosen, benchmarks, scale, count, grey="y")
+                grey = evaluation.evaluate(
+                    chosen, benchmarks, scale, count, grey="y", rounded=rounded
+                )
                 if (grey["psnr"] != made["psnr"]).any():
                     parts.append(grey.assign(network=BICUBIC, method=CLASSICAL, ensemble=False))
     table = pd.concat(parts, ignore_index=True)
@@ -560,7 +563,9 @@ def _label(method: str, tiling: str, ensemble: bool) -> str:
     return f"{name}, tiles of {tiling}" if tiling.isdigit() else f"{name}, within {tiling}"
 
 
-def _measured_folder(text: str, benchmarks: Sequence[str], scales: Iterable[int]) -> pd.DataFrame:
+def _measured_folder(
+    text: str, benchmarks: Sequence[str], scales: Iterable[int], rounded: bool
+) -> pd.DataFrame:
     name, _, pattern = text.partition("=")
     if not name or not pattern:
         raise InputError(
@@ -576,7 +581,8 @@ def _measured_folder(text: str, benchmarks: Sequence[str], scales: Iterable[int]
             folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
             for one in audit.match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
                 truth, made = audit.read_match(one, scale)
-                scores = (f(made[name], truth, scale) for f in (evaluation.psnr, evaluation.ssim))
+                both = (evaluation.psnr, evaluation.ssim)
+                scores = (f(made[name], truth, scale, rounded=rounded) for f in both)
                 place = (name, hr.parent.name, one.image, scale, *scores)
                 keys = ("method", "dataset", "image", "scale", "psnr", "ssim")
                 rows.append(dict(zip(keys, place, strict=True)))

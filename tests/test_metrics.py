@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dtfn import images
@@ -141,3 +142,15 @@ def test_the_smallest_picture_of_each_metric() -> None:
     assert ssim(HR[:11, :11], HR[:11, :11], 0) == 1
     with pytest.raises(InputError, match="leaves 11 x 11"):
         ssim(HR[:14, :15], HR[:14, :15], 2)
+
+
+def test_y_is_rounded_only_where_it_is_asked_for() -> None:
+    """As MATLAB's rgb2ycbcr of uint8, which some published tables used."""
+    rng = np.random.default_rng(0)
+    hr = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    sr = np.clip(hr.astype(int) + rng.integers(-3, 4, hr.shape), 0, 255).astype(np.uint8)
+    x, y = (np.round(rgb2ycbcr(image)[4:-4, 4:-4, 0]) for image in (sr, hr))
+    expected = peak_signal_noise_ratio(y, x, data_range=255)
+    assert psnr(sr, hr, 4, rounded=True) == pytest.approx(expected, abs=1e-9)
+    assert psnr(sr, hr, 4) != pytest.approx(expected, abs=1e-3)
+    assert ssim(sr, hr, 4, rounded=True) != ssim(sr, hr, 4)

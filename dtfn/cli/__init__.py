@@ -102,6 +102,9 @@ def evaluate(
     grey: Annotated[
         Grey, typer.Option(help="Read grey pictures as RGB, or take them as Y (classical tables).")
     ] = Grey.rgb,
+    rounded: Annotated[
+        bool, typer.Option("--round-y", help="Round Y first, as some published tables do.")
+    ] = False,
 ) -> None:
     """Print mean PSNR (dB) and SSIM on Y with a border of SCALE left out.
 
@@ -117,7 +120,9 @@ def evaluate(
     how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
     for row in evaluation.forecast(methods, sets, scale, count, **how).to_dict("records"):
         _announce(row, memory)
-    table = evaluation.evaluate(methods, sets, scale, count, grey=grey.value, **how)
+    table = evaluation.evaluate(
+        methods, sets, scale, count, grey=grey.value, rounded=rounded, **how
+    )
     if csv is not None:
         files.write(csv, table.to_csv(index=False))
     print(tables.markdown(evaluation.summary(table)), end="")
