@@ -1,4 +1,6 @@
-"""Audit anybody's results: folders of pictures that two networks, A and B, made; no network needed.
+"""Audit anybody's results: folders of pictures that two networks, A and B, made.
+
+No network is needed; where one is named instead of a folder, its pictures are made first.
 
 A *control* is a third folder that is compared with B as A is: it shows what chance alone does.
 What is said is only what folders can carry. Networks of unequal quality harm each other's pictures
@@ -18,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dtfn import __version__, datasets, files, images, statistics, texture
+from dtfn import __version__, datasets, evaluation, files, images, patches, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import UInt8
@@ -89,6 +91,47 @@ def audit(
     text = json.dumps(_finite(report), indent=1, allow_nan=False, ensure_ascii=False)
     files.write(out / "summary.json", text + "\n")
     return report
+
+
+def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
+    """Return a folder of results: the given one, or what a network makes of the true pictures.
+
+    Parameters
+    ----------
+    given
+        A folder, or a network as `dtfn.evaluation.evaluate` takes it. A folder comes first.
+    hr
+        Folder of the true pictures, which the network sees degraded.
+    scale
+        2, 3 or 4.
+    out
+        Folder of the audit; a network's pictures are written to ``outputs/`` in it, as PNG.
+
+    Raises
+    ------
+    InputError
+        Neither a folder nor a network, or a network of another scale.
+    """
+    folder = Path(given).expanduser()
+    looks_like_folder = not zoo.own(given) and len(folder.parts) > 1 and not folder.suffix
+    if folder.is_dir() or looks_like_folder:
+        return folder
+    try:
+        evaluation.require([given], scale)
+    except InputError as error:
+        raise InputError(
+            f"results {given!r}",
+            expected=f"a folder of pictures, or a network of scale {scale}",
+            found="no such folder, and no such network",
+            remedy="mend the path, or choose one of `dtfn zoo list`",
+        ) from error
+    made = out / "outputs" / re.sub(r"[^\w.+-]+", "_", given).strip("_")
+    for file in tqdm(datasets.pictures(hr), given, unit="image", disable=None):
+        truth = images.modcrop(patches.decode(file), scale)
+        sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(truth, scale), truth)
+        output = evaluation.outputs([given], sample)[given].image
+        images.write(made / f"{sample.image}.png", output)
+    return made
 
 
 def judge(folders: Sequence[str], scale: int) -> list[Verdict]:
@@ -326,7 +369,8 @@ def verdicts(report: Mapping[str, Any]) -> list[Verdict]:
         return [first, Verdict(claim, "not judged: there is no control", None, None)]
     unequal = _unequal(report)
     if unequal:
-        text = f"not judged: {' and '.join(unequal)} differ in PSNR from {b}"
+        verb = "differs" if len(unequal) == 1 else "differ"
+        text = f"not judged: {' and '.join(unequal)} {verb} in PSNR from {b}"
         return [first, Verdict(f"{claim}, beyond the control", text, None, None)]
     last = [row for row in report["fifths"] if row["fifth"] == FIFTHS]
     judged = [abs(r["change"]) >= COUNTS and report["images"] >= statistics.LEAST for r in last]

@@ -588,6 +588,24 @@ def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
         audit.match_folders(hr, {"a": a, "b": hr}, 4)
 
 
+def test_a_network_stands_for_the_folder_of_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders, out = write(tmp_path), tmp_path / "out"
+    given = ["--without", str(folders["without"]), "--scale", "4", "--out", str(out)]
+    given = ["audit", "--hr", str(folders["hr"]), *given, "--no-report"]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*given, "--with", "bicubic"])
+    (made,) = (out / "outputs").iterdir()
+    for file in sorted(folders["hr"].iterdir()):
+        lr = images.degrade(images.modcrop(images.as_rgb(images.read(file)), 4), 4)
+        np.testing.assert_array_equal(images.read(made / file.name), images.imresize(lr, 4))
+    assert json.loads((out / "summary.json").read_text())["images"] == 3
+    with pytest.raises(SystemExit):
+        cli.main([*given, "--with", "no-such-network"])
+    assert "expected a folder of pictures, or a network of scale 4" in capsys.readouterr().err
+
+
 def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
     hr, a = folder(tmp_path / "hr", ["a.png"]), tmp_path / "a"
     folder(a / "X4", ["a.png"])

@@ -135,22 +135,22 @@ def evaluate(
 def audit(
     hr: Annotated[Path, typer.Option(help="Folder of the true pictures.")],
     with_: Annotated[
-        Path, typer.Option("--with", help="Folder of results A, e.g. with attention.")
+        str, typer.Option("--with", help="Folder of results A, e.g. with attention; or a network.")
     ],
     without: Annotated[
-        Path, typer.Option("--without", help="Folder of results B, e.g. without attention.")
+        str, typer.Option("--without", help="Folder of results B, without it; or a network.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for summary.json and images.csv (default reports/audit)."),
     ] = None,
     control: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
             "--control",
             "--null",
-            help="Folder of results like B, of another training seed, to show what chance does; "
-            "repeatable.",
+            help="Folder of results like B (or a network) of another training seed, to show what "
+            "chance does; repeatable.",
         ),
     ] = None,
     scale: Scale = 4,
@@ -165,8 +165,9 @@ def audit(
 
     out = out or paths.REPORTS / "audit"
     _require_place(out / "summary.json")
-    controls = control or []
-    summary = audits.audit(hr, with_, without, scale, out, controls)
+    results = [audits.folder_of(g, hr, scale, out) for g in (with_, without, *(control or []))]
+    a, b, *controls = results
+    summary = audits.audit(hr, a, b, scale, out, controls)
     for note in summary["notes"]:
         print(f"note: {note}")
     print(audits.how_measured(summary))
@@ -177,7 +178,7 @@ def audit(
         print(f"{row['claim']}: {row['holds']}; {row['measured']}{ends}")
     print(out / "summary.json")
     if report:
-        folders = [str(folder.resolve()) for folder in (hr, with_, without, *controls)]
+        folders = [str(folder.resolve()) for folder in (hr, *results)]
         _audit_report(folders, scale, out)
 
 
