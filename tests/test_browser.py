@@ -267,6 +267,19 @@ def run_all(page: Any) -> None:
         page.wait_for_timeout(2000)
 
 
+def scrolled(page: Any) -> None:
+    """Scroll down until the view is there: JupyterLab draws only the cells on the screen."""
+    view = page.locator(".dtfn-numbers td[data-key=harm]")
+    until = time.monotonic() + PATIENCE / 1000
+    while not view.is_visible():
+        assert time.monotonic() < until, "no view came"
+        page.evaluate(
+            "document.querySelectorAll('.jp-WindowedPanel-outer')"
+            ".forEach(panel => panel.scrollTo(0, panel.scrollHeight))"
+        )
+        page.wait_for_timeout(1000)
+
+
 def saved(page: Any, folder: Path) -> None:
     """Send the view to the report and find its files."""
     page.get_by_role("button", name="Send to report").click()
@@ -283,6 +296,7 @@ def test_in_jupyterlab(folder: Path) -> None:
         page.goto(address)  # the notebook itself, not the launcher
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         run_all(page)
+        scrolled(page)
         explored(page, "jupyterlab-dark")
         saved(page, folder)
     assert problems == []
