@@ -219,9 +219,17 @@ def test_slow_work_is_announced_and_too_large_work_refused(
 
 # --- the zoo --------------------------------------------------------------------------------
 
-ROW = {"name": "local-x4-s0", "variant": "local", "scale": 4, "seed": 0, "parameters": 300000,
-       "psnr": {"Set5": 31.5}, "ssim": {"Set5": 0.885}, "file": "local-x4-s0.safetensors",
-       "sha256": "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"}
+ROW = {
+    "name": "local-x4-s0",
+    "variant": "local",
+    "scale": 4,
+    "seed": 0,
+    "parameters": 300000,
+    "psnr": {"Set5": 31.5},
+    "ssim": {"Set5": 0.885},
+    "file": "local-x4-s0.safetensors",
+    "sha256": "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326",
+}
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ CIRCLES = {("models", "zoo")}  # a network is loaded by its name, which the zoo 
 # What the house may hold; to be lowered to 58 modules, 12,000 and 10,000 lines, 12 names, no face.
 MODULES_AT_MOST = 66
 LINES_AT_MOST = 19_650
-TEST_LINES_AT_MOST = 16_150
+TEST_LINES_AT_MOST = 16_200
 NAMES_AT_MOST = 27
 FACES = {"models"}  # packages whose __init__.py only passes names on
 
@@ -92,6 +92,13 @@ def tracked() -> list[Path]:
         pytest.skip("not a git checkout: nothing says which files are tracked")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+
+
+def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    on, off, _ = map(float, capsys.readouterr().out.split())
+    assert 20 < off < on < 40
 
 
 # --- dependencies ---------------------------------------------------------------------------

@@ -74,7 +74,12 @@ def tiny(site: Site, contents: dict[str, bytes], place: str = "data", **changes:
     )
     names = {"name": "Tiny", "below": "Tiny"} | changes
     return Source(
-        about="", terms=TERMS, place=place, urls=urls, folders=folders, pictures=pictures,
+        about="",
+        terms=TERMS,
+        place=place,
+        urls=urls,
+        folders=folders,
+        pictures=pictures,
         **{"count": len(pictures), **names},
     )
 
@@ -128,8 +133,15 @@ def test_every_address_is_of_a_pinned_commit_or_a_known_archive() -> None:
 
 def test_the_catalogue_is_complete() -> None:
     assert {source.name: source.count for source in chosen(["benchmarks", "training"])} == {
-        "Set5": 5 * 4, "Set14": 14 * 4, "BSD100": 100, "Urban100": 100, "T91": 91,
-        "General100": 100, "BSD200": 200, "BSDS500_test200": 200, "DIV2K_valid_crop256": 100,
+        "Set5": 5 * 4,
+        "Set14": 14 * 4,
+        "BSD100": 100,
+        "Urban100": 100,
+        "T91": 91,
+        "General100": 100,
+        "BSD200": 200,
+        "BSDS500_test200": 200,
+        "DIV2K_valid_crop256": 100,
     }
     for source in catalogue().values():
         assert source.terms
@@ -175,8 +187,13 @@ def test_the_suite_reads_what_was_fetched(site: Site, root: Path) -> None:
     assert list(patches.sources(["Train"])) == ["Train/t"]
     assert [f.name for f in patches.files(paths.validation_root() / "Val")] == ["v.png"]
     assert left(root) == {
-        "Tiny/HR/a.png", "Tiny/LR_bicubic/X2/ax2.png", "train/Train/t.png", "val/Val/v.png",
-        "licences.json", "train/licences.json", "val/licences.json",
+        "Tiny/HR/a.png",
+        "Tiny/LR_bicubic/X2/ax2.png",
+        "train/Train/t.png",
+        "val/Val/v.png",
+        "licences.json",
+        "train/licences.json",
+        "val/licences.json",
     }
     assert all(list(verify(source)) == [] for source in (test, train, val))
     before = len(site.asked)

@@ -188,8 +188,9 @@ def test_the_mix_is_the_mean_of_all_patches_by_weight() -> None:
     source = noise(12, 16, 3)
     attention = np.zeros((6, 8))
     attention[2, 3], attention[5, 0] = 0.75, 0.25
-    padded = np.pad(source.reshape(6, 2, 8, 2, 3).swapaxes(1, 2), ((3, 3), (3, 3), *[(0, 0)] * 3),
-                    mode="edge")
+    padded = np.pad(
+        source.reshape(6, 2, 8, 2, 3).swapaxes(1, 2), ((3, 3), (3, 3), *[(0, 0)] * 3), mode="edge"
+    )
     picture = padded.swapaxes(1, 2).reshape(24, 28, 3).astype(float)
     expected = 0.75 * picture[4:18, 6:20] + 0.25 * picture[10:24, 0:14]
     np.testing.assert_allclose(page.mix(source, attention, 2), expected, atol=0.51)

@@ -176,11 +176,19 @@ def add_run(folder: Path, notebook: str, name: str, **changes: object) -> Path:
     drawn().savefig(home / "figures" / "f.png")
     (home / "tables" / "t.html").write_text(f"<table><tr><td>of {name}</td></tr></table>")
     content = {
-        "notebook": notebook, "title": f"About {notebook}", "status": "complete", "tier": "demo",
-        "parameters": {"scale": 4}, "started": "2024-01-02T03:04:05+00:00",
-        "code": {"git": "abc", "dirty": True, "sha256": "0" * 64}, "notebook_sha256": "1" * 64,
-        "versions": {"torch": "2"}, "machine": {"cores": 2}, "inputs": {},
-        "timings": {"run": 12.3}, "verdicts": [],
+        "notebook": notebook,
+        "title": f"About {notebook}",
+        "status": "complete",
+        "tier": "demo",
+        "parameters": {"scale": 4},
+        "started": "2024-01-02T03:04:05+00:00",
+        "code": {"git": "abc", "dirty": True, "sha256": "0" * 64},
+        "notebook_sha256": "1" * 64,
+        "versions": {"torch": "2"},
+        "machine": {"cores": 2},
+        "inputs": {},
+        "timings": {"run": 12.3},
+        "verdicts": [],
         "figures": [{"name": "f", "caption": "<script>alert(1)</script>", "after_seconds": 2}],
         "tables": [{"name": "t", "caption": "A table.", "after_seconds": 1}],
     } | changes
