@@ -374,7 +374,9 @@ class Lane:
         tally.skipped += bad
         tally.averaged = round(float(self.averaged))
         tally.loss += float(self.total)
-        tally.losses = tally.step - int(tally.history[-1]["step"] if tally.history else 0) - bad
+        last = tally.history[-1] if tally.history else {"step": 0, "skipped": 0}
+        good = (tally.step - tally.skipped) - (last["step"] - last["skipped"])
+        tally.losses = int(good)  # since the last row, however often it was asked in between
         self.total.zero_()
         self.bad.zero_()
         now = time.monotonic()

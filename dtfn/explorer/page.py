@@ -169,8 +169,10 @@ def share(scene: Scene, threshold: float) -> str:
     ours = subpixel.harm_rate(subpixel.interior(scene.harm), threshold)
     if scene.chance is None:
         return f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
-    luck = subpixel.harm_rate(subpixel.interior(scene.chance), threshold)
-    return f"Harm above {threshold:.2f} MSE at {ours:.1%} of the positions; by chance {luck:.1%}."
+    by_chance = subpixel.harm_rate(subpixel.interior(scene.chance), threshold)
+    return (
+        f"Harm above {threshold:.2f} MSE at {ours:.1%} of the positions; by chance {by_chance:.1%}."
+    )
 
 
 def signed(value: float) -> str:
