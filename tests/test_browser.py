@@ -268,14 +268,19 @@ def run_all(page: Any) -> None:
 
 
 def scrolled(page: Any) -> None:
-    """Scroll down until the view is there: JupyterLab draws only the cells on the screen."""
+    """Scroll until the view is on the screen: JupyterLab takes the cells above and below away."""
     view = page.locator(".dtfn-numbers td[data-key=harm]")
     until = time.monotonic() + PATIENCE / 1000
     while not view.is_visible():
-        assert time.monotonic() < until, "no view came"
-        page.evaluate(
-            "document.querySelectorAll('.jp-WindowedPanel-outer')"
-            ".forEach(panel => panel.scrollTo(0, panel.scrollHeight))"
+        if time.monotonic() > until:
+            page.screenshot(path=ARTIFACTS / "jupyterlab-without-a-view.png")
+            pytest.fail("no view came: " + page.locator(".jp-Notebook").inner_text()[-2000:])
+        page.evaluate(  # half a screen down, and from the end back to the top
+            "document.querySelectorAll('.jp-WindowedPanel-outer').forEach(panel => {"
+            "  const end = panel.scrollHeight - panel.clientHeight - 1;"
+            "  const next = panel.scrollTop + panel.clientHeight / 2;"
+            "  panel.scrollTo(0, panel.scrollTop < end ? next : 0);"
+            "})"
         )
         page.wait_for_timeout(1000)
 
