@@ -1,7 +1,8 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
 A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
-a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`).
+a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`). ``METHOD@CHANGE`` is the same
+network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`.
 Networks run on whole images or in tiles (`dtfn.tiling`); outputs are kept on disk (`dtfn.cache`).
 `psnr` and `ssim` are those of `dtfn.metrics`.
 """
@@ -12,9 +13,11 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,9 +31,10 @@ from dtfn import datasets as benchmarks
 from dtfn.cache import Arrays
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.metrics import Grey
+from dtfn.metrics import Float, Grey
 from dtfn.metrics import psnr as psnr
 from dtfn.metrics import ssim as ssim
+from dtfn.subpixel import block_error, luma
 from dtfn.tiling import Budget, Chop, Tiling, Way
 
 if TYPE_CHECKING:
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 BICUBIC = "bicubic"
+DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
+OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
+_CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?")
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
 
 Names = Sequence[str] | str
@@ -107,12 +114,70 @@ def outputs(
             def make(method: str = method, chosen: Tiling | Chop | None = chosen) -> Arrays:
                 loaded = _of_scale(method, sample.scale, torch_device(device))
                 start = time.perf_counter()
-                image = upscale(loaded, sample.lr, chosen, self_ensemble)
+                with _changed(loaded, method):
+                    image = upscale(loaded, sample.lr, chosen, self_ensemble)
                 return {"image": image, "seconds": np.array(time.perf_counter() - start)}
 
             arrays = cache.remembered(key, make)
             results[method] = Output(arrays["image"], float(arrays["seconds"]))
     return results
+
+
+def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[str, Float]:
+    """Return the block errors of each method on a picture, from outputs that are not rounded.
+
+    Networks with attention from all positions to all run in the tiles of their card, else of
+    `DENSE_TILE`; others see the whole picture.
+
+    Parameters
+    ----------
+    methods, device
+        As for `outputs`.
+    sample
+        The picture with its truth.
+
+    Returns
+    -------
+    Method -> float64 ``(H, W)``, see `dtfn.subpixel.block_error`; without rounding, its mean over
+    the interior positions is the MSE behind the PSNR on Y.
+    """
+    made: dict[str, Float] = {}
+    truth = luma(sample.hr)
+    with cache.opened():
+        for method in _listed(methods):
+            if method == BICUBIC:
+                image = images.imresize(sample.lr, sample.scale)
+                made[method] = block_error(image, truth, sample.scale)
+                continue
+            tiling = analysis_tiling(method)
+            tiling = None if tiling and len(tiling.tiles(*sample.lr.shape[:2])) == 1 else tiling
+
+            def make(method: str = method, tiling: Tiling | None = tiling) -> Arrays:
+                loaded = _of_scale(method, sample.scale, torch_device(device))
+                with _changed(loaded, method):
+                    y = images.luma(255 * _float_output(loaded, sample.lr, tiling))
+                return {"errors": block_error(y, truth, sample.scale).astype(np.float32)}
+
+            way = f"errors {tiling} {cache.source('subpixel')}"
+            key = cache.key(_key(method, sample, way, torch_device(device)), sample.hr)
+            made[method] = cache.remembered(key, make)["errors"].astype(np.float64)
+    return made
+
+
+def split_change(method: str) -> tuple[str, str]:
+    """Return a method's network and the change of its attention, "" for none."""
+    name, mark, change = method.rpartition("@")
+    return (name, change) if mark and _CHANGE.fullmatch(change) else (method, "")
+
+
+def _changed(network: nn.Module, method: str) -> AbstractContextManager[object]:
+    """Return the context in which a method's network runs."""
+    change = split_change(method)[1]
+    if not change:
+        return contextlib.nullcontext()
+    from dtfn.interventions import intervened
+
+    return intervened(network, change)
 
 
 def remembered(
@@ -232,7 +297,8 @@ def forecast(
     rows = []
     for method, pictures in tiles.items():
         runs = [positions for picture in pictures for positions in picture]
-        cost = _cost(method, fingerprint(method), device) if runs else _Cost(0, 0, 0)
+        name = split_change(method)[0]
+        cost = _cost(name, fingerprint(name), device) if runs else _Cost(0, 0, 0)
         memory = (cost.rest + cost.position * max(runs, default=0)) / 2**20
         rows.append((method, len(pictures), len(runs), cost.seconds * sum(runs), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
@@ -301,10 +367,23 @@ def upscale(
     InputError
         For another input, or an output of another size or with NaN or infinity in it.
     """
+    if isinstance(network, str):
+        name, network = network, _network(split_change(network)[0], fingerprint(network), "cpu")
+        with _changed(network, name):
+            return upscale(network, lr, tiling, self_ensemble)
+    y = _float_output(network, lr, tiling, self_ensemble)
+    return np.floor(y * 255 + np.float32(0.5)).astype(np.uint8)
+
+
+def _float_output(
+    network: nn.Module,
+    lr: NDArray[np.uint8],
+    tiling: Tiling | Chop | None = None,
+    self_ensemble: bool = False,
+) -> NDArray[np.float32]:
+    """Return `upscale`'s image before it is rounded, float32 ``(sH, sW, 3)`` in [0, 1]."""
     import torch
 
-    if isinstance(network, str):
-        network = _network(network, fingerprint(network), "cpu")
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
         raise InputError(
             "LR image",
@@ -319,11 +398,11 @@ def upscale(
         with torch.inference_mode():
             x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None]  # (1, 3, H, W)
             x = x.float() / 255
-            y = (_ensemble if self_ensemble else _tiled)(network, x, tiling)[0]
-            sr = (y.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
+            y = (_ensemble if self_ensemble else _tiled)(network, x, tiling)[0].clamp(0, 1)
     finally:
         network.train(was_training)
-    return np.ascontiguousarray(sr.permute(1, 2, 0).cpu().numpy())
+    made: NDArray[np.float32] = np.ascontiguousarray(y.permute(1, 2, 0).cpu().numpy())
+    return made
 
 
 def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
@@ -383,8 +462,9 @@ def require(methods: Names, scale: int) -> None:
     scales = {row["name"]: int(row["scale"]) for row in zoo.everything()}
     for method in _listed(methods):
         fingerprint(method)
-        if method in scales:
-            _require_scale(method, scales[method], scale)
+        name, change = split_change(method)
+        if name in scales and not change:
+            _require_scale(method, scales[name], scale)
         elif method != BICUBIC:
             _of_scale(method, scale, "cpu")
 
@@ -397,6 +477,9 @@ def fingerprint(method: str) -> str:
     InputError
         For an unknown name, or weights that are missing.
     """
+    name, change = split_change(method)
+    if change:
+        return f"{fingerprint(name)} @{change} {cache.source('interventions')}"
     if mine := zoo.own(method):
         return f"{mine.fingerprint()} {cache.source('own')}"
     return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
@@ -417,7 +500,22 @@ def network(method: str, device: str = "cpu") -> nn.Module:
     InputError
         As `dtfn.models.load`; or this machine has no such device.
     """
-    return _network(method, fingerprint(method), device)
+    name = split_change(method)[0]
+    loaded = _network(name, fingerprint(name), device)
+    with _changed(loaded, method):  # fails here, before anything is computed
+        return loaded
+
+
+def analysis_tiling(method: str) -> Tiling | None:
+    """Return the tiles in which `block_errors` runs a network; None for whole images."""
+    from dtfn.models.attention import NonLocalAttention
+
+    name = split_change(method)[0]
+    loaded = network(name)
+    if zoo.own(name):
+        return OWN_TILE if loaded.dense else None
+    dense = any(isinstance(layer, NonLocalAttention) for layer in loaded.modules())
+    return card_tiling(name) or (DENSE_TILE if dense else None)
 
 
 def card_tiling(method: str) -> Tiling | None:
@@ -426,7 +524,8 @@ def card_tiling(method: str) -> Tiling | None:
     Attention from all positions to all takes minutes for a large image; such networks are measured
     in tiles, and shown as they were measured.
     """
-    tile = next((row.get("tile") for row in zoo.registry() if row["name"] == method), None)
+    name = split_change(method)[0]
+    tile = next((row.get("tile") for row in zoo.registry() if row["name"] == name), None)
     return Tiling(*tile) if tile else None
 
 
@@ -449,7 +548,8 @@ def _tiling(method: str, sample: Sample, tiling: Way, device: str) -> Tiling | C
     size = sample.lr.shape[:2]
     tiling = tiling or card_tiling(method)
     if isinstance(tiling, Budget):
-        cost = _cost(method, fingerprint(method), device)
+        name = split_change(method)[0]
+        cost = _cost(name, fingerprint(name), device)
         tiling = tiling.tiling(cost.rest, cost.position, *size)
     return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
 

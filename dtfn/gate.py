@@ -7,24 +7,19 @@ for all positions cost in PSNR. `dtfn.interventions` has them and the other inte
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dtfn import cache, datasets, evaluation, images, statistics, zoo
+from dtfn import datasets, evaluation, images, statistics, zoo
 from dtfn.datasets import Sample
-from dtfn.tiling import Tiling
-
-if TYPE_CHECKING:
-    from torch import nn
+from dtfn.subpixel import interior, psnr_of
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
 WINDOWS = tuple(f"window({radius})" for radius in (4, 8, 16, 32, 64))  # radii in LR pixels
 LEAST = 0.10  # dB that uniform weights must cost at the lower end of the interval
-DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
-OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
 OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the keys that it has
 COLLAPSE = 2.0  # dB: a network that loses more was never trained for what it is given
 BELOW = 1.5  # dB below bicubic: the same
@@ -41,7 +36,8 @@ def costs(
     """Measure what each intervention costs, picture by picture.
 
     Each network runs once a picture and intervention; results are remembered on disk. Networks with
-    dense attention run in the tiles of their card, else of `DENSE_TILE`. A user's own network has
+    dense attention run in the tiles of their card, else of
+    `dtfn.evaluation.DENSE_TILE`. A user's own network has
     only the interventions of `OWN_KINDS`.
 
     Parameters
@@ -200,22 +196,5 @@ def _kinds(name: str, kinds: Sequence[str]) -> list[str]:
 
 def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
     """Return the PSNR of a network's output under an intervention; "": as trained."""
-    from dtfn.interventions import intervened
-    from dtfn.models.attention import NonLocalAttention
-
-    network = evaluation.network(name, device)
-    dense = any(isinstance(layer, NonLocalAttention) for layer in network.modules())
-    tiling = evaluation.card_tiling(name) or (DENSE_TILE if dense else None)
-    if zoo.own(name) and network.dense:
-        tiling = OWN_TILE
-
-    def run(_: nn.Module) -> dict[str, Any]:
-        with intervened(network, kind):
-            output = evaluation.upscale(network, sample.lr, tiling)
-        return {"psnr": np.array(evaluation.psnr(output, sample.hr, sample.scale))}
-
-    if not kind:
-        output = evaluation.outputs([name], sample, tiling, device=device)[name].image
-        return evaluation.psnr(output, sample.hr, sample.scale)
-    way = f"gate {kind} {tiling} {device} {cache.source('interventions')}"
-    return float(evaluation.remembered(name, sample, way, run)["psnr"])
+    method = f"{name}@{kind}" if kind else name
+    return psnr_of(interior(evaluation.block_errors(method, sample, device)[method]))

@@ -323,7 +323,7 @@ def check_scale(scale: int) -> int:
     return int(scale)
 
 
-def luma(image: UInt8) -> Float:
+def luma(image: UInt8 | NDArray[np.float32]) -> Float:
     """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, not rounded.
 
     Rounding Y costs 0.09 dB of PSNR at scale 2, so it is kept as float.
@@ -332,7 +332,8 @@ def luma(image: UInt8) -> Float:
     ----------
     image
         uint8 RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three equal
-        channels, as in the networks' published tables.
+        channels, as in the networks' published tables. Or float32 RGB in [0, 255], such as the
+        output of a network that is not rounded.
 
     Returns
     -------
@@ -343,13 +344,13 @@ def luma(image: UInt8) -> Float:
     InputError
         For any other shape or type.
     """
-    _require(image, "luma", (np.uint8,))
+    _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
         found = f"shape {image.shape}"
         remedy = "convert with dtfn.images.as_rgb"
         raise InputError("luma", expected="(H, W) or (H, W, 3)", found=found, remedy=remedy)
     red, green, blue = [image] * 3 if image.ndim == 2 else np.moveaxis(image, 2, 0)
-    y = np.multiply(red, 65.481)  # in place: half the time of one expression
+    y = np.multiply(red, 65.481, dtype=np.float64)  # in place: half the time of one expression
     y += np.multiply(green, 128.553)
     y += np.multiply(blue, 24.966)
     y /= 255

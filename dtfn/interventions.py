@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import Attention, HashedAttention, PlaceboAttention
+from dtfn.models.layers import Switchable
 from dtfn.models.networks import Network
 from dtfn.own import OwnNetwork
 
@@ -33,6 +34,11 @@ KINDS = ("uniform", "hashing", "random", "self", "off")
 - ``self``: each position attends to itself alone.
 - ``off``: the attention module is skipped, TFS included.
 - ``window(r)``: only keys at most r rows and r columns away.
+- ``hash(k)``: hash seed k, in layers that hash.
+- ``turn(k)``: the network sees the picture flipped and turned by element k of 0 to 7 of the
+  dihedral group, which is undone in its output. With ``hash(k)`` a control: what it changes is
+  chance, not a choice.
+- ``layers(b)``: attention is on in those layers only that have a 1 in b, one digit a layer.
 """
 
 ROUNDING = 2e-2  # of a sum of probabilities, also in half precision
@@ -70,9 +76,15 @@ def intervened(
     InputError
         An unknown kind, a network without attention, or no such submodule.
     """
-    radius = _radius(kind)
+    radius = _number("window", kind)
     with ExitStack() as stack:
-        if softmax:
+        if (seed_of_hash := _number("hash", kind)) is not None:
+            stack.enter_context(hash_seed(network, seed_of_hash))
+        elif (element := _number("turn", kind)) is not None:
+            stack.enter_context(_turned(network, element))
+        elif kind.startswith("layers("):
+            stack.enter_context(_switched(network, kind.removeprefix("layers(").rstrip(")")))
+        elif softmax:
             hook = _weights_hook(kind, radius, seed, softmax, width)
             stack.enter_context(_named(network, softmax).register_forward_hook(hook))
         elif isinstance(network, OwnNetwork):
@@ -185,15 +197,58 @@ def attention_layers(network: nn.Module) -> list[Attention]:
     return layers
 
 
-def _radius(kind: str) -> int | None:
-    """Return the radius of a window, None for the other kinds."""
-    window = re.fullmatch(r"window\((\d+)\)", kind)
-    if window is None and kind not in KINDS:
-        known = (*KINDS, "window(8)")
+def _number(name: str, kind: str) -> int | None:
+    """Return the number of ``name(number)``, None for other kinds; refuse what is none at all."""
+    match = re.fullmatch(r"(window|hash|turn|layers)\((\d+)\)", kind)
+    if match is None and kind not in KINDS:
+        known = (*KINDS, "window(8)", "hash(1)", "turn(1)", "layers(1000)")
         raise InputError(
             "intervention", expected="a known one", found=repr(kind), remedy=nearest(kind, known)
         )
-    return int(window[1]) if window else None
+    return int(match[2]) if match and match[1] == name else None
+
+
+@contextmanager
+def _turned(network: nn.Module, element: int) -> Iterator[None]:
+    """Flip and turn what a network sees, and its output back."""
+    if not 0 <= element < 8:
+        raise InputError("turn", expected="0 to 7", found=element, remedy="choose one of these")
+    flips = [axis for axis, bit in ((2, 1), (3, 2)) if element & bit]
+
+    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        flipped = inputs[0].flip(flips)
+        return flipped.mT if element & 4 else flipped
+
+    def after(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        return (output.mT if element & 4 else output).flip(flips)
+
+    with network.register_forward_pre_hook(before), network.register_forward_hook(after):
+        yield
+
+
+@contextmanager
+def _switched(network: nn.Module, bits: str) -> Iterator[None]:
+    """Leave attention on in some layers only."""
+    layers = switches(network)
+    if len(bits) != len(layers) or set(bits) - {"0", "1"}:
+        raise InputError(
+            "layers",
+            expected=f"{len(layers)} digits 0 or 1, one an attention layer",
+            found=bits,
+            remedy=f"write layers({'1' * len(layers)}) for all of them",
+        )
+    with ExitStack() as stack:
+        for layer, bit in zip(layers, bits, strict=True):
+            stack.callback(setattr, layer, "on", layer.on)
+            layer.on = bit == "1"
+        yield
+
+
+def switches(network: nn.Module) -> list[Switchable]:
+    """Return what can be switched off in a network, one an attention layer, from first to last."""
+    layers = [module for module in network.modules() if isinstance(module, Switchable)]
+    inside = {part for layer in layers for part in layer.modules() if part is not layer}
+    return [layer for layer in layers if layer not in inside]
 
 
 # Closed forms: logits are not changed, and not even computed, where their values do not matter.

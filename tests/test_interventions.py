@@ -219,6 +219,43 @@ def pictures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[datasets.S
     return samples
 
 
+@torch.inference_mode()
+def psnr(network: nn.Module, sample: datasets.Sample) -> float:
+    """PSNR on Y of the output as it is, not rounded to 8 bits."""
+    x = torch.from_numpy(sample.lr / np.float32(255)).permute(2, 0, 1)[None]
+    made = network(x)[0].clamp(0, 1).double().permute(1, 2, 0).numpy() * 255
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    squares = ((made - sample.hr) @ weights)[2:-2, 2:-2] ** 2
+    return float(10 * np.log10(255**2 / squares.mean()))
+
+
+def test_a_method_may_carry_a_change(pictures: list[datasets.Sample], tmp_path: Path) -> None:
+    name = saved(tmp_path, "nlsn", res_scale=1.0)
+    network, sample = models.load(name), pictures[0]
+    kinds = ["off", "hash(3)", "turn(5)", "layers(11)"]
+    methods = [name, *(f"{name}@{kind}" for kind in kinds)]
+    errors = evaluation.block_errors(methods, sample)
+    plain, off, _, turned, first = (errors[m] for m in methods)
+    np.testing.assert_array_equal(first, plain)  # both layers are on
+    assert not np.allclose(off, plain)
+    with network.attention(False):
+        mse = off[1:-1, 1:-1].mean()
+        assert 10 * np.log10(255**2 / mse) == pytest.approx(psnr(network, sample), abs=1e-4)
+    with interventions.hash_seed(network, 3):
+        expected = evaluation.upscale(network, sample.lr)
+    made = evaluation.outputs(methods, sample)
+    np.testing.assert_array_equal(made[methods[2]].image, expected)
+    x = torch.from_numpy(sample.lr / np.float32(255)).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = network(x.flip(2).mT).mT.flip(2)
+        with intervened(network, "turn(5)"):
+            assert close(network(x), expected)
+    assert not np.allclose(turned, plain)
+    for kind, message in {"of": "'off'", "layers(1)": "2 digits", "turn(8)": "0 to 7"}.items():
+        with pytest.raises(InputError, match=message):
+            evaluation.block_errors(f"{name}@{kind}", sample)
+
+
 def test_costs_are_losses_of_psnr_and_are_remembered(
     pictures: list[datasets.Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,12 +266,12 @@ def test_costs_are_losses_of_psnr_and_are_remembered(
     network = models.load(name)
     for row in measured.itertuples():
         sample = next(s for s in pictures if s.image == row.image)
-        plain = evaluation.psnr(evaluation.upscale(network, sample.lr), sample.hr, 2)
+        plain = psnr(network, sample)
         with intervened(network, str(row.intervention)):
-            changed = evaluation.upscale(network, sample.lr)
-        assert row.psnr == plain
-        assert row.cost == plain - evaluation.psnr(changed, sample.hr, 2)
-    monkeypatch.setattr(evaluation, "upscale", None)  # nothing runs again
+            changed = psnr(network, sample)
+        assert row.psnr == pytest.approx(plain, abs=1e-4)
+        assert row.cost == pytest.approx(plain - changed, abs=1e-4)
+    monkeypatch.setattr(evaluation, "_float_output", None)  # nothing runs again
     pd.testing.assert_frame_equal(gate.costs([name], ["mini"]), measured)
     with pytest.raises(InputError, match="one with attention"):
         gate.costs([saved(tmp_path, "edsr")], ["mini"])

@@ -305,7 +305,7 @@ def ship(
     weights = str(run.weights)
     trained = zoo.recipe(weights)
     if tile is None and trained.network.startswith(("mini-nla", "mini-hspa")):
-        tile = (gate.DENSE_TILE.size, gate.DENSE_TILE.overlap)
+        tile = (evaluation.DENSE_TILE.size, evaluation.DENSE_TILE.overlap)
     tiling = Tiling(*tile) if tile else None
     table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
     means = table.groupby("dataset", sort=False)[["psnr", "ssim"]].mean()
