@@ -177,11 +177,15 @@ VARIANTS = (
     *("local", "local-wide", "placebo", "nla", "nla+tfs", "nlsa", "nlsa+tfs", "gla", "gla+tfs"),
     *("hspa", "hspa+tfs", "dtfn-notfs", "dtfn"),
 )
-# One recipe for every network of the zoo, from scratch. The backbone is small on purpose: its
-# receptive field is smaller than a patch, so that attention has something to add.
-ZOO: Mapping[str, Any] = MappingProxyType(
-    {"hyperparameters": (("n_resgroups", 2), ("n_resblocks", 3)), "attention_off": 0.5}
+# The zoo's networks in stages: x4 from scratch; then, for the variants in SWITCHED, one in which
+# half of the pictures skip the attention; from x4 the other scales, with a new upsampler.
+SWITCHED: tuple[str, ...] = ()
+SCRATCH: Mapping[str, Any] = MappingProxyType({"steps": 8797})
+_STAGE = {"batch": 8, "warmup": 100, "validate_every": 250}
+SWITCH: Mapping[str, Any] = MappingProxyType(
+    {**_STAGE, "steps": 2000, "learning_rate": 3e-4, "attention_off": 0.5}
 )
+RESCALED: Mapping[str, Any] = MappingProxyType({**_STAGE, "steps": 3000, "learning_rate": 5e-4})
 # Constants of the authors' recipe: DIV2K 1-800, L1, Adam without clipping or averaging, in float32;
 # an epoch has 1000 iterations. Three hash rounds in training, four in testing.
 _AUTHORS: Mapping[str, Any] = MappingProxyType(
@@ -223,9 +227,10 @@ def preset(name: str, **changes: Any) -> Recipe:
     ----------
     name
         ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``, also written
-        ``mini_nla_x4`` (seed 0); ``demo-...`` for a short run of the same network on the embedded
-        pictures; ``dtfn_x2``, ``dtfn_x3`` or ``dtfn_x4`` for the full network by the authors'
-        recipe.
+        ``mini_nla_x4`` (seed 0); ``scratch-...`` for the same network from fresh weights, which is
+        the first stage where the zoo's has several; ``demo-...`` for a short run of it on the
+        embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or ``dtfn_x4`` for the full network by the
+        authors' recipe.
     **changes
         Fields of `Recipe` to change.
 
@@ -248,7 +253,7 @@ def split_name(name: str) -> tuple[str, int, int] | None:
 
 
 def _mini(name: str) -> Recipe:
-    plain = name.removeprefix("demo-")
+    kind, plain = re.fullmatch(r"(demo-|scratch-|)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     long = re.fullmatch(r"mini_(.+)_x(\d+)", plain)
     parts = split_name(f"{long[1]}-x{long[2]}-s0" if long else plain)
     if parts is None:
@@ -260,10 +265,17 @@ def _mini(name: str) -> Recipe:
             remedy=nearest(plain, known),
         )
     variant, scale, seed = parts
-    changes = dict(ZOO) | (dict(DEMO) if name.startswith("demo-") else {})
-    if variant.startswith("local"):
-        del changes["attention_off"]  # nothing is there to skip
+    changes = DEMO if kind == "demo-" else SCRATCH if kind else _stage(variant, scale, seed)
     return Recipe(network=f"mini-{variant}", scale=scale, seed=seed, **changes)
+
+
+def _stage(variant: str, scale: int, seed: int) -> dict[str, Any]:
+    """Return what the last stage of a network of the zoo changes."""
+    off = SWITCH["attention_off"] if variant in SWITCHED else 0.0
+    if scale != 4:
+        return {**RESCALED, "start": f"{variant}-x4-s{seed}", "attention_off": off}
+    start = f"scratch-{variant}-x4-s{seed}/weights.safetensors"
+    return {**SWITCH, "start": start} if off else dict(SCRATCH)
 
 
 # --- recipes from text and JSON ------------------------------------------------------------------

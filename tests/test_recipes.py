@@ -48,15 +48,23 @@ def test_names_of_the_zoo_and_their_long_form() -> None:
     assert recipes.split_name("dtfn_x4") is None
 
 
-def test_the_zoo_is_trained_from_scratch_by_one_recipe() -> None:
-    """So that arms differ in their attention alone, and each can be switched off."""
+@pytest.mark.parametrize("switched", [(), ("nlsa", "gla")])
+def test_the_stages_of_the_zoo(switched: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms differ in their attention alone: one first stage for all, and the same steps later."""
+    monkeypatch.setattr(recipes, "SWITCHED", switched)
     local = recipes.preset("local-x4-s0")
     for variant in recipes.VARIANTS:
-        recipe = recipes.preset(f"{variant}-x4-s0")
-        assert recipe.start == ""
-        assert recipe.attention_off == (0.0 if variant.startswith("local") else 0.5)
-        same = dataclasses.replace(recipe, network=local.network, attention_off=0.0)
-        assert same == local
+        scratch = recipes.preset(f"scratch-{variant}-x4-s0")
+        assert dataclasses.replace(scratch, network=local.network) == local
+        assert (scratch.start, scratch.attention_off, scratch.hyperparameters) == ("", 0.0, ())
+        last, other = recipes.preset(f"{variant}-x4-s0"), recipes.preset(f"{variant}-x2-s0")
+        assert (other.start, other.steps) == (f"{variant}-x4-s0", 3000)
+        assert last.attention_off == other.attention_off == (0.5 if variant in switched else 0.0)
+        if variant in switched:
+            assert last.start == f"scratch-{variant}-x4-s0/weights.safetensors"
+            assert (last.steps, last.batch, last.learning_rate) == (2000, 8, 3e-4)
+        else:
+            assert last == scratch
 
 
 def test_a_demonstration_needs_no_file() -> None:
