@@ -38,10 +38,10 @@ FLOORS = [
     "errors paths files keys cache provenance parameters",
     "images datasets download statistics recipes",
     "models zoo own patches leaks interventions",
-    "metrics tiling evaluation states training side_by_side bench gate",
-    "capture attribution attended pairs texture subpixel bounds regions positions",
+    "metrics tiling subpixel evaluation states training side_by_side bench gate",
+    "capture attribution attended pairs texture bounds regions harm causes donors",
     "plots",
-    "reports audit studies quality published claims",
+    "reports audit studies quality published claims verdicts",
     "explorer suite",
     "cli __main__",
 ]
