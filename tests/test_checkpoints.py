@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,26 +158,6 @@ def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
         load(file)
     file.write_bytes(b"")
     with pytest.raises(InputError, match=name):
-        load(file)
-
-
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "sprung",))
-
-    file = write(tmp_path, {"head.0.weight": Trap()})
-
-    with pytest.raises(InputError, match="nothing but tensors"):
-        load(file)
-    assert not (tmp_path / "sprung").exists()
-
-
-def test_metadata_of_nothing_we_know(tmp_path: Path) -> None:
-    file = tmp_path / "weights.safetensors"
-    save_file(small("edsr").state_dict(), file, {"build": json.dumps({"name": "edsr"})})
-
-    with pytest.raises(InputError, match="scale"):
         load(file)
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 import tiny
 
-from dtfn import cli, evaluation, paths, suite
+from dtfn import cli, evaluation, paths
 from dtfn.errors import InputError
-from dtfn.reports import page
 
 
 @pytest.fixture(autouse=True)
@@ -95,22 +94,6 @@ def test_a_tier_without_its_benchmarks_is_one_line(
 def test_an_unknown_option_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("reproduce", "--teir", "demo") == 2
     assert "--tier" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("failed", [[], [page.Problem("n", "ValueError: x")]])
-def test_reproduce_passes_its_options_on_and_exits_with_1_if_a_run_failed(
-    failed: list[page.Problem], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-
-    def reproduce(*arguments: Any, **options: Any) -> list[page.Problem]:
-        asked.append((arguments, options))
-        return failed
-
-    monkeypatch.setattr(suite, "reproduce", reproduce)
-    assert call("reproduce", "--jobs", "3", "--only", "a", "--only", "b", "--force") == len(failed)
-    given = {"folder": None, "file": None, "jobs": 3, "only": ["a", "b"], "force": True}
-    assert asked == [(("demo",), given | {"profile": None})]
 
 
 def test_a_notebook_that_fails_is_one_line_and_exit_code_1(

@@ -322,22 +322,6 @@ def test_the_real_benchmarks_are_complete(
         assert sample.hr.shape[:2] == (4 * height, 4 * width)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_the_real_lr_is_what_would_be_made(
-    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, scale: int
-) -> None:
-    """So that a benchmark means the same with and without its LR folder."""
-    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
-    for sample in benchmark("Set5", scale):
-        np.testing.assert_array_equal(sample.lr, images.degrade(sample.hr, scale))
-
-
-def test_bridge_is_grey(benchmarks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
-    grey = [sample.image for sample in benchmark("Set14", 2) if sample.hr.ndim == 2]
-    assert grey == ["bridge"]
-
-
 def test_one_image_by_name_is_that_of_the_benchmark() -> None:
     found = datasets.sample("mini", "coffee", 4)
     (expected,) = (s for s in datasets.benchmark("mini", 4) if s.image == "coffee")

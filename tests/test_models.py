@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import vectors as golden
 from torch import Tensor, nn
 
 from dtfn import images
@@ -17,7 +16,6 @@ from dtfn.errors import InputError
 from dtfn.models import Network, create, known_names
 from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import Switchable
-from dtfn.models.networks import NETWORKS
 
 CHAIN: dict[str, Any] = {"n_feats": 16, "n_resblocks": 1}
 GROUPS: dict[str, Any] = {"n_feats": 16, "n_resblocks": 1, "n_resgroups": 2}
@@ -87,17 +85,6 @@ def test_baseline_of_edsr() -> None:
     assert [round(count / 1e6, 2) for count in counts] == [1.37, 1.55, 1.52]
 
 
-@pytest.mark.parametrize("family", sorted({golden.family(n) for n in golden.vectors("dtfn")}))
-def test_names_of_the_weights(family: str) -> None:
-    recorded = golden.read(f"{family}_weights")
-    small = {"n_resgroups": 2, "n_resblocks": 2, "n_feats": 32, "chunk_size": 64}
-
-    network = create("dtfn", int(family[-1]), **small)
-
-    own = {k: tuple(v.shape) for k, v in network.state_dict().items() if "_mean." not in k}
-    assert own == {key: value.shape for key, value in recorded.items()}
-
-
 # L = 1, 7, 15 (fewer than a chunk of 16), 16, 21 and 28 (between one and two), 35, 40
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 3), (4, 4), (7, 3), (2, 14), (5, 7), (1, 40)])
 @pytest.mark.parametrize("name", NAMES)
@@ -112,13 +99,6 @@ def test_any_size_and_batch(name: str, size: tuple[int, int]) -> None:
     assert together.isfinite().all()
     alone = torch.cat([network(one[None]) for one in x])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize("name", ["edsr", "mini-local"])
-@torch.no_grad()
-def test_scales(name: str, scale: int) -> None:
-    assert small(name, scale)(image(1, 3, 4, 5)).shape == (1, 3, 4 * scale, 5 * scale)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -164,17 +144,6 @@ def test_switch(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-8)
     with pytest.raises(InputError, match="attention switch: expected a bool"):
         network.attention(torch.ones(3))
-
-
-@torch.no_grad()
-def test_layers_that_are_off_return_their_input() -> None:
-    network = small("nlsn+tfs")
-    x = image(2, 16, 9, 9)
-    for layer in (m for m in network.modules() if isinstance(m, Switchable)):
-        layer.on = False
-        assert layer(x) is x
-        layer.on = torch.zeros(2, dtype=torch.bool)
-        assert torch.equal(layer(x), x)
 
 
 @pytest.mark.parametrize("name", ATTENTIVE)
@@ -234,37 +203,6 @@ def test_training_draws_anew_and_evaluation_does_not() -> None:
     assert draws == {3}
 
 
-@pytest.mark.parametrize("name", ["dtfn", "dlsn", "nlsn"])
-@torch.no_grad()
-def test_without_a_seed_the_global_generator_draws(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the order of the layers, and a round at a time where the draw is orthogonal."""
-    network = small(name, hash_seed=None, n_resblocks=8 if name == "nlsn" else 1)
-    found: list[Tensor] = []
-    layers = [m for m in network.modules() if isinstance(m, HashedAttention)]
-
-    def recording(*arguments: Any) -> Tensor:
-        found.append(type(layers[0]).rotations(*arguments))
-        return found[-1]
-
-    for layer in layers:
-        monkeypatch.setattr(layer, "rotations", recording)
-    torch.manual_seed(11)
-
-    network(image(1, 3, 9, 9))  # L = 81: 6 buckets of 16
-
-    torch.manual_seed(11)
-    assert len(found) == len(layers) == 2
-    for rotations in found:
-        if name == "nlsn":
-            half = torch.randn(1, 4, 2, 3)[0]
-            expected = [torch.cat((half[:, r], -half[:, r]), -1) for r in range(2)]
-        else:
-            expected = [nn.init.orthogonal_(torch.empty(4, 6)) for _ in range(2)]
-        assert torch.equal(rotations, torch.stack(expected))
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("deterministic")
 def test_every_parameter_learns_deterministically(name: str) -> None:
@@ -310,36 +248,6 @@ def test_compiles_whole(name: str) -> None:
         torch.testing.assert_close(compiled(x), network(x), rtol=0, atol=1e-6)
     compiled(x).mean().backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
-
-
-@pytest.mark.parametrize("name", ["mini-local", "mini-local-wide", "edsr"])
-def test_exports_for_any_size(name: str) -> None:
-    network = small(name)
-    dim = torch.export.Dim
-    sizes = {0: dim("n", min=1), 2: dim("h", min=2), 3: dim("w", min=2)}
-
-    program = torch.export.export(network, (image(2, 3, 8, 9),), dynamic_shapes=(sizes,))
-
-    x = image(1, 3, 5, 13, seed=1)
-    with torch.no_grad():
-        torch.testing.assert_close(program.module()(x), network(x), rtol=0, atol=1e-6)
-
-
-def test_defaults_are_the_authors_sizes() -> None:
-    sizes = {name: values for name, (_, values) in NETWORKS.items()}
-
-    assert sizes["dtfn"] == {
-        "n_feats": 256,
-        "n_resgroups": 10,
-        "n_resblocks": 4,
-        "res_scale": 0.1,
-        "rgb_range": 1.0,
-        "reduction": 4,
-        "chunk_size": 128,
-        "n_hashes": 4,
-    }
-    assert (sizes["hspan"]["n_feats"], sizes["hspan"]["topk"]) == (192, 128)
-    assert (sizes["nlsn"]["n_resblocks"], sizes["nlsn"]["chunk_size"]) == (32, 144)
 
 
 @pytest.mark.parametrize(

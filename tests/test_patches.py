@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -189,16 +188,3 @@ def test_an_unreadable_picture_leaves_no_cache_behind(world: Path) -> None:
     with pytest.raises(InputError, match=r"1\.png"):
         patches.pool(["t"], 2, 8)
     assert not list((world / "cache" / "patches").iterdir())
-
-
-def test_the_index_names_every_picture(world: Path) -> None:
-    patches.pool(["t"], 2, 8)
-    (index,) = (world / "cache").glob("patches/*/index.json")
-    assert [row[0] for row in json.loads(index.read_text())] == ["t/0", "t/1", "t/2"]
-
-
-def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
-    """MacOS puts ``._a.png`` next to ``a.png`` on foreign disks."""
-    images.write(tmp_path / "a.PNG", np.zeros((40, 40), np.uint8))
-    (tmp_path / "._a.png").write_bytes(b"no picture")
-    assert [file.name for file in patches.files(tmp_path)] == ["a.PNG"]
