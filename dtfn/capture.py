@@ -43,10 +43,10 @@ from dtfn.models.attention import (
     NonLocalAttention,
     NonLocalSparseAttention,
     merged_conv,
+    threshold,
 )
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
-from dtfn.models.sparsemax import threshold
 from dtfn.own import OwnNetwork, Weights, stochastic
 
 __all__ = [
@@ -651,7 +651,7 @@ def _dense(layer: NonLocalAttention, x: Tensor) -> _Rows:
         with torch.autocast(x.device.type, enabled=False):
             scores = query[at] @ key.T  # (Q, L)
         if isinstance(layer, HighSimilarityPassAttention):
-            return everything, (scores - threshold(scores, layer.topk)).clamp_(min=0)
+            return everything, (scores - threshold(scores, layer.topk)[0]).clamp_(min=0)
         return everything, scores.softmax(-1)
 
     return _Rows(x.shape[2], x.shape[3], cost=len(query), look=look)

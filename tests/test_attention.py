@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dtfn.models import attention, hashing, sparsemax
+from dtfn.models import attention, hashing
 
 DOUBLE = torch.float64
+sparsemax: Callable[..., Tensor] = attention.SparsemaxAttention.apply
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -212,7 +213,7 @@ def test_threshold_projects_onto_the_simplex(
 ) -> None:
     scores = spread * np.array(values, dtype=float) + shift  # integers make ties
 
-    tau = sparsemax.threshold(torch.from_numpy(scores)[None], topk)
+    tau = attention.threshold(torch.from_numpy(scores)[None], topk)[0]
 
     found = np.maximum(scores - tau.item(), 0)
     assert found.sum() == pytest.approx(1, abs=1e-9)
@@ -226,23 +227,23 @@ def dense_case(length: int = 40, n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_sparse_attention_does_not_depend_on_topk(monkeypatch: pytest.MonkeyPatch) -> None:
     case = dense_case()
-    whole = sparsemax.sparsemax_attention(*case, 40)
+    whole = sparsemax(*case, 40)
     weights = (case[0] @ case[1].transpose(1, 2)).numpy()
     expected = np.apply_along_axis(simplex, -1, weights) @ case[2].numpy()
     np.testing.assert_allclose(whole.numpy(), expected, rtol=0, atol=1e-12)
 
     for topk in (1, 3, 16, 1000):
-        found = sparsemax.sparsemax_attention(*case, topk)
+        found = sparsemax(*case, topk)
         torch.testing.assert_close(found, whole, rtol=0, atol=1e-13)
-    monkeypatch.setattr(sparsemax, "BLOCK_SCORES", 100)
-    monkeypatch.setattr(sparsemax, "LEAST_ROWS", 1)
-    torch.testing.assert_close(sparsemax.sparsemax_attention(*case, 8), whole, rtol=0, atol=1e-13)
+    monkeypatch.setattr(attention, "SPARSE_SCORES", 100)
+    monkeypatch.setattr(attention, "LEAST_ROWS", 1)
+    torch.testing.assert_close(sparsemax(*case, 8), whole, rtol=0, atol=1e-13)
 
 
 def test_gradients_of_sparse_attention() -> None:
     case = differentiable(*dense_case(6))
 
-    assert torch.autograd.gradcheck(lambda q, k, v: sparsemax.sparsemax_attention(q, k, v, 2), case)
+    assert torch.autograd.gradcheck(lambda q, k, v: sparsemax(q, k, v, 2), case)
 
 
 @pytest.mark.parametrize("grad", [False, True])
