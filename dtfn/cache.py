@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from dtfn import keys, paths
+from dtfn import paths, provenance
 from dtfn.errors import InputError
 
 LIMIT = "12GB"  # some fifty networks on the four benchmarks; the oldest outputs go first
@@ -32,7 +32,6 @@ LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
 FORMAT = "2"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
 
 FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-PACKAGE = Path(__file__).parent
 DIGEST = hashlib.sha256().digest_size
 _stores: list[diskcache.Cache | None] = []  # the open one, if any
 
@@ -105,8 +104,9 @@ def source(*names: str) -> str:
     """
     codes = [importlib.metadata.version("torch")]
     for name in names:
-        files = sorted(PACKAGE.glob(f"{name}/*.py")) or [PACKAGE / f"{name}.py"]
-        codes += [keys.source_key(file.read_text(encoding="utf-8")) for file in files]
+        package = provenance.PACKAGE
+        files = sorted(package.glob(f"{name}/*.py")) or [package / f"{name}.py"]
+        codes += [provenance.source_key(file.read_text(encoding="utf-8")) for file in files]
     return key(*codes)
 
 

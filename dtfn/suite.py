@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from dtfn import datasets, files, images, keys, parameters, paths, provenance, recipes, reports, zoo
+from dtfn import datasets, files, images, parameters, paths, provenance, recipes, reports, zoo
 from dtfn.errors import InputError, nearest
 from dtfn.reports import compare, page
 from dtfn.reports import runs as run_folders
@@ -200,14 +200,14 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     # Imported weights count where methods can be chosen, the shipped ones always.
     weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
-        "notebook": keys.digest(sources),
-        "code": keys.code_key({"dtfn.reports", *keys.imported(code)}),
-        "libraries": keys.digest(provenance.versions()),
-        "parameters": keys.digest(run_folders.plain(values)),
-        "inputs": keys.digest(_hashes(_inputs(values))),
-        "weights": keys.digest(_hashes(weights)),
+        "notebook": provenance.digest(sources),
+        "code": provenance.code_key({"dtfn.reports", *provenance.imported(code)}),
+        "libraries": provenance.digest(provenance.versions()),
+        "parameters": provenance.digest(run_folders.plain(values)),
+        "inputs": provenance.digest(_hashes(_inputs(values))),
+        "weights": provenance.digest(_hashes(weights)),
     }
-    key = keys.digest(parts)
+    key = provenance.digest(parts)
     folder = runs / step.name / key[:16]
     reason = _reason(folder, parts)
     return {
@@ -374,7 +374,7 @@ def _lock(name: str) -> FileLock:
     folder = paths.cache("locks")
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{keys.digest(name)[:16]}.lock")
+    return FileLock(folder / f"{provenance.digest(name)[:16]}.lock")
 
 
 def _end_with(lifeline: str) -> None:

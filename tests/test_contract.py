@@ -35,7 +35,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 
 # The floors of the house, from the bottom: a module imports from its own floor and those below.
 FLOORS = [
-    "errors paths files keys cache provenance parameters",
+    "errors paths files cache provenance parameters",
     "images datasets download statistics recipes",
     "models zoo own patches leaks interventions",
     "metrics tiling subpixel evaluation states training side_by_side bench gate",

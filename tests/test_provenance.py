@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtfn import keys
+from dtfn import provenance
 
 MODULES = {
     "__init__.py": '"""The package."""\n',
@@ -24,15 +24,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in MODULES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     return tmp_path
 
 
 def test_reach_follows_imports_in_functions_too(package: Path) -> None:
     everything = ["__init__.py", "group/__init__.py", "group/data.csv", "group/one.py"]
-    assert keys.reach(["dtfn.group.one"]) == [*everything, "low.py", "middle.py"]
-    assert keys.reach(["dtfn.low.VALUE"]) == ["__init__.py", "low.py"]
-    assert keys.reach(["dtfn"]) == sorted(MODULES)
+    assert provenance.reach(["dtfn.group.one"]) == [*everything, "low.py", "middle.py"]
+    assert provenance.reach(["dtfn.low.VALUE"]) == ["__init__.py", "low.py"]
+    assert provenance.reach(["dtfn"]) == sorted(MODULES)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_reach_follows_imports_in_functions_too(package: Path) -> None:
 def test_only_code_within_reach_changes_a_key(
     package: Path, file: str, text: str, changes: bool
 ) -> None:
-    before = keys.code_key(["dtfn.group.one"])
+    before = provenance.code_key(["dtfn.group.one"])
     (package / file).write_text(text)
-    assert (keys.code_key(["dtfn.group.one"]) != before) == changes
+    assert (provenance.code_key(["dtfn.group.one"]) != before) == changes
 
 
 def test_a_docstring_of_the_explorer_is_out_of_reach_of_the_networks() -> None:
-    assert not [name for name in keys.reach(["dtfn.models"]) if "explorer" in name]
+    assert not [name for name in provenance.reach(["dtfn.models"]) if "explorer" in name]

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import tiny
 
-from dtfn import keys, paths, suite
+from dtfn import paths, provenance, suite
 from dtfn.errors import InputError
 from dtfn.reports import runs as run_folders
 
@@ -248,7 +248,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "data" / "Toy" / name).write_bytes(b"1")
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(keys, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "package")
     monkeypatch.setenv("DTFN_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(suite, "_execute", lambda step, at, _: (at / "t.csv").write_text("1"))
     lines = "scale: int = 4  # s\ndatasets: list[str] = ['Toy']  # d\nmethods: list[str] = []  # m"

@@ -16,7 +16,7 @@ from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
 from dtfn.cli import suite as cli_suite
 from dtfn.cli import zoo as cli_zoo
-from dtfn.cli.text import settings
+from dtfn.cli.suite import Settings, settings
 from dtfn.errors import InputError
 
 app = typer.Typer(
@@ -39,9 +39,6 @@ app.add_typer(cli_zoo.zoo_app, name="zoo")
 app.add_typer(cli_zoo.weights_app, name="weights")
 app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, and how to get it.")
 
-Settings = Annotated[
-    list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
-]
 Scale = Annotated[int, typer.Option(help="Scale: 2, 3 or 4.")]
 
 SLOW = 30.0  # seconds; longer work of a network is announced

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dtfn.cli.text import settings
+from dtfn.errors import InputError
 
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report (default reports/).")]
 Tier = Annotated[
@@ -19,6 +19,10 @@ Tier = Annotated[
 ]
 File = Annotated[
     Path | None, typer.Option("--plan", help="Your own plan instead of notebooks/suite.yaml.")
+]
+
+Settings = Annotated[
+    list[str] | None, typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
 ]
 
 report_app = typer.Typer(
@@ -32,10 +36,7 @@ def run(
     notebook: Annotated[
         str, typer.Argument(help="Name or file of a notebook, or with --tier a run of the plan.")
     ],
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable."),
-    ] = None,
+    parameter: Settings = None,
     tier: Annotated[
         str | None, typer.Option(help="Run it with the parameters of this tier.")
     ] = None,
@@ -168,3 +169,22 @@ def _compare(
         print(f"and {len(result.changed) - most} more")
     if len(result.changed) or len(result.verdicts):
         raise typer.Exit(1)
+
+
+def settings(given: list[str] | None) -> dict[str, str]:
+    """Split ``["scale=4"]`` into ``{"scale": "4"}``.
+
+    Raises
+    ------
+    InputError
+        One of them is not of that form.
+    """
+    found = {}
+    for text in given or []:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise InputError(
+                "-p", expected="NAME=VALUE", found=repr(text), remedy="write e.g. -p scale=4"
+            )
+        found[name.strip()] = value.strip()
+    return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dtfn.cli.text import columns, settings
+from dtfn.cli.suite import settings
 from dtfn.errors import InputError
 
 zoo_app = typer.Typer(
@@ -42,7 +43,7 @@ def list_zoo(as_json: Json = False) -> None:
         [*(row[key] for key in keys), _gate(row), *(_quality(row, dataset) for dataset in sets)]
         for row in rows
     ]
-    columns([[*keys, "gate", *sets], *lines])
+    _columns([[*keys, "gate", *sets], *lines])
 
 
 @zoo_app.command()
@@ -105,7 +106,7 @@ def list_weights(as_json: Json = False) -> None:
         print(json.dumps(rows, indent=1))
         return
     keys = ("name", "network", "scale", "parameters", "source")
-    columns([keys, *([row[key] for key in keys] for row in rows)])
+    _columns([keys, *([row[key] for key in keys] for row in rows)])
 
 
 def gate(
@@ -168,3 +169,10 @@ def _summary(entry: dict[str, Any]) -> str:
         lines.append(f"  assumed, as in the authors' code: {', '.join(assumed)} (change with -p)")
     lines.append("  loaded strictly, run on a small image, stored and run again: the same output")
     return "\n".join(lines)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows with their columns aligned at the left."""
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

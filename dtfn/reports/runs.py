@@ -105,7 +105,7 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "notebook_sha256": files.sha256(notebook),
         "parameters": dict(parameters),
         "seeds": {k: v for k, v in parameters.items() if "seed" in k},
-        "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_hash()},
+        "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_key(["dtfn"])},
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
