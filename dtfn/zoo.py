@@ -1,7 +1,7 @@
 """The shipped networks, and the checkpoints that a user has imported: names, files and cards.
 
 Below ``data/zoo``: ``registry.json``, and for each network ``NAME.safetensors`` (weights, with the
-recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training history).
+recipe in their metadata), ``NAME.md`` (its card) and perhaps ``NAME.csv`` (its training history).
 ``tools/ship.py`` writes them. Below ``data/weights``: ``registry.json`` and ``NAME.safetensors`` of
 imported checkpoints. Only `import_weights` loads torch.
 """
@@ -93,8 +93,9 @@ def own(name: str) -> Own | None:
 def registry() -> list[Entry]:
     """Return the shipped networks, by name.
 
-    Each has: name, variant, scale, seed, parameters, psnr (dB) and ssim by benchmark, file, sha256,
-    and, where it was measured, gate (cost of uniform attention weights on Urban100 in dB).
+    Each has: name, variant, scale, seed, parameters, file, sha256; psnr (dB), ssim and number of
+    pictures by benchmark; and gate, the cost of uniform attention weights on Urban100 in dB, None
+    without attention.
     """
     return _read(paths.ZOO / REGISTRY)
 
@@ -244,9 +245,8 @@ def verify() -> list[str]:
         actual = files.sha256(file) if file.is_file() else "no file"
         if actual != row["sha256"]:
             wrong.append(f"{file.name}: expected {row['sha256'][:12]}, found {actual[:12]}")
-        for other in (f"{row['name']}.md", f"{row['name']}.csv"):
-            if not (paths.ZOO / other).is_file():
-                wrong.append(f"{other}: expected a file, found none")
+        if not (paths.ZOO / f"{row['name']}.md").is_file():
+            wrong.append(f"{row['name']}.md: expected a file, found none")
     return wrong
 
 

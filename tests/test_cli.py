@@ -221,7 +221,6 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "registry.json").write_text(json.dumps([ROW]))
     (tmp_path / str(ROW["file"])).write_bytes(b"w")
     (tmp_path / "local-x4-s0.md").write_text("# local-x4-s0\n")
-    (tmp_path / "local-x4-s0.csv").write_text("step\n")
     return tmp_path
 
 

@@ -26,7 +26,10 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
 NAME = "dtfn-x2-s0"
-PSNR, SSIM = {"Set5": 31.23456789, "Set14": 28.0}, {"Set5": 0.8812345, "Set14": 0.77}
+QUALITY = pd.DataFrame(
+    [("Set5", 5, 31.23456789, 0.8812345), ("Set14", 14, 28.0, 0.77)],
+    columns=["dataset", "images", "psnr", "ssim"],
+)
 GATE = {
     "dataset": "Urban100",
     "pictures": 100,
@@ -93,7 +96,7 @@ def run(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def entry(ship: ModuleType, run: Path) -> dict[str, Any]:
-    return ship.add(ship.runs(run)[0], PSNR, SSIM, GATE)
+    return ship.add(ship.runs(run)[0], QUALITY, GATE)
 
 
 # --- what is shipped ------------------------------------------------------------------------
@@ -120,11 +123,11 @@ def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> Non
     for part in (
         entry["sha256"],
         f"{entry['parameters']:,} parameters",
-        "| Set5 | 31.23 / 0.8812 |",
+        "| Set5 | 5 | 31.23 / 0.8812 |",
         "| torch | 9.9 |",
         "| learning_rate | `0.002` |",
         "- Data: embedded",
-        f"dtfn train --preset {NAME}",
+        f"dtfn train {NAME} --out",
         "Steps: 6, of 8 patches of 24 x 24 LR pixels; 0 skipped",
         "25.0 % of it waiting for patches",
         "9 networks side by side",
@@ -140,7 +143,7 @@ def test_large_weights_are_stored_in_half_precision(
     ship: ModuleType, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ship, "LARGEST", 1000)
-    assert ship.add(ship.runs(run)[0], PSNR, SSIM)["stored"] == "float16"
+    assert ship.add(ship.runs(run)[0], QUALITY)["stored"] == "float16"
     assert "Stored as float16" in zoo.show(NAME)
     shipped = models.load(NAME).state_dict()
     for key, value in load_file(run / "weights.safetensors").items():
@@ -148,7 +151,7 @@ def test_large_weights_are_stored_in_half_precision(
 
 
 def test_a_network_measured_in_tiles_is_run_in_them(ship: ModuleType, run: Path) -> None:
-    ship.add(ship.runs(run)[0], PSNR, SSIM, tile=(20, 4))
+    ship.add(ship.runs(run)[0], QUALITY, tile=(20, 4))
     assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
     picture = sample(2, 32, 36)
     output = evaluation.outputs([NAME], picture)[NAME].image
@@ -161,9 +164,38 @@ def test_a_run_without_its_facts_gets_its_time_from_the_history(
     ship: ModuleType, tmp_path: Path
 ) -> None:
     (run,) = ship.runs(finished(tmp_path / "old", facts=False))
-    assert ship.add(run, PSNR, SSIM)["minutes"] == 4.0
+    assert ship.add(run, QUALITY)["minutes"] == 4.0
     assert "2 skipped as not finite" in zoo.show(NAME)
     assert "The network has no attention." in zoo.show(NAME)
+
+
+def test_weights_alone_get_the_recipe_of_their_name_and_no_history(
+    ship: ModuleType, tmp_path: Path
+) -> None:
+    network = models.create("mini-nla", 4, n_feats=8, n_resgroups=1, n_resblocks=1)
+    models.save(network, tmp_path / "nla-x4-s3.safetensors")
+    facts = {"seconds": 60, "machine": {"device": "G"}, "note": "From elsewhere."}
+    (tmp_path / "nla-x4-s3.json").write_text(json.dumps(facts))
+    entry = ship.add(ship.runs(tmp_path)[0], QUALITY, GATE)
+    assert (entry["minutes"], entry["validation_psnr"]) == (1.0, None)
+    assert zoo.recipe("nla-x4-s3") == recipes.preset("nla-x4-s3")
+    assert zoo.verify() == []
+    card = zoo.show("nla-x4-s3")
+    assert all(part in card for part in ("- From elsewhere.", "No training history", "device G"))
+    assert "skipped" not in card
+    (tmp_path / "nla-x4-s3.safetensors").rename(tmp_path / "mine.safetensors")
+    with pytest.raises(InputError, match="found 'mine'"):
+        ship.add(ship.runs(tmp_path)[0], QUALITY)
+
+
+def test_a_start_is_shipped_as_a_reader_finds_it(ship: ModuleType, tmp_path: Path) -> None:
+    preset = recipes.preset("nla-x2-s0")
+    network = models.create("mini-nla", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
+    for steps, expected in ((preset.steps, preset.start), (7, "/home/me/w.safetensors")):
+        run = dataclasses.replace(preset, start="/home/me/w.safetensors", steps=steps)
+        models.save(network, tmp_path / "w.safetensors", recipe=dataclasses.asdict(run))
+        ship.add(ship.runs(tmp_path)[0], QUALITY, GATE)
+        assert zoo.recipe("nla-x2-s0").start == expected
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -185,8 +217,8 @@ def test_a_folder_of_runs_is_measured_and_shipped(
     history = pd.read_csv(paths.ZOO / "nla-x4-s1.csv")
     assert history["step"].tolist() == [3, 6]
     assert ("gate" in history) == nested
-    ship.add(ship.runs(tmp_path / "runs")[1], {"Set5": 30.0}, {"Set5": 0.9})
-    assert [row["psnr"] == {"Set5": 30.0} for row in zoo.registry()] == [False, True]
+    ship.add(ship.runs(tmp_path / "runs")[1], QUALITY)
+    assert ["Set14" in row["psnr"] for row in zoo.registry()] == [False, True]
     with pytest.raises(InputError, match="expected a finished training run"):
         ship.main([str(tmp_path / "none")])
 

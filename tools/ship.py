@@ -3,11 +3,12 @@
     python tools/ship.py RUNS --jobs 2 [--device cuda] [--tile 96,8]
 
 RUNS is the folder of one training run (``weights.safetensors``, ``history.csv``, ``run.json``), a
-folder of such folders, or one of files ``NAME.safetensors``, ``NAME.csv`` and perhaps
-``NAME.json``. Every network is measured on the benchmarks, and by the gate where it has attention;
-outputs are remembered, so a script that was stopped goes on. Checkpoints that a run kept,
-``weights-STEP.safetensors``, give its history a column ``gate``. An entry of the same name is
-replaced.
+folder of such folders, or one of files ``NAME.safetensors`` with perhaps ``NAME.csv`` and
+``NAME.json``. Weights that do not know their recipe get the one of the preset NAME; ``note`` in the
+JSON file says on the card what else is to be known. Every network is measured on the benchmarks,
+and by the gate where it has attention; outputs are remembered, so a script that was stopped goes
+on. Checkpoints that a run kept, ``weights-STEP.safetensors``, give its history a column ``gate``.
+An entry of the same name is replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -24,11 +24,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.numpy import save_file
+import pandas as pd
 from tqdm import tqdm
 
-from dtfn import evaluation, files, gate, paths, provenance, zoo
+from dtfn import evaluation, files, gate, models, paths, provenance, recipes, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 from dtfn.tiling import Tiling
@@ -45,7 +44,7 @@ CARD = """# {name}
 - File: `{file}`, SHA-256 `{sha256}`
 - Stored as {stored}
 - Use: `dtfn.models.load("{name}")`
-- Train it again: `dtfn train --preset {name} --out {name}`
+- Train it again: {again}
 
 ## Quality
 
@@ -55,25 +54,22 @@ by MATLAB's bicubic; {how}, no self-ensemble.
 {quality}
 
 {gate}
-
-On {validation_count} pictures of {validation}, by which nothing was chosen:
-{validation_psnr:.3f} dB.
-
+{validation}
 ## Training
 
 - Data: {sets}{without}
 - Patches: every position in every picture equally likely, flipped and turned at random; LR by
   MATLAB's bicubic. No test picture is among the data: training refuses those.
 - Start: {start}
-- Steps: {steps}, of {batch} patches of {patch} x {patch} LR pixels; {skipped} skipped as not finite
+- Steps: {steps}, of {batch} patches of {patch} x {patch} LR pixels{skipped}
 - Time: {minutes:.1f} minutes, {seconds:.3f} s a step{loader}
 - Machine: {machine}; processes: {processes}{together}
-
+{note}
 The recipe, field by field:
 
 {recipe}
 
-The training history is in `{name}.csv`.
+{history}
 
 ## Software
 
@@ -92,16 +88,16 @@ class Run:
 
     Attributes
     ----------
-    weights, history
-        The averaged weights, and ``history.csv``.
-    facts
-        ``run.json``; None where there is none.
+    weights
+        The averaged weights.
+    history, facts
+        ``history.csv`` and ``run.json``; None where there is none.
     kept
         Step -> weights of that step.
     """
 
     weights: Path
-    history: Path
+    history: Path | None
     facts: Path | None
     kept: Mapping[int, Path]
 
@@ -112,7 +108,7 @@ def runs(folder: Path) -> list[Run]:
     Raises
     ------
     InputError
-        There is none, or one without its history.
+        There is none.
     """
     made = []
     for place in sorted({file.parent for file in folder.glob("**/weights.safetensors")}):
@@ -121,21 +117,49 @@ def runs(folder: Path) -> list[Run]:
     for file in [] if made else sorted(folder.glob("*.safetensors")):
         made.append(_run(file, file.with_suffix(".csv"), file.stem, {}))
     if not made:
-        raise _unfinished(folder / "weights.safetensors")
+        raise InputError(
+            folder / "weights.safetensors",
+            expected="a finished training run",
+            found="no such file",
+            remedy="finish it with `dtfn train --resume`",
+        )
     return made
 
 
 def _run(weights: Path, history: Path, facts: str, kept: Mapping[int, Path]) -> Run:
-    if not history.is_file():
-        raise _unfinished(history)
     file = weights.with_name(f"{facts}.json")
-    return Run(weights, history, file if file.is_file() else None, kept)
+    return Run(
+        weights,
+        history if history.is_file() else None,
+        file if file.is_file() else None,
+        kept,
+    )
+
+
+def recipe_of(weights: Path) -> Recipe:
+    """Return the recipe of a run, as a reader repeats it.
+
+    Raises
+    ------
+    InputError
+        The weights know no recipe, and no preset has the name of their file.
+    """
+    notes = zoo.opened(weights)[0]
+    if "recipe" not in notes:
+        return recipes.preset(weights.stem)
+    trained = recipes.from_json(notes["recipe"])
+    preset = recipes.preset(_name(trained))
+    # The preset says where the weights of an earlier stage lie for a reader.
+    return preset if dataclasses.replace(trained, start=preset.start) == preset else trained
+
+
+def _name(recipe: Recipe) -> str:
+    return f"{recipe.network.removeprefix('mini-')}-x{recipe.scale}-s{recipe.seed}"
 
 
 def add(
     run: Run,
-    psnr: Mapping[str, float],
-    ssim: Mapping[str, float],
+    quality: pd.DataFrame,
     gate: Mapping[str, Any] | None = None,
     tile: tuple[int, int] | None = None,
     course: Mapping[int, float] = MappingProxyType({}),
@@ -146,8 +170,8 @@ def add(
     ----------
     run
         From `runs`.
-    psnr, ssim
-        Means over each benchmark (dB, and at most 1), by dataset.
+    quality
+        From `dtfn.evaluation.summary`.
     gate
         Row of `dtfn.gate.table` on Urban100; None for a network without attention.
     tile
@@ -155,33 +179,33 @@ def add(
     course
         Step -> cost of uniform weights then (dB): the column ``gate`` of the history.
     """
-    trained = zoo.recipe(str(run.weights))
-    variant = trained.network.removeprefix("mini-")
-    name = f"{variant}-x{trained.scale}-s{trained.seed}"
-    with run.history.open(newline="") as handle:
-        history = list(csv.DictReader(handle))
+    trained = recipe_of(run.weights)
+    name = _name(trained)
+    history = _history(run)
     facts = _facts(run, history)
     paths.ZOO.mkdir(parents=True, exist_ok=True)
     shipped = paths.ZOO / f"{name}.safetensors"
-    _halved(run.weights, shipped)
+    stored = _store(run.weights, shipped, trained)
     _write_history(paths.ZOO / f"{name}.csv", history, course)
+    means = quality.set_index("dataset")
     made = {
         "name": name,
-        "variant": variant,
+        "variant": trained.network.removeprefix("mini-"),
         "scale": trained.scale,
         "seed": trained.seed,
         "parameters": zoo.opened(run.weights)[1],
-        "psnr": {key: round(float(value), 4) for key, value in psnr.items()},
-        "ssim": {key: round(float(value), 5) for key, value in ssim.items()},
+        "psnr": means["psnr"].round(4).to_dict(),
+        "ssim": means["ssim"].round(5).to_dict(),
+        "pictures": means["images"].to_dict(),
         "gate": None if gate is None else round(float(gate["uniform"]), 4),
         "off": None if gate is None else round(float(gate["off"]), 4),
         "chooses": None if gate is None else bool(gate["chooses"]),
         "file": shipped.name,
         "sha256": files.sha256(shipped),
-        "stored": zoo.opened(shipped)[0].get("stored", "float32"),
+        "stored": stored,
         "steps": trained.steps,
         "minutes": round(facts["seconds"] / 60, 1),
-        "validation_psnr": round(float(history[-1]["psnr"]), 4),
+        "validation_psnr": round(float(history[-1]["psnr"]), 4) if history else None,
         "tile": list(tile) if tile else None,
     }
     card = _card(made, trained, facts, gate)
@@ -194,12 +218,22 @@ def _card(
     entry: Mapping[str, Any], recipe: Recipe, run: Mapping[str, Any], gate: Mapping[str, Any] | None
 ) -> str:
     quality = (
-        (name, f"{entry['psnr'][name]:.2f} / {entry['ssim'][name]:.4f}") for name in entry["psnr"]
+        (name, entry["pictures"][name], f"{psnr:.2f} / {entry['ssim'][name]:.4f}")
+        for name, psnr in entry["psnr"].items()
     )
-    versions = ((name, v) for name, v in run["versions"].items() if v != "missing")
+    versions = [(name, v) for name, v in run.get("versions", {}).items() if v != "missing"]
     fields = dataclasses.asdict(recipe).items()
     share = run.get("loader_share")
     start = f"`{recipe.start}`" if recipe.start else "random weights"
+    first = recipe.start.removesuffix("/weights.safetensors")
+    stages = [*([first] if first != recipe.start else []), entry["name"]]
+    history, validation = "No training history was kept.", ""
+    if entry["validation_psnr"] is not None:
+        history = f"The training history is in `{entry['name']}.csv`."
+        validation = (
+            f"\nOn {recipe.validation_count} pictures of {recipe.validation}, by which nothing was"
+            f" chosen:\n{entry['validation_psnr']:.3f} dB.\n"
+        )
     return CARD.format(
         **{key: entry[key] for key in ("name", "scale", "seed", "parameters", "file", "sha256")},
         network=f"`{recipe.network}`",
@@ -207,18 +241,19 @@ def _card(
         how="tiles of {} LR pixels that overlap by {}".format(*entry["tile"])
         if entry["tile"]
         else "whole pictures",
-        quality=_table(("benchmark", "PSNR / SSIM"), quality),
+        again=", then ".join(f"`dtfn train {stage} --out {stage}`" for stage in stages),
+        quality=_table(("benchmark", "pictures", "PSNR / SSIM"), quality),
         gate="The network has no attention." if gate is None else _gate(gate),
-        validation=recipe.validation,
-        validation_count=recipe.validation_count,
-        validation_psnr=entry["validation_psnr"],
+        validation=validation,
         steps=recipe.steps,
         batch=recipe.batch,
         patch=recipe.patch,
         minutes=run["seconds"] / 60,
         seconds=run["seconds"] / recipe.steps,
         loader="" if share is None else f", {100 * share:.1f} % of it waiting for patches",
-        skipped=run.get("skipped", 0),
+        skipped=f"; {run['skipped']} skipped as not finite" if "skipped" in run else "",
+        note=f"- {run['note']}\n" if "note" in run else "",
+        history=history,
         processes=run.get("processes", 1),
         together=f"; {run['side by side']} networks side by side" if "side by side" in run else "",
         start=start + (f", SHA-256 `{run['start']}`" if run.get("start") else ""),
@@ -228,7 +263,7 @@ def _card(
         recipe=_table(
             ("field", "value"), ((k, f"`{value}`") for k, value in fields if value not in ("", ()))
         ),
-        versions=_table(("package", "version"), versions),
+        versions=_table(("package", "version"), versions) if versions else "Not recorded.",
     )
 
 
@@ -241,27 +276,39 @@ def _gate(gate: Mapping[str, Any]) -> str:
     )
 
 
-def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
-    lines = [head, ("---", "---"), *rows]
-    return "\n".join(f"| {left} | {right} |" for left, right in lines)
+def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _history(run: Run) -> list[dict[str, str]]:
+    if run.history is None:
+        return []
+    with run.history.open(newline="") as handle:
+        return list(csv.DictReader(handle))
 
 
 def _facts(run: Run, history: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """Return the facts of a run; what ``run.json`` lacks is taken from the history and here."""
+    known = json.loads(run.facts.read_text()) if run.facts else {}
+    if not history:
+        return {"seconds": 0.0, "machine": {}} | known
     last, seconds = 0.0, 0.0
     for row in history:
         step = float(row["step"])
         seconds += float(row.get("seconds_per_step") or 0) * (step - last)
         last = step
     here = {"versions": provenance.versions(), "machine": provenance.machine()}
-    skipped = int(float(history[-1].get("skipped") or 0))
-    known = json.loads(run.facts.read_text()) if run.facts else {}
-    return here | {"seconds": seconds, "skipped": skipped} | known
+    return (
+        here | {"seconds": seconds, "skipped": int(float(history[-1].get("skipped") or 0))} | known
+    )
 
 
 def _write_history(
     file: Path, history: Sequence[Mapping[str, str]], course: Mapping[int, float]
 ) -> None:
+    if not history:
+        return
     rows: list[dict[str, Any]] = [dict(row) for row in history]
     if course:
         known = {int(float(row["step"])): row for row in rows}
@@ -275,27 +322,13 @@ def _write_history(
         writer.writerows(rows)
 
 
-def _halved(weights: Path, target: Path) -> None:
-    """Copy weights, in float16 where they would take more room than is allowed."""
-    partial = target.with_suffix(".partial")
-    if weights.stat().st_size <= LARGEST:
-        shutil.copyfile(weights, partial)
-    else:
-        with safe_open(weights, "np") as content:
-            metadata = content.metadata()
-            tensors = {k: content.get_tensor(k).astype("float16") for k in content.keys()}  # noqa: SIM118
-        notes = json.loads(metadata["notes"]) | {"stored": "float16"}
-        save_file(tensors, partial, metadata | {"notes": json.dumps(notes)})
-    partial.replace(target)
-
-
-def _unfinished(file: Path) -> InputError:
-    return InputError(
-        file,
-        expected="a finished training run",
-        found="no such file",
-        remedy="finish it with `dtfn train --resume`",
-    )
+def _store(weights: Path, target: Path, recipe: Recipe) -> str:
+    """Write weights with their recipe, in float16 where they would take more room than allowed."""
+    network, stored = models.load(weights), "float32"
+    if weights.stat().st_size > LARGEST:
+        network, stored = network.half(), "float16"
+    models.save(network, target, recipe=dataclasses.asdict(recipe), stored=stored)
+    return stored
 
 
 def ship(
@@ -303,12 +336,11 @@ def ship(
 ) -> str:
     """Measure one run, put it into the zoo, and return what there is to say about it."""
     weights = str(run.weights)
-    trained = zoo.recipe(weights)
+    trained = recipe_of(run.weights)
     if tile is None and trained.network.startswith(("mini-nla", "mini-hspa")):
         tile = (evaluation.DENSE_TILE.size, evaluation.DENSE_TILE.overlap)
     tiling = Tiling(*tile) if tile else None
     table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
-    means = table.groupby("dataset", sort=False)[["psnr", "ssim"]].mean()
     verdict, course = None, {}
     if not trained.network.startswith("mini-local"):
         on = "Urban100" if "Urban100" in sets else sets[-1]
@@ -321,8 +353,7 @@ def ship(
         if course:
             whole = measured[measured["intervention"] == "uniform"]["cost"].iloc[:COURSE]
             course[trained.steps] = float(whole.mean())
-    psnr, ssim = means["psnr"].to_dict(), means["ssim"].to_dict()
-    entry = add(run, psnr, ssim, verdict, tile, course)
+    entry = add(run, evaluation.summary(table), verdict, tile, course)
     return f"{entry['name']}: PSNR {entry['psnr']}, gate {entry['gate']}"
 
 
