@@ -131,20 +131,6 @@ def _list(reports: Reports = None) -> None:
         print(f"{folder.parent.name}  {folder.name}  {runs.read(folder)['status']}")
 
 
-@report_app.command("keep")
-def _keep(
-    names: Annotated[list[str], typer.Argument(help="Runs, named as for compare.")],
-    out: Annotated[Path, typer.Option(help="Folder of the excerpt.")],
-    reports: Reports = None,
-) -> None:
-    """Write an excerpt of some runs that can be committed: Markdown and pictures."""
-    from dtfn import paths
-    from dtfn.reports import page, runs
-
-    folder = (reports or paths.REPORTS) / "runs"
-    print(page.write_excerpt(out, [runs.find(name, folder) for name in names]))
-
-
 @report_app.command("compare")
 def _compare(
     before: Annotated[str, typer.Argument(help="Folder or name of a run, or a notebook's name~1.")],

@@ -1,4 +1,4 @@
-"""Pages: HTML for a run and an index over all, and an excerpt in Markdown that can be committed.
+"""Pages: HTML for a run and an index over all.
 
 No page makes a request to any host: images are inside, there is no script, and a content policy
 forbids both.
@@ -11,30 +11,22 @@ import datetime
 import io
 import json
 import re
-import shutil
-import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from PIL import Image
 
 from dtfn import __version__, files
-from dtfn.errors import InputError
 from dtfn.reports import compare, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-_README = "README.md"  # the page of an excerpt
-_MARK = "Written by `dtfn report keep`"  # marks a folder as an excerpt
 _THUMBNAIL = 360  # pixels, the longer side of a picture in the overview; shown at half of it
-_ACROSS = 1000  # pixels at most of an excerpt's figure
 _VERDICTS = 3  # of a run that stand at the top; the others are in its section
 _CHANGES = 50  # numbers that are listed; the rest is counted
-_LINES = 90  # of a table's Markdown in an excerpt; a longer table is left out
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("dtfn.reports"),
@@ -210,88 +202,3 @@ def _webp(picture: Image.Image) -> str:
 
 def _style() -> str:
     return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
-
-
-def write_excerpt(folder: Path, kept: Iterable[Path]) -> Path:
-    """Write an excerpt of complete runs, small enough to commit, and return its page.
-
-    ``README.md`` has all verdicts, then each run's figures and short tables; a folder for each run
-    has its manifest and the figures as WebP, at most 1000 pixels wide. A whole excerpt takes
-    the place of an older one.
-
-    Parameters
-    ----------
-    folder
-        Where it goes: a new one, or that of an older excerpt.
-    kept
-        Folders of runs, as `dtfn.reports.runs.find` returns them.
-
-    Raises
-    ------
-    InputError
-        There is something else in that place, a run is not complete, or two have one name.
-    """
-    kept = list(kept)
-    names = [run.parent.name for run in kept]
-    if len(set(names)) < len(names):
-        raise InputError(
-            "runs", expected="one of each name", found=", ".join(names), remedy="name fewer"
-        )
-    page = folder / _README
-    ours = page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")
-    if folder.exists() and not ours:
-        raise InputError(
-            folder,
-            expected="a new folder, or an older excerpt",
-            found="something else",
-            remedy="choose another folder",
-        )
-    with files.writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        draft = Path(place) / folder.name
-        draft.mkdir()
-        text = _excerpt(draft, kept)
-        (draft / _README).write_text(text, encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(place) / "older")
-        draft.rename(folder)
-    return page
-
-
-def _excerpt(folder: Path, kept: Sequence[Path]) -> str:
-    """Copy what an excerpt shows and return the text of its page."""
-    verdicts, parts = [], []
-    for run in kept:
-        name, record = run.parent.name, runs.read(run)
-        if record["status"] != "complete":
-            found = record["status"]
-            raise InputError(run, expected="a complete run", found=found, remedy="run it again")
-        (folder / name).mkdir()
-        shutil.copyfile(run / runs.MANIFEST, folder / name / runs.MANIFEST)
-        verdicts += [{**v["printed"], "run": f"[{name}](#{name})"} for v in record["verdicts"]]
-        code = record["code"]
-        changed = " with local changes" if code["dirty"] else ""
-        given = "; ".join(f"{key} = {value}" for key, value in record["parameters"].items())
-        parts += [
-            f'<a id="{name}"></a>\n## {name}: {record.get("title", name)}',
-            f"`{name}`, {record['started']}, code {code['git']}{changed}: {given}",
-        ]
-        for kind, entry in _exhibits(record):
-            file = run / kind / entry["name"]
-            if kind == "figures":
-                small = f"{name}/{entry['name']}.webp"
-                with Image.open(file.with_suffix(".png")) as picture:
-                    shrunk = picture.convert("RGB")
-                shrunk.thumbnail((_ACROSS, 10 * _ACROSS))
-                shrunk.save(folder / small, quality=75, method=6)
-                parts.append(f"![{entry['name']}]({small})\n\n*{tables.escape(entry['caption'])}*")
-            elif (text := file.with_suffix(".md").read_text("utf-8")).count("\n") <= _LINES:
-                parts.append(text.rstrip())
-    head = (
-        "# Where non-local attention harms textures\n\n"
-        f"{_MARK} of dtfn {__version__}: nothing here is typed by hand. The manifests next to the "
-        "figures name code, parameters, pictures and networks by hash.\n\n"
-        f"{tables.markdown(pd.DataFrame(verdicts))}"
-    )
-    return "\n\n".join([head, *parts]) + "\n"
