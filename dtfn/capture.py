@@ -39,11 +39,9 @@ from dtfn.models.attention import (
     DeformableNonLocalFusion,
     GlobalLearnableAttention,
     HashedAttention,
-    HighSimilarityPassAttention,
     NonLocalAttention,
     NonLocalSparseAttention,
     merged_conv,
-    threshold,
 )
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
@@ -644,15 +642,12 @@ def _rows(module: nn.Module, features: Tensor) -> _Rows:
 
 
 def _dense(layer: NonLocalAttention, x: Tensor) -> _Rows:
-    query, key = (_exact(rows_of(e(x))[0]) for e in (layer.conv_match1, layer.conv_match2))
+    query, key = (_exact(rows_of(e)[0]) for e in layer.embed(x)[:2])
     everything = torch.arange(len(query), device=x.device)[None]
 
     def look(at: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            scores = query[at] @ key.T  # (Q, L)
-        if isinstance(layer, HighSimilarityPassAttention):
-            return everything, (scores - threshold(scores, layer.topk)[0]).clamp_(min=0)
-        return everything, scores.softmax(-1)
+            return everything, layer.weigh(query[at] @ key.T)  # (1, L), (Q, L)
 
     return _Rows(x.shape[2], x.shape[3], cost=len(query), look=look)
 

@@ -10,7 +10,7 @@ from dtfn.models.checkpoints import (
     replace_upsampler,
     save,
 )
-from dtfn.models.networks import Network, create, known_names
+from dtfn.models.networks import Network, create, known_names, register
 
 __all__ = [
     "Network",
@@ -19,6 +19,7 @@ __all__ = [
     "known_names",
     "load",
     "load_weights",
+    "register",
     "replace_upsampler",
     "save",
 ]

@@ -79,8 +79,8 @@ class Attention(Switchable):
         """Return what each position receives: (N, L, C)."""
         raise NotImplementedError
 
-    def _weigh(self, logits: Tensor) -> Tensor:
-        """Return the weights of changed logits (q, k), of which each row has a finite one."""
+    def weigh(self, logits: Tensor) -> Tensor:
+        """Return the weights (q, k) of keys with logits (q, k)."""
         return logits.softmax(-1)
 
     def _changed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Attention(Switchable):
                 for at in everything.split(max(1, hashing.BLOCK_SCORES // len(everything))):
                     logits = self.intervene(q[at] @ k.T, at, everything)
                     alone = (logits == -torch.inf).all(-1, keepdim=True)
-                    weights = self._weigh(logits.masked_fill(alone, 0)).masked_fill(alone, 0)
+                    weights = self.weigh(logits.masked_fill(alone, 0)).masked_fill(alone, 0)
                     parts.append(weights @ v)
                 images.append(torch.cat(parts))
         return torch.stack(images)
@@ -116,7 +116,10 @@ class PlaceboAttention(Attention):
 
 
 class NonLocalAttention(Attention):
-    """Dense softmax attention over all positions (NLA, as in HSPAN's repository)."""
+    """Dense softmax attention over all positions (NLA, as in HSPAN's repository).
+
+    A subclass may compare something else (`embed`), or weigh in another way (`weigh` and `mix`).
+    """
 
     def __init__(self, channels: int, reduction: int = 2, res_scale: float = 1.0) -> None:
         super().__init__(res_scale)
@@ -124,9 +127,12 @@ class NonLocalAttention(Attention):
         self.conv_match2 = _embedding(channels, channels // reduction)
         self.conv_assembly = _embedding(channels, channels)
 
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys (N, Cq, H, W), and values (N, C, H, W)."""
+        return self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x)
+
     def _attended(self, x: Tensor) -> Tensor:
-        embedded = (self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x))
-        rows = [rows_of(e).contiguous() for e in embedded]
+        rows = [rows_of(e).contiguous() for e in self.embed(x)]
         return self.mix(*rows) if self.intervene is None else self._changed(*rows)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -161,7 +167,8 @@ class HighSimilarityPassAttention(NonLocalAttention):
         super().__init__(channels, reduction, res_scale)
         self.topk = topk
 
-    def _weigh(self, logits: Tensor) -> Tensor:
+    def weigh(self, logits: Tensor) -> Tensor:
+        """Return the weights (q, k) of keys with logits (q, k)."""
         return (logits - threshold(logits, self.topk)[0]).clamp_(min=0)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dtfn import recipes
 from dtfn.errors import InputError, nearest
 from dtfn.models import attention as kinds
 from dtfn.models.layers import (
@@ -33,7 +34,7 @@ BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 
 # name -> class, the hyperparameters it takes beside channels and res_scale
 _CHUNKS = ("reduction", "chunk_size", "n_hashes")
-ATTENTIONS: Mapping[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+ATTENTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "placebo": (kinds.PlaceboAttention, ()),
     "nla": (kinds.NonLocalAttention, ("reduction",)),
     "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk")),
@@ -61,7 +62,7 @@ NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
 MINI = {"n_feats": 32, "n_resgroups": 4, "n_resblocks": 4, "res_scale": 1.0}
 MINI_HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 # variant -> (attention or None, hyperparameters that differ from MINI)
-MINI_VARIANTS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
+MINI_VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "local": (None, {}),
     "local-wide": (None, {"n_feats": 40}),
     "placebo": ("placebo", {}),
@@ -274,6 +275,37 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         if (index + 1) % BLOCKS_BETWEEN == 0:
             chain += attention()
     return Network(name, scale, chain, values)
+
+
+def register(variant: str, attention: type[kinds.Attention], **hyperparameters: Any) -> None:
+    """Make an attention from anywhere a variant of the mini networks: ``mini-<variant>``.
+
+    In this process recipes, weights files and all that takes a network know it from then on.
+
+    Parameters
+    ----------
+    variant
+        A name that the package does not have; registered again, the newest counts.
+    attention
+        A subclass, best of `dtfn.models.attention.NonLocalAttention`, which `dtfn.capture` can map.
+        It is called with the channels, ``res_scale`` and these hyperparameters.
+    **hyperparameters
+        Name -> default; weights files keep their values.
+
+    Raises
+    ------
+    InputError
+        The package has an attention of this name.
+    """
+    if variant in recipes.VARIANTS:
+        raise InputError(
+            f"variant {variant!r}",
+            expected="a new name",
+            found="one of the package's",
+            remedy="choose another",
+        )
+    ATTENTIONS[variant] = (attention, tuple(hyperparameters))
+    MINI_VARIANTS[variant] = (variant, hyperparameters)
 
 
 def known_names() -> list[str]:
