@@ -19,10 +19,8 @@ from torch import nn
 from dtfn import cache, capture, evaluation, texture, zoo
 from dtfn.attribution import Local
 from dtfn.datasets import Sample
-from dtfn.errors import InputError, nearest
 from dtfn.models.attention import DeformableNonLocalFusion
 from dtfn.own import OwnNetwork
-from dtfn.regions import heaviest_regions, worst_pair
 from dtfn.subpixel import block_error
 
 Float = NDArray[np.float64]
@@ -196,55 +194,6 @@ def attentive(scale: int, seed: int) -> list[str]:
         if (row["scale"], row["seed"]) == (scale, seed)
         and not row["variant"].startswith(("local", "placebo"))
     ]
-
-
-def places(
-    regions: pd.DataFrame,
-    samples: Sequence[Sample],
-    networks: Sequence[str],
-    picture: str = "",
-    queries: Sequence[Sequence[int]] = (),
-) -> tuple[Sample, dict[str, Query]]:
-    """Return a picture and the positions to look from: those asked for, or where it matters most.
-
-    Parameters
-    ----------
-    regions
-        Of `dtfn.regions.judge`, a pair a network, named like it.
-    samples, networks
-        The pictures, and whose regions.
-    picture
-        Name of an image; empty: that with the heaviest region of harm.
-    queries
-        (row, column) pairs; none: the centres of the heaviest regions of harm and of help on this
-        picture, or its middle, where there is none.
-
-    Returns
-    -------
-    The sample, and name -> position.
-
-    Raises
-    ------
-    InputError
-        None of the samples has this name.
-    """
-    by_name = {sample.image: sample for sample in samples}
-    if picture and picture not in by_name:
-        near = nearest(picture, by_name)
-        raise InputError("picture", expected="one of these", found=repr(picture), remedy=near)
-    network = worst_pair(regions, networks)
-    chosen = heaviest_regions(regions, network, picture)
-    image = picture or (chosen["image"].iloc[0] if len(chosen) else next(iter(by_name)))
-    sample = by_name[str(image)]
-    if len(queries):
-        return sample, {f"query {n}": (q[0], q[1]) for n, q in enumerate(queries, start=1)}
-    chosen_ = {
-        f"where {network} {did} most": row["region"].centre()
-        for row in chosen.to_dict("records")
-        for did in ["harmed" if row["side"] == "harm" else "helped"]
-    }
-    middle = (sample.lr.shape[0] // 2, sample.lr.shape[1] // 2)
-    return sample, chosen_ or {"the middle": middle}
 
 
 def _chance(details: NDArray[np.float32], queries: NDArray[np.int64]) -> Float:

@@ -2,7 +2,8 @@
 
 A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
 a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`). ``METHOD@CHANGE`` is the same
-network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`.
+network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`. Several
+changes are joined by ``+``: ``nla-x4-s0@off+turn(1)``.
 Networks run on whole images or in tiles (`dtfn.tiling`); outputs are kept on disk (`dtfn.cache`).
 `psnr` and `ssim` are those of `dtfn.metrics`.
 """
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 BICUBIC = "bicubic"
 DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
 OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
-_CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?")
+_CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?(\+[a-z]+(\([0-9]+\))?)*")
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
 
 Names = Sequence[str] | str
@@ -173,11 +174,13 @@ def split_change(method: str) -> tuple[str, str]:
 def _changed(network: nn.Module, method: str) -> AbstractContextManager[object]:
     """Return the context in which a method's network runs."""
     change = split_change(method)[1]
-    if not change:
-        return contextlib.nullcontext()
-    from dtfn.interventions import intervened
+    stack = contextlib.ExitStack()
+    if change:
+        from dtfn.interventions import intervened
 
-    return intervened(network, change)
+        for kind in change.split("+"):
+            stack.enter_context(intervened(network, kind))
+    return stack
 
 
 def remembered(

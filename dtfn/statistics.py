@@ -154,6 +154,104 @@ def intervals(
     return pd.DataFrame(rows)
 
 
+@dataclass(frozen=True)
+class Crossed:
+    """A mean, or a ratio of means, over pictures and training seeds with its interval.
+
+    Attributes
+    ----------
+    estimate, low, high
+        The figure and the ends of its interval; NaN ends for a single picture.
+    pictures, seeds
+        What it rests on.
+    agree
+        Whether the seeds, taken one by one, all have the sign of the estimate.
+    draws
+        The bootstrap's values, ``(resamples,)``.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    pictures: int
+    seeds: int
+    agree: bool
+    draws: NDArray[np.float64]
+
+    def columns(self, name: str) -> dict[str, float]:
+        """Return what a table holds of it: ``name``, ``name_low``, ``name_high``."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
+    def p_value(self, effect: float) -> float:
+        """Return the two-sided p-value of the figure being no further from 0 than an effect.
+
+        It is the share of the bootstrap on the wrong side of the effect, doubled; never 0.
+        """
+        side = np.sign(self.estimate) or 1.0
+        wrong = np.count_nonzero(side * self.draws <= effect)
+        return float(min(1.0, 2 * (1 + wrong) / (1 + self.draws.size)))
+
+
+def crossed(
+    table: pd.DataFrame,
+    numerator: str,
+    denominator: str | None = None,
+    *,
+    pictures: Sequence[str] = ("dataset", "image"),
+    seed: str = "seed",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Crossed:
+    """Return a mean, or a ratio of means, with a crossed bootstrap over pictures and seeds.
+
+    Pictures are drawn with replacement, and training seeds are too, independently of them (Owen
+    2007): all seeds saw the same pictures, so the two are crossed, not nested. Rows of one picture
+    and seed are averaged first. With a single seed the interval speaks of pictures alone.
+
+    Parameters
+    ----------
+    table
+        A row a picture and seed, perhaps several.
+    numerator, denominator
+        Columns. Rows where either is NaN do not count.
+    pictures, seed
+        The columns that name a picture, and the training seed; without such a column there is one.
+    confidence, resamples
+        Level of the percentile interval, and size of the bootstrap, whose draws are fixed.
+
+    Raises
+    ------
+    InputError
+        No row has the figure.
+    """
+    known = table.assign(**{seed: 0}) if seed not in table else table
+    known = known.assign(_one=1.0)
+    bottom = denominator or "_one"
+    known = known[known[[numerator, bottom]].notna().all(axis=1)]
+    if known.empty:
+        raise InputError(
+            numerator, expected="a picture that has it", found="none", remedy="use other pictures"
+        )
+    cells = known.groupby([*pictures, seed])[[numerator, bottom]].mean().unstack(seed)
+    top, under = (cells[name].to_numpy(float) for name in (numerator, bottom))  # (P, S)
+    there = ~np.isnan(top)
+    top, under = np.where(there, top, 0.0), np.where(there, under, 0.0)
+    rng = np.random.default_rng(0)
+    counts = [rng.multinomial(n, np.full(n, 1 / n), resamples) for n in top.shape]  # (B, P), (B, S)
+    sums = [((counts[0] @ part) * counts[1]).sum(axis=1) for part in (top, under)]
+    draws = np.divide(sums[0], sums[1], out=np.full(resamples, np.nan), where=sums[1] != 0)
+    draws = draws[~np.isnan(draws)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        estimate = float(np.divide(top.sum(), under.sum()))
+        each = top.sum(axis=0) / under.sum(axis=0)
+    ends = (float("nan"), float("nan"))
+    if len(top) > 1 and draws.size:
+        tail = (1 - confidence) / 2
+        ends = tuple(float(x) for x in np.quantile(draws, [tail, 1 - tail]))  # type: ignore[assignment]
+    agree = bool((np.sign(each) == np.sign(estimate)).all())
+    return Crossed(estimate, ends[0], ends[1], len(top), top.shape[1], agree, draws)
+
+
 def sign_flip(
     values: ArrayLike,
     clusters: ArrayLike | None = None,

@@ -1,393 +1,72 @@
-"""What is compared with what: networks of the zoo, or anybody's results in folders.
-
-A `Study` pairs each network that has attention, N, with a local twin of another training seed, L,
-and the same L with the local twin of N's own seed, L' (the null pair). So N and L' differ in the
-attention alone: they saw the same patches in the same order, and L saw others. A study knows where
-the pictures come from, so what measures it need not.
-
-`measure_all` measures every network and folder of pictures at once, for tables of PSNR and SSIM.
-"""
+"""PSNR and SSIM of every network and folder of pictures at once, and what is known of them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
-from dtfn import audit, datasets, evaluation, files, images, regions, statistics, texture, zoo
+from dtfn import audit, datasets, evaluation, images, metrics, statistics, zoo
 from dtfn import tiling as cutting
-from dtfn.datasets import Sample
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError
 from dtfn.evaluation import BICUBIC
-from dtfn.metrics import Array, Float
-from dtfn.pairs import NULL, Pairs, measure, methods_of, pictures
-from dtfn.subpixel import interior
+from dtfn.images import UInt8
+from dtfn.reports import Verdict, above_zero
 
-__all__ = [
-    "CAUSES",
-    "Study",
-    "causes_of",
-    "choose",
-    "contenders",
-    "forecast_all",
-    "measure_all",
-    "of_zoo",
-    "present",
-    "published_names",
-    "weights_of",
-    "without_fidelity",
-]
-
-FAMILY = ("nla", "nlsa", "gla", "hspa", "dtfn-notfs", "dtfn")
-"""The variants with attention, each also with ``+tfs``, in the order in which they are shown."""
-
-CAUSES = ("severity", "aliasing", "inconsistency", "recurrence", "coherence", "variance")
-"""What harm is correlated with: maps of `dtfn.texture.describe`."""
-
-DECILES = 10
 CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
-SEARCHED = 50_000  # positions asked about in a larger picture: some ten seconds
+KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
+    (name, scale): (pictures, psnr)
+    for name, pictures, *known in (
+        ("Set5", 5, 33.67, 30.40, 28.43),
+        ("Set14", 14, 30.23, 27.54, 25.99),
+        ("BSD100", 100, 29.56, 27.21, 25.96),
+        ("Urban100", 100, 26.88, 24.46, 23.14),
+    )
+    for scale, psnr in zip((2, 3, 4), known, strict=True)
+}
+"""(benchmark, scale) -> its number of pictures, and bicubic's PSNR in dB on float Y.
+
+Tables of papers differ from these by up to 0.01 dB, as some round Y to whole levels.
+"""
 
 
-@dataclass(frozen=True)
-class Study:
-    """Pairs of results, and the pictures on which they are compared.
-
-    Attributes
-    ----------
-    design
-        Training seed -> pairs of that seed, name -> (with, without).
-    null
-        The null pair's name in each of them; None where there is no second local twin.
-    scale
-        s.
-    without
-        What the pairs are compared with, in words.
-    look
-        Networks -> the pictures with their outputs, one at a time.
-    inputs
-        Name -> hash of what the study reads in addition to the benchmarks.
-    datasets, count
-        The benchmarks, and how many pictures of each (None: all); none where there are folders.
-    """
-
-    design: Mapping[int, Pairs]
-    null: str | None
-    scale: int
-    without: str
-    look: Callable[[Sequence[str]], Iterator[Sample]]
-    inputs: Mapping[str, str]
-    datasets: tuple[str, ...] = ()
-    count: int | None = None
-
-    def samples(self) -> Iterator[Sample]:
-        """Yield the benchmarks' samples without outputs."""
-        return evaluation.samples(self.datasets, self.scale, self.count)
-
-    @property
-    def names(self) -> list[str]:
-        """The pairs' names without the null pair's, in order."""
-        names = dict.fromkeys(name for pairs in self.design.values() for name in pairs)
-        return [name for name in names if name != self.null]
-
-    @property
-    def plain(self) -> list[str]:
-        """The pairs' names without those whose N has TFS; all of them if there are no others."""
-        return without_fidelity(self.names)
-
-    @property
-    def partners(self) -> dict[str, str | None]:
-        """Names of `plain` -> the pair whose N has TFS in addition; else DTFN; else None.
-
-        DTFN differs from another variant in more than TFS: in hashing, learned scores and
-        deformable values.
-        """
-        partners: dict[str, str | None] = {}
-        for name in self.plain:
-            own = "dtfn" if name == "dtfn-notfs" else f"{name}+tfs"
-            known = [other for other in (own, "dtfn") if other in self.names and other != name]
-            partners[name] = known[0] if known else None
-        return partners
-
-    @property
-    def first(self) -> dict[str, tuple[str, str]]:
-        """The pairs of the first seed, which is the one that examples are shown of."""
-        return dict(self.design[min(self.design)])
-
-    @property
-    def methods(self) -> list[str]:
-        """All that is compared, each once."""
-        return list(dict.fromkeys(m for pairs in self.design.values() for m in methods_of(pairs)))
-
-    def named(self, name: str) -> str:
-        """Return the name of a pair; raise `InputError` where the study has none of this name."""
-        return _known(name, dict.fromkeys(self.names), self.scale)
-
-    def pictures(self) -> Iterator[Sample]:
-        """Yield the pictures with the results of all methods, one in memory at a time."""
-        return self.look(self.methods)
-
-    def example(self, file: str = "") -> tuple[str, Array]:
-        """Return the name and the HR of a picture to describe: of a file, else the first one."""
-        if file:
-            hr = images.modcrop(images.as_rgb(images.read(Path(file))), self.scale)
-            return Path(file).stem, hr
-        first = next(self.look(self.methods[:1]))
-        return f"{first.dataset} {first.image}", first.hr
-
-    def measure(self) -> pd.DataFrame:
-        """Return `dtfn.pairs.measure`'s table with the column seed, a row a seed too."""
-        tables = (measure(self.look(methods_of(p)), p, self.null) for p in self.design.values())
-        seeded = (table.assign(seed=s) for s, table in zip(self.design, tables, strict=True))
-        return pd.concat(seeded, ignore_index=True)
-
-    def causes(self, step: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return what harm goes with, over all positions; borders and ties are left out.
-
-        Positions where the two networks tie lie in smooth places, and would speak of these. Similar
-        patches are searched at every ``step`` rows and columns; 0: as time allows.
-
-        Returns
-        -------
-        deciles
-            pair, severity, inconsistency (1 to 10, deciles within each picture), positions,
-            harm_rate (of these), over all pictures and seeds.
-        correlations
-            A row a pair, seed and picture: pair, dataset, image, seed, and for each of `CAUSES` the
-            rank correlation of being harmed with it; NaN where there is none.
-        """
-        counts: dict[str, Float] = {}
-        rows = []
-        for sample in self.pictures():
-            maps = causes_of(sample.hr, sample.scale, step)
-            causes = {name: interior(maps[name]).ravel() for name in CAUSES}
-            errors = regions.block_errors(sample, self.methods)
-            errors = {name: interior(error).ravel() for name, error in errors.items()}
-            cells = _cells(causes["severity"], causes["inconsistency"])
-            for seed, pairs in self.design.items():
-                for name, (n, l) in pairs.items():
-                    untied, harmed = errors[n] != errors[l], errors[n] > errors[l]
-                    counted = np.stack([_counted(cells[flags]) for flags in (untied, harmed)])
-                    counts[name] = counts.get(name, np.zeros_like(counted)) + counted
-                    row = [
-                        statistics.rank_correlation(harmed[untied], values[untied])
-                        for values in causes.values()
-                    ]
-                    rows.append((name, sample.dataset, sample.image, seed, *row))
-        columns = ["pair", "dataset", "image", "seed", *CAUSES]
-        return _rates(counts), pd.DataFrame(rows, columns=columns)
-
-    def cases(
-        self, table: pd.DataFrame, pair: str, most: int = 3, others: Sequence[str] = ()
-    ) -> dict[str, list[regions.Case]]:
-        """Return `dtfn.regions.cases` of a pair in the first seed; ``table`` is of `survey`."""
-        shown = self.look(list(dict.fromkeys([*self.first[pair], *others])))
-        return regions.cases(table, shown, pair, self.first, most, others)
-
-    def survey(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return `dtfn.regions.survey` of the first seed.
-
-        Without a null pair the threshold of a region is that of the first pair's own harm turned
-        round: what is shown are the worst regions, which may be chance; p and q are NaN.
-        """
-        if self.null is not None:
-            return regions.survey(self.look(self.methods), self.first)
-        turned = {NULL: self.first[self.names[0]][::-1]}
-        table, distortions = regions.survey(self.look(self.methods), self.first | turned)
-        table = table[table["pair"] != NULL].assign(p=np.nan, q=np.nan)
-        return table, distortions[distortions["pair"] != NULL]
-
-
-def of_zoo(
-    datasets: Sequence[str],
-    scale: int,
-    count: int | None = None,
-    *,
-    variants: Sequence[str] = (),
-    twin: str = "local",
-    seeds: Sequence[int] = (),
-    twin_seed: int = -1,
-) -> Study:
-    """Return the study of the zoo's networks on benchmarks.
-
-    Parameters
-    ----------
-    datasets, scale, count
-        As for `dtfn.evaluation.evaluate`.
-    variants
-        Networks with attention, also a user's own; none: all that the zoo has at this scale.
-    twin
-        The variant without attention, or a user's own network.
-    seeds
-        Training seeds; none: all that a variant and its twin share, but ``twin_seed``.
-    twin_seed
-        Training seed of L; -1: for each seed the twin's next one, in a circle. Without a twin of
-        another seed, L has the seed of N and there is no null pair.
-
-    Raises
-    ------
-    InputError
-        For a variant or seed that the zoo does not have at this scale, before anything runs.
-    """
-    known: dict[str, dict[int, str]] = {}
-    for row in zoo.registry():
-        if row["scale"] == scale:
-            known.setdefault(row["variant"], {})[int(row["seed"])] = row["name"]
-    for name in (twin, *variants):  # a user's own network has a single training
-        if zoo.own(name):
-            at = twin_seed if name == twin else next(iter(seeds), 0)
-            known[name] = {max(at, 0): name}
-    family = [name for base in FAMILY for name in (base, f"{base}+tfs") if name in known]
-    chosen = [_known(v, known, scale) for v in variants or family]
-    twins = known[_known(twin, known, scale)]
-    if not chosen:
-        raise InputError(
-            f"zoo x{scale}",
-            expected="a network with attention",
-            found=", ".join(known),
-            remedy="train one with `dtfn train`, or choose another scale",
+def bicubic_is_right(results: pd.DataFrame) -> list[Verdict]:
+    """Return whether bicubic has its known PSNR: a verdict a whole benchmark that is known."""
+    verdicts = []
+    bicubic = results[results["method"] == "bicubic"]
+    for (dataset, scale), part in bicubic.groupby(["dataset", "scale"], sort=False):
+        pictures, known = KNOWN_BICUBIC.get(
+            ("BSD100" if dataset == "B100" else str(dataset), int(scale)), (0, 0.0)
         )
-    for seed in (*seeds, *([twin_seed] if twin_seed >= 0 else [])):
-        if seed not in twins:
-            raise InputError(
-                "seed",
-                expected=f"one of {twin} x{scale}: {sorted(twins)}",
-                found=seed,
-                remedy="train it with `dtfn train`",
-            )
-    design: dict[int, dict[str, tuple[str, str]]] = {}
-    asked = set(seeds) or set(twins) - {twin_seed} or set(twins)
-    null = NULL if len(twins) > 1 and twin_seed not in asked else None
-    circle = sorted(twins)
-    for seed in sorted(asked):
-        next_one = circle[(circle.index(seed) + 1) % len(circle)]
-        other = next_one if twin_seed < 0 else twin_seed
-        pairs = {v: (known[v][seed], twins[other]) for v in chosen if seed in known[v]}
-        if pairs:
-            design[seed] = ({NULL: (twins[seed], twins[other])} if null else {}) | pairs
-    if not design:
-        raise InputError(
-            "seeds",
-            expected=f"those of {', '.join(chosen)} and of {twin} at x{scale}",
-            found=list(seeds) or "none in common",
-            remedy="choose others, or train the twin",
-        )
-
-    def look(methods: Sequence[str]) -> Iterator[Sample]:
-        evaluation.require(methods, scale)
-        return pictures(methods, datasets, scale, count)
-
-    names = {name for pairs in design.values() for name in methods_of(pairs)}
-    inputs = {f"{name}.safetensors": files.sha256(zoo.file_of(name)) for name in names}
-    without = f"a local twin ({twin}{', of another seed' if null else ''})"
-    return Study(design, null, scale, without, look, inputs, tuple(datasets), count)
+        if len(part) == pictures:
+            measured = float(part["psnr"].mean())
+            claim = f"bicubic on {dataset} ×{scale} has the known {known:.2f} dB, to 0.01 dB"
+            # Both are rounded: 28.4351 is 28.43 or 28.44.
+            holds = abs(measured - known) < 0.015
+            verdicts.append(Verdict(claim, measured, None, holds, "{:.3f} dB"))
+    return verdicts
 
 
-def of_folders(hr: Path, with_: Path, without: Path, scale: int, *controls: Path) -> Study:
-    """Return the study of results in folders, matched by name; see `dtfn.audit.audit`.
-
-    Errors are those of `dtfn.audit.matched`.
-    """
-    matches, pairs = audit.matched(hr, with_, without, scale, controls[:1])
-    inputs = {
-        f"{role}/{file.name}": files.sha256(file)
-        for one in matches
-        for role, file in {"hr": one.hr, **one.results}.items()
-    }
-
-    def look(methods: Sequence[str]) -> Iterator[Sample]:
-        return audit.matched_samples(matches, hr, scale)
-
-    control = NULL if controls else None
-    return Study({0: pairs}, control, scale, f"the results in {without.name}", look, inputs)
+def bicubic_psnr(pairs: Iterable[tuple[UInt8, UInt8]], scale: int) -> float:
+    """Return the mean PSNR (dB; Y, border = scale) of bicubic over (LR, HR) pairs, uint8."""
+    psnr = [metrics.psnr(images.imresize(lr, scale), hr, scale) for lr, hr in pairs]
+    return sum(psnr) / len(psnr)
 
 
-def choose(
-    folders: Sequence[str], datasets: Sequence[str], scale: int, count: int, **options: Any
-) -> Study:
-    """Return `of_folders` if folders are named, else `of_zoo`; ``options`` are those of `of_zoo`.
-
-    Folders are those of HR, with, without and perhaps controls, of which the first counts; fewer
-    than three are an `InputError`. ``count`` is 0 for all pictures.
-    """
-    if not folders:
-        return of_zoo(datasets, scale, count or None, **options)
-    if len(folders) < 3:
-        raise InputError(
-            "folders",
-            expected="those of HR, with, without, and perhaps controls",
-            found=", ".join(folders),
-            remedy="name three or more",
-        )
-    hr, with_, without, *controls = (Path(folder) for folder in folders)
-    return of_folders(hr, with_, without, scale, *controls)
-
-
-def without_fidelity(variants: Sequence[str]) -> list[str]:
-    """Return the variants that have no TFS; all of them if there are no others."""
-    plain = [v for v in variants if v != "dtfn" and not v.endswith("+tfs")]
-    return plain or list(variants)
-
-
-def causes_of(hr: Array, scale: int, step: int = 0) -> dict[str, Float]:
-    """Return `dtfn.texture.describe` of a picture, its similar patches from the cache.
-
-    ``step`` 0 searches at all positions up to 50 000, and at fewer rows and columns of a larger
-    picture, so that it takes no longer.
-    """
-    rows, columns = hr.shape[0] // scale, hr.shape[1] // scale
-    step = step or max(1, math.ceil(rows * columns / SEARCHED))
-    count = max(1, min(texture.COUNT, rows * columns - 1))
-    found = texture.remembered_patches(images.degrade(hr, scale), count, step)
-    return texture.describe(hr, scale, found=found)
-
-
-def _cells(severity: Float, inconsistency: Float) -> Array:
-    """Return which cell of deciles of severity and inconsistency a position is in, or -1."""
-    known = ~np.isnan(inconsistency)
-    tenths = [
-        ((rankdata(values[known]) - 0.5) * DECILES / max(known.sum(), 1)).astype(int)
-        for values in (severity, inconsistency)
-    ]
-    cells = np.full(known.shape, -1)
-    cells[known] = tenths[0] * DECILES + tenths[1]
-    return cells
-
-
-def _counted(cells: Array) -> Array:
-    """Return how many positions each cell has, ``(10, 10)``."""
-    counted = np.bincount(cells[cells >= 0], minlength=DECILES**2)
-    return counted.reshape(DECILES, DECILES)
-
-
-def _rates(counts: Mapping[str, Array]) -> pd.DataFrame:
-    severity, inconsistency = (tenth.ravel() + 1 for tenth in np.indices((DECILES, DECILES)))
-    parts = []
-    for pair, (positions, harmed) in counts.items():
-        table = pd.DataFrame({"pair": pair, "severity": severity, "inconsistency": inconsistency})
-        rate = harmed.ravel() / np.where(positions > 0, positions, np.nan).ravel()
-        parts.append(table.assign(positions=positions.ravel(), harm_rate=rate))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _known(variant: str, known: Mapping[str, object], scale: int) -> str:
-    if variant not in known:
-        raise InputError(
-            f"variant {variant!r}",
-            expected=f"one that the zoo has at x{scale}",
-            found=", ".join(known) or "none",
-            remedy=nearest(variant, known or ["another scale"]),
-        )
-    return variant
-
-
-# --- PSNR and SSIM of everything --------------------------------------------------------------
+def beats(results: pd.DataFrame, methods: Sequence[str], base: str = BICUBIC) -> list[Verdict]:
+    """Return the verdict on each method having a higher mean PSNR over all pictures than `base`."""
+    psnr = results.pivot(index=["dataset", "image", "scale"], columns="method", values="psnr")
+    verdicts = []
+    for method in methods:
+        gain = statistics.mean_interval(psnr[method] - psnr[base])
+        enough = gain.clusters >= statistics.LEAST
+        ends = (gain.low, gain.high) if enough else None
+        holds = above_zero(*ends) if ends else None
+        verdicts.append(Verdict(f"{method} beats {base}", gain.estimate, ends, holds, "{:+.2f} dB"))
+    return verdicts
 
 
 def measure_all(

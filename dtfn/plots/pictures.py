@@ -70,7 +70,7 @@ def region_panel(case: Case | None) -> Figure:
     _box(upper[0], case.window, sample.scale)
     _image(upper[1], view.hr, "HR")
     _image(lower[0], view.lr, f"LR (1/{sample.scale})")
-    networks = case.networks[1::-1]
+    networks = case.methods[1::-1]
     errors = [case.crop(case.errors[name]) for name in networks]
     norm = Normalize(0, float(np.sqrt(np.max(errors))))
     for number, (name, error) in enumerate(zip(networks, errors, strict=True)):
@@ -96,14 +96,14 @@ def texture_gallery(cases: Sequence[Case]) -> Figure:
     """
     if not cases:
         return blank(NO_REGION)
-    columns = 4 + max(len(case.networks) for case in cases)
+    columns = 4 + max(len(case.methods) for case in cases)
     figure = Figure(figsize=(WIDTH, 1.95 * len(cases)), layout="constrained")
     parts = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
     for number, (part, case) in enumerate(zip(parts, cases, strict=True), start=1):
         part.suptitle(f"{number}. {_headline(case)}", fontsize=8.5, x=0.01, ha="left")
         axes = part.subplots(1, columns)
-        n, l, *others = case.networks
-        for ax in axes[3 + len(case.networks) : -1]:
+        n, l, *others = case.methods
+        for ax in axes[3 + len(case.methods) : -1]:
             ax.set_visible(False)
         _whole(axes[0], case)
         _image(axes[1], case.view.lr, "LR")
@@ -124,7 +124,7 @@ def distortion_panel(case: Case | None) -> Figure:
     """
     if case is None:
         return blank(NO_REGION)
-    n, l, *others = case.networks
+    n, l, *others = case.methods
     networks = [l, n, *others]
     columns = 1 + len(DISTORTIONS)
     height = (1 + len(networks)) * (WIDTH / columns + 0.25) + 0.6
@@ -353,7 +353,7 @@ def _part(ax: Axes, image: NDArray[Any], rows: tuple[int, int], columns: tuple[i
 
 def _headline(case: Case) -> str:
     """Return a case in two lines: which, how sure, how distorted."""
-    n, l = case.networks[:2]
+    n, l = case.methods[:2]
     which = {"harm": "worst", "help": "best"}[case.side]
     sure = f"q = {case.q:.2g}" if case.q <= 0.05 else f"open, q = {case.q:.2g}"
     mse = [case.region.of(case.errors[network]).mean() for network in (l, n)]
