@@ -164,8 +164,8 @@ class Crossed:
         The figure and the ends of its interval; NaN ends for a single picture.
     pictures, seeds
         What it rests on.
-    agree
-        Whether the seeds, taken one by one, all have the sign of the estimate.
+    each
+        The figure of each seed by itself, ``(seeds,)``.
     draws
         The bootstrap's values, ``(resamples,)``.
     """
@@ -175,8 +175,20 @@ class Crossed:
     high: float
     pictures: int
     seeds: int
-    agree: bool
+    each: NDArray[np.float64]
     draws: NDArray[np.float64]
+
+    @property
+    def agree(self) -> bool:
+        """Whether the seeds, taken one by one, all have the sign of the estimate."""
+        return bool((np.sign(self.each) == np.sign(self.estimate)).all())
+
+    def __sub__(self, other: Crossed) -> Crossed:
+        """Return the difference to another figure of the same pictures and seeds."""
+        draws = self.draws - other.draws
+        ends = _ends(draws) if self.pictures > 1 else (float("nan"), float("nan"))
+        size = (self.pictures, self.seeds)
+        return Crossed(self.estimate - other.estimate, *ends, *size, self.each - other.each, draws)
 
     def columns(self, name: str) -> dict[str, float]:
         """Return what a table holds of it: ``name``, ``name_low``, ``name_high``."""
@@ -199,7 +211,6 @@ def crossed(
     *,
     pictures: Sequence[str] = ("dataset", "image"),
     seed: str = "seed",
-    confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Crossed:
     """Return a mean, or a ratio of means, with a crossed bootstrap over pictures and seeds.
@@ -216,8 +227,8 @@ def crossed(
         Columns. Rows where either is NaN do not count.
     pictures, seed
         The columns that name a picture, and the training seed; without such a column there is one.
-    confidence, resamples
-        Level of the percentile interval, and size of the bootstrap, whose draws are fixed.
+    resamples
+        Size of the bootstrap, whose draws are fixed. The interval is that of 95 %, by percentiles.
 
     Raises
     ------
@@ -239,17 +250,17 @@ def crossed(
     rng = np.random.default_rng(0)
     counts = [rng.multinomial(n, np.full(n, 1 / n), resamples) for n in top.shape]  # (B, P), (B, S)
     sums = [((counts[0] @ part) * counts[1]).sum(axis=1) for part in (top, under)]
-    draws = np.divide(sums[0], sums[1], out=np.full(resamples, np.nan), where=sums[1] != 0)
-    draws = draws[~np.isnan(draws)]
+    draws = np.divide(sums[0], sums[1], out=np.zeros(resamples), where=sums[1] != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        estimate = float(np.divide(top.sum(), under.sum()))
         each = top.sum(axis=0) / under.sum(axis=0)
-    ends = (float("nan"), float("nan"))
-    if len(top) > 1 and draws.size:
-        tail = (1 - confidence) / 2
-        ends = tuple(float(x) for x in np.quantile(draws, [tail, 1 - tail]))  # type: ignore[assignment]
-    agree = bool((np.sign(each) == np.sign(estimate)).all())
-    return Crossed(estimate, ends[0], ends[1], len(top), top.shape[1], agree, draws)
+        estimate = float(top.sum() / under.sum())
+    ends = _ends(draws) if len(top) > 1 else (float("nan"), float("nan"))
+    return Crossed(estimate, *ends, *top.shape, each, draws)  # type: ignore[call-arg]
+
+
+def _ends(draws: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def sign_flip(

@@ -1,0 +1,162 @@
+"""The eight verdicts, fixed before anybody looked: one row a claim and scale.
+
+Networks of all variants and training seeds are inside of a row; the bootstrap draws pictures and
+networks. A claim is answered with *yes* where the whole 95 % interval lies beyond the smallest
+effect that counts, three training seeds or more agree, and it is among the discoveries at a false
+discovery rate of 5 % over all rows of a report; with *no* where the whole interval lies below that
+effect. Everything else is *open*. *Not testable*: there is nothing that could be judged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dtfn import statistics
+from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured
+from dtfn.reports import Verdict
+from dtfn.statistics import Crossed, crossed
+
+__all__ = ["CLAIMS", "COLUMNS", "judge", "not_testable", "of_harm", "of_tfs", "printed", "settle"]
+
+CLAIMS = (
+    ("attention chooses: uniform weights cost PSNR", "dB", 0.05),
+    ("attention harms textures, by more than chance does", "dB", EFFECT_DB),
+    ("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
+    ("harm grows with severity", "%", EFFECT_SHARE),
+    ("harm grows with the inconsistency of what is attended", "%", EFFECT_SHARE),
+    ("a better choice of keys would gain", "dB", EFFECT_DB),
+    ("TFS lowers the harm and does not lower PSNR", "dB", EFFECT_DB),
+    ("inconsistent donors harm where consistent ones help", "%", EFFECT_SHARE),
+)
+"""Claim, unit of its figure, and the smallest effect that counts."""
+
+COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seeds", "pictures")
+SEEDS = 3  # training seeds that a yes or a no needs
+PICTURES = 5  # below this a bootstrap is narrow by itself
+LEVEL = 0.05  # of false discoveries
+
+
+def judge(number: int, scale: int, figure: Crossed, seeds: int, unless: str = "") -> pd.DataFrame:
+    """Return the row of a claim.
+
+    Parameters
+    ----------
+    number
+        Of the claim in `CLAIMS`.
+    scale
+        2, 3 or 4.
+    figure
+        What was measured, over pictures and networks.
+    seeds
+        Training seeds that it rests on.
+    unless
+        Why the claim cannot be *yes* although its figure is large enough; else empty.
+
+    Returns
+    -------
+    One row: `COLUMNS`, and reason (what the verdict rests on) and p.
+    """
+    claim, unit, effect = CLAIMS[number]
+    clear = figure.low > effect and figure.agree and not unless
+    answer = "yes" if clear else "no" if figure.high < effect else "open"
+    reason = unless if figure.low > effect else ""
+    for have, least, what in (
+        (seeds, SEEDS, "training seed"),
+        (figure.pictures, PICTURES, "picture"),
+    ):
+        if have < least and answer != "open":
+            reason = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
+            answer = "open"
+    ends = (figure.estimate, figure.low, figure.high)
+    row = (claim, scale, answer, *ends, unit, seeds, figure.pictures)
+    return pd.DataFrame([(*row, reason, figure.p_value(effect))], columns=[*COLUMNS, "reason", "p"])
+
+
+def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
+    """Return the row of a claim about which nothing can be said, and why."""
+    claim, unit, _ = CLAIMS[number]
+    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0, reason, np.nan)
+    return pd.DataFrame([row], columns=[*COLUMNS, "reason", "p"])
+
+
+def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
+    """Return the rows of claims 1 to 3: harm, hidden harm, and harm by severity.
+
+    ``measured`` is of pairs of one kind without TFS.
+    """
+    ours = measured.pictures["role"] == "pair"
+    pictures = _networks(measured.pictures[ours])
+    seeds = pictures["seed"].nunique()
+    rows = [judge(1, scale, crossed(pictures, "lost", seed="network"), seeds)]
+    raised = pictures[pictures["gain"] > 0]
+    if raised.empty:
+        rows.append(not_testable(2, scale, "it raises the PSNR of no picture"))
+    else:
+        rows.append(judge(2, scale, crossed(raised, "lost", seed="network"), seeds))
+    fifths = _networks(measured.fifths[measured.fifths["role"] == "pair"])
+    fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
+    most, least = (
+        crossed(fifths[fifths["fifth"] == fifth], "net", "off", seed="network")
+        for fifth in (FIFTHS, 1)
+    )
+    rows.append(judge(3, scale, most - least, seeds))
+    return pd.concat(rows, ignore_index=True)
+
+
+def of_tfs(plain: Measured, fidelity: Measured, scale: int) -> pd.DataFrame:
+    """Return the row of claim 6 from pairs without TFS and the same networks with TFS."""
+    keys = ["seed", "dataset", "image"]
+    parts = []
+    for one in (plain, fidelity):
+        ours = one.pictures[one.pictures["role"] == "pair"]
+        name = ours["pair"].str.removesuffix("+tfs")
+        parts.append(ours.assign(pair=name)[["pair", *keys, "lost", "psnr_on"]])
+    both = parts[0].merge(parts[1], on=["pair", *keys], suffixes=("", "_tfs"))
+    if both.empty:
+        return not_testable(6, scale, "no network is there both with TFS and without")
+    both = _networks(both).assign(
+        less=both["lost"] - both["lost_tfs"], gain=both["psnr_on_tfs"] - both["psnr_on"]
+    )
+    less, gain = (crossed(both, column, seed="network") for column in ("less", "gain"))
+    lowered = "" if gain.low > -EFFECT_DB else f"PSNR changes by {gain.estimate:+.3f} dB"
+    return judge(6, scale, less, both["seed"].nunique(), lowered)
+
+
+def settle(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of a whole report, allowing for their number: `COLUMNS` and reason.
+
+    A claim that is no discovery at a rate of 5 % over all rows (Benjamini and Hochberg) is open.
+    """
+    q = statistics.false_discovery(table["p"].to_numpy(float))
+    lost = (table["verdict"] == "yes") & (q > LEVEL)
+    settled = table.assign(
+        verdict=table["verdict"].mask(lost, "open"),
+        reason=table["reason"].mask(lost, "no discovery among all claims"),
+    )
+    order = {claim: number for number, (claim, *_) in enumerate(CLAIMS)}
+    settled = settled.sort_values(
+        ["scale", "claim"], key=lambda c: c.map(order) if c.name == "claim" else -c, kind="stable"
+    )
+    return settled[[*COLUMNS, "reason"]].reset_index(drop=True)
+
+
+def printed(table: pd.DataFrame) -> list[Verdict]:
+    """Return rows as a notebook prints them."""
+    holds = {"yes": True, "no": False}
+    made = []
+    for row in table.itertuples():
+        claim = f"{row.claim} (×{row.scale})"
+        if row.verdict == "not testable":
+            made.append(Verdict(claim, f"not testable: {row.reason}", None, None))
+            continue
+        ends = None if np.isnan(row.low) else (row.low, row.high)
+        claim += f" — {row.reason}" if row.reason else ""
+        form = f"{{:+.3f}} {row.unit}" if row.unit == "dB" else f"{{:+.1f}} {row.unit}"
+        made.append(Verdict(claim, row.measured, ends, holds.get(row.verdict), form))
+    return made
+
+
+def _networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the column network: variant and training seed."""
+    return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
