@@ -8,6 +8,7 @@ allowing for how many were tried.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.stats import ttest_1samp
 
-from dtfn import statistics
+from dtfn import evaluation, statistics
 from dtfn.datasets import Sample
 from dtfn.metrics import Float
 from dtfn.subpixel import psnr_of, signed_root
@@ -149,7 +150,7 @@ class Case:
         """The window of LR, HR and all outputs."""
         return self.sample.crop(*self.window)
 
-    @property
+    @functools.cached_property
     def maps(self) -> dict[str, dict[str, Float]]:
         """Method -> measure -> `dtfn.texture.distortion_maps` of the whole picture."""
         one = self.sample
@@ -296,7 +297,7 @@ def cases(
     table
         The regions of one pair and seed, of `judge`.
     samples
-        The pictures, with the outputs of all methods that are shown.
+        The pictures; networks run on those that are shown, unless their outputs are there.
     errors
         (methods, picture) -> block errors, as for `dtfn.harm.measure`.
     methods
@@ -314,6 +315,9 @@ def cases(
         if (sample.dataset, sample.image) not in wanted:
             continue
         made = dict(errors(methods, sample))
+        lacking = [method for method in methods if method not in sample.outputs]
+        outputs = evaluation.outputs(lacking, sample) if lacking else {}
+        sample = sample.with_outputs({name: one.image for name, one in outputs.items()})
         harm = made[methods[0]] - made[methods[1]]
         here = (chosen["dataset"] == sample.dataset) & (chosen["image"] == sample.image)
         for index, row in chosen[here].iterrows():

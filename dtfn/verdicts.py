@@ -9,18 +9,30 @@ effect. Everything else is *open*. *Not testable*: there is nothing that could b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
-from dtfn import statistics
-from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured
+from dtfn import gate, statistics
+from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.reports import Verdict
 from dtfn.statistics import Crossed, crossed
 
-__all__ = ["CLAIMS", "COLUMNS", "judge", "not_testable", "of_harm", "of_tfs", "printed", "settle"]
+__all__ = [
+    "CLAIMS",
+    "COLUMNS",
+    "judge",
+    "not_testable",
+    "of_harm",
+    "of_pairs",
+    "of_tfs",
+    "printed",
+    "settle",
+]
 
 CLAIMS = (
-    ("attention chooses: uniform weights cost PSNR", "dB", 0.05),
+    ("attention chooses: uniform weights cost PSNR", "dB", gate.LEAST),
     ("attention harms textures, by more than chance does", "dB", EFFECT_DB),
     ("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
     ("harm grows with severity", "%", EFFECT_SHARE),
@@ -83,7 +95,7 @@ def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
 def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
     """Return the rows of claims 1 to 3: harm, hidden harm, and harm by severity.
 
-    ``measured`` is of pairs of one kind without TFS.
+    ``measured`` is of pairs of one kind without TFS. How harm grows is net of the controls.
     """
     ours = measured.pictures["role"] == "pair"
     pictures = _networks(measured.pictures[ours])
@@ -94,13 +106,16 @@ def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
         rows.append(not_testable(2, scale, "it raises the PSNR of no picture"))
     else:
         rows.append(judge(2, scale, crossed(raised, "lost", seed="network"), seeds))
-    fifths = _networks(measured.fifths[measured.fifths["role"] == "pair"])
+    fifths = _networks(measured.fifths)
     fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
-    most, least = (
-        crossed(fifths[fifths["fifth"] == fifth], "net", "off", seed="network")
-        for fifth in (FIFTHS, 1)
-    )
-    rows.append(judge(3, scale, most - least, seeds))
+    ours = fifths["role"] == "pair"
+    rise, *chance = [
+        crossed(part[part["fifth"] == FIFTHS], "net", "off", seed="network")
+        - crossed(part[part["fifth"] == 1], "net", "off", seed="network")
+        for part in (fifths[ours], fifths[~ours])
+        if len(part)
+    ]
+    rows.append(judge(3, scale, rise - chance[0] if chance else rise, seeds))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -160,3 +175,48 @@ def printed(table: pd.DataFrame) -> list[Verdict]:
 def _networks(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with the column network: variant and training seed."""
     return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
+
+
+def of_pairs(
+    pairs: Sequence[Pair],
+    measured: Measured,
+    scale: int,
+    sets: Sequence[str],
+    count: int | None = None,
+) -> pd.DataFrame:
+    """Return the rows of claims 0, 1, 2, 3 and 6 from the pairs of the zoo.
+
+    The pairs of the first kind that there is decide, those whose attention chooses.
+
+    Parameters
+    ----------
+    pairs, measured
+        Of `dtfn.harm.pairs_of_zoo` and `dtfn.harm.measure`.
+    scale
+        2, 3 or 4.
+    sets, count
+        The pictures, as for `dtfn.gate.costs`.
+    """
+    kind = pairs[0].kind
+    first = [pair for pair in pairs if pair.kind == kind]
+    costs = gate.costs([pair.on for pair in first], sets, count, ["uniform"])
+    costs = costs.rename(columns={"name": "network"})
+    seeds = len({pair.seed for pair in first})
+    rows = [judge(0, scale, crossed(costs, "cost", seed="network"), seeds)]
+    mute = gate.table(costs.rename(columns={"network": "name"}))
+    mute = mute.groupby("name")["chooses"].all()
+    chosen = {(pair.name, pair.seed) for pair in first if mute[pair.on]}
+
+    def some(fidelity: bool) -> Measured:
+        def ours(table: pd.DataFrame) -> pd.DataFrame:
+            keys = zip(table["pair"], table["seed"], strict=True)
+            here = [key in chosen and key[0].endswith("+tfs") == fidelity for key in keys]
+            return table[(table["kind"] == kind) & here]
+
+        return Measured(*map(ours, measured))
+
+    plain = some(False)
+    if plain.pictures.empty:
+        reason = "this attention does not choose"
+        return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
+    return pd.concat([*rows, of_harm(plain, scale), of_tfs(plain, some(True), scale)])

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from dtfn.pairs import CURVE, NULL
-from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, styled
+from dtfn.plots import NULL_COLOUR, WIDTH, blank, colour, dashes, styled
 
 METRICS = {
     "support": "effective support\n(positions)",
@@ -249,76 +247,39 @@ def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
 
 
 @styled()
-def decile_maps(frame: pd.DataFrame, pair: str, null: str | None) -> Figure:
-    """Draw the harm rate by deciles of severity and inconsistency: a pair, its control, the net.
+def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
+    """Draw what attention does to the error, by fifths of severity: a panel a pair.
+
+    Bars: error added (red) and removed (blue); line: their net; grey: the net of the controls.
 
     Parameters
     ----------
-    frame
-        Of `dtfn.studies.Study.causes`.
-    pair
-        Whose harm.
-    null
-        The null pair; None: only the pair's own rates are drawn.
+    table
+        Of `dtfn.harm.curve`.
+    effect
+        The smallest effect that counts, in %: dashed lines.
     """
-    keys = {"index": "severity", "columns": "inconsistency", "values": "harm_rate"}
-    rates = [frame[frame["pair"] == name].pivot(**keys) for name in (pair, null) if name]
-    titles = [f"harm rate of {pair}", "harm rate of the control", "net of the control"]
-    tables = [*rates, rates[0] - rates[1]] if null else rates
-    if tables[-1].isna().all(axis=None):
-        return blank("no position has any detail to be inconsistent about")
-    figure, axes = _panels(len(tables), 3.2, 3)
-    # Cells of a few positions may be at 0 or 1: all but a twentieth set the limits.
-    away = max(float(np.nanpercentile(np.abs(pd.concat(rates) - 0.5), 95)), 0.01)
-    net = max(float(np.nanpercentile(np.abs(tables[-1]), 95)), 0.01)
-    spans = [(0.5 - away, 0.5 + away)] * 2 + [(-net, net)]
-    bar = {"location": "bottom", "shrink": 0.9, "format": PercentFormatter(1)}
-    look = {"cmap": SIGNED, "square": True, "xticklabels": 3, "yticklabels": 3}
-    for ax, table, title, (low, high) in zip(axes, tables, titles, spans, strict=False):
-        limits = {
-            "vmin": low,
-            "vmax": high,
-            "cbar_kws": bar | {"ticks": MaxNLocator(4)},
-        }
-        sns.heatmap(table, ax=ax, **limits, **look)
-        ax.invert_yaxis()
-        ax.tick_params(axis="y", labelrotation=0)
-        ax.set(title=title, xlabel="inconsistency (decile)", ylabel="")
-    axes[0].set_ylabel("severity (decile)")
-    return figure
-
-
-@styled()
-def correlation_intervals(frame: pd.DataFrame) -> Figure:
-    """Draw the rank correlation of harm with each cause: a panel a pair; grey: the control.
-
-    Parameters
-    ----------
-    frame
-        pair, metric (the cause), estimate, low, high: `dtfn.statistics.intervals` of the
-        correlations of `dtfn.studies.Study.causes`.
-    """
-    causes = list(frame["metric"].unique())
-    found = frame.set_index(["pair", "metric"])[["estimate", "low", "high"]]
-    names = [name for name in frame["pair"].unique() if name != NULL]
-    has_null = len(names) < frame["pair"].nunique()
-    figure, axes = _panels(len(names), 0.8 + 0.26 * len(causes), sharex=True, sharey=True)
-    for ax, name in zip(axes, names, strict=True):
-        ink = colour(name, names)
-        for y, cause in enumerate(reversed(causes)):
-            estimate, low, high = found.loc[(name, cause)]
-            ax.plot([low, high], [y, y], color=ink, linewidth=2.4)
-            ax.plot(estimate, y, "o", color=ink, markersize=6)
-            if has_null:
-                control = found.loc[(NULL, cause), "estimate"]
-                ax.plot(control, y, "|", color=NULL_COLOUR, markersize=12, mew=2)
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_title(name)
-        ax.set_yticks(range(len(causes)), list(reversed(causes)))
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.grid(axis="y", visible=False)
-    grey = " (grey: the control's)" if has_null else ""
-    figure.supxlabel(f"rank correlation of being harmed{grey}", fontsize=10)
+    panels = list(table.groupby(["pair", "kind"], sort=False))
+    figure, axes = _panels(len(panels), 3.0, min(3, len(panels)), sharex=True)
+    for ax, ((name, kind), part) in zip(axes, panels, strict=True):
+        ours = part[part["role"] == "pair"]
+        at = ours["fifth"].to_numpy(float)
+        ax.bar(at, ours["added"], color="#B2182B", alpha=0.3, width=0.7)
+        ax.bar(at, -ours["removed"], color="#2166AC", alpha=0.3, width=0.7)
+        for role, ink, shift in (("control", NULL_COLOUR, 0.12), ("pair", "black", 0.0)):
+            line = part[part["role"] == role]
+            if len(line):
+                away = np.abs(line[["low", "high"]].to_numpy(float) - line[["net"]].to_numpy()).T
+                where = line["fifth"].to_numpy(float) + shift
+                style: dict[str, Any] = {"color": ink, "marker": "o", "markersize": 4, "capsize": 3}
+                ax.errorbar(where, line["net"], away, **style)
+        ax.axhline(0, color="black", linewidth=0.8)
+        for level in (-effect, effect):
+            ax.axhline(level, color=NULL_COLOUR, linewidth=0.8, linestyle="--")
+        ax.set_title(f"{name}, {kind} pair ({ours['seeds'].max()} seed(s))")
+        ax.set_xticks(range(1, 6), ["least", "2", "3", "4", "most"])
+    figure.supxlabel("fifths of the blocks by severity of the degradation", fontsize=10)
+    figure.supylabel("change of error (%)", fontsize=10)
     return figure
 
 

@@ -1,0 +1,270 @@
+"""Harm: planted harm is found where it is and as large as it is; chance ends in nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from dtfn import datasets, evaluation, harm, images, regions, statistics, subpixel, verdicts
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.harm import Pair
+
+S = 4
+SHAPE = (40, 48)
+BOX = (slice(12, 22), slice(20, 32))  # where harm is planted, in LR positions
+Errors = Mapping[str, NDArray[np.float64]]
+
+
+def picture(number: int) -> Sample:
+    """A textured picture whose severity varies."""
+    rng = np.random.default_rng(number)
+    noise = ndimage.gaussian_filter(rng.normal(size=(S * SHAPE[0], S * SHAPE[1])), 1.2)
+    slope = np.linspace(0.2, 1, S * SHAPE[1])
+    hr = np.clip(128 + 300 * slope * noise, 0, 255).astype(np.uint8)
+    return Sample("toy", f"{number:02}", S, images.degrade(images.as_rgb(hr), S), hr)
+
+
+PICTURES = [picture(number) for number in range(8)]
+
+
+def base(sample: Sample) -> NDArray[np.float64]:
+    """Errors of a method without attention."""
+    rng = np.random.default_rng(int(sample.image) + 100)
+    return 20 * rng.gamma(4, 0.25, SHAPE)
+
+
+def jitter(sample: Sample, seed: int) -> NDArray[np.float64]:
+    """What chance adds to an error: as much as it takes away."""
+    return np.random.default_rng((int(sample.image), seed)).normal(0, 0.6, SHAPE)
+
+
+def planted(methods: Sequence[str], sample: Sample) -> Errors:
+    """``off``; ``on0`` and so on: harmed in a box, of equal error elsewhere but for chance."""
+    made = {"off": base(sample)}
+    for k in range(8):
+        made[f"on{k}"] = base(sample) + jitter(sample, k)
+        made[f"same{k}"] = made[f"on{k}"].copy()
+        made[f"on{k}"][BOX] += 30
+    return made
+
+
+def switch(name: str, seed: int = 0) -> Pair:
+    controls = tuple((f"{name}{k}", f"{name}{k + 1}") for k in (1, 3))
+    again = tuple((f"{name}{k}", "off") for k in range(1, 5))
+    return Pair(name, "switch", seed, f"{name}0", "off", controls, again)
+
+
+def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
+    measured = harm.measure([switch("on")], PICTURES, planted)
+    found = regions.discoveries(measured.regions)
+    assert set(found["side"]) == {"harm"}
+    assert set(found["image"]) == {sample.image for sample in PICTURES}
+    for row in found.itertuples():
+        assert 7 <= row.top <= 13
+        assert 15 <= row.left <= 21
+        assert row.held == pytest.approx(30 * 120, rel=0.1)
+    ours = measured.pictures[measured.pictures["role"] == "pair"]
+    for row in ours.itertuples():
+        expected = 10 * np.log10(row.mse_on / (row.mse_on - 30 * 120 / (38 * 46)))
+        assert row.lost == pytest.approx(expected, rel=0.1)
+        assert row.won == 0
+    counted = harm.textures(measured).set_index("role")
+    assert (counted.loc["pair", "harmed"], counted.loc["pair", "helped"]) == (8, 0)
+    assert counted.loc["control", "lost"] == 0
+
+
+def test_chance_alone_has_no_texture_and_no_curve() -> None:
+    measured = harm.measure([switch("same", seed) for seed in range(3)], PICTURES, planted)
+    assert len(measured.regions) > 20, "there is something to be mistaken about"
+    assert len(regions.discoveries(measured.regions)) <= 1
+    curve = harm.curve(measured.fifths)
+    ours = curve[curve["role"] == "pair"]
+    assert (ours[["low", "high"]].abs() < harm.EFFECT_SHARE).all(axis=None)
+    rows = verdicts.of_harm(measured, S)
+    assert "yes" not in set(rows["verdict"])
+    assert (rows.loc[rows["unit"] == "dB", "high"] < harm.EFFECT_DB).all()
+
+
+def test_the_curve_weighs_blocks_by_their_error() -> None:
+    """The fifth of the most severe blocks errs 10 % more; so says SciPy's ranking of severity."""
+
+    def errors(_: Sequence[str], sample: Sample) -> Errors:
+        severity = harm.texture.severity(sample.hr, S)
+        inner = subpixel.interior(severity)
+        most = severity >= np.quantile(inner, 0.8)
+        flicker = np.where(np.indices(SHAPE).sum(axis=0) % 2, 0.01, -0.01)
+        error = base(sample)
+        return {"a": np.where(most, 1.1 * error, error + flicker), "b": error}
+
+    measured = harm.measure([Pair("a", "twin", 0, "a", "b")], PICTURES, errors)
+    curve = harm.curve(measured.fifths).set_index("fifth")
+    assert curve.loc[5, "net"] == pytest.approx(10, abs=0.2)
+    assert curve.loc[5, "removed"] == pytest.approx(0, abs=0.01)
+    assert (curve.loc[:4, "net"].abs() < 0.1).all()
+    assert (curve.loc[5, "low"], curve.loc[5, "high"]) == pytest.approx((10, 10), abs=0.3)
+    row = verdicts.of_harm(measured, S).set_index("claim").loc["harm grows with severity"]
+    assert row["measured"] == pytest.approx(10, abs=0.3)
+    assert (row["verdict"], row["reason"]) == ("open", "yes on 1 training seed; 3 are needed")
+
+
+@pytest.mark.parametrize("effect", ["shift", "noise", "hash seed", "local seeds"])
+def test_what_is_nothing_ends_in_nothing_on_real_outputs(effect: str, benchmarks: Path) -> None:
+    """The negative controls, through the code that judges, on outputs of shipped networks."""
+    local, other, nlsa = "local-x4-s0", "local-x4-s1", "nlsa-x4-s0"
+    pairs = {
+        "shift": Pair("a", "twin", 0, "changed0", local, ((other, local),)),
+        "local seeds": Pair("a", "twin", 0, other, local, ((other, local),)),
+        "noise": Pair(
+            *("a", "switch", 0, "changed0", local, (("changed1", "changed2"),)),
+            tuple((f"changed{k}", local) for k in range(1, 5)),
+        ),
+        "hash seed": Pair(
+            *("a", "switch", 0, f"{nlsa}@hash(1)", nlsa, ((f"{nlsa}@hash(8)", nlsa),)),
+            tuple((f"{nlsa}@hash({k})", f"{nlsa}@hash({k + 1})") for k in (2, 4, 6)),
+        ),
+    }
+
+    def errors(methods: Sequence[str], sample: Sample) -> Errors:
+        real = [method for method in methods if not method.startswith("changed")]
+        made = dict(evaluation.block_errors(real, sample))
+        y = subpixel.luma(evaluation.outputs([local], sample)[local].image)
+        for k in range(5 if effect in ("shift", "noise") else 0):
+            noise = np.random.default_rng(k).normal(0, 0.5, y.shape)
+            changed = y + (0.25 if effect == "shift" else noise)
+            made[f"changed{k}"] = subpixel.block_error(changed, subpixel.luma(sample.hr), S)
+        if effect in ("shift", "noise"):  # what it is added to was rounded, too
+            made[local] = subpixel.block_error(y, subpixel.luma(sample.hr), S)
+        return made
+
+    measured = harm.measure([pairs[effect]], datasets.benchmark("Set5", 4), errors)
+    rows = verdicts.of_harm(measured, S)
+    assert "yes" not in set(rows["verdict"])
+    assert not rows["reason"].str.startswith("yes").any()
+    decibels = rows[(rows["unit"] == "dB") & rows["measured"].notna()]
+    assert (decibels["measured"] < harm.EFFECT_DB).all()
+
+
+def test_a_pair_of_equals_is_refused() -> None:
+    with pytest.raises(InputError, match="equal outputs on every picture"):
+        harm.measure([Pair("a", "twin", 0, "off", "off")], PICTURES[:2], planted)
+    with pytest.raises(InputError, match="one or more"):
+        harm.measure([switch("on")], [], planted)
+
+
+def test_results_in_folders_tie_exactly() -> None:
+    """Errors of +1 and -1 everywhere are equal: no block is harmed or helped."""
+    hr = np.random.default_rng(0).integers(1, 255, (40, 40, 3)).astype(np.uint8)
+    sample = Sample("toy", "a", S, images.degrade(hr, S), hr, {"up": hr + 1, "down": hr - 1})
+    errors = harm.folder_errors(["up", "down"], sample)
+    np.testing.assert_array_equal(errors["up"], errors["down"])
+
+
+# --- regions --------------------------------------------------------------------------------
+
+
+def test_regions_are_those_of_a_second_library() -> None:
+    rng = np.random.default_rng(0)
+    field = rng.normal(size=SHAPE)
+    limit = regions.region_limit(rng.normal(size=(1, *SHAPE)))
+    above = regions.smoothed(field) > limit
+    labels, count = ndimage.label(above)
+    found = regions.find_regions(field, limit)
+    assert sorted(r.area for r in found) == sorted(np.bincount(labels.ravel())[1:])
+    masses = ndimage.sum_labels(field, labels, range(1, count + 1))
+    np.testing.assert_allclose(sorted(r.mass for r in found), sorted(masses))
+
+
+def test_a_single_wild_block_is_no_texture() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=SHAPE)
+    noise[20, 20] = 60
+    limit = regions.region_limit(rng.normal(size=(2, *SHAPE)))
+    assert max(r.area for r in regions.find_regions(noise, limit)) < 25
+
+
+def test_a_window_is_square_and_never_leaves_the_picture() -> None:
+    for top, left, size in ((0, 0, 3), (37, 45, 3), (5, 5, 34)):
+        one = regions.Region(top, left, size, size, size**2, 1.0)
+        r, c, height, width = one.window(SHAPE)
+        assert height == width >= min(regions.SMALLEST, *SHAPE)
+        assert 0 <= r <= SHAPE[0] - height
+        assert 0 <= c <= SHAPE[1] - width
+
+
+def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
+    strengths = {"pair": [9.0] * 30 + [0.5] * 10, "control 1": list(np.linspace(0, 1, 60))}
+    rows = [
+        ("a", "twin", 0, role, "toy", str(n % 6), "harm", strength, np.nan)
+        for role, some in strengths.items()
+        for n, strength in enumerate(some)
+    ]
+    columns = ["pair", "kind", "seed", "role", "dataset", "image", "side", "strength", "p"]
+    judged = regions.judge(pd.DataFrame(rows, columns=columns))
+    found = regions.discoveries(judged)
+    assert set(found["role"]) == {"pair"}
+    assert (found["strength"] == 9).all()
+    assert len(found) == 30
+
+
+def test_the_gallery_shows_the_planted_texture_first() -> None:
+    outputs = dict.fromkeys(("on0", "off"), PICTURES[0].hr)
+    samples = [s.with_outputs(outputs) for s in PICTURES]
+    measured = harm.measure([switch("on")], samples, planted)
+    cases = regions.cases(measured.regions, samples, planted, ["on0", "off"], most=2)
+    assert [case.side for case in cases][:2] == ["harm", "harm"]
+    assert cases[0].outline().sum() == cases[0].region.area
+    table = regions.case_table(cases[:1]).set_index("method")
+    inside = cases[0].region.of(planted([], cases[0].sample)["on0"])
+    assert table.loc["on0", "psnr"] == pytest.approx(10 * np.log10(255**2 / inside.mean()))
+
+
+# --- the crossed bootstrap ------------------------------------------------------------------
+
+
+def crossed_table(pictures: int, seeds: int, between: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    shift = between * rng.normal(size=seeds)
+    return pd.DataFrame(
+        [
+            {"dataset": "a", "image": str(p), "seed": s, "value": 1 + shift[s] + rng.normal()}
+            for p in range(pictures)
+            for s in range(seeds)
+        ]
+    )
+
+
+def test_with_one_seed_it_is_the_bootstrap_of_scipy() -> None:
+    table = crossed_table(30, 1)
+    ours = statistics.crossed(table, "value")
+    theirs = stats.bootstrap((table["value"],), np.mean, method="percentile").confidence_interval
+    assert ours.estimate == pytest.approx(table["value"].mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+    assert (ours.pictures, ours.seeds) == (30, 1)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    calm, wild = (statistics.crossed(crossed_table(30, 4, b), "value") for b in (0.0, 2.0))
+    assert wild.high - wild.low > 3 * (calm.high - calm.low)
+    assert calm.agree
+    assert not wild.agree
+
+
+def test_ratios_and_differences_by_hand() -> None:
+    table = crossed_table(12, 3).assign(weight=lambda t: 1.0 + t["seed"])
+    ratio = statistics.crossed(table, "value", "weight")
+    assert ratio.estimate == pytest.approx(table["value"].sum() / table["weight"].sum())
+    double = statistics.crossed(table.assign(value=2 * table["value"]), "value")
+    less = double - statistics.crossed(table, "value")
+    once = statistics.crossed(table, "value")
+    assert (less.estimate, less.low, less.high) == pytest.approx(
+        (once.estimate, once.low, once.high)
+    )
+    with pytest.raises(InputError, match="a picture that has it"):
+        statistics.crossed(table.assign(value=np.nan), "value")
