@@ -28,6 +28,7 @@ __all__ = [
     "KINDS",
     "Measured",
     "Pair",
+    "cases",
     "curve",
     "folder_errors",
     "gains",
@@ -157,7 +158,7 @@ def pairs_of_zoo(
         if variant not in (variants or attentive) or (seeds and seed not in seeds):
             continue
         name = row["name"]
-        if "switch" in kinds and zoo.recipe(name).attention_off:
+        if "switch" in kinds and zoo.switched(name):
             found.append(_switch(variant, seed, name))
         others = [local[s] for s in sorted(local, key=lambda s: (s <= seed, s)) if s != seed]
         own = local.get(seed, others[-1] if others else "")
@@ -334,13 +335,32 @@ def textures(measured: Measured) -> pd.DataFrame:
     found = found.assign(role=found["role"].str.split(" ").str[0])
     rows = []
     for key, part in pictures.groupby(keys, sort=False):
-        ours = found[(found[keys] == key).all(axis=1)]
+        ours = found[(found[keys] == list(key)).all(axis=1)]
         count = ours["side"].value_counts()
         means = part[["harmed", "helped", "lost", "won"]].mean()
         size = part["seed"].nunique(), len(part[PICTURE].drop_duplicates())
         rows.append((*key, *size, count.get("harm", 0), count.get("help", 0), *means))
     columns = ["seeds", "pictures", "harmed", "helped", "harmed_area", "helped_area", "lost", "won"]
     return pd.DataFrame(rows, columns=[*keys, *columns])
+
+
+def cases(
+    measured: Measured,
+    pair: Pair,
+    samples: Iterable[Sample],
+    most: int = 3,
+    others: Sequence[str] = (),
+    errors: Errors = evaluation.block_errors,
+) -> list[regions.Case]:
+    """Return the heaviest textures of harm, then those of help, of one of the measured pairs.
+
+    Parameters are those of `dtfn.regions.cases`; ``others`` are methods that are shown, too.
+    """
+    table = measured.regions
+    for column, value in (("pair", pair.name), ("kind", pair.kind), ("seed", pair.seed)):
+        table = table[table[column] == value]
+    methods = list(dict.fromkeys([pair.on, pair.off, *others]))
+    return regions.cases(table, samples, errors, methods, most)
 
 
 def _fifths(on: Float, off: Float, severity: Float) -> Iterator[tuple[float, ...]]:

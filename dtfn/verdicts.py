@@ -49,7 +49,14 @@ PICTURES = 5  # below this a bootstrap is narrow by itself
 LEVEL = 0.05  # of false discoveries
 
 
-def judge(number: int, scale: int, figure: Crossed, seeds: int, unless: str = "") -> pd.DataFrame:
+def judge(
+    number: int,
+    scale: int,
+    figure: Crossed,
+    seeds: int,
+    unless: str = "",
+    effect: float | None = None,
+) -> pd.DataFrame:
     """Return the row of a claim.
 
     Parameters
@@ -64,12 +71,15 @@ def judge(number: int, scale: int, figure: Crossed, seeds: int, unless: str = ""
         Training seeds that it rests on.
     unless
         Why the claim cannot be *yes* although its figure is large enough; else empty.
+    effect
+        The smallest that counts, where it is not that of `CLAIMS`.
 
     Returns
     -------
     One row: `COLUMNS`, and reason (what the verdict rests on) and p.
     """
-    claim, unit, effect = CLAIMS[number]
+    claim, unit, usual = CLAIMS[number]
+    effect = usual if effect is None else effect
     clear = figure.low > effect and figure.agree and not unless
     answer = "yes" if clear else "no" if figure.high < effect else "open"
     reason = unless if figure.low > effect else ""
@@ -202,7 +212,8 @@ def of_pairs(
     costs = gate.costs([pair.on for pair in first], sets, count, ["uniform"])
     costs = costs.rename(columns={"name": "network"})
     seeds = len({pair.seed for pair in first})
-    rows = [judge(0, scale, crossed(costs, "cost", seed="network"), seeds)]
+    needed = max(gate.least(pair.on) for pair in first)
+    rows = [judge(0, scale, crossed(costs, "cost", seed="network"), seeds, effect=needed)]
     mute = gate.table(costs.rename(columns={"network": "name"}))
     mute = mute.groupby("name")["chooses"].all()
     chosen = {(pair.name, pair.seed) for pair in first if mute[pair.on]}

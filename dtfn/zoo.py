@@ -225,6 +225,12 @@ def recipe(name_or_file: str) -> Recipe:
     return recipes.from_json(notes["recipe"])
 
 
+def switched(name_or_file: str) -> bool:
+    """Return whether weights were trained with attention on and off (`Recipe.attention_off`)."""
+    notes = opened(file_of(name_or_file))[0]
+    return "recipe" in notes and recipes.from_json(notes["recipe"]).attention_off > 0
+
+
 def opened(file: Path) -> tuple[dict[str, Any], int]:
     """Return the notes and the number of parameters of a ``.safetensors`` file."""
     try:

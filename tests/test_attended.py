@@ -16,7 +16,6 @@ from dtfn import (
     attended,
     attribution,
     capture,
-    claims,
     evaluation,
     models,
     paths,
@@ -26,10 +25,8 @@ from dtfn import (
 from dtfn.attended import Look
 from dtfn.attribution import Attribution, Local
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 from dtfn.images import degrade, luma
 from dtfn.plots import WIDTH, curves, pictures
-from dtfn.regions import Region
 
 SCALE = 2
 QUERIES = [(3, 4), (10, 7)]
@@ -193,35 +190,6 @@ def _mse(sr: Any, hr: Any, at: tuple[int, int]) -> float:
 # ---------------------------------------------------------------- where to look
 
 
-def regions(image: str = "noise") -> pd.DataFrame:
-    rows = [("harm", 0.01, 5.0, 2), ("harm", 0.5, 9.0, 4), ("help", 0.5, 3.0, 8)]
-    return pd.DataFrame(
-        [
-            {"pair": "n", "side": side, "dataset": "set", "image": image, "q": q, "mass": mass}
-            | {"region": Region(top, top, 3, 3, 9, mass)}
-            for side, q, mass, top in rows
-        ]
-    )
-
-
-def test_the_default_places_are_the_centres_of_the_heaviest_regions(sample: Sample) -> None:
-    chosen, where = attended.places(regions(), [sample], ["n"])
-    assert chosen is sample
-    assert where == {"where n harmed most": (3, 3), "where n helped most": (9, 9)}
-
-
-def test_places_that_were_asked_for(sample: Sample) -> None:
-    _, where = attended.places(regions(), [sample], ["n"], "noise", [[1, 2], [3, 4]])
-    assert where == {"query 1": (1, 2), "query 2": (3, 4)}
-    with pytest.raises(InputError, match="did you mean 'noise'"):
-        attended.places(regions(), [sample], ["n"], "nois")
-
-
-def test_without_a_region_the_middle_is_looked_at(sample: Sample) -> None:
-    empty = regions().iloc[:0]
-    assert attended.places(empty, [sample], ["n"]) == (sample, {"the middle": (9, 11)})
-
-
 def test_attentive_variants_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("local", 4, 0), ("local-wide", 4, 0), ("nla+tfs", 4, 0), ("nla", 2, 0), ("dtfn", 4, 1)]
     made = [{"variant": v, "scale": s, "seed": k} for v, s, k in rows]
@@ -324,64 +292,4 @@ def test_nothing_to_draw_says_so(sample: Sample) -> None:
         assert figure.texts[0].get_text().startswith("no network")
 
 
-def spread(shift: float = 0.0, pictures: int = 6) -> pd.DataFrame:
-    """Summaries in which a tenth of the queries is harmed and disagrees by `shift` more."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for picture in range(pictures):
-        for query in range(40):
-            harmed = query < 4
-            rows.append(
-                {"dataset": "d", "image": f"{picture}", "network": "n", "place": 1 + query % 2}
-                | {"harm": 100.0 + query if harmed else rng.normal(), "share": 0.1}
-                | {"support": 9.0, "disagreeing": 0.7 + shift * harmed + rng.normal(0, 0.01)}
-                | {"chance": 0.8}
-            )
-    return pd.DataFrame(rows)
-
-
-def test_the_summary_figure_has_a_line_a_network() -> None:
-    table = claims.layer_means(spread())
-    figure = curves.attention_by_layer(table)
-    figure.draw_without_rendering()
-    assert len(figure.axes) == 2, "only the numbers that there are"
-    line = figure.axes[0].lines[0]
-    assert np.asarray(line.get_xdata()).tolist() == [1, 2]
-    np.testing.assert_allclose(np.asarray(line.get_ydata(), float), 9)
-
-
 # ---------------------------------------------------------------- verdicts
-
-
-def judged(table: pd.DataFrame, deviation: float = 1e-6, missed: float = 0.001) -> dict[str, Any]:
-    frame = pd.DataFrame({"incompleteness": [missed]})
-    return {v.claim: v for v in claims.of_attention(table, [deviation], frame)}
-
-
-@pytest.mark.parametrize(("shift", "holds"), [(0.2, True), (-0.2, False), (0.0, None)])
-def test_harm_and_disagreement_go_together_or_not(shift: float, holds: bool | None) -> None:
-    found = judged(spread(shift))
-    claim = "attention looks at more that disagrees, net of chance, where it harms most"
-    assert found[claim].holds is holds
-    assert found[claim].measured == pytest.approx(shift, abs=0.02)
-    assert found["attention selects: its weight is on less than half of the picture"].holds is True
-    prefers = found["attention prefers what agrees with the truth, more than chance does"]
-    assert prefers.holds is True
-    assert prefers.measured == pytest.approx(0.1 - 0.1 * shift, abs=0.01)
-
-
-def test_few_pictures_leave_claims_open_but_not_exactness() -> None:
-    found = judged(spread(pictures=2), deviation=0.5, missed=0.5)
-    verdicts = list(found.values())
-    assert [v.holds for v in verdicts[:2]] == [False, False]
-    assert all(v.holds is None for v in verdicts[2:])
-
-
-def test_an_average_over_everything_does_not_select() -> None:
-    found = judged(spread().assign(share=np.tile(np.linspace(0.98, 0.99, 40), 6)))
-    assert found["attention selects: its weight is on less than half of the picture"].holds is False
-
-
-def test_no_network_with_attention_has_no_verdict_on_it() -> None:
-    assert len(claims.of_attention(pd.DataFrame(), [], pd.DataFrame())) == 2
-    assert claims.layer_means(pd.DataFrame()).empty

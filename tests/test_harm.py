@@ -75,9 +75,9 @@ def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
         expected = 10 * np.log10(row.mse_on / (row.mse_on - 30 * 120 / (38 * 46)))
         assert row.lost == pytest.approx(expected, rel=0.1)
         assert row.won == 0
-    counted = harm.textures(measured).set_index("role")
-    assert (counted.loc["pair", "harmed"], counted.loc["pair", "helped"]) == (8, 0)
-    assert counted.loc["control", "lost"] == 0
+    counted = harm.textures(measured).set_index("role")[["harmed", "helped", "lost"]].T
+    assert list(counted["pair"])[:2] == [8, 0]
+    assert counted["control"]["lost"] == 0
 
 
 def test_chance_alone_has_no_texture_and_no_curve() -> None:

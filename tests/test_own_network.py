@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from dtfn import (
     attended,
     capture,
-    claims,
     cli,
     evaluation,
     explorer,
@@ -359,21 +358,6 @@ WINDOWED = """
         query, key, value = (part.unflatten(2, (-1, 4)) for part in (query, key, value))
         whole = lambda mixed, x: mixed.flatten(2, 3).mT.reshape(x.shape)
 """
-
-
-def test_claims_about_twins_are_left_open() -> None:
-    """An unrelated network that is worse or better proves nothing about attention."""
-    images = [f"{k}" for k in range(12)]
-    values = 1 + np.random.default_rng(0).random(12) / 9
-    part = pd.DataFrame({"dataset": "d", "image": images, "value": values})
-    mine = "a/b.py:network"
-    for parts in ({mine: part}, {mine: part, "nlsa": part}):
-        (verdict,), table = claims.judge_claims({"attention harms": parts})
-        assert verdict.holds is (True if "nlsa" in parts else None)
-        assert str(verdict.measured).startswith("not judged") is (len(parts) == 1)
-        assert table.set_index("network").loc[mine, "state"] == "open"
-    (verdict,), _ = claims.judge_claims({"it selects": {mine: part}}, of_twins=False)
-    assert verdict.holds is True
 
 
 def test_evaluate_and_gate(mine: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -17,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from dtfn import pairs, plots, statistics, subpixel
+from dtfn import pairs, plots
 from dtfn.datasets import Sample
 from dtfn.pairs import NULL
 from dtfn.plots import WIDTH, curves, pictures
 from dtfn.regions import Case, Region
-from dtfn.studies import CAUSES, Study, causes_of
 
 RNG = np.random.default_rng(0)
 PAIRS = [NULL, "nla", "dtfn"]
@@ -68,34 +66,17 @@ def view(grey: bool = False) -> Case:
     region = Region(6, 12, 10, 8, 60, 99.0)
     networks, harm = ("nla", "local"), errors["nla"] - errors["local"]
     window = (2, 9, 24, 24)
-    return Case(sample, "harm", "nla", networks, region, window, 0.1, 0.2, harm, errors, {})
+    return Case(sample, "harm", "nla", networks, region, window, 0.1, 0.2, harm, errors)
 
 
-def causes(pictures: list[Sample]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    design = {0: {NULL: ("k", "l"), "nla": ("n", "l"), "dtfn": ("n", "k")}}
-    return Study(design, NULL, 2, "l", lambda _: iter(pictures), {}).causes()
-
-
-def noisy(seed: int) -> Sample:
-    rng = np.random.default_rng(seed)
-    hr = rng.integers(0, 256, (40, 40)).astype(np.uint8)
-    made = {m: np.clip(hr + rng.normal(0, 9, hr.shape), 0, 255).astype(np.uint8) for m in "nlk"}
-    return Sample("mini", f"{seed}", 2, np.zeros((20, 20, 3), np.uint8), hr, made)
-
-
-DECILES, CORRELATIONS = causes([noisy(seed) for seed in range(3)])
-CORRELATIONS = statistics.intervals(CORRELATIONS, CAUSES, by=["pair"])
-PIXELS = RNG.integers(0, 256, (48, 48, 3)).astype(np.uint8)
-MAPS = causes_of(PIXELS, 4, 1)
-GAINS = pd.DataFrame(
-    {
-        "dataset": ["Set5", "Set5", "Set14"],
-        "pair": ["nla", "dtfn", "nla"],
-        "gain": [0.3, 0.2, 0.4],
-        "gain_null": [0.25, 0.25, 0.3],
-        "gain_net_low": [0.01, -0.1, 0.05],
-        "gain_net_high": [0.1, 0.02, 0.2],
-    }
+HARM = pd.DataFrame(
+    [
+        {"pair": p, "kind": k, "role": role, "fifth": fifth, "net": net, "low": net - 1}
+        | {"high": net + 2, "added": 5.0, "removed": 5 - net, "seeds": 3}
+        for p, k in (("nlsa", "switch"), ("gla", "twin"))
+        for role, sign in (("pair", 1), ("control", 0))
+        for fifth, net in enumerate(sign * np.linspace(-2, 2, 5), 1)
+    ]
 )
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0]})
 COSTS = pd.DataFrame(
@@ -118,16 +99,13 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "gains": lambda: curves.psnr_gains(results()),
     "no gains": lambda: curves.psnr_gains(results().query("method == 'bicubic'")),
     "bounds": lambda: curves.bound_curve(curve()),
-    "region": lambda: pictures.region_panel(view()),
-    "no region": lambda: pictures.region_panel(None),
-    "deciles": lambda: curves.decile_maps(DECILES, "nla", NULL),
-    "deciles without null": lambda: curves.decile_maps(DECILES, "nla", None),
-    "correlations": lambda: curves.correlation_intervals(CORRELATIONS),
-    "causes": lambda: pictures.texture_maps(PIXELS, MAPS, "mine"),
+    "harm": lambda: curves.harm_curve(HARM, 0.5),
+    "gallery": lambda: pictures.texture_gallery([view(), view(grey=True)]),
+    "distortion": lambda: pictures.distortion_panel(view()),
+    "no texture": lambda: pictures.texture_gallery([]),
     "gate": lambda: curves.gate_course(HISTORY.assign(gate=[np.nan, 0.1]), "nla", 0.05),
     "no gate": lambda: curves.gate_course(HISTORY, "nla", 0.05),
     "interventions": lambda: curves.intervention_costs(COSTS, DOSES, 0.05),
-    "families": lambda: curves.bound_bars(GAINS, "gain", "gain (dB)"),
 }
 
 
@@ -222,97 +200,35 @@ def test_interventions_tell_networks_by_colour_and_datasets_by_marker() -> None:
 # --- pixel evidence -------------------------------------------------------------------------
 
 
-def test_a_region_is_boxed_where_it_is() -> None:
-    v = view()
-    whole = pictures.region_panel(v).axes[0]
-    (box,) = (p for p in whole.patches if isinstance(p, Rectangle))
-    # Pixel centres are whole numbers, so a pixel begins half before its number.
-    assert box.get_xy() == (4 * 9 - 0.5, 4 * 2 - 0.5)
-    assert (box.get_width(), box.get_height()) == (96, 96)
+# --- harm -----------------------------------------------------------------------------------
 
 
-def test_a_region_shows_truth_outputs_errors_and_harm() -> None:
-    v = view()
-    shown = list(images(pictures.region_panel(v)))
-    assert [i.axes.get_title().split(":")[0] for i in shown] == [
-        "Set5 baby",
-        "HR",
-        "local",
-        "nla",
-        "LR (1/4)",
-        "error of local",
-        "error of nla",
-        "harm",
-    ]
-    np.testing.assert_array_equal(shown[1].get_array(), v.view.hr)
-    np.testing.assert_allclose(shown[5].get_array() ** 2, v.crop(v.errors["local"]))
-    assert shown[5].get_clim() == shown[6].get_clim(), "errors are comparable"
-    low, high = shown[7].get_clim()
-    assert low == -high, "harm is centred at 0"
-    np.testing.assert_allclose(shown[7].get_array(), subpixel.signed_root(v.crop(v.harm)))
-
-
-def test_a_caption_above_a_crop_is_its_psnr() -> None:
-    v = view()
-    title = next(
-        i.axes.get_title()
-        for i in images(pictures.region_panel(v))
-        if "local:" in i.axes.get_title()
+def test_the_harm_curve_shows_net_parts_and_control() -> None:
+    first, second = curves.harm_curve(HARM, 0.5).axes[:2]
+    assert (first.get_title(), second.get_title()) == (
+        "nlsa, switch pair (3 seed(s))",
+        "gla, twin pair (3 seed(s))",
     )
-    expected = 10 * np.log10(255**2 / v.crop(v.errors["local"]).mean())
-    assert title == f"local: {expected:.2f} dB"
+    heights = [patch.get_height() for patch in first.patches if isinstance(patch, Rectangle)]
+    assert heights[:5] == [5.0] * 5
+    assert heights[5:] == pytest.approx([-7, -6, -5, -4, -3])
+    control, ours = (container.lines[0] for container in first.containers[2:])
+    assert list(ours.get_ydata()) == pytest.approx([-2, -1, 0, 1, 2])
+    assert set(control.get_ydata()) == {0}
+    assert control.get_color() == plots.NULL_COLOUR
 
 
-def test_a_region_without_harm_or_help_is_drawn() -> None:
+def test_the_gallery_shows_outputs_with_the_psnr_of_the_texture() -> None:
     v = view()
-    flat = dict.fromkeys(v.errors, v.harm * 0)
-    pictures.region_panel(replace(v, harm=v.harm * 0, errors=flat)).draw_without_rendering()
-
-
-def test_no_region_says_so() -> None:
-    (text,) = pictures.region_panel(None).texts
+    figure = pictures.texture_gallery([v])
+    titles = [ax.get_title() for ax in figure.axes]
+    expected = 10 * np.log10(255**2 / v.region.of(v.errors["local"]).mean())
+    assert f"local: {expected:.2f}" in titles
+    assert titles.index("HR") < titles.index(f"local: {expected:.2f}")
+    (text,) = pictures.texture_gallery([]).texts
     assert text.get_text() == pictures.NO_REGION
-
-
-# --- what harm goes with --------------------------------------------------------------------
 
 
 def shown(ax: Any) -> Any:
     """Return the cells of a heat map, as an array of two dimensions."""
     return np.ma.filled(ax.collections[0].get_array(), np.nan)
-
-
-def test_net_deciles_are_the_pair_s_less_luck_s() -> None:
-    figure = curves.decile_maps(DECILES, "nla", NULL)
-    own, luck, net = (shown(ax) for ax in figure.axes[:3])
-    assert np.allclose(net, own - luck, equal_nan=True)
-    low, high = figure.axes[2].collections[0].get_clim()
-    assert low == -high, "centred at 0"
-    low, high = figure.axes[0].collections[0].get_clim()
-    assert (low + high) / 2 == pytest.approx(0.5)
-    row = DECILES.query("pair == 'nla' and severity == 3 and inconsistency == 8").iloc[0]
-    assert own[2, 7] == pytest.approx(row["harm_rate"], nan_ok=True)
-
-
-def test_luck_stands_on_each_family_s_bar() -> None:
-    first, second = curves.bound_bars(GAINS, "gain", "gain (dB)").axes
-    widths = sorted(patch.get_width() for patch in first.patches if isinstance(patch, Rectangle))
-    assert widths == pytest.approx([0.2, 0.25, 0.25, 0.3])
-    assert drawn(first.lines[1])[0] == pytest.approx([0.26, 0.35]), "null and net, nla above"
-    assert len(second.patches) == 2, "dtfn has nothing there"
-
-
-def test_constant_pictures_are_drawn_without_a_warning() -> None:
-    flat = np.full((24, 24), 77, np.uint8)
-    off = np.where(np.arange(24) < 12, 77, 90).astype(np.uint8)[None].repeat(24, 0)
-    made = {"n": off, "l": flat, "k": flat}
-    one = Sample("mini", "flat", 2, np.zeros((12, 12, 3), np.uint8), flat, made)
-    deciles, correlations = causes([one])
-    for null in (NULL, None):
-        figure = curves.decile_maps(deciles, "nla", null)
-        assert "no position has any detail" in figure.texts[0].get_text()
-    for figure in (
-        curves.correlation_intervals(statistics.intervals(correlations, CAUSES, by=["pair"])),
-        pictures.texture_maps(flat, causes_of(flat, 2), "flat"),
-    ):
-        figure.draw_without_rendering()

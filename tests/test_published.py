@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dtfn import claims, evaluation, published, studies
+from dtfn import evaluation, published, studies
 from dtfn.published import DIFFERS, MATCHES, NOT_WHOLE, UNPUBLISHED
 
 
@@ -110,10 +110,10 @@ def test_both_names_of_one_benchmark_are_known() -> None:
 
 
 def test_the_known_answers_are_the_published_ones() -> None:
-    """Bicubic's values in `dtfn.claims`, found by measuring, against those of the tables."""
+    """Bicubic's values in `dtfn.studies`, found by measuring, against those of the tables."""
     rows: list[Any] = [
         ("bicubic", scale, dataset, pictures, psnr, 0.8)
-        for (dataset, scale), (pictures, psnr) in claims.KNOWN_BICUBIC.items()
+        for (dataset, scale), (pictures, psnr) in studies.KNOWN_BICUBIC.items()
     ]
     table = published.compare(summary(*rows), {"bicubic": "Bicubic"})
     assert len(table) == 12

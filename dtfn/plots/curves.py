@@ -207,46 +207,6 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
 
 
 @styled()
-def bound_bars(frame: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Draw a bound of each pair on each dataset as a bar, the control's as a grey bar on it.
-
-    The line at a bar's end is the interval of what is net of the control.
-
-    Parameters
-    ----------
-    frame
-        Of `dtfn.claims.with_control`: dataset, pair, m, and with a null pair m_null, m_net_low,
-        m_net_high; else m_low, m_high.
-    metric
-        m.
-    title
-        What it is, with its unit.
-    """
-    datasets, names = list(frame["dataset"].unique()), list(frame["pair"].unique())
-    has_null = f"{metric}_null" in frame
-    ends = [f"{metric}{'_net' * has_null}_{end}" for end in ("low", "high")]
-    figure, axes = _rows(names, datasets, 0.34)
-    for ax, dataset in zip(axes, datasets, strict=True):
-        part = frame[frame["dataset"] == dataset].set_index("pair")
-        for y, name in enumerate(reversed(names)):
-            if name in part.index:
-                row = part.loc[name]
-                base = row[f"{metric}_null"] if has_null else 0.0
-                ax.barh(y, row[metric], color=colour(name, names), height=0.62, alpha=0.85)
-                ax.plot(
-                    base + row[ends].to_numpy(float),
-                    [y, y],
-                    color="black",
-                    linewidth=1.4,
-                )
-                if has_null:
-                    ax.barh(y, base, color=NULL_COLOUR, height=0.3)
-        ax.set_title(dataset)
-    figure.supxlabel(title + ("; grey: the control's" if has_null else ""), fontsize=10)
-    return figure
-
-
-@styled()
 def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     """Draw what attention does to the error, by fifths of severity: a panel a pair.
 

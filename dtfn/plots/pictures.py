@@ -5,7 +5,7 @@ Pixels are shown as they are; signed maps are centred at 0, red harmed and blue 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,17 +29,6 @@ if TYPE_CHECKING:
     from dtfn.datasets import Sample
     from dtfn.regions import Case
 
-CAUSES = {
-    "severity_db": "severity (dB)",
-    "aliasing": "aliasing (share)",
-    "inconsistency": "inconsistency (log)",
-    "recurrence": "recurrence distance (levels)",
-    "coherence": "coherence",
-    "gradient_energy": "gradient energy (log)",
-    "variance": "variance (log)",
-}
-"""Maps of `dtfn.texture.describe` that `texture_maps` draws, with their titles."""
-
 COPIED = "#56B4E9"  # what attention reads
 BAD, GOOD = "#B2182B", "#2166AC"  # as in a signed map
 NO_REGION = "no region beyond the threshold"
@@ -51,40 +40,6 @@ _UNITS = {
     "structure": "1−SSIM {:.3f} → {:.3f}",
     "gradient": "1−GMS {:.3f} → {:.3f}",
 }
-
-
-@styled()
-def region_panel(case: Case | None) -> Figure:
-    """Draw a region: where it is, what the networks made of it, and their errors.
-
-    Upper row: the picture with the region boxed, HR, without attention, with. Lower row: LR, both
-    errors (root of the block error, one scale), the harm (signed root). With no case, the figure
-    says so.
-    """
-    if case is None:
-        return blank(NO_REGION)
-    figure = Figure(figsize=(WIDTH, 6.2), layout="compressed")
-    upper, lower = figure.subplots(2, 4)
-    sample, view = case.sample, case.view
-    _image(upper[0], sample.hr, f"{sample.dataset} {sample.image}")
-    _box(upper[0], case.window, sample.scale)
-    _image(upper[1], view.hr, "HR")
-    _image(lower[0], view.lr, f"LR (1/{sample.scale})")
-    networks = case.methods[1::-1]
-    errors = [case.crop(case.errors[name]) for name in networks]
-    norm = Normalize(0, float(np.sqrt(np.max(errors))))
-    for number, (name, error) in enumerate(zip(networks, errors, strict=True)):
-        _image(upper[2 + number], view.outputs[name], f"{name}: {psnr_of(error):.2f} dB")
-        ax = lower[1 + number]
-        shown = _image(ax, np.sqrt(error), f"error of {name}", cmap=POSITIVE, norm=norm)
-    root, norm = _signed(case)
-    harm = _image(lower[3], root, "harm: red harmed, blue helped", cmap=SIGNED, norm=norm)
-    _outline(lower[3], case, 1)
-    # Below the maps: at their sides the bars would take the columns out of line.
-    bar: dict[str, Any] = {"location": "bottom", "shrink": 0.9, "aspect": 30}
-    figure.colorbar(shown, ax=lower[1:3], label="root of block MSE (8-bit levels)", **bar)
-    figure.colorbar(harm, ax=lower[3], label="signed root (8-bit levels)", **bar)
-    return figure
 
 
 @styled()
@@ -146,38 +101,6 @@ def distortion_panel(case: Case | None) -> Figure:
             shown = _image(ax, values, f"region: {mean:.3g}", cmap=POSITIVE, norm=norm)
             _outline(ax, case, 1)
         figure.colorbar(shown, ax=axes[1:, column], location="bottom", label=title, shrink=0.9)
-    return figure
-
-
-@styled()
-def texture_maps(hr: NDArray[Any], maps: Mapping[str, NDArray[Any]], name: str) -> Figure:
-    """Draw a picture and the maps of its textures, which need no network.
-
-    Parameters
-    ----------
-    hr
-        uint8 ``(sH, sW, 3)`` or ``(sH, sW)``.
-    maps
-        Of `dtfn.texture.describe`; rows and columns that were not asked are left out.
-    name
-        The picture's.
-    """
-    figure = Figure(figsize=(WIDTH, 5.2), layout="constrained")
-    first, *axes = figure.subplots(2, 4).ravel()
-    _image(first, hr, name)
-    for ax, (key, title) in zip(axes, CAUSES.items(), strict=True):
-        values = maps[key]
-        asked = ~np.isnan(values)
-        if asked.any():
-            values = values[asked.any(axis=1)][:, asked.any(axis=0)]
-        if "(log)" in title:
-            values = np.log10(np.maximum(values, 1e-3))
-        known = values[np.isfinite(values)]
-        low, high = np.percentile(known, [1, 99]) if known.size else (0, 1)
-        around = 0.5 if high - low < 1e-9 else 0  # all alike: a bar that can be read
-        norm = Normalize(low - around, high + around)
-        shown = _image(ax, values, title, cmap=POSITIVE, norm=norm)
-        figure.colorbar(shown, ax=ax, location="bottom", shrink=0.9, aspect=30)
     return figure
 
 
