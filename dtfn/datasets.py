@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dtfn import images, paths
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, nearest, require_known
 from dtfn.images import UInt8
 
 MINI = "mini"
@@ -244,13 +244,7 @@ def sample(name: str, image: str, scale: int) -> Sample:
     scale = images.check_scale(scale)
     hr = _hr_files(name)
     wanted = unicodedata.normalize("NFC", image)
-    if wanted not in hr:
-        raise InputError(
-            f"image of {name}",
-            expected="one of its names",
-            found=repr(image),
-            remedy=nearest(image, hr),
-        )
+    require_known(wanted, hr, f"image of {name}", "one of its names")
     return _sample(name, hr[wanted], _lr_files(name, scale).get(hr[wanted]), scale)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
@@ -41,3 +41,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     longer = [other for other in names if name and other.startswith(name)]
     close = longer[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
+
+
+def require_known(
+    name: object, known: Collection[str], what: str, expected: str = "a known name"
+) -> None:
+    """Raise `InputError` with the nearest known name unless a name is one of these."""
+    if name not in known:
+        raise InputError(
+            what, expected=expected, found=repr(name), remedy=nearest(str(name), known)
+        )

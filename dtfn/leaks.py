@@ -102,12 +102,6 @@ def compare(training: Mapping[str, Source], tested: Mapping[str, Source]) -> lis
     return sorted(leaks, key=lambda leak: (leak.training, leak.test))
 
 
-def duplicates(pictures: Mapping[str, Source]) -> list[tuple[str, str]]:
-    """Return pairs of pictures of one collection that show the same, sorted."""
-    pairs = {tuple(sorted((x.training, x.test))) for x in compare(pictures, pictures)}
-    return sorted((first, second) for first, second in pairs if first != second)
-
-
 def _hashes(pictures: Mapping[str, Source]) -> NDArray[np.bool_]:
     """Return the hashes (P, 8, 256) of pictures, remembered by content."""
     contents = {name: patches.content(source) for name, source in pictures.items()}

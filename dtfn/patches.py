@@ -172,19 +172,15 @@ def pool(
         digest.update(f" {name} {content(source)}".encode())
     folder = paths.cache("patches") / digest.hexdigest()[:16]
     if not _whole(folder, scale):
-        _decode(pictures, scale, folder)
+        with writing(folder, "free some room, or set DTFN_CACHE to a folder with more"):
+            _decode(pictures, scale, folder)
     return _opened(folder, scale, patch)
 
 
 def _decode(pictures: Mapping[str, Source], scale: int, folder: Path) -> None:
     """Fill a folder of its own and move it into place whole, so that nobody sees half a cache."""
     partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    with writing(partial, "free some room, or set DTFN_CACHE to a folder with more"):
-        partial.mkdir(parents=True)
-        _fill(pictures, scale, folder, partial)
-
-
-def _fill(pictures: Mapping[str, Source], scale: int, folder: Path, partial: Path) -> None:
+    partial.mkdir(parents=True)
     try:
         index = []
         # Threads pay: decoding and resampling spend their time outside the interpreter's lock.

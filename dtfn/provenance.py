@@ -132,7 +132,11 @@ def reach(modules: Iterable[str]) -> list[str]:
             found.add(file)
             waiting += _files(imported(file.read_text(encoding="utf-8")))
     packages = {file.parent for file in found}
-    found |= {data for data in _data() if _package(data) in packages}
+    for data in PACKAGE.rglob("*"):
+        code = data.suffix in (".py", ".pyc") or data.is_relative_to(_SHIPPED)
+        if data.is_file() and not code:
+            package = next(folder for folder in data.parents if (folder / "__init__.py").is_file())
+            found |= {data} if package in packages else set()
     return sorted(file.relative_to(PACKAGE).as_posix() for file in found)
 
 
@@ -165,22 +169,6 @@ def _files(names: Iterable[str]) -> Iterator[Path]:
             folder /= part
         else:
             yield folder / "__init__.py"
-
-
-def _data() -> list[Path]:
-    """Return the files of the package that are no modules."""
-    return [
-        file
-        for file in PACKAGE.rglob("*")
-        if file.is_file()
-        and file.suffix not in (".py", ".pyc")
-        and not file.is_relative_to(_SHIPPED)
-    ]
-
-
-def _package(data: Path) -> Path:
-    """Return the innermost package that a data file is in."""
-    return next(folder for folder in data.parents if (folder / "__init__.py").is_file())
 
 
 def _hash(file: Path) -> str:

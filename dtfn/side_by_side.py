@@ -137,13 +137,7 @@ def train_together(
 
 
 class Tables:
-    """What the steps of all networks read, on the device; shared by networks that read the same.
-
-    Parameters
-    ----------
-    device
-        Where the networks are trained.
-    """
+    """What the steps of all networks read, on the device; shared by networks that read the same."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -197,17 +191,7 @@ class Tables:
 
 
 class Pictures:
-    """All training pictures in the device's memory, and patches cut from them by index.
-
-    Parameters
-    ----------
-    pool
-        Of `dtfn.patches`.
-    patch
-        LR size of a patch.
-    device
-        Where the pixels go.
-    """
+    """All training pictures in the device's memory, and patches cut from them by index."""
 
     def __init__(self, pool: patches.Pool, patch: int, device: torch.device) -> None:
         self.pool = pool
@@ -241,21 +225,7 @@ def _turned_places(size: int, device: torch.device) -> Tensor:
 
 
 class Lane:
-    """One network and its step.
-
-    Parameters
-    ----------
-    name, recipe, out
-        Of the network; its folder.
-    tables
-        Shared by all lanes.
-
-    Attributes
-    ----------
-    state : dtfn.states.State
-    loss : Tensor
-        Of the last step.
-    """
+    """One network, its `dtfn.states.State` and its step; the tables are shared by all lanes."""
 
     def __init__(self, name: str, recipe: Recipe, out: Path, tables: Tables) -> None:
         self.name, self.recipe, self.out, self.tables = name, recipe, out, tables

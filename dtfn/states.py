@@ -26,22 +26,6 @@ from dtfn.recipes import Recipe
 if TYPE_CHECKING:
     import lightning_fabric as lightning
 
-__all__ = [
-    "History",
-    "State",
-    "Tally",
-    "checkpoints",
-    "finish",
-    "fresh",
-    "gathered",
-    "guarded_pool",
-    "require_empty",
-    "save_weights",
-    "tested",
-    "validation_pairs",
-    "validation_psnr",
-]
-
 KEPT = 2  # checkpoints: if a crash truncates one, the one before is whole
 FORMAT = 3  # of a checkpoint
 

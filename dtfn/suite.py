@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from dtfn import datasets, files, images, parameters, paths, provenance, recipes, reports, zoo
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, nearest, require_known
 from dtfn.reports import compare, page
 from dtfn.reports import runs as run_folders
 
@@ -230,13 +230,7 @@ def _plan_file(file: Path | None) -> Path:
 def _require(what: str, expected: str, given: Any, known: Sequence[str]) -> None:
     """Refuse an unknown name and suggest the nearest."""
     for name in given:
-        if name not in known:
-            raise InputError(
-                what,
-                expected=f"{expected}: {', '.join(known)}",
-                found=repr(name),
-                remedy=nearest(str(name), known),
-            )
+        require_known(name, known, what, f"{expected}: {', '.join(known)}")
 
 
 def _require_known(values: Mapping[str, Any]) -> None:

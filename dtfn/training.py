@@ -7,7 +7,6 @@ the same steps. Recipes are in `dtfn.recipes`.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from dtfn import patches, states
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, require_known
 from dtfn.models.attention import HashedAttention
 from dtfn.models.networks import ResidualGroup
 from dtfn.recipes import Recipe
@@ -35,8 +34,6 @@ from dtfn.states import History, State, Tally
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
-
-__all__ = ["BAD_STEPS", "Diverged", "Objective", "one_step", "start", "train"]
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
@@ -234,9 +231,8 @@ def _give_up(
     """Keep the state from before the bad steps, which have changed no weight, and raise."""
     state.tally = good
     state.save(fabric, recipe, out)
-    first = good.step
     raise Diverged(
-        f"steps {first} to {first + BAD_STEPS - 1}",
+        f"steps {good.step} to {good.step + BAD_STEPS - 1}",
         expected="a finite loss and gradient",
         found=f"NaN or infinity {BAD_STEPS} times in a row",
         remedy=f"{states.checkpoints(out)[0] if fabric.is_global_zero else out} is from before"
@@ -311,7 +307,7 @@ def one_step(
         low, high, mask = (whole.to(fabric.device, non_blocking=True) for whole in part)
         if recipe.attention_off:
             state.network.attention(mask)
-        with _unsynchronised(fabric, model, index + 1 < len(parts)):
+        with fabric.no_backward_sync(model, index + 1 < len(parts)):  # processes add up once
             loss = model(low, high) / accumulate
             fabric.backward(loss)
         total += loss.detach()
@@ -347,15 +343,6 @@ def _hashed(network: nn.Module) -> list[HashedAttention]:
     return [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
 
 
-def _unsynchronised(
-    fabric: lightning.Fabric, model: Any, enabled: bool
-) -> contextlib.AbstractContextManager[Any]:
-    """Let processes add up gradients by themselves, where there are several."""
-    if fabric.world_size == 1:
-        return contextlib.nullcontext()
-    return fabric.no_backward_sync(model, enabled)
-
-
 def _build(fabric: lightning.Fabric, recipe: Recipe, compiled: bool) -> tuple[State, Any]:
     """Return the state before the first step, and the model that gives the loss of a batch."""
     network = states.fresh(recipe)
@@ -373,9 +360,11 @@ def _build(fabric: lightning.Fabric, recipe: Recipe, compiled: bool) -> tuple[St
     fused = fabric.strategy.precision.precision != "16-mixed"
     adam = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, fused=fused)
     optimiser = fabric.setup_optimizers(adam)
-    if average is not network:
-        return State(network, _place_like(average, fabric), optimiser), model
-    return State(network, network, optimiser), model
+    if average is not network:  # place the copy where the network is
+        average = average.to(fabric.device)
+        if isinstance(fabric.strategy, ModelParallelStrategy):
+            _shard(average, fabric.strategy.device_mesh)
+    return State(network, average, optimiser), model
 
 
 # --- hardware ------------------------------------------------------------------------------------
@@ -385,13 +374,7 @@ def start(
     accelerator: str, devices: int, num_nodes: int, strategy: str, precision: str
 ) -> lightning.Fabric:
     """Start the processes of a run and return this one's handle; see `train`."""
-    if strategy not in STRATEGIES:
-        raise InputError(
-            "strategy",
-            expected=" or ".join(STRATEGIES),
-            found=repr(strategy),
-            remedy=nearest(strategy, STRATEGIES),
-        )
+    require_known(strategy, STRATEGIES, "strategy", " or ".join(STRATEGIES))
     if accelerator == "auto" and not torch.cuda.is_available() and not torch.mps.is_available():
         accelerator = "cpu"
     if accelerator == "cpu" and precision == "16-mixed":
@@ -442,12 +425,4 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
         if isinstance(part, ResidualGroup):
             fully_shard(part, mesh=mesh["data_parallel"])
     fully_shard(module, mesh=mesh["data_parallel"])
-    return module
-
-
-def _place_like(module: nn.Module, fabric: lightning.Fabric) -> nn.Module:
-    """Put a copy of a network where the network is: on its device, sharded if it is."""
-    module = module.to(fabric.device)
-    if isinstance(fabric.strategy, ModelParallelStrategy):
-        return _shard(module, fabric.strategy.device_mesh)
     return module

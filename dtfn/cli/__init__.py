@@ -272,7 +272,8 @@ def _audit_report(folders: list[str], scale: int, out: Path) -> None:
 
     given = {"folders": folders, "scale": scale}
     try:
-        suite.run("03_subpixel_quality", given, runs=out / "runs", progress=_terminal())
+        visible = sys.stderr.isatty()
+        suite.run("03_subpixel_quality", given, runs=out / "runs", progress=visible)
     except suite.NotebookFailed as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(1) from None
@@ -340,7 +341,3 @@ def _tiling(chop: bool, tile: int | None, overlap: int, memory: str | None) -> A
     if tile is not None:
         return tiling.Tiling(tile, overlap)
     return tiling.way("chop" if chop else memory or "whole")
-
-
-def _terminal() -> bool:
-    return sys.stderr.isatty()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dtfn import recipes
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
 from dtfn.models.layers import (
     HALF,
@@ -233,11 +233,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         Unknown network, scale or hyperparameter; a hyperparameter of the wrong type.
     """
     base, plus, _ = name.partition("+tfs")
-    known = known_names()
-    if name not in known:
-        raise InputError(
-            "network", expected="a known name", found=repr(name), remedy=nearest(name, known)
-        )
+    require_known(name, known_names(), "network")
     if scale not in SCALES:
         raise InputError(
             "scale", expected="2, 3 or 4", found=scale, remedy="choose one the network exists for"
@@ -317,13 +313,7 @@ def known_names() -> list[str]:
 
 def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
-        if key not in defaults:
-            raise InputError(
-                f"hyperparameter of {name}",
-                expected="a known name",
-                found=repr(key),
-                remedy=nearest(key, defaults),
-            )
+        require_known(key, defaults, f"hyperparameter of {name}")
         number = (int, float) if isinstance(defaults[key], float) else int
         if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
             kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
