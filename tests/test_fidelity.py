@@ -111,16 +111,6 @@ def test_gradients_of_the_deformable_convolution() -> None:
     )
 
 
-def test_deformable_convolution_of_torchvision() -> None:
-    ops = pytest.importorskip("torchvision.ops", reason="torchvision is not installed")
-    x, offset, mask, weight, bias = deformable_case(2, 9, 8, 2.0)
-
-    expected = ops.deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
-
-    found = deformable_conv2d(x, offset, mask, weight, bias)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-
-
 def test_contrast_gate_is_that_of_the_paper() -> None:
     torch.manual_seed(0)
     layer, x = CCALayer(32).double(), normal(2, 32, 4, 5)

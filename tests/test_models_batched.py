@@ -38,8 +38,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "nlsa+tfs": lambda: TextureFidelity(NonLocalSparseAttention(16, 4, 1.0, 16, 2), 16),
     "deformable": lambda: deform.DeformableConv2d(16, 16),
 }
-# Of a step with few operations the host can capture: sparsemax looks for its support in a loop.
-MINI = ["local", "placebo", "nla", "nlsa", "gla", "nlsa+tfs", "dtfn-notfs", "dtfn"]
 
 
 def built(name: str) -> nn.Module:
@@ -157,59 +155,3 @@ def test_deformable_convolution_on_a_gpu(
     assert deform.uses_triton(x.cuda()) == (triton == "1" and deform.triton is not None)  # type: ignore[attr-defined]
     for one, other in zip(answers(on_gpu, x.cuda()), answers(layer, x), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.gpu
-@needs_gpu
-# Said once of gradients that another stream has made; here all streams wait for each other.
-@pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", MINI)
-def test_step_as_a_cuda_graph(name: str, precision: torch.dtype) -> None:
-    """Replayed with another picture, switch and rotations, it is the step that runs eagerly."""
-    torch.manual_seed(0)
-    network = create(f"mini-{name}", 4).cuda().train()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.05)
-    clock, switch = torch.zeros(1, dtype=torch.long).cuda(), torch.ones(4, dtype=torch.bool).cuda()
-    for layer in network.modules():
-        if isinstance(layer, HashedAttention):
-            bank = layer.bank(48 * 48, range(3))
-            assert bank is not None
-            layer.rotation_bank, layer.rotation_step = bank.cuda(), clock
-    network.attention(switch)
-    x = torch.rand(4, 3, 48, 48).cuda().contiguous(memory_format=torch.channels_last)
-    parameters = [p for p in network.parameters() if p.requires_grad]
-
-    def step() -> Tensor:
-        with torch.autocast("cuda", precision, enabled=precision != torch.float32):
-            loss = (network(x).float() - 0.5).abs().mean()
-        loss.backward()
-        return loss
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            network.zero_grad(set_to_none=True)
-            step()
-    torch.cuda.synchronize()
-    network.zero_grad(set_to_none=True)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        loss = step()
-    captured = [p.grad for p in parameters]  # each replay writes them anew
-
-    for turn in range(3):
-        clock.fill_(turn)
-        switch[turn] = False
-        x.copy_(torch.rand(x.shape))
-        graph.replay()
-        torch.cuda.synchronize()
-        found = [loss.item(), *(g.clone() for g in captured if g is not None)]
-        network.zero_grad(set_to_none=True)
-        expected = [step().item(), *(p.grad for p in parameters if p.grad is not None)]
-        assert len(found) == len(expected) == len(parameters) + 1
-        assert found[0] == pytest.approx(expected[0], rel=1e-4)
-        for one, other in zip(found[1:], expected[1:], strict=True):
-            assert (one - other).norm() <= 2e-2 * other.norm() + 1e-7

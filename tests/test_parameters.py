@@ -54,23 +54,18 @@ def test_a_line_that_is_no_parameter_is_told(tmp_path: Path, line: str) -> None:
     ("value", "kind", "result"),
     [
         ("2", int, 2),
-        ("-3", int, -3),
         ("1e-3", float, 0.001),
         (1, float, 1.0),
         ("true", bool, True),
-        (False, bool, False),
         ("1", str, "1"),
         ("Set5, Set14", list[str], ["Set5", "Set14"]),
-        ("Set5", list[str], ["Set5"]),
         ("['a', 'b']", list[str], ["a", "b"]),
         ("", list[str], []),
         ("1, 2", list[int], [1, 2]),
         ("[[1, 2], [3, 4]]", list[list[int]], [[1, 2], [3, 4]]),
-        ("true,false", list[bool], [True, False]),
         (("a",), list[str], ["a"]),
         ('{"a": 1}', dict, {"a": 1}),
         ("none", int | None, None),
-        ("4", int | None, 4),
     ],
 )
 def test_values_become_what_the_notebook_wants(value: Any, kind: Any, result: Any) -> None:
@@ -82,21 +77,15 @@ def test_values_become_what_the_notebook_wants(value: Any, kind: Any, result: An
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ("two", int),
         (2.0, int),
         ("2.5", int),
         (True, int),
-        (True, float),
         (1, bool),
         (1, str),
-        (None, int),
         (3, list[str]),
-        ([1], list[str]),
         (["1"], list[int]),
         ("a", list[int]),
         ("[1", list[int]),
-        ("[1]", dict),
-        ("x", int | None),
     ],
 )
 def test_what_does_not_fit_is_refused(value: Any, kind: Any) -> None:

@@ -163,9 +163,7 @@ def test_input_refused_after_work_was_done_is_kept(notebooks: Path, tmp_path: Pa
     ("line", "given", "message"),
     [
         ("scale: int = 4  # s", {"scal": 2}, "did you mean 'scale'"),
-        ("scale: int = 4  # s", {"scale": "two"}, "expected int such as 4; found 'two'"),
         ("scale: int = 4  # s", {"scale": 4.0}, "expected int"),
-        ("names: list[str] = []  # n", {"names": 3}, r"expected list\[str\]"),
         ("scale: int = 5  # s", {}, "expected 2, 3 or 4; found 5"),
         ("datasets: list[str] = ['Set55']  # d", {}, "did you mean 'Set5'"),
         ("variants: list[str] = []  # v", {"variants": "dftn"}, "did you mean 'dtfn'"),
@@ -219,12 +217,6 @@ def test_paths_are_meant_from_the_folder_of_the_caller(
     ]
     (tmp_path / "mine" / "x.png").write_bytes(b"1")  # what a folder holds is an input
     assert suite.run(notebook, given | {"folders": "mine"}, runs=tmp_path / "runs") != first
-
-
-@pytest.mark.parametrize(("name", "nearest"), [("god", "good"), ("fail", "failing")])
-def test_an_unknown_notebook_names_the_nearest(notebooks: Path, name: str, nearest: str) -> None:
-    with pytest.raises(InputError, match=f"did you mean '{nearest}'"):
-        suite.find(name, notebooks)
 
 
 def test_a_file_that_is_no_notebook_is_one_line(tmp_path: Path) -> None:

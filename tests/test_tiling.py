@@ -118,12 +118,6 @@ def test_a_local_network_gives_the_same_in_tiles(scale: int, size: tuple[int, in
     np.testing.assert_array_equal(evaluation.upscale(network, lr, Chop(2, 200)), whole)
 
 
-def test_too_little_overlap_shows() -> None:
-    network, lr = Local(2), picture(23, 41)
-    whole = evaluation.upscale(network, lr)
-    assert (evaluation.upscale(network, lr, Tiling(12, 1)) != whole).any()
-
-
 def chopped(network: nn.Module, x: np.ndarray, shave: int, min_size: int) -> np.ndarray:
     """Chop as it is described: a function of arrays that calls itself."""
     s = network.scale
@@ -160,13 +154,6 @@ def test_chop_is_the_recursion_of_the_authors(
     expected = chopped(Uneven(), (lr / 255).astype(np.float32), shave, min_size)
     np.testing.assert_array_equal(made, levels(expected))
     assert all(h * w < min_size for h, w in network.seen)
-
-
-def test_chop_costs_what_the_authors_chop_costs() -> None:
-    """At 48 x 48 it runs 2.5 times the pixels, in quarters of 36 x 40."""
-    network = Uneven()
-    evaluation.upscale(network, picture(48, 48), Chop())
-    assert network.seen == [(36, 40)] * 4
 
 
 @pytest.mark.parametrize("size", [(23, 40), (40, 23), (40, 30), (1, 1), (400, 9)])

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtfn import cli, models, paths, recipes, side_by_side, states, training
+from dtfn import cli, models, recipes, side_by_side, states, training
 from dtfn.errors import InputError
 
 TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no run repeats
@@ -67,9 +67,7 @@ def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted, on one process."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in tiny.places(world).items():
-            patch.setenv(name, value)
-        patch.setattr(paths, "CACHE", world / "cache")
+        tiny.enter(patch, world)
         train(out)
     return out
 
@@ -314,27 +312,30 @@ def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
     assert_same_history(tmp_path, whole)
 
 
-def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence(world: Path) -> None:
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    precision = MixedPrecision("16-mixed", "cpu", scaler)
-    fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
+def stepping(fabric: lightning.Fabric, optimiser: Any, **recipe: Any) -> Any:
+    """Return a small network, its state, and a function that takes one step with it."""
     torch.manual_seed(0)
     network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
     model = fabric.setup_module(training.Objective(network, "l1"))
-    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
-    state = states.State(network, network, fabric.setup_optimizers(adam))
-    lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
-    hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
-    on = torch.ones(2, dtype=torch.bool)
+    optimisers = fabric.setup_optimizers(optimiser(network.parameters(), lr=1e-3))
+    state = states.State(network, network, optimisers)
+    lr, hr = (torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (12, 24))
+    on, wanted = torch.ones(2, dtype=torch.bool), tiny.recipe(**recipe)
+    return network, state, lambda: training.one_step(fabric, wanted, state, model, lr, hr, on)
+
+
+def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
+    network, state, step = stepping(fabric, torch.optim.Adam, clip=1.0)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     outcomes: list[bool] = []
     while not outcomes or outcomes[-1]:
         if outcomes:
             torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
             assert scaler.get_scale() == 2.0 ** (40 - len(outcomes))
-        loss, overflow, _ = training.one_step(
-            fabric, tiny.recipe(clip=1.0), state, model, lr, hr, on
-        )
+        loss, overflow, _ = step()
         outcomes.append(overflow)
     assert len(outcomes) > 3  # more in a row than a divergence may have
     assert math.isfinite(loss)
@@ -383,16 +384,10 @@ def test_the_average_is_that_of_torch() -> None:
 @pytest.mark.parametrize("clip", [0.0, 0.01])
 def test_gradients_are_clipped_to_the_norm(clip: float) -> None:
     fabric = training.start("cpu", 1, 1, "auto", "32-true")
-    network = models.create("mini-local", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
-    model = fabric.setup_module(training.Objective(network, "l1"))
+    recipe = {"clip": clip, "learning_rate": 1.0, "warmup": 0, "schedule": "steps"}
+    network, _, step = stepping(fabric, torch.optim.SGD, **recipe)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    sgd = torch.optim.SGD(network.parameters(), lr=1.0)
-    state = states.State(network, network, fabric.setup_optimizers(sgd))
-    lr = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
-    hr = torch.randint(0, 256, (2, 3, 24, 24), dtype=torch.uint8)
-    on = torch.ones(2, dtype=torch.bool)
-    recipe = tiny.recipe(clip=clip, learning_rate=1.0, warmup=0, schedule="steps")
-    training.one_step(fabric, recipe, state, model, lr, hr, on)
+    step()
     # Plain descent with a rate of 1: the weights move by the gradient.
     moved = torch.cat([(network.state_dict()[k] - v).flatten() for k, v in before.items()])
     length = moved.norm().item()
@@ -417,14 +412,11 @@ def test_the_loss_is_that_of_its_name(kind: str) -> None:
 
 def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path: Path) -> None:
     begin = str(whole / "weights.safetensors")
-    changes = {
-        "name": "dtfn-x3-s0",
-        "start": begin,
-        "steps": 1,
-        "warmup": 0,
-        "learning_rate": 1e-12,
-    }
-    reached, given = load_file(train(tmp_path, changes)), load_file(begin)
+    changes = {"name": "dtfn-x3-s0", "start": begin, "steps": 1, "warmup": 0}
+    reached, given = (
+        load_file(train(tmp_path, changes | {"learning_rate": 1e-12})),
+        load_file(begin),
+    )
     assert reached["tail.0.weight"].shape == (27, 8, 3, 3)
     body = [key for key in given if not key.startswith("tail.0.")]
     assert len(body) > 10
@@ -604,7 +596,8 @@ def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
 @pytest.mark.parametrize("name", TOGETHER)
 def test_graphs_take_the_steps_of_the_plain_trainer(tmp_path: Path, name: str) -> None:
-    recipe = dataclasses.replace(TOGETHER[name], steps=20, checkpoint_every=100.0)
+    changes: dict[str, Any] = {"steps": 20, "checkpoint_every": 100.0, "attention_off": 0.5}
+    recipe = dataclasses.replace(TOGETHER[name], **changes)
     side_by_side.train_together({name: recipe}, tmp_path, accelerator="cuda")
     training.train(recipe, tmp_path / "plain", accelerator="cuda")
     assert_same(tmp_path / name, tmp_path / "plain", 1e-4)
