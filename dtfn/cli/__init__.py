@@ -12,10 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from dtfn import __version__
-from dtfn.cli import data as cli_data
 from dtfn.cli import explore as cli_explore
+from dtfn.cli import store
 from dtfn.cli import suite as cli_suite
-from dtfn.cli import zoo as cli_zoo
 from dtfn.cli.suite import Settings, settings
 from dtfn.errors import InputError
 
@@ -33,11 +32,11 @@ app.command(short_help="Print what a tier runs, and what is up to date.")(cli_su
 app.command(short_help="Run a tier and write reports/index.html.")(cli_suite.reproduce)
 app.command(short_help="Click a texture: what did attention do to it?")(cli_explore.explore)
 app.add_typer(cli_suite.report_app, name="report", short_help="Write the index again.")
-app.add_typer(cli_data.cache_app, name="cache", short_help="What networks made, kept on disk.")
-app.command(short_help="Print whether the attention of networks chooses.")(cli_zoo.gate)
-app.add_typer(cli_zoo.zoo_app, name="zoo")
-app.add_typer(cli_zoo.weights_app, name="weights")
-app.add_typer(cli_data.app, name="data", short_help="Pictures: what there is, and how to get it.")
+app.add_typer(store.cache_app, name="cache", short_help="What networks made, kept on disk.")
+app.command(short_help="Print whether the attention of networks chooses.")(store.gate)
+app.add_typer(store.zoo_app, name="zoo")
+app.add_typer(store.weights_app, name="weights")
+app.add_typer(store.data_app, name="data", short_help="Pictures: what there is, and how to get it.")
 
 Scale = Annotated[int, typer.Option(help="Scale: 2, 3 or 4.")]
 

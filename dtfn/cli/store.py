@@ -1,28 +1,28 @@
-"""The commands of networks: `dtfn zoo` (shipped), `dtfn weights` (imported), `dtfn gate`."""
+"""The commands of what is kept on disk: zoo, weights, pictures, cache; and the gate of networks."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dtfn.cli.suite import settings
 from dtfn.errors import InputError
 
-zoo_app = typer.Typer(
-    help="The small trained networks that come with the package.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-weights_app = typer.Typer(
-    help="Your own checkpoints of EDSR, NLN, NLSN, DLSN, HSPAN and DTFN.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+if TYPE_CHECKING:
+    from dtfn.download import Source
+
+_group = functools.partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
+zoo_app = _group(help="The small trained networks that come with the package.")
+weights_app = _group(help="Your own checkpoints of EDSR, NLN, NLSN, DLSN, HSPAN and DTFN.")
+data_app = _group(help="Pictures to evaluate and to train on: what there is, and how to get it.")
+cache_app = _group(help="What networks made, kept on disk so that it is made once.")
 
 Name = Annotated[str, typer.Argument(help="A name of `dtfn zoo list`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -46,16 +46,16 @@ def list_zoo(as_json: Json = False) -> None:
     _columns([[*keys, "gate", *sets], *lines])
 
 
-@zoo_app.command()
-def show(name: Name, as_json: Json = False) -> None:
+@zoo_app.command("show")
+def show_network(name: Name, as_json: Json = False) -> None:
     """Print the card of a network, or its entry as JSON."""
     from dtfn import zoo
 
     print(json.dumps(zoo.entry(name), indent=1) if as_json else zoo.show(name).rstrip())
 
 
-@zoo_app.command()
-def verify() -> None:
+@zoo_app.command("verify")
+def verify_zoo() -> None:
     """Compare the weights with the registry's SHA-256."""
     from dtfn import paths, zoo
 
@@ -144,6 +144,117 @@ def gate(
             note = f"; {gates.OFF_DISTRIBUTION}" if failed else ""
             label = f"  {cost.replace('_', ' '):<16}"
             print(f"{label}{row[cost]:+7.3f} dB [{low:+.3f}, {high:+.3f}]{note}")
+
+
+# --- pictures and cache ----------------------------------------------------------------------
+
+
+@data_app.command("list")
+def list_data(as_json: Json = False) -> None:
+    """List the sets: what is here, how large each is, and on what terms."""
+    from dtfn import download, paths
+
+    known = download.catalogue().values()
+    if as_json:
+        print(json.dumps([_row(source) for source in known], indent=1))
+        return
+    print(f"{'set':<26}{'files':>6}{'MB':>9}  {'here':<18}content")
+    for source in known:
+        size = f"{source.bytes / 1e6:.1f}" if source.bytes else "?"
+        print(
+            f"{source.name:<26}{source.count or '?':>6}{size:>9}  {source.state:<18}{source.about}"
+        )
+    print("\nTerms")
+    for text in dict.fromkeys(source.terms for source in known):
+        print(f"  {', '.join(s.name for s in known if s.terms == text)}: {text}")
+    for source in known:
+        if source.by_hand:
+            print(f"\n{source.name}: {source.by_hand}")
+    groups = dict.fromkeys(group for source in known for group in source.groups)
+    listed = (f"{g} ({', '.join(s.name for s in known if g in s.groups)})" for g in groups)
+    print(f"\nGroups: {'; '.join(listed)}")
+    print(f"Benchmarks are in {paths.data_root()}, training sets in {paths.training_root()}")
+
+
+@data_app.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Sets or groups; see `dtfn data list`.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of all of them.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Downloads at a time.")] = 8,
+    mirror: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A copy of a data folder, tried first. Repeatable."),
+    ] = None,
+) -> None:
+    """Download what is missing of sets, check it, and put it where the suite looks for it."""
+    from dtfn import download
+
+    sets = download.chosen(names)
+
+    def agree(text: str, of: list[str]) -> bool:
+        print(f"{', '.join(of)}: {text}")
+        return yes or (sys.stdin.isatty() and typer.confirm("Do you accept?"))
+
+    download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=sys.stderr.isatty())
+    for source in sets:
+        print(f"{source.name}: {source.state} in {source.folder}")
+
+
+@data_app.command("verify")
+def verify_data(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Sets or groups; left out: all that are here.")
+    ] = None,
+) -> None:
+    """Compare every file with its SHA-256, and what it decodes to with the known pixels."""
+    from dtfn import download
+
+    sets = download.chosen(names or download.catalogue())
+    if not names:
+        sets = [source for source in sets if source.contents and source.present]
+    faults = 0
+    for source in sets:
+        wrong = list(download.verify(source))
+        for file, fault in wrong:
+            print(f"{file}: {fault}")
+        if not wrong:
+            print(f"{source.name}: {len(source.contents)} files ok")
+        faults += len(wrong)
+    if faults or not sets:
+        raise InputError(
+            "data",
+            expected="pictures as listed" if sets else "some set of pictures",
+            found=f"{faults} faults" if sets else "none",
+            remedy="move away what is wrong, then run `dtfn data fetch`",
+        )
+
+
+@cache_app.command("show")
+def show_cache() -> None:
+    """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
+    from dtfn import cache
+
+    used = cache.usage()
+    sizes = f"{used.bytes / 2**20:.1f} of {used.limit / 2**20:.1f} MB"
+    print(f"{used.folder}: {used.entries} outputs and maps, {sizes}")
+
+
+@cache_app.command("clear")
+def clear_cache() -> None:
+    """Remove the outputs; networks are then run again where these are asked for."""
+    from dtfn import cache
+
+    print(f"{cache.clear()} removed")
+
+
+# --- what they print -------------------------------------------------------------------------
+
+
+def _row(source: Source) -> dict[str, object]:
+    """Return what ``--json`` says of a set."""
+    keys = ("name", "aliases", "groups", "about", "bytes", "present", "state", "terms", "by_hand")
+    row = {key: getattr(source, key) for key in keys}
+    return row | {"files": source.count, "folder": str(source.folder)}
 
 
 def _quality(row: dict[str, Any], dataset: str) -> str:
