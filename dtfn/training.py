@@ -131,14 +131,9 @@ def train(
     last = min(recipe.steps, stop_after or recipe.steps)
     on_gpu = fabric.device.type == "cuda"
     workers = (2 if on_gpu else 0) if workers is None else workers
+    share = (fabric.global_rank, fabric.world_size)
     batches = patches.Batches(
-        pool,
-        recipe.batch,
-        recipe.patch,
-        recipe.seed,
-        recipe.attention_off,
-        fabric.global_rank,
-        fabric.world_size,
+        pool, recipe.batch, recipe.patch, recipe.seed, recipe.attention_off, *share
     )
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
@@ -147,34 +142,8 @@ def train(
         num_workers=workers,
         pin_memory=on_gpu,
     )
-    history = History(out, state.tally, fabric.is_global_zero, tensorboard)
-    _loop(fabric, recipe, state, model, loader, history, out, last, accumulate)
-    state.save(fabric, recipe, out)
-    if state.tally.step < recipe.steps:
-        return out
-    full = states.gathered(state.average.state_dict())
-    if not fabric.is_global_zero:
-        return out / "weights.safetensors"
-    facts = {
-        "processes": fabric.world_size,
-        "accumulate": accumulate,
-        "precision": fabric.strategy.precision.precision,
-    }
-    return states.finish(recipe, full, state.tally, out, facts)
-
-
-def _loop(
-    fabric: lightning.Fabric,
-    recipe: Recipe,
-    state: State,
-    model: Any,
-    loader: DataLoader[Any],
-    history: History,
-    out: Path,
-    last: int,
-    accumulate: int,
-) -> None:
     tally, bad, saved = state.tally, 0, time.monotonic()
+    history = History(out, tally, fabric.is_global_zero, tensorboard)
     good = tally  # before the first of bad steps in a row
     # A network of its own: the trained one keeps its mode, its counters and its device.
     judge = states.tested(recipe).to(fabric.device) if fabric.is_global_zero else None
@@ -211,6 +180,15 @@ def _loop(
         if due and not bad:
             state.save(fabric, recipe, out)
             saved = time.monotonic()
+    state.save(fabric, recipe, out)
+    if tally.step < recipe.steps:
+        return out
+    full = states.gathered(state.average.state_dict())
+    if not fabric.is_global_zero:
+        return out / "weights.safetensors"
+    precision = fabric.strategy.precision.precision
+    facts = {"processes": fabric.world_size, "accumulate": accumulate, "precision": precision}
+    return states.finish(recipe, full, tally, out, facts)
 
 
 def _timed(loader: DataLoader[Any]) -> Iterator[tuple[Sequence[Tensor], float, float]]:
