@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dtfn import recipes
+from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
 from dtfn.models.layers import (
@@ -29,7 +29,6 @@ from dtfn.models.layers import (
     scaled,
 )
 
-SCALES = (2, 3, 4)
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 
 # name -> class, the hyperparameters it takes beside channels and res_scale
@@ -234,10 +233,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     """
     base, plus, _ = name.partition("+tfs")
     require_known(name, known_names(), "network")
-    if scale not in SCALES:
-        raise InputError(
-            "scale", expected="2, 3 or 4", found=scale, remedy="choose one the network exists for"
-        )
+    images.check_scale(scale)
     is_mini = base.startswith("mini-")
     if is_mini:
         kind, changes = MINI_VARIANTS[base.removeprefix("mini-")]
