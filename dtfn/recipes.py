@@ -69,7 +69,8 @@ class Recipe:
         Hyperparameters that differ in testing; the weights must fit all the same.
     start
         Weights to start from (a name of the zoo or a file), perhaps of another scale: then the
-        upsampler is new. Empty: fresh weights.
+        upsampler is new; or of the same network without TFS, which at first changes nothing. Empty:
+        fresh weights.
     exclude
         Pictures to leave out, ``"<set>/<stem>"``.
     precision
@@ -177,14 +178,12 @@ VARIANTS = (
     *("local", "local-wide", "placebo", "nla", "nla+tfs", "nlsa", "nlsa+tfs", "gla", "gla+tfs"),
     *("hspa", "hspa+tfs", "dtfn-notfs", "dtfn"),
 )
-# The zoo's networks in stages: x4 from scratch; then, for the variants in SWITCHED, one in which
-# half of the pictures skip the attention; from x4 the other scales, with a new upsampler.
-SWITCHED: tuple[str, ...] = ()
+# The zoo's networks in stages: x4 from scratch; then one in which half of the pictures skip the
+# attention, if there is any, and for which TFS is added; from x4 the other scales, with a new
+# upsampler.
 SCRATCH: Mapping[str, Any] = MappingProxyType({"steps": 8797})
 _STAGE = {"batch": 8, "warmup": 100, "validate_every": 250}
-SWITCH: Mapping[str, Any] = MappingProxyType(
-    {**_STAGE, "steps": 2000, "learning_rate": 3e-4, "attention_off": 0.5}
-)
+SWITCH: Mapping[str, Any] = MappingProxyType({**_STAGE, "steps": 2000, "learning_rate": 3e-4})
 RESCALED: Mapping[str, Any] = MappingProxyType({**_STAGE, "steps": 3000, "learning_rate": 5e-4})
 # Constants of the authors' recipe: DIV2K 1-800, L1, Adam without clipping or averaging, in float32;
 # an epoch has 1000 iterations. Three hash rounds in training, four in testing.
@@ -271,11 +270,12 @@ def _mini(name: str) -> Recipe:
 
 def _stage(variant: str, scale: int, seed: int) -> dict[str, Any]:
     """Return what the last stage of a network of the zoo changes."""
-    off = SWITCH["attention_off"] if variant in SWITCHED else 0.0
+    plain = variant.removesuffix("+tfs")
+    changes, start = SWITCH, f"scratch-{plain}-x4-s{seed}/weights.safetensors"
     if scale != 4:
-        return {**RESCALED, "start": f"{variant}-x4-s{seed}", "attention_off": off}
-    start = f"scratch-{variant}-x4-s{seed}/weights.safetensors"
-    return {**SWITCH, "start": start} if off else dict(SCRATCH)
+        changes, start = RESCALED, f"{variant}-x4-s{seed}"
+    off = 0.0 if variant.startswith("local") else 0.5
+    return {**changes, "start": start, "attention_off": off}
 
 
 # --- recipes from text and JSON ------------------------------------------------------------------

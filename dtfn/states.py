@@ -176,6 +176,8 @@ def _load_start(network: models.Network, recipe: Recipe) -> None:
     torch.manual_seed(recipe.seed)
     if begin.scale != network.scale:
         begin = models.replace_upsampler(begin, network.scale)
+    if network.name == f"{begin.name}+tfs":
+        begin = models.add_fidelity(begin)
     try:
         network.load_state_dict(begin.state_dict())
     except RuntimeError as error:

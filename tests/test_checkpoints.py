@@ -14,7 +14,16 @@ from tiny_networks import GROUPS, HASHED, IMAGE, SMALL, same_output, small, stat
 from torch import Tensor, nn
 
 from dtfn.errors import InputError
-from dtfn.models import Network, create, inspect, load, load_weights, replace_upsampler, save
+from dtfn.models import (
+    Network,
+    add_fidelity,
+    create,
+    inspect,
+    load,
+    load_weights,
+    replace_upsampler,
+    save,
+)
 
 ONE = torch.ones(1)
 
@@ -209,6 +218,19 @@ def test_replaced_upsampler(name: str, scale: int) -> None:
     assert all(torch.equal(old[key], new[key]) for key in kept)
     assert other(IMAGE).shape == (1, 3, 5 * scale, 7 * scale)
     assert not replace_upsampler(network.double().eval(), scale).training
+
+
+@pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan"])
+def test_added_fidelity_changes_nothing_at_first(name: str) -> None:
+    network = small(name)
+    other = add_fidelity(network)
+    assert other.name == f"{name}+tfs"
+    torch.testing.assert_close(other(IMAGE), network(IMAGE), rtol=0, atol=2e-6)
+    other(IMAGE).square().mean().backward()
+    still = [key for key, p in other.named_parameters() if p.requires_grad and not p.grad.any()]
+    assert not [key for key in still if key.endswith(("shrink.0.weight", "body.2.weight"))]
+    with pytest.raises(InputError, match="expected a known name"):
+        add_fidelity(other)
 
 
 # ---------------------------------------------------------------- recognition

@@ -48,23 +48,26 @@ def test_names_of_the_zoo_and_their_long_form() -> None:
     assert recipes.split_name("dtfn_x4") is None
 
 
-@pytest.mark.parametrize("switched", [(), ("nlsa", "gla")])
-def test_the_stages_of_the_zoo(switched: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arms differ in their attention alone: one first stage for all, and the same steps later."""
-    monkeypatch.setattr(recipes, "SWITCHED", switched)
-    local = recipes.preset("local-x4-s0")
+def test_the_stages_of_the_zoo() -> None:
+    """Arms differ in their attention alone, and each can be switched off in the end."""
+
+    def stages(variant: str) -> list[recipes.Recipe]:
+        names = ("scratch-{}-x4-s0", "{}-x4-s0", "{}-x2-s0")
+        return [recipes.preset(name.format(variant)) for name in names]
+
+    local = stages("local")
     for variant in recipes.VARIANTS:
-        scratch = recipes.preset(f"scratch-{variant}-x4-s0")
-        assert dataclasses.replace(scratch, network=local.network) == local
-        assert (scratch.start, scratch.attention_off, scratch.hyperparameters) == ("", 0.0, ())
-        last, other = recipes.preset(f"{variant}-x4-s0"), recipes.preset(f"{variant}-x2-s0")
-        assert (other.start, other.steps) == (f"{variant}-x4-s0", 3000)
-        assert last.attention_off == other.attention_off == (0.5 if variant in switched else 0.0)
-        if variant in switched:
-            assert last.start == f"scratch-{variant}-x4-s0/weights.safetensors"
-            assert (last.steps, last.batch, last.learning_rate) == (2000, 8, 3e-4)
-        else:
-            assert last == scratch
+        scratch, last, other = stages(variant)
+        assert (scratch.start, scratch.hyperparameters) == ("", ())
+        plain = variant.removesuffix("+tfs")
+        assert last.start == f"scratch-{plain}-x4-s0/weights.safetensors"
+        assert other.start == f"{variant}-x4-s0"
+        off = 0.0 if variant.startswith("local") else 0.5
+        assert [one.attention_off for one in (scratch, last, other)] == [0.0, off, off]
+        for one, base in zip((scratch, last, other), local, strict=True):
+            same = {"network": base.network, "start": base.start, "attention_off": 0.0}
+            assert dataclasses.replace(one, **same) == base
+    assert [one.steps for one in local] == [8797, 2000, 3000]
 
 
 def test_a_demonstration_needs_no_file() -> None:

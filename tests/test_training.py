@@ -424,6 +424,16 @@ def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path
         np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
 
 
+def test_a_network_with_tfs_starts_from_one_without(tmp_path: Path) -> None:
+    small = {"n_feats": 8, "n_resgroups": 1, "n_resblocks": 1, "chunk_size": 16}
+    given = models.create("mini-nlsa", 2, **small).eval()
+    torch.nn.init.normal_(given.get_parameter("tail.0.weight"))  # zero at first, as in all of them
+    models.save(given, tmp_path / "w.safetensors")
+    begun = states.fresh(tiny.recipe("nlsa+tfs-x2-s0", start=str(tmp_path / "w.safetensors")))
+    x = torch.rand(1, 3, 9, 8)
+    torch.testing.assert_close(begun.eval()(x), given(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -173,29 +173,30 @@ def test_weights_alone_get_the_recipe_of_their_name_and_no_history(
     ship: ModuleType, tmp_path: Path
 ) -> None:
     network = models.create("mini-nla", 4, n_feats=8, n_resgroups=1, n_resblocks=1)
-    models.save(network, tmp_path / "nla-x4-s3.safetensors")
+    models.save(network, tmp_path / "scratch-nla-x4-s3.safetensors")
     facts = {"seconds": 60, "machine": {"device": "G"}, "note": "From elsewhere."}
-    (tmp_path / "nla-x4-s3.json").write_text(json.dumps(facts))
+    (tmp_path / "scratch-nla-x4-s3.json").write_text(json.dumps(facts))
     entry = ship.add(ship.runs(tmp_path)[0], QUALITY, GATE)
     assert (entry["minutes"], entry["validation_psnr"]) == (1.0, None)
-    assert zoo.recipe("nla-x4-s3") == recipes.preset("nla-x4-s3")
+    assert zoo.recipe("nla-x4-s3") == recipes.preset("scratch-nla-x4-s3")
     assert zoo.verify() == []
     card = zoo.show("nla-x4-s3")
     assert all(part in card for part in ("- From elsewhere.", "No training history", "device G"))
     assert "skipped" not in card
-    (tmp_path / "nla-x4-s3.safetensors").rename(tmp_path / "mine.safetensors")
+    (tmp_path / "scratch-nla-x4-s3.safetensors").rename(tmp_path / "mine.safetensors")
     with pytest.raises(InputError, match="found 'mine'"):
         ship.add(ship.runs(tmp_path)[0], QUALITY)
 
 
 def test_a_start_is_shipped_as_a_reader_finds_it(ship: ModuleType, tmp_path: Path) -> None:
-    preset = recipes.preset("nla-x2-s0")
-    network = models.create("mini-nla", 2, n_feats=8, n_resgroups=1, n_resblocks=1)
-    for steps, expected in ((preset.steps, preset.start), (7, "/home/me/w.safetensors")):
-        run = dataclasses.replace(preset, start="/home/me/w.safetensors", steps=steps)
+    preset = recipes.preset("nla+tfs-x4-s0")
+    network = models.create("mini-nla+tfs", 4, n_feats=8, n_resgroups=1, n_resblocks=1)
+    for steps, expected in ((preset.steps, preset.start), (7, "/elsewhere/w.safetensors")):
+        run = dataclasses.replace(preset, start="/elsewhere/w.safetensors", steps=steps)
         models.save(network, tmp_path / "w.safetensors", recipe=dataclasses.asdict(run))
         ship.add(ship.runs(tmp_path)[0], QUALITY, GATE)
-        assert zoo.recipe("nla-x2-s0").start == expected
+        assert zoo.recipe("nla+tfs-x4-s0").start == expected
+        assert f"`{expected}`; TFS was added" in zoo.show("nla+tfs-x4-s0")
 
 
 @pytest.mark.parametrize("nested", [False, True])

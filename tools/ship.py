@@ -225,6 +225,7 @@ def _card(
     fields = dataclasses.asdict(recipe).items()
     share = run.get("loader_share")
     start = f"`{recipe.start}`" if recipe.start else "random weights"
+    added = recipe.network.endswith("+tfs") and recipe.start and "+tfs" not in recipe.start
     first = recipe.start.removesuffix("/weights.safetensors")
     stages = [*([first] if first != recipe.start else []), entry["name"]]
     history, validation = "No training history was kept.", ""
@@ -256,7 +257,9 @@ def _card(
         history=history,
         processes=run.get("processes", 1),
         together=f"; {run['side by side']} networks side by side" if "side by side" in run else "",
-        start=start + (f", SHA-256 `{run['start']}`" if run.get("start") else ""),
+        start=start
+        + (f", SHA-256 `{run['start']}`" if run.get("start") else "")
+        + ("; TFS was added here, such that at first it changes nothing" if added else ""),
         machine=", ".join(f"{key} {value}" for key, value in run["machine"].items()),
         sets=", ".join(recipe.sets),
         without=f" without {', '.join(recipe.exclude)}" if recipe.exclude else "",

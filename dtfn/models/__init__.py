@@ -4,6 +4,7 @@ import ctypes
 import sys
 
 from dtfn.models.checkpoints import (
+    add_fidelity,
     inspect,
     load,
     load_weights,
@@ -14,6 +15,7 @@ from dtfn.models.networks import Network, create, known_names, register
 
 __all__ = [
     "Network",
+    "add_fidelity",
     "create",
     "inspect",
     "known_names",

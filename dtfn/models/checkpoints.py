@@ -21,7 +21,7 @@ from torch import Tensor
 from dtfn import files, zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
-from dtfn.models.layers import RGB_MEAN
+from dtfn.models.layers import RGB_MEAN, TextureFidelity
 from dtfn.models.networks import NETWORKS, Network, create
 
 FROZEN = ("sub_mean.", "add_mean.")  # constants that every network builds by itself
@@ -196,6 +196,27 @@ def replace_upsampler(network: Network, scale: int) -> Network:
     other = create(network.name, scale, seeds[0] if seeds else 0, **network.hyperparameters)
     kept = {k: v for k, v in network.state_dict().items() if not k.startswith(UPSAMPLER)}
     other.load_state_dict(kept, strict=False)
+    return other.to(next(network.parameters())).train(network.training)
+
+
+def add_fidelity(network: Network) -> Network:
+    """Return a copy of a network with TFS around each attention, which at first changes nothing.
+
+    Raises
+    ------
+    InputError
+        The network has no attention, or already has TFS.
+    """
+    seeds = [m.hash_seed for m in network.modules() if isinstance(m, HashedAttention)]
+    name = f"{network.name}+tfs"
+    other = create(name, network.scale, seeds[0] if seeds else 0, **network.hyperparameters)
+    state = dict(network.state_dict())
+    for place, layer in other.named_modules():
+        if isinstance(layer, TextureFidelity):
+            layer.begin_as_attention()
+            for key in [key for key in state if key.startswith(f"{place}.")]:
+                state[key.replace(place, f"{place}.attention", 1)] = state.pop(key)
+    other.load_state_dict(state, strict=False)
     return other.to(next(network.parameters())).train(network.training)
 
 

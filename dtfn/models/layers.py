@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -180,6 +182,19 @@ class TextureFidelity(Switchable):
         """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         attended = getattr(self.attention, "attend", self.attention)(x)
         return scaled(fuse(x, attended, self.fusion, self.shrink), self.res_scale) + x
+
+    @torch.no_grad()
+    def begin_as_attention(self) -> None:
+        """Set the weights of the fusion so that at first it changes nothing about the attention."""
+        fusion: Any = self.fusion[0]
+        shrink: Any = self.shrink[0]
+        for last in (fusion[0].conv_du[2], fusion[1].body[2], fusion[2].body[2], shrink):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        # The gate is 1/2 now, so the fusion adds half of what it gets: 1.5 times is passed on.
+        kept = getattr(self.attention, "res_scale", 1.0) / (1.5 * self.res_scale)
+        attended = shrink.weight[:, shrink.out_channels :, 0, 0]  # (C, C) of (C, 2C, 1, 1)
+        attended.fill_diagonal_(kept)
 
 
 def fusion_layers(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
