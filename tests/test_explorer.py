@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_networks
 import torch
 from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from PIL import Image
@@ -42,7 +44,8 @@ from dtfn.explorer.state import (
 # ipympl passes its canvas on to traitlets, which will refuse that one day.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
 
-N, DENSE, L, NULL = "nlsa-x4-s0", "nla-x4-s0", "local-x4-s1", "local-x4-s0"
+FOLDER = tempfile.TemporaryDirectory()
+N, L, NULL, DENSE = "nlsa-x4-s0", "local-x4-s1", "local-x4-s0", tiny_networks.dense(FOLDER.name)
 FIRST, LAST = "body.0.body.4", "body.3.body.4"
 TEAM = Team(N, L, NULL, DENSE)
 TILE = Window(8, 12, 20, 24)

@@ -40,6 +40,16 @@ def saved(folder: Path, name: str, scale: int = 2, **changes: Any) -> str:
     return str(file)
 
 
+def dense(folder: str) -> str:
+    """Return a weights file of a dense x4 network as large as the zoo's, as a method's name."""
+    torch.manual_seed(7)
+    network = create("mini-nla", 4)
+    nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.05)  # zero before training
+    file = Path(folder) / "nla-x4-s0.safetensors"
+    save(network, file)
+    return str(file)
+
+
 def state_of(network: nn.Module) -> dict[str, Tensor]:
     """Return a state dict as the authors' code writes it."""
     return {"a": torch.zeros(1), **network.state_dict()}
