@@ -145,6 +145,14 @@ def pairs_of_zoo(
     attentive = list(dict.fromkeys(attentive))
     for given, known in ((variants, attentive), (seeds, sorted({s for _, s in rows}))):
         for one in given:
+            if zoo.own(str(one)):
+                raise InputError(
+                    f"pairs of {one}",
+                    expected="a network of the zoo, whose pairs are known",
+                    found="a network of your own",
+                    remedy="`dtfn gate` takes it, and 09_audit a twin of your choice: "
+                    f"-p methods={one},TWIN,CONTROL",
+                )
             if one not in known:
                 raise InputError(
                     f"zoo x{scale}",
@@ -286,7 +294,8 @@ def curve(fifths: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, part in table.groupby(["pair", "kind", "role", "fifth"], sort=False):
         net = statistics.crossed(part, "net", "off")
-        ratio = {name: 100 * part[name].sum() / part["off"].sum() for name in ("added", "removed")}
+        base = part["off"].sum() or np.nan
+        ratio = {name: 100 * part[name].sum() / base for name in ("added", "removed")}
         ends = (100 * net.estimate, 100 * net.low, 100 * net.high)
         rows.append((*key, *ends, *ratio.values(), net.seeds, net.pictures))
     columns = ["pair", "kind", "role", "fifth", "net", "low", "high", "added", "removed"]
@@ -382,7 +391,8 @@ def _at_stake(pictures: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     for side, (area, decibels) in {"harm": ("harmed", "lost"), "help": ("helped", "won")}.items():
         ours = found[found["side"] == side].groupby(keys)[["area", "held"]].sum()
         ours = ours.rename(columns={"area": area, "held": "_mass"}).reset_index()
-        table = table.merge(ours, on=keys, how="left").fillna({area: 0.0, "_mass": 0.0})
+        table = table.merge(ours, on=keys, how="left")
+        table = table.astype({area: float, "_mass": float}).fillna({area: 0.0, "_mass": 0.0})
         share = table.pop("_mass") / table["positions"]
         base = table["mse_on"] if side == "harm" else table["mse_off"]
         table[area] = 100 * table[area] / table["positions"]

@@ -120,7 +120,7 @@ def intervals(
     Parameters
     ----------
     table
-        A row an image, e.g. from `dtfn.pairs.measure` or `dtfn.evaluation.evaluate`.
+        A row an image, e.g. from `dtfn.evaluation.evaluate`.
     columns
         The columns to take the means of. Images where one is NaN do not count for it.
     by

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import audit, datasets, evaluation, images, metrics, statistics, zoo
+from dtfn import datasets, evaluation, images, metrics, statistics, zoo
 from dtfn import tiling as cutting
 from dtfn.errors import InputError
 from dtfn.evaluation import BICUBIC
 from dtfn.images import UInt8
 from dtfn.reports import Verdict, above_zero
+from dtfn.results import match_folders, read_match
 
 CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
 KNOWN_BICUBIC: Mapping[tuple[str, int], tuple[int, float]] = {
@@ -258,8 +259,8 @@ def _measured_folder(
         hr = datasets.files(dataset)[0].parent
         for scale in scales:
             folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
-            for one in audit.match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
-                truth, made = audit.read_match(one, scale)
+            for one in match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
+                truth, made = read_match(one, scale)
                 both = (evaluation.psnr, evaluation.ssim)
                 scores = (f(made[name], truth, scale, rounded=rounded) for f in both)
                 place = (name, hr.parent.name, one.image, scale, *scores)

@@ -10,8 +10,6 @@ A picture is a uint8 array, RGB ``(sH, sW, 3)`` or grey ``(sH, sW)``, or a float
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from dtfn import images
@@ -19,12 +17,10 @@ from dtfn.errors import InputError
 from dtfn.metrics import PEAK, Array, Float
 
 __all__ = [
-    "HarmMass",
     "block_error",
     "block_mean",
     "decibels",
     "harm",
-    "harm_mass",
     "harm_rate",
     "interior",
     "luma",
@@ -165,47 +161,6 @@ def harm_rate(harm: Float, tau: float = 0.0) -> float:
 def noise_floor(null_harm: Float, quantile: float = 0.5) -> float:
     """Return a quantile of the absolute harm of the null pair (MSE): a threshold for harm."""
     return float(np.quantile(np.abs(finite(null_harm, "harm")), quantile))
-
-
-@dataclass(frozen=True)
-class HarmMass:
-    """How much N harmed and how much it helped.
-
-    Attributes
-    ----------
-    harmed, helped
-        The sum of the positive harm, and that of the negative without its sign, each divided by
-        the number of positions (MSE). harmed - helped = MSE of N - MSE of L, for ``tau = 0``.
-    share
-        harmed / (harmed + helped), in [0, 1]: 0.5 where they balance; NaN where both are 0.
-    lost_db
-        What N's PSNR would gain, had it L's error where it harmed.
-    won_db
-        What L's PSNR would gain, had it N's error where N helped.
-        won_db - lost_db = PSNR of N - PSNR of L, for ``tau = 0``.
-    """
-
-    harmed: float
-    helped: float
-    share: float
-    lost_db: float
-    won_db: float
-
-
-def harm_mass(error_n: Float, error_l: Float, tau: float = 0.0) -> HarmMass:
-    """Return how much N harmed and helped, where the two differ by more than ``tau`` (MSE)."""
-    h = harm(error_n, error_l)
-    tau = _threshold(tau)
-    repaired_n = np.where(h > tau, error_l, error_n).mean()
-    repaired_l = np.where(h < -tau, error_n, error_l).mean()
-    harmed, helped = h[h > tau].sum() / h.size, -h[h < -tau].sum() / h.size
-    return HarmMass(
-        harmed=float(harmed),
-        helped=float(helped),
-        share=float(harmed / (harmed + helped)) if harmed + helped else float("nan"),
-        lost_db=gain(decibels(repaired_n), decibels(error_n.mean())),
-        won_db=gain(decibels(repaired_l), decibels(error_l.mean())),
-    )
 
 
 def signed_root(harm: Float) -> Float:

@@ -16,9 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from dtfn import audit, cli, datasets, images, paths, statistics, texture
+from dtfn import audit, cli, datasets, images, paths, results, statistics, texture
 from dtfn.errors import InputError
-from dtfn.pairs import CURVE
 
 REQUIRED = ("harm_rate", "psnr_with", "psnr_without", "selection_bound", "fusion_bound")
 
@@ -99,35 +98,28 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
     assert (report["scale"], report["border"], report["tau"], report["images"]) == (4, 4, 0, 3)
     assert any("no control" in note for note in report["notes"])
     assert report["names"] == {"with": "with", "without": "without", "controls": []}
-    assert not any(name.endswith(("_null", "_net", "_tau")) for name in report)
-    assert {row["control"] for row in report["fifths"]} == {""}
+    assert {row["than"] for row in report["fifths"]} == {"without"}
 
 
-def test_the_control_is_subtracted(tmp_path: Path) -> None:
-    folders = write(tmp_path)
+def test_a_control_is_taken_off(tmp_path: Path) -> None:
+    """What A has beyond a control C is the error of A less that of C: that of B cancels."""
+    folders = write(tmp_path, "abcdef")
     report = run(folders, tmp_path / "out", null=True)
-    null = naive(folders, "null", "without")
-
-    assert report["harm_rate_null"] == pytest.approx(null["harm_rate"].mean())
-    better = null[["psnr_with", "psnr_without"]].max(axis=1)
-    gain = (null["selection_bound"] - better).mean()
-    assert report["selection_gain_null"] == pytest.approx(gain, abs=1e-5)
-    for name in ("harm_rate", "selection_gain", "fusion_gain"):
-        assert report[f"{name}_net"] == pytest.approx(report[name] - report[f"{name}_null"])
-    rows = pd.read_csv(tmp_path / "out" / "images.csv")
-    assert report["noise_floor"] == pytest.approx(rows["tau"].mean())
-    assert 0 < report["harm_rate_tau"] < report["harm_rate"]
-    # Three noises of one kind: nothing is left when the control is subtracted, and much before.
-    assert report["selection_gain"] > 0.2
-    assert abs(report["selection_gain_net"]) < report["selection_gain"] / 5
-    assert report["notes"][-1] == "fewer than 5 images: the intervals are too narrow"
+    against = audit.look(results.in_folders([folders[r] for r in ("hr", "with", "null")], 4))
+    changes = {(row["than"], row["fifth"]): row["change"] for row in report["fifths"]}
+    parts = against.measured.fifths.assign(net=lambda t: t["added"] - t["removed"])
+    bases = audit.look(results.in_folders([folders[r] for r in ("hr", "null", "without")], 4))
+    base = bases.measured.fifths.groupby("fifth")["off"].mean()
+    for fifth, mean in parts.groupby("fifth")["net"].mean().items():
+        assert changes["null", fifth] == pytest.approx(100 * mean / base[fifth])
+    assert {row["role"] for row in report["curve"]} == {"pair", "control"}
 
 
 def test_intervals_are_over_images(tmp_path: Path) -> None:
     report = run(write(tmp_path, "abcdef"), tmp_path / "out", null=True)
     rows = pd.read_csv(tmp_path / "out" / "images.csv")
 
-    for name in ("psnr_with", "harm_rate", "harm_rate_net"):
+    for name in ("psnr_with", "harm_rate"):
         found, expected = report["intervals"][name], statistics.mean_interval(rows[name])
         assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
         assert found["low"] < report[name] < found["high"]
@@ -138,7 +130,7 @@ def test_intervals_are_over_images(tmp_path: Path) -> None:
 def test_a_single_image_has_no_interval_and_says_so(tmp_path: Path) -> None:
     report = run(write(tmp_path, "a"), tmp_path / "out", null=True)
 
-    assert report["notes"] == ["a single image: no interval"]
+    assert report["notes"] == ["a single image: no interval", audit.CANNOT]
     assert report["intervals"]["harm_rate"] == {
         "low": None,
         "high": None,
@@ -172,38 +164,18 @@ def test_constant_pictures_are_measured(tmp_path: Path, value: int) -> None:
     report = run(folders, tmp_path / "out")
 
     assert report["harm_rate"] == pytest.approx(4 / 16)
-    assert report["psnr_without"] is None  # infinite
-    assert report["selection_gain"] == 0
+    assert report["psnr_without"] is report["selection_bound"] is None  # infinite
 
 
-def noisy(root: Path, name: str, seed: int, spread: float, count: int = 8) -> Path:
+def noisy(root: Path, name: str, seed: int, spread: float, count: int = 8, side: int = 64) -> Path:
     """Write what a network of some quality makes of pictures below root/hr."""
     rng = np.random.default_rng(seed)
     for k in range(count):
-        truth = blurred(np.random.default_rng(k), 64, 64).astype(np.uint8)
+        truth = blurred(np.random.default_rng(k), side, side).astype(np.uint8)
         images.write(root / "hr" / f"{k}.png", truth)
         made = truth + rng.normal(0, spread, truth.shape)
         images.write(root / name / "toy" / f"{k}.png", made.round().clip(0, 255).astype(np.uint8))
     return root / name / "toy"
-
-
-def test_networks_of_unequal_quality_are_not_judged(tmp_path: Path) -> None:
-    """In no order of the three roles: two of equal quality, one of lower."""
-    made = {
-        name: noisy(tmp_path, name, seed, spread)
-        for seed, (name, spread) in enumerate({"p": 10, "q": 10, "weak": 12}.items())
-    }
-    for a, b, c in permutations(made):
-        report = audit.audit(tmp_path / "hr", made[a], made[b], 4, tmp_path / "out", [made[c]])
-        better, harm = audit.verdicts(report)
-        assert report["names"] == {"with": a, "without": b, "controls": [c]}
-        assert better.claim == f"{a} has a higher PSNR than {b}"
-        assert better.holds is {a: False, b: True}.get("weak")
-        assert harm.holds is None
-        assert str(harm.measured).startswith("not judged: ")
-        assert report["notes"][0].endswith("networks of unequal quality look like harm or help")
-        words = json.dumps(report)
-        assert not re.search("paper|twin|hash seed|first seed|luck", words)
 
 
 def trained(
@@ -244,13 +216,18 @@ def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
         "weak": trained(tmp_path, "weak", 3, 4, 3, nn.Tanh()),
     }
     for a, b, c in permutations(made):
-        report = audit.audit(tmp_path / "hr", made[a], made[b], 4, tmp_path / "out", [made[c]])
-        better, harm = audit.verdicts(report)
+        out = tmp_path / "out"
+        report, found = audit.audit(tmp_path / "hr", made[a], made[b], 4, out, [made[c]])
+        assert report["names"] == {"with": a, "without": b, "controls": [c]}
+        better, *worse = found.verdicts()
+        assert better.claim == f"{a} has a higher PSNR than {b}"
         if "weak" in (a, b):
             assert better.holds is (b == "weak")
-        assert harm.holds is None
-        assert str(harm.measured).startswith("not judged: ")
-        assert "unequal quality" in report["notes"][0]
+        assert [verdict.holds for verdict in worse] == [None, None]
+        assert all(str(verdict.measured).startswith("not judged: ") for verdict in worse)
+        assert report["notes"][0].endswith("unequal quality looks like harm or help")
+        said = (out / "summary.json").read_text()
+        assert not re.search("paper|twin|hash seed|first seed|attention|gate", said)
 
 
 def crops(count: int) -> list[np.ndarray]:
@@ -271,34 +248,47 @@ def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path
         made = (truth + noise * np.where(worst, 13.0, 9.12)).round().clip(0, 255)
         images.write(tmp_path / name / "toy" / f"{k}.png", made.astype(np.uint8))
     a, e = tmp_path / "a" / "toy", tmp_path / "e" / "toy"
-    for controls in ([c], [d], [c, d]):
-        report = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
-        better, harm = audit.verdicts(report)
+    for others in ([b, c], [c, b], [b, d], [b, c, d]):
+        found = audit.look(results.in_folders([tmp_path / "hr", a, *others], 4))
+        better, worse, _ = found.verdicts()
         assert better.holds is None
-        assert harm.holds is True
-        assert isinstance(harm.measured, float)
-        assert harm.measured > 20
-    assert {row["control"] for row in report["fifths"]} == {"c", "d"}
-    assert set(report["folders"]) == {"hr", "with", "without", "null", "control 2"}
+        assert worse.holds is True
+        assert isinstance(worse.measured, float)
+        assert worse.measured > 20
     for controls in ([c, e], [e, c]):  # e harms as a does
-        report = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
-        _, harm = audit.verdicts(report)
-        assert harm.holds is None
-        assert str(harm.measured).startswith("depends on the control (")
-        assert {"c: more", "e: no difference"} == set(str(harm.measured)[24:-1].split("; "))
+        report, found = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
+        _, worse, _ = found.verdicts()
+        assert worse.holds is None
+        assert str(worse.measured).startswith("depends on the control (")
+        assert {"c: more", "e: no difference"} == set(str(worse.measured)[24:-1].split("; "))
+    assert set(report["folders"]) == {"hr", "with", "without", "control 1", "control 2"}
 
 
-def test_controls_that_disagree_are_said_to(tmp_path: Path) -> None:
-    names = {"with": "a", "without": "b", "controls": ["c", "d"]}
-    rows = [
-        {"fifth": 5, "control": "c", "change": 3.0, "low": 1.0, "high": 5.0},
-        {"fifth": 5, "control": "d", "change": 1.0, "low": -1.0, "high": 3.0},
-    ]
-    gains = dict.fromkeys("acd", (0.0, -0.1, 0.1))
-    report = {"names": names, "fifths": rows, "gains": gains, "images": 9}
-    (_, harm) = audit.verdicts(report)
-    assert harm.measured == "depends on the control (c: more; d: no difference)"
-    assert harm.holds is None
+def test_planted_textures_are_found_where_they_are(tmp_path: Path) -> None:
+    """A is worse in one place of every picture, and better by as much all around."""
+    names = {"b": 20, "c": 21, "a": 22, "e": 23}
+    folders = {name: noisy(tmp_path, name, seed, 10, 10, 160) for name, seed in names.items()}
+    for name, k in product("ae", range(10)):
+        file = folders[name] / f"{k}.png"
+        truth = images.read(tmp_path / "hr" / f"{k}.png").astype(float)
+        error = images.read(file) - truth
+        place = np.s_[40:72, 64:96]
+        factor = np.full(truth.shape[:2], 0.93)
+        factor[place] = 2
+        made = truth + error * factor[..., None]
+        images.write(file, made.round().clip(0, 255).astype(np.uint8))
+    hr, a, b, c, e = (tmp_path / "hr", *(folders[name] for name in "abce"))
+    found = audit.look(results.in_folders([hr, a, b, c], 4))
+    regions = found.measured.regions
+    harmed = regions[(regions["role"] == "pair") & (regions["q"] <= 0.05)]
+    assert set(harmed["image"]) == set(found.pictures["image"])
+    assert ((harmed["top"] + harmed["height"] / 2 - 14).abs() < 4).all()
+    assert ((harmed["left"] + harmed["width"] / 2 - 20).abs() < 4).all()
+    better, _, textures = found.verdicts()
+    assert better.holds is None
+    assert textures.holds is True
+    _, _, textures = audit.look(results.in_folders([hr, a, b, c, e], 4)).verdicts()
+    assert textures.measured == "depends on the control (c: worse; e: nothing found)"
 
 
 def test_the_truth_may_hold_more_pictures(tmp_path: Path) -> None:
@@ -331,7 +321,7 @@ def test_results_have_the_names_of_their_folders(
     for name in folders:
         (root / name).mkdir(parents=True)
     hr = root / "Set5" / "HR"
-    assert audit._names([root / name for name in folders], hr) == names
+    assert results._names([root / name for name in folders], hr) == names
 
 
 def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
@@ -343,9 +333,9 @@ def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     for file in folders["with"].iterdir():
         images.write(copy / file.name, images.read(file))
-    with pytest.raises(InputError, match="one and the same network"):
+    with pytest.raises(InputError, match="with and copy have equal outputs on every picture"):
         run(folders | {"without": copy}, tmp_path / "out")
-    with pytest.raises(InputError, match="--control: expected what another network"):
+    with pytest.raises(InputError, match=r"--control: .*found copy is with on every picture"):
         run(folders | {"null": copy}, tmp_path / "out", null=True)
     assert not (tmp_path / "out").exists()
 
@@ -391,7 +381,8 @@ def test_the_command_prints_the_figures_and_what_they_mean(
 
     assert not done.value.code
     assert "3 images x4, Y, a border of 4 pixels left out; in brackets: 95 %" in told
-    assert f"| share of blocks where with is worse | {report['harm_rate']:.3f} [" in told
+    assert f"| with | {report['psnr_with']:.3f} | " in told
+    assert "| 5 | without | " in told
     assert told.startswith("note: no control")
     assert "with has a higher PSNR than without: " in told
     assert "not judged: there is no control" in told
@@ -410,18 +401,22 @@ def test_the_command_writes_the_notebook_s_report(
     with pytest.raises(SystemExit) as done:
         cli.main(["audit", *(f"--{r}={f}" for r, f in chosen.items()), "--out=out"])
     assert not done.value.code
-    (run,) = (out / "runs" / "03_subpixel_quality").iterdir()
+    (run,) = (out / "runs" / "09_audit").iterdir()
     record = json.loads((run / "manifest.json").read_text())
     assert record["parameters"]["folders"] == [str(f) for f in chosen.values()]
     assert len([key for key in record["inputs"] if key.endswith(".png")]) == len(names) * len(
         chosen
     )
     figures = {figure["name"] for figure in record["figures"]}
-    assert {"deciles", "correlations", "textures", "worst_region"} <= figures
+    assert figures == {"error_curve", "textures"}
     assert (out / "index.html").exists()
-    told = pd.read_csv(run / "tables" / "harm.csv")
+    table = pd.read_csv(run / "tables" / "fifths.csv")
     report = json.loads((out / "summary.json").read_text())
-    assert told["harm_untied"][0] == pytest.approx(report["harm_untied"])
+    assert table["change"].tolist() == pytest.approx([row["change"] for row in report["fifths"]])
+    text = (run / "09_audit.html").read_text()
+    assert not re.search(
+        "paper|twin|attention|the gate", re.sub("<style.*?</style>", "", text, flags=re.S)
+    )
 
 
 def test_the_command_tells_bad_input_in_one_line(
@@ -447,13 +442,14 @@ def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
     for file in (benchmarks / "Set5" / "HR").iterdir():
         lr = images.degrade(images.as_rgb(images.read(file)), 4)
         images.write(tmp_path / "bicubic" / f"{file.stem}x4.png", images.imresize(lr, 4))
-    report = audit.audit(benchmarks / "Set5" / "HR", rcan, tmp_path / "bicubic", 4, tmp_path)
+    hr = benchmarks / "Set5" / "HR"
+    report, found = audit.audit(hr, rcan, tmp_path / "bicubic", 4, tmp_path)
 
     assert report["psnr_with"] == pytest.approx(32.634, abs=0.001)
     assert report["psnr_without"] == pytest.approx(28.43, abs=0.005)
     assert 0.1 < report["harm_rate"] < 0.3
     assert report["psnr_with"] < report["selection_bound"] < report["fusion_bound"]
-    assert set(CURVE.values()) <= set(report)
+    assert found.verdicts()[0].holds is True
 
 
 # --- which picture is which -----------------------------------------------------------------------
@@ -468,7 +464,7 @@ def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Pat
 
 
 def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4) -> dict[str, str]:
-    found = audit.match_folders(
+    found = results.match_folders(
         folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, scale
     )
     return {one.hr.name: one.results["a"].name for one in found}
@@ -557,11 +553,11 @@ def test_doubt_is_an_error(tmp_path: Path, hr: list[str], sr: list[str], told: l
 def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) -> None:
     kinds = [f"{name}_x4_{kind}.png" for name in ("a", "b") for kind in ("HR", "LR", "SR")]
     hr, one = folder(tmp_path / "hr", ["a.png", "b.png"]), folder(tmp_path / "one", kinds)
-    matches = audit.match_folders(hr, {"one": one}, 4)
+    matches = results.match_folders(hr, {"one": one}, 4)
     assert [m.results["one"].name for m in matches] == ["a_x4_SR.png", "b_x4_SR.png"]
     (one / "b_x4_SR.png").unlink()
     with pytest.raises(InputError, match=r"has b_x4_HR\.png and b_x4_LR\.png for b\.png"):
-        audit.match_folders(hr, {"one": one}, 4)
+        results.match_folders(hr, {"one": one}, 4)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -570,7 +566,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"], PIXELS[:20])
     (b / "e.png").write_bytes((a / "e.png").read_bytes()[:100])
     with pytest.raises(InputError) as caught:
-        audit.match_folders(hr, {"a": a, "b": b}, 4)
+        results.match_folders(hr, {"a": a, "b": b}, 4)
     told = str(caught.value)
 
     assert "6 problems" in told
@@ -585,7 +581,7 @@ def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", [f"{k:03d}.png" for k in range(100)])
     a = folder(tmp_path / "a", ["000.png"])
     with pytest.raises(InputError, match=r"99 problems: 'a' lacks 001.png; .*; and 87 more;"):
-        audit.match_folders(hr, {"a": a, "b": hr}, 4)
+        results.match_folders(hr, {"a": a, "b": hr}, 4)
 
 
 def test_a_network_stands_for_the_folder_of_its_results(
@@ -611,7 +607,7 @@ def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
     folder(a / "X4", ["a.png"])
     (a / ".a.png").touch()
     with pytest.raises(InputError) as caught:
-        audit.match_folders(hr, {"a": a, "b": tmp_path / "none"}, 4)
+        results.match_folders(hr, {"a": a, "b": tmp_path / "none"}, 4)
 
     assert f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder" in str(
         caught.value
@@ -624,8 +620,8 @@ def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], pixels)
     cropped = folder(tmp_path / "cropped", ["a.png"], pixels[:24, :28])
     whole = folder(tmp_path / "whole", ["a.png"], pixels)
-    (one,) = audit.match_folders(hr, {"cropped": cropped, "whole": whole}, 4)
-    truth, made = audit.read_match(one, 4)
+    (one,) = results.match_folders(hr, {"cropped": cropped, "whole": whole}, 4)
+    truth, made = results.read_match(one, 4)
 
     for image in (truth, made["cropped"], made["whole"]):
         np.testing.assert_array_equal(image, pixels[:24, :28])
@@ -636,32 +632,32 @@ def test_other_sizes_are_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     hr = folder(tmp_path / "hr", ["a.png"], np.zeros((27, 30), np.uint8))
     a = folder(tmp_path / "a", ["a.png"], np.zeros(size, np.uint8))
     with pytest.raises(InputError, match=f"found {size[1]} x {size[0]}"):
-        audit.match_folders(hr, {"a": a}, 4)
+        results.match_folders(hr, {"a": a}, 4)
 
 
 def test_a_picture_that_is_all_border_is_refused(tmp_path: Path) -> None:
     small = np.zeros((11, 40), np.uint8)
     hr, a = folder(tmp_path / "hr", ["a.png"], small), folder(tmp_path / "a", ["a.png"], small)
     with pytest.raises(InputError, match=r"at least 12 pixels a side.*found 40 x 11"):
-        audit.match_folders(hr, {"a": a}, 4)
-    assert len(audit.match_folders(hr, {"a": a}, 3)) == 1
+        results.match_folders(hr, {"a": a}, 4)
+    assert len(results.match_folders(hr, {"a": a}, 3)) == 1
 
 
 def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
     hr = folder(tmp_path / "hr", ["a.png"])
     grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
     with pytest.raises(InputError, match="expected a colour picture 'grey'"):
-        audit.match_folders(hr, {"grey": grey}, 4)
+        results.match_folders(hr, {"grey": grey}, 4)
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    assert len(audit.match_folders(same, {"grey": grey}, 4)) == 1
+    assert len(results.match_folders(same, {"grey": grey}, 4)) == 1
 
 
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
     grey = PIXELS[:, :, 0]
     hr = folder(tmp_path / "hr", ["a.png"], grey)
     deep = folder(tmp_path / "deep", ["a.tif"], PIXELS.astype(np.uint16) * 257)
-    (one,) = audit.match_folders(hr, {"deep": deep}, 4)
-    truth, made = audit.read_match(one, 4)
+    (one,) = results.match_folders(hr, {"deep": deep}, 4)
+    truth, made = results.read_match(one, 4)
 
     np.testing.assert_array_equal(truth, grey)
     np.testing.assert_array_equal(made["deep"], PIXELS)

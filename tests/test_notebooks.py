@@ -39,7 +39,8 @@ def read(run: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("tier", [tier for tier in suite.TIERS if tier != "paper"])
 def test_every_tier_runs_every_notebook(tier: str) -> None:
-    assert sorted({step.notebook.stem for step in suite.plan(tier)}) == NAMES
+    asked = [name for name in NAMES if tier == "smoke" or name != "09_audit"]  # of a user's folders
+    assert sorted({step.notebook.stem for step in suite.plan(tier)}) == asked
 
 
 @pytest.mark.parametrize("tier", ["demo", "bench"])

@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from dtfn import pairs, plots
+from dtfn import plots
 from dtfn.datasets import Sample
-from dtfn.pairs import NULL
-from dtfn.plots import WIDTH, curves, pictures
+from dtfn.plots import CONTROL, WIDTH, curves, pictures
 from dtfn.regions import Case, Region
 
 RNG = np.random.default_rng(0)
-PAIRS = [NULL, "nla", "dtfn"]
+STEPS = ["image", "32", "16", "8", "4", "2", "1", "subpixel", "fusion"]
+PAIRS = [CONTROL, "nla", "dtfn"]
 
 
 def results() -> pd.DataFrame:
@@ -53,7 +53,7 @@ def curve() -> pd.DataFrame:
     rows = [
         {"pair": p, "granularity": g, "estimate": k + i, "low": k + i - 1, "high": k + i + 1}
         for k, p in enumerate(PAIRS)
-        for i, g in enumerate(pairs.CURVE)
+        for i, g in enumerate(STEPS)
     ]
     return pd.DataFrame(rows).sort_values(["pair", "granularity"], key=_mixed)
 
@@ -187,7 +187,7 @@ def test_bounds_run_from_coarse_to_fine() -> None:
     labels = [label.get_text() for label in ax.get_xticklabels()]
     assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
     assert drawn(ax.lines[0])[1] == list(range(8))
-    assert ax.get_legend_handles_labels()[1] == ["control (null pair)", "nla", "dtfn"]
+    assert ax.get_legend_handles_labels()[1] == PAIRS
 
 
 def test_interventions_tell_networks_by_colour_and_datasets_by_marker() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import bounds, images, metrics, pairs, subpixel
+from dtfn import bounds, images, metrics, subpixel
 from dtfn.errors import InputError
 
 Maps = tuple[np.ndarray, np.ndarray]
@@ -121,12 +121,7 @@ def test_subpixel_selection_equals_a_loop_over_pixels(trio: Trio) -> None:
 def test_harm_equals_a_loop_over_positions(two: Maps, tau: float) -> None:
     n, l = two
     harmed = [a - b for a, b in zip(n.flat, l.flat, strict=True) if a - b > tau]
-    helped = [b - a for a, b in zip(n.flat, l.flat, strict=True) if b - a > tau]
-    mass = subpixel.harm_mass(n, l, tau)
-
     assert subpixel.harm_rate(subpixel.harm(n, l), tau) == pytest.approx(len(harmed) / n.size)
-    assert mass.harmed == pytest.approx(sum(harmed) / n.size)
-    assert mass.helped == pytest.approx(sum(helped) / n.size)
 
 
 # --- properties -------------------------------------------------------------------------------
@@ -147,7 +142,6 @@ def test_the_curve_rises_and_fusion_tops_selection(trio: Trio) -> None:
     curve = bounds.errors_and_bounds(*trio)[2]
     n, l, hr, s = trio
 
-    assert list(curve) == list(pairs.CURVE)
     *selections, fusion = curve.values()
     for coarse, fine in itertools.pairwise(selections):
         assert fine >= coarse - CLOSE
@@ -168,22 +162,13 @@ def test_a_network_bounded_by_itself_gains_nothing(trio: Trio) -> None:
 
 
 @given(maps())
-def test_harm_is_antisymmetric_and_its_parts_are_whole(two: Maps) -> None:
+def test_harm_is_antisymmetric(two: Maps) -> None:
     n, l = two
     h = subpixel.harm(n, l)
-    forth, back = subpixel.harm_mass(n, l), subpixel.harm_mass(l, n)
 
     np.testing.assert_array_equal(h, -subpixel.harm(l, n))
     ties = float(np.mean(n == l))
     assert subpixel.harm_rate(h) + subpixel.harm_rate(-h) + ties == pytest.approx(1)
-    assert forth.harmed == pytest.approx(back.helped)
-    assert forth.harmed - forth.helped == pytest.approx(n.mean() - l.mean(), abs=1e-12)
-    if n.any() and l.any() and np.minimum(n, l).any():
-        gap = subpixel.psnr_of(n) - subpixel.psnr_of(l)
-        assert forth.won_db - forth.lost_db == pytest.approx(gap, abs=CLOSE)
-        assert forth.lost_db == pytest.approx(
-            bounds.selection_bound(n, l, 1) - subpixel.psnr_of(n), abs=CLOSE
-        )
 
 
 # --- known answers ----------------------------------------------------------------------------
@@ -196,9 +181,6 @@ def test_a_checkerboard_of_skill_is_all_gain() -> None:
 
     assert bounds.selection_bound(n, l, 2) == subpixel.psnr_of(n)
     assert bounds.selection_bound(n, l, 1) == INF
-    mass = subpixel.harm_mass(n, l)
-    assert (mass.harmed, mass.helped, mass.share) == (2, 2, 0.5)
-    assert mass.lost_db == mass.won_db == INF
 
 
 def test_opposite_errors_cancel_in_fusion_only() -> None:
@@ -219,46 +201,7 @@ def test_the_noise_floor_is_a_quantile_of_the_absolute_null() -> None:
     assert subpixel.harm_rate(null, 1.0) == pytest.approx(1 / 5)  # above, not at
 
 
-def test_colour_outputs_of_a_grey_picture_are_compared_as_grey() -> None:
-    rng = np.random.default_rng(0)
-    n, l, hr = rng.integers(0, 256, (3, 24, 24), np.uint8)
-    grey = pairs.figures(n, l, hr, 2)
-    colour = pairs.figures(np.dstack([n] * 3), np.dstack([l] * 3), hr, 2)
-
-    assert grey == pytest.approx(colour)
-
-
-# --- one picture ------------------------------------------------------------------------------
-
-
-def test_pair_agrees_with_the_functions_that_it_gathers() -> None:
-    rng = np.random.default_rng(1)
-    n, l, hr = rng.integers(0, 256, (3, 32, 28, 3), np.uint8)
-    found = pairs.figures(n, l, hr, 4, tau=500.0)
-    e_n, e_l = (subpixel.interior(subpixel.block_error(x, hr, 4)) for x in (n, l))
-
-    assert found["psnr_with"] == pytest.approx(metrics.psnr(n, hr, 4))
-    assert found["psnr_without"] == pytest.approx(metrics.psnr(l, hr, 4))
-    assert found["harm_rate"] == np.mean(e_n > e_l)
-    assert found["harm_rate_tau"] == np.mean(e_n > e_l + 500)
-    assert found["help_rate_tau"] == np.mean(e_l > e_n + 500)
-    assert found["selection_bound"] == bounds.selection_bound(e_n, e_l, 1)
-    assert found["fusion_bound"] == bounds.errors_and_bounds(n, l, hr, 4)[2]["fusion"]
-    better = max(found["psnr_with"], found["psnr_without"])
-    assert found["selection_gain"] == pytest.approx(found["selection_bound"] - better)
-    assert {"tau", *pairs.CURVE.values()} <= found.keys()
-
-
-def test_perfect_and_constant_pictures_have_answers() -> None:
-    flat = np.full((12, 12, 3), 7, np.uint8)
-    both = pairs.figures(flat, flat, flat, 2)
-    one = pairs.figures(flat, flat + np.uint8(1), flat, 2)
-
-    assert both["psnr_with"] == both["fusion_bound"] == INF
-    assert both["harm_rate"] == both["psnr_gain"] == both["selection_gain"] == both["lost_db"] == 0
-    assert np.isnan(both["harm_share"])
-    assert (one["harm_rate"], one["help_rate"], one["psnr_gain"]) == (0, 1, INF)
-    assert one["won_db"] == INF
+# --- what is refused --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -285,7 +228,7 @@ def test_bad_maps_and_numbers_are_refused() -> None:
     with pytest.raises(InputError, match=r"3 x 3 LR positions or more.*found 2 x 9"):
         subpixel.interior(two)
     assert subpixel.interior(three).shape == (1, 7)
-    for call in (subpixel.harm, subpixel.harm_mass, bounds.selection_bound):
+    for call in (subpixel.harm, bounds.selection_bound):
         with pytest.raises(InputError, match="one size"):
             call(two, three)
         with pytest.raises(InputError, match="NaN"):
@@ -311,9 +254,6 @@ def test_equal_errors_of_8_bit_pictures_tie(scale: int, channels: tuple[int, ...
 
     for n, l, truth in ((up, down, hr), *[[images.luma(x) for x in (up, down, hr)]]):
         assert (subpixel.harm(n, l, truth, scale) == 0).all()
-        row = pairs.figures(n, l, truth, scale)
-        assert (row["harm_rate"], row["help_rate"]) == (0, 0)
-        assert np.isnan(row["harm_untied"])
     if channels:
         grey = hr[..., 0]
         up, down = (np.dstack([grey] * 3) + np.uint8(step) for step in (1, 255))
@@ -363,6 +303,6 @@ def test_harm_takes_pictures_or_says_what_it_takes() -> None:
 
 
 def test_importing_does_not_import_torch() -> None:
-    code = "import sys, json, dtfn.pairs; print(json.dumps('torch' in sys.modules))"
+    code = "import sys, json, dtfn.harm; print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert json.loads(done.stdout) is False

@@ -158,17 +158,21 @@ def audit(
     from dtfn import audit as audits
     from dtfn import paths
     from dtfn.reports import tables
+    from dtfn.results import folder_of
 
     out = out or paths.REPORTS / "audit"
     _require_place(out / "summary.json")
-    results = [audits.folder_of(g, hr, scale, out) for g in (with_, without, *(control or []))]
+    results = [folder_of(g, hr, scale, out) for g in (with_, without, *(control or []))]
     a, b, *controls = results
-    summary = audits.audit(hr, a, b, scale, out, controls)
+    summary, found = audits.audit(hr, a, b, scale, out, controls)
     for note in summary["notes"]:
         print(f"note: {note}")
-    print(audits.how_measured(summary))
-    print(tables.markdown(audits.figure_table(summary)), end="")
-    for verdict in audits.verdicts(summary):
+    how = f"{summary['images']} images x{scale}, Y, a border of {scale} pixels left out"
+    print(f"{how}; in brackets: 95 % interval over images")
+    forms = {"psnr": "{:.3f}", "gain": "{:+.3f}", "change": "{:+.2f} %"}
+    for table in (found.psnr(), found.beyond()):
+        print(tables.markdown(table, forms=forms))
+    for verdict in found.verdicts():
         row = verdict.row()
         ends = "" if verdict.interval is None else f" [{row['95 % interval']}]"
         print(f"{row['claim']}: {row['holds']}; {row['measured']}{ends}")
@@ -272,7 +276,7 @@ def _audit_report(folders: list[str], scale: int, out: Path) -> None:
     given = {"folders": folders, "scale": scale}
     try:
         visible = sys.stderr.isatty()
-        suite.run("03_subpixel_quality", given, runs=out / "runs", progress=visible)
+        suite.run("09_audit", given, runs=out / "runs", progress=visible)
     except suite.NotebookFailed as failure:
         print(failure, file=sys.stderr)
         raise typer.Exit(1) from None

@@ -15,12 +15,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
 
-from dtfn.pairs import NULL
-
 FAMILIES = {"nla": "#0072B2", "nlsa": "#009E73", "gla": "#CC79A7", "dtfn": "#D55E00"}
 FAMILIES |= {"local": "#E69F00", "placebo": "#882255"}
 """Networks by the attention that they have, each in its colour in every figure."""
-NULL_COLOUR = "#767676"  # the control: the null pair, bicubic, chance
+CONTROL = "control"  # its name among pairs
+NULL_COLOUR = "#767676"  # the control, bicubic, chance
 BOX = "#F0E442"  # frames what is looked at
 SIGNED, POSITIVE = "RdBu_r", "viridis"  # red harmed, blue helped; errors and strengths
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
@@ -80,11 +79,11 @@ def colour(name: str, names: Sequence[str]) -> str:
     Parameters
     ----------
     name
-        E.g. ``nla``, ``nla+tfs-x4-s0`` or `NULL`.
+        E.g. ``nla``, ``nla+tfs-x4-s0`` or `CONTROL`.
     names
         All of the figure: those of no known attention share what colours are left, in order.
     """
-    if name == NULL:
+    if name == CONTROL:
         return NULL_COLOUR
     families = [_family(n) for n in names]
     if _family(name) in FAMILIES:
@@ -93,12 +92,12 @@ def colour(name: str, names: Sequence[str]) -> str:
     left = [ink for family, ink in FAMILIES.items() if family not in families] or list(
         FAMILIES.values()
     )
-    return left[[n for n in others if n != NULL].index(name) % len(left)]
+    return left[[n for n in others if n != CONTROL].index(name) % len(left)]
 
 
 def dashes(name: str) -> str:
     """Return the line style of a network or pair: dashed with TFS added, or taken away."""
-    return ":" if name == NULL else "--" if "+tfs" in name or "notfs" in name else "-"
+    return ":" if name == CONTROL else "--" if "+tfs" in name or "notfs" in name else "-"
 
 
 def _family(name: str) -> str:

@@ -14,7 +14,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtfn.pairs import CURVE, NULL
 from dtfn.plots import NULL_COLOUR, WIDTH, blank, colour, dashes, styled
 
 METRICS = {
@@ -172,24 +171,23 @@ def bound_curve(frame: pd.DataFrame) -> Figure:
     Parameters
     ----------
     frame
-        pair, granularity (coarse to fine as in `dtfn.pairs.CURVE`), estimate, low, high: gain
+        pair, granularity (a size, ``image``, ``subpixel`` or ``fusion``), estimate, low, high: gain
         over the better network of the pair, dB.
     """
-    steps = [g for g in CURVE if g != "fusion"]
+    steps = ["image", "32", "16", "8", "4", "2", "1", "subpixel"]
     names = list(frame["pair"].unique())
     figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
     ax = figure.subplots()
     for number, name in enumerate(names):
         part = frame[frame["pair"] == name].set_index("granularity")
         line, ink = part.reindex(steps), colour(name, names)
-        label = "control (null pair)" if name == NULL else name
         style: dict[str, Any] = {
             "color": ink,
             "linestyle": dashes(name),
             "marker": "o",
             "markersize": 4,
         }
-        ax.plot(range(len(steps)), line["estimate"], label=label, **style)
+        ax.plot(range(len(steps)), line["estimate"], label=name, **style)
         band = range(len(steps)), line["low"], line["high"]
         ax.fill_between(*band, color=ink, alpha=0.15, linewidth=0)
         if "fusion" in part.index:
@@ -236,7 +234,8 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
         ax.axhline(0, color="black", linewidth=0.8)
         for level in (-effect, effect):
             ax.axhline(level, color=NULL_COLOUR, linewidth=0.8, linestyle="--")
-        ax.set_title(f"{name}, {kind} pair ({ours['seeds'].max()} seed(s))")
+        about = f", {kind} pair ({ours['seeds'].max()} seed(s))" if kind != "results" else ""
+        ax.set_title(f"{name}{about}")
         ax.set_xticks(range(1, 6), ["least", "2", "3", "4", "most"])
     figure.supxlabel("fifths of the blocks by severity of the degradation", fontsize=10)
     figure.supylabel("change of error (%)", fontsize=10)

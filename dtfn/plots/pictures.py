@@ -279,6 +279,7 @@ def _headline(case: Case) -> str:
     n, l = case.methods[:2]
     which = {"harm": "worst", "help": "best"}[case.side]
     sure = f"q = {case.q:.2g}" if case.q <= 0.05 else f"open, q = {case.q:.2g}"
+    sure = "no control" if np.isnan(case.q) else sure
     mse = [case.region.of(case.errors[network]).mean() for network in (l, n)]
     words = ["MSE {:.0f} → {:.0f}".format(*mse)]
     for measure, text in _UNITS.items():
