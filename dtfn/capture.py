@@ -45,7 +45,7 @@ from dtfn.models.attention import (
 )
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
-from dtfn.own import OwnNetwork, Weights, stochastic
+from dtfn.own import OwnNetwork, Places, Weights, stochastic
 
 __all__ = [
     "Record",
@@ -373,14 +373,15 @@ class _OwnRecord(Record):
 
     def __init__(self, network: OwnNetwork) -> None:
         super().__init__(frozenset())
+        self._network = network
         self._named: dict[str, nn.Module] = dict(network.network.named_modules())
         self._batch, self._size = 1, (0, 0)
-        self._weights: dict[str, Weights] = {}  # (N, ..., L, L)
+        self._weights: dict[str, Weights] = {}  # (..., L, S)
         self._device = torch.device("cpu")
 
     @property
     def layers(self) -> list[str]:
-        """The attention on all positions that ran, in this order."""
+        """The attention on known positions that ran, in this order."""
         return list(self._weights)
 
     def module(self, layer: str) -> nn.Module:
@@ -389,7 +390,7 @@ class _OwnRecord(Record):
         return self._named.get(layer.split("#")[0]) or self._named[""]
 
     def maps(self, layer: str, queries: Queries, image: int = 0) -> Tensor:
-        """Return (Q, H, W), means over heads."""
+        """Return (Q, H, W), means over heads, and over windows that share a position."""
         whole = self._of(layer, image)
         return whole.maps(_flat(queries, *self._size, self._device))
 
@@ -413,26 +414,47 @@ class _OwnRecord(Record):
         self._batch, self._size = len(args[0]), tuple(args[0].shape[-2:])
 
     def _meet(self, name: str, weights: Weights) -> None:
-        """Keep weights from all positions to all."""
+        """Keep weights whose positions are known."""
         side = self._size[0] * self._size[1]
-        if weights.shape[-2:] == (side, side):
+        if name in self._network.placed and (
+            name not in self._network.dense or weights.shape[-2:] == (side, side)
+        ):
             self._weights[name] = weights
 
     def _of(self, layer: str, image: int) -> _Rows:
         if layer not in self._weights:
             known = list(self._weights) or ["a pass of the network"]
-            wanted, remedy = "attention on all positions that ran", nearest(layer, known)
+            wanted, remedy = "attention on known positions that ran", nearest(layer, known)
             raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
         weights = self._weights[layer]
-        side = weights.shape[-1]
+        side = math.prod(self._size)
         everything = torch.arange(side, device=self._device)[None]
+        places = self._network.places(layer, self._size, self._batch, weights.shape)
 
         @torch.no_grad()
         def look(at: Tensor) -> tuple[Tensor, Tensor]:
-            rows = weights.rows(at).float().reshape(self._batch, -1, len(at), side)
-            return everything, rows[image].mean(0)  # over heads
+            if places is None:
+                rows = weights.rows(at).float().reshape(self._batch, -1, len(at), side)
+                return everything, rows[image].mean(0)  # over heads
+            rows = weights.rows(slice(None)).float()
+            rows = rows.reshape(self._batch, -1, *weights.shape[-2:])[image]
+            return everything, _placed(rows, places, at, side)
 
         return _Rows(*self._size, math.prod(weights.shape[:-2]) * side, look)
+
+
+def _placed(rows: Tensor, places: Places, at: Tensor, side: int) -> Tensor:
+    """Return weights (R, L, S) of windows and heads as (Q, H * W) of queries; padding drops out."""
+    queries, keys = (part.to(rows.device) for part in places)
+    asked, again = at.unique(return_inverse=True)
+    number = rows.new_full((side + 1,), -1, dtype=torch.int64)  # its last is that of no position
+    number[asked] = torch.arange(len(asked), device=rows.device)
+    window, row = (number[queries] >= 0).nonzero(as_tuple=True)
+    whole = rows.new_zeros(len(asked), side + 1)
+    to = number[queries[window, row]][:, None].expand(-1, keys.shape[1])
+    whole.index_put_((to, keys[window]), rows[window, row], accumulate=True)
+    whole = whole[:, :side]
+    return (whole / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny))[again]
 
 
 def layers(network: nn.Module) -> list[str]:
@@ -441,7 +463,7 @@ def layers(network: nn.Module) -> list[str]:
     A `TextureFidelity` stands for the attention inside it, so that a network with and without TFS
     has the same names. A network without attention has none.
     """
-    return network.dense if isinstance(network, OwnNetwork) else list(_watched(network))
+    return network.placed if isinstance(network, OwnNetwork) else list(_watched(network))
 
 
 @contextmanager
@@ -452,7 +474,7 @@ def record(network: nn.Module) -> Iterator[Record]:
     ----------
     network
         Any module with layers of `dtfn.models.attention` in it, or a `dtfn.own.OwnNetwork` with
-        attention from all positions to all (the mean over heads is kept). Where it runs several
+        attention on known positions (the mean over heads is kept). Where it runs several
         times (tiles, self-ensemble), the last pass is kept.
 
     Yields
@@ -466,7 +488,7 @@ def record(network: nn.Module) -> Iterator[Record]:
         The network has no attention layer, or nobody knows to which positions its weights belong.
     """
     if isinstance(network, OwnNetwork):
-        network.require_attention(dense=True)
+        network.require_attention(placed=True)
         own = _OwnRecord(network)
         with network.register_forward_pre_hook(own._begin), network.meeting(own._meet):
             yield own

@@ -103,7 +103,7 @@ def outputs(
     """
     results = {}
     with cache.opened():
-        for method in _listed(methods):
+        for method in _meant(methods):
             if method == BICUBIC:
                 start = time.perf_counter()
                 image = images.imresize(sample.lr, sample.scale)
@@ -145,7 +145,7 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
     made: dict[str, Float] = {}
     truth = luma(sample.hr)
     with cache.opened():
-        for method in _listed(methods):
+        for method in _meant(methods):
             if method == BICUBIC:
                 image = images.imresize(sample.lr, sample.scale)
                 made[method] = block_error(image, truth, sample.scale)
@@ -288,7 +288,7 @@ def forecast(
     """
     require(methods, scale)
     device = torch_device(device)
-    tiles: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
+    tiles: dict[str, list[list[int]]] = {m: [] for m in _meant(methods) if m != BICUBIC}
     with cache.opened():
         for sample in samples(datasets, scale, count) if tiles else ():
             for method in tiles:
@@ -535,6 +535,21 @@ def card_tiling(method: str) -> Tiling | None:
 def _listed(names: Names) -> list[str]:
     """Return names in their order, each once."""
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
+
+
+def _meant(names: Names) -> list[str]:
+    """Return names as `_listed`; refuse a change that a user's own network was not trained for."""
+    for method in (listed := _listed(names)):
+        name, change = split_change(method)
+        kinds = change.split("+") if zoo.own(name) else []
+        if unfit := [kind for kind in kinds if kind in ("off", "hashing")]:
+            raise InputError(
+                f"method {method!r}",
+                expected="a change that leaves each position its keys: @uniform, @random, @self",
+                found=f"@{unfit[0]}, which is off-distribution: nobody trained the network for it",
+                remedy="compare it with another network, one without attention",
+            )
+    return listed
 
 
 def torch_device(name: str) -> str:

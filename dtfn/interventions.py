@@ -68,8 +68,7 @@ def intervened(
         ``network.named_modules()``, that returns attention weights (..., L, S). There the keys are
         those of a weight above 0, and ``off`` sets all weights to 0.
     width
-        With ``softmax`` or a `dtfn.own.OwnNetwork`, and ``window(r)``: columns of the grid of
-        positions.
+        With ``softmax`` and ``window(r)``: columns of the grid of positions.
 
     Raises
     ------
@@ -87,7 +86,7 @@ def intervened(
         elif softmax:
             hook = _weights_hook(kind, radius, seed, softmax, width)
             stack.enter_context(_named(network, softmax).register_forward_hook(hook))
-        elif isinstance(network, OwnNetwork):
+        elif isinstance(network, OwnNetwork) and radius is None:
             network.require_attention()
             hook = _weights_hook(kind, radius, seed, "attention", width)
             every = slice(None)
@@ -96,7 +95,12 @@ def intervened(
             attention_layers(network)
             stack.enter_context(network.attention(False))  # type: ignore[operator]
         elif radius is not None:
-            attention_layers(network)
+            if not isinstance(network, OwnNetwork):
+                attention_layers(network)
+            elif set(network.dense) != set(network.shapes) or not network.dense:
+                remedy = "choose uniform, random or self"
+                wanted = "attention from all positions to all"
+                raise InputError(kind, expected=wanted, found=network.shapes, remedy=remedy)
             stack.enter_context(_windowed(network, radius))
         else:
             for index, layer in enumerate(attention_layers(network)):
@@ -230,12 +234,14 @@ def _turned(network: nn.Module, element: int) -> Iterator[None]:
 def _switched(network: nn.Module, bits: str) -> Iterator[None]:
     """Leave attention on in some layers only."""
     layers = switches(network)
-    if len(bits) != len(layers) or set(bits) - {"0", "1"}:
+    if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         raise InputError(
             "layers",
             expected=f"{len(layers)} digits 0 or 1, one an attention layer",
             found=bits,
-            remedy=f"write layers({'1' * len(layers)}) for all of them",
+            remedy=f"write layers({'1' * len(layers)}) for all of them"
+            if layers
+            else "this network has no layers that can be switched",
         )
     with ExitStack() as stack:
         for layer, bit in zip(layers, bits, strict=True):

@@ -3,6 +3,17 @@
 `dtfn.zoo.own` says how it is named. Its attention is met where torch computes it: in every softmax
 and every `scaled_dot_product_attention` that runs, by the name of the submodule that runs it.
 Nothing is patched for longer than a context lasts, and unchanged outputs are bit-identical.
+
+Where the weights are not from all positions to all, as in windows, the module that computes them,
+or one around it, may say which positions they belong to. It has a method::
+
+    def attention_positions(self, numbers):  # (1, 1, H, W): 1, 2, ..., H * W, as floats
+        return self.partition(numbers)
+
+The method does to the numbers what the module does to features before it attends, e.g. cuts them
+into windows (windows, L). Where it pads with 0, there is no position. What it returns must
+broadcast to the weights of one picture without their keys (..., L): with heads after windows it is
+(windows, 1, L). If keys lie elsewhere than queries, it returns both: (..., L), (..., S).
 """
 
 from __future__ import annotations
@@ -38,6 +49,13 @@ class Weights(NamedTuple):
 
     shape: tuple[int, ...]
     rows: Callable[[Tensor | slice], Tensor]  # queries -> (..., Q, S)
+
+
+class Places(NamedTuple):
+    """Flat LR positions of queries (R, L) and keys (R, S) of R windows and heads; -1 for none."""
+
+    queries: Tensor
+    keys: Tensor
 
 
 Meet = Callable[[str, Weights], Tensor | None]
@@ -86,6 +104,11 @@ class OwnNetwork(nn.Module):
             if all(one[call][-2:] == (side, side) for one, side in zip(seen, sides, strict=True))
         ]
         """Those from all LR positions to all; positions are taken row by row."""
+        for size, shapes in zip(SIZES, seen, strict=True):
+            placed = {call for call in self.shapes if self.places(call, size, 2, shapes[call])}
+        self.dense = [call for call in self.dense if call not in placed]
+        self.placed = [call for call in self.shapes if call in placed or call in self.dense]
+        """Those whose positions are known."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picture."""
@@ -118,19 +141,69 @@ class OwnNetwork(nn.Module):
 
         return self.meeting(meet)
 
-    def require_attention(self, dense: bool = False) -> None:
+    def places(
+        self, call: str, size: tuple[int, int], batch: int, shape: tuple[int, ...]
+    ) -> Places | None:
+        """Return where the weights of one picture lie, if a module says it.
+
+        Parameters
+        ----------
+        call
+            Of `shapes`.
+        size
+            LR rows and columns.
+        batch, shape
+            Number of pictures, and the shape of all weights.
+
+        Raises
+        ------
+        InputError
+            What the module says does not fit the weights, or leaves out a position.
+        """
+        modules = dict(self.network.named_modules())
+        parts = call.split("#")[0].split(".")
+        names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
+        methods = (getattr(modules.get(name), "attention_positions", None) for name in names)
+        method = next(filter(None, methods), None)
+        if method is None:
+            return None
+        what, count = f"attention_positions of {call!r}", math.prod(size)
+        numbers = torch.arange(1.0, count + 1).reshape(1, 1, *size)
+        remedy = "do to the numbers what is done to features before attention"
+        with _refusing(what, "positions (..., L)", remedy):
+            made = method(numbers)
+        both = made if isinstance(made, tuple) else (made, made)
+        lead = (shape[0] // batch, *shape[1:-2])
+        try:
+            flat = [
+                part.expand(*lead, length).reshape(-1, length).round().long() - 1
+                for part, length in zip(both, shape[-2:], strict=True)
+            ]
+        except (RuntimeError, ValueError, AttributeError):
+            wanted = f"positions that broadcast to {(*lead, shape[-2])}"
+            found = [tuple(getattr(part, "shape", ())) for part in both]
+            raise InputError(what, expected=wanted, found=found, remedy=remedy) from None
+        known = flat[0].unique()
+        if known[-1] >= count or len(known[known >= 0]) < count:
+            wanted = f"each of the {count} positions"
+            found_ = f"{len(known[known >= 0])} positions, up to {int(known[-1]) + 1}"
+            raise InputError(what, expected=wanted, found=found_, remedy=remedy)
+        return Places(*flat)
+
+    def require_attention(self, placed: bool = False) -> None:
         """Refuse a network without attention over positions, or whose positions nobody knows."""
-        if self.shapes and (self.dense or not dense):
+        if self.shapes and (self.placed or not placed):
             return
         found, remedy = "none", "name its submodule: ...?attention=NAME"
         if self.shapes:
             name, shape = next(iter(self.shapes.items()))
             found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
             remedy = (
-                "windows, strips or coarser grids cannot be assigned to positions of the picture; "
-                "`dtfn gate` works without"
+                "windows, strips or coarser grids cannot be assigned to positions of the picture: "
+                "give its module a method attention_positions, see dtfn.own; `dtfn gate` works "
+                "without"
             )
-        wanted = f"attention over {'all ' * dense}positions"
+        wanted = f"attention over {'known ' * placed}positions"
         raise InputError(self.name, expected=wanted, found=found, remedy=remedy)
 
     @torch.no_grad()

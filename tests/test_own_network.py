@@ -20,6 +20,7 @@ from dtfn import (
     evaluation,
     explorer,
     gate,
+    harm,
     interventions,
     own,
     parameters,
@@ -136,6 +137,34 @@ def windows(x: Tensor) -> Tensor:
     return back.reshape(padded.shape)[:, :, : x.shape[2], : x.shape[3]]
 
 
+class Windows(nn.Module):
+    """The same windows, and strips of 4 with two heads, with a say about their positions."""
+
+    def __init__(self, kind: str = "windows") -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "windows":
+            return windows(x)
+        flat = self.cut(x)  # (N, C, strips, 4)
+        heads = flat.unflatten(1, (2, 4)).movedim(2, -1)  # (N, heads, strips, 4, C / 2)
+        mixed = F.scaled_dot_product_attention(heads, heads, heads)
+        return (
+            mixed.movedim(-1, 2).flatten(1, 2).flatten(2)[..., : x[0, 0].numel()].reshape(x.shape)
+        )
+
+    def cut(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(2), (0, -x.shape[2] * x.shape[3] % 4)).unflatten(-1, (-1, 4))
+
+    def attention_positions(self, numbers: Tensor) -> Tensor:
+        if self.kind == "strips":
+            return self.cut(numbers)[0, 0]  # (strips, 4)
+        padded = F.pad(numbers, (0, -numbers.shape[3] % 4, 0, -numbers.shape[2] % 4))
+        cut = padded[0, 0].unfold(0, 4, 4).unfold(1, 4, 4)
+        return cut.reshape(-1, 16)
+
+
 def channels(x: Tensor) -> Tensor:
     """Attention over channels, and a choice of channels: none over positions."""
     flat = x.flatten(2)
@@ -192,6 +221,45 @@ def test_a_second_attention_of_a_module_has_a_number() -> None:
     assert capture.layers(OwnNetwork("mine", Foreign(twice), ["attention"])) == network.dense
 
 
+@pytest.mark.parametrize("kind", ["windows", "strips"])
+@torch.inference_mode()
+def test_windows_have_maps_if_their_module_says_where_they_are(kind: str) -> None:
+    network = OwnNetwork("mine", Foreign(Windows(kind)))
+    plain = network(X)
+    with capture.record(network) as record:
+        assert torch.equal(network(X), plain), "bit-identical"
+    assert record.layers == capture.layers(network) == ["attention"]
+    x = network.network.head(X)[1].flatten(1)  # type: ignore[operator]
+    rows_, columns = torch.arange(L) // 7, torch.arange(L) % 7
+    group = rows_ // 4 * 2 + columns // 4 if kind == "windows" else torch.arange(L) // 4
+    heads = [x] if kind == "windows" else x.split(4)
+    for here in (0, 34, 62):
+        at = (group == group[here]).nonzero()[:, 0]
+        expected = torch.zeros(L)
+        for one in heads:
+            logits = torch.zeros(16 if kind == "windows" else 4)  # 0 for padding
+            logits[: len(at)] = one[:, here] @ one[:, at] / len(one) ** (0.5 * (len(heads) > 1))
+            expected[at] += logits.softmax(0)[: len(at)]
+        found = record.map("attention", (here // 7, here % 7), 1)
+        assert torch.allclose(found.flatten(), expected / expected.sum(), atol=1e-6)
+    assert record.summary("attention")["entropy"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("positions", "text"),
+    [
+        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 16\); found \[\(23, 20\), "),
+        (lambda numbers: numbers.new_ones(30, 16), "each of the 480 positions; found 1 positions"),
+        (lambda numbers: numbers[:, 1], "IndexError: "),
+    ],
+)
+def test_positions_that_do_not_fit_are_refused(positions: object, text: str) -> None:
+    module = Windows()
+    module.attention_positions = positions  # type: ignore[method-assign, assignment]
+    with pytest.raises(InputError, match=f"attention_positions of 'attention': expected .*{text}"):
+        OwnNetwork("mine", Foreign(module))
+
+
 def test_positions_that_nobody_knows_are_refused() -> None:
     network = OwnNetwork("mine", Foreign(windows))
     assert capture.layers(network) == []
@@ -199,6 +267,8 @@ def test_positions_that_nobody_knows_are_refused() -> None:
         capture.record(network).__enter__()
     with interventions.intervened(network, "uniform"):
         assert network(X).isfinite().all()
+    with pytest.raises(InputError, match="expected attention from all positions to all"):
+        interventions.intervened(network, "window(2)").__enter__()
     for attend in (channels, nested):
         none = OwnNetwork("mine", Foreign(attend))
         with pytest.raises(InputError, match="expected attention over positions; found none"):
@@ -222,6 +292,13 @@ def test_interventions_are_what_they_say(attend: object) -> None:
         with interventions.intervened(network, kind):
             expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
             assert torch.allclose(network(X), expected, atol=1e-5)
+    weights = weights_of(inner.head(X))  # type: ignore[operator]
+    near = [[abs(p // 7 - q // 7) < 3 > abs(p % 7 - q % 7) for q in range(L)] for p in range(L)]
+    weights = weights * torch.tensor(near)
+    mixed = (weights / weights.sum(-1, keepdim=True)) @ rows(inner.head(X))  # type: ignore[operator]
+    with interventions.intervened(network, "window(2)"):
+        expected = F.pixel_shuffle(inner.tail(mixed.mT.reshape(value.shape)), 2)  # type: ignore[operator]
+        assert torch.allclose(network(X), expected, atol=1e-5)
     with network.intervene(lambda logits, queries, keys: logits + 0 * keys):
         assert torch.allclose(network(X), plain, atol=1e-5)
     assert torch.equal(network(X), plain)
@@ -320,6 +397,20 @@ def test_names_are_read(tmp_path: Path) -> None:
     for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
         assert parameters.absolute("methods", [name], set()) == [str(zoo.own(name))]
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is zoo.own("code.py") is None
+
+
+def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
+    made = evaluation.evaluate([mine, f"{mine}@uniform", f"{mine}@window(4)"], "mini", 4, 1)
+    assert made["psnr"].nunique() == 3
+    for change in ("off", "hashing"):
+        with pytest.raises(InputError, match=f"found @{change}, which is off-distribution"):
+            evaluation.evaluate(f"{mine}@{change}", "mini", 4, 1)
+    with pytest.raises(InputError, match="this network has no layers that can be switched"):
+        evaluation.evaluate(f"{mine}@layers(1)", "mini", 4, 1)
+    with pytest.raises(InputError, match="found a network without hashing"):
+        evaluation.evaluate(f"{mine}@hash(1)", "mini", 4, 1)
+    with pytest.raises(InputError, match="a network of your own; `dtfn gate` takes it"):
+        harm.pairs_of_zoo(4, [mine])
 
 
 def test_the_cache_knows_code_and_weights(mine: str) -> None:
