@@ -222,7 +222,7 @@ def of_pairs(
         def ours(table: pd.DataFrame) -> pd.DataFrame:
             keys = zip(table["pair"], table["seed"], strict=True)
             here = [key in chosen and key[0].endswith("+tfs") == fidelity for key in keys]
-            return table[(table["kind"] == kind) & here]
+            return table[(table["kind"] == kind) & np.array(here, bool)]
 
         return Measured(*map(ours, measured))
 
