@@ -275,7 +275,8 @@ def _gate(gate: Mapping[str, Any]) -> str:
     return (
         f"Gate: uniform attention weights cost {gate['uniform']:.3f} dB "
         f"[{gate['uniform_low']:.3f}, {gate['uniform_high']:.3f}] on {gate['pictures']} pictures "
-        f"of {gate['dataset']}: {verdict}. Attention off costs {gate['off']:.3f} dB."
+        f"of {gate['dataset']}: {verdict} (the lower end must be {gate['least']:.2f} dB). "
+        f"Attention off costs {gate['off']:.3f} dB."
     )
 
 
@@ -335,7 +336,12 @@ def _store(weights: Path, target: Path, recipe: Recipe) -> str:
 
 
 def ship(
-    run: Run, sets: Sequence[str], count: int | None, tile: tuple[int, int] | None, device: str
+    run: Run,
+    sets: Sequence[str],
+    count: int | None,
+    few: int | None,
+    tile: tuple[int, int] | None,
+    device: str,
 ) -> str:
     """Measure one run, put it into the zoo, and return what there is to say about it."""
     weights = str(run.weights)
@@ -347,11 +353,11 @@ def ship(
     verdict, course = None, {}
     if not trained.network.startswith("mini-local"):
         on = "Urban100" if "Urban100" in sets else sets[-1]
-        measured = gate.costs([weights], [on], count, ["uniform", "off"], device)
+        measured = gate.costs([weights], [on], few or count, ["uniform", "off"], device)
         verdict = gate.table(measured).iloc[0].to_dict()
         for step, file in run.kept.items():
-            few = min(count or COURSE, COURSE)
-            cost = gate.costs([str(file)], [on], few, ["uniform"], device)["cost"]
+            first = min(few or count or COURSE, COURSE)
+            cost = gate.costs([str(file)], [on], first, ["uniform"], device)["cost"]
             course[step] = float(cost.mean())
         if course:
             whole = measured[measured["intervention"] == "uniform"]["cost"].iloc[:COURSE]
@@ -367,11 +373,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", default=",".join(BENCHMARKS), help="Comma-separated.")
     parser.add_argument("--tile", help="Size and overlap of tiles in LR pixels, e.g. 96,8.")
     parser.add_argument("--count", type=int, help="Only the first pictures of each benchmark.")
+    parser.add_argument("--few", type=int, help="Only the first pictures for the gate.")
     parser.add_argument("--device", default="cpu", help="cpu or cuda.")
     parser.add_argument("--jobs", type=int, default=1, help="Networks measured at once.")
     given = parser.parse_args(arguments)
     tile = tuple(int(part) for part in given.tile.split(",")) if given.tile else None
-    how = (given.datasets.split(","), given.count, tile, given.device)
+    how = (given.datasets.split(","), given.count, given.few, tile, given.device)
     found = runs(given.folder)
     bar = tqdm(total=len(found), unit="network")
     if given.jobs == 1:
