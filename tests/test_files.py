@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -16,21 +17,22 @@ from dtfn import files, paths
 from dtfn.errors import InputError
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk() -> Iterator[None]:
     """No file may grow beyond 1000 bytes, as on a full disk."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
-def test_a_failed_write_is_one_line_and_leaves_the_old_file(
-    tmp_path: Path, small_disk: None
-) -> None:
+def test_a_failed_write_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.txt"
     files.write(file, "old")
-    with pytest.raises(InputError, match=r"a\.txt: .*can be written; found File too large"):
+    said = r"a\.txt: .*can be written; found File too large"
+    with pytest.raises(InputError, match=said), small_disk():
         files.write(file, "x" * 2000)
     with pytest.raises(ZeroDivisionError), files.replacing(file) as draft:
         draft.write_text(f"half {1 / 0}")

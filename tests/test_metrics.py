@@ -130,7 +130,7 @@ def test_y_is_rounded_only_where_it_is_asked_for() -> None:
     hr = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     sr = np.clip(hr.astype(int) + rng.integers(-3, 4, hr.shape), 0, 255).astype(np.uint8)
     x, y = (np.round(rgb2ycbcr(image)[4:-4, 4:-4, 0]) for image in (sr, hr))
-    expected = peak_signal_noise_ratio(y, x, data_range=255)
+    expected = peak_signal_noise_ratio(y, x, data_range=255)  # type: ignore[no-untyped-call]
     assert psnr(sr, hr, 4, rounded=True) == pytest.approx(expected, abs=1e-9)
     assert psnr(sr, hr, 4) != pytest.approx(expected, abs=1e-3)
     assert ssim(sr, hr, 4, rounded=True) != ssim(sr, hr, 4)

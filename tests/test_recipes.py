@@ -65,7 +65,8 @@ def test_the_stages_of_the_zoo() -> None:
         off = 0.0 if variant.startswith("local") else 0.5
         assert [one.attention_off for one in (scratch, last, other)] == [0.0, off, off]
         for one, base in zip((scratch, last, other), local, strict=True):
-            same = {"network": base.network, "start": base.start, "attention_off": 0.0}
+            same: dict[str, Any] = {"network": base.network, "start": base.start}
+            same["attention_off"] = 0.0
             assert dataclasses.replace(one, **same) == base
     assert [one.steps for one in local] == [8797, 2000, 3000]
 
