@@ -115,7 +115,7 @@ def pairs_of_zoo(
     kinds: Sequence[str] = KINDS,
     seeds: Sequence[int] = (),
 ) -> list[Pair]:
-    """Return the pairs that the zoo has at a scale.
+    """Return the pairs that the zoo has at a scale, those whose attention does most first.
 
     Controls and replicates of a switch pair are the same network under other hash seeds, or under
     flips of the picture where it does not hash. Controls of the other kinds are two local networks
@@ -162,7 +162,8 @@ def pairs_of_zoo(
                 )
     local = {seed: row["name"] for (variant, seed), row in rows.items() if variant == "local"}
     found = []
-    for (variant, seed), row in rows.items():
+    strongest = sorted(rows.items(), key=lambda item: -(item[1].get("gate") or 0))
+    for (variant, seed), row in strongest:
         if variant not in (variants or attentive) or (seeds and seed not in seeds):
             continue
         name = row["name"]

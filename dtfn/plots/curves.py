@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -221,9 +222,10 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     figure, axes = _panels(len(panels), 3.0, min(3, len(panels)), sharex=True)
     for ax, ((name, kind), part) in zip(axes, panels, strict=True):
         ours = part[part["role"] == "pair"]
-        at = ours["fifth"].to_numpy(float)
-        ax.bar(at, ours["added"], color="#B2182B", alpha=0.3, width=0.7)
-        ax.bar(at, -ours["removed"], color="#2166AC", alpha=0.3, width=0.7)
+        parts = {"#B2182B": ours["added"], "#2166AC": -ours["removed"]}
+        for ink, height in parts.items():
+            sns.barplot(x=ours["fifth"], y=height, color=ink, alpha=0.3, native_scale=True, ax=ax)
+        ax.set(xlabel="", ylabel="")
         for role, ink, shift in (("control", NULL_COLOUR, 0.12), ("pair", "black", 0.0)):
             line = part[part["role"] == role]
             if len(line):

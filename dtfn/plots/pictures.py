@@ -291,7 +291,8 @@ def _headline(case: Case) -> str:
 
 
 def _short(network: str) -> str:
-    return network.partition("-x")[0] or network
+    name, mark, change = network.rpartition("@")
+    return f"{name if mark else network}".partition("-x")[0] + (f" {change}" if mark else "")
 
 
 def _whole(ax: Axes, case: Case) -> None:
