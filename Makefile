@@ -20,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install reproduce test check lab bench clean
+.PHONY: help install reproduce baseline test check lab bench clean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ install: $(INSTALLED)  ## Make .venv with everything in it (done by the others w
 
 reproduce: $(INSTALLED)  ## Run the suite and write a report below reports/ (TIER=smoke|demo|bench)
 	@$(BIN)/dtfn reproduce --tier $(TIER) --jobs $(JOBS)
+
+baseline: $(INSTALLED)  ## Run the bench tier, and copy its report to reports/baseline and into the README
+	@$(BIN)/dtfn reproduce --tier bench --jobs $(JOBS)
+	@$(BIN)/dtfn report keep --readme README.md
 
 test: $(INSTALLED)  ## Run the tests (DTFN_DATA=folder adds those on the real benchmarks)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

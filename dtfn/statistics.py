@@ -323,19 +323,6 @@ def false_discovery(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
-def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's rank correlation of ``(n,)`` values; NaN where x or y is constant.
-
-    Positions where either is NaN do not count.
-    """
-    a, b = np.asarray(x, float), np.asarray(y, float)
-    known = ~(np.isnan(a) | np.isnan(b))
-    a, b = a[known], b[known]
-    if a.size < 2 or (a == a[0]).all() or (b == b[0]).all():
-        return float("nan")
-    return float(stats.spearmanr(a, b).statistic)
-
-
 def constant(values: ArrayLike) -> bool:
     """Return whether numbers, one or more, are equal but for rounding."""
     return bool(np.ptp(values) <= ROUNDING * np.abs(values).max())

@@ -546,9 +546,10 @@ def reproduce(
         folders = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
         complete = {n: f for n, f in folders.items() if (f / run_folders.MANIFEST).exists()}
         problems = [_problem(name, f) for name, f in folders.items() if name not in complete]
+        shown = page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content, complete)
-        if todo or not (folder / page.INDEX).exists():
-            page.write_index(folder, problems, complete)
+        if todo or not (folder / page.INDEX).exists() or page.suite_runs(folder) != shown:
+            page.write_index(folder, problems)
     print(f"report: {folder / page.INDEX}")
     return problems
 
@@ -629,5 +630,4 @@ def _write_record(file: Path, content: Mapping[str, Any], complete: Mapping[str,
                 if f.suffix in _COMPARED.get(f.parent.name, ())
             },
         }
-    if runs != before:
-        files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})
+    files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})

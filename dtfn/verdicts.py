@@ -14,21 +14,20 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import gate, statistics
+from dtfn import gate
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.reports import Verdict
+from dtfn.reports.findings import COLUMNS
 from dtfn.statistics import Crossed, crossed
 
 __all__ = [
     "CLAIMS",
-    "COLUMNS",
     "judge",
     "not_testable",
     "of_harm",
     "of_pairs",
     "of_tfs",
     "printed",
-    "settle",
 ]
 
 CLAIMS = (
@@ -43,10 +42,8 @@ CLAIMS = (
 )
 """Claim, unit of its figure, and the smallest effect that counts."""
 
-COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seeds", "pictures")
 SEEDS = 3  # training seeds that a yes or a no needs
 PICTURES = 5  # below this a bootstrap is narrow by itself
-LEVEL = 0.05  # of false discoveries
 
 
 def judge(
@@ -76,7 +73,7 @@ def judge(
 
     Returns
     -------
-    One row: `COLUMNS`, and reason (what the verdict rests on) and p.
+    One row: `dtfn.reports.findings.COLUMNS`, and reason (what the verdict rests on) and p.
     """
     claim, unit, usual = CLAIMS[number]
     effect = usual if effect is None else effect
@@ -146,24 +143,6 @@ def of_tfs(plain: Measured, fidelity: Measured, scale: int) -> pd.DataFrame:
     less, gain = (crossed(both, column, seed="network") for column in ("less", "gain"))
     lowered = "" if gain.low > -EFFECT_DB else f"PSNR changes by {gain.estimate:+.3f} dB"
     return judge(6, scale, less, both["seed"].nunique(), lowered)
-
-
-def settle(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a whole report, allowing for their number: `COLUMNS` and reason.
-
-    A claim that is no discovery at a rate of 5 % over all rows (Benjamini and Hochberg) is open.
-    """
-    q = statistics.false_discovery(table["p"].to_numpy(float))
-    lost = (table["verdict"] == "yes") & (q > LEVEL)
-    settled = table.assign(
-        verdict=table["verdict"].mask(lost, "open"),
-        reason=table["reason"].mask(lost, "no discovery among all claims"),
-    )
-    order = {claim: number for number, (claim, *_) in enumerate(CLAIMS)}
-    settled = settled.sort_values(
-        ["scale", "claim"], key=lambda c: c.map(order) if c.name == "claim" else -c, kind="stable"
-    )
-    return settled[[*COLUMNS, "reason"]].reset_index(drop=True)
 
 
 def printed(table: pd.DataFrame) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""Two runs side by side: which numbers changed, and what the index and an excerpt say of it."""
+"""Two runs side by side: which numbers changed, and what the index says of it."""
 
 from __future__ import annotations
 
@@ -189,18 +189,7 @@ def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path
     index = page.write_index(tmp_path)
     text = index.read_text()
     assert tiny.requests(index) == []
-    summary = "Since the run before (20240101T000000Z-x): 1 of 4 numbers changed; the largest"
-    assert summary in text
+    assert "Since 20240101T000000Z-x: 1 of 4 numbers changed; the largest" in text
     listed = text[text.index('id="all-runs"') :]
     assert re.findall(r'href="runs/n/(\d{8})', listed) == ["20240103", "20240102", "20240101"]
-    assert text.count("data:image/webp") == 2, "an overview of the figures that are shown"
-    assert 'href="#n--f"' in text
-    assert 'id="n--f"' in text
-
-
-def test_the_index_can_show_another_run_than_the_newest(tmp_path: Path) -> None:
-    first = add(tmp_path, "20240101T000000Z-x", {}, title="Of the first")
-    add(tmp_path, "20240102T000000Z-x", {}, title="Of the second")
-    text = page.write_index(tmp_path, shown={"n": first}).read_text()
-    assert "Of the first" in text
-    assert "Of the second" not in text
+    assert text.count("data:image/webp") == 1

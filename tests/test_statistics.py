@@ -199,20 +199,6 @@ def test_intervals_name_the_missing_column() -> None:
         statistics.intervals(table(), ["harm"])
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60))
-def test_a_rank_correlation_is_that_of_scipy_where_there_is_one(seed: int, size: int) -> None:
-    rng = np.random.default_rng(seed)
-    values, flags = rng.integers(0, 3, size).astype(float), rng.random(size) < 0.4
-    values[rng.random(size) < 0.2] = np.nan
-    known = ~np.isnan(values)
-    found = statistics.rank_correlation(flags, values)
-    if known.sum() > 1 and np.ptp(values[known]) and np.ptp(flags[known].astype(int)):
-        expected = stats.spearmanr(flags[known], values[known]).statistic
-        assert found == pytest.approx(expected, abs=1e-12)
-    else:
-        assert np.isnan(found)
-
-
 def test_a_group_without_a_value_has_no_interval() -> None:
     found = statistics.intervals(table().assign(rate=np.nan), ["rate"], by=())
     assert found.loc[0, "clusters"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,25 @@ def _list(reports: Reports = None) -> None:
 
     for folder in runs.finished((reports or paths.REPORTS) / "runs"):
         print(f"{folder.parent.name}  {folder.name}  {runs.read(folder)['status']}")
+
+
+@report_app.command("keep")
+def _keep(
+    out: Annotated[Path | None, typer.Option(help="Folder (default reports/baseline).")] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="File that gets the picture and the verdicts.")
+    ] = None,
+    reports: Reports = None,
+) -> None:
+    """Copy the newest suite's report, small enough to commit, and cut the README from it."""
+    from dtfn import files, paths
+    from dtfn.reports import page
+
+    out = out or paths.ROOT / "reports" / "baseline"
+    print(page.keep(reports or paths.REPORTS, out))
+    if readme:
+        link = Path(os.path.relpath(out, readme.parent)).as_posix()
+        files.write(readme, page.cut(readme.read_text(encoding="utf-8"), out, link))
 
 
 @report_app.command("compare")

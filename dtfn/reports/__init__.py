@@ -132,9 +132,14 @@ class Run:
             The numbers drawn.
         caption
             What is seen; with metric, channel and border where pixels are compared.
+
+        Without any data the caption says that there is nothing to show.
         """
         from dtfn import plots
 
+        if data.empty:
+            self._nothing("figures", name, caption)
+            return
         folder = self._folder("figures")
         plots.save(figure, folder / name, caption)
         data.to_csv(folder / f"{name}.csv", index=False)
@@ -142,6 +147,7 @@ class Run:
         if _in_notebook():
             from IPython.display import Image, display
 
+            _show(f'<a id="{name}"></a>')
             image = Image(filename=str(folder / f"{name}.png"), alt=caption, retina=True)  # type: ignore[no-untyped-call]
             display(image)  # type: ignore[no-untyped-call]
             _show(f'<p class="caption">{html.escape(caption)}</p>')
@@ -159,8 +165,11 @@ class Run:
         """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
 
         The CSV keeps every digit; `best`, `forms` and `groups` as in
-        `dtfn.reports.tables.markdown`.
+        `dtfn.reports.tables.markdown`. Without any row the caption says that there is none.
         """
+        if frame.empty:
+            self._nothing("tables", name, caption)
+            return
         folder = self._folder("tables")
         frame.to_csv(folder / f"{name}.csv", index=False)
         shown = tables.html(frame, best, forms, groups)
@@ -186,7 +195,7 @@ class Run:
         """Show the verdicts and where the manifest will be, and write it."""
         rows = [v.row() for v in self.verdicts]
         if rows:
-            self.table("verdicts", pd.DataFrame(rows), caption="What this run says.")
+            self.table("checks", pd.DataFrame(rows), caption="What this run says.")
         pairs = zip(self.verdicts, rows, strict=True)
         self.record |= {
             "status": "complete",
@@ -210,8 +219,14 @@ class Run:
     def _seconds(self) -> float:
         return round(time.perf_counter() - self._began, 3)
 
+    def _nothing(self, kind: str, name: str, caption: str) -> None:
+        """Say in a sentence what there is nothing of."""
+        self.record[kind][:] = [e for e in self.record[kind] if e["name"] != name]
+        self._note("empty", name, caption)
+        _show(f'<p class="caption">Nothing to show for: {html.escape(caption)}</p>')
+
     def _note(self, kind: str, name: str, caption: str) -> None:
-        entries = self.record[kind]
+        entries = self.record.setdefault(kind, [])
         # A cell that is run again replaces what it saved before.
         entries[:] = [e for e in entries if e["name"] != name]
         entries.append({"name": name, "caption": caption, "after_seconds": self._seconds()})

@@ -93,7 +93,7 @@ def _numbers(folder: Path) -> pd.Series:
         _long(_table(file), file.relative_to(folder).as_posix())
         for kind in ("tables", "figures")
         for file in sorted((folder / kind).glob("*.csv"))
-        if file.name != "verdicts.csv"
+        if file.name != "checks.csv"
     ]
     blank = pd.DataFrame({"file": [], "row": [], "column": [], "value": []})
     return pd.concat([blank, *found]).set_index(["file", "row", "column"])["value"]

@@ -20,7 +20,7 @@ Direction = Literal["max", "min"]
 MISSING = "–"
 LONG = 40  # characters from which a cell breaks into lines
 PAGE = 72  # characters of a line that LaTeX's standard page holds
-SCREEN, PHONE = 115, 40  # characters of a row that fit a report on a screen, and on a phone
+SCREEN, PHONE = 105, 40  # characters of a row that fit a report on a screen, and on a phone
 
 # How a column prints when the caller does not say; "x" is also for x_low, x_high, x_null, x_tau,
 # and for x_net with a sign. Other floats print with three decimals.

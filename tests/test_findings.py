@@ -1,0 +1,162 @@
+"""What a report says first: the verdicts of all runs, in words and in a table, and the page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+from matplotlib.figure import Figure
+from test_reports import add_run
+
+from dtfn import cli, paths
+from dtfn.errors import InputError
+from dtfn.reports import findings, page
+
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "reports" / "baseline"
+CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
+
+
+def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.DataFrame:
+    numbers = {"measured": measured, "low": measured - 0.05, "high": measured + 0.1}
+    about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100} | numbers
+    frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
+    frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
+    return frame[list(findings.COLUMNS)].assign(reason="")
+
+
+def judged(
+    reports: Path, name: str, frame: pd.DataFrame, key: str = "k" * 16, **more: object
+) -> Path:
+    """Write a run with a table of verdicts, and the two figures of the first screen."""
+    figures = [
+        {"name": n, "caption": f"Of {n}.", "after_seconds": 1} for n in ("harm_curve", "textures")
+    ]
+    table = [{"name": "verdicts", "caption": "V", "after_seconds": 1}]
+    inputs = {f"mini/{image}/x4/hr": "0" for image in "abc"}
+    content = {"figures": figures, "tables": table, "inputs": inputs, "key": key} | more
+    home = add_run(reports, name, key, **content)
+    for figure in figures:
+        Figure(figsize=(6, 2), dpi=200).savefig(home / "figures" / f"{figure['name']}.png")
+    frame.to_csv(home / "tables" / "verdicts.csv", index=False)
+    return home
+
+
+def suite(reports: Path, tier: str, *folders: Path) -> None:
+    names = {folder.parent.name: {"key": folder.name} for folder in folders}
+    (reports / f"suite-{tier}.json").write_text(json.dumps({"tier": tier, "runs": names}))
+
+
+def test_sentences_are_made_from_the_rows() -> None:
+    four = rows(4, CLAIMS | {"TFS lowers the harm": "not testable"})
+    assert findings.sentences(four) == [
+        "Of 4 claims at ×4, 1 holds, 1 does not, 1 is open and 1 cannot be tested.",
+        "Attention chooses: 0.233 dB.",
+        "It is not so that harm grows: 0.233 dB.",
+        "It is open whether donors help: 0.233 dB.",
+        "It cannot be tested here whether TFS lowers the harm.",
+    ]
+    both = findings.sentences(pd.concat([four, rows(2, CLAIMS | {"harm grows": "open"})]))
+    assert both[-1] == "At ×2, 2 of 3 verdicts are the same."
+    assert len(both) == findings.SENTENCES
+    assert findings.sentences(four.iloc[:0]) == []
+
+
+def test_runs_are_merged_into_at_most_eight_rows_a_scale(tmp_path: Path) -> None:
+    many = {f"claim {number}": "yes" for number in range(9)}
+    one = judged(tmp_path, "a", rows(2, many))
+    two = judged(tmp_path, "b", rows(4, CLAIMS))
+    again = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}))
+    other = judged(tmp_path, "d", pd.DataFrame({"claim": ["of another kind"], "holds": [True]}))
+    found = findings.merged([one, two, again, other, tmp_path])
+    assert found["scale"].value_counts().to_dict() == {2: 8, 4: 3}
+    assert found.set_index("claim").loc["harm grows", "verdict"] == "yes"
+
+
+def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
+    one = judged(tmp_path, "a", rows(4, {"harm grows": "yes"}).assign(p=0.04))
+    two = judged(tmp_path, "b", rows(4, {"donors help": "open"}).assign(p=0.6, reason="two seeds"))
+    assert findings.merged([one])["verdict"].tolist() == ["yes"]
+    both = findings.merged([one, two])
+    assert both["verdict"].tolist() == ["open", "open"]
+    assert both["reason"].tolist() == ["no discovery among all claims", "two seeds"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "text"),
+    [
+        (0.2334, "0.233 dB [0.183, 0.333]"),
+        (41.23, "41.2 dB [41.2, 41.3]"),
+        (1234.5, "1234 dB [1234, 1235]"),
+    ],
+)
+def test_numbers_are_printed_to_three_digits(measured: float, text: str) -> None:
+    assert f"| harm grows | **yes** {text} |" in findings.markdown(
+        rows(4, {"harm grows": "yes"}, measured)
+    )
+
+
+def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
+    run = judged(tmp_path, "a", rows(4, CLAIMS), title="The suite's")
+    suite(tmp_path, "demo", run)
+    judged(tmp_path, "a", rows(4, {"harm grows": "yes"}), "o" * 16, title="A reader's", tier=None)
+    index = page.write_index(tmp_path)
+    text = index.read_text()
+    assert tiny.requests(index) == []
+    assert text.index("It is not so that harm grows") < text.index("The suite&#39;s")
+    assert text.index("The suite&#39;s") < text.index("A reader&#39;s")
+    assert pd.read_csv(tmp_path / "verdicts.csv")["claim"].tolist() == list(CLAIMS)
+    assert text.count("<figcaption>") == 2
+    assert "Measured on 3 pictures: enough to see how, too few to judge." in text
+
+
+def keep(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["report", "keep", *map(str, arguments)])
+    return int(caught.value.code or 0)
+
+
+def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    reports, out, readme = tmp_path / "reports", tmp_path / "kept", tmp_path / "README.md"
+    assert keep("--reports", reports, "--out", out) == 2, "there is nothing to keep"
+    suite(reports, "bench", judged(reports, "a", rows(4, CLAIMS), tier="bench"))
+    readme.write_text(
+        "# R\n<!-- picture, by x -->\nstale\n<!-- end -->\n<!-- verdicts -->\n<!-- end -->\n"
+    )
+    assert keep("--reports", reports, "--out", out, "--readme", readme) == 0
+    text = readme.read_text()
+    assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
+    assert "| attention chooses | **yes** 0.233 dB" in text
+    assert "stale" not in text
+    assert page.cut(text, out, "kept") == text
+    assert pd.read_csv(out / "verdicts.csv").shape == (3, 9)
+    assert "too few" not in (out / "index.html").read_text()
+    assert "(./runs/a/" in (out / "README.md").read_text()
+
+    (out / "old.png").write_text("of an older run")
+    assert keep("--reports", reports, "--out", out) == 0
+    assert not (out / "old.png").exists()
+    monkeypatch.setattr(page, "LARGEST", 100)
+    assert keep("--reports", reports, "--out", out) == 2
+    assert (out / "verdicts.csv").exists(), "the older one stays until there is another"
+
+
+def test_a_baseline_takes_nobody_elses_place(tmp_path: Path) -> None:
+    suite(tmp_path, "bench", judged(tmp_path, "a", rows(4, CLAIMS)))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="choose another folder"):
+        page.keep(tmp_path, tmp_path / "mine")
+
+
+@pytest.mark.skipif(not KEPT.is_dir(), reason="no baseline is kept")
+def test_the_readme_says_what_the_baseline_says() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert page.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
+    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= page.LARGEST
