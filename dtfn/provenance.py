@@ -140,6 +140,7 @@ def reach(modules: Iterable[str]) -> list[str]:
     return sorted(file.relative_to(PACKAGE).as_posix() for file in found)
 
 
+@functools.cache
 def imported(source: str) -> set[str]:
     """Return what code imports of this package, at its top or in functions, by full names."""
     names: set[str] = set()

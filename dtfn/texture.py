@@ -19,9 +19,6 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft, ndimage
-from scipy.signal.windows import hann
-from skimage.feature import structure_tensor
-from skimage.metrics import structural_similarity
 
 from dtfn import cache, images
 from dtfn.errors import InputError
@@ -413,6 +410,8 @@ class _Tensor(NamedTuple):
 
 
 def _tensor(y: Float, sigma: float) -> _Tensor:
+    from skimage.feature import structure_tensor  # importing takes half a second
+
     parts = structure_tensor(y, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
     # scikit-image's Sobel gives 8 for a slope of 1.
     return _Tensor(*(part / 64 for part in parts))
@@ -475,7 +474,7 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     """
     block_mean(x, scale)  # refuses a size that s does not divide
     side, margin = SIDE * scale, SIDE // 2 * scale
-    window = np.outer(hann(side), hann(side))
+    window = np.outer(np.hanning(side), np.hanning(side))
     padded = [np.pad(image, margin, mode="symmetric") for image in (x, y)]
     count = np.full(side // 2 + 1, 2.0)  # how often rfft2's column stands in the whole spectrum
     count[0] = 1
@@ -502,6 +501,8 @@ def ssim_map(x: Float, y: Float) -> Float:
         )
     options = {"data_range": PEAK, "gaussian_weights": True, "sigma": 1.5, "full": True}
     options["use_sample_covariance"] = False
+    from skimage.metrics import structural_similarity  # the same
+
     similarity: Float = structural_similarity(x, y, **options)[1]  # type: ignore[no-untyped-call]
     return similarity
 
