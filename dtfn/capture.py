@@ -5,9 +5,6 @@
     record.layers                                    # ['body.0.body.4', ...]
     record.map("body.0.body.4", (row, column))       # (H, W), sums to 1
 
-    run = capture.attention(your_model, "blocks.2.softmax")
-    output, attentions = run(x)
-
 Hooks on the named layers copy what a layer receives, and are removed afterwards. Rows of the L x L
 attention matrix are then computed from the copy with the layer's own weights, hash codes and seed.
 Memory is O(queries x L), never L x L.
@@ -30,7 +27,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from dtfn import evaluation
 from dtfn.errors import InputError, nearest
@@ -45,11 +41,10 @@ from dtfn.models.attention import (
 )
 from dtfn.models.deform import DeformableConv2d, rows_of
 from dtfn.models.layers import HALF, TextureFidelity
-from dtfn.own import OwnNetwork, Places, Weights, stochastic
+from dtfn.own import OwnNetwork, Places, Weights
 
 __all__ = [
     "Record",
-    "attention",
     "attention_map",
     "attention_maps",
     "layers",
@@ -499,7 +494,7 @@ def record(network: nn.Module) -> Iterator[Record]:
             "network",
             expected="one with attention layers of dtfn",
             found=f"none in {getattr(network, 'name', type(network).__name__)}",
-            remedy="choose a network with attention; for a module of yours see capture.attention",
+            remedy="choose a network with attention; for one of yours see dtfn.zoo.own",
         )
     kept = Record(frozenset(name for name, _ in network.named_modules()))
     hooks = [
@@ -522,75 +517,6 @@ def watch(network: nn.Module, lr: NDArray[np.uint8]) -> tuple[Record, NDArray[np
     """
     with record(network) as kept:
         return kept, evaluation.upscale(network, lr)
-
-
-def attention(model: nn.Module, name: str) -> Callable[..., tuple[Any, list[Tensor]]]:
-    """Return any torch module as a function that returns its attention, too.
-
-    Parameters
-    ----------
-    model
-        Any torch module.
-    name
-        Of a submodule, as in ``model.named_modules()``: a `torch.nn.Softmax`, or a module whose
-        output is, or contains, attention weights (..., L, S) whose rows sum to 1.
-
-    Returns
-    -------
-    Callable
-        Takes what the model takes; returns ``(output, attentions)``: the model's output, and a copy
-        of the weights, without gradients, from every time that the submodule ran.
-
-    Raises
-    ------
-    InputError
-        No submodule of this name. From the returned function: it did not run, or its output has no
-        rows that sum to 1.
-    """
-    modules = dict(model.named_modules())
-    if name not in modules:
-        wanted = "a name of model.named_modules()"
-        remedy = nearest(name, modules)
-        raise InputError("submodule", expected=wanted, found=repr(name), remedy=remedy)
-    if _layer_in(modules[name]) is not None:
-        raise InputError(
-            f"submodule {name!r}",
-            expected="one that computes its weights as a whole",
-            found=type(modules[name]).__name__,
-            remedy="use capture.record(model)",
-        )
-
-    def run(*args: Any, **kwargs: Any) -> tuple[Any, list[Tensor]]:
-        attentions: list[Tensor] = []
-        hook = modules[name].register_forward_hook(
-            lambda _module, _args, output: attentions.append(_stochastic(name, output))
-        )
-        try:
-            output = model(*args, **kwargs)
-        finally:
-            hook.remove()
-        if not attentions:
-            wanted = "that the model calls it"
-            remedy = "a functional softmax cannot be hooked: make it a torch.nn.Softmax"
-            raise InputError(f"submodule {name!r}", expected=wanted, found="no call", remedy=remedy)
-        return output, attentions
-
-    return run
-
-
-def _stochastic(name: str, output: object) -> Tensor:
-    """Return a copy of the first tensor whose rows are non-negative and sum to 1."""
-    weights = stochastic(output)
-    if weights is not None:
-        return weights.detach().clone()
-    tensors = [part for part in tree_leaves(output) if isinstance(part, Tensor)]
-    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-    raise InputError(
-        f"submodule {name!r}",
-        expected="attention weights (..., L, S) whose rows sum to 1",
-        found=f"tensors of shape {shapes}" if tensors else "no tensor in its output",
-        remedy="name the softmax; torch.nn.MultiheadAttention gives them with need_weights=True",
-    )
 
 
 def _watched(network: nn.Module) -> dict[str, nn.Module]:
