@@ -156,7 +156,7 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
             def make(method: str = method, tiling: Tiling | None = tiling) -> Arrays:
                 loaded = _of_scale(method, sample.scale, torch_device(device))
                 with _changed(loaded, method):
-                    y = images.luma(255 * _float_output(loaded, sample.lr, tiling))
+                    y = images.luma(255 * unrounded(loaded, sample.lr, tiling))
                 return {"errors": block_error(y, truth, sample.scale).astype(np.float32)}
 
             way = f"errors {tiling} {cache.source('subpixel')}"
@@ -374,11 +374,11 @@ def upscale(
         name, network = network, _network(split_change(network)[0], fingerprint(network), "cpu")
         with _changed(network, name):
             return upscale(network, lr, tiling, self_ensemble)
-    y = _float_output(network, lr, tiling, self_ensemble)
+    y = unrounded(network, lr, tiling, self_ensemble)
     return np.floor(y * 255 + np.float32(0.5)).astype(np.uint8)
 
 
-def _float_output(
+def unrounded(
     network: nn.Module,
     lr: NDArray[np.uint8],
     tiling: Tiling | Chop | None = None,

@@ -271,7 +271,7 @@ def test_costs_are_losses_of_psnr_and_are_remembered(
             changed = psnr(network, sample)
         assert row.psnr == pytest.approx(plain, abs=1e-4)
         assert row.cost == pytest.approx(plain - changed, abs=1e-4)
-    monkeypatch.setattr(evaluation, "_float_output", None)  # nothing runs again
+    monkeypatch.setattr(evaluation, "unrounded", None)  # nothing runs again
     pd.testing.assert_frame_equal(gate.costs([name], ["mini"]), measured)
     with pytest.raises(InputError, match="one with attention"):
         gate.costs([saved(tmp_path, "edsr")], ["mini"])

@@ -491,15 +491,15 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert cli_explore.NETWORK == explorer.NETWORK
     assert became[0][explorer.NETWORK] == mine
     monkeypatch.setenv(explorer.NETWORK, mine)
-    empty = dict.fromkeys(("network", "twin", "null", "third", "layer"), "")
+    empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
-    state = explorer.opened(given | empty | {"tile": [0, 0, 16, 20]})
-    assert (state.choice.scale, state.choice.team.with_) == (4, mine)
-    assert state.click(5, 3)
-    assert state.answer.layer == "attention"
+    state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]})
+    assert (state.choice.scale, state.choice.network) == (4, mine)
+    state.click(5, 3)
+    assert state.choice.layer == "attention"
     assert state.answer.attention is not None
     assert state.answer.attention.sum() == pytest.approx(1)
-    assert {"attention off", *state.choice.team.names} <= set(state.scene.errors)
+    assert {state.choice.off, *state.choice.methods} <= set(state.scene.errors)
     for deeper in state.deeper():
         last = deeper
     assert len(last.outputs) == 2

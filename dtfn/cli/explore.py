@@ -46,7 +46,7 @@ def explore(
     browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
 ) -> None:
     """Click a texture: what attention looked at, what it copied, and what that did."""
-    from dtfn import evaluation, images, paths, zoo
+    from dtfn import paths
 
     server = "jupyterlab" if lab else "voila"
     if importlib.util.find_spec(server) is None:
@@ -59,9 +59,13 @@ def explore(
         raise InputError("user", expected=wanted, found="root", remedy=remedy)
     chosen = environment()
     if image is not None:
+        from dtfn import images
+
         images.read(image)  # refuse here what would else be refused in the page
         chosen[IMAGE] = str(image.expanduser().resolve())
     if network is not None:
+        from dtfn import evaluation, zoo
+
         evaluation.fingerprint(network)  # the same
         chosen[NETWORK] = str(zoo.own(network) or network)
     notebook = paths.NOTEBOOKS / f"{NOTEBOOK}.ipynb"

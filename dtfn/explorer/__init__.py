@@ -20,8 +20,17 @@ import pandas as pd
 
 from dtfn import evaluation, images, provenance, reports, zoo
 from dtfn.explorer import page
-from dtfn.explorer.state import FILES, Choice, Deeper, Explorer, Team, Tell, Upload, Window
-from dtfn.explorer.state import team as usual_team
+from dtfn.explorer.state import (
+    FILES,
+    Choice,
+    Deeper,
+    Explorer,
+    Tell,
+    Upload,
+    Window,
+    controls,
+    usual,
+)
 from dtfn.reports import Run, Verdict, runs
 
 __all__ = ["IMAGE", "NETWORK", "NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
@@ -52,20 +61,16 @@ class Session:
             return
         state = opened(self._given)
         _note_inputs(self._run, state)
-        sums = []
+        missed = []
         for index, (row, column) in enumerate(self._given["positions"], start=1):
-            if not state.click(column, row):
-                raise ValueError(state.message.text)
-            deeper = Deeper()
-            for deeper in state.deeper():  # noqa: B007  # the last one has everything
-                pass
+            state.click(column, row)
+            *_, deeper = Deeper(), *state.deeper()  # the last one has everything
             _save(self._run, f"position_{index}", state, deeper)
             if state.answer.attention is not None:
-                sums.append(abs(float(state.answer.attention.sum()) - 1))
-        if sums:
+                missed.append(abs(float(state.answer.attention.sum()) - 1))
+        if missed:
             claim = "every attention map that is shown sums to 1, to 1e-5"
-            exact = Verdict(claim, max(sums), None, max(sums) < 1e-5, "{:.1e}")
-            self._run.verdict(exact)
+            self._run.verdict(Verdict(claim, max(missed), None, max(missed) < 1e-5, "{:.1e}"))
 
     def finish(self) -> None:
         """Finish the run of static panels; with a view, say where its pictures will go."""
@@ -103,10 +108,8 @@ def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
     InputError
         They cannot be shown.
     """
-    network = os.environ.get(NETWORK) or given["network"] or None
-    scale = int(given["scale"])
-    if network and zoo.own(network):
-        scale = int(evaluation.network(network).scale)  # type: ignore[arg-type]
+    network = os.environ.get(NETWORK) or given["network"]
+    scale = int(evaluation.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
     dataset, image = str(given["dataset"]), str(given["image"])
     files: dict[str, Upload] = {}
     named = Path(os.environ.get(IMAGE) or image).expanduser()
@@ -114,23 +117,14 @@ def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
         images.read(named)  # a clear error where it is no picture
         files[named.name] = Upload(named.read_bytes(), truth=True)
         dataset, image = FILES, named.name
-    usual = usual_team(scale, network)
-    chosen = Team(
-        usual.with_,
-        given["twin"] or usual.without,
-        given["null"] or usual.null,
-        given["third"] or None,
-    )
-    choice = Choice(
-        dataset,
-        image,
-        scale,
-        chosen,
-        given["layer"] or None,
-        int(given["hash_seed"]),
-        Window(*given["tile"]) if given["tile"] else None,
-    )
-    state = Explorer(choice, files=files, tell=tell)
+    pair = usual(scale, network)
+    if given["baseline"]:
+        pair["baseline"] = given["baseline"]
+        pair["control"] = controls(scale, pair["network"], given["baseline"], given["hash_seed"])[0]
+    pair["control"] = tuple(given["control"]) or pair["control"]
+    kept: dict[str, Any] = {name: given[name] for name in ("third", "layer", "hash_seed")}
+    kept["tile"] = tuple(given["tile"])
+    state = Explorer(Choice(dataset, image, scale, **pair, **kept), files=files, tell=tell)
     state.quantile = float(given["quantile"])
     return state
 
@@ -158,41 +152,29 @@ def send(
 
 def parameters(state: Explorer) -> dict[str, Any]:
     """Return the notebook's parameters that show what the state shows."""
-    c = state.choice
-    return {
-        "dataset": c.dataset,
-        "image": c.image,
-        "scale": c.scale,
-        "network": c.team.with_,
-        "twin": c.team.without,
-        "null": c.team.null or "",
-        "third": c.team.third or "",
-        "layer": c.layer or "",
-        "hash_seed": c.hash_seed,
-        "quantile": state.quantile,
-        "tile": list(c.window or ()),
-        "positions": [list(state.position)],
-    }
+    choice = state.choice
+    more = {"quantile": state.quantile, "positions": [list(state.position)]}
+    lists = {"control": list(choice.control), "tile": list(choice.tile)}
+    return {**vars(choice), **lists, **more}
 
 
 def _save(run: Run, name: str, state: Explorer, deeper: Deeper | None = None, **shown: Any) -> None:
     """Save what is looked at: figure (SVG, PNG), maps (CSV) and numbers (JSON)."""
-    scene, answer, team = state.scene, state.answer, state.choice.team
+    scene, answer, choice = state.scene, state.answer, state.choice
     rows, columns = scene.shape
     at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
     maps = {"attention": answer.attention, "harm": scene.harm, "chance": scene.chance}
     maps |= {f"error_{name}": error for name, error in scene.errors.items()}
     table = {name: map_.ravel() for name, map_ in maps.items() if map_ is not None}
+    part = f", {Window(*choice.tile)}" if choice.tile else ""
     caption = (
-        f"{scene.sample.dataset}/{scene.sample.image}"
-        f"{f', {state.choice.window}' if state.choice.window else ''}: row {answer.position[0]}, "
-        f"column {answer.position[1]} (×{scene.sample.scale}, Y, no border left out). What N = "
-        f"{team.with_} attended to, what it copied, and how its errors differ from those of L = "
-        f"{team.without}. Yellow: the block; rings: the most attended positions. 'differs': "
+        f"{choice.dataset}/{choice.image}{part}: row {answer.position[0]}, "
+        f"column {answer.position[1]} (×{choice.scale}, Y, no border left out). What "
+        f"{choice.network} attended to, what it copied, and how its errors differ from those of "
+        f"{choice.baseline}. Yellow: the block; rings: the most attended positions. 'differs': "
         "squared difference of a patch's HR detail from the query's, over the latter."
     )
-    shown = {"threshold": state.threshold, **shown}
-    figure = page.sheet(scene, answer, deeper, **shown)
+    figure = page.sheet(scene, answer, deeper, **{"threshold": state.threshold, **shown})
     data = pd.DataFrame(table, index=at).reset_index()
     run.figure(name, figure, data=data, caption=caption)
     numbers = {
@@ -200,19 +182,19 @@ def _save(run: Run, name: str, state: Explorer, deeper: Deeper | None = None, **
         "row": answer.position[0],
         "column": answer.position[1],
         "threshold": state.threshold,
-        "errors": dict(answer.errors),
-        "block": dict(answer.block),
-        "spread": dict(answer.spread),
-        "copied": [vars(copy) for copy in answer.copied],
+        **{name: float(map_[answer.position]) for name, map_ in maps.items() if map_ is not None},
+        "spread": answer.spread,
+        "copied": [copy._asdict() for copy in answer.copied],
     }
     text = json.dumps(runs.plain(numbers), indent=1, allow_nan=False)
     (run.folder / "figures" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _note_inputs(run: Run, state: Explorer) -> None:
-    sample = state.whole()
+    sample = state.whole()[0]
     for kind, image in (("lr", sample.lr), ("hr", sample.hr)):
         if image.size:
             key = f"{sample.dataset}/{sample.image}/x{sample.scale}/{kind}"
             run.record["inputs"][key] = provenance.array_hash(image)
-    run.uses(files=[zoo.file_of(name) for name in state.choice.team.names])
+    names = {evaluation.split_change(method)[0] for method in state.choice.methods}
+    run.uses(files=[zoo.file_of(name) for name in sorted(names)])

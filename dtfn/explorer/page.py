@@ -19,13 +19,10 @@ from matplotlib.patches import Rectangle
 
 from dtfn import images, subpixel
 from dtfn.explorer.state import (
-    OFF,
-    UNIFORM,
     WITHOUT,
     Answer,
     Deeper,
     Float,
-    Message,
     Position,
     Scene,
     Window,
@@ -41,7 +38,7 @@ ATTENTION = "magma"
 BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
 FLOOR = 0.2  # of the overlay's strength where attention is least, so that the rest shows
 CLIPPED = 0.002  # of the positions may have more harm than the colours reach
-EVEN = 0.5  # effective positions as a share of all, from which attention is called even
+EVEN = 0.8  # effective positions as a share of those in sight, from which attention is even
 SPAN = 7  # LR positions a side of a copied patch
 CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 NO_TRUTH = "needs the truth (HR), and this picture came without"
@@ -49,11 +46,25 @@ NO_TRUTH = "needs the truth (HR), and this picture came without"
 STYLE = f"<style>{(FOLDER / 'style.css').read_text(encoding='utf-8')}</style>"
 HELP = (FOLDER / "help.html").read_text(encoding="utf-8")
 
+OFF = "attention off"
+ABOUT = {
+    "LR": "What the networks get",
+    "HR": "The truth",
+    "attention on": "The network as it was trained",
+    OFF: "The same network, its attention layers skipped",
+    "uniform weights": "The same network, all positions weighted alike",
+    WITHOUT: "The same network; none of its layers can attend to the ringed positions",
+    "attribution": "LR pixels that the detail in the box depends on, through the whole network: "
+    "red adds, blue takes. DI, the diffusion index (0 to 100), grows with their number",
+    "query": "The block that you look at, and what is around it",
+    "weighted mix": "The mean of all patches by attention weight: what the layer could copy",
+}
+"""What the pictures show, for who points at them."""
+
 
 class Line(NamedTuple):
-    """One number: a key for it, label and value as printed, and what it is in a sentence."""
+    """One number: label and value as printed, and what it is in a sentence."""
 
-    key: str
     label: str
     value: str
     about: str
@@ -66,19 +77,19 @@ class Crop:
     title: str
     note: str
     image: UInt8
-    box: Window | None
+    box: Window
 
     def zoomed(self, factor: int) -> UInt8:
         """Return the crop with every pixel enlarged by a factor, the box outlined."""
         large = self.image.repeat(factor, 0).repeat(factor, 1)
-        if self.box is None:
-            return large
         top, left, height, width = (factor * side for side in self.box)
         rows, columns = slice(top, top + height), slice(left, left + width)
         inside = large[rows, columns].copy()
         line = 2
         outer = slice(max(top - line, 0), top + height + line)
-        large[outer, max(left - line, 0) : left + width + line] = _rgb(BOX)
+        large[outer, max(left - line, 0) : left + width + line] = [
+            round(255 * part) for part in to_rgb(BOX)
+        ]
         large[rows, columns] = inside
         return large
 
@@ -86,40 +97,54 @@ class Crop:
 # ---------------------------------------------------------------- in words and numbers
 
 
+def title(scene: Scene, method: str) -> str:
+    """Return what a method is called."""
+    choice = scene.choice
+    if method == choice.network and scene.record is not None:
+        return "attention on"
+    known = {choice.off: OFF, choice.uniform: "uniform weights"}
+    return known.get(method, method.rpartition("/")[2])
+
+
+def control(two: tuple[str, ...]) -> str:
+    """Return what two methods that differ by chance alone are called."""
+    changes = {"@hash": "another hash seed", "@turn": "the picture flipped"}
+    of_one = [said for change, said in changes.items() if two and change in two[0]]
+    return of_one[0] if of_one else " and ".join(two) or "none"
+
+
 def verdict(scene: Scene, answer: Answer, threshold: float) -> str:
-    """Return what the harm of this block means against chance; empty without the truth."""
-    if not answer.block:
-        return ""
-    harm, chance = answer.block["harm"], abs(answer.block["chance"])
+    """Return what the harm of this block means against chance."""
+    if scene.harm is None:
+        return f"Harm {NO_TRUTH}"
     if scene.record is None:
-        return "N has no attention: any difference is chance"
-    if math.isnan(chance):
-        return "Chance is not known: choose a null network to judge this block"
+        return "This network has no attention: any difference is chance"
+    if scene.chance is None:
+        return "Chance is not known: choose a control to judge this block"
+    harm, chance = scene.harm[answer.position], abs(scene.chance[answer.position])
     if abs(harm) <= threshold:
         return "No difference beyond chance"
     if abs(harm) <= chance:
         return "Beyond the threshold, but chance differs as much in this very block"
-    return f"N {'harmed' if harm > 0 else 'helped'} here, beyond chance"
+    who = "Attention" if scene.choice.baseline == scene.choice.off else "This network"
+    return f"{who} {'harmed' if harm > 0 else 'helped'} here, beyond chance"
 
 
 def block_lines(scene: Scene, answer: Answer, threshold: float) -> list[Line]:
     """Return the numbers of the block at the position; empty without the truth."""
-    b = answer.block
-    if not b:
+    if scene.harm is None:
         return []
-    harm = f"{signed(b['harm'])} MSE"
-    lines = [Line("harm", "harm: N minus L", harm, "above 0, N errs more than L in this block")]
-    if not math.isnan(b["chance"]):
-        about = "the same difference where attention plays no part"
-        lines.append(Line("chance", "chance, this block", f"{signed(b['chance'])} MSE", about))
-        about = "a quantile of the absolute chance differences of this picture"
-        lines.append(Line("threshold", "threshold", f"±{threshold:.2f} MSE", about))
-    mixed = f"{_db(b['fusion'])}, {b['fusion_weight']:.0%} of N"
-    return [
-        *lines,
-        Line("selection", "better of N and L", _db(b["selection"]), "the selection bound"),
-        Line("fusion", "best mixture", mixed, "the fusion bound: mixed with the truth known"),
-    ]
+    switched = scene.choice.baseline == scene.choice.off
+    label = "harm: on minus off" if switched else "harm: over baseline"
+    about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
+    lines = [Line(label, _mse(scene.harm[answer.position]), about)]
+    if scene.chance is not None:
+        one, other = scene.choice.control
+        about = f"The same difference where chance alone acts: {one} minus {other}"
+        lines.append(Line("chance, this block", _mse(scene.chance[answer.position]), about))
+        about = "Chance differs less at 95 % of the positions, or at the share that you set"
+        lines.append(Line("threshold", f"±{threshold:.2f} MSE", about))
+    return lines
 
 
 def attention_lines(answer: Answer) -> list[Line]:
@@ -131,39 +156,38 @@ def attention_lines(answer: Answer) -> list[Line]:
     most = f"{answer.attention.max() * total:.3g} × uniform"
     support = f"{a['support']:,.0f} of {total:,}"
     lines = [
-        Line("support", "effective positions", support, "exp of the entropy of the weights"),
-        Line("largest", "largest weight", most, "1 × is what each gets if all get the same"),
-        Line("named", f"on the {len(answer.copied)} ringed", f"{named:.1%}", "their summed weight"),
-        Line("on_self", "on itself", f"{a['on_self']:.2%}", "the query's weight on itself"),
-        Line("distance", "mean distance", f"{a['distance']:.1f} LR pixels", "by weight"),
+        Line("effective positions", support, "exp of the entropy of the weights"),
+        Line("largest weight", most, "1 × is what each gets if all get the same"),
+        Line(f"on the {len(answer.copied)} ringed", f"{named:.1%}", "Their summed weight"),
+        Line("on itself", f"{a['on_self']:.2%}", "The weight of this very position"),
+        Line("mean distance", f"{a['distance']:.1f} LR pixels", "By weight"),
     ]
     if not math.isnan(a.get("disagreeing", math.nan)):
-        about = "weight on positions whose detail is farther from the truth than no detail"
-        lines.append(Line("disagreeing", "on false detail", f"{a['disagreeing']:.0%}", about))
+        about = "Weight on positions whose detail is farther from the truth than no detail"
+        lines.append(Line("on false detail", f"{a['disagreeing']:.0%}", about))
     return lines
 
 
 def looked(scene: Scene, answer: Answer) -> str:
     """Return in words what the query attends to, or why nothing is shown."""
-    if answer.attention is None or scene.record is None or answer.layer is None:
-        return f"{scene.team.with_} has no attention layer: choose a network with attention as N."
-    share = answer.spread["support"] / answer.attention.size
-    if share >= EVEN:
-        said = "Spread evenly over the whole picture."
+    if answer.attention is None or scene.record is None:
+        return f"{scene.choice.network} has no attention layer: choose another network."
+    reached = int((answer.attention > 0).sum())
+    is_hashed = isinstance(scene.record.module(scene.choice.layer), HashedAttention)
+    seen = f"the {reached:,} positions that it can see" if is_hashed else "the whole picture"
+    if answer.spread["support"] >= EVEN * reached:
+        said = f"Spread evenly over {seen}."
     else:
         half = np.cumsum(np.sort(answer.attention, axis=None)[::-1]) < 0.5
-        said = f"Half of the weight is on {int(half.sum()) + 1:,} positions."
-    reached = int((answer.attention > 0).sum())
-    if isinstance(scene.record.module(answer.layer), HashedAttention):
-        said += (
-            f" Hashing offers {reached:,} positions; equal codes are cut in raster order, "
-            "hence bands along rows."
-        )
+        of = f" of {seen}" if is_hashed else " positions"
+        said = f"Half of the weight is on {int(half.sum()) + 1:,}{of}."
+    if is_hashed:
+        said += " Hashing cuts positions of equal code into chunks row by row, hence the band."
     return said
 
 
 def share(scene: Scene, threshold: float) -> str:
-    """Return how often N harms beyond a threshold on the whole picture, and how often chance."""
+    """Return how often there is harm beyond a threshold on the picture, and how often by chance."""
     if scene.harm is None:
         return f"Harm {NO_TRUTH}."
     ours = subpixel.harm_rate(subpixel.interior(scene.harm), threshold)
@@ -175,14 +199,9 @@ def share(scene: Scene, threshold: float) -> str:
     )
 
 
-def signed(value: float) -> str:
-    """Return a number with two decimals and a true minus sign."""
+def _mse(value: float) -> str:
     shown = round(value, 2) + 0.0  # no "−0.00"
-    return f"{shown:+.2f}".replace("-", "−") if shown else "0.00"
-
-
-def _db(psnr: float) -> str:
-    return "no error" if math.isinf(psnr) else f"{psnr:.2f} dB"
+    return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
 
 
 # ---------------------------------------------------------------- in pixels
@@ -221,42 +240,35 @@ def harm_map(scene: Scene, threshold: float) -> UInt8:
 
 
 def crops(scene: Scene, answer: Answer, deeper: Deeper, side: int) -> list[Crop]:
-    """Return LR, HR and the outputs around a position, ``side`` LR positions wide."""
-    sample, team = scene.sample, scene.team
-    window = around(scene.shape, answer.position, side)
-    pictures = [("LR", "input", sample.lr, 1)]
+    """Return LR, HR, the outputs and the attribution around a position.
+
+    Crops are ``side`` LR positions wide, attribution is as wide as what was attributed.
+    """
+    sample, choice, at = scene.sample, scene.choice, answer.position
+    window = around(scene.shape, at, side)
+    shown = [_crop("LR", "input", sample.lr, 1, window, at)]
     if scene.hr is not None:
-        pictures.append(("HR", "the truth", images.as_rgb(scene.hr), sample.scale))
-    outputs = {**sample.outputs, **deeper.outputs}
-    named = {team.with_: f"N: {team.with_}", OFF: OFF, UNIFORM: UNIFORM, WITHOUT: WITHOUT}
-    named |= {team.without: f"L: {team.without}"}
-    named |= {team.third: team.third} if team.third else {}
-    for name, title in named.items():
-        if name not in outputs:
-            continue
-        note = ""
-        if scene.hr is not None:
-            error = answer.errors.get(name)
-            if error is None:
-                map_ = subpixel.block_error(outputs[name], sample.hr, sample.scale)
-                error = float(map_[answer.position])
-            note = f"{error:.2f} MSE · {_db(subpixel.decibels(error))}"
-        pictures.append((title, note, outputs[name], sample.scale))
-    return [
-        _crop(title, note, image, factor, window, answer.position)
-        for title, note, image, factor in pictures
-    ]
+        hr = images.as_rgb(scene.hr)
+        shown.append(_crop("HR", "the truth", hr, sample.scale, window, at))
+    outputs = {**scene.outputs, **deeper.outputs}
+    order = [choice.network, choice.off, choice.uniform, WITHOUT, choice.baseline, choice.third]
+    for method in [method for method in dict.fromkeys(order) if method in outputs]:
+        error = scene.error(outputs[method], at)
+        note = "" if error is None else f"{error:.2f} MSE · {subpixel.decibels(error):.2f} dB"
+        image = outputs[method].image
+        shown.append(_crop(title(scene, method), note, image, sample.scale, window, at))
+    return [*shown, *_attributed(scene, answer, deeper)]
 
 
 def copies(scene: Scene, answer: Answer) -> list[Crop]:
     """Return the patch of the query, the mix of all, and the most attended, heaviest first.
 
-    They are cut from the truth; without it, from N's output.
+    They are cut from the truth; without it, from the network's output.
     """
     if answer.attention is None:
         return []
     scale = scene.sample.scale
-    source = scene.sample.outputs[scene.team.with_] if scene.hr is None else scene.hr
+    source = scene.outputs[scene.choice.network].image if scene.hr is None else scene.hr
     source = images.as_rgb(source)
 
     def patch(title: str, note: str, at: Position) -> Crop:
@@ -294,10 +306,10 @@ def mix(source: UInt8, attention: Float, scale: int) -> UInt8:
     return np.rint(mixed).clip(0, 255).astype(np.uint8)
 
 
-def attributed(scene: Scene, answer: Answer, deeper: Deeper) -> Crop | None:
+def _attributed(scene: Scene, answer: Answer, deeper: Deeper) -> list[Crop]:
     """Return LR under attribution, red where a pixel adds detail, blue where it takes some."""
     if deeper.attribution is None or deeper.crop is None:
-        return None
+        return []
     values = deeper.attribution.map
     root = np.sign(values) * np.sqrt(np.abs(values) / (np.abs(values).max() or 1.0))
     lr = scene.sample.crop(*deeper.crop).lr
@@ -305,8 +317,8 @@ def attributed(scene: Scene, answer: Answer, deeper: Deeper) -> Crop | None:
     opacity = np.abs(root)[..., None]
     image = np.rint((1 - opacity) * grey + opacity * _coloured(root)).astype(np.uint8)
     row, column = answer.position[0] - deeper.crop.top, answer.position[1] - deeper.crop.left
-    note = f"DI {deeper.attribution.diffusion:.1f}"
-    return Crop("attribution (LAM)", note, image, Window(row, column, 1, 1))
+    note = f"LAM, DI {deeper.attribution.diffusion:.1f}"
+    return [Crop("attribution", note, image, Window(row, column, 1, 1))]
 
 
 def _crop(
@@ -324,17 +336,18 @@ def _coloured(level: Float) -> UInt8:
     return np.rint(colours[..., :3] * 255).astype(np.uint8)
 
 
-def _rgb(colour: str) -> Sequence[int]:
-    return [round(255 * part) for part in to_rgb(colour)]
-
-
 # ---------------------------------------------------------------- in HTML
 
 
-def message(said: Message) -> str:
+def message(text: str, *, is_error: bool = False) -> str:
     """Return a line for the reader; screen readers read it out."""
-    kind = f' class="{"error" if said.is_error else "note"}"' if said.text else ""
-    return f'<div role="status"{kind}>{_text(said.text)}</div>'
+    kind = f' class="{"error" if is_error else "note"}"' if text else ""
+    return f'<div role="status"{kind}>{_text(text)}</div>'
+
+
+def progress(share: float, what: str) -> str:
+    """Return a bar with what is being done."""
+    return f'<div role="status"><progress value="{share}"></progress> {_text(what)}</div>'
 
 
 def attention(scene: Scene, answer: Answer) -> str:
@@ -358,14 +371,13 @@ def harm(scene: Scene, shown: float, threshold: float) -> str:
 
 def numbers(scene: Scene, answer: Answer, threshold: float) -> str:
     """Return the verdict and the table of numbers."""
-    block = block_lines(scene, answer, threshold)
     said = verdict(scene, answer, threshold)
-    kind = {"N harmed": "harmed", "N helped": "helped"}.get(said[:8], "")
-    words = said or f"Errors and bounds: {NO_TRUTH}."
+    kind = next((kind for kind in ("harmed", "helped") if f"{kind} here" in said), "")
     return (
         f"<h4>Row {answer.position[0]}, column {answer.position[1]}</h4>"
-        f'<div class="said {kind}">{_text(words)}</div>{_table(block)}'
-        f'<h4 style="margin-top: 6px">Its attention</h4>{_table(attention_lines(answer))}'
+        f'<div class="said {kind}">{_text(said)}</div>'
+        f"{_table(block_lines(scene, answer, threshold))}"
+        f"<h4>Its attention</h4>{_table(attention_lines(answer))}"
     )
 
 
@@ -375,10 +387,10 @@ def strip(shown: Iterable[Crop], width: int) -> str:
     for crop in shown:
         large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
         data = base64.b64encode(images.encode(large, ".png", crop.title)).decode()
-        title, note = _text(crop.title), _text(crop.note).replace(" · ", "<br>")
+        name, note = _text(crop.title), _text(crop.note).replace(" · ", "<br>")
         parts.append(
-            f'<figure style="width:{large.shape[1]}px"><figcaption>{title}</figcaption>'
-            f'<img src="data:image/png;base64,{data}" alt="{title}">'
+            f'<figure style="width:{large.shape[1]}px" title="{ABOUT.get(crop.title, "")}">'
+            f'<figcaption>{name}</figcaption><img src="data:image/png;base64,{data}" alt="{name}">'
             f'<figcaption class="quiet">{note}</figcaption></figure>'
         )
     return f'<div class="strip">{"".join(parts)}</div>'
@@ -387,7 +399,7 @@ def strip(shown: Iterable[Crop], width: int) -> str:
 def _table(lines: Sequence[Line]) -> str:
     rows = (
         f'<tr title="{_text(line.about)}"><td>{_text(line.label)}</td>'
-        f'<td data-key="{line.key}">{_text(line.value)}</td></tr>'
+        f"<td>{_text(line.value)}</td></tr>"
         for line in lines
     )
     return f"<table>{''.join(rows)}</table>"
@@ -418,7 +430,7 @@ def sheet(
     threshold: float = 0.0,
     side: int = 12,
 ) -> Figure:
-    """Draw a position: what N attended to, harm, the numbers; crops; the patches it copied.
+    """Draw a position: what it attends to, harm, the numbers; crops; the patches it copies.
 
     Parameters
     ----------
@@ -432,7 +444,7 @@ def sheet(
     parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, 2.0, 1.5])
     upper, middle, lower = parts
     left, right, text = upper.subplots(1, 3)
-    _panel(left, attention_map(scene, answer, strength), f"LR, attention of {answer.layer}")
+    _panel(left, attention_map(scene, answer, strength), f"attention of {scene.choice.layer}")
     at = np.array([(copy.column, copy.row) for copy in answer.copied]).reshape(-1, 2)
     left.scatter(at[:, 0], at[:, 1], s=22, facecolors="none", edgecolors=RING, linewidths=0.9)
     _colours(upper, left, ATTENTION, Normalize(0, math.log2(BRIGHTEST)), "log2 of weight × L")
@@ -450,12 +462,12 @@ def sheet(
         ax.add_patch(Rectangle(corner, 1 + 2 * grow, 1 + 2 * grow, fill=False, edgecolor=ink))
     text.set_axis_off()
     lines = [*block_lines(scene, answer, threshold), *attention_lines(answer)]
-    words = verdict(scene, answer, threshold) or f"Errors: {NO_TRUTH}"
+    words = verdict(scene, answer, threshold)
     said = [f"row {row}, column {column}", words.replace(", ", ",\n").replace(": ", ":\n"), ""]
     said += [f"{line.label}: {line.value}" for line in lines]
     text.text(0, 1, "\n".join(said), va="top", fontsize=7, transform=text.transAxes)
     _row(middle, crops(scene, answer, deeper, side))
-    _row(lower, [*copies(scene, answer), *filter(None, [attributed(scene, answer, deeper)])])
+    _row(lower, copies(scene, answer))
     return figure
 
 
@@ -464,17 +476,16 @@ def _row(figure: Any, shown: Sequence[Crop]) -> None:
         return
     for ax, crop in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _panel(ax, crop.image, crop.title.replace(": ", ":\n"), 6.5)
-        if crop.box is not None:
-            top, left, height, width = crop.box
-            corner = (left - 0.5, top - 0.5)
-            ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=BOX))
+        top, left, height, width = crop.box
+        corner = (left - 0.5, top - 0.5)
+        ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=BOX))
         note = crop.note.replace(" · ", "\n")
         ax.text(0.5, -0.05, note, ha="center", va="top", fontsize=6.5, transform=ax.transAxes)
 
 
 def _panel(ax: Any, image: UInt8, title: str, size: float = 9) -> None:
     ax.imshow(image, interpolation="nearest")
-    ax.set_title(title, fontsize=size)
+    ax.set_title(title, fontsize=size, y=1)  # to look for a place takes half a second
     ax.set_axis_off()
 
 

@@ -1,7 +1,7 @@
 """What is chosen in the explorer and what is computed from it, without widgets.
 
-`Explorer` is the state. Every event either succeeds, or leaves all as it was and says why in
-`Explorer.message`. N is the network with attention, L what it is compared with.
+`Explorer` is the state. Every event either succeeds, or raises `InputError` and leaves all as it
+was. Networks are methods of `dtfn.evaluation`, so that ``NAME@off`` is one with its attention off.
 """
 
 from __future__ import annotations
@@ -9,53 +9,40 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from dtfn import (
-    attribution,
-    capture,
-    datasets,
-    evaluation,
-    images,
-    models,
-    paths,
-    subpixel,
-    texture,
-    zoo,
-)
+from dtfn import attribution, capture, datasets, evaluation, images, paths, subpixel, texture, zoo
 from dtfn.attribution import Attribution
 from dtfn.capture import Record
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, nearest
 from dtfn.images import UInt8
-from dtfn.interventions import intervened
+from dtfn.interventions import hash_seed, intervened
 from dtfn.models.attention import HashedAttention, NonLocalAttention
+from dtfn.models.networks import MINI_VARIANTS
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
 Tell = Callable[[float, str], None]  # called with the share that is done and what is being done
 
 FILES = "uploads"  # stands among the benchmarks for the pictures that the reader brought
-OFF = "attention off"  # may stand for L: N itself, its attention layers skipped
-UNIFORM = "uniform weights"
-WITHOUT = "without the ringed"
-CHANGED = "other hash seed, or flipped"  # N once more: what differs then is chance
+WITHOUT = "without the ringed"  # the network, with the most attended positions as keys of none
 LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: the first answer takes seconds, a click far below 0.3 s
 DENSE = 40_000  # LR positions: some 20 s on one core for a mini network, growing with the square
 LARGEST = 160_000  # the same for networks whose time grows with the positions
-OTHER = "choose another one"
 KEPT = 16  # outputs that are remembered
 SIDE, PATCH, STEPS = 48, 4, 8  # of attribution: what the network sees, the patch, the path
+FLIP = 1  # the element of the dihedral group that a control without hashing takes
 
 
 class Window(NamedTuple):
@@ -72,47 +59,58 @@ class Window(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Team:
-    """Networks that are looked at together: N, L, and two that may be missing."""
-
-    with_: str
-    without: str  # or `OFF`: N itself, its attention layers skipped
-    null: str | None = None  # a second local network, whose difference from L is chance
-    third: str | None = None  # one more to look at
-
-    @property
-    def names(self) -> list[str]:
-        """Every network once, N first."""
-        null = self.null if self.without != OFF else None
-        named = (self.with_, self.without, null, self.third)
-        return [name for name in dict.fromkeys(named) if name not in (None, OFF)]  # type: ignore[misc]
-
-
-@dataclass(frozen=True)
 class Choice:
-    """All that a reader chooses, except for the position."""
+    """All that a reader chooses, except for the position; "" stands for none."""
 
     dataset: str  # a benchmark, or `FILES`
     image: str
     scale: int
-    team: Team
-    layer: str | None = None  # attention layer of N; None: its last, if it has one
+    network: str  # whose attention is looked at
+    baseline: str  # the method that it is compared with, perhaps ``NETWORK@off``
+    control: tuple[str, ...] = ()  # two methods that differ by chance alone
+    third: str = ""  # one more to look at
+    layer: str = ""  # attention layer of the network; "": its last, if it has one
     hash_seed: int = 0  # of all layers with hashing
-    window: Window | None = None  # the tile; None for the whole picture
+    tile: tuple[int, ...] = ()  # a `Window`, or () for the whole picture
+
+    @property
+    def off(self) -> str:
+        """The network with its attention off."""
+        return f"{self.network}@off"
+
+    @property
+    def uniform(self) -> str:
+        """The network with equal attention weights."""
+        return f"{self.network}@uniform"
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Which picture, and which part of it."""
+        return self.dataset, self.image, self.scale, self.tile
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method once, the network first."""
+        named = (self.network, self.baseline, *self.control, self.third)
+        return [name for name in dict.fromkeys(named) if name]
+
+
+class Output(NamedTuple):
+    """What a method made of a picture."""
+
+    image: UInt8  # (sH, sW, 3)
+    y: Float  # (sH, sW), in [0, 255], not rounded
+    record: Record | None  # what its attention layers received; None where it has none
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture, a team, and what is true of every position.
+    """A picture, what methods made of it, and what is true of every position."""
 
-    The sample carries the outputs of the networks, with `OFF` and `CHANGED` as outputs of N. Its HR
-    is empty where nobody knows the truth.
-    """
-
-    sample: Sample
-    team: Team
-    record: Record | None  # what the attention layers of N received; None where N has none
-    errors: Mapping[str, Float]  # output -> block errors on Y (MSE), (H, W); empty without truth
+    choice: Choice
+    sample: Sample  # the tile; its HR is empty where nobody knows the truth
+    outputs: Mapping[str, Output]  # by method
+    errors: Mapping[str, Float]  # method -> block errors on Y (MSE), (H, W); empty without truth
     detail: NDArray[np.float32] | None  # what the degradation lost of each block, (H, W, D)
 
     @property
@@ -126,34 +124,43 @@ class Scene:
         return self.sample.hr if self.sample.hr.size else None
 
     @property
+    def record(self) -> Record | None:
+        """What the network's attention layers received; None where it has none."""
+        return self.outputs[self.choice.network].record
+
+    @property
     def layers(self) -> list[str]:
-        """The attention layers of N."""
-        return self.record.layers if self.record is not None else []
+        """The network's attention layers."""
+        return self.record.layers if self.record else []
 
     @property
     def harm(self) -> Float | None:
-        """Error of N minus error of L, ``(H, W)``; None without the truth."""
-        return self._difference(self.team.with_, self.team.without)
+        """Error of the network minus error of the baseline, (H, W); None without the truth."""
+        return self._difference(self.choice.network, self.choice.baseline)
 
     @property
     def chance(self) -> Float | None:
-        """The same of two outputs that differ by chance alone; None where there are none."""
-        if self.team.without == OFF:
-            return self._difference(CHANGED, self.team.with_)
-        return self._difference(self.team.null, self.team.without)
+        """The same of the control; None where there is none."""
+        return self._difference(*self.choice.control) if self.choice.control else None
 
     def threshold(self, quantile: float) -> float:
         """Return a quantile of the absolute chance (MSE), 0 where there is none."""
         return 0.0 if self.chance is None else subpixel.noise_floor(self.chance, quantile)
 
-    def _difference(self, one: str | None, other: str) -> Float | None:
-        if one is None or one not in self.errors or other not in self.errors:
+    def error(self, output: Output, position: Position) -> float | None:
+        """Return the error of an output in one block on Y (MSE); None without the truth."""
+        if self.hr is None:
             return None
-        return self.errors[one] - self.errors[other]
+        scale = self.sample.scale
+        rows, columns = (slice(scale * at, scale * (at + 1)) for at in position)
+        truth = subpixel.luma(np.ascontiguousarray(self.hr[rows, columns]))
+        return float(np.mean((output.y[rows, columns] - truth) ** 2))
+
+    def _difference(self, one: str, other: str) -> Float | None:
+        return self.errors[one] - self.errors[other] if self.errors else None
 
 
-@dataclass(frozen=True)
-class Copied:
+class Copied(NamedTuple):
     """One attended position: row, column, weight in [0, 1], and how much its HR detail disagrees.
 
     ``disagreement`` is |d(p) - d(q)|^2 / |d(p)|^2 of the details of the query p and this position
@@ -166,36 +173,21 @@ class Copied:
     disagreement: float
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
+class Answer(NamedTuple):
     """What there is to say about one position at once."""
 
     position: Position
-    layer: str | None  # attention layer of N; None where N has none
-    attention: Float | None = None  # (H, W), sums to 1
-    spread: Mapping[str, float] = field(default_factory=dict)  # row of `dtfn.capture.summary`
+    attention: Float | None = None  # (H, W), sums to 1; None where the network has none
+    spread: Mapping[str, float] = {}  # row of `dtfn.capture.summary`
     copied: tuple[Copied, ...] = ()  # the most attended positions, heaviest first
-    errors: Mapping[str, float] = field(default_factory=dict)  # output -> error of the block, MSE
-    # With the truth: harm, chance (NaN where unknown), the bounds selection and fusion (dB), and
-    # fusion_weight, N's share in the best mixture.
-    block: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
-class Deeper:
-    """What takes seconds: N under changed attention, and what its whole output depends on."""
+class Deeper(NamedTuple):
+    """What takes seconds: the network under changed attention, and what its output depends on."""
 
-    outputs: Mapping[str, UInt8] = field(default_factory=dict)  # by `UNIFORM` and `WITHOUT`
+    outputs: Mapping[str, Output] = {}  # by `Choice.uniform` and `WITHOUT`
     attribution: Attribution | None = None  # of the patch around the position, on `crop`
     crop: Window | None = None
-
-
-@dataclass(frozen=True)
-class Message:
-    """A line for the reader; ``is_error`` if something was refused."""
-
-    text: str = ""
-    is_error: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,147 +199,148 @@ class Upload:
 
 
 class TooLargeError(InputError):
-    """A picture with more LR positions than a network of the team can take."""
+    """A picture with more LR positions than a network can take."""
 
 
 # ---------------------------------------------------------------- networks
 
 
-def is_local(name: str) -> bool:
-    """Return whether a network of the zoo has no attention that matches anything."""
-    rows = [row for row in zoo.everything() if row["name"] == name]
-    return any(str(row.get("variant", "")).startswith(("local", "placebo")) for row in rows)
-
-
 def networks(scale: int) -> list[str]:
     """Return the networks of a scale, of the zoo and imported, those with attention first."""
-    names = [str(row["name"]) for row in zoo.everything() if row["scale"] == scale]
-    return sorted(names, key=is_local)
+    rows = [row for row in zoo.everything() if row["scale"] == scale]
+    return [str(row["name"]) for row in sorted(rows, key=_is_local)]
 
 
 def scales() -> list[int]:
-    """Return the scales that the zoo has two networks or more for."""
-    counted = [int(row["scale"]) for row in zoo.registry()]
-    return sorted({scale for scale in counted if counted.count(scale) > 1})
+    """Return the scales that the zoo has networks for."""
+    return sorted({int(row["scale"]) for row in zoo.registry()})
 
 
-def team(scale: int, with_: str | None = None) -> Team:
-    """Return the networks that a reader would choose first, from what the zoo has.
+def usual(scale: int, network: str = "") -> dict[str, Any]:
+    """Return network, baseline and control that a reader would choose first, from what there is.
 
-    N is by default the smallest network with hashed attention of the lowest training seed. L is a
-    local network of another training seed than N's, if there is one; the null is that of N's seed.
+    The network is by default the smallest of the zoo with hashed attention and the lowest training
+    seed, of those that pass the gate and were trained with attention on and off, if there are any.
+    The baseline is itself with attention off if it was trained for that; else its placebo, or a
+    local network, preferably of another seed.
+
+    Raises
+    ------
+    InputError
+        The zoo has no network of this scale.
     """
-    rows = {row["name"]: row for row in zoo.registry() if row["scale"] == scale}
 
-    def rank(name: str) -> tuple[Any, ...]:
-        row = rows[name]  # dense attention, which the zoo measures in tiles, answers slowly
-        return is_local(name), bool(row.get("tile")), row["seed"], row["parameters"]
+    def rank(row: zoo.Entry) -> tuple[Any, ...]:
+        _, settings = MINI_VARIANTS.get(row["variant"].partition("+")[0], ("", {}))
+        is_slow = "chunk_size" not in settings  # dense attention
+        is_fit = row.get("chooses") is not False and trained_for_both(row["name"])
+        return _is_local(row), not is_fit, is_slow, row["seed"], row["parameters"]
 
-    order = sorted(rows, key=rank)
-    with_ = with_ or next(iter(order), None)
-    locals_ = [name for name in order if rows[name]["variant"] == "local" and name != with_]
-    locals_ = locals_ or [name for name in order if is_local(name) and name != with_]
-    if with_ is None or not locals_:
-        raise InputError(
-            f"networks at x{scale}",
-            expected="one with attention and one without in the zoo",
-            found=", ".join(rows) or "none",
-            remedy="train them with `dtfn train`",
-        )
-    seed = rows.get(with_, rows[locals_[0]])["seed"]
-    null = next((name for name in locals_ if rows[name]["seed"] == seed), None)
-    without = next((name for name in locals_ if name != null), None)
-    return Team(with_, without, null) if without else Team(with_, locals_[0])
-
-
-@functools.lru_cache(maxsize=16)
-def load(name: str, hash_seed: int = 0) -> models.Network:
-    """Return `dtfn.models.load` of a network, loaded once."""
-    if zoo.own(name):
-        return evaluation.network(name)  # type: ignore[return-value]  # it has what is used here
-    return models.load(name, hash_seed)
+    rows = sorted((row for row in zoo.registry() if row["scale"] == scale), key=rank)
+    if not network and not rows:
+        known = ", ".join(f"x{known}" for known in scales()) or "no network at all"
+        remedy = "choose another scale, or train one with `dtfn train`"
+        raise InputError("scale", expected=f"one of the zoo ({known})", found=scale, remedy=remedy)
+    network = network or rows[0]["name"]
+    seed = next((row["seed"] for row in rows if row["name"] == network), 0)
+    others = [row for row in rows if row["name"] != network]
+    twins = [row["name"] for row in others if (row["variant"], row["seed"]) == ("placebo", seed)]
+    locals_ = [row for row in others if row["variant"] == "local"]
+    twins += [row["name"] for row in sorted(locals_, key=lambda row: row["seed"] == seed)]
+    off = f"{network}@off"
+    baseline = off if trained_for_both(network) or not twins else twins[0]
+    return {
+        "network": network,
+        "baseline": baseline,
+        "control": controls(scale, network, baseline)[0],
+    }
 
 
-class Runner:
-    """Runs networks on pictures, one at a time, and remembers the last results."""
+def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tuple[str, ...]]:
+    """Return what differs by chance alone: two methods, the fittest first, and () for none.
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[object, ...], tuple[UInt8, Record | None]] = OrderedDict()
-        self._lock = threading.Lock()  # a network whose attention is changed must not run elsewhere
-
-    def scene(self, sample: Sample, team: Team, hash_seed: int, tell: Tell) -> Scene:
-        """Return the scene of a picture, or raise `InputError` where it cannot be."""
-        if team.with_ == team.without:
-            twice = f"{team.with_} twice"
-            raise InputError("pair", expected="two different networks", found=twice, remedy=OTHER)
-        for name in team.names:
-            check_fit(name, load(name, hash_seed), sample)
-        has_attention = bool(capture.layers(load(team.with_, hash_seed)))
-        if team.without == OFF and not has_attention:
-            wanted_ = "a network with attention, for L to be without"
-            raise InputError("pair", expected=wanted_, found=team.with_, remedy=OTHER)
-        wanted = [(name, "") for name in team.names]
-        wanted += [(team.with_, OFF)] * has_attention
-        wanted += [(team.with_, CHANGED)] * (team.without == OFF)
-        outputs = {}
-        for index, (name, how) in enumerate(wanted):
-            tell(index / len(wanted), f"running {name}")
-            outputs[how or name] = self.run(name, sample.lr, hash_seed, how)
-        tell(1.0, "")
-        record = outputs[team.with_][1]
-        sample = sample.with_outputs({name: image for name, (image, _) in outputs.items()})
-        if not sample.hr.size:
-            return Scene(sample, team, record, {}, None)
-        errors = {
-            name: subpixel.block_error(image, sample.hr, sample.scale)
-            for name, image in sample.outputs.items()
-        }
-        detail = texture.detail_blocks(sample.hr, sample.scale)
-        return Scene(sample, team, record, errors, detail.reshape(*errors[team.with_].shape, -1))
-
-    def run(
-        self, name: str, lr: UInt8, hash_seed: int, how: str = "", removed: tuple[int, ...] = ()
-    ) -> tuple[UInt8, Record | None]:
-        """Return the output of a network on ``lr``, and what its attention layers received.
-
-        ``how`` is empty, `OFF`, `UNIFORM`, `CHANGED` or `WITHOUT`; with `WITHOUT`, no layer can
-        attend to the ``removed`` flat positions.
-        """
-        network = load(name, hash_seed)
-        hashed = any(isinstance(part, HashedAttention) for part in network.modules())
-        if how == CHANGED and hashed:
-            return self.run(name, lr, hash_seed + 1)
-        if not capture.layers(network):
-            hash_seed, how = 0, ""
-        key = (name, how, hash_seed, removed, lr.shape, lr.tobytes())
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = _run(network, lr, how, removed)
-                while len(self._kept) > KEPT:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-            return self._kept[key]
+    For a network with its attention off these are the network under another hash seed, or on the
+    flipped picture where it does not hash, and as it is; for others two local networks, the
+    baseline if it is one.
+    """
+    changed = f"{network}@hash({seed + 1})" if _hashes(network) else f"{network}@turn({FLIP})"
+    own = [(changed, network)]
+    named = [r["name"] for r in zoo.registry() if (r["variant"], r["scale"]) == ("local", scale)]
+    named.sort(key=lambda name: name == baseline)
+    two = [(one, other) for one, other in combinations(named, 2) if other == named[-1]]
+    return [*own, *two, ()] if baseline == f"{network}@off" else [*two, (), *own]
 
 
+def trained_for_both(network: str) -> bool:
+    """Return whether a network was trained with attention on and off."""
+    try:
+        return zoo.recipe(network).attention_off > 0
+    except InputError:  # weights from elsewhere name no recipe
+        return False
+
+
+def gate(network: str) -> str:
+    """Return in words that a network of the zoo fails the gate; empty for others."""
+    row = next((row for row in zoo.registry() if row["name"] == network), {})
+    if row.get("chooses") is not False:
+        return ""
+    return (
+        f"{network} fails the gate: equal weights for all positions cost it {row['gate']:.2f} dB "
+        "on Urban100, so what it looks at matters little."
+    )
+
+
+def _is_local(row: zoo.Entry) -> bool:
+    return str(row.get("variant", "")).startswith(("local", "placebo"))
+
+
+def _hashes(method: str) -> bool:
+    parts = evaluation.network(method).modules()
+    return any(isinstance(part, HashedAttention) for part in parts)
+
+
+_LOCK = threading.RLock()  # a network whose attention is changed must not run elsewhere
+
+
+def run(method: str, lr: UInt8, seed: int = 0, removed: tuple[int, ...] = ()) -> Output:
+    """Return what a method makes of a picture ``(H, W, 3)``; the last results are remembered.
+
+    ``seed`` is for networks with hashing, unless the method has its own hash seed. No layer can
+    attend to the ``removed`` flat positions.
+    """
+    if "@hash" in method or not _hashes(method):
+        seed = 0
+    return _run(method, seed, removed, lr.shape, lr.tobytes())
+
+
+@functools.lru_cache(maxsize=KEPT)
 def _run(
-    network: models.Network, lr: UInt8, how: str, removed: tuple[int, ...]
-) -> tuple[UInt8, Record | None]:
+    method: str, seed: int, removed: tuple[int, ...], shape: tuple[int, ...], lr: bytes
+) -> Output:
     def drop(logits: Tensor, _queries: Tensor, keys: Tensor) -> Tensor:
         gone = torch.isin(keys, torch.tensor(removed))
         return logits.masked_fill(gone[..., None, :], -torch.inf)
 
-    if how == CHANGED:  # without hashing, a flip changes nothing but rounding and the borders
-        flipped = evaluation.upscale(network, np.ascontiguousarray(lr[:, ::-1]))
-        return np.ascontiguousarray(flipped[:, ::-1]), None
-    if how:
-        kind = {OFF: "off", UNIFORM: "uniform"}.get(how)
-        with intervened(network, kind) if kind else network.intervene(drop):
-            return evaluation.upscale(network, lr), None
-    with capture.record(network) if capture.layers(network) else nullcontext() as record:
-        return evaluation.upscale(network, lr), record
+    network, record = evaluation.network(method), None
+    change = evaluation.split_change(method)[1]
+    with _LOCK, _seeded(method, seed), ExitStack() as stack:
+        if change:
+            stack.enter_context(intervened(network, change))
+        elif removed:
+            stack.enter_context(network.intervene(drop))  # type: ignore[operator]
+        elif capture.layers(network):
+            record = stack.enter_context(capture.record(network))
+        made = 255 * evaluation.unrounded(network, np.frombuffer(lr, np.uint8).reshape(shape))
+    image = np.floor(made + np.float32(0.5)).astype(np.uint8)
+    return Output(image, images.luma(made), record)
 
 
-def check_fit(name: str, network: models.Network, sample: Sample) -> None:
+def _seeded(method: str, seed: int) -> AbstractContextManager[object]:
+    is_given = seed and _hashes(method)
+    return hash_seed(evaluation.network(method), seed) if is_given else nullcontext()
+
+
+def check_fit(name: str, network: nn.Module, sample: Sample) -> None:
     """Raise `TooLargeError` where a picture is too large for a network to be done in seconds."""
     rows, columns = sample.lr.shape[:2]
     dense = any(isinstance(module, NonLocalAttention) for module in network.modules())
@@ -355,10 +348,10 @@ def check_fit(name: str, network: models.Network, sample: Sample) -> None:
     if getattr(network, "dense", False):  # a user's own, which may hold all of its weights
         most = TILE**2
     if rows * columns > most:
+        side = math.isqrt(most)
         raise TooLargeError(
             f"{sample.dataset}/{sample.image}",
-            expected=f"at most {most} LR positions for {name}, e.g. {math.isqrt(most)} x "
-            f"{math.isqrt(most)}",
+            expected=f"at most {most} LR positions for {name}, e.g. {side} x {side}",
             found=f"{columns} x {rows} = {rows * columns}",
             remedy=f"look at a tile (up to {TILE} x {TILE}), or choose another network",
         )
@@ -367,6 +360,7 @@ def check_fit(name: str, network: models.Network, sample: Sample) -> None:
 # ---------------------------------------------------------------- pictures
 
 
+@functools.lru_cache(maxsize=2)
 def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     """Return the picture of a file's bytes, and what was done to its pixels in words.
 
@@ -396,6 +390,9 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     return Sample(FILES, name, scale, lr, hr), " ".join(notes)
 
 
+_sample = functools.lru_cache(maxsize=2)(datasets.sample)
+
+
 def tiles(shape: tuple[int, ...], side: int = TILE) -> list[Window]:
     """Return windows of one size that cover an LR grid, row by row, and overlap where they must."""
 
@@ -415,58 +412,37 @@ def around(shape: tuple[int, ...], position: Position, side: int) -> Window:
 # ---------------------------------------------------------------- the state
 
 
-def _event(act: Callable[..., None]) -> Callable[..., bool]:
-    """Make a method an event: True if it did what was asked, else the reason is the message."""
-
-    @functools.wraps(act)
-    def safely(self: Explorer, *args: Any, **kwargs: Any) -> bool:
-        self.message = Message()
-        try:
-            act(self, *args, **kwargs)
-        except InputError as error:
-            self.message = Message(str(error), is_error=True)
-            return False
-        return True
-
-    return safely
-
-
 class Explorer:
-    """The state: ``choice``, ``scene``, ``position`` and a ``message`` for the reader.
+    """The state: ``scene``, ``answer`` about a position, and ``notes`` on the picture, in words.
 
     ``quantile`` of the absolute chance is the threshold of harm; ``most`` attended positions are
-    named. Raises `InputError` where the first choice cannot be shown at all.
+    named.
     """
 
     scene: Scene
+    answer: Answer
 
     def __init__(
         self,
         choice: Choice,
-        position: Position | None = None,
         *,
         files: Mapping[str, Upload] | None = None,
         tell: Tell | None = None,
     ) -> None:
         self.tell: Tell = tell or (lambda share, what: None)
         self.files = dict(files or {})
-        self.message = Message()
         self.quantile, self.most = 0.95, 8
-        self._runner = Runner()
-        self._whole: tuple[object, Sample, str] | None = None
-        self._answer: tuple[object, Answer] | None = None
-        self._key: tuple[object, ...] | None = None
         self._settle(choice)
-        if position is not None:
-            self.position = self._inside(position)
 
     @property
-    def answer(self) -> Answer:
-        """What there is to say about the position."""
-        asked = (self.scene, self.choice.layer, self.position, self.most)
-        if self._answer is None or self._answer[0] != asked:
-            self._answer = (asked, answer(*asked))
-        return self._answer[1]
+    def choice(self) -> Choice:
+        """What is shown."""
+        return self.scene.choice
+
+    @property
+    def position(self) -> Position:
+        """Row and column of the block that is looked at."""
+        return self.answer.position
 
     @property
     def threshold(self) -> float:
@@ -483,171 +459,169 @@ class Explorer:
         """Return the pictures of a benchmark, or those that the reader brought."""
         return sorted(self.files) if dataset == FILES else datasets.names(dataset)
 
-    def whole(self, choice: Choice | None = None) -> Sample:
-        """Return the whole picture of a choice, by default of the present one; read once."""
-        return self._read(choice or self.choice)[0]
+    def whole(self, choice: Choice | None = None) -> tuple[Sample, str]:
+        """Return the whole picture of a choice, and what was done to its pixels."""
+        choice = choice or self.choice
+        if choice.dataset != FILES:
+            return _sample(choice.dataset, choice.image, choice.scale), ""
+        if choice.image not in self.files:
+            near = nearest(choice.image, self.files) if self.files else "upload one"
+            found = repr(choice.image)
+            raise InputError("upload", expected="one of yours", found=found, remedy=near)
+        return brought(choice.image, self.files[choice.image], choice.scale)
 
     def deeper(self) -> Iterator[Deeper]:
         """Yield more and more of what takes seconds to know about the position."""
         scene, choice, found = self.scene, self.choice, self.answer
         if found.attention is None:
             return
-        run = functools.partial(
-            self._runner.run, choice.team.with_, scene.sample.lr, choice.hash_seed
-        )
-        columns = scene.shape[1]
+        lr, columns = scene.sample.lr, scene.shape[1]
         # The position itself stays: the question is what the others brought.
         others = [(c.row, c.column) for c in found.copied if (c.row, c.column) != found.position]
         removed = tuple(sorted(row * columns + column for row, column in others))
-        outputs = {WITHOUT: run(WITHOUT, removed)[0]}
-        yield Deeper(outputs)
-        outputs |= {UNIFORM: run(UNIFORM)[0]}
+        network, outputs = evaluation.network(choice.network), {}
+        if getattr(network, "placed", []) == getattr(network, "dense", []):  # none in windows
+            outputs[WITHOUT] = run(choice.network, lr, choice.hash_seed, removed)
+            yield Deeper(outputs)
+        outputs[choice.uniform] = run(choice.uniform, lr)
         yield Deeper(outputs)
         crop, patch = (around(scene.shape, found.position, side) for side in (SIDE, PATCH))
-        lr = scene.sample.crop(*crop).lr
         inside = (patch.top - crop.top, patch.left - crop.left, patch.height, patch.width)
-        with self._runner._lock:
-            network = load(choice.team.with_, choice.hash_seed)
-            yield Deeper(outputs, attribution.attribute(network, lr, inside, steps=STEPS), crop)
+        with _LOCK, _seeded(choice.network, choice.hash_seed):
+            made = attribution.attribute(network, scene.sample.crop(*crop).lr, inside, steps=STEPS)
+        yield Deeper(outputs, made, crop)
 
-    @_event
     def choose(self, **changes: Any) -> None:
-        """Change some fields of the choice, or of its team.
+        """Change some fields of the choice.
 
         What no longer fits follows: another benchmark shows its first picture, another picture its
-        whole, another scale the networks of that scale, another N its last layer. A picture that is
-        too large is shown by its first tile.
+        whole, another scale the networks of that scale, another network its last layer, and the
+        control the baseline. A picture that is too large is shown by its first tile.
         """
         self._settle(changed(self.choice, changes, self.images))
 
-    @_event
     def upload(self, name: str, data: bytes, *, truth: bool) -> None:
         """Take a picture that the reader brought, and show it."""
-        before, whole = dict(self.files), self._whole
-        self.files[name], self._whole = Upload(data, truth), None
+        before = dict(self.files)
+        self.files[name] = Upload(data, truth)
         try:
-            place = {"dataset": FILES, "image": name}
-            self._settle(changed(self.choice, place, self.images))
+            self._settle(changed(self.choice, {"dataset": FILES, "image": name}, self.images))
         except InputError:
-            self.files, self._whole = before, whole
+            self.files = before
             raise
 
-    @_event
     def click(self, x: float | None, y: float | None) -> None:
         """Look at the position under column x and row y; None: outside of the picture."""
-        if x is None or y is None:
-            rows, columns = self.scene.shape
-            inside = f"one of {rows} rows and {columns} columns"
-            raise InputError("click", expected=inside, found="outside", remedy="click inside")
-        self.position = self._inside((round(y), round(x)))
+        self._look((round(y), round(x)) if x is not None and y is not None else None)
 
-    @_event
     def move(self, down: int, right: int) -> None:
         """Step from the position, and stay inside the picture."""
         (row, column), (rows, columns) = self.position, self.scene.shape
         row, column = min(max(row + down, 0), rows - 1), min(max(column + right, 0), columns - 1)
-        self.position = (row, column)
+        self._look((row, column))
+
+    def tune(self, quantile: float, most: int) -> None:
+        """Set the quantile of chance that is the threshold, and how many positions are named."""
+        self.quantile, self.most = quantile, most
+        self._look(self.position)
 
     def _settle(self, choice: Choice) -> None:
         """Show a choice: by its first tile where the whole is too large."""
-        whole, notes = self._read(choice)
+        whole, notes = self.whole(choice)
+        notes = f"{notes} {gate(choice.network)}".strip()
         try:
-            key, scene = self._computed(choice, whole)
+            scene = look(whole, choice, self.tell)
         except TooLargeError as error:
             offered = tiles(whole.lr.shape)
-            choice = replace(choice, window=offered[0])
-            key, scene = self._computed(choice, whole)
+            scene = look(whole, replace(choice, tile=offered[0]), self.tell)
             notes = f"{notes} {error}. Shown is tile 1 of {len(offered)}.".strip()
-        layer = choice.layer
-        if layer is None and scene.layers:
-            layer = scene.layers[-1]
-        elif layer is not None and layer not in scene.layers:
-            wanted = f"one with attention of {choice.team.with_}"
-            remedy = nearest(layer, scene.layers) if scene.layers else "choose another N"
-            raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
-        rows, columns = scene.shape
-        moved = self._key is None or key[0] != self._key[0]
-        position = (rows // 2, columns // 2) if moved else self.position
+        position = (scene.shape[0] // 2, scene.shape[1] // 2)
+        if hasattr(self, "scene") and self.choice.place == scene.choice.place:
+            position = self.position
         # The first look at a layer costs more than the next ones: it belongs to the choice.
-        asked = (scene, layer, position, self.most)
-        self._answer = (asked, answer(*asked))
-        self.choice, self.scene, self.position = replace(choice, layer=layer), scene, position
-        self._key, self.message = key, Message(notes)
+        found = answer(scene, position, self.most)
+        self.scene, self.answer, self.notes = scene, found, notes
 
-    def _computed(self, choice: Choice, whole: Sample) -> tuple[tuple[object, ...], Scene]:
-        """Return the scene of a choice, and what it depends on; the last one if it is the same."""
-        key = ((choice.window, whole), choice.team, choice.hash_seed)
-        if key == self._key:
-            return key, self.scene
-        sample = whole
-        if choice.window is not None:
-            top, left, height, width = choice.window
-            rows, columns = whole.lr.shape[:2]
-            inside = min(top, left) >= 0 and top + height <= rows and left + width <= columns
-            if not inside or min(height, width) < LEAST:
-                wanted = f"{LEAST} or more of {rows} rows and of {columns} columns"
-                remedy = "choose one of the tiles offered"
-                raise InputError("tile", expected=wanted, found=str(choice.window), remedy=remedy)
-            sample = whole.crop(*choice.window)
-        return key, self._runner.scene(sample, choice.team, choice.hash_seed, self.tell)
-
-    def _read(self, choice: Choice) -> tuple[Sample, str]:
-        key = (choice.dataset, choice.image, choice.scale)
-        if self._whole is None or self._whole[0] != key:
-            if choice.dataset != FILES:
-                self._whole = (key, datasets.sample(*key), "")
-            elif choice.image in self.files:
-                self._whole = (key, *brought(choice.image, self.files[choice.image], choice.scale))
-            else:
-                near = nearest(choice.image, self.files) if self.files else "upload one"
-                asked = repr(choice.image)
-                raise InputError("upload", expected="one of yours", found=asked, remedy=near)
-        return self._whole[1], self._whole[2]
-
-    def _inside(self, position: Position) -> Position:
-        """Return a position; raise `InputError` where it is outside."""
-        (row, column), (rows, columns) = position, self.scene.shape
-        if not (0 <= row < rows and 0 <= column < columns):
+    def _look(self, position: Position | None) -> None:
+        rows, columns = self.scene.shape
+        if position is None or not (0 <= position[0] < rows and 0 <= position[1] < columns):
             raise InputError(
                 "position",
                 expected=f"row 0 to {rows - 1} and column 0 to {columns - 1}",
-                found=f"row {row}, column {column}",
-                remedy="choose one inside the picture",
+                found=f"row {position[0]}, column {position[1]}" if position else "outside",
+                remedy="click inside the picture",
             )
-        return row, column
+        self.answer = answer(self.scene, position, self.most)
 
 
 def changed(old: Choice, changes: Mapping[str, Any], listed: Callable[[str], list[str]]) -> Choice:
-    """Return a choice after changes of its fields or its team's, the rest made to fit.
+    """Return a choice after changes of its fields, the rest made to fit.
 
     ``listed`` names the pictures of a benchmark.
     """
-    own, others = Choice.__dataclass_fields__, Team.__dataclass_fields__
-    for name in changes:
-        if name not in own and name not in others:
-            near = nearest(name, [*own, *others])
-            raise InputError("choice", expected="a known field", found=repr(name), remedy=near)
-    new = replace(old, **{k: v for k, v in changes.items() if k in own})
+    new = replace(old, **changes)
+    follow: dict[str, Any] = {}
     if new.dataset != old.dataset and "image" not in changes:
-        new = replace(new, image=listed(new.dataset)[0])
-    moved = (new.dataset, new.image, new.scale) != (old.dataset, old.image, old.scale)
-    if moved and "window" not in changes:
-        new = replace(new, window=None)
-    if new.scale != old.scale and "team" not in changes:
-        new = replace(new, team=team(new.scale))
-    named = replace(new.team, **{k: v for k, v in changes.items() if k in others})
-    new = replace(new, team=named)
-    if new.team.with_ != old.team.with_ and "layer" not in changes:
-        new = replace(new, layer=None)
-    return new
+        follow["image"] = listed(new.dataset)[0]
+    if (new.dataset, new.image, new.scale) != (old.dataset, old.image, old.scale):
+        follow["tile"] = ()
+    if new.scale != old.scale:
+        follow |= {"third": "", **usual(new.scale)}
+    elif new.network != old.network and old.baseline == old.off:
+        follow |= usual(new.scale, new.network)
+    elif (new.network, new.baseline, new.hash_seed) != (old.network, old.baseline, old.hash_seed):
+        follow["control"] = controls(new.scale, new.network, new.baseline, new.hash_seed)[0]
+    if new.network != old.network or new.scale != old.scale:
+        follow["layer"] = ""
+    return replace(new, **{name: v for name, v in follow.items() if name not in changes})
 
 
-def answer(scene: Scene, layer: str | None, position: Position, most: int) -> Answer:
+def look(whole: Sample, choice: Choice, tell: Tell) -> Scene:
+    """Return the scene of a choice, or raise `InputError` where it cannot be."""
+    if choice.network == choice.baseline:
+        twice, remedy = f"{choice.network} twice", "choose another one"
+        raise InputError("pair", expected="two different networks", found=twice, remedy=remedy)
+    sample = _cut(whole, Window(*choice.tile)) if choice.tile else whole
+    evaluation.require(choice.methods, choice.scale)
+    for name in choice.methods:
+        check_fit(name, evaluation.network(name), sample)
+    layers = capture.layers(evaluation.network(choice.network))
+    if choice.layer not in ("", *layers):
+        wanted = f"one with attention of {choice.network}"
+        remedy = nearest(choice.layer, layers) if layers else "choose another network"
+        raise InputError("layer", expected=wanted, found=repr(choice.layer), remedy=remedy)
+    methods = dict.fromkeys([*choice.methods, *([choice.off] if layers else [])])
+    outputs = {}
+    for index, method in enumerate(methods):
+        tell(index / len(methods), f"running {method}")
+        outputs[method] = run(method, sample.lr, choice.hash_seed)
+    tell(1.0, "")
+    record = outputs[choice.network].record
+    if record and not choice.layer:
+        choice = replace(choice, layer=record.layers[-1])
+    if not sample.hr.size:
+        return Scene(choice, sample, outputs, {}, None)
+    truth = subpixel.luma(sample.hr)
+    errors = {name: subpixel.block_error(o.y, truth, sample.scale) for name, o in outputs.items()}
+    detail = texture.detail_blocks(sample.hr, sample.scale)
+    return Scene(choice, sample, outputs, errors, detail.reshape(*sample.lr.shape[:2], -1))
+
+
+def _cut(whole: Sample, tile: Window) -> Sample:
+    rows, columns = whole.lr.shape[:2]
+    inside = tile.top + tile.height <= rows and tile.left + tile.width <= columns
+    if min(tile.top, tile.left) < 0 or not inside or min(tile.height, tile.width) < LEAST:
+        wanted = f"{LEAST} or more of {rows} rows and of {columns} columns"
+        remedy = "choose one of the tiles offered"
+        raise InputError("tile", expected=wanted, found=str(tile), remedy=remedy)
+    return whole.crop(*tile)
+
+
+def answer(scene: Scene, position: Position, most: int) -> Answer:
     """Return what there is to say about a position; ``most``: attended positions that are named."""
-    errors = {name: float(map_[position]) for name, map_ in scene.errors.items()}
-    block = _block(scene, position, errors) if errors else {}
-    if scene.record is None or layer is None:
-        return Answer(position, None, errors=errors, block=block)
+    if scene.record is None:
+        return Answer(position)
+    layer = scene.choice.layer
     attention = scene.record.map(layer, position).double().cpu().numpy()
     row = scene.record.summary(layer, [position], details=scene.detail).iloc[0]
     spread = {str(key): float(value) for key, value in row.items()}
@@ -657,7 +631,7 @@ def answer(scene: Scene, layer: str | None, position: Position, most: int) -> An
         for r, c in zip(*np.unravel_index(order, attention.shape), strict=True)
         if attention[r, c] > 0
     )
-    return Answer(position, layer, attention, spread, copied, errors, block)
+    return Answer(position, attention, spread, copied)
 
 
 def _disagreement(scene: Scene, query: Position, other: Position) -> float:
@@ -666,23 +640,3 @@ def _disagreement(scene: Scene, query: Position, other: Position) -> float:
     own, theirs = (scene.detail[at].astype(np.float64) for at in (query, other))
     energy = float(own @ own)
     return float(np.sum((own - theirs) ** 2)) / energy if energy > 0 else float("nan")
-
-
-def _block(scene: Scene, position: Position, errors: Mapping[str, float]) -> dict[str, float]:
-    team, sample = scene.team, scene.sample
-    block = Window(*position, 1, 1)
-    cut = sample.crop(*block)
-    n, l = (subpixel.luma(cut.outputs[name]) for name in (team.with_, team.without))
-    y = subpixel.luma(cut.hr)
-    # The mixture w n + (1 - w) l of least squared error, in closed form.
-    apart = float(np.sum((n - l) ** 2))
-    weight = min(max(float(np.sum((n - l) * (y - l))) / apart, 0.0), 1.0) if apart else 0.0
-    fused = float(np.mean((weight * n + (1 - weight) * l - y) ** 2))
-    better = min(errors[team.with_], errors[team.without])
-    return {
-        "harm": errors[team.with_] - errors[team.without],
-        "chance": float("nan") if scene.chance is None else float(scene.chance[position]),
-        "selection": subpixel.decibels(better),
-        "fusion": subpixel.decibels(fused),
-        "fusion_weight": weight,
-    }

@@ -18,7 +18,16 @@ from matplotlib.patches import Rectangle
 
 from dtfn.errors import InputError
 from dtfn.explorer import page
-from dtfn.explorer.state import OFF, Deeper, Explorer, Message, networks, scales, tiles
+from dtfn.explorer.state import (
+    Deeper,
+    Explorer,
+    Tell,
+    controls,
+    networks,
+    scales,
+    tiles,
+    trained_for_both,
+)
 from dtfn.images import UInt8
 from dtfn.plots import BOX
 
@@ -26,17 +35,21 @@ SIDE = 280  # CSS pixels of a map
 ARROWS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 LEAP = 8  # positions, with the shift key
 ZOOMS = (1, 2, 3, 4, 6)  # screen pixels to an HR pixel
-NOTHING = ""  # stands for None: a menu shows None as if nothing were chosen
 MENUS = {
-    "dataset": ("pictures", 210, "A benchmark, or what you uploaded"),
-    "image": ("picture", 230, "One of its pictures"),
-    "with_": ("N", 200, "The network whose attention is looked at"),
-    "without": ("L", 230, "What N is compared with: harm is N's error minus L's"),
-    "layer": ("layer", 230, "The attention layer of N that the map shows"),
-    "window": ("part", 300, "The whole picture, or a tile of it"),
-    "scale": ("scale", 130, "Enlargement; the networks follow"),
-    "null": ("null", 230, "A second local network: its difference from L is chance"),
-    "third": ("third", 230, "One more network to look at"),
+    "dataset": ("benchmark", 195, "A benchmark that is here, or what you uploaded"),
+    "image": ("picture", 190, "One of its pictures"),
+    "network": ("network", 205, "The network whose attention is looked at"),
+    "baseline": (
+        "compared with",
+        285,
+        "The same network with its attention off, or another one. Harm is the error of the network "
+        "minus the error of this",
+    ),
+    "layer": ("layer", 220, "The attention layer that the map shows"),
+    "tile": ("part", 290, "The whole picture, or a tile of it"),
+    "scale": ("scale", 120, "Enlargement; the networks follow"),
+    "control": ("control", 270, "What differs by chance alone; harm below it is no harm"),
+    "third": ("one more", 230, "One more network, to look at its output"),
 }
 
 
@@ -149,21 +162,18 @@ class View:
         self._deeper = Deeper()
         self._asked = 0  # counts what was drawn: deeper answers to an older position are dropped
         self._worker = ThreadPoolExecutor(1)
-        self._progress = widgets.FloatProgress(max=1.0, layout={"width": "120px"})
-        self._doing = widgets.Label()
-        self._bar = widgets.HBox([self._progress, self._doing], layout={"height": "28px"})
         self._status = _html("dtfn-status")
-        self.page = widgets.VBox([widgets.HTML(page.STYLE), self._bar])
+        self.page = widgets.VBox([widgets.HTML(page.STYLE), self._status])
         self.page.add_class("dtfn")
         self._make_controls()
         events = (self._clicked, self._moved)
         self._attention = MapCanvas("dtfn-attention", BOX, *events)
         self._harm = MapCanvas("dtfn-harm", "#000000", *events)
         self._under_attention, self._under_harm = _html("dtfn-looked"), _html("dtfn-share")
-        self._numbers, self._attribution = _html("dtfn-numbers"), _html("dtfn-attribution")
-        self._crops, self._patches = _html("dtfn-crops"), _html("dtfn-patches")
+        self._numbers, self._patches = _html("dtfn-numbers"), _html("dtfn-patches")
+        self._crops = _html("dtfn-crops")
 
-    def start(self, opened: Callable[[Callable[[float, str], None]], Explorer]) -> None:
+    def start(self, opened: Callable[[Tell], Explorer]) -> None:
         """Show the page, then open the state, which may take seconds, and fill the page."""
         display(self.page)  # type: ignore[no-untyped-call]
         self.state = opened(self.tell)
@@ -173,9 +183,7 @@ class View:
 
     def tell(self, share: float, what: str) -> None:
         """Show progress; nothing once all is done."""
-        self._progress.value = share
-        self._doing.value = what
-        self._bar.layout.visibility = "visible" if share < 1 else "hidden"
+        self._status.value = page.progress(share, what) if share < 1 else page.message("")
 
     def wait(self) -> None:
         """Wait for the answers that are computed after a click."""
@@ -184,181 +192,162 @@ class View:
     # --- the parts ------------------------------------------------------------------------------
 
     def _make_controls(self) -> None:
-        self._menus: dict[str, Any] = {}
-        for name, (label, width, tooltip) in MENUS.items():
-            self._menus[name] = widgets.Dropdown(
-                description=label,
-                tooltip=tooltip,
-                style={"description_width": "56px" if width > 200 else "36px"},
-                layout={"width": f"{width}px"},
-            )
-        self._menus["hash_seed"] = widgets.BoundedIntText(
-            description="hash seed",
-            tooltip="Of all layers with hashing",
-            max=2**31 - 1,
-            style={"description_width": "66px"},
-            layout={"width": "150px"},
-        )
+        self._menus: dict[str, Any] = {
+            name: _labelled(widgets.Dropdown, *how) for name, how in MENUS.items()
+        }
+        about = "Of all layers with hashing: another one cuts other chunks"
+        seed = _labelled(widgets.BoundedIntText, "hash seed", 150, about, max=2**31 - 1)
+        self._menus["hash_seed"] = seed
         for name, menu in self._menus.items():
-            menu.add_class(f"dtfn-{name.rstrip('_')}")
+            menu.add_class(f"dtfn-{name}")
             menu.observe(partial(self._chosen, name), "value")
         self._upload = widgets.FileUpload(description="Upload", accept="image/*", multiple=False)
         self._upload.tooltip = "Show a picture of yours"
-        self._truth = widgets.Dropdown(
-            options=[("as the truth (HR)", True), ("as LR, no truth", False)],
-            tooltip="From HR, LR is made by bicubic reduction; LR has no harm and no errors",
-            layout={"width": "150px"},
+        about = (
+            "From the truth, LR is made by bicubic reduction; LR alone has no harm and no errors"
         )
+        kinds = [("as the truth (HR)", True), ("as LR, no truth", False)]
+        self._truth = _labelled(widgets.Dropdown, "", 150, about, options=kinds)
         self._upload.observe(self._uploaded, "value")
-        self._strength = _slider("overlay", 0.9, 0, 1, 0.05, "How strongly attention covers LR")
+        about = "How strongly the colours of attention cover the picture"
+        self._strength = _slider("overlay", 0.9, 0, 1, 0.05, about)
         self._masked = widgets.Checkbox(
             False, description="only beyond chance", indent=False, layout={"width": "200px"}
         )
-        about = "The threshold: this quantile of the absolute chance differences"
+        self._masked.tooltip = "Hide harm below the threshold"
+        about = "The threshold is this quantile of the absolute chance differences"
         self._quantile = _slider("quantile", 0.95, 0.5, 0.99, 0.01, about)
-        self._zoom = widgets.Dropdown(
-            options=[(f"×{factor}", factor) for factor in ZOOMS],
-            value=3,
-            description="zoom",
-            tooltip="Screen pixels to an HR pixel",
-            style={"description_width": "40px"},
-            layout={"width": "110px"},
-        )
+        about = "How many of the most attended positions are ringed and shown"
+        self._most = _slider("ringed", 8, 1, 16, 1, about, widgets.IntSlider)
+        zooms = [(f"×{factor}", factor) for factor in ZOOMS]
+        about = "Screen pixels to an HR pixel, in the crops"
+        self._zoom = _labelled(widgets.Dropdown, "zoom", 110, about, options=zooms, value=3)
         self._zoom.add_class("dtfn-zoom")
-        self._most = _slider("ringed", 8, 1, 16, 1, "How many positions", widgets.IntSlider)
-        for control in (self._strength, self._masked, self._zoom):
-            control.observe(lambda _: self._draw(), "value")
-        for control in (self._quantile, self._most):
-            control.observe(self._tuned, "value")
-        self._send = widgets.Button(
-            description="Send to report",
-            icon="save",
-            tooltip="Save figure, maps and numbers as a run",
-            layout={"width": "140px"},
-        )
+        for part in (self._strength, self._masked, self._zoom):
+            part.observe(lambda _: self._draw(), "value")
+        for part in (self._quantile, self._most):
+            part.observe(self._tuned, "value")
+        about = "Save the figure, the maps and the numbers as a run, which the next report shows"
+        self._send = widgets.Button(description="Send to report", icon="save", tooltip=about)
         self._send.on_click(self._sent)
-        self._help = widgets.ToggleButton(
-            description="?", tooltip="What is shown, and how to use it", layout={"width": "36px"}
-        )
-        self._more = widgets.ToggleButton(
-            description="More", tooltip="More to choose, and uploads", layout={"width": "64px"}
-        )
+        about = "More to choose: layer, part, control, hash seed, threshold, zoom, uploads"
+        self._more = widgets.ToggleButton(description="More", tooltip=about)
+        about = "What is shown, and how to use it"
+        self._help = widgets.ToggleButton(description="?", tooltip=about)
+        for button, width in ((self._send, 140), (self._more, 64), (self._help, 36)):
+            button.layout.width = f"{width}px"
 
     def _fit_page(self) -> None:
         m = self._menus
-        more = _flow(
-            [
-                *(m[name] for name in ("layer", "window", "scale", "null", "third", "hash_seed")),
-                *(self._upload, self._truth, self._quantile, self._most, self._zoom),
-            ]
-        )
+        first = ("dataset", "image", "network", "baseline")
+        tuned = (self._upload, self._truth, self._quantile, self._most, self._zoom)
+        more = _flow([*(m[name] for name in m if name not in first), *tuned])
         manual = widgets.HTML(page.HELP)
         for part, button in ((more, self._more), (manual, self._help)):
             part.layout.display = "none"
             button.observe(partial(_toggle, part), "value")
-        maps = {"width": f"{SIDE}px", "margin": "0 14px 0 0"}
-        left = [_title("What N attends to"), self._attention.widget, self._under_attention]
-        right = [_title("Harm", "error of N minus error of L"), self._harm.widget, self._under_harm]
+        wide = {"width": f"{SIDE}px", "margin": "0 10px 0 0"}
+        left = [_title("What it attends to"), self._attention.widget, self._under_attention]
+        right = [_title("Harm"), self._harm.widget, self._under_harm]
         self.page.children = [
             self.page.children[0],
-            _flow(
-                [
-                    *(m[name] for name in ("dataset", "image", "with_", "without")),
-                    *(self._more, self._help, self._send, self._bar),
-                ]
-            ),
+            _flow([*(m[name] for name in first), self._more, self._help, self._send]),
             more,
             manual,
             self._status,
             _flow(
                 [
-                    widgets.VBox([*left, self._strength], layout=maps),
-                    widgets.VBox([*right, self._masked], layout=maps),
-                    widgets.VBox(
-                        [self._numbers], layout={"width": "290px", "margin": "0 14px 0 0"}
-                    ),
-                    self._attribution,
+                    widgets.VBox([*left, self._strength], layout=wide),
+                    widgets.VBox([*right, self._masked], layout=wide),
+                    widgets.VBox([self._numbers], layout={**wide, "width": "280px"}),
+                    widgets.VBox([self._patches], layout={"width": "368px"}),
                 ]
             ),
             self._crops,
-            self._patches,
         ]
 
     # --- what the reader does -------------------------------------------------------------------
 
+    def _try(self, event: str, *args: Any, **kwargs: Any) -> bool:
+        """Let an event of the state happen, and show what follows, or why it was refused."""
+        try:
+            getattr(self.state, event)(*args, **kwargs)
+        except InputError as error:
+            self._say(str(error), is_error=True)
+            return False
+        self._say(self.state.notes)
+        self._draw()
+        return True
+
+    def _say(self, text: str, **how: bool) -> None:
+        self._status.value = page.message(text, **how)
+
     def _chosen(self, name: str, change: dict[str, Any]) -> None:
         if not self._is_filling:
-            value = change["new"]
-            self.state.choose(**{name: None if value == NOTHING else value})
-            self._follow()
+            self._try("choose", **{name: change["new"]})
+            self._fill()
 
     def _uploaded(self, change: dict[str, Any]) -> None:
         for file in change["new"]:
-            self.state.upload(file["name"], bytes(file["content"]), truth=self._truth.value)
-            self._follow()
+            data = bytes(file["content"])
+            self._try("upload", file["name"], data, truth=self._truth.value)
+            self._fill()
         if change["new"]:
             self._upload.value = ()  # so that the same file can be taken again
 
     def _tuned(self, _change: dict[str, Any]) -> None:
-        self.state.quantile, self.state.most = self._quantile.value, self._most.value
-        self._draw()
+        if not self._is_filling:
+            self._try("tune", self._quantile.value, self._most.value)
 
     def _clicked(self, x: float | None, y: float | None) -> None:
-        self.state.click(x, y)
-        self._draw()
+        self._try("click", x, y)
 
     def _moved(self, down: int, right: int) -> None:
-        self.state.move(down, right)
-        self._draw()
+        self._try("move", down, right)
 
     def _sent(self, _button: widgets.Button) -> None:
-        self._status.value = page.message(Message("Saving figure, maps and numbers …"))
+        self._say("Saving figure, maps and numbers …")
         shown = {"strength": self._strength.value, "shown": self._hidden, "side": self._side}
         try:
             with capture_output():  # a run prints and shows what it saves
                 folder = self._save(self.state, self._deeper, **shown)
         except (InputError, OSError) as error:
-            self._status.value = page.message(Message(str(error), is_error=True))
+            self._say(str(error), is_error=True)
             return
         figure = base64.b64encode((folder / "figures" / "view.png").read_bytes()).decode()
         address = f"data:image/png;base64,{figure}"
         link = f'<a download="view.png" href="{address}">Download the figure</a>'
-        said = page.message(Message(f"Saved: {folder}. It is in the next report. "))
+        said = page.message(f"Saved: {folder}. It is in the next report. ")
         self._status.value = said.replace("</div>", f"{link}</div>")
 
     # --- what follows ---------------------------------------------------------------------------
 
-    def _follow(self) -> None:
-        """Show the state after an event, also where it refused."""
-        self.tell(1.0, "")
-        self._fill()
-        self._draw()
-
     def _fill(self) -> None:
         """Make the menus say what is chosen and what else there is."""
         state, choice = self.state, self.state.choice
-        values = {**vars(choice), **vars(choice.team)}
-        listed = dict.fromkeys([*networks(choice.scale), *choice.team.names])
-        known = [(name, name) for name in listed]
-        parts: list[tuple[str, Any]] = [("the whole picture", NOTHING)]
-        parts += [(str(tile), tile) for tile in tiles(state.whole().lr.shape)]
+        listed = dict.fromkeys([*networks(choice.scale), *choice.methods])
+        known = [(name.rpartition("/")[2], name) for name in listed if "@" not in name]
+        trained = "" if trained_for_both(choice.network) else " (not trained for it)"
+        off = [(f"{page.OFF}{trained}", choice.off)] if state.scene.layers else []
+        chance = controls(choice.scale, choice.network, choice.baseline, choice.hash_seed)
         layers = state.scene.layers
-        named = [(f"{i} of {len(layers)} ({name})", name) for i, name in enumerate(layers, 1)]
         options: dict[str, list[tuple[str, Any]]] = {
             "dataset": [(name, name) for name in state.datasets],
             "image": [(name, name) for name in state.images(choice.dataset)],
-            "window": parts,
+            "tile": [("the whole picture", ())],
             "scale": [(f"×{scale}", scale) for scale in scales()],
-            "with_": known,
-            "without": [(OFF, OFF), *known],
-            "null": [("none", NOTHING), *known],
-            "third": [("none", NOTHING), *known],
-            "layer": named or [("none", NOTHING)],
+            "network": known,
+            "baseline": [*off, *known],
+            "control": [(page.control(two), two) for two in chance],
+            "third": [("none", ""), *known],
+            "layer": [(f"{i} of {len(layers)} ({name})", name) for i, name in enumerate(layers, 1)]
+            or [("none", "")],
         }
+        options["tile"] += [(str(tile), tile) for tile in tiles(state.whole()[0].lr.shape)]
         self._is_filling = True
         try:
             for name, menu in self._menus.items():
-                value = NOTHING if values[name] is None else values[name]
+                value = getattr(choice, name)
                 if name in options:
                     if value not in [known for _, known in options[name]]:  # the reader's own
                         options[name].append((str(value), value))
@@ -382,7 +371,6 @@ class View:
         """Show what there is to say about the position, the numbers first."""
         state = self.state
         scene, answer, threshold = state.scene, state.answer, state.threshold
-        self._status.value = page.message(state.message)
         self._numbers.value = page.numbers(scene, answer, threshold)
         overlay = page.attention_map(scene, answer, self._strength.value)
         self._attention.show(overlay, answer.position, [(c.row, c.column) for c in answer.copied])
@@ -392,8 +380,8 @@ class View:
             self._harm.show(page.harm_map(scene, self._hidden), answer.position)
         self._under_attention.value = page.attention(scene, answer)
         self._under_harm.value = page.harm(scene, self._hidden, threshold)
-        copied = page.strip(page.copies(scene, answer), page.PATCH) if answer.copied else ""
-        self._patches.value = "<h4>What N copies, heaviest first</h4>" * bool(copied) + copied
+        copied = page.strip(page.copies(scene, answer), page.PATCH)
+        self._patches.value = f"<h4>What it copies, heaviest first</h4>{copied}"
         self._draw_deeper(Deeper())
         self._asked += 1
         self._worker.submit(self._deepen, self._asked)
@@ -408,17 +396,15 @@ class View:
                     return
                 self._draw_deeper(deeper)
         except Exception as error:  # the worker would swallow it
-            self._status.value = page.message(Message(str(error), is_error=True))
+            self._say(str(error), is_error=True)
 
     def _draw_deeper(self, deeper: Deeper) -> None:
         scene, answer = self.state.scene, self.state.answer
         self._deeper = deeper
         crops = page.crops(scene, answer, deeper, self._side)
-        self._crops.value = "<h4>Around the position</h4>" + page.strip(crops, page.CROP)
-        used = page.attributed(scene, answer, deeper)
-        waits = "" if answer.attention is None else '<div class="quiet">computing …</div>'
-        drawn = page.strip([used], 5 * page.PATCH // 2) if used else waits
-        self._attribution.value = "<h4>What the whole network used</h4>" + drawn
+        waits = "computing …" if answer.attention is not None and not deeper.attribution else ""
+        title = f'<h4>Around the position <span class="quiet">{waits}</span></h4>'
+        self._crops.value = title + page.strip(crops, page.CROP)
 
 
 def _toggle(part: widgets.Widget, change: dict[str, Any]) -> None:
@@ -431,27 +417,26 @@ def _html(name: str) -> widgets.HTML:
     return made
 
 
-def _title(text: str, more: str = "") -> widgets.HTML:
-    return widgets.HTML(f'<h4>{text} <span class="quiet">{more}</span></h4>')
+def _title(text: str) -> widgets.HTML:
+    return widgets.HTML(f"<h4>{text}</h4>")
 
 
 def _flow(children: Iterable[widgets.Widget]) -> widgets.Box:
     return widgets.Box(list(children), layout={"flex_flow": "row wrap"})
 
 
+def _labelled(kind: Any, label: str, width: int, about: str, **values: Any) -> Any:
+    """Return a control with a label as wide as its text, and a tooltip."""
+    style = {"description_width": f"{7.2 * len(label) + 12:.0f}px"}
+    layout = {"width": f"{width}px"}
+    return kind(description=label, tooltip=about, style=style, layout=layout, **values)
+
+
 def _slider(
-    name: str, value: float, low: float, high: float, step: float, about: str, kind: Any = None
+    label: str, value: float, low: float, high: float, step: float, about: str, kind: Any = None
 ) -> Any:
-    made = (kind or widgets.FloatSlider)(
-        value=value,
-        min=low,
-        max=high,
-        step=step,
-        description=name,
-        tooltip=about,
-        continuous_update=False,
-        style={"description_width": "54px"},
-        layout={"width": "230px"},
-    )
-    made.add_class(f"dtfn-{name}")
+    kind = kind or widgets.FloatSlider
+    values = {"value": value, "min": low, "max": high, "step": step, "continuous_update": False}
+    made = _labelled(kind, label, 230, about, **values)
+    made.add_class(f"dtfn-{label}")
     return made
