@@ -185,7 +185,7 @@ def audit(
 @app.command(short_help="Train networks by their recipes.")
 def train(
     names: Annotated[
-        list[str], typer.Argument(help="Recipes: nla-x4-s0, demo-nla-x4-s0, dtfn_x2, ...")
+        list[str], typer.Argument(help="Recipes: scratch-nla-x4-s0, nla-x4-s0, demo-nla-x4-s0, ...")
     ],
     out: Annotated[Path, typer.Option(help="Folder for weights, log and checkpoints.")],
     parameter: Settings = None,
