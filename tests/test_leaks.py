@@ -104,16 +104,9 @@ def test_the_second_time_costs_nothing_and_damage_is_mended(
     assert f"{file} is empty or broken" in caplog.text
 
 
-@pytest.fixture
-def real(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Leave the tiny world for the real pictures."""
-    monkeypatch.undo()
-
-
 @pytest.mark.slow
-def test_the_leak_that_the_field_has(
-    real: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_leak_that_the_field_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # leaves the tiny world for the real pictures
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     sets = ("T91", "BSD200", "General100", "BSDS500_test200")
     if not all((paths.training_root() / name).is_dir() for name in sets):
