@@ -8,18 +8,15 @@ layer looks; attribution says what the whole network used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dtfn import evaluation
-from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
 Float = NDArray[np.float64]
@@ -59,69 +56,6 @@ class Attribution:
     def diffusion(self) -> float:
         """`diffusion_index` of the map."""
         return diffusion_index(self.map)
-
-
-@dataclass(frozen=True)
-class Local:
-    """What one network's output around one position owes to the LR pixels around it.
-
-    Rectangles are (top, left, height, width) in LR positions of the whole picture.
-    """
-
-    network: str
-    query: tuple[int, int]  # row, column
-    crop: Rectangle  # the part of the picture that the network received
-    window: Rectangle  # the patch whose detail was attributed
-    found: Attribution  # on the crop
-
-
-def around(
-    methods: Sequence[str],
-    sample: Sample,
-    queries: Sequence[tuple[int, int]],
-    *,
-    side: int = 48,
-    patch: int = 4,
-    steps: int = STEPS,
-) -> list[Local]:
-    """Return the attributions of several networks and positions, each on a crop of the picture.
-
-    Parameters
-    ----------
-    methods, sample, queries
-        Names of the zoo or weights files, the picture, (row, column) pairs of its LR grid.
-    side
-        Of the crop around a query, LR pixels. Networks receive nothing beyond it.
-    patch
-        Side of the patch in LR positions: 4 at x4 are the paper's 16 pixels.
-    steps
-        As for `attribute`.
-    """
-    found = []
-    for method in methods:
-        network = evaluation.network(method)
-        for query in queries:
-            crop = square(query, side, sample.lr.shape)
-            top, left, height, width = crop
-            window = square(query, patch, sample.lr.shape)
-            lr = sample.lr[top : top + height, left : left + width]
-            inside = (window[0] - top, window[1] - left, *window[2:])
-            found.append(
-                Local(method, query, crop, window, attribute(network, lr, inside, steps=steps))
-            )
-    return found
-
-
-def numbers(found: Sequence[Local]) -> pd.DataFrame:
-    """Return a row an attribution: network, query_row, query_column and its three numbers."""
-    return pd.DataFrame(
-        [
-            {"network": one.network, "query_row": one.query[0], "query_column": one.query[1]}
-            | {"diffusion": one.found.diffusion, "change": one.found.change}
-            | {"incompleteness": one.found.incompleteness}
-            for one in found
-        ]
-    )
 
 
 def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> Rectangle:

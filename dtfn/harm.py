@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ __all__ = [
     "gains",
     "measure",
     "pairs_of_zoo",
+    "switches",
     "textures",
 ]
 
@@ -138,6 +140,21 @@ def pairs_of_zoo(
     InputError
         For a variant or seed that the zoo does not have at this scale, or no pair at all.
     """
+    found = _pairs(scale, variants, kinds, seeds)
+    if not found:
+        names = [row["name"] for row in zoo.registry() if row["scale"] == scale]
+        raise InputError(
+            f"zoo x{scale}",
+            expected=f"a pair of kind {' or '.join(kinds)}",
+            found=", ".join(names) or "no network",
+            remedy="choose another scale or kind, or train networks with `dtfn train`",
+        )
+    return found
+
+
+def _pairs(
+    scale: int, variants: Sequence[str], kinds: Sequence[str], seeds: Sequence[int]
+) -> list[Pair]:
     rows = {
         (row["variant"], int(row["seed"])): row for row in zoo.registry() if row["scale"] == scale
     }
@@ -176,14 +193,37 @@ def pairs_of_zoo(
             found.append(Pair(variant, "placebo", seed, name, placebo, ((own, others[0]),)))
         if "twin" in kinds and others and own != others[0]:
             found.append(Pair(variant, "twin", seed, name, others[0], ((own, others[0]),)))
-    if not found:
-        raise InputError(
-            f"zoo x{scale}",
-            expected=f"a pair of kind {' or '.join(kinds)}",
-            found=", ".join(row["name"] for row in rows.values()) or "no network",
-            remedy="choose another scale or kind, or train networks with `dtfn train`",
-        )
     return [_replicated(pair, found) for pair in found]
+
+
+def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Pair]:
+    """Return the switch pairs of the zoo and of weights files; none where there is none.
+
+    Parameters
+    ----------
+    scale, seeds
+        As for `pairs_of_zoo`.
+    variants
+        Variants of the zoo, or weights files; none: all of the zoo. A user's own network has no
+        switch.
+
+    Raises
+    ------
+    InputError
+        For an unknown variant, or a weights file of another scale.
+    """
+    files = [one for one in variants if Path(one).suffix in zoo.SUFFIXES]
+    found = []
+    for file in files:
+        recipe = zoo.recipe(file)
+        if recipe.scale != scale:
+            raise InputError(
+                file, expected=f"scale {scale}", found=recipe.scale, remedy="choose another file"
+            )
+        if recipe.attention_off:
+            found.append(_switch(recipe.network.removeprefix("mini-"), recipe.seed, file))
+    names = [one for one in variants if one not in files and not zoo.own(one)]
+    return found if variants and not names else [*found, *_pairs(scale, names, ("switch",), seeds)]
 
 
 def _switch(variant: str, seed: int, name: str) -> Pair:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import gate
+from dtfn import donors, gate
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS
@@ -24,6 +24,7 @@ __all__ = [
     "CLAIMS",
     "judge",
     "not_testable",
+    "of_causes",
     "of_harm",
     "of_pairs",
     "of_tfs",
@@ -143,6 +144,52 @@ def of_tfs(plain: Measured, fidelity: Measured, scale: int) -> pd.DataFrame:
     less, gain = (crossed(both, column, seed="network") for column in ("less", "gain"))
     lowered = "" if gain.low > -EFFECT_DB else f"PSNR changes by {gain.estimate:+.3f} dB"
     return judge(6, scale, less, both["seed"].nunique(), lowered)
+
+
+def of_causes(
+    pairs: Sequence[Pair], pictures: pd.DataFrame, experiment: pd.DataFrame, scale: int
+) -> pd.DataFrame:
+    """Return the rows of claims 4 and 7: inconsistency as observed, and as an experiment.
+
+    Parameters
+    ----------
+    pairs
+        Those whose attention chooses; others do not count.
+    pictures
+        Of `dtfn.causes.measure`. How harm rises with k is net of the controls.
+    experiment
+        Of `dtfn.donors.measure`. At the largest dose: what inconsistent donors add to the error
+        beyond consistent ones, where consistent ones lower it.
+    scale
+        2, 3 or 4.
+    """
+    chosen = {(pair.name, pair.kind, pair.seed) for pair in pairs}
+
+    def ours(table: pd.DataFrame) -> pd.DataFrame:
+        keys = zip(table["pair"], table["kind"], table["seed"], strict=True)
+        return _networks(table[[key in chosen for key in keys]])
+
+    attended = ours(pictures[pictures["of"] == "attended"])
+    changes, apart = ours(donors.effects(experiment)), ours(donors.contrasts(experiment))
+    if attended.empty or apart.empty:
+        reason = "no attention that chooses was trained to be switched off"
+        return pd.concat([not_testable(n, scale, reason) for n in (4, 7)], ignore_index=True)
+    is_pair = attended["role"] == "pair"
+    rise, *chance = [
+        crossed(part, "slope", seed="network")
+        for part in (attended[is_pair], attended[~is_pair])
+        if len(part)
+    ]
+    seeds = attended["seed"].nunique()
+    rows = [judge(4, scale, rise - chance[0] if chance else rise, seeds)]
+    most = changes["dose"] == changes["dose"].max()
+    agreeing = changes[most & (changes["donor"] == "consistent")]
+    helps = crossed(agreeing, "change", "off", seed="network").high < 0
+    figure = crossed(
+        apart.assign(contrast=100 * apart["contrast"]), "contrast", "off", seed="network"
+    )
+    rows.append(judge(7, scale, figure, seeds, "" if helps else "consistent donors do not help"))
+    return pd.concat(rows, ignore_index=True)
 
 
 def printed(table: pd.DataFrame) -> list[Verdict]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,19 +13,18 @@ from matplotlib.patches import Rectangle
 
 from dtfn import (
     attended,
-    attribution,
     capture,
     evaluation,
     models,
     paths,
     texture,
-    zoo,
 )
 from dtfn.attended import Look
-from dtfn.attribution import Attribution, Local
 from dtfn.datasets import Sample
-from dtfn.images import degrade, luma
-from dtfn.plots import WIDTH, curves, pictures
+from dtfn.harm import Pair
+from dtfn.images import degrade
+from dtfn.plots import WIDTH, pictures
+from dtfn.regions import Region
 
 SCALE = 2
 QUERIES = [(3, 4), (10, 7)]
@@ -78,41 +76,18 @@ def test_a_look_is_the_recorded_map(
         assert order == sorted(look.map.ravel(), reverse=True)[:5]
 
 
-def test_deformable_looks_tell_where_the_strongest_value_is_read(
-    found: list[Look], sample: Sample, files: dict[str, str]
-) -> None:
-    for look in found:
-        assert (look.points is not None) == (look.network == files["mini-dtfn"])
-        if look.points is not None:
-            network = models.load(look.network)
-            with capture.record(network) as record:
-                evaluation.upscale(network, sample.lr)
-            expected, _ = record.sampling_points(look.layer, look.strongest(1)[0])
-            np.testing.assert_allclose(look.points, expected.numpy(), atol=1e-5)
-    table = attended.sampling(found)
-    assert len(table) == 2 * 2 * 9
-    assert table["modulation"].between(0, 2).all()
-
-
-def test_looks_and_summaries_are_found_once(
+def test_looks_are_found_once(
     sample: Sample, files: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(paths, "CACHE", tmp_path)
-    deformable = [files["mini-dtfn"]]
-    first = attended.looks(deformable, sample, QUERIES)
-    table = attended.summaries(deformable, [sample], files["mini-local"], every=6)
+    first = attended.looks([files["mini-dtfn"]], sample, QUERIES)
     monkeypatch.setattr(evaluation, "upscale", None)
-    again = attended.looks(deformable, sample, QUERIES)
+    again = attended.looks([files["mini-dtfn"]], sample, QUERIES)
     for known, one in zip(first, again, strict=True):
         assert (known.layer, known.query, known.deviation) == (one.layer, one.query, one.deviation)
         assert np.array_equal(known.map, one.map)
-        assert known.points is not None
-        assert one.points is not None
-        assert np.array_equal(known.points, one.points)
-    same = attended.summaries(deformable, [sample], files["mini-local"], every=6)
-    pd.testing.assert_frame_equal(same, table)
     with pytest.raises(TypeError):
-        attended.looks(deformable, sample, [(5, 5)])
+        attended.looks([files["mini-dtfn"]], sample, [(5, 5)])
 
 
 def test_deviation_sees_another_layer(sample: Sample, files: dict[str, str]) -> None:
@@ -151,94 +126,39 @@ def test_copies_are_the_strongest_with_their_inconsistency(
     assert [look.place for look in last] == [2] * 6
 
 
-def test_summaries_are_those_of_the_record(sample: Sample, files: dict[str, str]) -> None:
-    table = attended.summaries(
-        [files["mini-local"], files["mini-dtfn"]],
-        [sample],
-        files["mini-local"],
-        every=6,
-        hash_seeds=(0, 1),
-    )
-
-    assert set(table["network"]) == {files["mini-dtfn"]}
-    rows = [3, 9, 15]
-    assert sorted(table["row"].unique()) == rows
-    network = models.load(files["mini-dtfn"])
-    with capture.record(network) as record:
-        sr = evaluation.upscale(network, sample.lr)
-    details = texture.detail_blocks(sample.hr, SCALE)
-    queries = [(row, column) for row in rows for column in (3, 9, 15, 21)]
-    expected = record.summary(record.layers[1], queries, details=details, hash_seeds=(0, 1))
-    part = table[table["place"] == 2]
-    np.testing.assert_allclose(part["disagreeing"], expected["disagreeing"], atol=1e-6)
-    np.testing.assert_allclose(part["agreement"], expected["agreement"], atol=1e-6)
-    apart = ((details[9 * 22 + 15] - details.astype(float)) ** 2).sum(1)
-    disagree = np.mean(apart > (details[9 * 22 + 15].astype(float) ** 2).sum())
-    assert part[(part["row"] == 9) & (part["column"] == 15)]["chance"].item() == disagree
-    np.testing.assert_allclose(part["share"], expected["support"] / 396, rtol=1e-5)
-    local = evaluation.upscale(models.load(files["mini-local"]), sample.lr)
-    error = [_mse(one, sample.hr, (9, 15)) for one in (sr, local)]
-    at = part[(part["row"] == 9) & (part["column"] == 15)]["harm"]
-    assert at.item() == pytest.approx(error[0] - error[1])
-
-
-def _mse(sr: Any, hr: Any, at: tuple[int, int]) -> float:
-    block = np.s_[SCALE * at[0] : SCALE * (at[0] + 1), SCALE * at[1] : SCALE * (at[1] + 1)]
-    return float(np.mean((luma(sr)[block] - luma(hr)[block]) ** 2))
-
-
-# ---------------------------------------------------------------- where to look
-
-
-def test_attentive_variants_are_those_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [("local", 4, 0), ("local-wide", 4, 0), ("nla+tfs", 4, 0), ("nla", 2, 0), ("dtfn", 4, 1)]
-    made = [{"variant": v, "scale": s, "seed": k} for v, s, k in rows]
-    monkeypatch.setattr(zoo, "registry", lambda: made)
-    assert attended.attentive(4, 0) == ["nla+tfs"]
-
-
-# ---------------------------------------------------------------- attribution around a query
-
-
-def test_attribution_around_a_query_is_that_of_the_crop(
-    sample: Sample, files: dict[str, str]
-) -> None:
-    (one,) = attribution.around([files["mini-nla"]], sample, [(2, 20)], side=12, patch=4, steps=2)
-
-    assert one.crop == (0, 10, 12, 12)
-    assert one.window == (0, 18, 4, 4)
-    network = models.load(files["mini-nla"])
-    expected = attribution.attribute(network, sample.lr[:12, 10:22], (0, 8, 4, 4), steps=2)
-    np.testing.assert_allclose(one.found.map, expected.map, atol=1e-7)
-    assert attribution.numbers([one])["diffusion"].item() == pytest.approx(one.found.diffusion)
-
-
-@pytest.mark.parametrize(
-    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
-)
-def test_a_square_stays_in_the_picture(middle: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert attribution.square(middle, 8, (18, 22, 3)) == (*expected, 8, 8)
-    assert attribution.square(middle, 90, (18, 22, 3)) == (0, 0, 18, 22)
+def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(sample: Sample) -> None:
+    other = Sample("set", "other", SCALE, sample.lr, sample.hr)
+    rows = [
+        {"pair": "n", "kind": "switch", "seed": seed, "role": role, "dataset": "set", "q": q}
+        | {"image": image, "side": side, "mass": mass, "region": Region(top, top, 3, 3, 9, mass)}
+        for seed, role, image, side, q, mass, top in (
+            (0, "pair", "noise", "harm", 0.01, 5.0, 2),
+            (0, "pair", "noise", "harm", 0.9, 50.0, 4),
+            (0, "control 1", "other", "harm", 0.01, 90.0, 4),
+            (1, "pair", "other", "harm", 0.01, 90.0, 4),
+            (0, "pair", "other", "help", 0.01, -99.0, 6),
+            (0, "pair", "noise", "help", 0.01, -7.0, 8),
+        )
+    ]
+    pair, table = Pair("n", "switch", 0, "n", "n@off"), pd.DataFrame(rows)
+    chosen, where = attended.places(table, [other, sample], [pair])
+    assert chosen is sample
+    assert where == {"where n harms most": (3, 3), "where n helps most": (9, 9)}
+    for pairs in ([pair], []):
+        expected = (sample, {"the middle": (9, 11)})
+        assert attended.places(table[:0], [sample, other], pairs) == expected
 
 
 # ---------------------------------------------------------------- figures
 
 
-def local_of(name: str) -> Local:
-    values = np.random.default_rng(0).normal(size=(12, 12))
-    return Local(name, QUERIES[0], (0, 0, 12, 12), (1, 2, 4, 4), Attribution(values, 0.0, 1.0))
-
-
-def test_maps_have_a_row_a_network_and_the_attribution_last(
-    found: list[Look], sample: Sample, files: dict[str, str]
-) -> None:
+def test_maps_have_a_row_a_network_and_a_panel_a_layer(found: list[Look], sample: Sample) -> None:
     one = attended.at(found, QUERIES[0])
-    figure = pictures.attention_maps(one, [local_of(name) for name in files.values()], sample)
+    figure = pictures.attention_maps(one, sample)
     figure.draw_without_rendering()
 
     shown = [ax for ax in figure.axes if ax.get_visible()]
-    titles = [ax.get_title().partition(":")[0] for ax in shown]
-    assert titles == ["layer 1", "layer 2", "attribution"] * 3 + [files["mini-local"]]
+    assert [ax.get_title().partition(":")[0] for ax in shown] == ["layer 1", "layer 2"] * 3
     support = float(np.exp(-np.sum(one[0].map * np.log(one[0].map))))
     assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
     cross = next(line for line in shown[0].lines if line.get_marker() == "+")
@@ -270,26 +190,9 @@ def test_copies_frame_what_disagrees(found: list[Look], sample: Sample) -> None:
         np.testing.assert_array_equal(inside, sample.hr[y, x])
 
 
-def test_sampling_draws_the_points(found: list[Look], sample: Sample) -> None:
-    one = attended.at(found, QUERIES[0])
-    figure = pictures.sampling_points(one, sample)
-    figure.draw_without_rendering()
-    deformed = [look for look in one if look.points is not None]
-    for ax, look in zip(figure.axes, deformed, strict=True):
-        offsets = np.asarray(ax.collections[0].get_offsets())
-        assert look.points is not None
-        np.testing.assert_allclose(offsets[:, ::-1], look.points)
-
-
 def test_nothing_to_draw_says_so(sample: Sample) -> None:
-    empty = attended.copies([], sample)
     for figure in (
-        pictures.attention_maps([], [], sample),
-        pictures.copied_patches(empty, sample),
-        pictures.sampling_points([], sample),
-        curves.attention_by_layer(pd.DataFrame()),
+        pictures.attention_maps([], sample),
+        pictures.copied_patches(attended.copies([], sample), sample),
     ):
         assert figure.texts[0].get_text().startswith("no network")
-
-
-# ---------------------------------------------------------------- verdicts

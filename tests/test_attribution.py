@@ -168,3 +168,11 @@ def test_bad_input(change: dict[str, Any], problem: str) -> None:
     given: dict[str, Any] = {"lr": LR, "window": WINDOW}
     with pytest.raises(InputError, match=problem):
         attribute(Linear(), **given | change)
+
+
+@pytest.mark.parametrize(
+    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
+)
+def test_a_square_stays_in_the_picture(middle: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert attribution.square(middle, 8, (18, 22, 3)) == (*expected, 8, 8)
+    assert attribution.square(middle, 90, (18, 22, 3)) == (0, 0, 18, 22)

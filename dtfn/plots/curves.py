@@ -15,16 +15,15 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtfn.plots import NULL_COLOUR, WIDTH, blank, colour, dashes, styled
+from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, styled
 
-METRICS = {
-    "support": "effective support\n(positions)",
-    "distance": "mean distance\n(LR pixels)",
-    "on_self": "weight on itself",
-    "disagreeing": "weight on what\ndisagrees with truth",
-    "agreement": "agreement over\nhash seeds",
+NO_PAIR = "no network was trained for attention on and off"
+DONORS = {
+    "consistent": ("#2166AC", "own patch again"),
+    "shifted": ("#56B4E9", "at another sub-pixel phase"),
+    "inconsistent": ("#B2182B", "look-alikes of other detail"),
 }
-"""Columns that `attention_by_layer` draws, with their titles."""
+"""Kind of donor, see `dtfn.donors.KINDS` -> its colour and name; plain donors are the control."""
 
 
 @styled()
@@ -245,41 +244,94 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
 
 
 @styled()
-def attention_by_layer(table: pd.DataFrame) -> Figure:
-    """Draw the summaries by layer: a panel a number, a line a network.
+def cause_map(table: pd.DataFrame) -> Figure:
+    """Draw what attention changes by fifths of severity and of k: a panel a pair.
 
     Parameters
     ----------
     table
-        network, place, and columns of `METRICS`: means over queries and pictures.
+        pair, severity, k (fifths), net: % of the error without attention, see
+        `dtfn.causes.net_map`.
     """
     if table.empty:
-        return blank("no network with attention")
-    networks = list(table["network"].unique())
-    metrics = [m for m in METRICS if m in table]
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
-    for ax, metric in zip(axes, metrics, strict=True):
-        for network in networks:
-            part = table[table["network"] == network]
-            style: dict[str, Any] = {
-                "color": colour(network, networks),
-                "marker": "o",
-                "markersize": 4,
-            }
-            ax.plot(part["place"], part[metric], dashes(network), label=network, **style)
-        if metric == "disagreeing" and "chance" in table:
-            ax.axhline(table["chance"].mean(), color=NULL_COLOUR, linestyle=":", label="chance")
-        ax.set(xlabel="layer", title=METRICS[metric])
-        ax.set_xticks(sorted(table["place"].unique()))
-        if metric == "support":
-            ax.set_yscale("log")
-            ax.set_ylim(bottom=1)  # all on one position
-        else:
-            ax.set_ylim(0, None if metric == "distance" else max(1.0, *ax.get_ylim()[1:]))
-    # The panel with most lines has chance, too.
-    labels = max((ax.get_legend_handles_labels() for ax in axes), key=lambda both: len(both[1]))
-    figure.legend(*labels, loc="outside lower center", ncols=5)
+        return blank(NO_PAIR)
+    names = list(table["pair"].unique())
+    figure, axes = _panels(len(names), 3.2, 3)
+    most = max(float(table["net"].abs().max()), 0.5)
+    for ax, name in zip(axes, names, strict=True):
+        part = table[table["pair"] == name]
+        wide = part.pivot(index="severity", columns="k", values="net")
+        ax.imshow(wide, cmap=SIGNED, vmin=-most, vmax=most, origin="lower")
+        for (row, column), value in np.ndenumerate(wide.to_numpy()):
+            ink = "white" if abs(value) > 0.7 * most else "black"
+            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink)
+        ax.set_xticks(range(len(wide.columns)), wide.columns)
+        ax.set_yticks(range(len(wide.index)), wide.index)
+        ax.set_title(name)
+        ax.grid(visible=False)
+    figure.supxlabel("inconsistency k of what is attended (fifths, low to high)", fontsize=10)
+    figure.supylabel("severity (fifths)", fontsize=10)
+    return figure
+
+
+@styled()
+def cause_slopes(table: pd.DataFrame) -> Figure:
+    """Draw how harm rises with k: a panel a pair, a row a kind of k; grey: the control.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.causes.model`.
+    """
+    if table.empty:
+        return blank(NO_PAIR)
+    names, kinds = list(table["pair"].unique()), list(table["of"].unique())
+    figure, axes = _panels(len(names), 1.1 + 0.3 * len(kinds), 3, sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        for role, ink, shift in (("control", NULL_COLOUR, 0.18), ("pair", "black", 0.0)):
+            part = table[(table["pair"] == name) & (table["role"] == role)]
+            at = [len(kinds) - 1 - kinds.index(of) - shift for of in part["of"]]
+            ax.hlines(at, part["slope_low"], part["slope_high"], color=ink)
+            ax.plot(part["slope"], at, "o", color=ink, markersize=5)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_title(name)
+        ax.set_yticks(range(len(kinds)), list(reversed(kinds)))
+        ax.grid(axis="y", visible=False)
+    text = "rise of harm from the lowest to the highest decile of k (% of the error)"
+    figure.supxlabel(f"{text}; grey: control", fontsize=10)
+    return figure
+
+
+@styled()
+def dose_curves(table: pd.DataFrame) -> Figure:
+    """Draw what donors do to the error of a query, by their number: a panel a pair.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.donors.curves`.
+    """
+    if table.empty:
+        return blank(NO_PAIR)
+    names = list(table["pair"].unique())
+    figure, axes = _panels(len(names), 3.4, 3, sharex=True, sharey=True)
+    doses = sorted(table["dose"].unique())
+    for ax, name in zip(axes, names, strict=True):
+        part = table[table["pair"] == name]
+        for number, (donor, (ink, label)) in enumerate(DONORS.items()):
+            line = part[part["donor"] == donor].set_index("dose").reindex(doses)
+            effect = line["effect"].to_numpy(float)
+            away = np.abs(line[["effect_low", "effect_high"]].to_numpy(float).T - effect)
+            at = 1 + np.arange(len(doses)) + 0.12 * (number - 1)
+            style: dict[str, Any] = {"color": ink, "marker": "o", "markersize": 4, "capsize": 3}
+            bars = np.insert(away, 0, 0.0, axis=1)
+            ax.errorbar(np.insert(at, 0, 0), np.insert(effect, 0, 0.0), bars, label=label, **style)
+        ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
+        ax.set_title(f"{name}: {part['queries'].max()} textures")
+        ax.set_xticks(range(1 + len(doses)), ["0", *map(str, doses)])
+        ax.set_xlabel("number of donors")
+    axes[0].set_ylabel("change of error (% of attention off)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -25,14 +25,13 @@ from dtfn.texture import DISTORTIONS
 
 if TYPE_CHECKING:
     from dtfn.attended import Look
-    from dtfn.attribution import Local
     from dtfn.datasets import Sample
+    from dtfn.donors import Scene
     from dtfn.regions import Case
 
 COPIED = "#56B4E9"  # what attention reads
 BAD, GOOD = "#B2182B", "#2166AC"  # as in a signed map
 NO_REGION = "no region beyond the threshold"
-_REACH = 4  # LR pixels shown on each side of a place that is read
 _PATCH = 2  # LR positions on each side of a position: the 5 x 5 of a patch
 _UNITS = {
     "orientation": "orientation {:.1f} → {:.1f}°",
@@ -105,45 +104,35 @@ def distortion_panel(case: Case | None) -> Figure:
 
 
 @styled()
-def attention_maps(looks: Sequence[Look], local: Sequence[Local], sample: Sample) -> Figure:
-    """Draw what every network and layer attends to for one query, and the network's attribution.
+def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
+    """Draw what every network and layer attends to for one query: a row a network.
 
     Parameters
     ----------
-    looks, local
+    looks
         Of one query, on the sample.
     sample
         The picture.
 
     Notes
     -----
-    A row a network, a column an attention layer; the last column is the attribution. Networks
-    without attention share the last row. Weights are shown from none to the map's own largest, as
-    their square root, and grown to the 3 x 3 positions around, or single ones would not be seen.
+    Weights are shown from none to the map's own largest, as their square root, and grown to the
+    3 x 3 positions around, or single ones would not be seen.
     """
-    attentive = list(dict.fromkeys(look.network for look in looks))
-    others = [one.network for one in local if one.network not in attentive]
-    if not attentive and not others:
+    if not looks:
         return blank("no network to look at")
-    places = max([look.place for look in looks], default=3)
-    rows = len(attentive) + -(-len(others) // (places + 1))
+    networks = list(dict.fromkeys(look.network for look in looks))
+    places = max(look.place for look in looks)
     height, width = sample.lr.shape[:2]
-    size = (WIDTH, rows * (WIDTH / (places + 1) * max(height / width, 1) + 0.4) + 0.1)
+    size = (WIDTH, len(networks) * (WIDTH / places * max(height / width, 0.5) + 0.4) + 0.1)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, places + 1, squeeze=False)
+    axes = figure.subplots(len(networks), places, squeeze=False)
     for ax in axes.ravel():
         ax.set_visible(False)
     for look in looks:
-        line = axes[attentive.index(look.network)]
+        line = axes[networks.index(look.network)]
         _attended(line[look.place - 1], look, sample)
-        line[0].set_ylabel(look.network, fontsize=9)
-    for one in local:
-        if one.network in attentive:
-            ax, name = axes[attentive.index(one.network), -1], "attribution"
-        else:
-            name = one.network
-            ax = axes[len(attentive) :].ravel()[others.index(name)]
-        _attributed(ax, one, sample, f"{name}: DI {one.found.diffusion:.1f}")
+        line[0].set_ylabel(_short(look.network), fontsize=9)
     return figure
 
 
@@ -193,34 +182,46 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
 
 
 @styled()
-def sampling_points(looks: Sequence[Look], sample: Sample) -> Figure:
-    """Draw where deformable layers read the value of the position that the query weighs most.
+def donor_panel(scene: Scene | None) -> Figure:
+    """Draw a query and its donors: what was pasted, what attention copied, what came out.
 
-    A row a network, a column a layer; the box is the position, circles are the nine samples, their
-    area the modulation. Looks without sampling points are left out.
+    Upper row: the query's truth, the output with attention off, and the unchanged window. Below, a
+    row a kind of donor: the LR window (yellow: query, blue: donors), a donor's truth, the mix of
+    all HR patches by attention, and the output with attention on. With no scene, the figure says
+    so.
     """
-    shown = {(look.network, look.place): look for look in looks if look.points is not None}
-    if not shown:
-        return blank("no network with deformable values")
-    networks = list(dict.fromkeys(network for network, _ in shown))
-    places = max(place for _, place in shown)
-    panel = WIDTH / max(places, 4)
-    figure = Figure(figsize=(panel * places, len(networks) * (panel + 0.3)), layout="constrained")
-    axes = figure.subplots(len(networks), places, squeeze=False)
-    for (row, column), ax in np.ndenumerate(axes):
-        look = shown.get((networks[row], column + 1))
-        ax.set_visible(look is not None)
-        if look is not None:
-            y, x = look.strongest(1)[0]
-            _part(ax, sample.lr, (y - _REACH, y + _REACH + 1), (x - _REACH, x + _REACH + 1))
-            _bare(ax, f"layer {look.place}: at ({y}, {x})")
-            _box(ax, (y, x, 1, 1), 1)
-            points, areas = np.asarray(look.points), 40 * np.asarray(look.modulation)
-            ink = {"color": COPIED, "edgecolor": "black"}
-            ax.scatter(points[:, 1], points[:, 0], s=areas, linewidth=0.7, **ink)
-    for line, network in zip(axes, networks, strict=True):
-        line[0].set_ylabel(network, fontsize=9)
+    if scene is None:
+        return blank("no query to show")
+    kinds = [kind for kind in scene.shown if kind != "none"]
+    figure = Figure(figsize=(WIDTH, 2.25 * (1 + len(kinds))), layout="compressed")
+    axes = figure.subplots(1 + len(kinds), 4, squeeze=False)
+    seen, sample = scene.seen, scene.query.sample
+    base = scene.shown["none"]
+    _image(axes[0, 0], base.lr, f"{sample.dataset} {sample.image}: LR")
+    _image(axes[0, 1], scene.truth, "truth (box: the query)")
+    _image(axes[0, 2], _levels(scene.off), f"attention off: MSE {scene.error:.0f}")
+    _image(axes[0, 3], _levels(base.made), f"on, without donors: MSE {base.error:.0f}")
+    for line, kind in zip(axes[1:], kinds, strict=True):
+        one = scene.shown[kind]
+        _image(line[0], one.lr, "LR with donors")
+        line[0].set_ylabel(f"{kind}\ndonors", fontsize=10)
+        for top, left in seen.cells[: scene.dose]:
+            _box(line[0], (top, left, scene.side, scene.side), 1, COPIED)
+        _image(line[1], one.donor, "a donor's truth")
+        _image(line[2], np.clip(one.copied, 0, 255).astype(np.uint8), "")
+        line[2].set_title(f"what layer {scene.layer} copies", fontsize=9)
+        line[2].set_xlabel(f"{one.weight:.0%} from donors", fontsize=9)
+        _image(line[3], _levels(one.made), f"attention on: MSE {one.error:.0f}")
+    around = (scene.middle[0] - 1, scene.middle[1] - 1, 3, 3)
+    for ax in (*axes[0, 1:], *axes[1:, 3]):
+        _box(ax, around, sample.scale)
+    for ax in axes[:, 0]:
+        _box(ax, (seen.row - 1, seen.column - 1, 3, 3), 1)
     return figure
+
+
+def _levels(image: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    return np.floor(255 * image + 0.5).astype(np.uint8)
 
 
 def _attended(ax: Axes, look: Look, sample: Sample) -> None:
@@ -233,19 +234,6 @@ def _attended(ax: Axes, look: Look, sample: Sample) -> None:
     for row, column in look.strongest():
         ax.plot(column, row, "o", markeredgecolor=COPIED, **ring)
     ax.plot(look.query[1], look.query[0], "+", color=BOX, markersize=11, markeredgewidth=1.8)
-
-
-def _attributed(ax: Axes, one: Local, sample: Sample, title: str) -> None:
-    """Show an attribution on the crop that the network saw, and box the patch."""
-    ax.set_visible(True)
-    top, left, height, width = one.crop
-    _part(ax, _dim(sample.lr), (top, top + height), (left, left + width))
-    most = float(np.abs(one.found.map).max()) or 1.0
-    root = np.sign(one.found.map) * np.sqrt(np.abs(one.found.map) / most)
-    extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-    ax.imshow(root, cmap=SIGNED, norm=Normalize(-1, 1), alpha=np.abs(root), extent=extent)
-    _box(ax, one.window, 1)
-    _bare(ax, title)
 
 
 def _patch(ax: Axes, sample: Sample, at: tuple[int, int], title: str, ink: str) -> None:
@@ -359,11 +347,11 @@ def _bare(ax: Axes, title: str) -> None:
         spine.set_visible(False)
 
 
-def _box(ax: Axes, window: tuple[int, int, int, int], pixels: int) -> None:
+def _box(ax: Axes, window: tuple[int, int, int, int], pixels: int, ink: str = BOX) -> None:
     """Frame (top, left, height, width) in LR positions; a pixel begins half before its number."""
     top, left, height, width = (pixels * v for v in window)
     corner = (left - 0.5, top - 0.5)
-    box = Rectangle(corner, width, height, fill=False, edgecolor=BOX, linewidth=1.5)
+    box = Rectangle(corner, width, height, fill=False, edgecolor=ink, linewidth=1.5)
     ax.add_patch(box)
 
 

@@ -1,0 +1,231 @@
+"""The donor experiment: known signs where attention copies, nothing where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from dtfn import donors, images, models, statistics, verdicts
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.harm import Pair
+from dtfn.models.attention import Attention
+from dtfn.plots import curves, pictures
+
+S = 2
+APART = 9  # LR pixels that a copy comes from, at least
+
+
+class Copy(Attention):
+    """Adds the LR colour of the most similar patch elsewhere, less its own."""
+
+    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
+        super().__init__(res_scale)
+
+    def attend(self, x: Tensor) -> Tensor:
+        patches = F.unfold(x - x.mean(), 5, padding=2)[0].T  # (L, 25 C)
+        row, column = (
+            axis.flatten()
+            for axis in torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")
+        )
+        near = torch.maximum((row[:, None] - row).abs(), (column[:, None] - column).abs()) < APART
+        best = torch.cdist(patches, patches).masked_fill(near, torch.inf).argmin(1)
+        flat = x.flatten(2)
+        return (flat[:, :, best] - flat).view_as(x)
+
+
+def copying(folder: Path) -> str:
+    """A network that is bicubic with attention off; on, each block moves to the copied colour."""
+    models.networks.register("copy", Copy)
+    network = models.create("mini-copy", S, n_feats=3, n_resblocks=1, n_resgroups=1)
+    centre = torch.zeros(3, 3, 3, 3)
+    centre[range(3), range(3), 1, 1] = 1.0
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.zero_()
+        network.sub_mean.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
+        network.head[0].weight.copy_(centre)
+        group, last = network.body
+        group.body[-1].weight.copy_(centre)  # x and what is copied, a; with the skip 2 x + a
+        last.weight.copy_(-centre / 2)  # -x - a / 2; with the skip -a / 2
+        network.tail[0].weight.copy_(-2 * centre.repeat_interleave(S * S, 0))
+    models.save(network, folder / "copy.safetensors")
+    return str(folder / "copy.safetensors")
+
+
+def saved(folder: Path, name: str) -> str:
+    torch.manual_seed(0)
+    network = models.create(name, S, n_feats=8, n_resblocks=1, n_resgroups=1)
+    for weight in network.parameters():
+        if weight.requires_grad:
+            torch.nn.init.normal_(weight, std=0.05)
+    models.save(network, folder / f"{name}.safetensors")
+    return str(folder / f"{name}.safetensors")
+
+
+def pair(method: str) -> Pair:
+    return Pair("toy", "switch", 0, method, f"{method}@off")
+
+
+@pytest.fixture(scope="module")
+def pool() -> donors.Pool:
+    made = []
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal(size=(S * 80, S * 90, 3))
+        hr = np.clip(128 + 150 * gaussian_filter(noise, (1, 1, 0)), 0, 255).astype(np.uint8)
+        made.append(Sample("toy", f"{seed}", S, images.degrade(hr, S), hr))
+    return donors.Pool(made)
+
+
+def test_an_attention_that_copies_is_helped_by_what_agrees(
+    tmp_path: Path, pool: donors.Pool
+) -> None:
+    """The best of consistent donors is the query's own colour: on is off, exactly."""
+    toy = pair(copying(tmp_path))
+    table = donors.measure([toy], pool, 9, doses=(1, 4))
+    assert len(table) == 9 * (1 + 4 * 2)
+    ours = table[table["donor"] == "consistent"]
+    assert ours["on"].to_numpy() == pytest.approx(ours["off"].to_numpy(), abs=1e-4)
+    found = donors.contrasts(table)
+    assert len(found) == 9
+    assert statistics.crossed(found, "contrast", "off").low > 0
+    assert (found["contrast"] > -1).all(), "a wrong colour rarely errs less"
+    dose = donors.curves(table).set_index(["donor", "dose"])["effect"]
+    assert donors.curves(table).query("donor == 'consistent'")["effect_high"].max() < 0
+    expected = 100 * found["contrast"].groupby(found["image"]).mean().sum()
+    expected /= found["off"].groupby(found["image"]).mean().sum()
+    assert dose["inconsistent", 4] - dose["consistent", 4] == pytest.approx(expected)
+    means = table.groupby("donor")[["likeness", "k"]].mean()
+    assert means.loc["consistent"].tolist() == [0, 0]
+    assert means.loc["inconsistent", "k"] >= 1.4
+
+
+def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Pool) -> None:
+    table = donors.measure([pair(saved(tmp_path, "mini-local"))], pool, 3, doses=(2,))
+    assert (table["on"] == table["off"]).all()
+    assert (donors.effects(table)["change"] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["mini-gla+tfs", "mini-nla"])
+def test_attention_weighs_its_donors_and_hash_seeds_are_told_apart(
+    name: str, tmp_path: Path, pool: donors.Pool
+) -> None:
+    table = donors.measure([pair(saved(tmp_path, name))], pool, 2, doses=(8,))
+    assert table["hash"].nunique() == (1 if name == "mini-nla" else 2)
+    assert table.loc[table["dose"] == 8, "weight"].between(0.01, 0.99).all()
+    assert donors.scene([pair("none")], pool, table[:0]) is None
+    shown = donors.scene([pair(saved(tmp_path, name))], pool, table)
+    assert shown is not None
+    one = shown.shown["consistent"]
+    side = one.lr.shape[0] * one.lr.shape[1]
+    assert one.copied.shape == (S * donors.LOOK, S * donors.LOOK, 3)
+    assert shown.seen.mask(8).sum() == 8 * donors.SIDE**2 < side
+    row = table[(table["donor"] == "consistent") & (table["hash"] == 0)]
+    row = row[(row["row"] == shown.query.row) & (row["column"] == shown.query.column)]
+    assert one.error == pytest.approx(row["on"].item(), rel=1e-5)
+
+
+def test_figures_show_the_errors_and_the_curves(tmp_path: Path, pool: donors.Pool) -> None:
+    method = pair(saved(tmp_path, "mini-gla"))
+    table = donors.measure([method], pool, 4, doses=(1, 8))
+    shown = donors.scene([method], pool, table)
+    assert shown is not None
+    figure = pictures.donor_panel(shown)
+    figure.draw_without_rendering()
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("attention on")]
+    assert titles == [f"attention on: MSE {shown.shown[k].error:.0f}" for k in donors.KINDS]
+    assert len(figure.axes[4].patches) == 8 + 1, "the donors and the query"
+    found = donors.curves(table)
+    figure = curves.dose_curves(found)
+    figure.draw_without_rendering()
+    lines = {line.get_label(): line for line in figure.axes[0].containers}
+    for kind, (_, label) in curves.DONORS.items():
+        effect = found.loc[found["donor"] == kind, "effect"]
+        np.testing.assert_allclose(lines[label].lines[0].get_ydata(), [0, *effect])
+    for blank in (pictures.donor_panel(None), curves.dose_curves(found[:0])):
+        assert blank.texts[0].get_text().startswith("no ")
+
+
+def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
+    (query, *_) = pool.queries(3)
+    some = donors.donors(query, pool, 3)
+    top, left = query.row - donors.SIDE // 2, query.column - donors.SIDE // 2
+    own = query.sample.lr[top : top + donors.SIDE, left : left + donors.SIDE]
+    assert (some["consistent"].lr == own).all()
+    assert np.ptp(some["plain"].lr, axis=(1, 2)).max() == 0
+    moved = [
+        images.degrade(query.sample.hr[y : S * 79 + y, x : S * 89 + x], S)
+        for y, x in ((0, 1), (1, 0), (1, 1))
+    ]
+    moved = [one[top : top + donors.SIDE, left : left + donors.SIDE] for one in moved]
+    for patch in some["shifted"].lr:
+        assert any((patch == one).all() for one in moved)
+    assert (some["inconsistent"].likeness > 0).all()
+    assert (np.diff(some["inconsistent"].likeness) >= -0.05).all()
+
+
+def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None:
+    """Head, two of the block, one of the group, one of the body, one of the tail."""
+    network = models.load(saved(tmp_path, "mini-nla"))
+    assert donors.radius(network) == 6
+
+
+def test_gates_are_held_at_the_first_picture(tmp_path: Path) -> None:
+    network = models.load(saved(tmp_path, "mini-nla+tfs"))
+    one, other = torch.rand(2, 1, 3, 9, 9)
+    with torch.inference_mode():
+        free = network(other)
+        with donors.held_gates(network):
+            network(one)
+            assert not torch.equal(network(other), free)
+        with donors.held_gates(network):
+            assert torch.equal(network(other), free)
+        assert torch.equal(network(other), free)
+
+
+def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path: Path, pool: donors.Pool) -> None:
+    method = saved(tmp_path, "mini-local")
+    assert donors.measure([pair(method)], pool, 3, doses=(99,)).empty, "no room"
+    nothing = donors.measure([], pool, 3)
+    assert donors.curves(nothing).empty
+    assert donors.contrasts(nothing).empty
+    with pytest.raises(InputError, match="numbers of 1 or more"):
+        donors.measure([pair(method)], pool, 3, doses=(0,))
+    with pytest.raises(InputError, match="all smaller"):
+        donors.Pool([pool.samples[0].crop(0, 0, 20, 20)])
+    with pytest.raises(InputError, match="switched off"):
+        donors.radius(torch.nn.Conv2d(3, 3, 1))
+
+
+@pytest.mark.parametrize(
+    ("consistent", "slope", "answers"),
+    [(0.9, 5, ["yes", "yes"]), (1.1, 0, ["no", "open"]), (1.3, 0, ["no", "no"])],
+)
+def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str]) -> None:
+    """Consistent donors that harm less than inconsistent ones do not help yet."""
+    made: list[tuple[object, ...]] = []
+    slopes = []
+    for seed in range(3):
+        for image in range(8):
+            key = ("nlsa", "switch", seed)
+            for role, value in (("pair", slope), ("control 1", 0)):
+                slopes.append((*key, role, "toy", image, "attended", value + 0.1 * (image % 2)))
+            errors = {"none": 1.0, "consistent": consistent, "inconsistent": 1.2, "plain": 1.0}
+            for kind, error in errors.items():
+                place = ("toy", image, 9, 9, kind, 0 if kind == "none" else 8, 0)
+                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1, 0.0, 0.0))
+    columns = ["pair", "kind", "seed", "role", "dataset", "image", "of", "slope"]
+    tables = pd.DataFrame(slopes, columns=columns), pd.DataFrame(made, columns=donors.COLUMNS)
+    pairs = [Pair("nlsa", "switch", seed, "on", "off") for seed in range(3)]
+    rows = verdicts.of_causes(pairs, *tables, S)
+    assert rows["verdict"].tolist() == answers
+    assert rows["measured"].tolist() == pytest.approx([slope, 100 * (1.2 - consistent)], abs=0.01)
+    untested = verdicts.of_causes([], *tables, S)
+    assert untested["verdict"].tolist() == ["not testable"] * 2
