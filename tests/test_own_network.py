@@ -476,7 +476,7 @@ def test_the_readme_s_commands_run(
     monkeypatch.setattr(os, "execve", lambda *_: print("examples/own_network.py:network"))
     section = Path("README.md").read_text().split("## Your own network")[1].split("\n## ")[0]
     (line,) = re.findall(rf"^    dtfn ({name} .*)$", section, re.MULTILINE)
-    fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}", "-p", "steps=2"]}
+    fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}"]}
     with pytest.raises(SystemExit) as end:
         cli.main([*line.split(), *fewer.get(name, ["--count=1"])])
     assert not end.value.code
