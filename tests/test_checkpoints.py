@@ -120,14 +120,8 @@ FAULTS = (
         (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
         (lambda state: state.update({"tail.0.2.weight": ONE, "tail.0.4.weight": ONE}), "or x4"),
         (spoil, "; ".join(FAULTS)),
-        (
-            lambda state: state["tail.1.weight"][0].fill_(torch.nan),
-            "weight is not finite",
-        ),
-        (
-            lambda state: state["tail.1.weight"][0].fill_(torch.inf),
-            "weight is not finite",
-        ),
+        (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "weight is not finite"),
+        (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "weight is not finite"),
         (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
         (lambda state: state["sub_mean.weight"].mul_(2), "deviation of 1"),
     ],
