@@ -77,11 +77,8 @@ class Findings:
         a, b, *controls = self.names
         both = [(a, b), *((c, b) for c in controls), *((a, c) for c in controls)]
         gains = {f"{one} and {other} differ in PSNR": self._gain(one, other) for one, other in both}
-        return {
-            text: gain
-            for text, gain in gains.items()
-            if above_zero(gain.low, gain.high) is not None
-        }
+        known = {text: above_zero(one.low, one.high) for text, one in gains.items()}
+        return {text: one for text, one in gains.items() if known[text] is not None}
 
     def notes(self, truths: int = 0) -> list[str]:
         """Return what a reader must know, the most important first."""
@@ -153,13 +150,13 @@ class Findings:
             than: above_zero(low, high) if self._enough() and abs(change) >= EFFECT_SHARE else None
             for than, (change, low, high) in last[list(CHANGE)].iterrows()
         }
-        own = answers.pop(self.names[1])
-        if text := _disagree(answers, {True: "more", False: "less", None: "no difference"}):
+        controls = {than: answer for than, answer in answers.items() if than != self.names[1]}
+        words = {True: "more", False: "less", None: "no difference"}
+        if text := _disagree(controls, words) or _disagree(answers, words, "comparison"):
             return Verdict(claim, text, None, None)
-        (holds,) = set(answers.values())
         nearest = last.drop(self.names[1])["change"].abs().idxmin()
         change, low, high = (float(last.loc[nearest, k]) for k in CHANGE)
-        return Verdict(claim, change, (low, high), holds if own is holds else None, "{:+.2f} %")
+        return Verdict(claim, change, (low, high), controls[nearest], "{:+.2f} %")
 
     def _textures(self, claim: str) -> Verdict:
         """Judge what is lost in textures that the regions of no control explain."""
@@ -296,12 +293,14 @@ def _roles(table: pd.DataFrame) -> list[pd.DataFrame]:
     return [part for _, part in table.groupby("role", sort=False)]
 
 
-def _disagree(answers: Mapping[str, bool | None], words: Mapping[bool | None, str]) -> str:
+def _disagree(
+    answers: Mapping[str, bool | None], words: Mapping[bool | None, str], on: str = "control"
+) -> str:
     """Say what each control answers, if they do not all answer alike."""
     if len(set(answers.values())) < 2:
         return ""
     each = "; ".join(f"{control}: {words[answer]}" for control, answer in answers.items())
-    return f"depends on the control ({each})"
+    return f"depends on the {on} ({each})"
 
 
 def _require_other(

@@ -130,7 +130,8 @@ def of_methods(
         raise InputError("methods", expected=wanted, found=list(methods), remedy=remedy)
     evaluation.require(methods, scale)
     networks = [evaluation.split_change(m)[0] for m in methods if m != evaluation.BICUBIC]
-    used = {file.name: file for file in map(zoo.file_of, networks)}
+    rest_on = [own.inputs if (own := zoo.own(n)) else [zoo.file_of(n)] for n in networks]
+    used = {file.name: file for some in rest_on for file in some}
     return Results(
         tuple(methods), scale, lambda: evaluation.samples(sets, scale, count, methods=methods), used
     )

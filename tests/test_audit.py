@@ -255,7 +255,10 @@ def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path
         assert worse.holds is True
         assert isinstance(worse.measured, float)
         assert worse.measured > 20
-    for controls in ([c, e], [e, c]):  # e harms as a does
+    found = audit.look(results.in_folders([tmp_path / "hr", a, b, e], 4))  # e harms as a does
+    _, worse, _ = found.verdicts()
+    assert worse.measured == "depends on the comparison (b: more; e: no difference)"
+    for controls in ([c, e], [e, c]):
         report, found = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
         _, worse, _ = found.verdicts()
         assert worse.holds is None

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dtfn import (
     attended,
+    audit,
     capture,
     cli,
     evaluation,
@@ -25,6 +26,7 @@ from dtfn import (
     own,
     parameters,
     paths,
+    results,
     zoo,
 )
 from dtfn.cli import explore as cli_explore
@@ -411,6 +413,15 @@ def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
         evaluation.evaluate(f"{mine}@hash(1)", "mini", 4, 1)
     with pytest.raises(InputError, match="a network of your own; `dtfn gate` takes it"):
         harm.pairs_of_zoo(4, [mine])
+
+
+def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
+    compared = results.of_methods([mine, "bicubic"], ["mini"], 4, 1)
+    assert set(compared.inputs()) == {"mine.py", "mine.pt"}
+    _, worse, _ = audit.look(compared).verdicts()
+    assert worse.measured == "not judged: there is no control"
+    with pytest.raises(InputError, match="each once"):
+        results.of_methods([mine, mine], ["mini"], 4)
 
 
 def test_the_cache_knows_code_and_weights(mine: str) -> None:
