@@ -4,7 +4,7 @@
         network(x)
 
 Without an intervention outputs are bit-identical to those before. `hash_seed` changes only the
-rotations of layers that hash, and `oracle` replaces the match by one of true details.
+rotations of layers that hash. `oracle` and `attending` replace the match, wholly or in part.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
 
 
 def oracle(
-    network: Network, details: NDArray[Any] | Tensor, tau: float
+    network: Network, details: NDArray[Any] | Tensor, tau: float | Tensor, share: float = 1.0
 ) -> AbstractContextManager[object]:
     """Match by true details: weights proportional to exp(-|D_p - D_q|^2 / tau) over the keys.
 
@@ -149,7 +149,9 @@ def oracle(
     details
         (H, W, D): what is compared of each LR position, e.g. of `neighbourhoods`.
     tau
-        Temperature, in squared units of the details.
+        Temperature, in squared units of the details; or one for each query (H * W,).
+    share
+        Of these weights, in (0, 1]. The trained weights have the rest.
 
     Raises
     ------
@@ -158,7 +160,8 @@ def oracle(
     """
     attention_layers(network)
     table = torch.as_tensor(details, dtype=torch.float32)
-    if table.ndim != 3 or not tau > 0:
+    temperature = torch.as_tensor(tau, dtype=torch.float32)
+    if table.ndim != 3 or not (temperature > 0).all():
         raise InputError(
             "oracle",
             expected="details (H, W, D) and a temperature above 0",
@@ -167,13 +170,65 @@ def oracle(
         )
     rows = table.flatten(0, 1)
     norms = rows.square().sum(-1)
+    inverse = (1 / temperature).expand(len(rows))
 
     def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         products = rows[queries] @ rows[keys].mT  # (..., q, k)
         squares = norms[queries][..., :, None] + norms[keys][..., None, :] - 2 * products
-        return -squares.clamp(min=0).div(tau).to(logits.dtype)
+        return -squares.clamp(min=0).mul(inverse[queries][..., None]).to(logits.dtype)
 
-    return network.intervene(change)
+    return _blended(network, "intervene", lambda _: change, share)
+
+
+def attending(
+    network: Network, index: Tensor, weights: Tensor, share: float = 1.0
+) -> AbstractContextManager[object]:
+    """Let every position attend to given keys, whatever hashing or windows would allow.
+
+    Parameters
+    ----------
+    network, share
+        As for `oracle`.
+    index, weights
+        (H * W, K): the keys of each position, int64, and their weights, float32, which sum to 1.
+    """
+
+    def change(layer: Attention) -> Callable[..., Tensor]:
+        hashes = isinstance(layer, HashedAttention)
+
+        def mix(query: Tensor, second: Tensor, third: Tensor) -> Tensor:
+            value = (second if hashes else third)[0].to(weights.dtype)  # (L, C)
+            return F.embedding_bag(index, value, mode="sum", per_sample_weights=weights)[None]
+
+        return mix
+
+    return _blended(network, "mix", change, share)
+
+
+@contextmanager
+def _blended(
+    network: nn.Module, name: str, change: Callable[[Attention], object], share: float
+) -> Iterator[None]:
+    """Blend what layers attend to with what they do when an attribute is changed."""
+
+    def blend(layer: Attention) -> Callable[[Tensor], Tensor]:
+        own, changed, before = layer._attended, change(layer), layer.__dict__.get(name)
+
+        def attended(x: Tensor) -> Tensor:
+            setattr(layer, name, changed)
+            other = own(x)
+            delattr(layer, name)
+            if before is not None:
+                setattr(layer, name, before)
+            return other if share == 1 else own(x).lerp(other, share)
+
+        return attended
+
+    with ExitStack() as stack:
+        for layer in attention_layers(network):
+            stack.callback(layer.__dict__.pop, "_attended")
+            layer._attended = blend(layer)  # type: ignore[assignment, method-assign]
+        yield
 
 
 def neighbourhoods(details: NDArray[Any] | Tensor, size: int = 3) -> Tensor:

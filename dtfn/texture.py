@@ -35,6 +35,7 @@ __all__ = [
     "distortion_maps",
     "inconsistency",
     "map_table",
+    "nearest",
     "remembered_patches",
     "severity",
     "similar_patches",
@@ -122,11 +123,7 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours
             remedy="use a larger picture or a smaller count",
         )
     asked = np.arange(len(vectors), dtype=np.int32).reshape(shape)[::every, ::every].ravel()
-    index = np.empty((len(asked), count), np.int32)
-    for start in range(0, len(asked), QUERIES):
-        part = asked[start : start + QUERIES]
-        index[start : start + QUERIES] = _nearest(vectors, part, count)
-    return Neighbours(shape, asked, index)
+    return Neighbours(shape, asked, nearest(vectors, asked, count))
 
 
 def remembered_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
@@ -161,19 +158,36 @@ def differences(values: Array, found: Neighbours) -> NDArray[np.float32]:
     return _squared(values, found.asked, found.index) / np.float32(values.shape[1])
 
 
-def _nearest(
-    vectors: NDArray[np.float32], asked: NDArray[np.int32], count: int
-) -> NDArray[np.int64]:
-    """Return the nearest vectors to some of them, themselves left out, ``(n, count)``."""
-    _, index = _faiss().knn(vectors[asked], vectors, count + 1)
-    # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
-    # it may not even be there; then the last one goes.
-    own = index == asked[:, None]
-    own[~own.any(axis=1), -1] = True
-    index = index[~own].reshape(len(asked), count)
-    # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the difference itself.
-    exact = _squared(vectors, asked, index)
-    return np.take_along_axis(index, np.lexsort((index, exact), axis=1), axis=1)
+def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """Return the nearest of float32 vectors ``(n, D)`` to some of them, themselves left out.
+
+    Parameters
+    ----------
+    vectors
+        All of them; their distance is Euclidean.
+    asked
+        Which are asked about, ``(m,)``.
+    count
+        K.
+
+    Returns
+    -------
+    ``(m, K)``, exact as that of `similar_patches`.
+    """
+    found = np.empty((len(asked), count), np.int32)
+    for start in range(0, len(asked), QUERIES):
+        part = asked[start : start + QUERIES]
+        _, index = _faiss().knn(vectors[part], vectors, count + 1)
+        # Itself is at distance 0 but not always the first: others may be equal. Among many equal
+        # ones it may not even be there; then the last one goes.
+        own = index == part[:, None]
+        own[~own.any(axis=1), -1] = True
+        index = index[~own].reshape(len(part), count)
+        # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the differences.
+        exact = _squared(vectors, part, index)
+        order = np.lexsort((index, exact), axis=1)
+        found[start : start + QUERIES] = np.take_along_axis(index, order, axis=1)
+    return found
 
 
 def _squared(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:

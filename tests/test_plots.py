@@ -22,7 +22,6 @@ from dtfn.plots import CONTROL, WIDTH, curves, pictures
 from dtfn.regions import Case, Region
 
 RNG = np.random.default_rng(0)
-STEPS = ["image", "32", "16", "8", "4", "2", "1", "subpixel", "fusion"]
 PAIRS = [CONTROL, "nla", "dtfn"]
 
 
@@ -42,20 +41,6 @@ def results() -> pd.DataFrame:
             for i in range(n)
         ]
     )
-
-
-def _mixed(column: pd.Series) -> pd.Series:
-    """Keep the pairs' order, and let granularities come in the alphabet's."""
-    return column.map({p: i for i, p in enumerate(PAIRS)}) if column.name == "pair" else column
-
-
-def curve() -> pd.DataFrame:
-    rows = [
-        {"pair": p, "granularity": g, "estimate": k + i, "low": k + i - 1, "high": k + i + 1}
-        for k, p in enumerate(PAIRS)
-        for i, g in enumerate(STEPS)
-    ]
-    return pd.DataFrame(rows).sort_values(["pair", "granularity"], key=_mixed)
 
 
 def view(grey: bool = False) -> Case:
@@ -98,7 +83,6 @@ EVERY: dict[str, Callable[[], Figure]] = {
     "training": lambda: curves.training_curve(HISTORY, 25.0),
     "gains": lambda: curves.psnr_gains(results()),
     "no gains": lambda: curves.psnr_gains(results().query("method == 'bicubic'")),
-    "bounds": lambda: curves.bound_curve(curve()),
     "harm": lambda: curves.harm_curve(HARM, 0.5),
     "gallery": lambda: pictures.texture_gallery([view(), view(grey=True)]),
     "distortion": lambda: pictures.distortion_panel(view()),
@@ -180,14 +164,6 @@ def test_gain_over_compares_the_same_pictures() -> None:
     frame = curves.gain_over(table, "bicubic")
     assert set(frame["method"]) == {"local", "nla"}
     assert (frame["gain"] == frame["method"].map({"local": 1.0, "nla": 2.0})).all()
-
-
-def test_bounds_run_from_coarse_to_fine() -> None:
-    (ax,) = curves.bound_curve(curve()).axes
-    labels = [label.get_text() for label in ax.get_xticklabels()]
-    assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1", "subpixel", "fusion"]
-    assert drawn(ax.lines[0])[1] == list(range(8))
-    assert ax.get_legend_handles_labels()[1] == PAIRS
 
 
 def test_interventions_tell_networks_by_colour_and_datasets_by_marker() -> None:

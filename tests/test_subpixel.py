@@ -81,40 +81,7 @@ def test_selection_equals_a_loop_over_cells(two: Maps, g: int) -> None:
             best += min(n[cell].sum(), l[cell].sum())
     expected = 10 * np.log10(255**2 * n.size / best) if best else INF
 
-    assert bounds.selection_bound(n, l, g) == pytest.approx(expected, abs=CLOSE)
-
-
-@given(trios())
-def test_fusion_is_the_best_of_all_weights(trio: Trio) -> None:
-    n, l, hr, s = trio
-    weight = bounds.fusion(n, l, hr, s)[0]
-    error = bounds.fusion(n, l, hr, s)[1]
-    x, y, truth = images.luma(n), images.luma(l), images.luma(hr)
-
-    def mixed(a: np.ndarray) -> np.ndarray:
-        spread = np.kron(a, np.ones((s, s)))
-        return subpixel.block_error(spread * x + (1 - spread) * y, truth, s)
-
-    assert ((weight >= 0) & (weight <= 1)).all()
-    np.testing.assert_allclose(error, mixed(weight), rtol=1e-9, atol=1e-9)
-    for a in np.linspace(0, 1, 21):
-        assert (error <= mixed(np.full(weight.shape, a)) + 1e-9).all()
-
-
-@given(trios())
-def test_subpixel_selection_equals_a_loop_over_pixels(trio: Trio) -> None:
-    n, l, hr, s = trio
-    x, y, truth = images.luma(n), images.luma(l), images.luma(hr)
-    best = [
-        min((x[i, j] - truth[i, j]) ** 2, (y[i, j] - truth[i, j]) ** 2)
-        for i in range(s, truth.shape[0] - s)
-        for j in range(s, truth.shape[1] - s)
-    ]
-    expected = 10 * np.log10(255**2 / np.mean(best)) if np.mean(best) else INF
-
-    assert bounds.errors_and_bounds(n, l, hr, s)[2]["subpixel"] == pytest.approx(
-        expected, abs=CLOSE
-    )
+    assert bounds.best_choice([n, l], g) == pytest.approx(expected, abs=CLOSE)
 
 
 @given(maps(), st.sampled_from([0.0, 1.0, 2.5]))
@@ -130,35 +97,11 @@ def test_harm_equals_a_loop_over_positions(two: Maps, tau: float) -> None:
 @given(maps())
 def test_finer_cells_never_lower_the_bound(two: Maps) -> None:
     n, l = two
-    rising = [bounds.selection_bound(n, l, g) for g in bounds.GRANULARITIES]
+    rising = [bounds.best_choice([n, l], g) for g in bounds.GRANULARITIES]
 
     assert rising[0] == pytest.approx(max(subpixel.psnr_of(n), subpixel.psnr_of(l)), abs=CLOSE)
     for coarse, fine in itertools.pairwise(rising):
         assert fine >= coarse - CLOSE
-
-
-@given(trios())
-def test_the_curve_rises_and_fusion_tops_selection(trio: Trio) -> None:
-    curve = bounds.errors_and_bounds(*trio)[2]
-    n, l, hr, s = trio
-
-    *selections, fusion = curve.values()
-    for coarse, fine in itertools.pairwise(selections):
-        assert fine >= coarse - CLOSE
-    assert fusion >= curve["1"] - CLOSE
-    assert curve["image"] == pytest.approx(
-        max(metrics.psnr(n, hr, s), metrics.psnr(l, hr, s)), abs=CLOSE
-    )
-
-
-@given(trios())
-def test_a_network_bounded_by_itself_gains_nothing(trio: Trio) -> None:
-    n, _, hr, s = trio
-    psnr = metrics.psnr(n, hr, s)
-
-    for bound in bounds.errors_and_bounds(n, n, hr, s)[2].values():
-        assert bound == pytest.approx(psnr, abs=CLOSE)
-    assert (bounds.fusion(n, n, hr, s)[0] == 0).all()
 
 
 @given(maps())
@@ -179,17 +122,8 @@ def test_a_checkerboard_of_skill_is_all_gain() -> None:
     board = np.indices((8, 8)).sum(axis=0) % 2
     n, l = 4.0 * board, 4.0 * (1 - board)
 
-    assert bounds.selection_bound(n, l, 2) == subpixel.psnr_of(n)
-    assert bounds.selection_bound(n, l, 1) == INF
-
-
-def test_opposite_errors_cancel_in_fusion_only() -> None:
-    hr = np.full((12, 12), 100.0)
-    n, l = hr + 3, hr - 1
-
-    assert bounds.fusion(n, l, hr, 2)[0] == pytest.approx(0.25)
-    assert bounds.errors_and_bounds(n, l, hr, 2)[2]["fusion"] == INF
-    assert bounds.errors_and_bounds(n, l, hr, 2)[2]["subpixel"] == pytest.approx(20 * np.log10(255))
+    assert bounds.best_choice([n, l], 2) == subpixel.psnr_of(n)
+    assert bounds.best_choice([n, l], 1) == INF
 
 
 def test_the_noise_floor_is_a_quantile_of_the_absolute_null() -> None:
@@ -228,7 +162,7 @@ def test_bad_maps_and_numbers_are_refused() -> None:
     with pytest.raises(InputError, match=r"3 x 3 LR positions or more.*found 2 x 9"):
         subpixel.interior(two)
     assert subpixel.interior(three).shape == (1, 7)
-    for call in (subpixel.harm, bounds.selection_bound):
+    for call in (subpixel.harm, lambda *errors: bounds.best_choice(errors)):
         with pytest.raises(InputError, match="one size"):
             call(two, three)
         with pytest.raises(InputError, match="NaN"):
@@ -238,7 +172,7 @@ def test_bad_maps_and_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="tau: expected 0 or more"):
         subpixel.harm_rate(two, -1.0)
     with pytest.raises(InputError, match="granularity: expected 1 or more"):
-        bounds.selection_bound(two, two, 0)
+        bounds.best_choice([two, two], 0)
 
 
 # --- ties -------------------------------------------------------------------------------------

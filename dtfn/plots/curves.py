@@ -5,6 +5,7 @@ Each function takes a tidy table and returns a new Figure; grey is the control.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,18 @@ DONORS = {
     "inconsistent": ("#B2182B", "look-alikes of other detail"),
 }
 """Kind of donor, see `dtfn.donors.KINDS` -> its colour and name; plain donors are the control."""
+
+NO_SWITCH = "not testable: no network here was trained for attention on and off"
+BOUNDS = {
+    "on": "attention on",
+    "tfs": "attention with TFS",
+    "selection": "selection, each position",
+    "layer": "layers, each position",
+    "own keys": "matching, own keys",
+    "matching": "matching, all keys (B)",
+    "weights": "weights of drawn details (A)",
+}
+"""The bounds that `bound_chain` draws, with their names."""
 
 
 @styled()
@@ -165,42 +178,80 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 
 
 @styled()
-def bound_curve(frame: pd.DataFrame) -> Figure:
-    """Draw upper bounds against granularity, with bands of their intervals, and the control's.
+def bound_chain(table: pd.DataFrame) -> Figure:
+    """Draw the chain of bounds as bars: a row of panels a pair, a column a benchmark.
+
+    Narrow grey bars are the controls. The line at a bar's end is the 95 % interval of what the
+    bound gains beyond its control; without a control, of the bar.
 
     Parameters
     ----------
-    frame
-        pair, granularity (a size, ``image``, ``subpixel`` or ``fusion``), estimate, low, high: gain
-        over the better network of the pair, dB.
+    table
+        Of `dtfn.bounds.chain`.
     """
-    steps = ["image", "32", "16", "8", "4", "2", "1", "subpixel"]
-    names = list(frame["pair"].unique())
-    figure = Figure(figsize=(WIDTH * 0.8, 3.8), layout="constrained")
-    ax = figure.subplots()
-    for number, name in enumerate(names):
-        part = frame[frame["pair"] == name].set_index("granularity")
-        line, ink = part.reindex(steps), colour(name, names)
-        style: dict[str, Any] = {
-            "color": ink,
-            "linestyle": dashes(name),
-            "marker": "o",
-            "markersize": 4,
-        }
-        ax.plot(range(len(steps)), line["estimate"], label=name, **style)
-        band = range(len(steps)), line["low"], line["high"]
-        ax.fill_between(*band, color=ink, alpha=0.15, linewidth=0)
-        if "fusion" in part.index:
-            f = part.loc["fusion"]
-            error = np.array([[f["estimate"] - f["low"]], [f["high"] - f["estimate"]]])
-            at = len(steps) + 0.16 * (number - (len(names) - 1) / 2)
-            ax.errorbar(at, f["estimate"], error, fmt="D", color=ink, capsize=3, markersize=5)
-    labels = [f"{g}×{g}" if g.isdigit() else g for g in steps]
-    ax.set_xticks(range(len(steps) + 1), [*labels, "fusion"])
-    ax.axvline(len(steps) - 0.5, color="#bbbbbb", linewidth=0.8)
-    ax.set(xlabel="granularity of the choice (LR positions)")
-    ax.set_ylabel("bound's gain over the better network (dB)")
-    ax.legend(ncols=1 + len(names) // 8)
+    if table.empty:
+        return blank(NO_SWITCH)
+    names, datasets = (list(table[key].unique()) for key in ("pair", "dataset"))
+    stages = [stage for stage in BOUNDS if stage in set(table["bound"])]
+    size = (WIDTH, 0.7 + (0.5 + 0.26 * len(stages)) * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(names), len(datasets), sharex="col", sharey=True, squeeze=False)
+    for (i, name), (j, dataset) in itertools.product(enumerate(names), enumerate(datasets)):
+        ax: Axes = axes[i, j]
+        part = table[(table["pair"] == name) & (table["dataset"] == dataset)]
+        for row in part.itertuples():
+            y = len(stages) - 1 - stages.index(row.bound)
+            ax.barh(y, row.gain, 0.7, color=colour(name, names), alpha=0.5)
+            ends = np.array([row.low, row.high])
+            if not math.isnan(row.control):
+                ax.barh(y, row.control, 0.25, color=NULL_COLOUR)
+                ends = row.gain - row.net + np.array([row.net_low, row.net_high])
+            ax.plot(ends, [y, y], color="black", linewidth=1.4)
+            where = max(row.gain, np.nan_to_num(ends[1], nan=row.gain), 0.0), y
+            style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+            ax.annotate(f"{row.gain:+.2f}", where, (4, 0), va="center", **style)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.grid(axis="y", visible=False)
+        ax.margins(x=0.16)
+        pictures = int(table.loc[table["dataset"] == dataset, "pictures"].max())
+        ax.set_title(f"{name}, {dataset} ({pictures} picture{'s' * (pictures != 1)})")
+        ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in reversed(stages)])
+    figure.supxlabel(
+        "PSNR over attention off (dB, Y); grey: the control of each bound", fontsize=10
+    )
+    return figure
+
+
+@styled()
+def bound_curve(table: pd.DataFrame) -> Figure:
+    """Draw the selection and the layer bound against the size of cells: a panel a pair.
+
+    Bands are 95 % intervals, grey lines the controls.
+
+    Parameters
+    ----------
+    table
+        Of `dtfn.bounds.by_granularity`, coarse to fine.
+    """
+    if table.empty:
+        return blank(NO_SWITCH)
+    names, steps = (list(table[key].unique()) for key in ("pair", "granularity"))
+    figure, axes = _panels(len(names), 3.0, min(3, len(names)), sharex=True, sharey=True)
+    for ax, name in zip(axes, names, strict=True):
+        for bound, line in (("selection", "-"), ("layer", "--")):
+            for role, ink in (("control", NULL_COLOUR), ("bound", colour(name, names))):
+                part = table[(table["pair"] == name) & (table["bound"] == bound)]
+                part = part[part["role"] == role].set_index("granularity").reindex(steps)
+                label = bound if role == "bound" else f"control of {bound}"
+                ax.plot(range(len(steps)), part["gain"], line, color=ink, label=label)
+                band = range(len(steps)), part["low"], part["high"]
+                ax.fill_between(*band, color=ink, alpha=0.12, linewidth=0)
+        ax.set_xticks(range(len(steps)), [f"{g}×{g}" if g.isdigit() else g for g in steps])
+        ax.tick_params(axis="x", labelrotation=45)
+        ax.set_title(name)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.supxlabel("cell of the choice (LR positions)", fontsize=10)
+    figure.supylabel("PSNR over attention off (dB, Y)", fontsize=10)
     return figure
 
 

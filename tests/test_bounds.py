@@ -1,0 +1,226 @@
+"""Bounds: chance and an equal network gain nothing, a planted choice gains what it must gain."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+from scipy import ndimage, optimize
+from tiny_networks import saved, small
+
+from dtfn import bounds, evaluation, images, interventions, plots, subpixel
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.harm import Pair
+from dtfn.plots import curves
+
+RNG = np.random.default_rng(0)
+
+
+def picture(number: int, side: int = 28) -> Sample:
+    rng = np.random.default_rng(number)
+    noise = ndimage.gaussian_filter(rng.normal(size=(2 * side, 2 * side)), 1)
+    hr = np.clip(128 + 200 * noise, 0, 255).astype(np.uint8)
+    return Sample("toy", f"{number:02}", 2, images.degrade(images.as_rgb(hr), 2), hr)
+
+
+def switch(name: str, kind: str = "hash", **changes: Any) -> Pair:
+    again = tuple((f"{name}@{kind}({k})", name) for k in (1, 2))
+    return replace(Pair("nlsa", "switch", 0, name, f"{name}@off", again), **changes)
+
+
+# --- bound A ----------------------------------------------------------------------------------
+
+
+def test_simplex_weights_are_scipy_s() -> None:
+    """Also with a candidate twice, so that many weights are equally good."""
+    near = RNG.normal(size=(12, 9, 20))
+    near[:, 3] = near[:, 2]
+    goal = RNG.normal(size=(12, 20)) * np.linspace(0, 2, 12)[:, None]
+    gram, cross = near @ near.swapaxes(1, 2), np.einsum("nkd,nd->nk", near, goal)
+    found = bounds.simplex_weights(gram, cross)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert found.min() >= 0
+    for weights, rows, wanted in zip(found, near, goal, strict=True):
+
+        def loss(w: Any, rows: Any = rows, wanted: Any = wanted) -> float:
+            return float(((w @ rows - wanted) ** 2).sum())
+
+        sums = {"type": "eq", "fun": lambda w: w.sum() - 1}
+        how = {"bounds": [(0, 1)] * 9, "constraints": sums, "options": {"maxiter": 500}}
+        best = optimize.minimize(loss, np.full(9, 1 / 9), method="SLSQP", tol=1e-10, **how)
+        assert loss(weights) == pytest.approx(best.fun, rel=1e-4, abs=1e-6)
+
+
+def test_drawn_details_are_mixed_as_planted_and_fitted_without_the_centre() -> None:
+    """The truth is 0.25 d(p) + 0.75 d(q); a false truth at the centre does not change it."""
+    shape, shift = (9, 10), 33
+    drawn = RNG.normal(size=(90, 4))
+    index = (np.arange(90)[:, None] + [shift, 7]) % 90
+    truth = 0.25 * drawn + 0.75 * np.roll(drawn, -shift, axis=0)
+    mixed = bounds.mixed_details(drawn, truth, index, shape)
+    inner = np.arange(90).reshape(shape)[1:5, 1:5].ravel()  # no neighbour of theirs wraps around
+    np.testing.assert_allclose(mixed[inner], truth[inner], atol=1e-3)
+    centre = inner[5]
+    truth[centre] += 100
+    again = bounds.mixed_details(drawn, truth, index, shape)
+    np.testing.assert_array_equal(again[centre], mixed[centre])
+
+
+# --- on networks ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("bounds"), "dlsn", n_resgroups=2)
+
+
+@functools.cache
+def measured(name: str, kind: str = "hash") -> pd.DataFrame:
+    return bounds.measure([switch(name, kind)], [picture(0), picture(1)])
+
+
+def test_every_bound_is_measured_with_its_control(network: str) -> None:
+    table = measured(network)
+    counted = table.groupby(["bound", "role"]).size().to_dict()
+    cells = 2 * len(bounds.GRANULARITIES)
+    every = {"selection": cells, "layer": cells, "matching": 2, "own keys": 2, "weights": 2}
+    expected = {(bound, role): n for bound, n in every.items() for role in ("bound", "control")}
+    assert counted == expected | {("on", "bound"): 2}
+    means = bounds.chain(table)
+    gains = means.set_index("bound")["gain"]
+    assert gains["layer"] >= gains["selection"] >= max(gains["on"], 0)
+    cell = bounds.by_granularity(table)
+    assert (cell.groupby(["bound", "role"])["gain"].diff().dropna() >= -1e-9).all()
+
+
+def test_the_layer_bound_is_the_best_of_all_settings_by_hand(network: str) -> None:
+    sample = picture(0)
+    loaded = evaluation.network(network)
+    psnr = []
+    for bits in ("00", "01", "10", "11"):
+        with interventions.intervened(loaded, f"layers({bits})"):
+            y = images.luma(255 * evaluation.unrounded(loaded, sample.lr))
+        error = np.mean((y - subpixel.luma(sample.hr))[2:-2, 2:-2] ** 2)
+        psnr.append(10 * np.log10(255**2 / error))
+    table = measured(network)
+    layer = table[(table["bound"] == "layer") & (table["granularity"] == "image")]
+    found = layer[(layer["image"] == "00") & (layer["role"] == "bound")]["gain"].item()
+    assert found == pytest.approx(max(psnr) - psnr[0], abs=1e-4)
+
+
+def test_a_network_against_itself_gains_nothing_over_its_control(network: str) -> None:
+    """Attention "off" is another hash seed: choice gains by chance, and the control says so."""
+    pair = switch(network, off=f"{network}@hash(9)")
+    table = bounds.measure([pair], [picture(n) for n in range(6)])
+    assert abs(bounds.net_gain(table, "selection").estimate) < 0.01
+
+
+def test_networks_without_hashing_run_in_tiles_and_are_controlled_by_turns(tmp_path: Path) -> None:
+    table = measured(saved(tmp_path, "nln"), "turn")
+    assert set(table["bound"]) == {"on", "selection", "layer", "matching", "weights"}
+
+
+def test_many_layers_are_searched_greedily(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = bounds.chain(measured(network)).set_index("bound")["gain"]
+    monkeypatch.setattr(bounds, "MOST_LAYERS", 1)
+    table = bounds.measure([switch(network)], [picture(0), picture(1)])
+    means = bounds.chain(table).set_index("bound")["gain"]
+    assert every["layer"] >= means["layer"] >= means["selection"]
+
+
+def test_given_keys_are_attended_to_with_their_weights() -> None:
+    """Against dense attention whose logits are the given weights', and blended by half."""
+    network = small("nln")
+    x = torch.rand(1, 3, 6, 7, generator=torch.Generator().manual_seed(0))
+    index = torch.stack([torch.randperm(42)[:5] for _ in range(42)])
+    weights = torch.rand(42, 5).softmax(-1)
+    logits = torch.full((42, 42), -torch.inf).scatter(1, index, weights.log())
+    dense = network.intervene(lambda _, queries, keys: logits[queries][:, keys])
+    with torch.inference_mode():
+        with dense:
+            expected = network(x)
+        with interventions.attending(network, index, weights):
+            found = network(x)
+        with interventions.attending(network, index, weights, 1e-9):
+            own = network(x)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(own, network(x))
+
+
+def test_only_switch_pairs_of_pictures_are_measured(network: str) -> None:
+    with pytest.raises(InputError, match="a switch pair; found twin"):
+        bounds.measure([replace(switch(network), kind="twin")], [picture(0)])
+    with pytest.raises(InputError, match="pictures: expected one or more"):
+        bounds.measure([switch(network)], [])
+
+
+def test_without_a_switch_pair_there_is_nothing_and_no_error() -> None:
+    assert bounds.switch_pairs(3) == []
+    table = bounds.measure([], [])
+    assert bounds.chain(table).empty
+    assert "no network here" in curves.bound_chain(bounds.chain(table)).texts[0].get_text()
+    assert "no network here" in curves.bound_curve(bounds.by_granularity(table)).texts[0].get_text()
+
+
+# --- what is said of them ----------------------------------------------------------------------
+
+
+def planted(gains: dict[tuple[str, str], float]) -> pd.DataFrame:
+    """A table of three seeds and eight pictures with these gains, and noise of the pictures."""
+    rows = [
+        {"pair": "nlsa", "seed": seed, "dataset": "toy", "image": str(n), "bound": bound}
+        | {"granularity": "", "role": role, "gain": gain + 0.1 * np.sin(n)}
+        for seed in range(3)
+        for n in range(8)
+        for (bound, role), gain in gains.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+MATCHED = {("on", "bound"): 0.2, ("matching", "bound"): 0.28, ("matching", "control"): 0.1}
+
+
+@pytest.mark.parametrize(("control", "expected"), [(0.1, 0.08), (0.25, 0.03)])
+def test_matching_gains_over_the_better_of_attention_on_and_the_control(
+    control: float, expected: float
+) -> None:
+    found = bounds.net_gain(planted(MATCHED | {("matching", "control"): control}))
+    assert (found.estimate, found.low) == pytest.approx((expected, expected))
+    assert (found.pictures, found.seeds) == (8, 3)
+
+
+@pytest.mark.parametrize(("matching", "expected"), [(0.28, 0.5), (0.205, np.nan)])
+def test_recovery_is_the_part_of_a_gain_that_counts(matching: float, expected: float) -> None:
+    gains = MATCHED | {("tfs", "bound"): 0.24, ("matching", "bound"): matching}
+    row = bounds.recovery(planted(gains)).iloc[0]
+    assert row["tfs"] == pytest.approx(0.04)
+    assert row["recovered"] == pytest.approx(expected, nan_ok=True)
+    assert bounds.recovery(planted(MATCHED)).empty
+
+
+def test_the_chain_is_drawn_in_order_with_its_controls_in_grey() -> None:
+    (ax,) = curves.bound_chain(bounds.chain(planted(MATCHED))).axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["matching, all keys (B)", "attention on"]
+    grey = to_rgb(plots.NULL_COLOUR)
+    bars = [bar for bar in ax.patches if isinstance(bar, Rectangle)]
+    chance = {bar.get_width() for bar in bars if to_rgb(bar.get_facecolor()) == grey}
+    wave = 0.1 * np.mean(np.sin(range(8)))
+    assert list(chance) == pytest.approx([0.1 + wave])
+    ours = sorted({bar.get_width() for bar in bars} - chance)
+    assert ours == pytest.approx([0.2 + wave, 0.28 + wave])
+
+
+def test_bounds_by_granularity_run_from_coarse_to_fine(network: str) -> None:
+    figure = curves.bound_curve(bounds.by_granularity(measured(network)))
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1"]
