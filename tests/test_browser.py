@@ -233,6 +233,10 @@ def explored(page: Any, artifact: str) -> None:
         seen = page.locator(f".dtfn-{part}").bounding_box()
         assert seen["y"] + seen["height"] <= 800, f"{part} is on the first screen"
     page.get_by_role("button", name="More").click()
+    for name in ("network", "baseline", "layer", "control", "hash_seed", "zoom", "ringed"):
+        assert page.locator(f".dtfn-{name} [title]").first.get_attribute("title"), (
+            "says what it does"
+        )
     before = crops.inner_html()
     page.locator(".dtfn-zoom select").select_option("×6")
     changed(page, ".dtfn-crops .widget-html-content", before)

@@ -268,7 +268,7 @@ def test_words_say_where_attention_is_spread(network: str) -> None:
     seen = np.zeros_like(found.attention)
     seen[found.attention > 0] = 1 / np.count_nonzero(found.attention)
     flat = found._replace(attention=seen, spread={"support": np.count_nonzero(seen)})
-    where = "positions that it can see" if network == N else "the whole picture"
+    where = "that get any" if network == N else "the whole picture"
     assert page.looked(scene, flat).startswith("Spread evenly over")
     assert where in page.looked(scene, flat)
     assert ("hence the band" in page.looked(scene, flat)) == (network == N)
@@ -318,6 +318,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
     view._deepen = lambda asked: None  # type: ignore[method-assign]  # that follows a click
     whole = dataclasses.replace(SWITCHED, tile=())
     view.start(lambda tell: Explorer(whole, tell=tell))
+    view.wait()
     assert view.state.scene.shape == (128, 128)
     taken = []
     for step in range(5):

@@ -173,16 +173,16 @@ def looked(scene: Scene, answer: Answer) -> str:
     if answer.attention is None or scene.record is None:
         return f"{scene.choice.network} has no attention layer: choose another network."
     reached = int((answer.attention > 0).sum())
-    is_hashed = isinstance(scene.record.module(scene.choice.layer), HashedAttention)
-    seen = f"the {reached:,} positions that it can see" if is_hashed else "the whole picture"
+    where = f"the {reached:,} positions that get any"
+    all_ = reached == answer.attention.size
     if answer.spread["support"] >= EVEN * reached:
-        said = f"Spread evenly over {seen}."
+        said = f"Spread evenly over {'the whole picture' if all_ else where}."
     else:
         half = np.cumsum(np.sort(answer.attention, axis=None)[::-1]) < 0.5
-        of = f" of {seen}" if is_hashed else " positions"
-        said = f"Half of the weight is on {int(half.sum()) + 1:,}{of}."
-    if is_hashed:
-        said += " Hashing cuts positions of equal code into chunks row by row, hence the band."
+        most = f"Half of the weight is on {int(half.sum()) + 1:,}"
+        said = f"{most} positions." if all_ else f"{most} of {where}."
+    if isinstance(scene.record.module(scene.choice.layer), HashedAttention):
+        said += " Equal hash codes are cut into chunks row by row, hence the band."
     return said
 
 

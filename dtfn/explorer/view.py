@@ -16,6 +16,7 @@ from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from dtfn import provenance
 from dtfn.errors import InputError
 from dtfn.explorer import page
 from dtfn.explorer.state import (
@@ -180,6 +181,7 @@ class View:
         self._fill()
         self._draw()
         self._fit_page()
+        self._worker.submit(provenance.code_key, ["dtfn"])  # what is sent would wait for it
 
     def tell(self, share: float, what: str) -> None:
         """Show progress; nothing once all is done."""
@@ -212,9 +214,8 @@ class View:
         about = "How strongly the colours of attention cover the picture"
         self._strength = _slider("overlay", 0.9, 0, 1, 0.05, about)
         self._masked = widgets.Checkbox(
-            False, description="only beyond chance", indent=False, layout={"width": "200px"}
+            False, description="hide harm below the threshold", indent=False
         )
-        self._masked.tooltip = "Hide harm below the threshold"
         about = "The threshold is this quantile of the absolute chance differences"
         self._quantile = _slider("quantile", 0.95, 0.5, 0.99, 0.01, about)
         about = "How many of the most attended positions are ringed and shown"
@@ -426,10 +427,12 @@ def _flow(children: Iterable[widgets.Widget]) -> widgets.Box:
 
 
 def _labelled(kind: Any, label: str, width: int, about: str, **values: Any) -> Any:
-    """Return a control with a label as wide as its text, and a tooltip."""
+    """Return a control with a label as wide as its text, which has the tooltip."""
     style = {"description_width": f"{7.2 * len(label) + 12:.0f}px"}
-    layout = {"width": f"{width}px"}
-    return kind(description=label, tooltip=about, style=style, layout=layout, **values)
+    # A menu shows its own tooltip only where it has no label.
+    text = f'<span title="{about}">{label}</span>' if label else ""
+    shown = {"description": text, "description_allow_html": True, "style": style}
+    return kind(tooltip=about, layout={"width": f"{width}px"}, **shown, **values)
 
 
 def _slider(
