@@ -85,13 +85,6 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
 
 
-def test_the_example_in_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
-    on, off, _ = map(float, capsys.readouterr().out.split())
-    assert 20 < off < on < 40
-
-
 # --- dependencies ---------------------------------------------------------------------------
 
 
