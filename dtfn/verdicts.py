@@ -167,7 +167,7 @@ def of_causes(
 
     def ours(table: pd.DataFrame) -> pd.DataFrame:
         keys = zip(table["pair"], table["kind"], table["seed"], strict=True)
-        return _networks(table[[key in chosen for key in keys]])
+        return _networks(table[np.array([key in chosen for key in keys], bool)])
 
     attended = ours(pictures[pictures["of"] == "attended"])
     changes, apart = ours(donors.effects(experiment)), ours(donors.contrasts(experiment))
