@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft, ndimage
@@ -28,13 +26,10 @@ from dtfn.subpixel import block_mean, luma, same_size
 __all__ = [
     "DISTORTIONS",
     "Neighbours",
-    "aliasing",
-    "describe",
     "detail",
     "detail_blocks",
     "distortion_maps",
     "inconsistency",
-    "map_table",
     "nearest",
     "remembered_patches",
     "severity",
@@ -215,71 +210,6 @@ def _faiss() -> Any:
 # --- causes -----------------------------------------------------------------------------------
 
 
-def describe(
-    hr: Array,
-    scale: int,
-    count: int = COUNT,
-    every: int = 1,
-    *,
-    found: Neighbours | None = None,
-) -> dict[str, Float]:
-    """Return all maps of a picture's causes by name, each ``(H, W)``.
-
-    Parameters
-    ----------
-    hr, scale
-        As for `detail`.
-    count, every
-        As for `similar_patches`, which is called once.
-    found
-        Its result, where that is known.
-
-    Returns
-    -------
-    ``severity`` (MSE), ``severity_db``, ``aliasing``, ``inconsistency`` use the truth; the others
-    only LR: ``recurrence``, root mean squared difference to the most similar patch (grey levels);
-    ``variance`` of Y in the 5 x 5 patch; ``gradient_energy``, mean squared slope of Y, (grey levels
-    / pixel)^2; ``coherence``, how much the texture has one direction, in [0, 1].
-
-    Raises
-    ------
-    InputError
-        As `detail` and `similar_patches`.
-    """
-    lr = images.degrade(hr, scale)
-    found = found or similar_patches(lr, count, every)
-    lost = detail(hr, scale, lr)
-    energy = block_mean(lost**2, scale)
-    with np.errstate(divide="ignore"):
-        level = 10 * np.log10(energy / PEAK**2)
-    return {
-        "severity": energy,
-        "severity_db": level,
-        "aliasing": aliasing(hr, scale),
-        "inconsistency": _inconsistency(_blocks(lost, scale, found), found),
-        **describe_lr(lr, found),
-    }
-
-
-def describe_lr(lr: Array, found: Neighbours, sigma: float = SIGMA) -> dict[str, Float]:
-    """Return those maps of `describe` that need LR alone; ``sigma``: of the structure tensor."""
-    vectors, tensor = patches(lr), _tensor(luma(lr), sigma)
-    nearest = Neighbours(found.shape, found.asked, found.index[:, :1])
-    return {
-        "recurrence": found.spread(np.sqrt(differences(vectors, nearest)[:, 0])),
-        "variance": np.mean(vectors.astype(np.float64) ** 2, axis=1).reshape(lr.shape[:2]),
-        "gradient_energy": tensor.energy,
-        "coherence": tensor.coherence,
-    }
-
-
-def map_table(maps: Mapping[str, Float]) -> pd.DataFrame:
-    """Return maps ``(H, W)`` as a table, a row an LR position: row, column, and each map."""
-    rows, columns = np.indices(next(iter(maps.values())).shape)
-    values = {name: values.ravel() for name, values in maps.items()}
-    return pd.DataFrame({"row": rows.ravel(), "column": columns.ravel(), **values})
-
-
 def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
 
@@ -317,30 +247,6 @@ def severity(hr: Array, scale: int, lr: Array | None = None) -> Float:
     It is the block error of the bicubic picture. Parameters and errors are those of `detail`.
     """
     return block_mean(detail(hr, scale, lr) ** 2, scale)
-
-
-def aliasing(hr: Array, scale: int) -> Float:
-    """Return the share of the texture's energy that the LR grid cannot hold, in [0, 1], ``(H, W)``.
-
-    That is, the energy above the LR Nyquist frequency over all energy about the local mean, both
-    within the 5 x 5 LR positions around each; NaN where there is no energy. The filter is ideal, on
-    the cosine transform. Parameters and errors are those of `detail`.
-    """
-    hr = images.modcrop(hr, images.check_scale(scale))
-    y = luma(hr)
-    # Axis by axis: what the filter stops is not transformed any further.
-    low = fft.dct(y, axis=1, norm="ortho")[:, : y.shape[1] // scale]
-    low = fft.dct(low, axis=0, norm="ortho")[: y.shape[0] // scale]
-    for axis in (0, 1):
-        low = fft.idct(low, n=y.shape[axis], axis=axis, norm="ortho")
-    above = _window_mean(block_mean((y - low) ** 2, scale))
-    # About one grey level of all, or the square of the local mean would swallow the variance.
-    low -= low.mean()
-    below = _window_mean(block_mean(low**2, scale)) - _window_mean(block_mean(low, scale)) ** 2
-    rounding = 1e-12 * PEAK**2  # of the transform: what a constant picture has
-    above, below = (np.where(energy > rounding, energy, 0) for energy in (above, below))
-    total = above + below
-    return np.divide(above, total, out=np.full_like(total, np.nan), where=total > 0)
 
 
 def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Float:

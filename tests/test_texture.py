@@ -137,26 +137,6 @@ def test_impossible_searches_are_refused(shape: tuple[int, int], count: int, eve
         texture.similar_patches(np.zeros(shape, np.uint8), count, every)
 
 
-@pytest.mark.slow
-def test_a_large_picture_is_described_in_bounded_memory() -> None:
-    """LR of 2048 x 1536; in a new process, whose peak memory is read."""
-    code = """
-import resource, sys
-import numpy as np
-from dtfn import images, texture
-hr = np.random.default_rng(0).integers(0, 256, (3072, 4096, 3)).astype(np.uint8)
-lr = images.degrade(hr, 2)
-found = texture.similar_patches(lr, texture.COUNT, 63)
-texture.describe(hr, 2, found=found)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak * (1 if sys.platform == "darwin" else 1024), lr.shape)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    peak, shape = done.stdout.split(maxsplit=1)
-    assert shape.strip() == "(1536, 2048, 3)"
-    assert int(peak) < 3 * 2**30
-
-
 @pytest.mark.parametrize("first", ["torch", "faiss"])
 def test_torch_and_faiss_live_together(first: str) -> None:
     """Both bring an OpenMP; where that breaks, it is by a crash of the process."""
@@ -171,7 +151,7 @@ texture.similar_patches(np.zeros((60, 60), np.uint8))
     assert done.stdout.strip() == "27000000.0"
 
 
-# --- severity and aliasing --------------------------------------------------------------------
+# --- severity -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -187,42 +167,6 @@ def test_severity_is_the_block_error_of_bicubic(scale: int, channels: tuple[int,
     assert 10 * np.log10(255**2 / inner) == pytest.approx(metrics.psnr(bicubic, cropped, scale))
 
 
-def test_a_constant_picture_has_nothing_to_lose() -> None:
-    maps = texture.describe(np.full((48, 60, 3), (10, 200, 93), np.uint8), 4)
-
-    assert (maps["severity"] == 0).all()
-    assert (maps["severity_db"] == -np.inf).all()
-    for name in ("aliasing", "inconsistency"):  # shares and ratios of nothing
-        assert np.isnan(maps[name]).all(), name
-    for name in ("recurrence", "variance", "gradient_energy", "coherence"):
-        assert (maps[name] == 0).all(), name
-    assert {grid.shape for grid in maps.values()} == {(12, 15)}
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize(("ratio", "share"), [(0.5, 0), (0.8, 0), (1.25, 1), (1.9, 1)])
-def test_a_grating_is_aliased_above_the_nyquist_frequency(
-    scale: int, ratio: float, share: float
-) -> None:
-    """Cosines of the transform's own frequencies, so that the answer is exact but for rounding."""
-    size = 40 * scale
-    order = round(ratio * 40)  # 40 is the LR Nyquist frequency, for each scale
-    wave = np.cos(np.pi * (np.arange(size) + 0.5) * order / size)
-    across = np.tile(np.rint(128 + 100 * wave).astype(np.uint8), (size, 1))
-
-    for hr in (across, across.T):
-        assert texture.aliasing(hr, scale) == pytest.approx(share, abs=1e-3)
-
-
-def test_brightness_does_not_hide_aliasing() -> None:
-    """The same texture, half of it on a darker ground: a local share, not one about all."""
-    wave = 40 * np.cos(np.pi * (np.arange(160) + 0.5) * 70 / 160)
-    ground = np.where(np.arange(160) < 80, 60, 190)[:, None]
-    hr = np.rint(ground + wave).astype(np.uint8)
-
-    assert texture.aliasing(hr, 4)[[4, 36], 10:30] == pytest.approx(1, abs=0.05)
-
-
 # --- inconsistency ----------------------------------------------------------------------------
 
 
@@ -231,11 +175,10 @@ def test_a_periodic_texture_is_consistent(scale: int) -> None:
     """A random tile, repeated: each patch has equals elsewhere, and their details are equal too."""
     tile = noise(np.random.default_rng(0), 8 * scale, 8 * scale, 3)
     hr = np.tile(tile, (6, 6, 1))
-    maps = texture.describe(hr, scale, count=4)
+    found = texture.similar_patches(images.degrade(hr, scale), count=4)
 
-    assert (maps["inconsistency"][AWAY] == 0).all()
-    assert (maps["recurrence"][AWAY] == 0).all()
-    assert (maps["severity"][AWAY] > 100).all()
+    assert (texture.inconsistency(hr, scale, found)[AWAY] == 0).all()
+    assert (texture.severity(hr, scale)[AWAY] > 100).all()
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -270,16 +213,6 @@ def test_inconsistency_equals_a_loop() -> None:
     np.testing.assert_allclose(k.ravel(), expected, rtol=1e-5)
 
 
-def test_sampling_changes_no_value() -> None:
-    hr = noise(np.random.default_rng(5), 88, 60, 3)
-    whole, some = texture.describe(hr, 4), texture.describe(hr, 4, every=3)
-
-    for name in ("inconsistency", "recurrence"):
-        np.testing.assert_array_equal(some[name][::3, ::3], whole[name][::3, ::3])
-        assert np.isfinite(some[name]).sum() == 8 * 5
-    np.testing.assert_array_equal(some["severity"], whole["severity"])
-
-
 def test_a_single_copy_is_found_wherever_it_is() -> None:
     hr = noise(np.random.default_rng(6), 160, 160)
     hr[96:136, 80:120] = hr[8:48, 16:56]
@@ -287,35 +220,7 @@ def test_a_single_copy_is_found_wherever_it_is() -> None:
     rows, columns = np.s_[6:8], np.s_[8:10]  # of the copied part, what no edge of it reaches
 
     one = texture.similar_patches(lr, 1)
-    assert (texture.describe_lr(lr, one)["recurrence"][rows, columns] == 0).all()
     assert (texture.inconsistency(hr, 4, one)[rows, columns] == 0).all()
-
-
-# --- descriptors ------------------------------------------------------------------------------
-
-
-def described(lr: np.ndarray, sigma: float = texture.SIGMA) -> dict[str, np.ndarray]:
-    return texture.describe_lr(lr, texture.similar_patches(lr, 1), sigma)
-
-
-@pytest.mark.parametrize("angle", [0, 15, 45, 90, 120, 170])
-def test_stripes_are_coherent(angle: float) -> None:
-    coherence = described(grating(64, angle, 7.3))["coherence"]
-    assert coherence[8:-8, 8:-8].min() > 0.97
-
-
-@pytest.mark.parametrize(("down", "right"), [(0, 3), (2, 0), (1, 4)])
-def test_a_ramp_has_its_slope(down: int, right: int) -> None:
-    i, j = np.mgrid[:30, :30]
-    lr = (down * i + right * j).astype(np.uint8)
-    maps = {name: grid[8:-8, 8:-8] for name, grid in described(lr).items()}
-
-    energy = (219 / 255) ** 2 * (down**2 + right**2)  # a grey level is 219/255 of Y
-    assert maps["gradient_energy"] == pytest.approx(energy)
-    # A uniform row of 5 positions has variance 2.
-    assert maps["variance"] == pytest.approx(2 * energy)
-    for name, grid in described(images.luma(lr)).items():
-        assert np.isfinite(grid).all(), f"{name}: floating Y is a picture too"
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -326,9 +231,7 @@ def test_a_ramp_has_its_slope(down: int, right: int) -> None:
     [
         (lambda: texture.severity(np.zeros((40, 40)), 4), "found float64"),
         (lambda: texture.severity(np.zeros((40, 40), np.uint8), 5), "expected 2, 3 or 4"),
-        (lambda: texture.aliasing(np.zeros((40, 40), np.uint8), 1), "expected 2, 3 or 4"),
         (lambda: texture.severity(np.zeros((3, 40), np.uint8), 4), "non-empty"),
-        (lambda: texture.describe(np.zeros((8, 8, 3), np.uint8), 4), "use a larger picture"),
         (lambda: texture.similar_patches(np.full((9, 9), np.nan)), "NaN or infinity"),
         (
             lambda: texture.inconsistency(
