@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage, optimize
 from tiny_networks import saved, small
 
-from dtfn import bounds, evaluation, images, interventions, plots, subpixel
+from dtfn import bounds, evaluation, images, interventions, paths, plots, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -163,8 +163,11 @@ def test_only_switch_pairs_of_pictures_are_measured(network: str) -> None:
         bounds.measure([switch(network)], [])
 
 
-def test_without_a_switch_pair_there_is_nothing_and_no_error() -> None:
-    assert bounds.switch_pairs(3) == []
+def test_without_a_switch_pair_there_is_nothing_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ZOO", tmp_path)
+    assert bounds.switch_pairs(4) == []
     table = bounds.measure([], [])
     assert bounds.chain(table).empty
     assert "no network here" in curves.bound_chain(bounds.chain(table)).texts[0].get_text()
