@@ -251,7 +251,9 @@ def test_an_exhibit_with_nothing_in_it_becomes_a_sentence(run: reports.Run) -> N
     run.figure("line", drawn(), data=FRAME.iloc[:0], caption="Harmed textures.")
     run.table("t", FRAME, caption="Numbers.")
     run.table("t", FRAME.iloc[:0], caption="Numbers.")
+    run.data("d", pd.DataFrame(), caption="Pictures.")
     run.finish()
+    assert not (run.folder / "data").exists()
     assert run_folders.read(run.folder)["figures"] == run_folders.read(run.folder)["tables"] == []
     text = page.write_index(paths.RUNS.parent).read_text()
     assert "Nothing to show for: Harmed textures." in text

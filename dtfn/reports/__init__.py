@@ -182,6 +182,9 @@ class Run:
 
     def data(self, name: str, frame: pd.DataFrame, *, caption: str) -> None:
         """Save ``data/name.csv``: the numbers behind what is shown, too long to show."""
+        if frame.empty:
+            self._nothing("data", name, caption)
+            return
         file = self._folder("data") / f"{name}.csv"
         frame.to_csv(file, index=False)
         self._note("data", name, caption)
