@@ -241,7 +241,7 @@ def test_a_local_network_never_harms_another() -> None:
         assert "any difference is chance" in words
 
 
-@pytest.mark.parametrize("network", [N, DENSE])
+@pytest.mark.parametrize("network", [N, DENSE], ids=["hashed", "dense"])
 def test_chance_of_attention_off_is_another_hash_seed_or_a_flip(network: str) -> None:
     off = f"{network}@off"
     chance, same = two = state.controls(4, network, off, seed=3)[0]
@@ -260,7 +260,7 @@ def test_chance_of_attention_off_is_another_hash_seed_or_a_flip(network: str) ->
     assert scene.chance == pytest.approx(scene.errors[chance] - scene.errors[network])
 
 
-@pytest.mark.parametrize("network", [N, DENSE])
+@pytest.mark.parametrize("network", [N, DENSE], ids=["hashed", "dense"])
 def test_words_say_where_attention_is_spread(network: str) -> None:
     explored = Explorer(dataclasses.replace(CHOICE, network=network, third=""))
     scene, found = explored.scene, explored.answer
