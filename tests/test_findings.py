@@ -54,9 +54,9 @@ def test_sentences_are_made_from_the_rows() -> None:
     four = rows(4, CLAIMS | {"TFS lowers the harm": "not testable"})
     assert findings.sentences(four) == [
         "Of 4 claims at ×4, 1 holds, 1 does not, 1 is open and 1 cannot be tested.",
-        "Attention chooses: 0.233 dB.",
-        "It is not so that harm grows: 0.233 dB.",
-        "It is open whether donors help: 0.233 dB.",
+        "Attention chooses (0.233 dB).",
+        "It is not so that harm grows (0.233 dB).",
+        "It is open whether donors help (0.233 dB).",
         "It cannot be tested here whether TFS lowers the harm.",
     ]
     both = findings.sentences(pd.concat([four, rows(2, CLAIMS | {"harm grows": "open"})]))

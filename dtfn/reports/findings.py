@@ -140,7 +140,7 @@ def picture(folder: Path, name: str) -> Path:
 
 def _sentence(row: Any) -> str:
     measured = _measured(row)[0]
-    said = f": {measured}" if measured else ""
+    said = f" ({measured})" if measured else ""
     text = _TEMPLATES[row.verdict].format(claim=row.claim, measured=said)
     return text[0].upper() + text[1:]
 
