@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from dtfn import cache, datasets, evaluation, images, paths, statistics, texture, zoo
 from dtfn.datasets import Sample
@@ -135,8 +134,8 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS)
     rows: list[tuple[Any, ...]] = []
     for sample in samples:
-        bar = {"desc": sample.image, "unit": "network", "leave": False, "disable": None}
-        for pair in tqdm(pairs, **bar):
+        bar = {"desc": sample.image, "unit": "network", "leave": False}
+        for pair in evaluation.progress(pairs, **bar):
             place = (pair.name, pair.seed, sample.dataset, sample.image)
             (*_, base), *found = _bounds(pair, sample)
             rows += [(*place, *what, gain(psnr, base)) for *what, psnr in found]

@@ -20,7 +20,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dtfn import cache, capture, evaluation, images, interventions, statistics, texture
 from dtfn.causes import carried
@@ -462,7 +461,8 @@ def measure(
     chosen = pool.queries(queries) if pairs else []
     reach = _reach(pairs)
     total = len(chosen) * len(pairs)
-    with cache.opened(), tqdm(total=total, desc="donors", unit="query", disable=None) as bar:
+    bar = evaluation.progress(total=total, desc="donors", unit="query")
+    with cache.opened(), bar:
         for query in chosen:
             seen = window(query, reach, max(doses))
             some = donors(query, pool, max(doses)) if seen else {}

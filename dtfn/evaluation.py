@@ -14,13 +14,14 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -320,10 +321,23 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def progress(*iterable: Iterable[Any], **options: Any) -> Any:
+    """Return tqdm's bar where somebody looks: on a terminal, or in a notebook that a person runs.
+
+    A notebook that the suite runs keeps no bars; parameters are tqdm's.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if type(shell).__name__ == "ZMQInteractiveShell" and "DTFN_RUN_DIR" not in os.environ:
+        from tqdm.notebook import tqdm as notebook_bar
+
+        return notebook_bar(*iterable, **options)
+    return tqdm(*iterable, disable=None, **options)
+
+
 def samples(
     datasets: Names, scale: int, count: int | None = None, methods: Names = ()
 ) -> Iterator[Sample]:
-    """Yield the samples of some datasets, with a progress bar where there is a terminal.
+    """Yield the samples of some datasets, with a progress bar.
 
     Parameters
     ----------
@@ -334,8 +348,8 @@ def samples(
     """
     totals = {name: len(benchmarks.names(name)[:count]) for name in _listed(datasets)}
     for dataset, total in totals.items():  # all of them are there
-        bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image", "disable": None}
-        for sample in tqdm(benchmarks.benchmark(dataset, scale, count), **bar):
+        bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image"}
+        for sample in progress(benchmarks.benchmark(dataset, scale, count), **bar):
             made = outputs(methods, sample) if methods else {}
             yield sample.with_outputs({name: output.image for name, output in made.items()})
 

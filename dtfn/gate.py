@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from dtfn import datasets, evaluation, images, statistics, zoo
 from dtfn.datasets import Sample
@@ -75,7 +74,7 @@ def costs(
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
     possible = {name: _kinds(name, kinds) for name in networks}
     runs = pictures * sum(1 + len(some) for some in possible.values())
-    with tqdm(total=runs, unit="run", desc="gate", disable=None) as bar:
+    with evaluation.progress(total=runs, unit="run", desc="gate") as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
                 for name in (name for name in networks if scales[name] == scale):
