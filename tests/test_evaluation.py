@@ -337,7 +337,7 @@ def test_the_memory_of_a_large_image_is_forecast_from_a_small_one(tmp_path: Path
     )
     peak, expected = map(float, done.stdout.split())
     assert peak > 1e7
-    assert expected == pytest.approx(peak, rel=0.35)
+    assert 0.65 * peak < expected < 1.6 * peak  # tiles a third too small are no harm
 
 
 @pytest.fixture
