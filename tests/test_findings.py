@@ -63,6 +63,10 @@ def test_sentences_are_made_from_the_rows() -> None:
     assert both[-1] == "At ×2, 2 of 3 verdicts are the same."
     assert len(both) == findings.SENTENCES
     assert findings.sentences(four.iloc[:0]) == []
+    few = four.assign(reason=["", "", "yes on 1 training seed; 3 are needed", ""])
+    assert findings.sentences(few)[3] == (
+        "Donors help (0.233 dB): yes on 1 training seed; 3 are needed."
+    )
 
 
 def test_runs_are_merged_into_at_most_eight_rows_a_scale(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
         scales = _listed([f"×{scale}" for scale in others["scale"].unique()])
         last = [f"At {scales}, {same} of {len(both)} verdicts are the same."]
     order = part["verdict"].map(VERDICTS.index).clip(lower=1)  # yes and no come alike
+    order = order - 0.5 * part["reason"].map(_leans)
     chosen = order.sort_values(kind="stable").index[: SENTENCES - 1 - len(last)]
     return [first, *(_sentence(row) for row in part.loc[sorted(chosen)].itertuples()), *last]
 
@@ -142,7 +143,14 @@ def _sentence(row: Any) -> str:
     measured = _measured(row)[0]
     said = f" ({measured})" if measured else ""
     text = _TEMPLATES[row.verdict].format(claim=row.claim, measured=said)
+    if row.verdict == "open" and _leans(row.reason):
+        text = f"{row.claim}{said}: {row.reason}."
     return text[0].upper() + text[1:]
+
+
+def _leans(reason: str) -> bool:
+    """Return whether an open claim has an answer, but on too few seeds or pictures."""
+    return reason.startswith(("yes on ", "no on "))
 
 
 def _measured(row: Any) -> tuple[str, str]:
