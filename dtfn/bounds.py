@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from dtfn import cache, datasets, evaluation, images, paths, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.harm import Pair, pairs_of_zoo
+from dtfn.harm import Pair, networks
 from dtfn.metrics import Float
 from dtfn.subpixel import (
     block_error,
@@ -55,7 +55,6 @@ __all__ = [
     "net_gain",
     "recovery",
     "simplex_weights",
-    "switch_pairs",
 ]
 
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)
@@ -87,23 +86,13 @@ class Setting(NamedTuple):
 # --- all bounds -------------------------------------------------------------------------------
 
 
-def switch_pairs(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Pair]:
-    """Return the switch pairs of the zoo; none where no network of this scale has a switch.
-
-    Parameters and errors are those of `dtfn.harm.pairs_of_zoo`.
-    """
-    names = [row["name"] for row in zoo.registry() if row["scale"] == scale]
-    there = any(zoo.recipe(name).attention_off for name in names)
-    return pairs_of_zoo(scale, variants, ["switch"], seeds) if there else []
-
-
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
     """Measure every bound of switch pairs on pictures.
 
     Parameters
     ----------
     pairs
-        Of `switch_pairs`; with none the table is empty.
+        Of `dtfn.harm.switches`; with none the table is empty.
     samples
         The pictures with their truth, one in memory at a time.
 
@@ -126,7 +115,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
     """
     for pair in pairs:
         if pair.kind != "switch":
-            remedy = "pass bounds.switch_pairs(scale)"
+            remedy = "pass harm.switches(scale)"
             raise InputError(
                 f"pair {pair.name!r}", expected="a switch pair", found=pair.kind, remedy=remedy
             )
@@ -268,7 +257,7 @@ def _wide(table: pd.DataFrame, bound: str, more: Sequence[str] = ()) -> pd.DataF
     chosen = table[table["bound"].isin([bound, "on", *more])]
     role = chosen["bound"].where(chosen["bound"] != bound, chosen["role"])
     wide = chosen.assign(name=role).pivot(index=keys, columns="name", values="gain").reset_index()
-    return wide.assign(network=wide["pair"] + " " + wide["seed"].astype(str))
+    return networks(wide)
 
 
 # --- selection and layer bound ----------------------------------------------------------------
@@ -309,9 +298,9 @@ def _cell_sums(error: Float, granularity: int | None) -> Float:
 
 def _settings(pair: Pair, sample: Sample) -> list[str]:
     """Return the methods with attention on in some layers only: all, or a greedy search."""
-    from dtfn import interventions
+    from dtfn.models.layers import switches
 
-    number = len(interventions.switches(evaluation.network(pair.on)))
+    number = len(switches(evaluation.network(pair.on)))
     ends = {"1" * number: pair.on, "0" * number: pair.off}
 
     def method(bits: str) -> str:
@@ -465,9 +454,9 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
             y = images.luma(255 * evaluation.unrounded(network, sample.lr))
         drawn = truth + blocks(y - luma(sample.hr))
         similar = texture.remembered_patches(sample.lr, CANDIDATES).index
-        strangers = np.random.default_rng(0).integers(len(similar), size=similar.shape)
+        anywhere = np.random.default_rng(0).integers(len(similar), size=similar.shape)
         made = {}
-        for role, index in (("bound", similar), ("control", strangers)):
+        for role, index in (("bound", similar), ("control", anywhere)):
             mixed = mixed_details(drawn, truth, index, (shape[0], shape[1]))
             error = np.mean((truth - mixed) ** 2, axis=1).reshape(shape)
             made[role] = error.astype(np.float32)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dtfn import cache, evaluation, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.harm import FIFTHS, PICTURE, ROLE, Errors, Pair
+from dtfn.harm import FIFTHS, PICTURE, ROLE, Errors, Pair, one_control
 from dtfn.interventions import attention_layers
 from dtfn.metrics import Float
 from dtfn.models.attention import Attention, HashedAttention
@@ -240,7 +240,7 @@ def model(pictures: pd.DataFrame) -> pd.DataFrame:
     pair, kind, of, role (all controls are one, ``control``), seeds, pictures; slope, steeper and
     inconsistency, the first two with ``_low`` and ``_high``, the ends of their 95 % intervals.
     """
-    table = pictures.assign(role=pictures["role"].str.split(" ").str[0])
+    table = one_control(pictures)
     rows = []
     for key, part in table.groupby(["pair", "kind", "of", "role"], sort=False):
         row = dict(zip(("pair", "kind", "of", "role"), key, strict=True))

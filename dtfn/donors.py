@@ -61,8 +61,8 @@ MARGIN = SIDE // 2 + 5  # LR pixels from a middle to the picture's border: degra
 BEYOND = 1e-9  # share of the gradient that may lie outside of the receptive field
 UNCHANGED = 1e-6  # relative change of the error without attention that is none
 TEXTURED = 0.8  # queries are drawn from positions above this quantile of severity
-LOOK = 5  # LR pixels a side that look-alikes are compared on
-ENERGIES = (0.5, 2.0)  # of a look-alike's detail, relative to the query's
+LOOK = 5  # LR pixels a side on which patches are compared
+ENERGIES = (0.5, 2.0)  # of a similar patch's detail, relative to the query's
 MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
@@ -236,7 +236,7 @@ def donors(query: Query, pool: Pool, count: int) -> dict[str, Donors]:
     alike = []
     for other in pool.look_alikes(query, count):
         lr, hr = _cut(other)
-        # The mean colour becomes the query's. Degrading adds up, so the detail stays what it is.
+        # The mean colour becomes the query's. Degrading is linear, so the detail does not change.
         middle = (slice(SIDE // 2 - LOOK // 2, SIDE // 2 + LOOK // 2 + 1),) * 2
         shift = np.rint(own[0][middle].mean(axis=(0, 1)) - lr[middle].mean(axis=(0, 1)))
         alike.append(tuple(np.clip(one + shift, 0, 255).astype(np.uint8) for one in (lr, hr)))
@@ -446,7 +446,7 @@ def measure(
     Returns
     -------
     A row a network, query, donor, dose and hash seed, see `COLUMNS`; none without pairs. Queries
-    without room or without look-alikes are left out.
+    without room or without similar patches are left out.
 
     Raises
     ------
@@ -517,9 +517,9 @@ def _run(
     """Return off (), base (hash seeds), on (kinds, doses, hash seeds), weight (kinds, doses)."""
     pictures = [[seen.pasted(some[kind], dose)[0] for dose in doses] for kind in KINDS]
     with network.attention(False):  # type: ignore[operator]
-        off = seen.error(_output(network, seen.lr))
+        off = seen.error(evaluation.unrounded(network, seen.lr))
         for kind, line in zip(KINDS, pictures, strict=True):
-            again = seen.error(_output(network, line[int(np.argmax(doses))]))
+            again = seen.error(evaluation.unrounded(network, line[int(np.argmax(doses))]))
             if abs(again - off) > UNCHANGED * max(off, 1.0):
                 raise InputError(
                     f"{kind} donors",
@@ -532,7 +532,7 @@ def _run(
     chooses = any(hasattr(layer, "mix") for layer in network.modules())
     for number, context in enumerate(_hash_seeds(network, hash_seeds)):
         with context, held_gates(network):
-            base.append(seen.error(_output(network, seen.lr)))
+            base.append(seen.error(evaluation.unrounded(network, seen.lr)))
             found = np.empty((len(KINDS), len(doses), 1))
             for n, line in enumerate(pictures):
                 for m, lr in enumerate(line):
@@ -540,7 +540,7 @@ def _run(
                         shares: list[Tensor] = []
                         if chooses and number == 0:
                             shares = stack.enter_context(carried(network, seen.mask(doses[m])))
-                        found[n, m] = seen.error(_output(network, lr))
+                        found[n, m] = seen.error(evaluation.unrounded(network, lr))
                         if shares:
                             weight[n, m] = float(np.mean([one[0, at].mean() for one in shares]))
             on = np.concatenate([on, found], axis=2)
@@ -568,14 +568,6 @@ def _hash_seeds(network: nn.Module, count: int) -> Iterator[AbstractContextManag
     for seed in range(count if hashed else 1):
         same = not hashed or hashed[0].hash_seed == seed
         yield nullcontext() if same else interventions.hash_seed(network, seed)
-
-
-@torch.inference_mode()
-def _output(network: nn.Module, lr: UInt8) -> Pixels:
-    """Return what a network makes of a window, float (sH, sW, 3) in [0, 1]."""
-    x = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].float() / 255
-    made = network(x.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
-    return made[0].permute(1, 2, 0).numpy()  # type: ignore[no-any-return]
 
 
 def _flat(seen: Window) -> Tensor:
@@ -749,12 +741,12 @@ def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | Non
     some = donors(query, pool, dose)
     given = {"none": (seen.lr, seen.hr)} | {kind: seen.pasted(some[kind], dose) for kind in KINDS}
     with network.attention(False):  # type: ignore[operator]
-        off = _output(network, seen.lr)
+        off = evaluation.unrounded(network, seen.lr)
     outputs, maps = {}, {}
     with held_gates(network):
         for kind, (lr, _) in given.items():
             with capture.record(network) as record:
-                outputs[kind] = _output(network, lr)
+                outputs[kind] = evaluation.unrounded(network, lr)
             at = (seen.row, seen.column)
             maps[kind] = np.stack([record.map(name, at).cpu().numpy() for name in record.layers])
     mask = seen.mask(dose).reshape(seen.lr.shape[:2])

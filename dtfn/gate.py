@@ -132,10 +132,9 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
 
 def least(name: str) -> float:
     """Return what uniform weights must cost a network in dB: `LEAST`, or `LEAST_SWITCHED`."""
-    known = zoo.own(name) is None and any(
-        (Path(name).exists(), name in {row["name"] for row in zoo.registry()})
-    )
-    return LEAST_SWITCHED if known and zoo.switched(name) else LEAST
+    if zoo.own(name) or not (Path(name).exists() or name in {r["name"] for r in zoo.registry()}):
+        return LEAST
+    return LEAST_SWITCHED if zoo.switched(name) else LEAST
 
 
 def _collapsed(part: pd.DataFrame) -> list[str]:

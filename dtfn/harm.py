@@ -34,6 +34,8 @@ __all__ = [
     "folder_errors",
     "gains",
     "measure",
+    "networks",
+    "one_control",
     "pairs_of_zoo",
     "switches",
     "textures",
@@ -283,15 +285,15 @@ def measure(
                 on, off = interior(on), interior(off)
                 psnr = psnr_of(on), psnr_of(off)
                 mse = float(on.mean()), float(off.mean())
-                pictures.append((*key, *psnr, psnr[0] - psnr[1] if mse[0] != mse[1] else 0.0, *mse))
+                rise = psnr[0] - psnr[1] if mse[0] != mse[1] else 0.0
+                pictures.append((*key, *psnr, rise, *mse, on.size))
                 fifths += [(*key, *row) for row in _fifths(on, off, severity)]
                 known = again if role == "pair" else again[:0]
                 textures += [(*key, *row) for row in regions.rows(harms[role], limit, known)]
     if not pictures:
         raise InputError("pictures", expected="one or more", found="none", remedy="name some")
-    table = pd.DataFrame(
-        pictures, columns=[*ROLE, *PICTURE, "psnr_on", "psnr_off", "gain", "mse_on", "mse_off"]
-    )
+    numbers = ["psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]
+    table = pd.DataFrame(pictures, columns=[*ROLE, *PICTURE, *numbers])
     columns = ["fifth", "positions", "off", "added", "removed"]
     by_fifth = pd.DataFrame(fifths, columns=[*ROLE, *PICTURE, *columns])
     for pair in pairs:
@@ -304,8 +306,6 @@ def measure(
                 remedy="name another method",
             )
     judged = regions.judge(pd.DataFrame(textures, columns=[*ROLE, *PICTURE, *regions.COLUMNS]))
-    size = by_fifth.groupby([*ROLE, *PICTURE])["positions"].sum().rename("positions")
-    table = table.merge(size.reset_index(), on=[*ROLE, *PICTURE])
     return Measured(_at_stake(table, judged), by_fifth, judged)
 
 
@@ -329,9 +329,7 @@ def curve(fifths: pd.DataFrame) -> pd.DataFrame:
     attention; above 0, attention harms) with low and high, the ends of its 95 % interval; added and
     removed, its two parts (%); seeds, pictures. All controls of a pair are one role, ``control``.
     """
-    table = fifths.assign(
-        net=fifths["added"] - fifths["removed"], role=fifths["role"].str.split(" ").str[0]
-    )
+    table = one_control(fifths.assign(net=fifths["added"] - fifths["removed"]))
     rows = []
     for key, part in table.groupby(["pair", "kind", "role", "fifth"], sort=False):
         net = statistics.crossed(part, "net", "off")
@@ -358,7 +356,7 @@ def gains(pictures: pd.DataFrame, columns: Sequence[str] = ("gain", "lost", "won
     A row a pair, kind, role and dataset: seeds, pictures; and each column with ``_low`` and
     ``_high``. All controls of a pair are one role, ``control``.
     """
-    table = pictures.assign(role=pictures["role"].str.split(" ").str[0])
+    table = one_control(pictures)
     rows = []
     for key, part in table.groupby(["pair", "kind", "role", "dataset"], sort=False):
         row = dict(zip(("pair", "kind", "role", "dataset"), key, strict=True))
@@ -380,9 +378,8 @@ def textures(measured: Measured) -> pd.DataFrame:
     role, ``control``.
     """
     keys = ["pair", "kind", "role"]
-    pictures = measured.pictures.assign(role=measured.pictures["role"].str.split(" ").str[0])
-    found = regions.discoveries(measured.regions)
-    found = found.assign(role=found["role"].str.split(" ").str[0])
+    pictures = one_control(measured.pictures)
+    found = one_control(regions.discoveries(measured.regions))
     rows = []
     for key, part in pictures.groupby(keys, sort=False):
         ours = found[(found[keys] == list(key)).all(axis=1)]
@@ -392,6 +389,16 @@ def textures(measured: Measured) -> pd.DataFrame:
         rows.append((*key, *size, count.get("harm", 0), count.get("help", 0), *means))
     columns = ["seeds", "pictures", "harmed", "helped", "harmed_area", "helped_area", "lost", "won"]
     return pd.DataFrame(rows, columns=[*keys, *columns])
+
+
+def one_control(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of `measure` with all controls of a pair as one role, ``control``."""
+    return table.assign(role=table["role"].str.split(" ").str[0])
+
+
+def networks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the column network: variant and training seed."""
+    return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
 
 
 def cases(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import Attention, HashedAttention, PlaceboAttention
-from dtfn.models.layers import Switchable
+from dtfn.models.layers import switches
 from dtfn.models.networks import Network
 from dtfn.own import OwnNetwork
 
@@ -75,14 +75,15 @@ def intervened(
     InputError
         An unknown kind, a network without attention, or no such submodule.
     """
-    radius = _number("window", kind)
+    name, digits = _parsed(kind)
+    radius = int(digits) if name == "window" else None
     with ExitStack() as stack:
-        if (seed_of_hash := _number("hash", kind)) is not None:
-            stack.enter_context(hash_seed(network, seed_of_hash))
-        elif (element := _number("turn", kind)) is not None:
-            stack.enter_context(_turned(network, element))
-        elif kind.startswith("layers("):
-            stack.enter_context(_switched(network, kind.removeprefix("layers(").rstrip(")")))
+        if name == "hash":
+            stack.enter_context(hash_seed(network, int(digits)))
+        elif name == "turn":
+            stack.enter_context(_turned(network, int(digits)))
+        elif name == "layers":
+            stack.enter_context(_switched(network, digits))
         elif softmax:
             hook = _weights_hook(kind, radius, seed, softmax, width)
             stack.enter_context(_named(network, softmax).register_forward_hook(hook))
@@ -256,15 +257,15 @@ def attention_layers(network: nn.Module) -> list[Attention]:
     return layers
 
 
-def _number(name: str, kind: str) -> int | None:
-    """Return the number of ``name(number)``, None for other kinds; refuse what is none at all."""
+def _parsed(kind: str) -> tuple[str, str]:
+    """Return name and digits of ``name(digits)``, other kinds without digits; refuse the rest."""
     match = re.fullmatch(r"(window|hash|turn|layers)\((\d+)\)", kind)
     if match is None and kind not in KINDS:
         known = (*KINDS, "window(8)", "hash(1)", "turn(1)", "layers(1000)")
         raise InputError(
             "intervention", expected="a known one", found=repr(kind), remedy=nearest(kind, known)
         )
-    return int(match[2]) if match and match[1] == name else None
+    return (match[1], match[2]) if match else (kind, "")
 
 
 @contextmanager
@@ -303,13 +304,6 @@ def _switched(network: nn.Module, bits: str) -> Iterator[None]:
             stack.callback(setattr, layer, "on", layer.on)
             layer.on = bit == "1"
         yield
-
-
-def switches(network: nn.Module) -> list[Switchable]:
-    """Return what can be switched off in a network, one an attention layer, from first to last."""
-    layers = [module for module in network.modules() if isinstance(module, Switchable)]
-    inside = {part for layer in layers for part in layer.modules() if part is not layer}
-    return [layer for layer in layers if layer not in inside]
 
 
 # Closed forms: logits are not changed, and not even computed, where their values do not matter.

@@ -9,13 +9,13 @@ effect. Everything else is *open*. *Not testable*: there is nothing that could b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from dtfn import donors, gate
-from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
+from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, networks
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS
 from dtfn.statistics import Crossed, crossed
@@ -106,7 +106,7 @@ def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
     ``measured`` is of pairs of one kind without TFS. How harm grows is net of the controls.
     """
     ours = measured.pictures["role"] == "pair"
-    pictures = _networks(measured.pictures[ours])
+    pictures = networks(measured.pictures[ours])
     seeds = pictures["seed"].nunique()
     rows = [judge(1, scale, crossed(pictures, "lost", seed="network"), seeds)]
     raised = pictures[pictures["gain"] > 0]
@@ -114,16 +114,15 @@ def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
         rows.append(not_testable(2, scale, "it raises the PSNR of no picture"))
     else:
         rows.append(judge(2, scale, crossed(raised, "lost", seed="network"), seeds))
-    fifths = _networks(measured.fifths)
+    fifths = networks(measured.fifths)
     fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
-    ours = fifths["role"] == "pair"
-    rise, *chance = [
-        crossed(part[part["fifth"] == FIFTHS], "net", "off", seed="network")
-        - crossed(part[part["fifth"] == 1], "net", "off", seed="network")
-        for part in (fifths[ours], fifths[~ours])
-        if len(part)
-    ]
-    rows.append(judge(3, scale, rise - chance[0] if chance else rise, seeds))
+
+    def rise(part: pd.DataFrame) -> Crossed:
+        most, least = (part[part["fifth"] == fifth] for fifth in (FIFTHS, 1))
+        ends = (crossed(end, "net", "off", seed="network") for end in (most, least))
+        return next(ends) - next(ends)
+
+    rows.append(judge(3, scale, _beyond_chance(fifths, rise), seeds))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -138,7 +137,7 @@ def of_tfs(plain: Measured, fidelity: Measured, scale: int) -> pd.DataFrame:
     both = parts[0].merge(parts[1], on=["pair", *keys], suffixes=("", "_tfs"))
     if both.empty:
         return not_testable(6, scale, "no network is there both with TFS and without")
-    both = _networks(both).assign(
+    both = networks(both).assign(
         less=both["lost"] - both["lost_tfs"], gain=both["psnr_on_tfs"] - both["psnr_on"]
     )
     less, gain = (crossed(both, column, seed="network") for column in ("less", "gain"))
@@ -167,28 +166,31 @@ def of_causes(
 
     def ours(table: pd.DataFrame) -> pd.DataFrame:
         keys = zip(table["pair"], table["kind"], table["seed"], strict=True)
-        return _networks(table[np.array([key in chosen for key in keys], bool)])
+        return networks(table[np.array([key in chosen for key in keys], bool)])
 
     attended = ours(pictures[pictures["of"] == "attended"])
     changes, apart = ours(donors.effects(experiment)), ours(donors.contrasts(experiment))
     if attended.empty or apart.empty:
         reason = "no attention that chooses was trained to be switched off"
         return pd.concat([not_testable(n, scale, reason) for n in (4, 7)], ignore_index=True)
-    is_pair = attended["role"] == "pair"
-    rise, *chance = [
-        crossed(part, "slope", seed="network")
-        for part in (attended[is_pair], attended[~is_pair])
-        if len(part)
-    ]
+    rise = _beyond_chance(attended, lambda part: crossed(part, "slope", seed="network"))
     seeds = attended["seed"].nunique()
-    rows = [judge(4, scale, rise - chance[0] if chance else rise, seeds)]
+    rows = [judge(4, scale, rise, seeds)]
     most = changes["dose"] == changes["dose"].max()
     agreeing = changes[most & (changes["donor"] == "consistent")]
     helps = crossed(agreeing, "change", "off", seed="network").high < 0
     figure = crossed(
         apart.assign(contrast=100 * apart["contrast"]), "contrast", "off", seed="network"
     )
-    rows.append(judge(7, scale, figure, seeds, "" if helps else "consistent donors do not help"))
+    rows.append(
+        judge(
+            7,
+            scale,
+            figure,
+            attended["seed"].nunique(),
+            "" if helps else "consistent donors do not help",
+        )
+    )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -208,9 +210,11 @@ def printed(table: pd.DataFrame) -> list[Verdict]:
     return made
 
 
-def _networks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the column network: variant and training seed."""
-    return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
+def _beyond_chance(table: pd.DataFrame, figure: Callable[[pd.DataFrame], Crossed]) -> Crossed:
+    """Return a figure of pairs less that of their controls, where there are some."""
+    ours = table["role"] == "pair"
+    found = figure(table[ours])
+    return found if ours.all() else found - figure(table[~ours])
 
 
 def of_pairs(

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage, optimize
 from tiny_networks import saved, small
 
-from dtfn import bounds, evaluation, images, interventions, paths, plots, subpixel
+from dtfn import bounds, evaluation, harm, images, interventions, paths, plots, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -167,7 +167,7 @@ def test_without_a_switch_pair_there_is_nothing_and_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path)
-    assert bounds.switch_pairs(4) == []
+    assert harm.switches(4) == []
     table = bounds.measure([], [])
     assert bounds.chain(table).empty
     assert "no network here" in curves.bound_chain(bounds.chain(table)).texts[0].get_text()

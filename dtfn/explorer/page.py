@@ -63,7 +63,7 @@ ABOUT = {
 
 
 class Line(NamedTuple):
-    """One number: label and value as printed, and what it is in a sentence."""
+    """One number: label and value as printed, and its meaning in a sentence."""
 
     label: str
     value: str

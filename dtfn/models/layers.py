@@ -58,6 +58,13 @@ class Switchable(nn.Module):
         return torch.where(on.view(-1, 1, 1, 1), self.when_on(x), x)
 
 
+def switches(network: nn.Module) -> list[Switchable]:
+    """Return what can be switched off in a network, one an attention layer, from first to last."""
+    layers = [module for module in network.modules() if isinstance(module, Switchable)]
+    inside = {part for layer in layers for part in layer.modules() if part is not layer}
+    return [layer for layer in layers if layer not in inside]
+
+
 class MeanShift(nn.Conv2d):
     """Frozen 1x1 convolution that subtracts (``sign=-1``) or adds the DIV2K mean.
 

@@ -22,11 +22,11 @@ from dtfn.models.layers import (
     HALF,
     MeanShift,
     ResidualBlock,
-    Switchable,
     TextureFidelity,
     Upsampler,
     conv3x3,
     scaled,
+    switches,
 )
 
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -141,9 +141,7 @@ class Network(nn.Module):
                     remedy="pass network.attention(torch.tensor([True, False]))",
                 )
             on = on.to(next(self.parameters()).device)
-        layers = [m for m in self.modules() if isinstance(m, Switchable)]
-        inside = {part for layer in layers for part in layer.modules() if part is not layer}
-        return _assign([layer for layer in layers if layer not in inside], "on", on)
+        return _assign(switches(self), "on", on)
 
     def intervene(self, change: kinds.Intervention | None) -> AbstractContextManager[object]:
         """Let ``change`` alter the logits of every attention layer; None ends it.

@@ -22,7 +22,7 @@ NO_PAIR = "no network was trained for attention on and off"
 DONORS = {
     "consistent": ("#2166AC", "own patch again"),
     "shifted": ("#56B4E9", "at another sub-pixel phase"),
-    "inconsistent": ("#B2182B", "look-alikes of other detail"),
+    "inconsistent": ("#B2182B", "similar patches of other detail"),
 }
 """Kind of donor, see `dtfn.donors.KINDS` -> its colour and name; plain donors are the control."""
 

@@ -36,14 +36,8 @@ FORMS = {
     "memory": ",.0f",
     "parameters": ",.0f",
     "share": ".1%",
-    "harm_share": ".1%",
-    "harm_share_net": "+.2%",
     "harm_rate": ".1%",
     "help_rate": ".1%",
-    "harm_untied": ".1%",
-    "harm_untied_net": "+.2%",
-    "harm_mass": ".2f",
-    "help_mass": ".2f",
 }
 
 _LATEX = {
