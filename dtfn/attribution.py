@@ -179,18 +179,18 @@ def _blurred(lr: NDArray[np.uint8], sigma: float, widest: float) -> Float:
 def _check(lr: NDArray[np.uint8], window: Rectangle, sigma: float, steps: int) -> None:
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
         given, remedy = f"{lr.dtype} {lr.shape}", "use dtfn.images.as_rgb"
-        raise InputError("LR image", expected="uint8 (H, W, 3)", found=given, remedy=remedy)
+        raise InputError("LR image", "uint8 (H, W, 3)", given, remedy)
     top, left, height, width = window
     bottom, right = lr.shape[0] - height, lr.shape[1] - width
     inside = 0 <= top <= bottom and 0 <= left <= right
     if not inside or height < 1 or width < 1:
         wanted = f"(top, left, height, width) within {lr.shape[0]} x {lr.shape[1]} positions"
         remedy = "choose one inside the picture"
-        raise InputError("window", expected=wanted, found=window, remedy=remedy)
+        raise InputError("window", wanted, window, remedy)
     if steps < 1 or not sigma > 0:
         raise InputError(
             "path",
-            expected="one step or more, and a sigma above 0",
-            found=f"{steps} steps, sigma {sigma}",
-            remedy=f"use {STEPS} steps and sigma {SIGMA}",
+            "one step or more, and a sigma above 0",
+            f"{steps} steps, sigma {sigma}",
+            f"use {STEPS} steps and sigma {SIGMA}",
         )

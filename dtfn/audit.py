@@ -312,9 +312,9 @@ def _require_other(
     if not changes[0].any() or np.array_equal(*changes):
         raise InputError(
             "--control",
-            expected="what another network made",
-            found=f"{control} is {same} on every picture",
-            remedy="name another folder",
+            "what another network made",
+            f"{control} is {same} on every picture",
+            "name another folder",
         )
 
 

@@ -30,15 +30,7 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair, networks
 from dtfn.metrics import Float
-from dtfn.subpixel import (
-    block_error,
-    decibels,
-    gain,
-    interior,
-    luma,
-    psnr_of,
-    same_size,
-)
+from dtfn.subpixel import block_error, decibels, gain, interior, luma, psnr_of, same_size
 
 if TYPE_CHECKING:
     import torch
@@ -116,9 +108,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
     for pair in pairs:
         if pair.kind != "switch":
             remedy = "pass harm.switches(scale)"
-            raise InputError(
-                f"pair {pair.name!r}", expected="a switch pair", found=pair.kind, remedy=remedy
-            )
+            raise InputError(f"pair {pair.name!r}", "a switch pair", pair.kind, remedy)
     if not pairs:
         return pd.DataFrame(columns=COLUMNS)
     rows: list[tuple[Any, ...]] = []
@@ -129,7 +119,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
             (*_, base), *found = _bounds(pair, sample)
             rows += [(*place, *what, gain(psnr, base)) for *what, psnr in found]
     if not rows:
-        raise InputError("pictures", expected="one or more", found="none", remedy="name some")
+        raise InputError("pictures", "one or more", "none", "name some")
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -147,10 +137,7 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
         yield "tfs", "", "bound", psnr_of(maps([partner])[0])
     settings = maps(_settings(pair, sample))
     chance = maps([pair.on, *_by_chance(pair, len(settings) - 1)])
-    for bound, ours, control in (
-        ("selection", [on, off], chance[:2]),
-        ("layer", settings, chance),
-    ):
+    for bound, ours, control in (("selection", [on, off], chance[:2]), ("layer", settings, chance)):
         for granularity in GRANULARITIES:
             cells = str(granularity or "image")
             yield bound, cells, "bound", best_choice(ours, granularity)
@@ -289,9 +276,7 @@ def _cell_sums(error: Float, granularity: int | None) -> Float:
     if granularity is None:
         return error.sum(keepdims=True)
     if granularity < 1:
-        raise InputError(
-            "granularity", expected="1 or more, or None", found=granularity, remedy="use 1 to 32"
-        )
+        raise InputError("granularity", "1 or more, or None", granularity, "use 1 to 32")
     rows = np.add.reduceat(error, np.arange(0, error.shape[0], granularity), axis=0)
     return np.add.reduceat(rows, np.arange(0, error.shape[1], granularity), axis=1)
 

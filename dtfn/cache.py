@@ -131,9 +131,7 @@ def size(text: str, what: str) -> int:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if not match:
-        raise InputError(
-            what, expected="a size", found=repr(text), remedy="write e.g. 500MB or 4GB"
-        )
+        raise InputError(what, "a size", repr(text), "write e.g. 500MB or 4GB")
     return int(float(match[1]) * 2 ** (10 * " kmgt".index(match[2] or " ")))
 
 

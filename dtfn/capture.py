@@ -129,9 +129,9 @@ def sampling_points(
     if not isinstance(layer, DeformableNonLocalFusion):
         raise InputError(
             "sampling points",
-            expected="a layer with deformable values (DTFN's)",
-            found=type(layer).__name__,
-            remedy="its values are a plain convolution at the position",
+            "a layer with deformable values (DTFN's)",
+            type(layer).__name__,
+            "its values are a plain convolution at the position",
         )
     x = _checked(layer, features)
     row, column = divmod(int(_flat([query], x.shape[2], x.shape[3], x.device)), x.shape[3])
@@ -338,7 +338,7 @@ class Record:
         if not 0 <= image < len(seen.features):
             wanted = f"0 to {len(seen.features) - 1}"
             remedy = "count the images of the batch from 0"
-            raise InputError("image", expected=wanted, found=image, remedy=remedy)
+            raise InputError("image", wanted, image, remedy)
         with (
             torch.random.fork_rng(devices=[], enabled=seen.random is not None),
             torch.autocast(**seen.autocast),
@@ -353,13 +353,13 @@ class Record:
         if not self._passes:
             wanted = "a pass of the network"
             remedy = "call network(x) inside `with capture.record(network) as record:`"
-            raise InputError("record", expected=wanted, found="none", remedy=remedy)
+            raise InputError("record", wanted, "none", remedy)
         without = layer in self._modules
         raise InputError(
             "layer",
-            expected="one with attention that ran",
-            found=f"{layer!r}" + (", a layer without" if without else ""),
-            remedy=nearest("" if without else layer, self._passes),
+            "one with attention that ran",
+            f"{layer!r}" + (", a layer without" if without else ""),
+            nearest("" if without else layer, self._passes),
         )
 
 
@@ -420,7 +420,7 @@ class _OwnRecord(Record):
         if layer not in self._weights:
             known = list(self._weights) or ["a pass of the network"]
             wanted, remedy = "attention on known positions that ran", nearest(layer, known)
-            raise InputError("layer", expected=wanted, found=repr(layer), remedy=remedy)
+            raise InputError("layer", wanted, repr(layer), remedy)
         weights = self._weights[layer]
         side = math.prod(self._size)
         everything = torch.arange(side, device=self._device)[None]
@@ -492,9 +492,9 @@ def record(network: nn.Module) -> Iterator[Record]:
     if not watched:
         raise InputError(
             "network",
-            expected="one with attention layers of dtfn",
-            found=f"none in {getattr(network, 'name', type(network).__name__)}",
-            remedy="choose a network with attention; for one of yours see dtfn.zoo.own",
+            "one with attention layers of dtfn",
+            f"none in {getattr(network, 'name', type(network).__name__)}",
+            "choose a network with attention; for one of yours see dtfn.zoo.own",
         )
     kept = Record(frozenset(name for name, _ in network.named_modules()))
     hooks = [
@@ -542,7 +542,7 @@ def _attention_of(module: nn.Module) -> Attention:
     if layer is None:
         wanted = "a layer with non-local attention"
         remedy = "dtfn.capture.layers(network) names those of a network"
-        raise InputError("layer", expected=wanted, found=type(module).__name__, remedy=remedy)
+        raise InputError("layer", wanted, type(module).__name__, remedy)
     return layer
 
 
@@ -698,9 +698,7 @@ def _agreement(
     module: nn.Module, features: Tensor, at: Tensor, hash_seeds: Sequence[int]
 ) -> Tensor:
     if len(set(hash_seeds)) < 2:
-        raise InputError(
-            "hash seeds", expected="two or more", found=list(hash_seeds), remedy="add another"
-        )
+        raise InputError("hash seeds", "two or more", list(hash_seeds), "add another")
     layer = _attention_of(module)
     if not isinstance(layer, HashedAttention):
         return torch.ones(len(at))
@@ -724,7 +722,7 @@ def _checked(layer: Attention, features: Tensor) -> Tensor:
     if features.ndim != 4 or features.shape[:2] != (1, weight.shape[1]) or not features.numel():
         wanted = f"(1, {weight.shape[1]}, H, W), the layer's input for one image"
         remedy = "take them from dtfn.capture.record"
-        raise InputError("features", expected=wanted, found=tuple(features.shape), remedy=remedy)
+        raise InputError("features", wanted, tuple(features.shape), remedy)
     return features.detach().to(weight)
 
 
@@ -738,9 +736,9 @@ def _checked_details(details: ArrayLike | Tensor, whole: _Rows) -> Tensor:
     if blocks.ndim != 2 or len(blocks) != size[0] * size[1] or not finite:
         raise InputError(
             "details",
-            expected=f"finite numbers of shape {(size[0] * size[1], 'D')}",
-            found=f"{tuple(blocks.shape)}{'' if finite else ' with NaN or infinity'}",
-            remedy="pass dtfn.texture.detail_blocks of the HR picture",
+            f"finite numbers of shape {(size[0] * size[1], 'D')}",
+            f"{tuple(blocks.shape)}{'' if finite else ' with NaN or infinity'}",
+            "pass dtfn.texture.detail_blocks of the HR picture",
         )
     return blocks
 
@@ -751,13 +749,13 @@ def _flat(queries: Queries, height: int, width: int, device: torch.device | str 
     if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
         wanted = "(row, column) pairs of whole numbers"
         remedy = "pass for example [(0, 0)]"
-        raise InputError("query", expected=wanted, found=queries, remedy=remedy)
+        raise InputError("query", wanted, queries, remedy)
     outside = ((pairs < 0) | (pairs >= (height, width))).any(1)
     if outside.any():
         raise InputError(
             "query",
-            expected=f"a (row, column) of the LR grid of {width} x {height} (width x height)",
-            found=tuple(pairs[outside][0].tolist()),
-            remedy="choose one inside the image",
+            f"a (row, column) of the LR grid of {width} x {height} (width x height)",
+            tuple(pairs[outside][0].tolist()),
+            "choose one inside the image",
         )
     return torch.tensor(pairs[:, 0] * width + pairs[:, 1], dtype=torch.int64, device=device)

@@ -88,10 +88,7 @@ def carried(network: nn.Module, values: ArrayLike | Tensor) -> Iterator[list[Ten
     layers = [layer for layer in attention_layers(network) if hasattr(layer, "mix")]
     if not layers:
         raise InputError(
-            "network",
-            expected="attention that chooses",
-            found="equal weights only",
-            remedy="choose another network",
+            "network", "attention that chooses", "equal weights only", "choose another network"
         )
     found: list[Tensor] = []
     with ExitStack() as stack:

@@ -218,9 +218,7 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
     """
     scale = images.check_scale(scale)
     if count is not None and count < 1:
-        raise InputError(
-            "count", expected="at least 1 image", found=count, remedy="leave it out to take all"
-        )
+        raise InputError("count", "at least 1 image", count, "leave it out to take all")
     chosen = sorted(_hr_files(name).items())[:count]
     lr = _lr_files(name, scale)
     return (_sample(name, file, lr.get(file), scale) for _, file in chosen)
@@ -267,17 +265,17 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
     if min(hr.shape[:2]) < smallest:
         raise InputError(
             hr_file,
-            expected=f"at least {smallest} x {smallest} pixels at scale {scale}",
-            found=f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})",
-            remedy="remove it from the benchmark or use a smaller scale",
+            f"at least {smallest} x {smallest} pixels at scale {scale}",
+            f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})",
+            "remove it from the benchmark or use a smaller scale",
         )
     lr = images.as_rgb(images.read(lr_file) if lr_file else images.degrade(hr, scale))
     if lr.shape[:2] != (height, width):
         raise InputError(
             lr_file,
-            expected=f"{width} x {height} pixels, 1/{scale} of {hr_file}",
-            found=f"{lr.shape[1]} x {lr.shape[0]} (width x height)",
-            remedy="put the right one there, or move the LR folder away to have LR made from HR",
+            f"{width} x {height} pixels, 1/{scale} of {hr_file}",
+            f"{lr.shape[1]} x {lr.shape[0]} (width x height)",
+            "put the right one there, or move the LR folder away to have LR made from HR",
         )
     dataset = MINI if name == MINI else hr_file.parent.parent.name
     return Sample(dataset, stem(hr_file), scale, lr, hr, lr_file=lr_file)
@@ -294,17 +292,17 @@ def _hr_files(name: str) -> dict[str, Path]:
     if not by_name:
         raise InputError(
             folder,
-            expected=f"images ({', '.join(images.SUFFIXES)})",
-            found="none",
-            remedy=f"run `dtfn data fetch {name}` or put them there",
+            f"images ({', '.join(images.SUFFIXES)})",
+            "none",
+            f"run `dtfn data fetch {name}` or put them there",
         )
     for image, same in by_name.items():
         if len(same) > 1:
             raise InputError(
                 folder,
-                expected=f"one image named {image!r}",
-                found=" and ".join(file.name for file in same),
-                remedy="remove or rename all but one",
+                f"one image named {image!r}",
+                " and ".join(file.name for file in same),
+                "remove or rename all but one",
             )
     return {image: file for image, (file,) in by_name.items()}
 
@@ -335,9 +333,9 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
             example = (there or inside)[0]
             raise InputError(
                 example.parent,
-                expected=f"LR_bicubic/X{scale} with the LR of every picture of HR",
-                found=f"{example.name}; the folder {'; '.join(problems[:2]) or 'has another name'}",
-                remedy="rename it as HR is, or move the folder away to have LR made from HR",
+                f"LR_bicubic/X{scale} with the LR of every picture of HR",
+                f"{example.name}; the folder {'; '.join(problems[:2]) or 'has another name'}",
+                "rename it as HR is, or move the folder away to have LR made from HR",
             )
         if there:
             return matched
@@ -357,9 +355,9 @@ def _folder(name: str) -> Path:
         remedy = f"{nearest(name, {MINI, *BENCHMARKS, *there})}; or {remedy}"
     raise InputError(
         root / name,
-        expected="a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)",
-        found="a folder without HR" if (root / name).is_dir() else "no such folder",
-        remedy=remedy,
+        "a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)",
+        "a folder without HR" if (root / name).is_dir() else "no such folder",
+        remedy,
     )
 
 
@@ -370,7 +368,5 @@ def _scikit_image_folder() -> Path:
     """
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
-        raise InputError(
-            "scikit-image", expected="the package", found="none", remedy="run `make install`"
-        )
+        raise InputError("scikit-image", "the package", "none", "run `make install`")
     return Path(spec.origin).parent / "data"

@@ -32,17 +32,7 @@ from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import CCALayer
 from dtfn.subpixel import block_mean
 
-__all__ = [
-    "KINDS",
-    "Pool",
-    "Query",
-    "Scene",
-    "contrasts",
-    "curves",
-    "measure",
-    "radius",
-    "scene",
-]
+__all__ = ["KINDS", "Pool", "Query", "Scene", "contrasts", "curves", "measure", "radius", "scene"]
 
 KINDS = ("consistent", "shifted", "inconsistent", "plain")
 """Kinds of donors:
@@ -66,11 +56,7 @@ ENERGIES = (0.5, 2.0)  # of a similar patch's detail, relative to the query's
 MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
-COLUMNS = [
-    *NETWORK,
-    *PLACE,
-    *("donor", "dose", "hash", "on", "off", "weight", "likeness", "k"),
-]
+COLUMNS = [*NETWORK, *PLACE, *("donor", "dose", "hash", "on", "off", "weight", "likeness", "k")]
 """Of `measure`. pair, kind, seed: the network. dataset, image, row, column: the query. donor: one
 of `KINDS`; ``none`` at dose 0. dose: number of donors. hash: hash seed. on, off: error over the
 3 x 3 positions with attention and without (MSE). weight: share of the query's attention that is on
@@ -112,9 +98,9 @@ def radius(network: nn.Module) -> int:
     if not hasattr(network, "attention"):
         raise InputError(
             "donors",
-            expected="a network whose attention can be switched off",
-            found=type(network).__name__,
-            remedy="choose one of dtfn.models",
+            "a network whose attention can be switched off",
+            type(network).__name__,
+            "choose one of dtfn.models",
         )
     reach = 32
     generator = torch.Generator().manual_seed(0)
@@ -137,9 +123,9 @@ def radius(network: nn.Module) -> int:
         reach *= 2
     raise InputError(
         "donors",
-        expected="a network that sees less than 256 LR pixels away without attention",
-        found="one that sees everything",
-        remedy="choose a convolutional network",
+        "a network that sees less than 256 LR pixels away without attention",
+        "one that sees everything",
+        "choose a convolutional network",
     )
 
 
@@ -173,9 +159,9 @@ class Pool:
         if not sum(map(len, places)):
             raise InputError(
                 "donors",
-                expected=f"a picture of more than {2 * MARGIN} x {2 * MARGIN} LR pixels",
-                found=f"{len(samples)} pictures, all smaller",
-                remedy="use larger pictures",
+                f"a picture of more than {2 * MARGIN} x {2 * MARGIN} LR pixels",
+                f"{len(samples)} pictures, all smaller",
+                "use larger pictures",
             )
         self._places, self._looks, self._details = map(np.concatenate, (places, looks, details))
 
@@ -454,9 +440,7 @@ def measure(
         A dose below 1, or an error without attention that is not what it was.
     """
     if not doses or min(doses) < 1:
-        raise InputError(
-            "doses", expected="numbers of 1 or more", found=list(doses), remedy="name some"
-        )
+        raise InputError("doses", "numbers of 1 or more", list(doses), "name some")
     rows: list[tuple[Any, ...]] = []
     chosen = pool.queries(queries) if pairs else []
     reach = _reach(pairs)
@@ -523,9 +507,9 @@ def _run(
             if abs(again - off) > UNCHANGED * max(off, 1.0):
                 raise InputError(
                     f"{kind} donors",
-                    expected=f"the error {off:.9g} without attention that there was before",
-                    found=f"{again:.9g}",
-                    remedy="the network sees farther than its gradient says: report this",
+                    f"the error {off:.9g} without attention that there was before",
+                    f"{again:.9g}",
+                    "the network sees farther than its gradient says: report this",
                 )
     at = _flat(seen)
     base, on, weight = [], np.empty((len(KINDS), len(doses), 0)), np.zeros((len(KINDS), len(doses)))

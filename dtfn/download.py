@@ -38,11 +38,7 @@ LICENCES = "licences.json"  # accepted terms -> day
 
 _CHUNK = 1 << 16
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_ROOTS = {
-    "data": paths.data_root,
-    "train": paths.training_root,
-    "val": paths.validation_root,
-}
+_ROOTS = {"data": paths.data_root, "train": paths.training_root, "val": paths.validation_root}
 
 Agree = Callable[[str, list[str]], bool]
 
@@ -201,7 +197,7 @@ def chosen(names: Iterable[str]) -> list[Source]:
         if name not in meant:
             remedy = f"{nearest(name, meant)}; `dtfn data list` shows all"
             expected = "names or groups of sets of pictures"
-            raise InputError("data", expected=expected, found=repr(name), remedy=remedy)
+            raise InputError("data", expected, repr(name), remedy)
     return list(dict.fromkeys(source for name in names for source in meant[name]))
 
 
@@ -216,9 +212,9 @@ def verify(source: Source) -> Iterator[tuple[Path, str]]:
     if not source.contents or not source.present:
         raise InputError(
             source.name,
-            expected="files with known SHA-256",
-            found="pictures of unknown origin" if source.present else "none of it",
-            remedy=source.by_hand or f"run `dtfn data fetch {source.name}`",
+            "files with known SHA-256",
+            "pictures of unknown origin" if source.present else "none of it",
+            source.by_hand or f"run `dtfn data fetch {source.name}`",
         )
     with ThreadPoolExecutor(4) as pool:
         check = functools.partial(_fault, folder=source.folder)
@@ -290,7 +286,7 @@ def fetch(
     for variable in _CERTIFICATES:
         if tasks and (bundle := os.environ.get(variable)) and not Path(bundle).exists():
             expected, remedy = "a file of trusted certificates", f"correct or unset {variable}"
-            raise InputError(variable, expected=expected, found=f"no {bundle}", remedy=remedy)
+            raise InputError(variable, expected, f"no {bundle}", remedy)
     roots = list(dict.fromkeys(source.root for source, _ in tasks))
     with ExitStack() as stack:
         for root in roots:
@@ -314,7 +310,7 @@ def _missing(source: Source) -> list[Listed]:
     folder, absent, in_the_way = source.folder, list[Listed](), ""
     if source.by_hand:
         expected = "a set that may be downloaded by anyone"
-        raise InputError(source.name, expected=expected, found=source.terms, remedy=source.by_hand)
+        raise InputError(source.name, expected, source.terms, source.by_hand)
     if source.archive and source.present < source.count:
         if folder.is_dir() and any(folder.iterdir()):
             in_the_way = f"{source.present} of {source.count} pictures"
@@ -333,7 +329,7 @@ def _missing(source: Source) -> list[Listed]:
     if in_the_way:
         remedy = "move it away, or set DTFN_DATA to another folder"
         expected = "what the set has there, or nothing"
-        raise InputError(folder, expected=expected, found=in_the_way, remedy=remedy)
+        raise InputError(folder, expected, in_the_way, remedy)
     return absent
 
 
@@ -346,14 +342,14 @@ def _staged(root: Path, needed: int, stack: ExitStack) -> Path:
     except Timeout:
         expected, found = "one `dtfn data fetch` at a time", "another one at work"
         remedy = "wait for it to end"
-        raise InputError(root, expected=expected, found=found, remedy=remedy) from None
+        raise InputError(root, expected, found, remedy) from None
     for leftover in staging.glob("tmp*"):  # of a killed process
         leftover.unlink()
     free = shutil.disk_usage(staging).free
     if free < needed:
         expected, found = f"{needed / 1e9:.2f} GB of room", f"{free / 1e9:.2f} GB"
         remedy = "free some, or set DTFN_DATA to another disk"
-        raise InputError(root, expected=expected, found=found, remedy=remedy)
+        raise InputError(root, expected, found, remedy)
     return staging
 
 
@@ -377,7 +373,7 @@ def _require_terms(sets: Iterable[Source], agree: Agree) -> None:
         if text not in accepted and not agree(text, names):
             remedy = f"if you agree, answer y or add --yes; they are: {text}"
             expected = "that you accept its terms"
-            raise InputError(", ".join(names), expected=expected, found="no", remedy=remedy)
+            raise InputError(", ".join(names), expected, "no", remedy)
         if text not in accepted:
             for file in {source.root / LICENCES for source in of}:
                 today = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -453,11 +449,9 @@ class _Fetch:
         remedy = "check the network, try later, or name a copy with --mirror URL"
         raise InputError(
             name,
-            expected=f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}...",
-            found="; ".join(failures) or "no mirror",
-            remedy=f"run it again to go on after the {kept} bytes that are here"
-            if kept
-            else remedy,
+            f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}...",
+            "; ".join(failures) or "no mirror",
+            (f"run it again to go on after the {kept} bytes that are here" if kept else remedy),
         )
 
     def _receive(
@@ -554,9 +548,9 @@ def _unpack(archive: Path, source: Source) -> None:
         if len(list(draft.iterdir())) != source.count:
             raise InputError(
                 archive.name,
-                expected=f"{source.count} pictures",
-                found=len(rows),
-                remedy="report it to the authors of dtfn: the archive has changed its layout",
+                f"{source.count} pictures",
+                len(rows),
+                "report it to the authors of dtfn: the archive has changed its layout",
             )
         with (draft / RECORD).open("w", newline="", encoding="utf-8") as record:
             csv.writer(record).writerows([("file", "bytes", "sha256", "pixels"), *rows])

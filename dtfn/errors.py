@@ -23,7 +23,7 @@ class InputError(ValueError):
         What to do next.
     """
 
-    def __init__(self, what: object, *, expected: object, found: object, remedy: str) -> None:
+    def __init__(self, what: object, expected: object, found: object, remedy: str) -> None:
         super().__init__(f"{what}: expected {expected}; found {found}; {remedy}")
 
 
@@ -48,6 +48,4 @@ def require_known(
 ) -> None:
     """Raise `InputError` with the nearest known name unless a name is one of these."""
     if name not in known:
-        raise InputError(
-            what, expected=expected, found=repr(name), remedy=nearest(str(name), known)
-        )
+        raise InputError(what, expected, repr(name), nearest(str(name), known))

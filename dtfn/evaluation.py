@@ -403,10 +403,7 @@ def unrounded(
 
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
         raise InputError(
-            "LR image",
-            expected="uint8 (H, W, 3)",
-            found=f"{lr.dtype} {lr.shape}",
-            remedy="use dtfn.images.as_rgb",
+            "LR image", "uint8 (H, W, 3)", f"{lr.dtype} {lr.shape}", "use dtfn.images.as_rgb"
         )
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     was_training = network.training
@@ -459,9 +456,9 @@ def _run(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if not finite or found != shape:
         raise InputError(
             "network output",
-            expected=f"finite numbers of shape {shape}",
-            found=f"{'finite numbers' if finite else 'NaN or infinity'}, {found}",
-            remedy="the weights or the scale are wrong: load or train the network again",
+            f"finite numbers of shape {shape}",
+            f"{'finite numbers' if finite else 'NaN or infinity'}, {found}",
+            "the weights or the scale are wrong: load or train the network again",
         )
     return y
 
@@ -475,7 +472,7 @@ def require(methods: Names, scale: int) -> None:
         For no method at all, an unknown one, or one of another scale.
     """
     if not methods:
-        raise InputError("methods", expected="one or more", found="none", remedy="name one")
+        raise InputError("methods", "one or more", "none", "name one")
     scales = {row["name"]: int(row["scale"]) for row in zoo.everything()}
     for method in _listed(methods):
         fingerprint(method)
@@ -559,9 +556,9 @@ def _meant(names: Names) -> list[str]:
         if unfit := [kind for kind in kinds if kind in ("off", "hashing")]:
             raise InputError(
                 f"method {method!r}",
-                expected="a change that leaves each position its keys: @uniform, @random, @self",
-                found=f"@{unfit[0]}, which is off-distribution: nobody trained the network for it",
-                remedy="compare it with another network, one without attention",
+                "a change that leaves each position its keys: @uniform, @random, @self",
+                f"@{unfit[0]}, which is off-distribution: nobody trained the network for it",
+                "compare it with another network, one without attention",
             )
     return listed
 
@@ -604,9 +601,9 @@ def _network(method: str, weights: str, device: str) -> nn.Module:
     except (RuntimeError, AssertionError) as error:
         raise InputError(
             f"device {device!r}",
-            expected="cpu, or cuda where there is a GPU",
-            found=str(error).splitlines()[0],
-            remedy="leave it out, or install a torch with CUDA",
+            "cpu, or cuda where there is a GPU",
+            str(error).splitlines()[0],
+            "leave it out, or install a torch with CUDA",
         ) from error
     loaded: nn.Module = own.load(method) if zoo.own(method) else models.load(method)
     return loaded.to(device)
@@ -622,9 +619,9 @@ def _require_scale(method: str, found: int, scale: int) -> None:
     if found != scale:
         raise InputError(
             f"network {method!r}",
-            expected=f"scale {scale}",
-            found=f"scale {found}",
-            remedy="choose a network of that scale",
+            f"scale {scale}",
+            f"scale {found}",
+            "choose a network of that scale",
         )
 
 

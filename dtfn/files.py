@@ -46,10 +46,7 @@ def writing(
         yield
     except OSError as error:
         raise InputError(
-            path,
-            expected="a place that can be written",
-            found=error.strerror or error,
-            remedy=remedy,
+            path, "a place that can be written", error.strerror or error, remedy
         ) from error
 
 
@@ -159,8 +156,8 @@ def _parsed(path: Path, empty: Json) -> Json | None:
     except OSError as error:
         raise InputError(
             path,
-            expected="a file that can be read",
-            found=error.strerror or error,
-            remedy="get the right to read it, or move it away",
+            "a file that can be read",
+            error.strerror or error,
+            "get the right to read it, or move it away",
         ) from error
     return content if isinstance(content, type(empty)) else None

@@ -147,9 +147,9 @@ def pairs_of_zoo(
         names = [row["name"] for row in zoo.registry() if row["scale"] == scale]
         raise InputError(
             f"zoo x{scale}",
-            expected=f"a pair of kind {' or '.join(kinds)}",
-            found=", ".join(names) or "no network",
-            remedy="choose another scale or kind, or train networks with `dtfn train`",
+            f"a pair of kind {' or '.join(kinds)}",
+            ", ".join(names) or "no network",
+            "choose another scale or kind, or train networks with `dtfn train`",
         )
     return found
 
@@ -167,17 +167,19 @@ def _pairs(
             if zoo.own(str(one)):
                 raise InputError(
                     f"pairs of {one}",
-                    expected="a network of the zoo, whose pairs are known",
-                    found="a network of your own",
-                    remedy="`dtfn gate` takes it, and 09_audit a twin of your choice: "
-                    f"-p methods={one},TWIN,CONTROL",
+                    "a network of the zoo, whose pairs are known",
+                    "a network of your own",
+                    (
+                        "`dtfn gate` takes it, and 09_audit a twin of your choice: "
+                        f"-p methods={one},TWIN,CONTROL"
+                    ),
                 )
             if one not in known:
                 raise InputError(
                     f"zoo x{scale}",
-                    expected=f"one of {', '.join(map(str, known)) or 'none'}",
-                    found=repr(one),
-                    remedy=nearest(str(one), map(str, known)),
+                    f"one of {', '.join(map(str, known)) or 'none'}",
+                    repr(one),
+                    nearest(str(one), map(str, known)),
                 )
     local = {seed: row["name"] for (variant, seed), row in rows.items() if variant == "local"}
     found = []
@@ -219,9 +221,7 @@ def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()
     for file in files:
         recipe = zoo.recipe(file)
         if recipe.scale != scale:
-            raise InputError(
-                file, expected=f"scale {scale}", found=recipe.scale, remedy="choose another file"
-            )
+            raise InputError(file, f"scale {scale}", recipe.scale, "choose another file")
         if recipe.attention_off:
             found.append(_switch(recipe.network.removeprefix("mini-"), recipe.seed, file))
     names = [one for one in variants if one not in files and not zoo.own(one)]
@@ -247,9 +247,7 @@ def _replicated(pair: Pair, pairs: Sequence[Pair]) -> Pair:
 
 
 def measure(
-    pairs: Sequence[Pair],
-    samples: Iterable[Sample],
-    errors: Errors = evaluation.block_errors,
+    pairs: Sequence[Pair], samples: Iterable[Sample], errors: Errors = evaluation.block_errors
 ) -> Measured:
     """Measure pairs and their controls on pictures, one picture in memory at a time.
 
@@ -291,7 +289,7 @@ def measure(
                 known = again if role == "pair" else again[:0]
                 textures += [(*key, *row) for row in regions.rows(harms[role], limit, known)]
     if not pictures:
-        raise InputError("pictures", expected="one or more", found="none", remedy="name some")
+        raise InputError("pictures", "one or more", "none", "name some")
     numbers = ["psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]
     table = pd.DataFrame(pictures, columns=[*ROLE, *PICTURE, *numbers])
     columns = ["fifth", "positions", "off", "added", "removed"]
@@ -301,9 +299,9 @@ def measure(
         if not own.loc[own["role"] == "pair", ["added", "removed"]].any(axis=None):
             raise InputError(
                 f"pair {pair.name!r}",
-                expected="two methods that differ",
-                found=f"{pair.on} and {pair.off} have equal outputs on every picture",
-                remedy="name another method",
+                "two methods that differ",
+                f"{pair.on} and {pair.off} have equal outputs on every picture",
+                "name another method",
             )
     judged = regions.judge(pd.DataFrame(textures, columns=[*ROLE, *PICTURE, *regions.COLUMNS]))
     return Measured(_at_stake(table, judged), by_fifth, judged)

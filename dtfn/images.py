@@ -58,7 +58,7 @@ def read(path: str | Path) -> Pixels:
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise InputError(path, expected="an image file", found=found, remedy="check the path")
+        raise InputError(path, "an image file", found, "check the path")
     return decode(path.read_bytes(), path)
 
 
@@ -100,18 +100,18 @@ def decode(data: bytes, what: object) -> Pixels:
     except _UnsupportedError as error:
         raise InputError(
             what,
-            expected="one grey or RGB image of at most 16 bits (colour PNG: 8 bits)",
-            found=error,
-            remedy="convert it to an 8-bit PNG or a 16-bit TIFF",
+            "one grey or RGB image of at most 16 bits (colour PNG: 8 bits)",
+            error,
+            "convert it to an 8-bit PNG or a 16-bit TIFF",
         ) from error
     # Decoders raise whatever their format makes them trip over (OSError, struct.error, IndexError,
     # SyntaxError, ...); to the user all of it means one thing.
     except Exception as error:
         raise InputError(
             what,
-            expected="a whole PNG, JPEG, BMP or TIFF file",
-            found=_content(data, error),
-            remedy="it may be truncated or damaged: fetch or save it again",
+            "a whole PNG, JPEG, BMP or TIFF file",
+            _content(data, error),
+            "it may be truncated or damaged: fetch or save it again",
         ) from error
     whole: Pixels = np.ascontiguousarray(pixels)  # type: ignore[assignment]
     return whole
@@ -219,10 +219,7 @@ def encode(image: Pixels, suffix: str, what: object) -> bytes:
     _require(image, what, (np.uint8, np.uint16))
     if kind not in SUFFIXES:
         raise InputError(
-            what,
-            expected=f"a suffix among {', '.join(SUFFIXES)}",
-            found=repr(suffix),
-            remedy="rename the file",
+            what, f"a suffix among {', '.join(SUFFIXES)}", repr(suffix), "rename the file"
         )
     image = image[:, :, 0] if image.shape[2:] == (1,) else image
     channels = image.shape[2] if image.ndim == 3 else 1
@@ -243,9 +240,9 @@ def encode(image: Pixels, suffix: str, what: object) -> bytes:
     if (deep and (kind != ".png" or channels > 1)) or (kind != ".png" and channels in (2, 4)):
         raise InputError(
             what,
-            expected="8 bits and no alpha in a JPEG or BMP, 8 bits or grey in a PNG",
-            found=f"{image.dtype} with {channels} channels",
-            remedy="write a .tif, or convert with dtfn.images.as_rgb",
+            "8 bits and no alpha in a JPEG or BMP, 8 bits or grey in a PNG",
+            f"{image.dtype} with {channels} channels",
+            "write a .tif, or convert with dtfn.images.as_rgb",
         )
     options = {"quality": 95, "subsampling": 0} if kind.startswith(".jp") else {}
     Image.fromarray(np.ascontiguousarray(image)).save(
@@ -266,9 +263,7 @@ def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
     has_alpha = stored.ndim == 3 and stored.shape[2] in (2, 4)
     if opaque and has_alpha and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
         found = "pixels that one can see through"
-        raise InputError(
-            file, expected="an opaque picture", found=found, remedy="save it without alpha"
-        )
+        raise InputError(file, "an opaque picture", found, "save it without alpha")
     grey = stored.ndim == 2 or stored.shape[2] == 2
     rgb = as_rgb(stored)
     return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
@@ -307,19 +302,19 @@ def _require(image: NDArray[np.generic], what: object, kinds: tuple[type, ...]) 
     if image.dtype not in kinds or image.ndim not in (2, 3) or not (image.size and channels < 5):
         raise InputError(
             what,
-            expected=f"a non-empty {' or '.join(kind.__name__ for kind in kinds)} image (H, W) or "
-            "(H, W, C) of at most 4 channels",
-            found=f"{image.dtype} of shape {image.shape}",
-            remedy="convert 16-bit images with dtfn.images.as_rgb, floats by rounding",
+            (
+                f"a non-empty {' or '.join(kind.__name__ for kind in kinds)} image (H, W) or "
+                "(H, W, C) of at most 4 channels"
+            ),
+            f"{image.dtype} of shape {image.shape}",
+            "convert 16-bit images with dtfn.images.as_rgb, floats by rounding",
         )
 
 
 def check_scale(scale: int) -> int:
     """Return ``scale`` if it is 2, 3 or 4; raise `InputError` if it is anything else."""
     if scale not in SCALES:
-        raise InputError(
-            "scale", expected="2, 3 or 4", found=repr(scale), remedy="choose one of these"
-        )
+        raise InputError("scale", "2, 3 or 4", repr(scale), "choose one of these")
     return int(scale)
 
 
@@ -348,7 +343,7 @@ def luma(image: UInt8 | NDArray[np.float32]) -> Float:
     if image.ndim == 3 and image.shape[2] != 3:
         found = f"shape {image.shape}"
         remedy = "convert with dtfn.images.as_rgb"
-        raise InputError("luma", expected="(H, W) or (H, W, 3)", found=found, remedy=remedy)
+        raise InputError("luma", "(H, W) or (H, W, 3)", found, remedy)
     red, green, blue = [image] * 3 if image.ndim == 2 else np.moveaxis(image, 2, 0)
     y = np.multiply(red, 65.481, dtype=np.float64)  # in place: half the time of one expression
     y += np.multiply(green, 128.553)
@@ -418,9 +413,7 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     """
     _require(image, "imresize", (np.uint8,))
     if not (math.isfinite(factor) and factor > 0):
-        raise InputError(
-            "factor", expected="a number above 0", found=factor, remedy="pass e.g. 1 / 4 or 4"
-        )
+        raise InputError("factor", "a number above 0", factor, "pass e.g. 1 / 4 or 4")
     rows = _resize_rows(image, factor)
     columns = _resize_rows(rows.swapaxes(0, 1), factor)
     return np.ascontiguousarray(columns.swapaxes(0, 1))

@@ -46,12 +46,7 @@ ROUNDING = 2e-2  # of a sum of probabilities, also in half precision
 
 @contextmanager
 def intervened(
-    network: nn.Module,
-    kind: str,
-    seed: int = 0,
-    *,
-    softmax: str = "",
-    width: int | None = None,
+    network: nn.Module, kind: str, seed: int = 0, *, softmax: str = "", width: int | None = None
 ) -> Iterator[None]:
     """Change the attention of a network, for as long as the context lasts.
 
@@ -101,7 +96,7 @@ def intervened(
             elif set(network.dense) != set(network.shapes) or not network.dense:
                 remedy = "choose uniform, random or self"
                 wanted = "attention from all positions to all"
-                raise InputError(kind, expected=wanted, found=network.shapes, remedy=remedy)
+                raise InputError(kind, wanted, network.shapes, remedy)
             stack.enter_context(_windowed(network, radius))
         else:
             for index, layer in enumerate(attention_layers(network)):
@@ -123,9 +118,9 @@ def hash_seed(network: nn.Module, seed: int) -> Iterator[None]:
     if not hashed or seed in before:
         raise InputError(
             "hash seed",
-            expected="a network that hashes, and a seed that it does not have",
-            found=seed if hashed else "a network without hashing",
-            remedy="choose another",
+            "a network that hashes, and a seed that it does not have",
+            seed if hashed else "a network without hashing",
+            "choose another",
         )
     try:
         for layer in hashed:
@@ -165,9 +160,9 @@ def oracle(
     if table.ndim != 3 or not (temperature > 0).all():
         raise InputError(
             "oracle",
-            expected="details (H, W, D) and a temperature above 0",
-            found=f"{tuple(table.shape)} and {tau}",
-            remedy="pass neighbourhoods of the true details",
+            "details (H, W, D) and a temperature above 0",
+            f"{tuple(table.shape)} and {tau}",
+            "pass neighbourhoods of the true details",
         )
     rows = table.flatten(0, 1)
     norms = rows.square().sum(-1)
@@ -253,7 +248,7 @@ def attention_layers(network: nn.Module) -> list[Attention]:
     layers = [layer for layer in network.modules() if isinstance(layer, Attention)]
     if not layers:
         remedy = "choose another; for a module from elsewhere name its softmax"
-        raise InputError("network", expected="one with attention", found="none", remedy=remedy)
+        raise InputError("network", "one with attention", "none", remedy)
     return layers
 
 
@@ -262,9 +257,7 @@ def _parsed(kind: str) -> tuple[str, str]:
     match = re.fullmatch(r"(window|hash|turn|layers)\((\d+)\)", kind)
     if match is None and kind not in KINDS:
         known = (*KINDS, "window(8)", "hash(1)", "turn(1)", "layers(1000)")
-        raise InputError(
-            "intervention", expected="a known one", found=repr(kind), remedy=nearest(kind, known)
-        )
+        raise InputError("intervention", "a known one", repr(kind), nearest(kind, known))
     return (match[1], match[2]) if match else (kind, "")
 
 
@@ -272,7 +265,7 @@ def _parsed(kind: str) -> tuple[str, str]:
 def _turned(network: nn.Module, element: int) -> Iterator[None]:
     """Flip and turn what a network sees, and its output back."""
     if not 0 <= element < 8:
-        raise InputError("turn", expected="0 to 7", found=element, remedy="choose one of these")
+        raise InputError("turn", "0 to 7", element, "choose one of these")
     flips = [axis for axis, bit in ((2, 1), (3, 2)) if element & bit]
 
     def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -293,11 +286,13 @@ def _switched(network: nn.Module, bits: str) -> Iterator[None]:
     if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         raise InputError(
             "layers",
-            expected=f"{len(layers)} digits 0 or 1, one an attention layer",
-            found=bits,
-            remedy=f"write layers({'1' * len(layers)}) for all of them"
-            if layers
-            else "this network has no layers that can be switched",
+            f"{len(layers)} digits 0 or 1, one an attention layer",
+            bits,
+            (
+                f"write layers({'1' * len(layers)}) for all of them"
+                if layers
+                else "this network has no layers that can be switched"
+            ),
         )
     with ExitStack() as stack:
         for layer, bit in zip(layers, bits, strict=True):
@@ -388,10 +383,7 @@ def _named(module: nn.Module, name: str) -> nn.Module:
     modules = dict(module.named_modules())
     if name not in modules:
         raise InputError(
-            "submodule",
-            expected="a name of network.named_modules()",
-            found=repr(name),
-            remedy=nearest(name, modules),
+            "submodule", "a name of network.named_modules()", repr(name), nearest(name, modules)
         )
     return modules[name]
 
@@ -401,17 +393,15 @@ def _weights_hook(
 ) -> Callable[[nn.Module, object, object], Tensor]:
     """Return a forward hook that changes attention weights (..., L, S)."""
     if radius is not None and width is None:
-        raise InputError(
-            "window", expected="columns of the grid", found="none", remedy="pass width=..."
-        )
+        raise InputError("window", "columns of the grid", "none", "pass width=...")
 
     def hook(_: nn.Module, __: object, weights: object) -> Tensor:
         if not isinstance(weights, Tensor) or (weights.sum(-1) - 1).abs().max() > ROUNDING:
             raise InputError(
                 f"submodule {name!r}",
-                expected="attention weights (..., L, S) whose rows sum to 1",
-                found=tuple(weights.shape) if isinstance(weights, Tensor) else type(weights),
-                remedy="name the softmax",
+                "attention weights (..., L, S) whose rows sum to 1",
+                tuple(weights.shape) if isinstance(weights, Tensor) else type(weights),
+                "name the softmax",
             )
         length, keys = weights.shape[-2:]
         if kind == "off":
@@ -419,7 +409,7 @@ def _weights_hook(
         if kind == "self":
             if length != keys:
                 wanted, remedy = "a key for each query", "choose another intervention"
-                raise InputError("self", expected=wanted, found=(length, keys), remedy=remedy)
+                raise InputError("self", wanted, (length, keys), remedy)
             return torch.eye(length, keys).to(weights).expand_as(weights)
         if kind == "random":
             return weights[..., _drawn(keys, seed, weights)]

@@ -72,9 +72,9 @@ def guard(training: Mapping[str, Source]) -> tuple[str, ...]:
         names = ",".join(dict.fromkeys(leak.training for leak in leaks))
         raise InputError(
             "training pictures",
-            expected=f"none of the test pictures of {', '.join(looked)}",
-            found="; ".join(f"{leak.training} is {leak.test}" for leak in leaks),
-            remedy=f"delete them, or leave them out by adding {names} to the recipe's exclude",
+            f"none of the test pictures of {', '.join(looked)}",
+            "; ".join(f"{leak.training} is {leak.test}" for leak in leaks),
+            f"delete them, or leave them out by adding {names} to the recipe's exclude",
         )
     return looked
 

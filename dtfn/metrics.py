@@ -92,17 +92,17 @@ def _shaved_luma(
     if x.shape != y.shape:
         raise InputError(
             "SR and HR",
-            expected="images of one size",
-            found=f"{width_by_height(sr)} and {width_by_height(hr)}",
-            remedy="crop HR with dtfn.images.modcrop, or look for a wrong scale",
+            "images of one size",
+            f"{width_by_height(sr)} and {width_by_height(hr)}",
+            "crop HR with dtfn.images.modcrop, or look for a wrong scale",
         )
     height, width = y.shape
     if shave < 0 or min(height, width) < 2 * shave + least:
         raise InputError(
             "shave",
-            expected=f"a border that leaves {least} x {least} pixels or more",
-            found=f"{shave} of {width_by_height(hr)}",
-            remedy="use a larger image or a smaller border",
+            f"a border that leaves {least} x {least} pixels or more",
+            f"{shave} of {width_by_height(hr)}",
+            "use a larger image or a smaller border",
         )
     inside = np.s_[shave : height - shave, shave : width - shave]
     if grey == "y" and hr.ndim == 2:

@@ -87,7 +87,7 @@ class OwnNetwork(nn.Module):
         for one in self.wanted:
             if one not in modules:
                 wanted, remedy = "a name of named_modules()", nearest(one, modules)
-                raise InputError(f"attention of {name}", expected=wanted, found=one, remedy=remedy)
+                raise InputError(f"attention of {name}", wanted, one, remedy)
         self.scale = 0
         seen = [self._tried(*size) for size in SIZES]
         # What does not grow with the picture is attention over channels.
@@ -182,12 +182,12 @@ class OwnNetwork(nn.Module):
         except (RuntimeError, ValueError, AttributeError):
             wanted = f"positions that broadcast to {(*lead, shape[-2])}"
             found = [tuple(getattr(part, "shape", ())) for part in both]
-            raise InputError(what, expected=wanted, found=found, remedy=remedy) from None
+            raise InputError(what, wanted, found, remedy) from None
         known = flat[0].unique()
         if known[-1] >= count or len(known[known >= 0]) < count:
             wanted = f"each of the {count} positions"
             found_ = f"{len(known[known >= 0])} positions, up to {int(known[-1]) + 1}"
-            raise InputError(what, expected=wanted, found=found_, remedy=remedy)
+            raise InputError(what, wanted, found_, remedy)
         return Places(*flat)
 
     def require_attention(self, placed: bool = False) -> None:
@@ -204,7 +204,7 @@ class OwnNetwork(nn.Module):
                 "without"
             )
         wanted = f"attention over {'known ' * placed}positions"
-        raise InputError(self.name, expected=wanted, found=found, remedy=remedy)
+        raise InputError(self.name, wanted, found, remedy)
 
     @torch.no_grad()
     def _tried(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
@@ -247,7 +247,7 @@ class OwnNetwork(nn.Module):
         else:
             self.scale = scale
             return seen
-        raise InputError(self.name, expected=wanted, found=found, remedy=remedy)
+        raise InputError(self.name, wanted, found, remedy)
 
 
 def load(name: str) -> OwnNetwork:
@@ -275,7 +275,7 @@ def load(name: str) -> OwnNetwork:
         if not callable(function):
             near = nearest(own.function, [key for key, at in vars(module).items() if callable(at)])
             wanted = f"a function {own.function!r}"
-            raise InputError(own.file, expected=wanted, found="none", remedy=near)
+            raise InputError(own.file, wanted, "none", near)
         wanted = f"a network from {own.function}({'weights' if given else ''})"
         remedy = "it is called with the file of ?weights=FILE, or without arguments"
         with _refusing(own.file, wanted, remedy):
@@ -284,7 +284,7 @@ def load(name: str) -> OwnNetwork:
         sys.path.remove(str(own.file.parent))
     if not isinstance(network, nn.Module):
         wanted, remedy = f"a torch.nn.Module from {own.function}", "return the module itself"
-        raise InputError(own.file, expected=wanted, found=type(network), remedy=remedy)
+        raise InputError(own.file, wanted, type(network), remedy)
     return OwnNetwork(f"{own.file.name}:{own.function}", network, own.attention)
 
 
@@ -349,9 +349,9 @@ class _Attention(TorchFunctionMode):
             if new is not None and weights is not output:
                 raise InputError(
                     f"attention {name!r}",
-                    expected="weights that the network goes on to use",
-                    found="a report of them among other outputs",
-                    remedy="name the module that computes their softmax",
+                    "weights that the network goes on to use",
+                    "a report of them among other outputs",
+                    "name the module that computes their softmax",
                 )
         self._running.pop()
         return new
@@ -435,7 +435,7 @@ def _refusing(what: object, wanted: str, remedy: str) -> Iterator[None]:
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         text += f" ({last.filename} line {last.lineno})"
-        raise InputError(what, expected=wanted, found=text, remedy=remedy) from error
+        raise InputError(what, wanted, text, remedy) from error
 
 
 def _whole(weights: Tensor) -> Weights:
@@ -448,4 +448,4 @@ def _picture(name: str, output: object) -> Tensor:
             return part
     wanted, remedy = "an output (N, 3, sH, sW)", "return the super-resolved RGB picture"
     shapes = [tuple(part.shape) for part in tree_leaves(output) if isinstance(part, Tensor)]
-    raise InputError(name, expected=wanted, found=shapes or type(output), remedy=remedy)
+    raise InputError(name, wanted, shapes or type(output), remedy)

@@ -53,9 +53,9 @@ def read(notebook: Path) -> dict[str, Parameter]:
         except (ValueError, AssertionError, NameError, TypeError):
             raise InputError(
                 f"parameters of {notebook.name}",
-                expected="lines of the form 'name: type = literal'",
-                found=repr(line),
-                remedy="write it so, or move the line to another cell",
+                "lines of the form 'name: type = literal'",
+                repr(line),
+                "write it so, or move the line to another cell",
             ) from None
         parameters[node.target.id] = Parameter(node.target.id, kind, default)
     return parameters
@@ -92,9 +92,9 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
     if missing:
         raise InputError(
             f"parameters of {notebook.stem}",
-            expected=f"values of {', '.join(known)}",
-            found=f"no {', '.join(missing)}",
-            remedy="run the notebook's parameters cell first",
+            f"values of {', '.join(known)}",
+            f"no {', '.join(missing)}",
+            "run the notebook's parameters cell first",
         )
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
@@ -165,18 +165,18 @@ def _checked(
         if name not in known:
             raise InputError(
                 f"parameter {name!r} of {notebook.stem}",
-                expected=f"one of {', '.join(known) or 'none: it has no parameters'}",
-                found="an unknown name",
-                remedy=nearest(name, known) if known else "leave it out",
+                f"one of {', '.join(known) or 'none: it has no parameters'}",
+                "an unknown name",
+                nearest(name, known) if known else "leave it out",
             )
         try:
             values[name] = convert(value, known[name].kind)
         except (ValueError, TypeError):
             raise InputError(
                 f"parameter {name!r} of {notebook.stem}",
-                expected=f"{type_name(known[name].kind)} such as {known[name].default!r}",
-                found=repr(value),
-                remedy="pass a value of that type",
+                f"{type_name(known[name].kind)} such as {known[name].default!r}",
+                repr(value),
+                "pass a value of that type",
             ) from None
     return values
 
@@ -197,9 +197,9 @@ def _tagged_source(notebook: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             notebook,
-            expected="a Jupyter notebook",
-            found=f"{type(error).__name__}: {error}",
-            remedy="restore the file, e.g. with git",
+            "a Jupyter notebook",
+            f"{type(error).__name__}: {error}",
+            "restore the file, e.g. with git",
         ) from None
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     return "".join(tagged[0]["source"]) if tagged else ""

@@ -40,9 +40,9 @@ def files(folder: Path) -> list[Path]:
     if not found:
         raise InputError(
             folder,
-            expected="a folder of pictures",
-            found="no picture in it" if folder.is_dir() else "no such folder",
-            remedy="run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets",
+            "a folder of pictures",
+            "no picture in it" if folder.is_dir() else "no such folder",
+            "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets",
         )
     return found
 
@@ -74,17 +74,12 @@ def sources(
             picture = f"{folder.name}/{datasets.stem(file)}"
             if picture in found:
                 raise InputError(
-                    folder,
-                    expected=f"one picture named {picture}",
-                    found="two",
-                    remedy="rename one of them",
+                    folder, f"one picture named {picture}", "two", "rename one of them"
                 )
             found[picture] = file
     kept = {name: source for name, source in found.items() if name not in exclude}
     if not kept:
-        raise InputError(
-            "training pictures", expected="one or more", found="none", remedy="exclude fewer"
-        )
+        raise InputError("training pictures", "one or more", "none", "exclude fewer")
     return kept
 
 
@@ -143,10 +138,7 @@ class Pool:
 
 
 def pool(
-    sets: Sequence[str],
-    scale: int,
-    patch: int,
-    exclude: Collection[str] = recipes.KNOWN_LEAKS,
+    sets: Sequence[str], scale: int, patch: int, exclude: Collection[str] = recipes.KNOWN_LEAKS
 ) -> Pool:
     """Return the decoded pictures of the training sets that are at least one patch large.
 
@@ -231,9 +223,9 @@ def _opened(folder: Path, scale: int, patch: int) -> Pool:
     if not large.any():
         raise InputError(
             "training pictures",
-            expected=f"some of at least {patch * scale} pixels a side",
-            found=f"none; the largest sides are {sizes.max(0) * scale}",
-            remedy="choose a smaller patch",
+            f"some of at least {patch * scale} pixels a side",
+            f"none; the largest sides are {sizes.max(0) * scale}",
+            "choose a smaller patch",
         )
     # Plain arrays over the maps: slicing the memmap class itself costs more than cutting a patch.
     maps = [np.asarray(np.memmap(folder / f"{k}.raw", np.uint8, "r")) for k in ("lr", "hr")]

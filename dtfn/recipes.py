@@ -151,9 +151,7 @@ def _kinds() -> dict[str, Any]:
 
 def _kind(key: str) -> Any:
     if key not in _kinds():
-        raise InputError(
-            "recipe", expected="a known field", found=repr(key), remedy=nearest(key, _kinds())
-        )
+        raise InputError("recipe", "a known field", repr(key), nearest(key, _kinds()))
     return _kinds()[key]
 
 
@@ -168,7 +166,7 @@ def _wrong(
     kind = _kinds()[key]
     names = {Pairs: "pairs (name, value)", float: "a number", int: "a whole number", str: "text"}
     expected = expected or names.get(kind) or str(kind).replace("tuple[", "a tuple of ").rstrip("]")
-    return InputError(f"{key} of a recipe", expected=expected, found=repr(value), remedy=remedy)
+    return InputError(f"{key} of a recipe", expected, repr(value), remedy)
 
 
 # --- recipes by name -----------------------------------------------------------------------------
@@ -259,9 +257,9 @@ def _mini(name: str) -> Recipe:
         known = [*AUTHORS, *(f"{v}-x{s}-s0" for v in VARIANTS for s in CHOICES["scale"])]
         raise InputError(
             "preset",
-            expected=f"<variant>-x<scale>-s<seed> or {', '.join(AUTHORS)}",
-            found=repr(name),
-            remedy=nearest(plain, known),
+            f"<variant>-x<scale>-s<seed> or {', '.join(AUTHORS)}",
+            repr(name),
+            nearest(plain, known),
         )
     variant, scale, seed = parts
     changes = DEMO if kind == "demo-" else SCRATCH if kind else _stage(variant, scale, seed)
@@ -305,7 +303,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
     missing = {"network", "scale"} - values.keys()
     if missing:
         found = f"no {' and '.join(sorted(missing))}"
-        raise InputError("recipe", expected="network and scale", found=found, remedy="write them")
+        raise InputError("recipe", "network and scale", found, "write them")
     fields = {}
     for key, value in values.items():
         try:

@@ -99,15 +99,15 @@ def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     if len(places) < 3:
         remedy = "name at least three"
         wanted = "folders of the truth, of A, of B, and perhaps of controls"
-        raise InputError("folders", expected=wanted, found=list(given), remedy=remedy)
+        raise InputError("folders", wanted, list(given), remedy)
     for number, folder in enumerate(places):
         for other, before in zip(options, places[:number], strict=False):
             if folder.resolve() == before.resolve():
                 raise InputError(
                     options[number],
-                    expected=f"another folder than {other}",
-                    found=folder,
-                    remedy="name the folder of other results",
+                    f"another folder than {other}",
+                    folder,
+                    "name the folder of other results",
                 )
     hr, *results = places
     names = _names(results, hr)
@@ -127,7 +127,7 @@ def of_methods(
     """
     if len(set(methods)) < max(2, len(methods)):
         wanted, remedy = "A, B and perhaps controls, each once", "name two or more"
-        raise InputError("methods", expected=wanted, found=list(methods), remedy=remedy)
+        raise InputError("methods", wanted, list(methods), remedy)
     evaluation.require(methods, scale)
     networks = [evaluation.split_change(m)[0] for m in methods if m != evaluation.BICUBIC]
     rest_on = [own.inputs if (own := zoo.own(n)) else [zoo.file_of(n)] for n in networks]
@@ -166,9 +166,9 @@ def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
     except InputError as error:
         raise InputError(
             f"results {given!r}",
-            expected=f"a folder of pictures, or a network of scale {scale}",
-            found=f"no such folder, and for the network: {error}",
-            remedy="mend the path, or choose one of `dtfn zoo list`",
+            f"a folder of pictures, or a network of scale {scale}",
+            f"no such folder, and for the network: {error}",
+            "mend the path, or choose one of `dtfn zoo list`",
         ) from error
     made = out / "outputs" / re.sub(r"[^\w.+-]+", "_", given).strip("_")
     for file in tqdm(datasets.pictures(hr), given, unit="image", disable=None):
@@ -230,10 +230,12 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
         listed = problems[:LISTED] + ([f"and {more} more"] if more > 0 else [])
         raise InputError(
             "folders of results",
-            expected=f"one result for each picture of {hr}, of its size or cropped to a multiple "
-            f"of {scale}",
-            found=f"{len(problems)} problem{'s' * (len(problems) > 1)}: {'; '.join(listed)}",
-            remedy="mend or remove these files, or check the folders and the scale",
+            (
+                f"one result for each picture of {hr}, of its size or cropped to a multiple "
+                f"of {scale}"
+            ),
+            f"{len(problems)} problem{'s' * (len(problems) > 1)}: {'; '.join(listed)}",
+            "mend or remove these files, or check the folders and the scale",
         )
     return matches
 
@@ -259,23 +261,23 @@ def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
         if sr.ndim < hr.ndim and (hr != hr[..., :1]).any():
             raise InputError(
                 match.image,
-                expected=f"a colour picture {name!r}, as the truth is",
-                found="a grey one",
-                remedy="take the colour results, or a grey truth",
+                f"a colour picture {name!r}, as the truth is",
+                "a grey one",
+                "take the colour results, or a grey truth",
             )
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             raise InputError(
                 match.image,
-                expected=f"{sizes} pixels {name!r}, as the truth has",
-                found=width_by_height(sr),
-                remedy="take the pictures of this scale, without a border cut off",
+                f"{sizes} pixels {name!r}, as the truth has",
+                width_by_height(sr),
+                "take the pictures of this scale, without a border cut off",
             )
     if min(cropped.shape[:2]) < 3 * scale:
         raise InputError(
             match.image,
-            expected=f"at least {3 * scale} pixels a side: a border of {scale} is left out",
-            found=width_by_height(hr),
-            remedy="remove it",
+            f"at least {3 * scale} pixels a side: a border of {scale} is left out",
+            width_by_height(hr),
+            "remove it",
         )
     return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
 

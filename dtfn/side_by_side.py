@@ -83,9 +83,9 @@ def train_together(
         if recipe.precision == "16-mixed":
             raise InputError(
                 f"precision of {name}",
-                expected="bf16-mixed or 32-true",
-                found=recipe.precision,
-                remedy="the scale of 16-mixed needs the CPU in every step",
+                "bf16-mixed or 32-true",
+                recipe.precision,
+                "the scale of 16-mixed needs the CPU in every step",
             )
     fabric = training.start(accelerator, 1, 1, "auto", "32-true")
     if fabric.device.type == "cuda":
@@ -313,9 +313,9 @@ class Lane:
         if steps < self.state.tally.step + 1 + self.recipe.warmup // 10:
             raise InputError(
                 "minutes",
-                expected=f"time for more steps of {self.name}",
-                found=f"time for {steps} steps",
-                remedy="allow more minutes, or train fewer networks at once",
+                f"time for more steps of {self.name}",
+                f"time for {steps} steps",
+                "allow more minutes, or train fewer networks at once",
             )
         if steps < self.recipe.steps:
             self.recipe = dataclasses.replace(self.recipe, steps=steps)

@@ -168,9 +168,9 @@ def _load_start(network: models.Network, recipe: Recipe) -> None:
     except InputError as error:
         raise InputError(
             f"start {recipe.start!r}",
-            expected="a weights file or a network of the zoo",
-            found="neither",
-            remedy="train it first, or name it with -p start=FILE",
+            "a weights file or a network of the zoo",
+            "neither",
+            "train it first, or name it with -p start=FILE",
         ) from error
     begin = models.load(file)
     torch.manual_seed(recipe.seed)
@@ -183,9 +183,9 @@ def _load_start(network: models.Network, recipe: Recipe) -> None:
     except RuntimeError as error:
         raise InputError(
             recipe.start,
-            expected=f"weights that fit {network.name}, {network.hyperparameters}",
-            found=f"{begin.name}, {begin.hyperparameters}",
-            remedy="choose a start of the same size",
+            f"weights that fit {network.name}, {network.hyperparameters}",
+            f"{begin.name}, {begin.hyperparameters}",
+            "choose a start of the same size",
         ) from error
 
 
@@ -199,9 +199,9 @@ def require_empty(folder: Path, resume: bool) -> None:
     if checkpoints(folder) and not resume:
         raise InputError(
             folder,
-            expected="a folder without a run in it",
-            found=checkpoints(folder)[0].name,
-            remedy="add --resume to continue it, or choose another --out folder",
+            "a folder without a run in it",
+            checkpoints(folder)[0].name,
+            "add --resume to continue it, or choose another --out folder",
         )
 
 
@@ -262,10 +262,7 @@ def _newest_whole(folder: Path) -> Path | None:
         print(f"{file.name} is damaged; trying the one before")
     if files:
         raise InputError(
-            folder,
-            expected="a whole checkpoint",
-            found=f"{len(files)} damaged",
-            remedy="delete them to start anew",
+            folder, "a whole checkpoint", f"{len(files)} damaged", "delete them to start anew"
         )
     return None
 
@@ -283,18 +280,18 @@ def _require_same(recipe: Recipe, content: Mapping[str, Any], file: Path) -> Non
     if content.get("format") != FORMAT:
         raise InputError(
             file,
-            expected=f"a checkpoint of format {FORMAT}",
-            found=content.get("format"),
-            remedy="go on with the version that wrote it, or choose another --out folder",
+            f"a checkpoint of format {FORMAT}",
+            content.get("format"),
+            "go on with the version that wrote it, or choose another --out folder",
         )
     mine, its = dataclasses.asdict(recipe), content["recipe"]
     other = sorted(k for k in mine.keys() | its.keys() if mine.get(k) != its.get(k))
     if other:
         raise InputError(
             file.parent,
-            expected="checkpoints of this recipe",
-            found=f"another {', '.join(other)}",
-            remedy="choose another --out folder, or ask for the same recipe",
+            "checkpoints of this recipe",
+            f"another {', '.join(other)}",
+            "choose another --out folder, or ask for the same recipe",
         )
 
 
@@ -364,9 +361,9 @@ def _summary_writer(out: Path, step: int) -> Any:
     except ImportError as error:
         raise InputError(
             "TensorBoard",
-            expected="the package tensorboard",
-            found="none",
-            remedy="pip install tensorboard, or leave --tensorboard out; history.csv has it all",
+            "the package tensorboard",
+            "none",
+            "pip install tensorboard, or leave --tensorboard out; history.csv has it all",
         ) from error
     return SummaryWriter(str(out / "tensorboard"), purge_step=step)  # type: ignore[no-untyped-call]
 

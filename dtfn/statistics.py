@@ -139,9 +139,9 @@ def intervals(
     if missing:
         raise InputError(
             "table",
-            expected=f"the columns {', '.join(missing)}",
-            found=", ".join(map(str, table.columns)),
-            remedy="choose among these",
+            f"the columns {', '.join(missing)}",
+            ", ".join(map(str, table.columns)),
+            "choose among these",
         )
     groups = table.groupby(list(by), sort=False) if by else [((), table)]
     rows = []
@@ -240,9 +240,7 @@ def crossed(
     bottom = denominator or "_one"
     known = known[known[[numerator, bottom]].notna().all(axis=1)]
     if known.empty:
-        raise InputError(
-            numerator, expected="a picture that has it", found="none", remedy="use other pictures"
-        )
+        raise InputError(numerator, "a picture that has it", "none", "use other pictures")
     cells = known.groupby([*pictures, seed])[[numerator, bottom]].mean().unstack(seed)
     top, under = (cells[name].to_numpy(float) for name in (numerator, bottom))  # (P, S)
     there = ~np.isnan(top)
@@ -281,9 +279,7 @@ def sign_flip(
     """
     means = cluster_means(values, clusters)
     if not np.isfinite(means).all():
-        raise InputError(
-            "values", expected="finite numbers", found="infinity", remedy="leave those images out"
-        )
+        raise InputError("values", "finite numbers", "infinity", "leave those images out")
     if means.size < 2:
         return float("nan")
     test = stats.permutation_test(
@@ -313,9 +309,9 @@ def false_discovery(p_values: ArrayLike) -> NDArray[np.float64]:
     if p.ndim != 1 or not ((p[known] >= 0) & (p[known] <= 1)).all():
         raise InputError(
             "p-values",
-            expected="a row of numbers within [0, 1], or NaN",
-            found=f"shape {p.shape}" if p.ndim != 1 else "others",
-            remedy="pass what sign_flip returned",
+            "a row of numbers within [0, 1], or NaN",
+            f"shape {p.shape}" if p.ndim != 1 else "others",
+            "pass what sign_flip returned",
         )
     adjusted = np.full_like(p, np.nan)
     if known.any():
@@ -336,9 +332,9 @@ def cluster_means(values: ArrayLike, clusters: ArrayLike | None) -> NDArray[np.f
     if not shapes or np.isnan(values).any():
         raise InputError(
             "values",
-            expected="one or more numbers, and a cluster for each",
-            found="NaN" if np.isnan(values).any() else f"{values.shape} and {labels.shape}",
-            remedy="leave out the images that have none",
+            "one or more numbers, and a cluster for each",
+            "NaN" if np.isnan(values).any() else f"{values.shape} and {labels.shape}",
+            "leave out the images that have none",
         )
     _, index = np.unique(labels, return_inverse=True)
     with np.errstate(invalid="ignore"):

@@ -170,9 +170,9 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
     if not here:
         raise InputError(
             "benchmarks",
-            expected="at least one that is here",
-            found=", ".join(absent) or "none",
-            remedy="name one, e.g. mini, or run `dtfn data fetch benchmarks`",
+            "at least one that is here",
+            ", ".join(absent) or "none",
+            "name one, e.g. mini, or run `dtfn data fetch benchmarks`",
         )
     return list(dict.fromkeys(here)), absent
 
@@ -250,9 +250,9 @@ def _measured_folder(
     if not name or not pattern:
         raise InputError(
             "folder of pictures",
-            expected="NAME=FOLDER",
-            found=repr(text),
-            remedy="write e.g. RCAN=results/{dataset}/x{scale}",
+            "NAME=FOLDER",
+            repr(text),
+            "write e.g. RCAN=results/{dataset}/x{scale}",
         )
     rows: list[dict[str, object]] = []
     for dataset in (b for b in benchmarks if b != datasets.MINI):
@@ -269,8 +269,8 @@ def _measured_folder(
     if not rows:
         raise InputError(
             f"pictures of {name}",
-            expected="a folder for one of the benchmarks and scales",
-            found=f"none, e.g. {folder}",
-            remedy="mend the path",
+            "a folder for one of the benchmarks and scales",
+            f"none, e.g. {folder}",
+            "mend the path",
         )
     return pd.DataFrame(rows).assign(seconds=np.nan, network=name, ensemble=False)

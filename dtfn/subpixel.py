@@ -42,9 +42,9 @@ def luma(image: Array) -> Float:
     if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
         raise InputError(
             "image",
-            expected="uint8 (H, W, 3) or (H, W), or floating Y (H, W)",
-            found=f"{image.dtype} {image.shape}",
-            remedy="use dtfn.images.as_rgb, and round floats to uint8 first",
+            "uint8 (H, W, 3) or (H, W), or floating Y (H, W)",
+            f"{image.dtype} {image.shape}",
+            "use dtfn.images.as_rgb, and round floats to uint8 first",
         )
     return images.luma(image)
 
@@ -92,9 +92,9 @@ def block_mean(values: Float, scale: int) -> Float:
     if scale < 1 or height % scale or width % scale or not values.size:
         raise InputError(
             "image size",
-            expected=f"multiples of the scale, {scale}",
-            found=f"{width} x {height} (width x height)",
-            remedy="crop HR with dtfn.images.modcrop, or look for a wrong scale",
+            f"multiples of the scale, {scale}",
+            f"{width} x {height} (width x height)",
+            "crop HR with dtfn.images.modcrop, or look for a wrong scale",
         )
     # Strided sums: NumPy's mean over two short axes takes several times as long.
     rows: Float = sum((values[i::scale] for i in range(1, scale)), values[::scale])
@@ -110,9 +110,9 @@ def interior(error: Float) -> Float:
     if error.ndim != 2 or min(error.shape) < 3:
         raise InputError(
             "image",
-            expected="3 x 3 LR positions or more, as the outermost are left out",
-            found=" x ".join(map(str, error.shape)),
-            remedy="use a larger image",
+            "3 x 3 LR positions or more, as the outermost are left out",
+            " x ".join(map(str, error.shape)),
+            "use a larger image",
         )
     return error[1:-1, 1:-1]
 
@@ -142,9 +142,9 @@ def harm(n: Array, l: Array, hr: Array | None = None, scale: int | None = None) 
     elif hr is not None or not all(np.issubdtype(error.dtype, np.floating) for error in (n, l)):
         raise InputError(
             "harm",
-            expected="two maps of block errors, or two pictures with ground truth and scale",
-            found=f"arrays of {n.dtype} {n.shape} and {l.dtype} {l.shape}",
-            remedy="call harm(sr_n, sr_l, hr, scale), or pass block_error(sr, hr, scale) of both",
+            "two maps of block errors, or two pictures with ground truth and scale",
+            f"arrays of {n.dtype} {n.shape} and {l.dtype} {l.shape}",
+            "call harm(sr_n, sr_l, hr, scale), or pass block_error(sr, hr, scale) of both",
         )
     n, l = same_size(n, l)
     return n - l
@@ -183,9 +183,9 @@ def same_size(*arrays: Array) -> tuple[Float, ...]:
     if len({array.shape for array in arrays}) > 1:
         raise InputError(
             "images or maps",
-            expected="one size",
-            found=" and ".join(str(array.shape) for array in arrays),
-            remedy="look for a wrong scale, or for a border that was cropped in one of them",
+            "one size",
+            " and ".join(str(array.shape) for array in arrays),
+            "look for a wrong scale, or for a border that was cropped in one of them",
         )
     return tuple(finite(array, "image or map") for array in arrays)
 
@@ -195,14 +195,14 @@ def finite(array: Array, what: str) -> Float:
     if array.size == 0 or not np.isfinite(array).all():
         raise InputError(
             what,
-            expected="finite numbers",
-            found="nothing" if array.size == 0 else "NaN or infinity",
-            remedy="look at the network that made it",
+            "finite numbers",
+            "nothing" if array.size == 0 else "NaN or infinity",
+            "look at the network that made it",
         )
     return array.astype(np.float64, copy=False)
 
 
 def _threshold(tau: float) -> float:
     if not tau >= 0:
-        raise InputError("tau", expected="0 or more (MSE)", found=tau, remedy="use noise_floor")
+        raise InputError("tau", "0 or more (MSE)", tau, "use noise_floor")
     return tau

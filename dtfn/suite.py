@@ -122,9 +122,9 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
     except (OSError, ValueError, AssertionError, yaml.YAMLError) as error:
         raise InputError(
             file,
-            expected="a plan such as notebooks/suite.yaml",
-            found=" ".join(str(error).split()),
-            remedy="name a plan that is there",
+            "a plan such as notebooks/suite.yaml",
+            " ".join(str(error).split()),
+            "name a plan that is there",
         ) from None
     steps = {}
     for name, entry in entries.items():
@@ -155,17 +155,14 @@ def find(notebook: str, folder: Path | None = None) -> Path:
             return file.resolve()
     raise InputError(
         "notebook",
-        expected="a file or the name of a notebook",
-        found=repr(notebook),
-        remedy=nearest(notebook, [f.stem for f in folder.glob("*.ipynb")]),
+        "a file or the name of a notebook",
+        repr(notebook),
+        nearest(notebook, [f.stem for f in folder.glob("*.ipynb")]),
     )
 
 
 def overview(
-    tier: str,
-    folder: Path | None = None,
-    file: Path | None = None,
-    only: Sequence[str] = (),
+    tier: str, folder: Path | None = None, file: Path | None = None, only: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`.
 
@@ -525,7 +522,7 @@ def reproduce(
         The plan is wrong, or a benchmark that it needs is not there; nothing has run.
     """
     if jobs is not None and jobs < 1:
-        raise InputError("jobs", expected="at least 1", found=jobs, remedy="leave it out for 1")
+        raise InputError("jobs", "at least 1", jobs, "leave it out for 1")
     folder = (folder or paths.REPORTS).resolve()
     lock = _lock(f"report {folder}")
     try:

@@ -113,9 +113,9 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours
     if not 1 <= count < len(vectors) or every < 1:
         raise InputError(
             "search for similar patches",
-            expected=f"a count from 1 to {len(vectors) - 1} and every 1st position or fewer",
-            found=f"count {count}, every {every}",
-            remedy="use a larger picture or a smaller count",
+            f"a count from 1 to {len(vectors) - 1} and every 1st position or fewer",
+            f"count {count}, every {every}",
+            "use a larger picture or a smaller count",
         )
     asked = np.arange(len(vectors), dtype=np.int32).reshape(shape)[::every, ::every].ravel()
     return Neighbours(shape, asked, nearest(vectors, asked, count))
@@ -290,9 +290,9 @@ def _blocks(lost: Float, scale: int, found: Neighbours | None = None) -> Array:
     if found is not None and found.shape != (height, width):
         raise InputError(
             "neighbours",
-            expected=f"those of an LR picture of {width} x {height} (width x height)",
-            found=f"{found.shape[1]} x {found.shape[0]}",
-            remedy="search dtfn.images.degrade(hr, scale)",
+            f"those of an LR picture of {width} x {height} (width x height)",
+            f"{found.shape[1]} x {found.shape[0]}",
+            "search dtfn.images.degrade(hr, scale)",
         )
     blocks = lost.astype(np.float32).reshape(height, scale, width, scale).swapaxes(1, 2)
     return blocks.reshape(height * width, scale * scale)
@@ -415,9 +415,9 @@ def ssim_map(x: Float, y: Float) -> Float:
     if min(x.shape) < WINDOW:
         raise InputError(
             "image",
-            expected=f"{WINDOW} x {WINDOW} pixels or more",
-            found=" x ".join(map(str, x.shape)),
-            remedy="use a larger image",
+            f"{WINDOW} x {WINDOW} pixels or more",
+            " x ".join(map(str, x.shape)),
+            "use a larger image",
         )
     options = {"data_range": PEAK, "gaussian_weights": True, "sigma": 1.5, "full": True}
     options["use_sample_covariance"] = False

@@ -81,9 +81,9 @@ class Tiling:
         if not 0 <= 2 * self.overlap < self.size:
             raise InputError(
                 "tiling",
-                expected="tiles larger than twice their overlap",
-                found=f"size {self.size}, overlap {self.overlap}",
-                remedy="choose larger tiles or less overlap",
+                "tiles larger than twice their overlap",
+                f"size {self.size}, overlap {self.overlap}",
+                "choose larger tiles or less overlap",
             )
 
     def tiles(self, height: int, width: int) -> list[Tile]:
@@ -193,9 +193,9 @@ class Budget:
             least = (rest + SIDES[0] ** 2 * position) / SPARE
             raise InputError(
                 "memory",
-                expected=f"at least {least / 2**20:.0f} MB for this network",
-                found=f"{self.bytes / 2**20:.0f} MB",
-                remedy="allow more",
+                f"at least {least / 2**20:.0f} MB for this network",
+                f"{self.bytes / 2**20:.0f} MB",
+                "allow more",
             )
         return Tiling(fitting[-1])
 

@@ -118,10 +118,12 @@ def train(
     if accumulate < 1 or recipe.batch % parts:
         raise InputError(
             "batch",
-            expected=f"a multiple of {parts} (processes times accumulation), so that the"
-            " mean over parts is the mean over the batch",
-            found=recipe.batch,
-            remedy="change the batch of the recipe, --devices or --accumulate",
+            (
+                f"a multiple of {parts} (processes times accumulation), so that the"
+                " mean over parts is the mean over the batch"
+            ),
+            recipe.batch,
+            "change the batch of the recipe, --devices or --accumulate",
         )
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
         pool = states.guarded_pool(recipe)
@@ -357,10 +359,7 @@ def start(
         accelerator = "cpu"
     if accelerator == "cpu" and precision == "16-mixed":
         raise InputError(
-            "precision",
-            expected="bf16-mixed or 32-true on a CPU",
-            found=precision,
-            remedy="choose one of these",
+            "precision", "bf16-mixed or 32-true on a CPU", precision, "choose one of these"
         )
     chosen: str | ModelParallelStrategy = strategy
     if strategy == "fsdp":
@@ -382,16 +381,16 @@ def start(
     except Exception as error:  # Fabric raises many kinds for what is not there
         raise InputError(
             f"{devices} x {accelerator}, strategy {strategy}, {precision}",
-            expected="hardware that Lightning Fabric can use",
-            found=str(error).splitlines()[0],
-            remedy="change --devices, --strategy or --precision",
+            "hardware that Lightning Fabric can use",
+            str(error).splitlines()[0],
+            "change --devices, --strategy or --precision",
         ) from error
     if fabric.world_size != devices * num_nodes:
         raise InputError(
             "processes",
-            expected=f"{devices} on each of {num_nodes} node(s)",
-            found=f"{fabric.world_size} that were started",
-            remedy="start as many tasks a node (srun --ntasks-per-node), or one task in all",
+            f"{devices} on each of {num_nodes} node(s)",
+            f"{fabric.world_size} that were started",
+            "start as many tasks a node (srun --ntasks-per-node), or one task in all",
         )
     return fabric
 

@@ -86,7 +86,7 @@ def own(name: str) -> Own | None:
             attention.append(value)
         else:
             wanted, remedy = "weights=FILE, attention=NAME", "join several by &, and quote it all"
-            raise InputError(f"network {name!r}", expected=wanted, found=part, remedy=remedy)
+            raise InputError(f"network {name!r}", wanted, part, remedy)
     return Own(Path(parsed[1]).expanduser().absolute(), parsed[2], weights, tuple(attention))
 
 
@@ -126,9 +126,7 @@ def entry(name: str) -> Entry:
     known = {row["name"]: row for row in registry()}
     if name not in known:
         remedy = nearest(name, known) if known else "train one with `dtfn train`"
-        raise InputError(
-            f"network {name!r}", expected="a name of the zoo", found="none of them", remedy=remedy
-        )
+        raise InputError(f"network {name!r}", "a name of the zoo", "none of them", remedy)
     return known[name]
 
 
@@ -162,15 +160,15 @@ def file_of(name_or_file: str) -> Path:
     if name_or_file == "bicubic":
         raise InputError(
             "networks",
-            expected="networks with weights",
-            found="bicubic, which has none",
-            remedy="leave it out: what they are compared with is measured in any case",
+            "networks with weights",
+            "bicubic, which has none",
+            "leave it out: what they are compared with is measured in any case",
         )
     raise InputError(
         f"method {name_or_file!r}",
-        expected="a name of the zoo or of imported weights, a weights file, or for some bicubic",
-        found="none of these",
-        remedy=nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())]),
+        "a name of the zoo or of imported weights, a weights file, or for some bicubic",
+        "none of these",
+        nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())]),
     )
 
 
@@ -191,7 +189,7 @@ def _weights(file: Path) -> Path:
         if not pointer:
             return file
         found, remedy = "a Git LFS pointer", "get the file itself with `git lfs pull`"
-    raise InputError(file, expected="a weights file", found=found, remedy=remedy)
+    raise InputError(file, "a weights file", found, remedy)
 
 
 def show(name: str) -> str:
@@ -218,9 +216,9 @@ def recipe(name_or_file: str) -> Recipe:
     if "recipe" not in notes:
         raise InputError(
             file,
-            expected="weights that `dtfn train` wrote, with their recipe",
-            found="no recipe",
-            remedy="train it with `dtfn train`",
+            "weights that `dtfn train` wrote, with their recipe",
+            "no recipe",
+            "train it with `dtfn train`",
         )
     return recipes.from_json(notes["recipe"])
 
@@ -239,7 +237,7 @@ def opened(file: Path) -> tuple[dict[str, Any], int]:
             shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         expected, remedy = "a whole .safetensors file", "train or fetch it again"
-        raise InputError(file, expected=expected, found=str(error), remedy=remedy) from error
+        raise InputError(file, expected, str(error), remedy) from error
     return notes, sum(math.prod(shape) for shape in shapes)
 
 
@@ -313,9 +311,9 @@ def import_weights(
     if before and not replace:
         raise InputError(
             f"weights {name!r}",
-            expected="a name that is free",
-            found=f"{before['source']}, imported under that name",
-            remedy="choose another with --name, or pass --replace",
+            "a name that is free",
+            f"{before['source']}, imported under that name",
+            "choose another with --name, or pass --replace",
         )
     network = models.load(file, **values)
     output = _tried(network, file)
@@ -324,7 +322,7 @@ def import_weights(
         models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
         if not torch.equal(_tried(models.load(trial), trial), output):
             expected, remedy = "the same output from the stored weights", "report this fault"
-            raise InputError(file, expected=expected, found="another", remedy=remedy)
+            raise InputError(file, expected, "another", remedy)
     made["sha256"] = files.sha256(stored)
     record(paths.WEIGHTS, made)
     return made
@@ -356,7 +354,7 @@ def _usable(row: object) -> bool:
 
 def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
     if not file.is_file():
-        raise InputError(file, expected="the file of a network", found="no file", remedy=remedy)
+        raise InputError(file, "the file of a network", "no file", remedy)
     return file
 
 
@@ -377,9 +375,7 @@ def _typed(given: Mapping[str, str], what: Mapping[str, Any]) -> dict[str, Any]:
             values[key] = type(known.get(key, 0.0))(text)
         except ValueError as error:
             label, expected = f"{key} of {what['name']}", f"a number such as {known.get(key, 1)}"
-            raise InputError(
-                label, expected=expected, found=repr(text), remedy="pass such a number"
-            ) from error
+            raise InputError(label, expected, repr(text), "pass such a number") from error
     return values
 
 
@@ -389,9 +385,9 @@ def _holder(name: str) -> Entry | None:
     if name in reserved or Path(name).name != name or Path(name).suffix in SUFFIXES:
         raise InputError(
             f"name {name!r}",
-            expected="a plain word that no method has",
-            found="a method or the name of a file",
-            remedy="choose another with --name",
+            "a plain word that no method has",
+            "a method or the name of a file",
+            "choose another with --name",
         )
     present = [row for row in imported() if (paths.WEIGHTS / row["file"]).is_file()]
     return next((row for row in present if row["name"] == name), None)
@@ -407,8 +403,8 @@ def _tried(network: models.Network, file: Path) -> torch.Tensor:
     if not output.isfinite().all():
         raise InputError(
             file,
-            expected=f"a finite output for {TRIED} x {TRIED} pixels",
-            found="NaN or infinity",
-            remedy="the weights are damaged, or a hyperparameter that they do not show is wrong",
+            f"a finite output for {TRIED} x {TRIED} pixels",
+            "NaN or infinity",
+            "the weights are damaged, or a hyperparameter that they do not show is wrong",
         )
     return output

@@ -11,14 +11,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from dtfn import (
-    attended,
-    capture,
-    evaluation,
-    models,
-    paths,
-    texture,
-)
+from dtfn import attended, capture, evaluation, models, paths, texture
 from dtfn.attended import Look
 from dtfn.datasets import Sample
 from dtfn.harm import Pair

@@ -62,11 +62,7 @@ PIXELS = pd.DataFrame({"image": "x", "row": [0, 0, 1], "column": [0, 1, 0], "har
 BINS = pd.DataFrame({"pair": "p", "low": [0.0, 1.0], "share": [0.5, 0.5]})
 TWO_LINES = "method,Set5,Set5,Set14\n,psnr,ssim,psnr\nbicubic,28.4,0.81,26.0\n"
 CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
-    "time and order are no change": (
-        SCORES,
-        SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1],
-        [],
-    ),
+    "time and order are no change": (SCORES, SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1], []),
     "the largest first": (
         SCORES,
         SCORES.assign(images=[5, 4], psnr=[30.5, 31.001]),
@@ -154,11 +150,7 @@ def test_runs_are_found_by_folder_name_and_age(tmp_path: Path) -> None:
     assert runs.find("n~1", folder) == homes[0]
     assert runs.find(homes[0].name, folder) == homes[0]
     assert runs.find(str(homes[0]), folder) == homes[0]
-    for name, message in (
-        ("m", "choose one of n"),
-        ("n~2", "report list"),
-        ("n~x", "report list"),
-    ):
+    for name, message in (("m", "choose one of n"), ("n~2", "report list"), ("n~x", "report list")):
         with pytest.raises(InputError, match=message):
             runs.find(name, folder)
 

@@ -352,11 +352,7 @@ def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation._Cost:
     [(None, 1, 128 * 128), (Tiling(64, 8), 9, 64 * 64), (Chop(), 4, 76 * 80)],
 )
 def test_a_forecast_is_the_sum_over_tiles(
-    zoo: Zoo,
-    known_cost: evaluation._Cost,
-    tiling: Tiling | Chop | None,
-    runs: int,
-    largest: int,
+    zoo: Zoo, known_cost: evaluation._Cost, tiling: Tiling | Chop | None, runs: int, largest: int
 ) -> None:
     network = zoo.add("one", Shifted(4))
     how: dict[str, Any] = {"tiling": tiling, "self_ensemble": runs == 4}

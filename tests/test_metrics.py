@@ -58,8 +58,7 @@ def test_rcan_scores_what_it_published(benchmarks: Path, scale: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "dataset",
-    ["Set5", "Set14", "BSD100", pytest.param("Urban100", marks=pytest.mark.slow)],
+    "dataset", ["Set5", "Set14", "BSD100", pytest.param("Urban100", marks=pytest.mark.slow)]
 )
 def test_bicubic_scores_what_every_paper_states(benchmarks: Path, dataset: str) -> None:
     """By the classical rule for the one grey picture, bridge of Set14; by RGB it has more."""

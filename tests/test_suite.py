@@ -173,11 +173,7 @@ def test_input_refused_after_work_was_done_is_kept(notebooks: Path, tmp_path: Pa
     ],
 )
 def test_a_wrong_parameter_is_refused_before_a_kernel_starts(
-    line: str,
-    given: dict[str, Any],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    line: str, given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suite, "_execute", pytest.fail)
     notebook = tiny.write(tmp_path, "n", [("parameters", line)])
@@ -280,10 +276,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "LR": ("changed: inputs", lambda f: (f / "data/Toy/LR_bicubic/X4/xx4.png").write_text("2")),
     "new": ("changed: inputs", lambda f: (f / "data/Toy/HR/y.png").write_text("1")),
     "a file": ("changed: inputs", lambda f: (f / "file.csv").write_text("2")),
-    "damage": (
-        "t.csv was changed",
-        lambda f: next(f.glob("runs/a/*/t.csv")).write_text("2"),
-    ),
+    "damage": ("t.csv was changed", lambda f: next(f.glob("runs/a/*/t.csv")).write_text("2")),
     "loss": ("t.csv was changed", lambda f: next(f.glob("runs/a/*/t.csv")).unlink()),
 }
 
@@ -492,9 +485,7 @@ def test_after_a_kill_nothing_runs_and_the_next_call_does_the_rest(
 
 
 @pytest.mark.slow
-def test_two_calls_at_once_run_a_notebook_once_and_a_killed_job_fails_alone(
-    tmp_path: Path,
-) -> None:
+def test_two_calls_at_once_run_a_notebook_once_and_a_killed_job_fails_alone(tmp_path: Path) -> None:
     killing = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)"  # as if out of memory
     tiny.write(tmp_path, "k", [("", killing)])
     tiny.write(tmp_path, "a", [("", SLOW)])

@@ -119,9 +119,9 @@ def runs(folder: Path) -> list[Run]:
     if not made:
         raise InputError(
             folder / "weights.safetensors",
-            expected="a finished training run",
-            found="no such file",
-            remedy="finish it with `dtfn train --resume`",
+            "a finished training run",
+            "no such file",
+            "finish it with `dtfn train --resume`",
         )
     return made
 
@@ -129,10 +129,7 @@ def runs(folder: Path) -> list[Run]:
 def _run(weights: Path, history: Path, facts: str, kept: Mapping[int, Path]) -> Run:
     file = weights.with_name(f"{facts}.json")
     return Run(
-        weights,
-        history if history.is_file() else None,
-        file if file.is_file() else None,
-        kept,
+        weights, history if history.is_file() else None, file if file.is_file() else None, kept
     )
 
 

@@ -218,9 +218,9 @@ def train(
     if len(chosen) > 1 and not side_by_side:
         raise InputError(
             "recipes",
-            expected="one, or several with --side-by-side",
-            found=", ".join(chosen),
-            remedy="add --side-by-side to train them at once on one GPU",
+            "one, or several with --side-by-side",
+            ", ".join(chosen),
+            "add --side-by-side to train them at once on one GPU",
         )
     if side_by_side:
         from dtfn.side_by_side import train_together
@@ -319,9 +319,9 @@ def _announce(row: Mapping[str, Any], memory: str | None) -> None:
     if memory is not None and row["memory"] * 2**20 > cache.size(memory, "--memory"):
         raise InputError(
             "--memory",
-            expected=f"about {row['memory']:.0f} MB for {row['method']}",
-            found=memory,
-            remedy="choose smaller tiles, or only --memory, which chooses their size",
+            f"about {row['memory']:.0f} MB for {row['method']}",
+            memory,
+            "choose smaller tiles, or only --memory, which chooses their size",
         )
     if row["seconds"] >= SLOW:
         told = f"{row['seconds'] / 60:.1f} min" if row["seconds"] < 5400 else ""
@@ -338,9 +338,7 @@ def _tiling(chop: bool, tile: int | None, overlap: int, memory: str | None) -> A
     from dtfn import tiling
 
     if chop and tile is not None:
-        raise InputError(
-            "tiling", expected="one of --chop and --tile", found="both", remedy="leave one out"
-        )
+        raise InputError("tiling", "one of --chop and --tile", "both", "leave one out")
     if tile is not None:
         return tiling.Tiling(tile, overlap)
     return tiling.way("chop" if chop else memory or "whole")

@@ -50,13 +50,11 @@ def explore(
 
     server = "jupyterlab" if lab else "voila"
     if importlib.util.find_spec(server) is None:
-        raise InputError(
-            server, expected="the package", found="none", remedy="pip install 'dtfn[notebook]'"
-        )
+        raise InputError(server, "the package", "none", "pip install 'dtfn[notebook]'")
     if lab and not allow_root and hasattr(os, "geteuid") and os.geteuid() == 0:
         wanted = "one other than root, since JupyterLab lets its visitors run anything"
         remedy = "add --allow-root if that is meant, leave out --lab, or use another user"
-        raise InputError("user", expected=wanted, found="root", remedy=remedy)
+        raise InputError("user", wanted, "root", remedy)
     chosen = environment()
     if image is not None:
         from dtfn import images

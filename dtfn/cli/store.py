@@ -63,9 +63,9 @@ def verify_zoo() -> None:
     if wrong:
         raise InputError(
             paths.ZOO,
-            expected="the shipped files",
-            found="; ".join(wrong),
-            remedy="restore data/zoo, e.g. with `git checkout data/zoo`",
+            "the shipped files",
+            "; ".join(wrong),
+            "restore data/zoo, e.g. with `git checkout data/zoo`",
         )
     for row in zoo.registry():
         print(f"{row['name']}: ok")
@@ -223,9 +223,9 @@ def verify_data(
     if faults or not sets:
         raise InputError(
             "data",
-            expected="pictures as listed" if sets else "some set of pictures",
-            found=f"{faults} faults" if sets else "none",
-            remedy="move away what is wrong, then run `dtfn data fetch`",
+            "pictures as listed" if sets else "some set of pictures",
+            f"{faults} faults" if sets else "none",
+            "move away what is wrong, then run `dtfn data fetch`",
         )
 
 

@@ -15,8 +15,7 @@ from dtfn.errors import InputError
 
 Reports = Annotated[Path | None, typer.Option(help="Folder of the report (default reports/).")]
 Tier = Annotated[
-    str,
-    typer.Option(help="smoke (seconds), demo (minutes), bench or paper (full-size networks)."),
+    str, typer.Option(help="smoke (seconds), demo (minutes), bench or paper (full-size networks).")
 ]
 File = Annotated[
     Path | None, typer.Option("--plan", help="Your own plan instead of notebooks/suite.yaml.")
@@ -189,8 +188,6 @@ def settings(given: list[str] | None) -> dict[str, str]:
     for text in given or []:
         name, sign, value = text.partition("=")
         if not sign or not name:
-            raise InputError(
-                "-p", expected="NAME=VALUE", found=repr(text), remedy="write e.g. -p scale=4"
-            )
+            raise InputError("-p", "NAME=VALUE", repr(text), "write e.g. -p scale=4")
         found[name.strip()] = value.strip()
     return found

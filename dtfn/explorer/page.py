@@ -18,16 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dtfn import images, subpixel
-from dtfn.explorer.state import (
-    WITHOUT,
-    Answer,
-    Deeper,
-    Float,
-    Position,
-    Scene,
-    Window,
-    around,
-)
+from dtfn.explorer.state import WITHOUT, Answer, Deeper, Float, Position, Scene, Window, around
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled

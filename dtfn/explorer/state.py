@@ -240,7 +240,7 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
     if not network and not rows:
         known = ", ".join(f"x{known}" for known in scales()) or "no network at all"
         remedy = "choose another scale, or train one with `dtfn train`"
-        raise InputError("scale", expected=f"one of the zoo ({known})", found=scale, remedy=remedy)
+        raise InputError("scale", f"one of the zoo ({known})", scale, remedy)
     network = network or rows[0]["name"]
     seed = next((row["seed"] for row in rows if row["name"] == network), 0)
     others = [row for row in rows if row["name"] != network]
@@ -351,9 +351,9 @@ def check_fit(name: str, network: nn.Module, sample: Sample) -> None:
         side = math.isqrt(most)
         raise TooLargeError(
             f"{sample.dataset}/{sample.image}",
-            expected=f"at most {most} LR positions for {name}, e.g. {side} x {side}",
-            found=f"{columns} x {rows} = {rows * columns}",
-            remedy=f"look at a tile (up to {TILE} x {TILE}), or choose another network",
+            f"at most {most} LR positions for {name}, e.g. {side} x {side}",
+            f"{columns} x {rows} = {rows * columns}",
+            f"look at a tile (up to {TILE} x {TILE}), or choose another network",
         )
 
 
@@ -378,9 +378,9 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     if min(rgb.shape[:2]) // factor < LEAST:
         raise InputError(
             name,
-            expected=f"{LEAST * factor} x {LEAST * factor} pixels or more",
-            found=f"{rgb.shape[1]} x {rgb.shape[0]}",
-            remedy="choose a larger picture",
+            f"{LEAST * factor} x {LEAST * factor} pixels or more",
+            f"{rgb.shape[1]} x {rgb.shape[0]}",
+            "choose a larger picture",
         )
     lr, hr = rgb, np.zeros((0, 0, 3), np.uint8)
     if upload.truth:
@@ -423,11 +423,7 @@ class Explorer:
     answer: Answer
 
     def __init__(
-        self,
-        choice: Choice,
-        *,
-        files: Mapping[str, Upload] | None = None,
-        tell: Tell | None = None,
+        self, choice: Choice, *, files: Mapping[str, Upload] | None = None, tell: Tell | None = None
     ) -> None:
         self.tell: Tell = tell or (lambda share, what: None)
         self.files = dict(files or {})
@@ -467,7 +463,7 @@ class Explorer:
         if choice.image not in self.files:
             near = nearest(choice.image, self.files) if self.files else "upload one"
             found = repr(choice.image)
-            raise InputError("upload", expected="one of yours", found=found, remedy=near)
+            raise InputError("upload", "one of yours", found, near)
         return brought(choice.image, self.files[choice.image], choice.scale)
 
     def deeper(self) -> Iterator[Deeper]:
@@ -547,9 +543,9 @@ class Explorer:
         if position is None or not (0 <= position[0] < rows and 0 <= position[1] < columns):
             raise InputError(
                 "position",
-                expected=f"row 0 to {rows - 1} and column 0 to {columns - 1}",
-                found=f"row {position[0]}, column {position[1]}" if position else "outside",
-                remedy="click inside the picture",
+                f"row 0 to {rows - 1} and column 0 to {columns - 1}",
+                f"row {position[0]}, column {position[1]}" if position else "outside",
+                "click inside the picture",
             )
         self.answer = answer(self.scene, position, self.most)
 
@@ -580,7 +576,7 @@ def look(whole: Sample, choice: Choice, tell: Tell) -> Scene:
     """Return the scene of a choice, or raise `InputError` where it cannot be."""
     if choice.network == choice.baseline:
         twice, remedy = f"{choice.network} twice", "choose another one"
-        raise InputError("pair", expected="two different networks", found=twice, remedy=remedy)
+        raise InputError("pair", "two different networks", twice, remedy)
     sample = _cut(whole, Window(*choice.tile)) if choice.tile else whole
     evaluation.require(choice.methods, choice.scale)
     for name in choice.methods:
@@ -589,7 +585,7 @@ def look(whole: Sample, choice: Choice, tell: Tell) -> Scene:
     if choice.layer not in ("", *layers):
         wanted = f"one with attention of {choice.network}"
         remedy = nearest(choice.layer, layers) if layers else "choose another network"
-        raise InputError("layer", expected=wanted, found=repr(choice.layer), remedy=remedy)
+        raise InputError("layer", wanted, repr(choice.layer), remedy)
     methods = dict.fromkeys([*choice.methods, *([choice.off] if layers else [])])
     outputs = {}
     for index, method in enumerate(methods):
@@ -613,7 +609,7 @@ def _cut(whole: Sample, tile: Window) -> Sample:
     if min(tile.top, tile.left) < 0 or not inside or min(tile.height, tile.width) < LEAST:
         wanted = f"{LEAST} or more of {rows} rows and of {columns} columns"
         remedy = "choose one of the tiles offered"
-        raise InputError("tile", expected=wanted, found=str(tile), remedy=remedy)
+        raise InputError("tile", wanted, str(tile), remedy)
     return whole.crop(*tile)
 
 

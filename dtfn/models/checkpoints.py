@@ -118,9 +118,9 @@ def load(
     if scale not in (None, what.scale):
         raise InputError(
             file,
-            expected=f"weights for x{scale}",
-            found=f"{what.name} for x{what.scale}",
-            remedy="to train on from them, use replace_upsampler(load(file), scale)",
+            f"weights for x{scale}",
+            f"{what.name} for x{what.scale}",
+            "to train on from them, use replace_upsampler(load(file), scale)",
         )
     fixed = what.hyperparameters
     free = _invisible(what.name) | set(what.assumed)
@@ -128,18 +128,20 @@ def load(
         if key in fixed and key not in free and value != fixed[key]:
             raise InputError(
                 f"{key} of {file}",
-                expected=f"{fixed[key]}, as its weights have it",
-                found=repr(value),
-                remedy="leave it out",
+                f"{fixed[key]}, as its weights have it",
+                repr(value),
+                "leave it out",
             )
     # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
     if what.name == "edsr" and "rgb_range" in set(what.assumed) - hyperparameters.keys():
         raise InputError(
             f"rgb_range of {file}",
-            expected="a sub_mean among the weights, which shows it",
-            found="none; it is 255 in the authors' checkpoints, and 1 in others",
-            remedy=f"say which: dtfn weights import {file} -p rgb_range=255, or load(file, "
-            "rgb_range=255.0)",
+            "a sub_mean among the weights, which shows it",
+            "none; it is 255 in the authors' checkpoints, and 1 in others",
+            (
+                f"say which: dtfn weights import {file} -p rgb_range=255, or load(file, "
+                "rgb_range=255.0)"
+            ),
         )
     try:
         network = create(what.name, what.scale, hash_seed, **fixed | hyperparameters)
@@ -238,9 +240,9 @@ def _read(file: Path) -> tuple[State, _Description, dict[str, Any]]:
         if isinstance(value, int) and value > limit:
             raise InputError(
                 f"{key} of {file}",
-                expected=f"at most {limit}, for which it has weights",
-                found=value,
-                remedy="the file is damaged: fetch or train it again",
+                f"at most {limit}, for which it has weights",
+                value,
+                "the file is damaged: fetch or train it again",
             )
     return state, what, notes
 
@@ -270,9 +272,9 @@ def _unreadable(file: Path, error: Exception) -> InputError:
     said = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
     return InputError(
         file,
-        expected="weights, and nothing but tensors",
-        found="a web page" if page else said,
-        remedy="fetch it again, or save the network's state_dict() where it was trained",
+        "weights, and nothing but tensors",
+        "a web page" if page else said,
+        "fetch it again, or save the network's state_dict() where it was trained",
     )
 
 
@@ -287,9 +289,9 @@ def _unwrapped(content: object, source: object) -> State:
         keys = f"the keys {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
         raise InputError(
             source,
-            expected="a state dict",
-            found=keys or type(content).__name__,
-            remedy=f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}",
+            "a state dict",
+            keys or type(content).__name__,
+            f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}",
         )
     # torch's AveragedModel counts the averaged states next to the weights.
     state = {str(key): value for key, value in content.items() if key != "n_averaged"}
@@ -297,9 +299,9 @@ def _unwrapped(content: object, source: object) -> State:
         if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
             raise InputError(
                 f"{key} of {source}",
-                expected="a dense tensor of real numbers",
-                found=f"{value.dtype}, {value.layout}, on {value.device}",
-                remedy="save the weights in float32",
+                "a dense tensor of real numbers",
+                f"{value.dtype}, {value.layout}, on {value.device}",
+                "save the weights in float32",
             )
     while state and (
         prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
@@ -330,9 +332,9 @@ def _load_strictly(network: Network, state: State, source: object) -> None:
     if faults:
         raise InputError(
             source,
-            expected=f"weights of {network.name} x{network.scale}",
-            found=_other(network, state) or "; ".join(sorted(faults)),
-            remedy="load the checkpoint of this network and scale",
+            f"weights of {network.name} x{network.scale}",
+            _other(network, state) or "; ".join(sorted(faults)),
+            "load the checkpoint of this network and scale",
         )
     network.load_state_dict(given, strict=False)
 
@@ -367,9 +369,9 @@ def _recognised(state: State, source: object) -> _Description:
     if "tail.0.weight" in state:
         raise InputError(
             source,
-            expected="weights that show what they belong to",
-            found="those of a mini network",
-            remedy="name it: load_weights(create('mini-...', scale), file); files of save() know",
+            "weights that show what they belong to",
+            "those of a mini network",
+            "name it: load_weights(create('mini-...', scale), file); files of save() know",
         )
     read: dict[str, Any] = {}
     grouped = [block for key in state if (block := GROUP_BLOCK.fullmatch(key))]
@@ -388,9 +390,9 @@ def _recognised(state: State, source: object) -> _Description:
         some = ", ".join(keys[:SHOWN_KEYS]) or "nothing"
         raise InputError(
             source,
-            expected=f"weights of {', '.join(NAMES.values())}, named as in the authors' code",
-            found=f"{len(keys)} tensors: {some}" + (", ..." if len(keys) > SHOWN_KEYS else ""),
-            remedy="pass the state_dict of one of these networks",
+            f"weights of {', '.join(NAMES.values())}, named as in the authors' code",
+            f"{len(keys)} tensors: {some}" + (", ..." if len(keys) > SHOWN_KEYS else ""),
+            "pass the state_dict of one of these networks",
         )
     n_feats = read["n_feats"] = first.shape[1]
     for match in (f"{layer}.conv_match.0.weight", f"{layer}.conv_match1.0.weight"):
@@ -409,9 +411,9 @@ def _recognised(state: State, source: object) -> _Description:
     if (growth, convolutions) not in UPSAMPLERS:
         raise InputError(
             source,
-            expected="an upsampler for x2, x3 or x4",
-            found=f"{convolutions} convolution(s) of {growth} times the features",
-            remedy="choose a checkpoint of one of these scales",
+            "an upsampler for x2, x3 or x4",
+            f"{convolutions} convolution(s) of {growth} times the features",
+            "choose a checkpoint of one of these scales",
         )
     assumed = tuple(sorted(defaults.keys() - read.keys()))
     return _Description(name, UPSAMPLERS[growth, convolutions], defaults | read, assumed)
@@ -447,8 +449,8 @@ def _rgb_range(state: State, source: object) -> float:
     if not plain or not torch.allclose(bias, -white * mean, rtol=ROUNDING) or not white > 0:
         raise InputError(
             f"sub_mean of {source}",
-            expected="the mean colour of DIV2K, and a deviation of 1",
-            found=f"{bias.tolist()}",
-            remedy="this network was trained on other colours",
+            "the mean colour of DIV2K, and a deviation of 1",
+            f"{bias.tolist()}",
+            "this network was trained on other colours",
         )
     return white

@@ -208,10 +208,7 @@ def _triton_works(device: torch.device) -> bool:
         d_table = torch.zeros_like(table)
         d_table.index_add_(0, index.flatten(), (share[..., None] * grad[:, None]).flatten(0, 1))
         expected = ((share[..., None] * rows).sum(1), d_table, (grad[:, None] * rows).sum(-1))
-        found = (
-            _triton_forward(table, index, share),
-            *_triton_backward(table, index, share, grad),
-        )
+        found = (_triton_forward(table, index, share), *_triton_backward(table, index, share, grad))
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
     except Exception as error:  # a compiler or a driver that does not fit

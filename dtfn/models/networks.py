@@ -136,9 +136,9 @@ class Network(nn.Module):
             if on.dtype != torch.bool or on.ndim != 1:
                 raise InputError(
                     "attention switch",
-                    expected="a bool, or a bool tensor (N,) with one entry a picture",
-                    found=f"{on.dtype} of shape {tuple(on.shape)}",
-                    remedy="pass network.attention(torch.tensor([True, False]))",
+                    "a bool, or a bool tensor (N,) with one entry a picture",
+                    f"{on.dtype} of shape {tuple(on.shape)}",
+                    "pass network.attention(torch.tensor([True, False]))",
                 )
             on = on.to(next(self.parameters()).device)
         return _assign(switches(self), "on", on)
@@ -200,9 +200,9 @@ def check_input(x: Tensor) -> None:
     if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
         raise InputError(
             "network input",
-            expected="a floating (N, 3, H, W) tensor, RGB in [0, 1]",
-            found=f"{x.dtype} of shape {tuple(x.shape)}",
-            remedy="convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
+            "a floating (N, 3, H, W) tensor, RGB in [0, 1]",
+            f"{x.dtype} of shape {tuple(x.shape)}",
+            "convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
         )
 
 
@@ -289,10 +289,7 @@ def register(variant: str, attention: type[kinds.Attention], **hyperparameters: 
     """
     if variant in recipes.VARIANTS:
         raise InputError(
-            f"variant {variant!r}",
-            expected="a new name",
-            found="one of the package's",
-            remedy="choose another",
+            f"variant {variant!r}", "a new name", "one of the package's", "choose another"
         )
     ATTENTIONS[variant] = (attention, tuple(hyperparameters))
     MINI_VARIANTS[variant] = (variant, hyperparameters)
@@ -311,15 +308,13 @@ def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
         number = (int, float) if isinstance(defaults[key], float) else int
         if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
             kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
-            raise InputError(
-                f"{key} of {name}", expected=kind, found=repr(value), remedy="pass such a number"
-            )
+            raise InputError(f"{key} of {name}", kind, repr(value), "pass such a number")
     values = {**defaults, **given}
     if values.get("reduction", 1) > values["n_feats"]:
         raise InputError(
             f"reduction of {name}",
-            expected=f"at most n_feats, {values['n_feats']}",
-            found=values["reduction"],
-            remedy="it divides the number of features",
+            f"at most n_feats, {values['n_feats']}",
+            values["reduction"],
+            "it divides the number of features",
         )
     return values

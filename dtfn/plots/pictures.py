@@ -164,13 +164,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     for line, network in zip(axes, networks, strict=True):
         part = table[table["network"] == network].sort_values("rank")
         one = part.iloc[0]
-        _patch(
-            line[0],
-            sample,
-            (int(one["query_row"]), int(one["query_column"])),
-            "query",
-            BOX,
-        )
+        _patch(line[0], sample, (int(one["query_row"]), int(one["query_column"])), "query", BOX)
         line[0].set_ylabel(f"{network}\nlayer {one['place']}", fontsize=8)
         for ax in line[1 + len(part) :]:
             ax.set_visible(False)
@@ -243,12 +237,7 @@ def _patch(ax: Axes, sample: Sample, at: tuple[int, int], title: str, ink: str) 
     _part(ax, sample.hr, rows, columns)
     _bare(ax, title)
     for spine in ax.spines.values():
-        spine.set(
-            visible=True,
-            edgecolor=ink,
-            linewidth=2.5,
-            linestyle="--" if ink == BAD else "-",
-        )
+        spine.set(visible=True, edgecolor=ink, linewidth=2.5, linestyle="--" if ink == BAD else "-")
     _box(ax, (*at, 1, 1), s)
 
 
@@ -323,10 +312,7 @@ def edges(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
     padded = np.pad(inside, 1).astype(int)
     level = np.argwhere(np.diff(padded, axis=0)) - (0, 1)
     upright = np.argwhere(np.diff(padded, axis=1)) - (1, 0)
-    ends = [
-        np.stack([level, level + (0, 1)], 1),
-        np.stack([upright, upright + (1, 0)], 1),
-    ]
+    ends = [np.stack([level, level + (0, 1)], 1), np.stack([upright, upright + (1, 0)], 1)]
     return np.concatenate(ends).astype(float)
 
 

@@ -256,9 +256,9 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     if file is None:
         raise InputError(
             notebook,
-            expected="the name of a notebook in the working directory or in notebooks/",
-            found="no such file",
-            remedy="pass the notebook's own file name without .ipynb",
+            "the name of a notebook in the working directory or in notebooks/",
+            "no such file",
+            "pass the notebook's own file name without .ipynb",
         )
     values = parameters.check_namespace(file, namespace)
     given = os.environ.get(RUN_DIR)

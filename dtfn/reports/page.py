@@ -216,12 +216,12 @@ def keep(reports: Path, folder: Path) -> Path:
     kept = suite_runs(reports)
     if not kept:
         wanted, remedy = "runs of a suite", "make them with `dtfn reproduce`"
-        raise InputError(reports, expected=wanted, found="none", remedy=remedy)
+        raise InputError(reports, wanted, "none", remedy)
     page = folder / _README
     ours = page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")
     if folder.exists() and not ours:
         wanted, remedy = "a new folder, or an older baseline", "choose another folder"
-        raise InputError(folder, expected=wanted, found="something else", remedy=remedy)
+        raise InputError(folder, wanted, "something else", remedy)
     with files.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
@@ -232,7 +232,7 @@ def keep(reports: Path, folder: Path) -> Path:
                 break
         else:
             wanted, remedy = f"at most {LARGEST:,} bytes", "save fewer figures or tables"
-            raise InputError(reports, expected=wanted, found=f"{size:,}", remedy=remedy)
+            raise InputError(reports, wanted, f"{size:,}", remedy)
         if folder.exists():
             folder.rename(Path(place) / "older")
         draft.rename(folder)
@@ -339,7 +339,7 @@ def _write(folder: Path, kept: Mapping[str, Path], reports: Path, across: int) -
     for name, run in kept.items():
         record = runs.read(run)
         if not record:
-            raise InputError(run, expected="a complete run", found="none", remedy="run it again")
+            raise InputError(run, "a complete run", "none", "run it again")
         for kind in ("figures", "tables"):
             (copies[name] / kind).mkdir(parents=True)
         for figure in record["figures"]:

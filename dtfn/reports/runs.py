@@ -89,9 +89,9 @@ def find(name: str, folder: Path | None = None) -> Path:
         known = {f.parent.name for f in complete}
         raise InputError(
             "run",
-            expected=f"a complete run below {folder}",
-            found=repr(name),
-            remedy=nearest(stem, known) if known and not fitting else "see `dtfn report list`",
+            f"a complete run below {folder}",
+            repr(name),
+            nearest(stem, known) if known and not fitting else "see `dtfn report list`",
         )
     return fitting[-1 - steps]
 

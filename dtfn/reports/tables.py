@@ -212,7 +212,7 @@ def _printed(
         if name is not None and name not in columns:
             found = f"columns {', '.join(columns)}"
             remedy = nearest(name, columns)
-            raise InputError(what, expected="a column of the table", found=found, remedy=remedy)
+            raise InputError(what, "a column of the table", found, remedy)
     key = pd.Series(0, frame.index) if groups is None else frame[columns[groups]]
     parts = [part.index for _, part in key.groupby(key, sort=False)]
     cells: dict[str, pd.Series] = {}
