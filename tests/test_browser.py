@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,7 +26,6 @@ import tiny
 from matplotlib.figure import Figure
 
 from dtfn import paths, reports
-from dtfn.cli import explore as cli_explore
 from dtfn.reports.page import write_index
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -47,7 +47,15 @@ FLAGS = (
 # Small, so that the networks take no time.
 PARAMETERS = {"image": '"astronaut"', "tile": "[40, 40, 32, 32]"}
 # Nothing but the view in the kernel's folders, and none of its runs among the reader's.
-MOVED = "import dtfn.paths\nfrom pathlib import Path\ndtfn.paths.RUNS = Path({!r})\n"
+MOVED = """
+import dtfn.paths
+from pathlib import Path
+
+dtfn.paths.NOTEBOOKS = Path({!r})
+dtfn.paths.RUNS = dtfn.paths.NOTEBOOKS / "runs"
+"""
+SERVER = {"ServerApp": {"port_retries": 0}}
+LAB = {"LabApp": {"extension_manager": "readonly", "expose_app_in_browser": True}}
 
 
 def chromium() -> str:
@@ -82,7 +90,9 @@ def folder(tmp_path: Path) -> Path:
             cell["source"] = source
     home = tmp_path / "home"
     home.mkdir()
-    (tmp_path / "sitecustomize.py").write_text(MOVED.format(str(tmp_path / "runs")))
+    (tmp_path / "sitecustomize.py").write_text(MOVED.format(str(tmp_path)))
+    (home / "config").mkdir()
+    (home / "config" / "jupyter_lab_config.json").write_text(json.dumps(SERVER | LAB))
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(content))
     settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
     settings.mkdir(parents=True)
@@ -98,17 +108,11 @@ def folder(tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(folder: Path, *, lab: bool) -> Iterator[tuple[str, psutil.Process]]:
-    """Serve the notebook with the command's own arguments; yield the address that it prints."""
-    port = free_port()
-    notebook = folder / NOTEBOOK.name
-    command = cli_explore.command(
-        notebook, lab=lab, port=port, ip="127.0.0.1", allow_root=True, browser=False
-    )
-    if lab:
-        command += ["--ServerApp.port_retries=0", "--LabApp.extension_manager=readonly"]
-        command += ["--LabApp.expose_app_in_browser=True"]
+    """Serve the notebook by the command; yield the address that it prints."""
+    command = [sys.executable, "-m", "dtfn", "explore", "--no-browser", f"--port={free_port()}"]
+    command += ["--lab", "--allow-root"] * lab
     home = folder / "home"
-    environment = cli_explore.environment() | {
+    environment = os.environ | {
         "HOME": str(home),
         "IPYTHONDIR": str(home / "ipython"),
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import tiny
 
@@ -165,17 +166,16 @@ def test_a_weights_file_that_holds_none_says_what_it_is(
 
 
 def test_slow_work_is_announced_and_too_large_work_refused(
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = {"method": "a", "pictures": 4, "tiles": 8, "seconds": 120.0, "memory": 900.0}
-    cli._announce(row, "1GB")
-    assert capsys.readouterr().err == "a: about 2.0 min and 900 MB for 4 pictures in 8 runs\n"
-    cli._announce(row | {"seconds": 7200.0}, None)
-    assert "about 2.0 h" in capsys.readouterr().err
-    cli._announce(row | {"seconds": 20.0}, None)
-    assert capsys.readouterr().err == ""
-    with pytest.raises(InputError, match="about 900 MB for a; found 800MB"):
-        cli._announce(row, "800MB")
+    rows = [row, row | {"method": "b", "seconds": 20.0}]
+    monkeypatch.setattr(evaluation, "forecast", lambda *_, **__: pd.DataFrame(rows))
+    assert call("evaluate", "bicubic", "--count", "1", "--memory", "1GB") == 0
+    said = capsys.readouterr().err
+    assert said == "a: about 2.0 min and 900 MB for 4 pictures in 8 runs\n"
+    assert call("evaluate", "bicubic", "--memory", "800MB") == 2
+    assert "about 900 MB for a; found 800MB" in capsys.readouterr().err
 
 
 # --- the zoo --------------------------------------------------------------------------------
@@ -228,8 +228,6 @@ def test_a_changed_weights_file_is_told(zoo: Path, capsys: pytest.CaptureFixture
 def test_bench_prints_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pandas as pd
-
     from dtfn import bench
 
     def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:

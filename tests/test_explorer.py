@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.util
 import io
 import json
 import os
@@ -23,8 +22,7 @@ from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from dtfn import capture, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
-from dtfn.cli import explore as cli_explore
+from dtfn import capture, cli, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
 from dtfn.explorer.state import FILES, WITHOUT, Choice, Deeper, Explorer, Upload, Window
@@ -622,7 +620,7 @@ def served(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[list[str], 
     """Return the command and the variables that `dtfn explore` would become."""
     became: list[Any] = []
     monkeypatch.setattr(os, "execve", lambda *given: became.append(given))
-    cli_explore.explore(**options)
+    cli.explore(**options)
     ((program, arguments, variables),) = became
     assert program == arguments[0]
     return arguments, variables
@@ -633,29 +631,29 @@ def test_command_shows_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("DTFN_DATA", "mine")
     (tmp_path / "mine.png").write_bytes(png(noise(48, 48, 3)))
     arguments, variables = served(monkeypatch, image=Path("mine.png"), port=1, ip="0.0.0.0")
-    assert arguments[1:4] == ["-m", "voila", str(paths.NOTEBOOKS / "07_explore.ipynb")]
-    assert {"--port=1", "--Voila.ip=0.0.0.0"} <= set(arguments)
+    assert arguments[1:3] == ["-m", "voila"]
+    assert {"--port=1", "--Voila.ip=0.0.0.0", str(paths.NOTEBOOKS / "07_explore.ipynb")} <= set(
+        arguments
+    )
     assert any("VoilaKernelManager.cull_idle_timeout" in argument for argument in arguments)
     assert variables["DTFN_DATA"] == str(tmp_path / "mine")
     assert variables[explorer.IMAGE] == str(tmp_path / "mine.png")
-    assert cli_explore.IMAGE == explorer.IMAGE
-    assert cli_explore.NOTEBOOK == explorer.NOTEBOOK
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(InputError, match="broken"):
-        cli_explore.explore(tmp_path / "broken.png")
+        cli.explore(tmp_path / "broken.png")
 
 
 def test_command_shows_the_notebook_in_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(InputError, match="--allow-root"):
-        cli_explore.explore(lab=True)
+        cli.explore(lab=True)
     arguments, _ = served(monkeypatch, lab=True, allow_root=True, browser=False)
     assert arguments[1:3] == ["-m", "jupyterlab"]
     expected = {"--allow-root", "--no-browser", "--LabApp.default_url=/lab/tree/07_explore.ipynb"}
     assert expected <= set(arguments)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"voila.*pip install"):
-        cli_explore.explore()
+        cli.explore()
 
 
 # ---------------------------------------------------------------- the view, without a browser

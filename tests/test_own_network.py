@@ -29,7 +29,6 @@ from dtfn import (
     results,
     zoo,
 )
-from dtfn.cli import explore as cli_explore
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import degrade
@@ -498,8 +497,7 @@ def test_the_readme_s_commands_run(
 def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda *given: became.append(given[2]))
-    cli_explore.explore(network=mine)
-    assert cli_explore.NETWORK == explorer.NETWORK
+    cli.explore(network=mine)
     assert became[0][explorer.NETWORK] == mine
     monkeypatch.setenv(explorer.NETWORK, mine)
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
@@ -515,7 +513,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
         last = deeper
     assert len(last.outputs) == 2
     with pytest.raises(InputError, match="expected a name of the zoo"):
-        cli_explore.explore(network="none")
+        cli.explore(network="none")
 
 
 def test_a_collapse_is_not_interpreted() -> None:

@@ -1,35 +1,145 @@
-"""The commands of what is kept on disk: zoo, weights, pictures, cache; and the gate of networks."""
+"""The commands of what is kept on disk: runs, cache, zoo, weights and pictures."""
 
 from __future__ import annotations
 
 import functools
 import json
-import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
+from typer import Argument, Context, Exit, Option, Typer, confirm
 
-from dtfn.cli.suite import settings
 from dtfn.errors import InputError
 
-if TYPE_CHECKING:
-    from dtfn.download import Source
-
-_group = functools.partial(typer.Typer, no_args_is_help=True, rich_markup_mode=None)
+_group = functools.partial(Typer, no_args_is_help=True, rich_markup_mode=None)
+report_app = Typer(help="Write the index again.", rich_markup_mode=None)
+cache_app = _group(help="What networks made, kept on disk so that it is made once.")
 zoo_app = _group(help="The small trained networks that come with the package.")
 weights_app = _group(help="Your own checkpoints of EDSR, NLN, NLSN, DLSN, HSPAN and DTFN.")
-data_app = _group(help="Pictures to evaluate and to train on: what there is, and how to get it.")
-cache_app = _group(help="What networks made, kept on disk so that it is made once.")
+data_app = _group(help="Pictures: what there is, and how to get it.")
 
-Name = Annotated[str, typer.Argument(help="A name of `dtfn zoo list`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
+Name = Annotated[str, Argument(help="A name of `dtfn zoo list`.")]
+Reports = Annotated[Path | None, Option(help="Folder of the report (default reports/).")]
+Run = Annotated[str, Argument(help="Folder or name of a run; or a notebook's newest, NAME~1.")]
+Settings = Annotated[
+    list[str] | None, Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
+]
+
+
+def settings(given: list[str] | None) -> dict[str, str]:
+    """Split ``["scale=4"]`` into ``{"scale": "4"}``; `InputError` for another form."""
+    pairs = [text.partition("=") for text in given or []]
+    for name, sign, value in pairs:
+        if not sign or not name:
+            raise InputError("-p", "NAME=VALUE", repr(name + sign + value), "write e.g. -p scale=4")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows as a table; the first column is their name."""
+    import pandas as pd
+
+    if rows:
+        first = next(iter(rows[0]))
+        frame = pd.DataFrame(rows).set_index(first).rename_axis(None)
+        print(frame.rename_axis(first, axis=1).to_string())
+
+
+# --- runs and cache --------------------------------------------------------------------------
+
+
+@report_app.callback(invoke_without_command=True)
+def _report(context: Context, reports: Reports = None) -> None:
+    """Write reports/index.html again from the runs that are there."""
+    from dtfn import paths
+    from dtfn.reports import page
+
+    if context.invoked_subcommand is None:
+        print(page.write_index(reports or paths.REPORTS))
+
+
+@report_app.command("list")
+def _list_runs(reports: Reports = None) -> None:
+    """List the runs, oldest first."""
+    from dtfn import paths
+    from dtfn.reports import runs
+
+    for folder in runs.finished((reports or paths.REPORTS) / "runs"):
+        print(f"{folder.parent.name}  {folder.name}  {runs.read(folder)['status']}")
+
+
+@report_app.command("keep")
+def _keep_report(
+    out: Annotated[Path | None, Option(help="Folder (default reports/baseline).")] = None,
+    readme: Annotated[Path | None, Option(help="File that gets picture and verdicts.")] = None,
+    reports: Reports = None,
+) -> None:
+    """Copy the newest suite's report, and cut the README from it."""
+    from dtfn import files, paths
+    from dtfn.reports import page
+
+    out = out or paths.ROOT / "reports" / "baseline"
+    print(page.keep(reports or paths.REPORTS, out))
+    if readme:
+        link = Path(os.path.relpath(out, readme.parent)).as_posix()
+        files.write(readme, page.cut(readme.read_text(encoding="utf-8"), out, link))
+
+
+@report_app.command("compare")
+def _compare_runs(
+    before: Run,
+    after: Run,
+    reports: Reports = None,
+    most: Annotated[int, Option(help="Number of differences that are printed.")] = 20,
+) -> None:
+    """Print which numbers differ between two runs.
+
+    The exit code is 1 if any does.
+    """
+    from dtfn import paths
+    from dtfn.reports import compare, runs, tables
+
+    folder = (reports or paths.REPORTS) / "runs"
+    result = compare.compare(runs.find(before, folder), runs.find(after, folder))
+    print(f"{result.before} -> {result.after}: {result.summary}")
+    for name, (old, new) in result.settings.items():
+        print(f"parameter {name}: {old} -> {new}")
+    for frame in (result.verdicts, result.changed[:most]):
+        if len(frame):
+            print(tables.markdown(frame), end="")
+    if len(result.changed) > most:
+        print(f"and {len(result.changed) - most} more")
+    if len(result.changed) or len(result.verdicts):
+        raise Exit(1)
+
+
+@cache_app.command("show")
+def _show_cache() -> None:
+    """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
+    from dtfn import cache
+
+    used = cache.usage()
+    sizes = f"{used.bytes / 2**20:.1f} of {used.limit / 2**20:.1f} MB"
+    print(f"{used.folder}: {used.entries} outputs and maps, {sizes}")
+
+
+@cache_app.command("clear")
+def _clear_cache() -> None:
+    """Remove the outputs; networks are then run again where these are asked for."""
+    from dtfn import cache
+
+    print(f"{cache.clear()} removed")
+
+
+# --- zoo and weights -------------------------------------------------------------------------
 
 
 @zoo_app.command("list")
-def list_zoo(as_json: Json = False) -> None:
+def _list_zoo(as_json: Json = False) -> None:
     """List the networks."""
     from dtfn import zoo
 
@@ -37,17 +147,20 @@ def list_zoo(as_json: Json = False) -> None:
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    keys = ("name", "variant", "scale", "seed", "parameters")
-    sets = list(dict.fromkeys(dataset for row in rows for dataset in row["psnr"]))
-    lines = [
-        [*(row[key] for key in keys), _gate(row), *(_quality(row, dataset) for dataset in sets)]
-        for row in rows
-    ]
-    _columns([[*keys, "gate", *sets], *lines])
+    sets = list(dict.fromkeys(name for row in rows for name in row["psnr"]))
+    shown = []
+    for row in rows:
+        line = {key: row[key] for key in ("name", "variant", "scale", "seed", "parameters")}
+        line["gate"] = "-" if row["gate"] is None else f"{row['gate']:+.3f}"
+        for name in sets:
+            known = name in row["psnr"]
+            line[name] = f"{row['psnr'][name]:.2f}/{row['ssim'][name]:.4f}" if known else "-"
+        shown.append(line)
+    _columns(shown)
 
 
 @zoo_app.command("show")
-def show_network(name: Name, as_json: Json = False) -> None:
+def _show_network(name: Name, as_json: Json = False) -> None:
     """Print the card of a network, or its entry as JSON."""
     from dtfn import zoo
 
@@ -55,49 +168,45 @@ def show_network(name: Name, as_json: Json = False) -> None:
 
 
 @zoo_app.command("verify")
-def verify_zoo() -> None:
+def _verify_zoo() -> None:
     """Compare the weights with the registry's SHA-256."""
     from dtfn import paths, zoo
 
-    wrong = zoo.verify()
+    wrong = "; ".join(zoo.verify())
     if wrong:
-        raise InputError(
-            paths.ZOO,
-            "the shipped files",
-            "; ".join(wrong),
-            "restore data/zoo, e.g. with `git checkout data/zoo`",
-        )
+        remedy = "restore data/zoo, e.g. with `git checkout data/zoo`"
+        raise InputError(paths.ZOO, "the shipped files", wrong, remedy)
     for row in zoo.registry():
         print(f"{row['name']}: ok")
 
 
 @weights_app.command("import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="A .pt, .pth or .safetensors file.")],
-    name: Annotated[
-        str | None, typer.Option(help="Its name from now on (default e.g. dtfn-x4).")
-    ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-p", metavar="NAME=VALUE", help="A value that the weights do not show. Repeatable."
-        ),
-    ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Replace other weights of this name.")
-    ] = False,
+def _import_weights(
+    file: Annotated[Path, Argument(help="A .pt, .pth or .safetensors file.")],
+    name: Annotated[str | None, Option(help="Its name (default e.g. dtfn-x4).")] = None,
+    parameter: Settings = None,
+    replace: Annotated[bool, Option("--replace", help="Replace others of this name.")] = False,
 ) -> None:
     """Recognise a checkpoint, check it strictly, and keep it in data/weights under a name.
 
-    The name then stands for it in `dtfn evaluate` and in every notebook.
+    The name then stands for it in `dtfn evaluate` and in every notebook. -p gives a value that the
+    weights do not show.
     """
     from dtfn import zoo
 
-    print(_summary(zoo.import_weights(file, name, settings(parameter), replace)))
+    entry = zoo.import_weights(file, name, settings(parameter), replace)
+    texts = {key: f"{key} {value}" for key, value in entry["hyperparameters"].items()}
+    assumed = ", ".join(texts.pop(key) for key in entry["assumed"])
+    what = f"{entry['network']} x{entry['scale']}, {entry['parameters']:,} parameters"
+    print(f"{entry['name']}: {what}, from {entry['source']}")
+    print(f"  shown by its weights or given: {', '.join(texts.values())}")
+    if assumed:
+        print(f"  assumed, as in the authors' code: {assumed} (change with -p)")
+    print("  loaded strictly, run on a small image, stored and run again: the same output")
 
 
 @weights_app.command("list")
-def list_weights(as_json: Json = False) -> None:
+def _list_weights(as_json: Json = False) -> None:
     """List the imported weights."""
     from dtfn import zoo
 
@@ -106,64 +215,40 @@ def list_weights(as_json: Json = False) -> None:
         print(json.dumps(rows, indent=1))
         return
     keys = ("name", "network", "scale", "parameters", "source")
-    _columns([keys, *([row[key] for key in keys] for row in rows)])
+    _columns([{key: row[key] for key in keys} for row in rows])
 
 
-def gate(
-    networks: Annotated[
-        list[str],
-        typer.Argument(help="Networks with attention: names, weights files or FILE.py:function."),
-    ],
-    datasets: Annotated[str, typer.Option(help="Benchmarks, comma-separated.")] = "Urban100",
-    count: Annotated[
-        int | None, typer.Option(help="Only the first pictures of each benchmark.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Print what interventions on the attention cost in PSNR (dB), and whether it chooses.
-
-    It chooses where equal weights for all positions cost at least 0.10 dB at the lower end of
-    the 95 % interval over pictures.
-    """
-    from dtfn import gate as gates
-
-    measured = gates.costs(networks, datasets.split(","), count)
-    table = gates.table(measured)
-    if as_json:
-        print(table.to_json(orient="records", indent=1))
-        return
-    costs = [name for name in table if f"{name}_low" in table]
-    for row in table.to_dict("records"):
-        print(f"{row['name']} on {row['dataset']}, {row['pictures']} pictures: {row['verdict']}")
-        print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
-        for cost in costs:
-            low, high = row[f"{cost}_low"], row[f"{cost}_high"]
-            if math.isnan(row[cost]):  # not of this network
-                continue
-            failed = cost in str(row.get("off_distribution")).split(", ")
-            note = f"; {gates.OFF_DISTRIBUTION}" if failed else ""
-            label = f"  {cost.replace('_', ' '):<16}"
-            print(f"{label}{row[cost]:+7.3f} dB [{low:+.3f}, {high:+.3f}]{note}")
-
-
-# --- pictures and cache ----------------------------------------------------------------------
+# --- pictures --------------------------------------------------------------------------------
 
 
 @data_app.command("list")
-def list_data(as_json: Json = False) -> None:
+def _list_data(as_json: Json = False) -> None:
     """List the sets: what is here, how large each is, and on what terms."""
     from dtfn import download, paths
 
     known = download.catalogue().values()
     if as_json:
-        print(json.dumps([_row(source) for source in known], indent=1))
+        said = (
+            "name",
+            "aliases",
+            "groups",
+            "about",
+            "bytes",
+            "present",
+            "state",
+            "terms",
+            "by_hand",
+        )
+        rows = [{key: getattr(source, key) for key in said} for source in known]
+        for row, source in zip(rows, known, strict=True):
+            row |= {"files": source.count, "folder": str(source.folder)}
+        print(json.dumps(rows, indent=1))
         return
     print(f"{'set':<26}{'files':>6}{'MB':>9}  {'here':<18}content")
     for source in known:
         size = f"{source.bytes / 1e6:.1f}" if source.bytes else "?"
-        print(
-            f"{source.name:<26}{source.count or '?':>6}{size:>9}  {source.state:<18}{source.about}"
-        )
+        line = f"{source.name:<26}{source.count or '?':>6}{size:>9}  {source.state:<18}"
+        print(f"{line}{source.about}")
     print("\nTerms")
     for text in dict.fromkeys(source.terms for source in known):
         print(f"  {', '.join(s.name for s in known if s.terms == text)}: {text}")
@@ -176,14 +261,14 @@ def list_data(as_json: Json = False) -> None:
     print(f"Benchmarks are in {paths.data_root()}, training sets in {paths.training_root()}")
 
 
-@data_app.command()
-def fetch(
-    names: Annotated[list[str], typer.Argument(help="Sets or groups; see `dtfn data list`.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Accept the terms of all of them.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Downloads at a time.")] = 8,
+@data_app.command("fetch")
+def _fetch_data(
+    names: Annotated[list[str], Argument(help="Sets or groups; see `dtfn data list`.")],
+    yes: Annotated[bool, Option("--yes", help="Accept the terms of all of them.")] = False,
+    jobs: Annotated[int, Option(min=1, help="Downloads at a time.")] = 8,
     mirror: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="A copy of a data folder, tried first. Repeatable."),
+        Option(metavar="URL", help="A copy of a data folder, tried first. Repeatable."),
     ] = None,
 ) -> None:
     """Download what is missing of sets, check it, and put it where the suite looks for it."""
@@ -193,7 +278,7 @@ def fetch(
 
     def agree(text: str, of: list[str]) -> bool:
         print(f"{', '.join(of)}: {text}")
-        return yes or (sys.stdin.isatty() and typer.confirm("Do you accept?"))
+        return yes or (sys.stdin.isatty() and confirm("Do you accept?"))
 
     download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=sys.stderr.isatty())
     for source in sets:
@@ -201,10 +286,8 @@ def fetch(
 
 
 @data_app.command("verify")
-def verify_data(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Sets or groups; left out: all that are here.")
-    ] = None,
+def _verify_data(
+    names: Annotated[list[str] | None, Argument(help="Sets or groups (default: all here).")] = None,
 ) -> None:
     """Compare every file with its SHA-256, and what it decodes to with the known pixels."""
     from dtfn import download
@@ -221,69 +304,6 @@ def verify_data(
             print(f"{source.name}: {len(source.contents)} files ok")
         faults += len(wrong)
     if faults or not sets:
-        raise InputError(
-            "data",
-            "pictures as listed" if sets else "some set of pictures",
-            f"{faults} faults" if sets else "none",
-            "move away what is wrong, then run `dtfn data fetch`",
-        )
-
-
-@cache_app.command("show")
-def show_cache() -> None:
-    """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
-    from dtfn import cache
-
-    used = cache.usage()
-    sizes = f"{used.bytes / 2**20:.1f} of {used.limit / 2**20:.1f} MB"
-    print(f"{used.folder}: {used.entries} outputs and maps, {sizes}")
-
-
-@cache_app.command("clear")
-def clear_cache() -> None:
-    """Remove the outputs; networks are then run again where these are asked for."""
-    from dtfn import cache
-
-    print(f"{cache.clear()} removed")
-
-
-# --- what they print -------------------------------------------------------------------------
-
-
-def _row(source: Source) -> dict[str, object]:
-    """Return what ``--json`` says of a set."""
-    keys = ("name", "aliases", "groups", "about", "bytes", "present", "state", "terms", "by_hand")
-    row = {key: getattr(source, key) for key in keys}
-    return row | {"files": source.count, "folder": str(source.folder)}
-
-
-def _quality(row: dict[str, Any], dataset: str) -> str:
-    if dataset not in row["psnr"]:
-        return "-"
-    return f"{row['psnr'][dataset]:.2f}/{row['ssim'][dataset]:.4f}"
-
-
-def _gate(row: dict[str, Any]) -> str:
-    return "-" if row["gate"] is None else f"{row['gate']:+.3f}"
-
-
-def _summary(entry: dict[str, Any]) -> str:
-    values = entry["hyperparameters"]
-    shown = [f"{key} {value}" for key, value in values.items() if key not in entry["assumed"]]
-    assumed = [f"{key} {values[key]}" for key in entry["assumed"]]
-    lines = [
-        f"{entry['name']}: {entry['network']} x{entry['scale']}, "
-        f"{entry['parameters']:,} parameters, from {entry['source']}",
-        f"  shown by its weights or given: {', '.join(shown)}",
-    ]
-    if assumed:
-        lines.append(f"  assumed, as in the authors' code: {', '.join(assumed)} (change with -p)")
-    lines.append("  loaded strictly, run on a small image, stored and run again: the same output")
-    return "\n".join(lines)
-
-
-def _columns(rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows with their columns aligned at the left."""
-    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        wanted = "pictures as listed" if sets else "some set of pictures"
+        remedy = "move away what is wrong, then run `dtfn data fetch`"
+        raise InputError("data", wanted, f"{faults} faults" if sets else "none", remedy)
