@@ -1,7 +1,8 @@
 """The look of every figure: one style, and one meaning a colour that the colour-blind tell apart.
 
 Charts are in `dtfn.plots.curves`, pixel evidence in `dtfn.plots.pictures`. Figures are made without
-pyplot, so none is registered anywhere and none leaks.
+pyplot, so none is registered anywhere and none leaks. Where there is nothing to draw, a figure has
+no axes; `dtfn.reports.Run.figure` writes a sentence instead.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from matplotlib.rcsetup import cycler
 FAMILIES = {"nla": "#0072B2", "nlsa": "#009E73", "gla": "#CC79A7", "dtfn": "#D55E00"}
 FAMILIES |= {"local": "#E69F00", "placebo": "#882255"}
 """Networks by the attention that they have, each in its colour in every figure."""
-CONTROL = "control"  # its name among pairs
 NULL_COLOUR = "#767676"  # the control, bicubic, chance
+BAD, GOOD = "#B2182B", "#2166AC"  # harmed and helped, as in a signed map
 BOX = "#F0E442"  # frames what is looked at
 SIGNED, POSITIVE = "RdBu_r", "viridis"  # red harmed, blue helped; errors and strengths
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
@@ -55,16 +56,9 @@ def styled() -> Iterator[None]:
 
 @styled()
 def save(figure: Figure, file: Path, caption: str) -> None:
-    """Save a figure as SVG and PNG; the same figure has the same bytes.
+    """Save a figure as SVG and PNG, ``file`` without extension; the same figure has the same bytes.
 
-    Parameters
-    ----------
-    figure
-        What to save.
-    file
-        Where to, without extension; its name is the title.
-    caption
-        Goes into both files.
+    The caption goes into both.
     """
     about = {"Title": file.name, "Description": caption}
     # No date, no library version, no random ids inside.
@@ -74,38 +68,15 @@ def save(figure: Figure, file: Path, caption: str) -> None:
 
 
 def colour(name: str, names: Sequence[str]) -> str:
-    """Return the colour of a network or pair: that of its attention, grey for the control.
+    """Return the colour of a network or pair, e.g. ``nla+tfs-x4-s0``: that of its attention.
 
-    Parameters
-    ----------
-    name
-        E.g. ``nla``, ``nla+tfs-x4-s0`` or `CONTROL`.
-    names
-        All of the figure: those of no known attention share what colours are left, in order.
+    Of all ``names`` of the figure, those of no known attention share the colours that are left.
     """
-    if name == CONTROL:
-        return NULL_COLOUR
-    families = [_family(n) for n in names]
-    if _family(name) in FAMILIES:
-        return FAMILIES[_family(name)]
-    others = [n for n, family in zip(names, families, strict=True) if family not in FAMILIES]
-    left = [ink for family, ink in FAMILIES.items() if family not in families] or list(
-        FAMILIES.values()
-    )
-    return left[[n for n in others if n != CONTROL].index(name) % len(left)]
-
-
-def dashes(name: str) -> str:
-    """Return the line style of a network or pair: dashed with TFS added, or taken away."""
-    return ":" if name == CONTROL else "--" if "+tfs" in name or "notfs" in name else "-"
-
-
-def _family(name: str) -> str:
-    return name.partition("-x")[0].removesuffix("+tfs").removesuffix("-notfs")
-
-
-def blank(text: str) -> Figure:
-    """Return a figure that only says why there is nothing to draw."""
-    figure = Figure(figsize=(WIDTH, 1.2), layout="constrained")
-    figure.text(0.5, 0.5, text, ha="center", va="center")
-    return figure
+    families = [n.partition("-x")[0].removesuffix("+tfs").removesuffix("-notfs") for n in names]
+    family = families[names.index(name)]
+    if family in FAMILIES:
+        return FAMILIES[family]
+    left = [ink for other, ink in FAMILIES.items() if other not in families]
+    left = left or list(FAMILIES.values())
+    others = [n for n, known in zip(names, families, strict=True) if known not in FAMILIES]
+    return left[others.index(name) % len(left)]

@@ -1,6 +1,6 @@
-"""Figures of numbers: charts with their intervals, and maps of rates.
+"""Figures of numbers: charts with their 95 % intervals; grey is the control.
 
-Each function takes a tidy table and returns a new Figure; grey is the control.
+Each function takes a tidy table and returns a new Figure, with no axes where the table is empty.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtfn.plots import NULL_COLOUR, SIGNED, WIDTH, blank, colour, dashes, styled
+from dtfn.plots import BAD, GOOD, NULL_COLOUR, SIGNED, WIDTH, colour, styled
 
-NO_PAIR = "no network was trained for attention on and off"
 DONORS = {
-    "consistent": ("#2166AC", "own patch again"),
+    "consistent": (GOOD, "own patch again"),
     "shifted": ("#56B4E9", "at another sub-pixel phase"),
-    "inconsistent": ("#B2182B", "similar patches of other detail"),
+    "inconsistent": (BAD, "similar patches of other detail"),
 }
 """Kind of donor, see `dtfn.donors.KINDS` -> its colour and name; plain donors are the control."""
 
-NO_SWITCH = "not testable: no network here was trained for attention on and off"
 BOUNDS = {
     "on": "attention on",
     "tfs": "attention with TFS",
@@ -38,20 +36,16 @@ BOUNDS = {
 }
 """The bounds that `bound_chain` draws, with their names."""
 
+_BARS: dict[str, Any] = {"marker": "o", "markersize": 4, "capsize": 3}
+
 
 @styled()
 def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
-    """Draw a training run: loss, and validation PSNR with that of bicubic.
+    """Draw a training run: loss, and validation PSNR with that of bicubic (dB).
 
-    Parameters
-    ----------
-    history
-        Columns step, loss, psnr (dB), as in the trainer's history.csv.
-    bicubic
-        PSNR of bicubic on the same pictures, dB.
+    ``history`` has the columns step, loss and psnr (dB) of the trainer's history.csv.
     """
-    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = _panels(["", ""], 2.9)
     left.plot(history["step"], history["loss"], marker="o", markersize=3)
     left.set(xlabel="step", ylabel="training loss", yscale="log")
     left.yaxis.set_minor_formatter("{x:.3g}")
@@ -64,24 +58,16 @@ def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
 
 @styled()
 def gate_course(history: pd.DataFrame, name: str, least: float) -> Figure:
-    """Draw what equal attention weights cost as training goes on.
+    """Draw what equal attention weights cost as the training of the network ``name`` goes on.
 
-    Parameters
-    ----------
-    history
-        Columns step and gate (dB; empty where it was not measured), of a shipped network; without
-        the second the figure only says so.
-    name
-        Of the network.
-    least
-        What they must cost for the attention to be judged, dB: a line.
+    ``history`` has the columns step and gate (dB); ``least`` is what they must cost for the
+    attention to be judged.
     """
-    if "gate" not in history or history["gate"].isna().all():
-        return blank(f"the history of {name or 'the zoo'} does not say what equal weights cost")
-    known = history.dropna(subset=["gate"])
+    if history.empty:
+        return Figure()
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     ax = figure.subplots()
-    ax.plot(known["step"], known["gate"], marker="o", markersize=4, label=name)
+    ax.plot(history["step"], history["gate"], marker="o", markersize=4, label=name)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.axhline(least, color=NULL_COLOUR, linestyle="--", label="what the gate asks for")
     ax.set(xlabel="step", ylabel="cost of equal weights (dB PSNR, Y)")
@@ -89,41 +75,8 @@ def gate_course(history: pd.DataFrame, name: str, least: float) -> Figure:
     return figure
 
 
-@styled()
-def psnr_gains(table: pd.DataFrame, base: str = "bicubic") -> Figure:
-    """Draw each method's PSNR gain over `base`: a dot a picture, a diamond the mean.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.evaluation.evaluate`.
-    base
-        The method that is 0.
-    """
-    frame = gain_over(table, base)
-    methods = [m for m in table["method"].unique() if m != base]
-    if not methods:
-        return blank(f"no network to compare with {base}")
-    datasets = list(frame["dataset"].unique())
-    figure, axes = _rows(methods, datasets, 0.36)
-    for ax, dataset in zip(axes, datasets, strict=True):
-        part = frame[frame["dataset"] == dataset]
-        for y, method in enumerate(reversed(methods)):
-            gain = part.loc[part["method"] == method, "gain"].to_numpy()
-            # Spread by rank, not at random: the same numbers draw the same figure.
-            spread = np.linspace(-0.25, 0.25, len(gain))
-            ink = colour(method, methods)
-            ax.scatter(gain, y + spread, s=9, color=ink, alpha=0.45, linewidths=0)
-            ax.scatter(gain.mean(), y, s=42, marker="D", color=ink, edgecolor="black", zorder=3)
-        ax.axvline(0, color="black", linewidth=0.8)
-        number = part["image"].nunique()
-        ax.set_title(f"{dataset} ({number} picture{'s' * (number != 1)})")
-    figure.supxlabel(f"PSNR gain over {base} (dB, Y)", fontsize=10)
-    return figure
-
-
 def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
-    """Return the rows of all other methods with their PSNR gain (dB) over `base`."""
+    """Return the rows of all other methods with their PSNR gain (dB) over the method ``base``."""
     keys = ["dataset", "image", "scale"]
     zero = table.loc[table["method"] == base, [*keys, "psnr"]]
     joined = table[table["method"] != base].merge(zero, on=keys, suffixes=("", "_base"))
@@ -132,47 +85,69 @@ def gain_over(table: pd.DataFrame, base: str) -> pd.DataFrame:
 
 
 @styled()
+def psnr_gains(table: pd.DataFrame) -> Figure:
+    """Draw each method's PSNR gain over bicubic: a dot a picture, a diamond the mean.
+
+    ``table`` is of `dtfn.evaluation.evaluate`.
+    """
+    frame = gain_over(table, "bicubic")
+    methods, datasets = (list(frame[key].unique()) for key in ("method", "dataset"))
+    if frame.empty:
+        return Figure()
+    size = (WIDTH, 1.1 + 0.36 * max(len(methods), 2))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].invert_yaxis()
+    for ax, dataset in zip(axes, datasets, strict=True):
+        part = frame[frame["dataset"] == dataset]
+        for y, method in enumerate(methods):
+            gain = part.loc[part["method"] == method, "gain"].to_numpy()
+            # Spread by rank, not at random: the same numbers draw the same figure.
+            spread = np.linspace(-0.25, 0.25, len(gain))
+            ink = colour(method, methods)
+            ax.scatter(gain, y + spread, s=9, color=ink, alpha=0.45, linewidths=0)
+            ax.scatter(gain.mean(), y, s=42, marker="D", color=ink, edgecolor="black", zorder=3)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.grid(axis="y", visible=False)
+        ax.set_title(f"{dataset} ({_pictures(part['image'].nunique())})")
+    figure.supxlabel("PSNR gain over bicubic (dB, Y)", fontsize=10)
+    return figure
+
+
+@styled()
 def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -> Figure:
     """Draw what interventions on attention cost, and what is lost as its window shrinks.
 
-    A colour an attention, a marker a dataset.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.gate.table`.
-    doses
-        Of `dtfn.gate.dose`.
-    least
-        What equal weights must cost, dB: a line.
+    A colour an attention, a marker a dataset. ``table`` is of `dtfn.gate.table`, ``doses`` of
+    `dtfn.gate.dose`; ``least`` is what equal weights must cost (dB), a line.
     """
     kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
-    labels = [f"{n}, {d}" for n, d in zip(table["name"], table["dataset"], strict=True)]
     networks, datasets = (list(table[key].unique()) for key in ("name", "dataset"))
-    figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(labels))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(table))), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for index, label in enumerate(labels):
-        row = table.iloc[index]
-        mark = "osD^v"[datasets.index(row["dataset"]) % 5]
-        style: dict[str, Any] = {"color": colour(row["name"], networks), "markersize": 4}
-        style |= {"marker": mark, "linestyle": dashes(row["name"])}
-        at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(labels) - 0.3
+    for index, (_, row) in enumerate(table.iterrows()):
+        name, dataset = row["name"], row["dataset"]
+        ink, mark = colour(name, networks), "osD^v"[datasets.index(dataset) % 5]
+        style: dict[str, Any] = {"color": ink, "marker": mark, "markersize": 4}
+        at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(table) - 0.3
         ends = [row[[f"{kind}_{end}" for kind in kinds]].astype(float) for end in ("low", "high")]
-        left.vlines(at, *ends, color=style["color"])
-        left.plot(at, row[kinds].astype(float), label=label, **style | {"linestyle": "none"})
-        part = doses[(doses["name"] == row["name"]) & (doses["dataset"] == row["dataset"])]
-        right.plot(range(len(part)), part["cost"], **style)
-        band = range(len(part)), part["cost_low"], part["cost_high"]
-        right.fill_between(*band, color=style["color"], alpha=0.15, linewidth=0)
+        left.vlines(at, *ends, color=ink)
+        label = f"{name}, {dataset}"
+        left.plot(at, row[kinds].astype(float), label=label, linestyle="none", **style)
+        part = doses[(doses["name"] == name) & (doses["dataset"] == dataset)]
+        dashed = "--" if "+tfs" in name or "notfs" in name else "-"
+        right.plot(range(len(part)), part["cost"], dashed, **style)
+        _band(right, part["cost_low"], part["cost_high"], ink)
     for ax in (left, right):
         ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_ylabel("cost (dB PSNR, Y)")
     left.axhline(least, color=NULL_COLOUR, linestyle="--")
     left.set_xticks(range(len(kinds)), kinds)
-    left.set_ylabel("cost (dB PSNR, Y)")
     radii = doses["radius"].drop_duplicates().sort_values()
     names = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
     right.set_xticks(range(len(names)), names)
-    right.set(xlabel="keys at most so many LR pixels away", ylabel="cost (dB PSNR, Y)")
+    right.set_xlabel("keys at most so many LR pixels away")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -181,26 +156,20 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 def bound_chain(table: pd.DataFrame) -> Figure:
     """Draw the chain of bounds as bars: a row of panels a pair, a column a benchmark.
 
-    Narrow grey bars are the controls. The line at a bar's end is the 95 % interval of what the
-    bound gains beyond its control; without a control, of the bar.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.bounds.chain`.
+    ``table`` is of `dtfn.bounds.chain`. Narrow grey bars are the controls. The line at a bar's end
+    is the interval of what the bound gains beyond its control; without a control, of the bar.
     """
     if table.empty:
-        return blank(NO_SWITCH)
+        return Figure()
     names, datasets = (list(table[key].unique()) for key in ("pair", "dataset"))
-    stages = [stage for stage in BOUNDS if stage in set(table["bound"])]
+    stages = [stage for stage in reversed(BOUNDS) if stage in set(table["bound"])]
     size = (WIDTH, 0.7 + (0.5 + 0.26 * len(stages)) * len(names))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(names), len(datasets), sharex="col", sharey=True, squeeze=False)
-    for (i, name), (j, dataset) in itertools.product(enumerate(names), enumerate(datasets)):
-        ax: Axes = axes[i, j]
+    for ax, (name, dataset) in zip(axes.flat, itertools.product(names, datasets), strict=True):
         part = table[(table["pair"] == name) & (table["dataset"] == dataset)]
         for row in part.itertuples():
-            y = len(stages) - 1 - stages.index(row.bound)
+            y = stages.index(row.bound)
             ax.barh(y, row.gain, 0.7, color=colour(name, names), alpha=0.5)
             ends = np.array([row.low, row.high])
             if not math.isnan(row.control):
@@ -213,12 +182,11 @@ def bound_chain(table: pd.DataFrame) -> Figure:
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="y", visible=False)
         ax.margins(x=0.16)
-        pictures = int(table.loc[table["dataset"] == dataset, "pictures"].max())
-        ax.set_title(f"{name}, {dataset} ({pictures} picture{'s' * (pictures != 1)})")
-        ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in reversed(stages)])
-    figure.supxlabel(
-        "PSNR over attention off (dB, Y); grey: the control of each bound", fontsize=10
-    )
+        pictures = table.loc[table["dataset"] == dataset, "pictures"].max()
+        ax.set_title(f"{name}, {dataset} ({_pictures(pictures)})")
+        ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in stages])
+    text = "PSNR over attention off (dB, Y); grey: the control of each bound"
+    figure.supxlabel(text, fontsize=10)
     return figure
 
 
@@ -226,17 +194,13 @@ def bound_chain(table: pd.DataFrame) -> Figure:
 def bound_curve(table: pd.DataFrame) -> Figure:
     """Draw the selection and the layer bound against the size of cells: a panel a pair.
 
-    Bands are 95 % intervals, grey lines the controls.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.bounds.by_granularity`, coarse to fine.
+    ``table`` is of `dtfn.bounds.by_granularity`, coarse to fine. Bands are intervals.
     """
     if table.empty:
-        return blank(NO_SWITCH)
+        return Figure()
     names, steps = (list(table[key].unique()) for key in ("pair", "granularity"))
-    figure, axes = _panels(len(names), 3.0, min(3, len(names)), sharex=True, sharey=True)
+    labels = "cell of the choice (LR positions)", "PSNR over attention off (dB, Y)"
+    figure, axes = _panels(names, 3.0, *labels)
     for ax, name in zip(axes, names, strict=True):
         for bound, line in (("selection", "-"), ("layer", "--")):
             for role, ink in (("control", NULL_COLOUR), ("bound", colour(name, names))):
@@ -244,14 +208,10 @@ def bound_curve(table: pd.DataFrame) -> Figure:
                 part = part[part["role"] == role].set_index("granularity").reindex(steps)
                 label = bound if role == "bound" else f"control of {bound}"
                 ax.plot(range(len(steps)), part["gain"], line, color=ink, label=label)
-                band = range(len(steps)), part["low"], part["high"]
-                ax.fill_between(*band, color=ink, alpha=0.12, linewidth=0)
+                _band(ax, part["low"], part["high"], ink)
         ax.set_xticks(range(len(steps)), [f"{g}×{g}" if g.isdigit() else g for g in steps])
         ax.tick_params(axis="x", labelrotation=45)
-        ax.set_title(name)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    figure.supxlabel("cell of the choice (LR positions)", fontsize=10)
-    figure.supylabel("PSNR over attention off (dB, Y)", fontsize=10)
     return figure
 
 
@@ -259,38 +219,29 @@ def bound_curve(table: pd.DataFrame) -> Figure:
 def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     """Draw what attention does to the error, by fifths of severity: a panel a pair.
 
-    Bars: error added (red) and removed (blue); line: their net; grey: the net of the controls.
-
-    Parameters
-    ----------
-    table
-        Of `dtfn.harm.curve`.
-    effect
-        The smallest effect that counts, in %: dashed lines.
+    Bars: error added (red) and removed (blue); line: their net; grey: the net of the controls;
+    dashed: the smallest effect that counts (%). ``table`` is of `dtfn.harm.curve`.
     """
-    panels = list(table.groupby(["pair", "kind"], sort=False))
-    figure, axes = _panels(len(panels), 3.0, min(3, len(panels)), sharex=True)
-    for ax, ((name, kind), part) in zip(axes, panels, strict=True):
+    groups = dict(list(table.groupby(["pair", "kind"], sort=False)))
+    titles = [
+        name if kind == "results" else f"{name}, {kind} pair ({part['seeds'].max()} seed(s))"
+        for (name, kind), part in groups.items()
+    ]
+    labels = "fifths of the blocks by severity of the degradation", "change of error (%)"
+    figure, axes = _panels(titles, 3.0, *labels, sharey=False)
+    for ax, part in zip(axes, groups.values(), strict=True):
         ours = part[part["role"] == "pair"]
-        parts = {"#B2182B": ours["added"], "#2166AC": -ours["removed"]}
-        for ink, height in parts.items():
-            sns.barplot(x=ours["fifth"], y=height, color=ink, alpha=0.3, native_scale=True, ax=ax)
-        ax.set(xlabel="", ylabel="")
+        ax.bar(ours["fifth"], ours["added"], color=BAD, alpha=0.3)
+        ax.bar(ours["fifth"], -ours["removed"], color=GOOD, alpha=0.3)
         for role, ink, shift in (("control", NULL_COLOUR, 0.12), ("pair", "black", 0.0)):
             line = part[part["role"] == role]
+            away = np.abs(line[["low", "high"]].to_numpy(float).T - line["net"].to_numpy(float))
             if len(line):
-                away = np.abs(line[["low", "high"]].to_numpy(float) - line[["net"]].to_numpy()).T
-                where = line["fifth"].to_numpy(float) + shift
-                style: dict[str, Any] = {"color": ink, "marker": "o", "markersize": 4, "capsize": 3}
-                ax.errorbar(where, line["net"], away, **style)
+                ax.errorbar(line["fifth"] + shift, line["net"], away, color=ink, **_BARS)
         ax.axhline(0, color="black", linewidth=0.8)
         for level in (-effect, effect):
             ax.axhline(level, color=NULL_COLOUR, linewidth=0.8, linestyle="--")
-        about = f", {kind} pair ({ours['seeds'].max()} seed(s))" if kind != "results" else ""
-        ax.set_title(f"{name}{about}")
         ax.set_xticks(range(1, 6), ["least", "2", "3", "4", "most"])
-    figure.supxlabel("fifths of the blocks by severity of the degradation", fontsize=10)
-    figure.supylabel("change of error (%)", fontsize=10)
     return figure
 
 
@@ -298,30 +249,21 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
 def cause_map(table: pd.DataFrame) -> Figure:
     """Draw what attention changes by fifths of severity and of k: a panel a pair.
 
-    Parameters
-    ----------
-    table
-        pair, severity, k (fifths), net: % of the error without attention, see
-        `dtfn.causes.net_map`.
+    ``table`` is of `dtfn.causes.net_map`: pair, severity, k (fifths), net (% of the error without
+    attention).
     """
-    if table.empty:
-        return blank(NO_PAIR)
     names = list(table["pair"].unique())
-    figure, axes = _panels(len(names), 3.2, 3)
+    labels = "inconsistency k of what is attended (fifths, low to high)", "severity (fifths)"
+    figure, axes = _panels(names, 3.2, *labels, sharey=False)
     most = max(float(table["net"].abs().max()), 0.5)
+    how: dict[str, Any] = {"cmap": SIGNED, "vmin": -most, "vmax": most, "cbar": False}
     for ax, name in zip(axes, names, strict=True):
         part = table[table["pair"] == name]
         wide = part.pivot(index="severity", columns="k", values="net")
-        ax.imshow(wide, cmap=SIGNED, vmin=-most, vmax=most, origin="lower")
-        for (row, column), value in np.ndenumerate(wide.to_numpy()):
-            ink = "white" if abs(value) > 0.7 * most else "black"
-            ax.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink)
-        ax.set_xticks(range(len(wide.columns)), wide.columns)
-        ax.set_yticks(range(len(wide.index)), wide.index)
-        ax.set_title(name)
-        ax.grid(visible=False)
-    figure.supxlabel("inconsistency k of what is attended (fifths, low to high)", fontsize=10)
-    figure.supylabel("severity (fifths)", fontsize=10)
+        sns.heatmap(wide, annot=True, fmt="+.1f", square=True, ax=ax, **how)
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", labelrotation=0)
+        ax.set(xlabel="", ylabel="")
     return figure
 
 
@@ -329,15 +271,11 @@ def cause_map(table: pd.DataFrame) -> Figure:
 def cause_slopes(table: pd.DataFrame) -> Figure:
     """Draw how harm rises with k: a panel a pair, a row a kind of k; grey: the control.
 
-    Parameters
-    ----------
-    table
-        Of `dtfn.causes.model`.
+    ``table`` is of `dtfn.causes.model`.
     """
-    if table.empty:
-        return blank(NO_PAIR)
-    names, kinds = list(table["pair"].unique()), list(table["of"].unique())
-    figure, axes = _panels(len(names), 1.1 + 0.3 * len(kinds), 3, sharex=True, sharey=True)
+    names, kinds = (list(table[key].unique()) for key in ("pair", "of"))
+    text = "rise of harm from the lowest to the highest decile of k (% of the error); grey: control"
+    figure, axes = _panels(names, 1.1 + 0.3 * len(kinds), text)
     for ax, name in zip(axes, names, strict=True):
         for role, ink, shift in (("control", NULL_COLOUR, 0.18), ("pair", "black", 0.0)):
             part = table[(table["pair"] == name) & (table["role"] == role)]
@@ -345,11 +283,8 @@ def cause_slopes(table: pd.DataFrame) -> Figure:
             ax.hlines(at, part["slope_low"], part["slope_high"], color=ink)
             ax.plot(part["slope"], at, "o", color=ink, markersize=5)
         ax.axvline(0, color="black", linewidth=0.8)
-        ax.set_title(name)
         ax.set_yticks(range(len(kinds)), list(reversed(kinds)))
         ax.grid(axis="y", visible=False)
-    text = "rise of harm from the lowest to the highest decile of k (% of the error)"
-    figure.supxlabel(f"{text}; grey: control", fontsize=10)
     return figure
 
 
@@ -357,53 +292,52 @@ def cause_slopes(table: pd.DataFrame) -> Figure:
 def dose_curves(table: pd.DataFrame) -> Figure:
     """Draw what donors do to the error of a query, by their number: a panel a pair.
 
-    Parameters
-    ----------
-    table
-        Of `dtfn.donors.curves`.
+    ``table`` is of `dtfn.donors.curves`.
     """
     if table.empty:
-        return blank(NO_PAIR)
-    names = list(table["pair"].unique())
-    figure, axes = _panels(len(names), 3.4, 3, sharex=True, sharey=True)
+        return Figure()
+    parts = dict(list(table.groupby("pair", sort=False)))
+    titles = [f"{name}: {part['queries'].max()} textures" for name, part in parts.items()]
+    figure, axes = _panels(titles, 3.4, "number of donors", "change of error (% of attention off)")
     doses = sorted(table["dose"].unique())
-    for ax, name in zip(axes, names, strict=True):
-        part = table[table["pair"] == name]
+    for ax, part in zip(axes, parts.values(), strict=True):
         for number, (donor, (ink, label)) in enumerate(DONORS.items()):
             line = part[part["donor"] == donor].set_index("dose").reindex(doses)
             effect = line["effect"].to_numpy(float)
             away = np.abs(line[["effect_low", "effect_high"]].to_numpy(float).T - effect)
-            at = 1 + np.arange(len(doses)) + 0.12 * (number - 1)
-            style: dict[str, Any] = {"color": ink, "marker": "o", "markersize": 4, "capsize": 3}
-            bars = np.insert(away, 0, 0.0, axis=1)
-            ax.errorbar(np.insert(at, 0, 0), np.insert(effect, 0, 0.0), bars, label=label, **style)
+            at = np.insert(1 + np.arange(len(doses)) + 0.12 * (number - 1), 0, 0)  # from 0 donors
+            line_and_bars = at, np.insert(effect, 0, 0), np.insert(away, 0, 0, axis=1)
+            ax.errorbar(*line_and_bars, color=ink, label=label, **_BARS)
         ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
-        ax.set_title(f"{name}: {part['queries'].max()} textures")
         ax.set_xticks(range(1 + len(doses)), ["0", *map(str, doses)])
-        ax.set_xlabel("number of donors")
-    axes[0].set_ylabel("change of error (% of attention off)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
-def _rows(names: Sequence[str], columns: Sequence[str], height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a row a name, the first at the top, and a panel a column."""
-    figure = Figure(figsize=(WIDTH, 1.1 + height * max(len(names), 2)), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharex=True, sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(names)), list(reversed(names)))
-    for ax in axes:
-        ax.grid(axis="y", visible=False)
-    return figure, list(axes)
-
-
 def _panels(
-    number: int, height: float, columns: int = 4, **options: Any
+    titles: Sequence[str], height: float, x: str = "", y: str = "", *, sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with so many panels, in rows; what is left over is empty."""
-    columns = min(columns, max(number, 2))
-    rows = math.ceil(number / columns)
+    """Return a figure with a panel a title, two or three in a row, and labels for all panels."""
+    if not titles:
+        return Figure(), []
+    columns = min(3, max(len(titles), 2))
+    rows = math.ceil(len(titles) / columns)
     figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options).ravel()
-    for ax in axes[number:]:
+    shared: dict[str, Any] = {"sharex": bool(x), "sharey": sharey and bool(x)}
+    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
+    for ax in axes[len(titles) :]:
         ax.remove()
-    return figure, list(axes[:number])
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title)
+        ax.tick_params(labelbottom=True)  # also above a place that is left empty
+    figure.supxlabel(x, fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    return figure, list(axes[: len(titles)])
+
+
+def _band(ax: Axes, low: pd.Series, high: pd.Series, ink: str) -> None:
+    ax.fill_between(range(len(low)), low, high, color=ink, alpha=0.13, linewidth=0)
+
+
+def _pictures(number: int) -> str:
+    return f"{number} picture{'' if number == 1 else 's'}"

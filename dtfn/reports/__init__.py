@@ -133,11 +133,11 @@ class Run:
         caption
             What is seen; with metric, channel and border where pixels are compared.
 
-        Without any data the caption says that there is nothing to show.
+        Without any data, or of a figure without axes, a sentence says that there is nothing.
         """
         from dtfn import plots
 
-        if data.empty:
+        if data.empty or not figure.axes:
             self._nothing("figures", name, caption)
             return
         folder = self._folder("figures")
