@@ -26,20 +26,20 @@ CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
-COLUMNS: Mapping[str, tuple[str, str]] = {
-    "method": ("method", ""),
-    "scale": ("scale", ""),
-    "dataset": ("dataset", ""),
-    "psnr": ("measured", "psnr"),
-    "ssim": ("measured", "ssim"),
-    "published_psnr": ("published", "psnr"),
-    "published_ssim": ("published", "ssim"),
-    "psnr_difference": ("difference", "psnr"),
-    "ssim_difference": ("difference", "ssim"),
-    "verdict": ("verdict", ""),
-    "published_in": ("published in", ""),
+COLUMNS: Mapping[str, str] = {
+    "method": "method",
+    "scale": "scale",
+    "dataset": "dataset",
+    "psnr": "measured psnr",
+    "ssim": "measured ssim",
+    "published_psnr": "published psnr",
+    "published_ssim": "published ssim",
+    "psnr_difference": "difference psnr",
+    "ssim_difference": "difference ssim",
+    "verdict": "verdict",
+    "published_in": "published in",
 }
-"""Column of `compare` -> its titles in print."""
+"""Column of `compare` -> its title in print."""
 
 _REMEASURED = re.compile(r"(?P<method>.+) \((?P<who>\w+) re-measured\)")
 _SHORT = re.compile(r"[,(]? *\(?github .*|, own .*")
@@ -130,10 +130,8 @@ def compare(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
 
 def with_titles(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `compare` for print, with two-level columns."""
-    wide = table[list(COLUMNS)].copy()
-    wide.columns = pd.MultiIndex.from_tuples(COLUMNS.values())
-    return wide
+    """Return the table of `compare` for print."""
+    return table[list(COLUMNS)].rename(columns=COLUMNS)
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
