@@ -7,7 +7,7 @@ notation translates them together with what it must escape.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import pandas as pd
@@ -30,20 +30,26 @@ FORMS = {
     "memory": ",.0f",
 }
 
-# Around the best, around the second, and where a group begins.
-_MARKS = "\1\2\3\4\5"
-_MARKDOWN = dict(zip(_MARKS, ("**", "**", "<ins>", "</ins>", ""), strict=True))
-_MARKDOWN |= {"|": r"\|", "<": r"\<"}
-_HTML = dict(zip(_MARKS, ("<b>", "</b>", "<u>", "</u>", '<i class="rule"></i>'), strict=True))
-_HTML |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_LATEX = dict(zip(_MARKS, (r"\textbf{", "}", r"\underline{", "}", "\\midrule\n"), strict=True))
-_LATEX |= {c: f"\\{c}" for c in "&%$#_{}"}
-_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {"[": "{[}"}  # first in a row, it would begin an option of the row's end above
-# What the standard fonts lack.
-_LATEX |= {"×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "±": r"$\pm$", "≤": r"$\leq$"}
-_LATEX |= {"≥": r"$\geq$", "≈": r"$\approx$", "→": r"$\to$", "τ": r"$\tau$", "✓": r"$\surd$"}
-_LATEX |= {"✗": r"$\times$", "\N{NO-BREAK SPACE}": "~"}
+
+def _notation(marks: Sequence[str], escaped: Mapping[str, str]) -> dict[int, str]:
+    """Return what becomes of the marks (around best and second, before a group) and of text."""
+    pairs = [*zip("\1\2\3\4\5", marks, strict=True), *escaped.items()]
+    return {ord(character): text for character, text in pairs}
+
+
+_MARKDOWN = _notation(["**", "**", "<ins>", "</ins>", ""], {"|": r"\|", "<": r"\<"})
+_HTML = _notation(
+    ["<b>", "</b>", "<u>", "</u>", '<i class="rule"></i>'], {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+_LATEX = _notation(
+    [r"\textbf{", "}", r"\underline{", "}", "\\midrule\n"],
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"[": "{[}", "\N{NO-BREAK SPACE}": "~"}  # a row that begins with [ would be an option
+    # What the standard fonts lack.
+    | {"×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$"}
+    | {"≈": r"$\approx$", "→": r"$\to$", "τ": r"$\tau$", "✓": r"$\surd$", "✗": r"$\times$"},
+)
 
 
 def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +95,7 @@ def markdown(
 
 def escape(plain: str) -> str:
     """Return text in which Markdown sees neither columns nor tags."""
-    return plain.translate(str.maketrans(_MARKDOWN))
+    return plain.translate(_MARKDOWN)
 
 
 def latex(
@@ -122,7 +128,7 @@ def latex(
             hrules=True,
             column_format="".join(paragraph if long else "l" for long in breaks),
             position_float="centering",
-            caption=caption.translate(str.maketrans(_LATEX)),
+            caption=caption.translate(_LATEX),
             label=label,
         )
     )
@@ -154,11 +160,10 @@ def html(
     return f'<div class="scroll {size}">{text}</div>\n'
 
 
-def _translated(table: pd.DataFrame, notation: Mapping[str, str]) -> pd.DataFrame:
-    codes = str.maketrans(dict(notation))
-    return table.map(lambda text: text.translate(codes)).rename(
-        columns=lambda c: c.translate(codes)
-    )
+def _translated(table: pd.DataFrame, codes: Mapping[int, str]) -> pd.DataFrame:
+    """Return a printed table, cells and titles, in a notation."""
+    table = table.map(lambda text: text.translate(codes))
+    return table.rename(columns=lambda title: title.translate(codes))
 
 
 def _printed(
