@@ -342,8 +342,7 @@ def _match(sample: Sample) -> _Match:
     vectors = around.flatten(0, 1).contiguous().numpy()
     asked = np.arange(len(vectors), dtype=np.int32)
     index = texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
-    found = texture.Neighbours((shape[0], shape[1]), asked, index)
-    distance = texture.differences(vectors, found)
+    distance = texture.differences(vectors, asked, index)
     return _Match(around, index, distance, distance.mean(axis=1) + 1)
 
 
@@ -438,7 +437,7 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
         with change(False):
             y = images.luma(255 * evaluation.unrounded(network, sample.lr))
         drawn = truth + blocks(y - luma(sample.hr))
-        similar = texture.remembered_patches(sample.lr, CANDIDATES).index
+        similar = texture.similar_patches(sample.lr, CANDIDATES)
         anywhere = np.random.default_rng(0).integers(len(similar), size=similar.shape)
         made = {}
         for role, index in (("bound", similar), ("control", anywhere)):

@@ -1,41 +1,157 @@
-"""Why attention harms: what a texture lost, and whether what is attended to agrees with its truth.
+"""Why attention harms: where it looks, and whether what is attended to agrees with the truth.
 
-Severity is the energy of the detail that a block lost (`dtfn.texture.severity`). Inconsistency k is
-how much the true details of the attended positions differ from a position's own, weighed by the
-attention: 0 where they are the same, 2 where they are unrelated and of equal energy. `measure` asks
-whether, among positions of like severity, harm rises with k. It observes; `dtfn.donors` intervenes.
+`looks` and `copies` show it at some positions. `measure` asks whether, among positions of like
+severity, harm rises with the inconsistency k. Severity is the energy of the detail that a block
+lost (`dtfn.texture.severity`). k is how much the true details of the attended positions differ from
+a position's own, weighed by the attention: 0 where they are the same, 2 where they are unrelated
+and of equal energy. This observes; `dtfn.donors` intervenes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from scipy.stats import rankdata
-from torch import Tensor, nn
+from torch import nn
 
-from dtfn import cache, evaluation, statistics, texture
+from dtfn import cache, capture, evaluation, statistics, texture
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
-from dtfn.harm import FIFTHS, PICTURE, ROLE, Errors, Pair, one_control
-from dtfn.interventions import attention_layers
+from dtfn.harm import FIFTHS, PICTURE, ROLE, Pair, one_control
 from dtfn.metrics import Float
-from dtfn.models.attention import Attention, HashedAttention
+from dtfn.own import OwnNetwork
+from dtfn.regions import LEVEL
 from dtfn.subpixel import interior
 from dtfn.tiling import Tiling
 
-__all__ = ["Causes", "attended", "carried", "cells", "measure", "model", "net_map", "slopes"]
+Query = tuple[int, int]
 
+MOST = 8  # positions that count as copied: what is beyond has little weight
 FLOOR = 0.5  # MSE added to both errors before their logarithm: errors far below it count as none
 CLASSES = 20  # of like severity, within which k is ranked
 EVERY = 2  # the nearest patches are searched for every so many rows and columns
 DECILES = 0.9  # in ranks from 0 to 1, from the middle of the lowest decile to that of the highest
+
+
+# --- where networks look ----------------------------------------------------------------------
+
+
+class Look(NamedTuple):
+    """What one layer of one network attends to from one position of a picture."""
+
+    network: str
+    place: int  # 1 for the network's first attention layer, and so on
+    query: Query
+    map: Float  # (H, W), sum 1
+
+    def strongest(self, most: int = MOST) -> list[Query]:
+        """Return the positions of most weight, the strongest first; only such that have any."""
+        flat = self.map.ravel()
+        order = np.argsort(-flat, kind="stable")[:most]
+        rows, columns = np.divmod(order[flat[order] > 0], self.map.shape[1])
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def looks(
+    methods: Sequence[str], sample: Sample, queries: Sequence[Query]
+) -> dict[Query, list[Look]]:
+    """Return every network's and layer's map for every query, computed once and remembered.
+
+    Parameters
+    ----------
+    methods
+        Names of the zoo or weights files; such without attention have no looks.
+    sample
+        The picture; networks see the whole of it.
+    queries
+        (row, column) pairs of its LR grid.
+    """
+
+    def make(network: nn.Module) -> cache.Arrays:
+        if not capture.layers(network) and not isinstance(network, OwnNetwork):
+            return {"maps": np.zeros((0, 0, 0, 0))}
+        with capture.record(network) as record:  # refuses a user's own network in words
+            evaluation.unrounded(network, sample.lr)
+        maps = [record.maps(layer, queries).double().cpu().numpy() for layer in record.layers]
+        return {"maps": np.stack(maps)}
+
+    way = f"looks {list(queries)} {cache.source('capture', 'causes')}"
+    found: dict[Query, list[Look]] = {query: [] for query in queries}
+    for method in methods:
+        maps = evaluation.remembered(method, sample, way, make)["maps"]
+        for place, layer in enumerate(maps, start=1):
+            for query, weights in zip(queries, layer, strict=True):
+                found[query].append(Look(method, place, query, weights))
+    return found
+
+
+def last_layer(seen: Iterable[Look]) -> list[Look]:
+    """Return the looks of each network's last attention layer."""
+    return list({look.network: look for look in sorted(seen, key=lambda one: one.place)}.values())
+
+
+def copies(seen: Iterable[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
+    """Return the ``most`` heaviest positions of each look, and how false their true detail is.
+
+    Returns
+    -------
+    A row a look and position: network, place, query_row, query_column, rank (from 1), row, column,
+    weight, inconsistency (|d - d'|^2 / |d|^2 of the true details d of the query and d' of the
+    position; above 1 it is worse than none; NaN where the query has no detail).
+    """
+    shape = sample.lr.shape[:2]
+    details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64).reshape(*shape, -1)
+    rows = []
+    for look in seen:
+        own = details[look.query]
+        energy = float(own @ own)
+        for rank, at in enumerate(look.strongest(most), start=1):
+            false = float(((details[at] - own) ** 2).sum()) / energy if energy else np.nan
+            weight = float(look.map[at])
+            rows.append((look.network, look.place, *look.query, rank, *at, weight, false))
+    columns = ["network", "place", "query_row", "query_column", "rank", "row", "column"]
+    return pd.DataFrame(rows, columns=[*columns, "weight", "inconsistency"])
+
+
+def places(
+    textures: pd.DataFrame | None, samples: Sequence[Sample], pairs: Sequence[Pair]
+) -> tuple[Sample, dict[str, Query]]:
+    """Return where to look: in the texture that the first pair harms most, and in one it helps.
+
+    Parameters
+    ----------
+    textures
+        The regions of `dtfn.harm.measure`. Those at a false discovery rate of 5 % come first.
+    samples, pairs
+        The pictures, and pairs of which the first counts.
+
+    Returns
+    -------
+    The picture of the most harmed texture, and name -> LR position: the middle of that texture, and
+    that of the texture of this picture that is helped most. Without any, the middle of the first.
+    """
+    sample, found = samples[0], dict[str, Query]()
+    if pairs and textures is not None:
+        pair, key = pairs[0], ["pair", "kind", "seed", "role"]
+        ours = textures[(textures[key] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
+        ours = ours.assign(open=ours["q"] > LEVEL, size=ours["mass"].abs())
+        ours = ours.sort_values(["open", "size"], ascending=[True, False])
+        for side in ("harm", "help"):
+            here = ours[ours["side"] == side]
+            if found:
+                here = here[(here["dataset"] == sample.dataset) & (here["image"] == sample.image)]
+            if len(here):
+                best = here.iloc[0]
+                place = (best["dataset"], best["image"])
+                sample = next(one for one in samples if (one.dataset, one.image) == place)
+                found[f"where {pair.name} {side}s most"] = best["region"].centre()
+    height, width = samples[0].lr.shape[:2]
+    return sample, found or {"the middle": (height // 2, width // 2)}
+
+
+# --- whether harm rises with inconsistency ----------------------------------------------------
 
 
 class Causes(NamedTuple):
@@ -45,12 +161,8 @@ class Causes(NamedTuple):
     ----------
     pictures
         A row a picture and kind of k, ``of``: ``attended`` (mean over layers), ``layer 1`` and so
-        on, ``nearest`` (the most similar LR patches). ``slope``: by how much harm rises from the
-        lowest to the highest decile of k among positions of like severity, in % of the error;
-        ``steeper``: that slope in the highest decile of severity less that in the lowest;
-        ``severity``: by how much harm rises from the lowest to the highest decile of severity.
-        ``inconsistency``: mean k, weighed by the
-        energy of the detail.
+        on, ``nearest`` (the most similar LR patches). slope, steeper and severity are those of
+        `slopes`; inconsistency is mean k, weighed by the energy of the detail.
     cells
         A row a picture, ``severity`` and ``k`` (fifths, 1 to 5; of the attended): off (sum of the
         errors without attention), change (sum of what attention adds to them).
@@ -58,62 +170,6 @@ class Causes(NamedTuple):
 
     pictures: pd.DataFrame
     cells: pd.DataFrame
-
-
-@contextmanager
-def carried(network: nn.Module, values: ArrayLike | Tensor) -> Iterator[list[Tensor]]:
-    """Show what the attention of a network makes of other values, at all positions at once.
-
-    Every layer applies its weights a second time, to these values. The output of the network does
-    not change by a bit. Works in evaluation mode, without `dtfn.interventions`.
-
-    Parameters
-    ----------
-    network
-        From `dtfn.models`, with attention. It must see the whole picture.
-    values
-        (L, C): what each position holds.
-
-    Yields
-    ------
-    A list that every pass extends by one (N, L, C) a layer: the means of the values by weight.
-    Layers whose weights are all equal are left out.
-
-    Raises
-    ------
-    InputError
-        The network has no attention that chooses.
-    """
-    table = torch.as_tensor(values, dtype=torch.float32)
-    layers = [layer for layer in attention_layers(network) if hasattr(layer, "mix")]
-    if not layers:
-        raise InputError(
-            "network", "attention that chooses", "equal weights only", "choose another network"
-        )
-    found: list[Tensor] = []
-    with ExitStack() as stack:
-        for layer in layers:
-            layer.mix = _mixing(layer, table, found)  # type: ignore[method-assign, assignment]
-            stack.callback(delattr, layer, "mix")
-        yield found
-
-
-def _mixing(layer: Attention, table: Tensor, found: list[Tensor]) -> Callable[..., Tensor]:
-    mix: Callable[..., Tensor] = layer.mix  # type: ignore[assignment]
-
-    def mixed(query: Tensor, second: Tensor, third: Tensor) -> Tensor:
-        width = table.shape[-1]
-        # Dense layers pad queries to the width of the values, so that must not be smaller.
-        rows = F.pad(table.to(query.device), (0, max(0, query.shape[-1] - width)))
-        rows = rows.expand(len(query), -1, -1)
-        with torch.random.fork_rng(devices=[]):  # rotations may come from the global generator
-            # Layers that hash take (query, value, score), dense ones (query, key, value).
-            hashes = isinstance(layer, HashedAttention)
-            made = mix(query, rows, third) if hashes else mix(query, second, rows)
-        found.append(made[..., :width])
-        return mix(query, second, third)
-
-    return mixed
 
 
 def attended(method: str, sample: Sample) -> Float:
@@ -124,103 +180,74 @@ def attended(method: str, sample: Sample) -> Float:
     `dtfn.evaluation.block_errors`. DTFN's values are read around a position, not only at it; k is
     that of the position.
 
-    Parameters
-    ----------
-    method
-        A network with attention that chooses.
-    sample
-        The picture with its truth.
-
     Returns
     -------
-    float64 (layers, H, W), 0 or more; NaN where p has no detail.
+    float32 (layers, H, W), 0 or more; NaN where p has no detail.
     """
     tiling = evaluation.analysis_tiling(method)
-    way = f"attended {tiling} {cache.source('causes', 'texture', 'images')}"
 
     def make(network: nn.Module) -> cache.Arrays:
-        return {"k": _attended(network, sample, tiling).astype(np.float32)}
+        height, width = sample.lr.shape[:2]
+        details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
+        energy = np.sum(details**2, axis=1, keepdims=True)
+        table = np.concatenate([details, energy, np.ones_like(energy)], axis=1)
+        table = table.reshape(height, width, -1)
+        maps = np.full((len(capture.layers(network)), height, width), np.nan, np.float32)
+        for rows, columns in (tiling or Tiling(max(height, width), 0)).tiles(height, width):
+            own = table[rows.seen, columns.seen]
+            with capture.record(network) as record:
+                evaluation.unrounded(network, sample.lr[rows.seen, columns.seen])
+            for number, layer in enumerate(record.layers):
+                mean = record.means(layer, own.reshape(-1, own.shape[-1])).reshape(own.shape)
+                product = np.sum(own[..., :-2] * mean[..., :-2], axis=-1)
+                base = mean[..., -1] * own[..., -2]  # weights sum to 1 but for rounding
+                apart = np.maximum(base - 2 * product + mean[..., -2], 0)
+                k = np.divide(apart, base, out=np.full_like(apart, np.nan), where=base > 0)
+                maps[number, rows.kept(1), columns.kept(1)] = k[rows.inner(1), columns.inner(1)]
+        return {"k": maps}
 
-    return evaluation.remembered(method, sample, way, make)["k"].astype(np.float64)
-
-
-def _attended(network: nn.Module, sample: Sample, tiling: Tiling | None) -> Float:
-    height, width = sample.lr.shape[:2]
-    details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
-    energy = np.sum(details**2, axis=1, keepdims=True)
-    table = np.concatenate([details, energy, np.ones_like(energy)], axis=1)
-    table = table.reshape(height, width, -1)
-    tiles = (tiling or Tiling(max(height, width), 0)).tiles(height, width)
-    maps: list[Float] = []
-    for rows, columns in tiles:
-        part = table[rows.seen, columns.seen]
-        with carried(network, part.reshape(-1, part.shape[-1])) as found:
-            evaluation.upscale(network, sample.lr[rows.seen, columns.seen])
-        maps = maps or [np.full((height, width), np.nan) for _ in found]
-        for layer, mean in zip(maps, found, strict=True):
-            k = _inconsistency(part, mean[0].double().cpu().numpy().reshape(part.shape))
-            layer[rows.kept(1), columns.kept(1)] = k[rows.inner(1), columns.inner(1)]
-    return np.stack(maps)
-
-
-def _inconsistency(own: Float, mean: Float) -> Float:
-    """Return k for tables (H, W, D + 2) of details, energy and 1, and their means by weight."""
-    energy, weight = own[..., -2], mean[..., -1]
-    product = np.sum(own[..., :-2] * mean[..., :-2], axis=-1)
-    apart = np.maximum(weight * energy - 2 * product + mean[..., -2], 0)
-    bottom = weight * energy
-    return np.divide(apart, bottom, out=np.full_like(apart, np.nan), where=bottom > 0)
+    way = f"attended {tiling} {cache.source('causes', 'capture', 'texture', 'images')}"
+    return evaluation.remembered(method, sample, way, make)["k"]
 
 
-def measure(
-    pairs: Sequence[Pair],
-    samples: Iterable[Sample],
-    errors: Errors = evaluation.block_errors,
-    inconsistency: Callable[[str, Sample], Float] = attended,
-) -> Causes:
+def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
     """Relate harm to severity and inconsistency, one picture in memory at a time.
 
     Parameters
     ----------
     pairs
-        One or more, e.g. of `dtfn.harm.pairs_of_zoo`; k is that of the network with attention.
+        E.g. of `dtfn.harm.pairs_of_zoo`; k is that of the network with attention.
     samples
         The pictures with their truth.
-    errors
-        Where block errors come from.
-    inconsistency
-        (network, picture) -> (layers, H, W).
 
     Raises
     ------
     InputError
-        As `attended`. Without pairs or pictures the tables are empty.
+        A network has no attention that chooses. Without pairs or pictures the tables are empty.
     """
-    pictures, table = [], []
+    key, numbers = [*ROLE, *PICTURE], ["slope", "steeper", "severity", "inconsistency"]
+    pictures, tables = [], []
     for sample in samples if pairs else ():
         severity = interior(texture.severity(sample.hr, sample.scale))
-        found = texture.remembered_patches(sample.lr, every=EVERY)
-        nearest = interior(texture.inconsistency(sample.hr, sample.scale, found))
+        nearest = interior(texture.inconsistency(sample.hr, sample.scale, sample.lr, every=EVERY))
         for pair in pairs:
-            made = errors(
-                list(dict.fromkeys(m for two in pair.roles.values() for m in two)), sample
-            )
-            layers = np.stack([interior(one) for one in inconsistency(pair.on, sample)])
+            methods = list(dict.fromkeys(m for two in pair.roles.values() for m in two))
+            errors = evaluation.block_errors(methods, sample)
+            layers = np.stack([interior(k) for k in attended(pair.on, sample).astype(np.float64)])
             named = {"attended": layers.mean(axis=0), "nearest": nearest}
             named |= {f"layer {place}": k for place, k in enumerate(layers, start=1)}
             for role, (on, off) in pair.roles.items():
-                two = interior(made[on]), interior(made[off])
-                key = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
+                two = interior(errors[on]), interior(errors[off])
+                row = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
                 for name, k in named.items():
-                    known = ~np.isnan(k)
-                    mean = (k * severity)[known].sum() / severity[known].sum()
-                    pictures.append((*key, name, *slopes(*two, severity, k), mean))
-                table += [(*key, *row) for row in cells(*two, severity, named["attended"])]
-    columns = [*ROLE, *PICTURE]
-    numbers = ["slope", "steeper", "severity", "inconsistency"]
+                    mean = np.nansum(k * severity) / severity[~np.isnan(k)].sum()
+                    pictures.append((*row, name, *slopes(*two, severity, k), mean))
+                here = cells(*two, severity, named["attended"])
+                tables.append(here.assign(**dict(zip(key, row, strict=True))))
+    columns = [*key, "severity", "k", "off", "change"]
     return Causes(
-        pd.DataFrame(pictures, columns=[*columns, "of", *numbers]),
-        pd.DataFrame(table, columns=[*columns, "severity", "k", "off", "change"]),
+        pd.DataFrame(pictures, columns=[*key, "of", *numbers]),
+        pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns),
     )
 
 
@@ -237,17 +264,14 @@ def model(pictures: pd.DataFrame) -> pd.DataFrame:
     pair, kind, of, role (all controls are one, ``control``), seeds, pictures; slope, steeper and
     inconsistency, the first two with ``_low`` and ``_high``, the ends of their 95 % intervals.
     """
-    table = one_control(pictures)
-    rows = []
-    for key, part in table.groupby(["pair", "kind", "of", "role"], sort=False):
-        row = dict(zip(("pair", "kind", "of", "role"), key, strict=True))
+    rows, names = [], ["pair", "kind", "of", "role"]
+    for key, part in one_control(pictures).groupby(names, sort=False):
         slope, steeper = (statistics.crossed(part, name) for name in ("slope", "steeper"))
-        row |= {"seeds": slope.seeds, "pictures": slope.pictures}
-        row |= slope.columns("slope") | steeper.columns("steeper")
+        row = dict(zip(names, key, strict=True)) | {"seeds": slope.seeds}
+        row |= {"pictures": slope.pictures} | slope.columns("slope") | steeper.columns("steeper")
         rows.append(row | {"inconsistency": part["inconsistency"].mean()})
     ends = [f"{name}{end}" for name in ("slope", "steeper") for end in ("", "_low", "_high")]
-    columns = ["pair", "kind", "of", "role", "seeds", "pictures", *ends, "inconsistency"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=[*names, "seeds", "pictures", *ends, "inconsistency"])
 
 
 def net_map(cells: pd.DataFrame) -> pd.DataFrame:
@@ -264,7 +288,7 @@ def net_map(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, float, float]:
-    """Return slope, steeper and severity of `Causes` for one picture.
+    """Return how much harm rises with k among positions of like severity, for one picture.
 
     A linear model of log(on / off) on the ranks of severity and of k, and on their product, each
     position weighed by the mean of its two errors. So the weighed logarithm is the harm itself to
@@ -280,7 +304,9 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
 
     Returns
     -------
-    In % of the error; NaN where the positions are too few or all alike.
+    In % of the error, NaN where the positions are too few or all alike: ``slope``, the rise from
+    the lowest to the highest decile of k; ``steeper``, that slope in the highest decile of severity
+    less that in the lowest; ``severity``, the rise from the lowest to its highest decile.
     """
     on, off, rank, within = _ranked(on, off, severity, k)
     weight = (on + off) / 2
@@ -296,32 +322,22 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
     return slope, DECILES * product, level
 
 
-def cells(on: Float, off: Float, severity: Float, k: Float) -> Iterator[tuple[float, ...]]:
-    """Yield fifth of severity, fifth of k among positions of like severity, and sums of errors.
-
-    Parameters are those of `slopes`; the sums are those without attention, and what attention adds.
-    """
+def cells(on: Float, off: Float, severity: Float, k: Float) -> pd.DataFrame:
+    """Return the ``cells`` of `Causes` for one picture; parameters are those of `slopes`."""
     on, off, rank, within = _ranked(on, off, severity, k)
-    fifths = [np.minimum((FIFTHS * (r + 0.5)).astype(int), FIFTHS - 1) for r in (rank, within)]
-    for row in range(FIFTHS):
-        for column in range(FIFTHS):
-            here = (fifths[0] == row) & (fifths[1] == column)
-            base = off[here].sum() - FLOOR * here.sum()
-            yield row + 1, column + 1, float(base), float((on - off)[here].sum())
+    fifths = {
+        name: (FIFTHS * (ranks + 0.5)).astype(int) + 1
+        for name, ranks in (("severity", rank), ("k", within))
+    }
+    table = pd.DataFrame(fifths | {"off": off - FLOOR, "change": on - off})
+    return table.groupby(["severity", "k"], as_index=False).sum()
 
 
 def _ranked(on: Float, off: Float, severity: Float, k: Float) -> tuple[Float, ...]:
-    """Return both errors above the floor, and the ranks of severity and of k, in [-0.5, 0.5]."""
+    """Return both errors above the floor, and the ranks of severity and of k, in (-0.5, 0.5)."""
     known = ~np.isnan(k)
     on, off, severity, k = (one[known] for one in (on, off, severity, k))
-    rank = _ranks(severity)
-    classes = np.minimum(((rank + 0.5) * CLASSES).astype(int), CLASSES - 1)
-    within = np.zeros_like(rank)
-    for number in range(CLASSES):
-        here = classes == number
-        within[here] = _ranks(k[here])
-    return on + FLOOR, off + FLOOR, rank, within
-
-
-def _ranks(values: Float) -> Float:
-    return (rankdata(values) - 0.5) / max(values.size, 1) - 0.5
+    rank = (rankdata(severity) - 0.5) / max(severity.size, 1)
+    like = pd.Series(k).groupby((rank * CLASSES).astype(int))
+    within = (like.rank() - 0.5) / like.transform("size") - 0.5
+    return on + FLOOR, off + FLOOR, rank - 0.5, within.to_numpy()

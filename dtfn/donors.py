@@ -22,7 +22,6 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
 from dtfn import cache, capture, evaluation, images, interventions, statistics, texture
-from dtfn.causes import carried
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -520,13 +519,14 @@ def _run(
             found = np.empty((len(KINDS), len(doses), 1))
             for n, line in enumerate(pictures):
                 for m, lr in enumerate(line):
-                    with ExitStack() as stack:
-                        shares: list[Tensor] = []
-                        if chooses and number == 0:
-                            shares = stack.enter_context(carried(network, seen.mask(doses[m])))
+                    if not chooses or number:
                         found[n, m] = seen.error(evaluation.unrounded(network, lr))
-                        if shares:
-                            weight[n, m] = float(np.mean([one[0, at].mean() for one in shares]))
+                        continue
+                    with capture.record(network) as record:
+                        found[n, m] = seen.error(evaluation.unrounded(network, lr))
+                    mask = seen.mask(doses[m])
+                    shares = [record.means(layer, mask)[at.numpy()] for layer in record.layers]
+                    weight[n, m] = np.mean(shares)
             on = np.concatenate([on, found], axis=2)
     return {"off": np.array(off), "base": np.array(base), "on": on, "weight": weight}
 

@@ -23,7 +23,7 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from dtfn import zoo
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, require_known
 
 SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is tried on
 LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
@@ -51,15 +51,11 @@ class Weights(NamedTuple):
     rows: Callable[[Tensor | slice], Tensor]  # queries -> (..., Q, S)
 
 
-class Places(NamedTuple):
-    """Flat LR positions of queries (R, L) and keys (R, S) of R windows and heads; -1 for none."""
-
-    queries: Tensor
-    keys: Tensor
-
-
 Meet = Callable[[str, Weights], Tensor | None]
-"""Name, weights -> weights (..., L, S) in their place, or None to leave them."""
+"""Name, weights -> weights (..., L, S) in their place, or None to leave them.
+
+The name is that of the innermost submodule, ``NAME#2`` for its second attention in a pass.
+"""
 
 
 class OwnNetwork(nn.Module):
@@ -72,7 +68,19 @@ class OwnNetwork(nn.Module):
     network
         The user's module. Of several or nested outputs the first with three channels counts.
     attention
-        Names of submodules whose attention counts; none: all over positions.
+        Names of submodules inside of which attention counts, or whose output holds weights; none:
+        all over positions.
+
+    Attributes
+    ----------
+    shapes
+        Attention over positions -> the shape of its weights for a picture of `SIZES`.
+    dense
+        Names of those from all LR positions to all; positions are taken row by row.
+    placed
+        Names of those whose positions are known.
+    seen
+        The input of the last pass.
 
     Raises
     ------
@@ -80,54 +88,55 @@ class OwnNetwork(nn.Module):
         It does not keep the contract, or there is no such submodule.
     """
 
+    seen: Tensor
+
     def __init__(self, name: str, network: nn.Module, attention: Collection[str] = ()) -> None:
         super().__init__()
-        self.name, self.network, self.wanted = name, network.eval(), tuple(attention)
-        modules = dict(network.named_modules())
-        for one in self.wanted:
-            if one not in modules:
-                wanted, remedy = "a name of named_modules()", nearest(one, modules)
-                raise InputError(f"attention of {name}", wanted, one, remedy)
+        self.name, self.network, self.wanted = name, network.eval(), frozenset(attention)
+        self.parts = {n or type(network).__name__: part for n, part in network.named_modules()}
+        for one in attention:
+            require_known(one, self.parts, f"attention of {name}", "a name of named_modules()")
         self.scale = 0
-        seen = [self._tried(*size) for size in SIZES]
+        first, second = (self._tried(*size) for size in SIZES)
         # What does not grow with the picture is attention over channels.
         self.shapes = {
             call: shape
-            for call, shape in seen[0].items()
-            if call in seen[1] and math.prod(shape) != math.prod(seen[1][call])
+            for call, shape in first.items()
+            if call in second and math.prod(shape) != math.prod(second[call])
         }
-        """Attention over positions -> the shape of its weights for a picture of `SIZES`."""
-        sides = [rows * columns for rows, columns in SIZES]
-        self.dense = [
-            call
-            for call in self.shapes
-            if all(one[call][-2:] == (side, side) for one, side in zip(seen, sides, strict=True))
-        ]
-        """Those from all LR positions to all; positions are taken row by row."""
-        for size, shapes in zip(SIZES, seen, strict=True):
-            placed = {call for call in self.shapes if self.places(call, size, 2, shapes[call])}
-        self.dense = [call for call in self.dense if call not in placed]
-        self.placed = [call for call in self.shapes if call in placed or call in self.dense]
-        """Those whose positions are known."""
+        self.dense: list[str] = []
+        self.placed: list[str] = []
+        for call, shape in self.shapes.items():
+            both = [
+                ((2, 3, *size), of) for size, of in zip(SIZES, (shape, second[call]), strict=True)
+            ]
+            is_dense = all(of[-2:] == (rows * columns,) * 2 for (*_, rows, columns), of in both)
+            told = [self.places(call, pictures, of) for pictures, of in both]
+            self.dense += [call] * (is_dense and not all(told))
+            self.placed += [call] * (is_dense or all(told))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the picture."""
+        self.seen = x
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it would hide its softmax
         try:
-            return _picture(self.name, self.network(x.contiguous()))
+            made = tree_leaves(self.network(x.contiguous()))
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
+        tensors = [part for part in made if isinstance(part, Tensor)]
+        for part in tensors:
+            if part.ndim == 4 and part.shape[1] == 3:
+                return part
+        wanted, remedy = "an output (N, 3, sH, sW)", "return the super-resolved RGB picture"
+        shapes = [tuple(part.shape) for part in tensors]
+        raise InputError(self.name, wanted, shapes or "no tensor", remedy)
 
-    @contextmanager
-    def meeting(self, meet: Meet) -> Iterator[None]:
+    def meeting(self, meet: Meet) -> AbstractContextManager[object]:
         """Give the attention weights of every pass to a function, which may replace them."""
-
-        def chosen(name: str, weights: Weights) -> Tensor | None:
-            return meet(name, weights) if name in self.shapes else None
-
-        with met(self.network, chosen, self.wanted):
-            yield
+        return _Attention(
+            self, lambda name, weights: meet(name, weights) if name in self.shapes else None
+        )
 
     def intervene(self, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Any:
         """Change logits, as `dtfn.models.Network.intervene` does; attention on all positions."""
@@ -142,66 +151,54 @@ class OwnNetwork(nn.Module):
         return self.meeting(meet)
 
     def places(
-        self, call: str, size: tuple[int, int], batch: int, shape: tuple[int, ...]
-    ) -> Places | None:
-        """Return where the weights of one picture lie, if a module says it.
+        self, call: str, pictures: tuple[int, ...], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return where weights of a shape lie, of a pass with pictures (N, 3, H, W).
 
-        Parameters
-        ----------
-        call
-            Of `shapes`.
-        size
-            LR rows and columns.
-        batch, shape
-            Number of pictures, and the shape of all weights.
+        Returns
+        -------
+        Flat LR positions of queries (R, L) and keys (R, S) of R windows and heads of one picture;
+        -1 for none. None: no module says it.
 
         Raises
         ------
         InputError
             What the module says does not fit the weights, or leaves out a position.
         """
-        modules = dict(self.network.named_modules())
-        parts = call.split("#")[0].split(".")
-        names = [".".join(parts[:length]) for length in range(len(parts), -1, -1)]
-        methods = (getattr(modules.get(name), "attention_positions", None) for name in names)
+        names = call.split("#")[0].split(".")
+        around = [self.parts.get(".".join(names[:n])) for n in range(len(names), 0, -1)]
+        methods = [getattr(part, "attention_positions", None) for part in [*around, self.network]]
         method = next(filter(None, methods), None)
         if method is None:
             return None
-        what, count = f"attention_positions of {call!r}", math.prod(size)
-        numbers = torch.arange(1.0, count + 1).reshape(1, 1, *size)
+        (batch, _, *size), lead = pictures, shape[:-2]
+        count, lead = math.prod(size), (lead[0] // batch, *lead[1:])
+        what = f"attention_positions of {call!r}"
         remedy = "do to the numbers what is done to features before attention"
-        with _refusing(what, "positions (..., L)", remedy):
-            made = method(numbers)
-        both = made if isinstance(made, tuple) else (made, made)
-        lead = (shape[0] // batch, *shape[1:-2])
-        try:
-            flat = [
+        with _refusing(what, f"positions that broadcast to {(*lead, shape[-2])}", remedy):
+            told = method(torch.arange(1.0, count + 1).reshape(1, 1, *size))
+            queries, keys = (
                 part.expand(*lead, length).reshape(-1, length).round().long() - 1
-                for part, length in zip(both, shape[-2:], strict=True)
-            ]
-        except (RuntimeError, ValueError, AttributeError):
-            wanted = f"positions that broadcast to {(*lead, shape[-2])}"
-            found = [tuple(getattr(part, "shape", ())) for part in both]
-            raise InputError(what, wanted, found, remedy) from None
-        known = flat[0].unique()
-        if known[-1] >= count or len(known[known >= 0]) < count:
-            wanted = f"each of the {count} positions"
-            found_ = f"{len(known[known >= 0])} positions, up to {int(known[-1]) + 1}"
-            raise InputError(what, wanted, found_, remedy)
-        return Places(*flat)
+                for part, length in zip(
+                    told if isinstance(told, tuple) else (told, told), shape[-2:], strict=True
+                )
+            )
+        known = queries[queries >= 0].unique()
+        if len(known) < count or known[-1] >= count:
+            wanted, found = f"each of the {count} positions", f"{len(known)} positions"
+            raise InputError(what, wanted, found, remedy)
+        return queries, keys
 
     def require_attention(self, placed: bool = False) -> None:
         """Refuse a network without attention over positions, or whose positions nobody knows."""
         if self.shapes and (self.placed or not placed):
             return
         found, remedy = "none", "name its submodule: ...?attention=NAME"
-        if self.shapes:
-            name, shape = next(iter(self.shapes.items()))
+        for name, shape in list(self.shapes.items())[:1]:
             found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
             remedy = (
                 "windows, strips or coarser grids cannot be assigned to positions of the picture: "
-                "give its module a method attention_positions, see dtfn.own; `dtfn gate` works "
-                "without"
+                "give its module a method attention_positions, see dtfn.own"
             )
         wanted = f"attention over {'known ' * placed}positions"
         raise InputError(self.name, wanted, found, remedy)
@@ -211,42 +208,32 @@ class OwnNetwork(nn.Module):
         """Check the contract on a tiny picture; return the attention that ran, and its shapes."""
         generator = torch.Generator().manual_seed(0)
         x = F.interpolate(torch.rand(2, 3, 6, 5, generator=generator), (height, width))
-        weight = next(self.network.parameters(), x)
-        x = x.to(weight.device)
-        seen: dict[str, tuple[int, ...]] = {}
-
-        def meet(name: str, weights: Weights) -> None:
-            seen[name] = weights.shape
-
+        x = x.to(next(self.network.parameters(), x).device)
+        shapes: dict[str, tuple[int, ...]] = {}
         wanted = f"an output for 2 pictures of {height} x {width} pixels"
         remedy = "take pictures of any size and number in forward; pad and crop there"
         with _refusing(self.name, wanted, remedy):
             first = self(x)
-            with met(self.network, meet, self.wanted):
+            with _Attention(self, lambda name, weights: shapes.update({name: weights.shape})):
                 again = self(x)
-            alone = self(x[1:])
+            again = torch.cat([again[:1], self(x[1:])])
         found: object = tuple(first.shape)
-        scale = first.shape[2] // height
+        scale, largest = first.shape[2] // height, float(first.abs().amax())
         fits = found == (2, 3, scale * height, scale * width) and scale in (2, 3, 4)
         if not fits or self.scale not in (0, scale):
             wanted = f"an output (2, 3, s * {height}, s * {width}) with one s of 2, 3 or 4"
             remedy = "return the super-resolved RGB picture"
-        elif not (largest := float(first.abs().amax())) <= LARGEST:
+        elif not largest <= LARGEST:  # NaN too
             wanted = "an output in [0, 1] for a picture in [0, 1]"
             found = f"numbers up to {largest:.0f}" + ", as of 0 to 255" * (largest <= 1000)
             remedy = "divide by 255 in forward, and multiply its input by 255 if it wants that"
-        elif again.shape != first.shape or not torch.allclose(first, again, atol=CLOSE, rtol=0):
-            wanted, found = "the same output for the same picture", "another one the second time"
-            remedy = "switch off dropout and other chance in eval mode, or give it a fixed seed"
-        elif not torch.allclose(first[1:], alone, atol=CLOSE, rtol=0):
-            wanted = "an output that does not depend on the other pictures of the batch"
-            found, remedy = "another one for a picture alone", "mix no pictures in eval mode"
-        elif self.network.training:
-            wanted, found = "a network that .eval() puts into eval mode", "training mode"
-            remedy = "do not override train(), or call super().train(mode) there"
+        elif not torch.allclose(first, again, atol=CLOSE, rtol=0):
+            wanted = "the same output for the same picture, alone or in a batch"
+            found = "another one the second time"
+            remedy = "in eval mode switch off dropout and other chance, and mix no pictures"
         else:
             self.scale = scale
-            return seen
+            return shapes
         raise InputError(self.name, wanted, found, remedy)
 
 
@@ -261,9 +248,7 @@ def load(name: str) -> OwnNetwork:
     own = zoo.own(name)
     assert own is not None
     module_name = f"dtfn_own_{own.fingerprint()[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, own.file)
-    assert spec is not None
-    assert spec.loader is not None
+    spec: Any = importlib.util.spec_from_file_location(module_name, own.file)
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
     sys.modules[module_name] = module
@@ -271,15 +256,12 @@ def load(name: str) -> OwnNetwork:
     try:
         with _refusing(own.file, "a file of Python that runs", "mend it, or install its imports"):
             spec.loader.exec_module(module)
-        function = getattr(module, own.function, None)
-        if not callable(function):
-            near = nearest(own.function, [key for key, at in vars(module).items() if callable(at)])
-            wanted = f"a function {own.function!r}"
-            raise InputError(own.file, wanted, "none", near)
+        known = [key for key, at in vars(module).items() if callable(at)]
+        require_known(own.function, known, str(own.file), "the name of a function in it")
         wanted = f"a network from {own.function}({'weights' if given else ''})"
         remedy = "it is called with the file of ?weights=FILE, or without arguments"
         with _refusing(own.file, wanted, remedy):
-            network = function(*given)
+            network = getattr(module, own.function)(*given)
     finally:
         sys.path.remove(str(own.file.parent))
     if not isinstance(network, nn.Module):
@@ -288,71 +270,43 @@ def load(name: str) -> OwnNetwork:
     return OwnNetwork(f"{own.file.name}:{own.function}", network, own.attention)
 
 
-@contextmanager
-def met(network: nn.Module, meet: Meet, wanted: Collection[str] = ()) -> Iterator[None]:
-    """Give the weights of every attention that runs in a network to a function.
-
-    Parameters
-    ----------
-    network
-        Any module.
-    meet
-        Gets the innermost submodule's name (``NAME#2`` for its second attention in a pass) and the
-        weights (..., L, S).
-    wanted
-        Submodules inside of which attention counts, or whose output holds weights; none: all.
-    """
-    mode = _Attention(meet, wanted)
-    with ExitStack() as stack:
-        for name, module in network.named_modules():
-            label = name or type(network).__name__
-            handle = module.register_forward_pre_hook(partial(mode._enter, label, not name))
-            stack.callback(handle.remove)
-            left = partial(mode._leave, label)
-            stack.callback(module.register_forward_hook(left, always_call=True).remove)
-        stack.enter_context(mode)
-        yield
-
-
-def stochastic(output: object) -> Tensor | None:
-    """Return the first tensor (..., L, S) in a nested output whose rows are probabilities."""
-    for tensor in tree_leaves(output):
-        if isinstance(tensor, Tensor) and tensor.ndim >= 2 and tensor.is_floating_point():
-            half = tensor.dtype in (torch.float16, torch.bfloat16)
-            if tensor.numel() and tensor.detach().amin() >= 0:
-                error = (tensor.detach().double().sum(-1) - 1).abs().max()
-                if error < ROUNDING[half]:
-                    return tensor
-    return None
-
-
 class _Attention(TorchFunctionMode):
-    """Meets softmax and scaled_dot_product_attention while modules run."""
+    """Meets softmax and scaled_dot_product_attention while the modules of a network run."""
 
-    def __init__(self, meet: Meet, wanted: Collection[str]) -> None:
+    def __init__(self, network: OwnNetwork, meet: Meet) -> None:
         super().__init__()
-        self._meet, self._wanted = meet, frozenset(wanted)
+        self._modules, self._wanted, self._meet = network.parts, network.wanted, meet
         self._running: list[str] = []  # submodules, the innermost last
         self._times: dict[str, int] = {}
         self._inside: set[str] = set()  # submodules in which attention was met
+        self._hooks = ExitStack()
 
-    def _enter(self, name: str, is_root: bool, *_: object) -> None:
-        if is_root:
-            self._running, self._times, self._inside = [], {}, set()
+    def __enter__(self) -> _Attention:
+        for name, module in self._modules.items():
+            enter, leave = partial(self._enter, name), partial(self._leave, name)
+            self._hooks.callback(module.register_forward_pre_hook(enter).remove)
+            self._hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._hooks.close()
+
+    def _enter(self, name: str, *_: object) -> None:
+        if not self._running:  # a pass begins
+            self._times, self._inside = {}, set()
         self._running.append(name)
 
     def _leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
         new = None
-        if name in self._wanted - self._inside and output is not None:
-            weights = stochastic(output)
+        if name in self._wanted - self._inside:
+            weights = next(filter(_is_stochastic, tree_leaves(output)), None)
             new = None if weights is None else self._called(_whole(weights))
             if new is not None and weights is not output:
-                raise InputError(
-                    f"attention {name!r}",
-                    "weights that the network goes on to use",
-                    "a report of them among other outputs",
-                    "name the module that computes their softmax",
-                )
+                wanted, found = "weights that the network goes on to use", "a report of them"
+                remedy = "name the module that computes their softmax"
+                raise InputError(f"attention {name!r}", wanted, found, remedy)
         self._running.pop()
         return new
 
@@ -365,13 +319,9 @@ class _Attention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return self._product(func, *args, **kwargs)
         if func is F.multi_head_attention_forward:  # inside, the mode is off
-            inside: dict[str, Any] = {
-                "softmax": partial(self._softmax, F.softmax),
-                "scaled_dot_product_attention": partial(
-                    self._product, F.scaled_dot_product_attention
-                ),
-            }
-            with mock.patch.multiple(F, **inside):
+            softmax = partial(self._softmax, F.softmax)
+            product = partial(self._product, F.scaled_dot_product_attention)
+            with mock.patch.multiple(F, softmax=softmax, scaled_dot_product_attention=product):
                 return func(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -379,7 +329,7 @@ class _Attention(TorchFunctionMode):
         if self._wanted and not self._wanted.intersection(self._running):
             return None
         self._inside.update(self._running)
-        name = self._running[-1] if self._running else "attention"
+        name = self._running[-1]
         times = self._times[name] = self._times.get(name, 0) + 1
         return self._meet(name if times == 1 else f"{name}#{times}", weights)
 
@@ -403,11 +353,7 @@ class _Attention(TorchFunctionMode):
         **how: Any,
     ) -> Tensor:
         out: Tensor = func(query, key, value, attn_mask, dropout_p, is_causal, **how)
-        if how.get("enable_gqa"):
-            shared = query.shape[-3] // key.shape[-3]
-            key, value = (part.repeat_interleave(shared, -3) for part in (key, value))
-        scale = how.get("scale")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        scale = how.get("scale") or query.shape[-1] ** -0.5
         shape = (*query.shape[:-1], key.shape[-2])
         if is_causal:
             attn_mask = torch.ones(shape[-2:], dtype=torch.bool, device=query.device).tril()
@@ -442,10 +388,11 @@ def _whole(weights: Tensor) -> Weights:
     return Weights(tuple(weights.shape), lambda at: weights[..., at, :])
 
 
-def _picture(name: str, output: object) -> Tensor:
-    for part in tree_leaves(output):
-        if isinstance(part, Tensor) and part.ndim == 4 and part.shape[1] == 3:
-            return part
-    wanted, remedy = "an output (N, 3, sH, sW)", "return the super-resolved RGB picture"
-    shapes = [tuple(part.shape) for part in tree_leaves(output) if isinstance(part, Tensor)]
-    raise InputError(name, wanted, shapes or type(output), remedy)
+def _is_stochastic(part: object) -> bool:
+    """Return whether something is a tensor (..., L, S) whose rows are probabilities."""
+    if not isinstance(part, Tensor) or part.ndim < 2 or not part.is_floating_point():
+        return False
+    if not part.numel() or part.detach().amin() < 0:
+        return False
+    error = (part.detach().double().sum(-1) - 1).abs().max()
+    return bool(error < ROUNDING[part.dtype in (torch.float16, torch.bfloat16)])

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -20,21 +19,8 @@ from scipy import fft, ndimage
 
 from dtfn import cache, images
 from dtfn.errors import InputError
-from dtfn.metrics import PEAK, WINDOW, Array, Float
+from dtfn.metrics import PEAK, Array, Float
 from dtfn.subpixel import block_mean, luma, same_size
-
-__all__ = [
-    "DISTORTIONS",
-    "Neighbours",
-    "detail",
-    "detail_blocks",
-    "distortion_maps",
-    "inconsistency",
-    "nearest",
-    "remembered_patches",
-    "severity",
-    "similar_patches",
-]
 
 SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
 COUNT = 8  # similar patches
@@ -55,82 +41,41 @@ DISTORTIONS = {
 # --- similar patches --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """For each LR position asked about, the positions with the most similar patches.
-
-    Positions are counted in reading order: row * W + column.
-
-    Attributes
-    ----------
-    shape
-        (H, W) of the LR grid.
-    asked
-        The positions asked about, int32 ``(n,)``, rising.
-    index
-        Their neighbours, int32 ``(n, K)``, most similar first; never the position itself.
-    """
-
-    shape: tuple[int, int]
-    asked: NDArray[np.int32]
-    index: NDArray[np.int32]
-
-    def spread(self, values: Array) -> Float:
-        """Return ``(n,)`` values as a map ``(H, W)``, NaN at positions not asked about."""
-        grid = np.full(self.shape, np.nan)
-        grid.flat[self.asked] = values
-        return grid
-
-
-def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
-    """Return the most similar patches of the same picture, for each LR position.
+def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np.int32]:
+    """Return the positions of the most similar patches of the same picture, from the cache or new.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
-    positions are candidates, however near; two equally similar patches stand in reading order.
+    positions are candidates, however near. A position is row * W + column.
 
     Parameters
     ----------
     lr
-        uint8 RGB ``(H, W, 3)`` or grey ``(H, W)``, or floating Y ``(H, W)`` in [0, 255].
+        uint8 RGB ``(H, W, 3)`` or grey ``(H, W)``.
     count
-        K, the number of neighbours.
+        K, the number of patches.
     every
-        Ask about every so many rows and columns only. The time rises with the square of the
-        picture's area: at 2048 x 1536, hours.
+        Ask about every so many rows and columns only, see `asked`. The time rises with the square
+        of the picture's area: at 2048 x 1536, hours.
 
     Returns
     -------
-    Exact but for float32: of two patches whose distances differ by less than some 1e-6 of their
-    energy, either may be the last of the K.
-
-    Raises
-    ------
-    InputError
-        For ``every`` below 1, or a picture with fewer than K + 1 positions.
+    ``(n, K)`` as of `nearest`.
     """
-    vectors = patches(lr)
-    shape: tuple[int, int] = lr.shape[0], lr.shape[1]
-    if not 1 <= count < len(vectors) or every < 1:
-        raise InputError(
-            "search for similar patches",
-            f"a count from 1 to {len(vectors) - 1} and every 1st position or fewer",
-            f"count {count}, every {every}",
-            "use a larger picture or a smaller count",
-        )
-    asked = np.arange(len(vectors), dtype=np.int32).reshape(shape)[::every, ::every].ravel()
-    return Neighbours(shape, asked, nearest(vectors, asked, count))
+    if count >= lr.shape[0] * lr.shape[1]:
+        wanted, remedy = f"more than {count} positions", "use a larger picture"
+        raise InputError("search for similar patches", wanted, lr.shape[:2], remedy)
+    key = cache.key("neighbours", _faiss().__version__, cache.source("texture"), count, every, lr)
+    found = cache.remembered(
+        key, lambda: {"index": nearest(patches(lr), asked(lr.shape, every), count)}
+    )
+    index: NDArray[np.int32] = found["index"]
+    return index
 
 
-def remembered_patches(lr: Array, count: int = COUNT, every: int = 1) -> Neighbours:
-    """Return `similar_patches`, from the cache of outputs where they are known."""
-
-    def make() -> cache.Arrays:
-        found = similar_patches(lr, count, every)
-        return {"asked": found.asked, "index": found.index}
-
-    code = f"{_faiss().__version__} {cache.source('texture')}"
-    key = cache.key("neighbours", code, count, every, lr)
-    return Neighbours((lr.shape[0], lr.shape[1]), **cache.remembered(key, make))
+def asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
+    """Return the positions in every so many rows and columns of a grid ``(H, W)``, rising."""
+    grid = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape[:2])
+    return grid[::every, ::every].ravel()
 
 
 def patches(lr: Array) -> NDArray[np.float32]:
@@ -148,26 +93,14 @@ def patches(lr: Array) -> NDArray[np.float32]:
     return vectors.reshape(-1, SIDE * SIDE)
 
 
-def differences(values: Array, found: Neighbours) -> NDArray[np.float32]:
-    """Return how ``(H * W, D)`` values differ from the neighbours': mean squares, ``(n, K)``."""
-    return _squared(values, found.asked, found.index) / np.float32(values.shape[1])
-
-
 def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Return the nearest of float32 vectors ``(n, D)`` to some of them, themselves left out.
-
-    Parameters
-    ----------
-    vectors
-        All of them; their distance is Euclidean.
-    asked
-        Which are asked about, ``(m,)``.
-    count
-        K.
+    """Return the K nearest of float32 vectors ``(n, D)`` to some of them, themselves left out.
 
     Returns
     -------
-    ``(m, K)``, exact as that of `similar_patches`.
+    int32 ``(m, K)`` for ``(m,)`` that are asked about, nearest first, equals in reading order.
+    Exact but for float32: of two vectors whose squared distances differ by less than some 1e-6 of
+    their energy, either may be the last of the K.
     """
     found = np.empty((len(asked), count), np.int32)
     for start in range(0, len(asked), QUERIES):
@@ -179,21 +112,20 @@ def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.
         own[~own.any(axis=1), -1] = True
         index = index[~own].reshape(len(part), count)
         # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the differences.
-        exact = _squared(vectors, part, index)
-        order = np.lexsort((index, exact), axis=1)
+        order = np.lexsort((index, differences(vectors, part, index)), axis=1)
         found[start : start + QUERIES] = np.take_along_axis(index, order, axis=1)
     return found
 
 
-def _squared(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
-    """Return the squared distances of some rows of values to others, ``(n, K)``, in chunks."""
+def differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
+    """Return how values ``(H * W, D)`` differ from those at index ``(n, K)``: mean squares."""
     result = np.empty(index.shape, np.float32)
     size = max(1, ELEMENTS // (index.shape[1] * values.shape[1]))
     for start in range(0, len(index), size):
         rows = slice(start, start + size)
         step = values[asked[rows], None] - values[index[rows]]  # (rows, K, D)
         result[rows] = np.einsum("nkd,nkd->nk", step, step)
-    return result
+    return result / np.float32(values.shape[1])
 
 
 def _faiss() -> Any:
@@ -222,11 +154,6 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     lr
         `dtfn.images.degrade` of it, where that is known.
 
-    Raises
-    ------
-    InputError
-        As `dtfn.images.degrade`.
-
     Notes
     -----
     Both resizings round to uint8, as everybody's do. So even a smooth ramp has a detail of some
@@ -241,105 +168,42 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     return lost
 
 
-def severity(hr: Array, scale: int, lr: Array | None = None) -> Float:
+def severity(hr: Array, scale: int) -> Float:
     """Return the detail energy that each block lost: mean squared detail, ``(H, W)``, MSE.
 
-    It is the block error of the bicubic picture. Parameters and errors are those of `detail`.
+    It is the block error of the bicubic picture.
     """
-    return block_mean(detail(hr, scale, lr) ** 2, scale)
+    return block_mean(detail(hr, scale) ** 2, scale)
 
 
-def inconsistency(hr: Array, scale: int, found: Neighbours | None = None) -> Float:
+def detail_blocks(hr: Array, scale: int) -> NDArray[np.float32]:
+    """Return the details of each block, ``(H * W, s * s)``, positions in reading order."""
+    lost = detail(hr, scale).astype(np.float32)
+    blocks = lost.reshape(lost.shape[0] // scale, scale, -1, scale).swapaxes(1, 2)
+    return blocks.reshape(-1, scale * scale)
+
+
+def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: int = 1) -> Float:
     """Return how much the details of similar patches differ from a position's own, ``(H, W)``.
 
-    k(p) = the mean over the K nearest LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being the
-    details of a block. 0: all similar patches have the same detail. 1: copying one gains nothing
-    over copying none. 2: their details are unrelated, of equal energy. There is no upper limit.
-
-    Parameters
-    ----------
-    hr, scale
-        As for `detail`.
-    found
-        From `similar_patches` on the LR picture; None: search now.
+    k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
+    the details of a block. 0: all similar patches have the same detail. 1: copying one gains
+    nothing over copying none. 2: their details are unrelated, of equal energy. There is no upper
+    limit.
 
     Returns
     -------
     NaN where p has no detail at all (as in a constant picture), and where p was not asked about.
     Ratios have long tails: rank k, or take its median; for a mean, divide mean by mean.
-
-    Raises
-    ------
-    InputError
-        As `detail` and `similar_patches`; or neighbours of a picture of another size.
     """
-    found = similar_patches(images.degrade(hr, scale)) if found is None else found
-    return _inconsistency(_blocks(detail(hr, scale), scale, found), found)
-
-
-def detail_blocks(hr: Array, scale: int) -> Array:
-    """Return the details of each block as float32 ``(H * W, s * s)``, positions in reading order.
-
-    Parameters and errors are those of `detail`.
-    """
-    return _blocks(detail(hr, scale), scale)
-
-
-def _blocks(lost: Float, scale: int, found: Neighbours | None = None) -> Array:
-    height, width = lost.shape[0] // scale, lost.shape[1] // scale
-    if found is not None and found.shape != (height, width):
-        raise InputError(
-            "neighbours",
-            f"those of an LR picture of {width} x {height} (width x height)",
-            f"{found.shape[1]} x {found.shape[0]}",
-            "search dtfn.images.degrade(hr, scale)",
-        )
-    blocks = lost.astype(np.float32).reshape(height, scale, width, scale).swapaxes(1, 2)
-    return blocks.reshape(height * width, scale * scale)
-
-
-def _inconsistency(blocks: Array, found: Neighbours) -> Float:
-    differ = differences(blocks, found).mean(axis=1, dtype=np.float64)  # (n,)
-    energy = np.mean(blocks[found.asked].astype(np.float64) ** 2, axis=1)
-    nothing = np.full_like(differ, np.nan)
-    return found.spread(np.divide(differ, energy, out=nothing, where=energy > 0))
-
-
-class _Tensor(NamedTuple):
-    """The structure tensor: products of the slopes down and across, (grey levels / pixel)^2."""
-
-    rows: Float
-    mixed: Float
-    columns: Float
-
-    @property
-    def energy(self) -> Float:
-        """The mean squared slope."""
-        return self.rows + self.columns
-
-    @property
-    def doubled(self) -> NDArray[np.complex128]:
-        """The direction across the stripes, its angle doubled: the same for its opposite."""
-        return (self.columns - self.rows) + 2j * self.mixed
-
-    @property
-    def coherence(self) -> Float:
-        """(a - b) / (a + b) for the eigenvalues a >= b; 0 where they are all 0."""
-        spread, total = np.hypot(self.rows - self.columns, 2 * self.mixed), self.energy
-        return np.divide(spread, total, out=np.zeros_like(total), where=total > 0)
-
-
-def _tensor(y: Float, sigma: float) -> _Tensor:
-    from skimage.feature import structure_tensor  # importing takes half a second
-
-    parts = structure_tensor(y, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
-    # scikit-image's Sobel gives 8 for a slope of 1.
-    return _Tensor(*(part / 64 for part in parts))
-
-
-def _window_mean(values: Float) -> Float:
-    """Return the mean of the 5 x 5 positions around each, mirrored at the border."""
-    return ndimage.uniform_filter(values, SIDE, mode="reflect")
+    blocks, at = detail_blocks(hr, scale), asked(lr.shape, every)
+    differ = differences(blocks, at, similar_patches(lr, count, every))
+    energy = np.mean(blocks[at].astype(np.float64) ** 2, axis=1)
+    k = np.full(lr.shape[:2], np.nan)
+    k.flat[at] = np.divide(
+        differ.mean(axis=1, dtype=float), energy, out=np.full(len(at), np.nan), where=energy > 0
+    )
+    return k
 
 
 # --- distortion -------------------------------------------------------------------------------
@@ -359,11 +223,6 @@ def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
     -------
     ``orientation`` (degrees, in [0, 90]), ``spectrum`` (dB), ``structure`` (1 - SSIM, in [0, 2]),
     ``gradient`` (1 - gradient similarity, in [0, 1]); the mean over a block of maps of pixels.
-
-    Raises
-    ------
-    InputError
-        For sizes that differ, that s does not divide, or below 11 pixels.
     """
     x, y = same_size(luma(sr), luma(hr))
     return {
@@ -380,9 +239,20 @@ def orientation_error(x: Float, y: Float, sigma: float) -> Float:
     Directions are those of the structure tensor (Bigun and Granlund 1987), ``(sH, sW)``. Where the
     output has no direction at all, the angle counts as 45 degrees, the mean of a random one.
     """
-    made, true = _tensor(x, sigma), _tensor(y, sigma)
-    angle = np.degrees(np.abs(np.angle(made.doubled * np.conj(true.doubled)))) / 2
-    return np.where(made.doubled == 0, 45.0, angle) * true.coherence
+    from skimage.feature import structure_tensor  # importing takes half a second
+
+    directions = []
+    for image in (x, y):
+        parts = structure_tensor(image, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
+        rows, mixed, columns = parts
+        # Across the stripes, the angle doubled: the same for the opposite direction.
+        directions.append((columns - rows) + 2j * mixed)
+    made, true = directions
+    # (a - b) / (a + b) for the eigenvalues a >= b of the truth; 0 where they are all 0.
+    total = rows + columns
+    coherence = np.divide(np.abs(true), total, out=np.zeros_like(total), where=total > 0)
+    angle = np.degrees(np.abs(np.angle(made * np.conj(true)))) / 2
+    return np.where(made == 0, 45.0, angle) * coherence
 
 
 def spectrum_error(x: Float, y: Float, scale: int) -> Float:
@@ -392,38 +262,34 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     difference of both power spectra in dB (Gray and Markel 1976). A shifted texture has none; a
     blurred one has. To both spectra the power of rounding to whole levels is added.
     """
-    block_mean(x, scale)  # refuses a size that s does not divide
     side, margin = SIDE * scale, SIDE // 2 * scale
     window = np.outer(np.hanning(side), np.hanning(side))
     padded = [np.pad(image, margin, mode="symmetric") for image in (x, y)]
     count = np.full(side // 2 + 1, 2.0)  # how often rfft2's column stands in the whole spectrum
     count[0] = 1
     count[-1] = 1 if side % 2 == 0 else 2
-    weight = np.broadcast_to(count, (side, len(count))).copy()
+    weight = np.tile(count, (side, 1))
     weight[0, 0] = 0
     weight /= weight.sum()
     distance = np.empty((x.shape[0] // scale, x.shape[1] // scale))
     for row, line in enumerate(distance):
-        strips = [image[row * scale : row * scale + side] for image in padded]
-        logs = [_log_power(strip, window, scale) for strip in strips]
+        logs = []
+        for image in padded:
+            strip = image[row * scale : row * scale + side]
+            parts = sliding_window_view(strip, side, axis=1)[:, ::scale].transpose(1, 0, 2)
+            parts = parts - parts.mean(axis=(1, 2), keepdims=True)  # (W, side, side)
+            power = np.abs(fft.rfft2(parts * window)) ** 2
+            logs.append(10 * np.log10(power + ROUNDING * np.sum(window**2)))
         line[:] = np.sqrt(np.sum(weight * (logs[0] - logs[1]) ** 2, axis=(1, 2)))
     return distance
 
 
 def ssim_map(x: Float, y: Float) -> Float:
     """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, as `dtfn.metrics.ssim` has its mean."""
-    if min(x.shape) < WINDOW:
-        raise InputError(
-            "image",
-            f"{WINDOW} x {WINDOW} pixels or more",
-            " x ".join(map(str, x.shape)),
-            "use a larger image",
-        )
-    options = {"data_range": PEAK, "gaussian_weights": True, "sigma": 1.5, "full": True}
-    options["use_sample_covariance"] = False
-    from skimage.metrics import structural_similarity  # the same
+    from skimage.metrics import structural_similarity  # importing takes half a second
 
-    similarity: Float = structural_similarity(x, y, **options)[1]  # type: ignore[no-untyped-call]
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    similarity: Float = structural_similarity(x, y, data_range=PEAK, full=True, **options)[1]  # type: ignore[no-untyped-call]
     return similarity
 
 
@@ -436,12 +302,3 @@ def gradient_similarity(x: Float, y: Float) -> Float:
     # The paper's taps are 1/3, scipy's are 1.
     g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))
     return (2 * g_x * g_y + GRADIENT_C) / (g_x**2 + g_y**2 + GRADIENT_C)
-
-
-def _log_power(strip: Float, window: Float, scale: int) -> Float:
-    """Return the spectra of the windows along a strip of rows in dB, ``(W, side, side/2 + 1)``."""
-    side = len(window)
-    parts = sliding_window_view(strip, side, axis=1)[:, ::scale].transpose(1, 0, 2)
-    parts = parts - parts.mean(axis=(1, 2), keepdims=True)  # (W, side, side)
-    power = np.abs(fft.rfft2(parts * window)) ** 2
-    return 10 * np.log10(power + ROUNDING * np.sum(window**2))

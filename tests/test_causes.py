@@ -1,4 +1,4 @@
-"""Causes: what attention makes of the true details, and planted slopes that are found again."""
+"""Causes: where networks look, and planted slopes of harm on inconsistency that are found again."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_networks
-import torch
+from matplotlib.colors import to_hex
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from dtfn import capture, causes, evaluation, images, models, statistics, texture
+from dtfn.causes import Look
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 from dtfn.harm import Pair
-from dtfn.plots import curves
+from dtfn.plots import WIDTH, curves, pictures
+from dtfn.regions import Region
 
 Float = NDArray[np.float64]
 RNG = np.random.default_rng(0)
@@ -28,21 +31,11 @@ def sample(height: int, width: int, scale: int, name: str = "noise") -> Sample:
     )
 
 
-@pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan", "dtfn", "dlsn+tfs"])
-@pytest.mark.parametrize("width", [1, 18])
-def test_carried_values_are_mixed_by_the_maps_and_the_output_stays(name: str, width: int) -> None:
-    network = tiny_networks.small(name)
-    x, values = torch.rand(1, 3, 9, 8), torch.rand(72, width)
-    queries = [(row, column) for row in range(9) for column in range(8)]
-    with torch.inference_mode():
-        before = network(x)
-        with capture.record(network) as record, causes.carried(network, values) as found:
-            assert torch.equal(network(x), before)
-        assert torch.equal(network(x), before)
-    assert len(found) == len(record.layers)
-    for layer, mean in zip(record.layers, found, strict=True):
-        expected = record.maps(layer, queries).flatten(1) @ values
-        torch.testing.assert_close(mean[0], expected, rtol=1e-4, atol=1e-5)
+def watched(method: str, sample: Sample) -> capture.Record:
+    network = models.load(method)
+    with capture.record(network) as record:
+        evaluation.upscale(network, sample.lr)
+    return record
 
 
 @pytest.mark.parametrize(("name", "shape"), [("dlsn", (9, 8)), ("nln", (9, 110))])
@@ -54,9 +47,7 @@ def test_inconsistency_is_that_of_brute_force(
     found = causes.attended(method, one)
     queries = [(0, 0), (4, 5), (8, 7)]
     seen = one if name == "dlsn" else one.crop(0, 0, 9, 96)
-    network = models.load(method)
-    with capture.record(network) as record:
-        evaluation.upscale(network, seen.lr)
+    record = watched(method, seen)
     detail = texture.detail_blocks(one.hr, 2).astype(float).reshape(*shape, -1)
     near = detail[:, : seen.lr.shape[1]].reshape(-1, 4)
     assert len(found) == len(record.layers)
@@ -65,15 +56,6 @@ def test_inconsistency_is_that_of_brute_force(
             apart = ((near - detail[query]) ** 2).sum(axis=1)
             expected = weights.numpy().ravel() @ apart / (detail[query] ** 2).sum()
             assert k[query] == pytest.approx(expected, rel=1e-4)
-
-
-def test_without_a_choice_there_is_no_cause() -> None:
-    network = models.create("mini-placebo", 2, n_feats=8, n_resblocks=1, n_resgroups=1)
-    with (
-        pytest.raises(InputError, match="attention that chooses"),
-        causes.carried(network, [[1.0]]),
-    ):
-        pass
 
 
 def ranks(values: Float) -> Float:
@@ -92,9 +74,9 @@ def test_planted_slopes_are_recovered() -> None:
     slope, steeper, _ = causes.slopes(*planted(0.2, 0.3))
     assert slope == pytest.approx(90 * 0.2, rel=0.1)
     assert steeper == pytest.approx(81 * 0.3, rel=0.2)
-    table = list(causes.cells(*planted(0.2)))
+    table = causes.cells(*planted(0.2))
     assert len(table) == 25
-    low, high = (sum(row[3] for row in table if row[1] == k) for k in (1, 5))
+    low, high = (table.loc[table["k"] == k, "change"].sum() for k in (1, 5))
     assert high - low == pytest.approx(10 * 1600 / 2 * 0.2 * 0.8, rel=0.1)
 
 
@@ -110,9 +92,9 @@ def test_severity_alone_is_no_slope_of_k() -> None:
 
 @pytest.mark.parametrize(("shuffled", "expected"), [(False, 18), (True, 0)])
 def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
-    shuffled: bool, expected: float
+    shuffled: bool, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = [sample(40, 48, 2, "x" * number) for number in range(1, 7)]
+    photos = [sample(40, 48, 2, "x" * number) for number in range(1, 7)]
 
     def inconsistency(_: str, one: Sample) -> Float:
         return np.random.default_rng((len(one.image), shuffled)).gamma(2, 1, (2, 40, 48))
@@ -125,7 +107,9 @@ def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
         return made | {"on@hash(1)": 10 * np.exp(ratio + noise[2])}
 
     pair = Pair("nlsa", "switch", 0, "on", "off", (("on@hash(1)", "on"),))
-    found = causes.measure([pair], pictures, errors, inconsistency)
+    monkeypatch.setattr(causes, "attended", inconsistency)
+    monkeypatch.setattr(evaluation, "block_errors", errors)
+    found = causes.measure([pair], photos)
     assert set(found.pictures["of"]) == {"attended", "layer 1", "layer 2", "nearest"}
     rows = found.pictures[found.pictures["of"] == "attended"]
     ours, control = (rows[rows["role"] == role] for role in ("pair", "control 1"))
@@ -141,5 +125,139 @@ def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
     model = causes.model(found.pictures)
     curves.cause_slopes(model).draw_without_rendering()
     assert model["slope"].iloc[0] == pytest.approx(slope.estimate)
+    assert causes.measure([], photos).cells.columns.equals(found.cells.columns)
     sums = found.cells[found.cells["role"] == "pair"].groupby("image")["off"].sum()
     assert sums.to_numpy() == pytest.approx(10 * 38 * 46, rel=0.02)
+
+
+# --- where networks look ----------------------------------------------------------------------
+
+QUERIES = [(3, 4), (10, 7)]
+NAMES = ["edsr", "nln", "dtfn", "nln+tfs"]
+
+
+@pytest.fixture(scope="module")
+def noise() -> Sample:
+    return sample(18, 22, 2)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder: Path = tmp_path_factory.mktemp("weights")
+    return [tiny_networks.saved(folder, name) for name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def found(noise: Sample, files: list[str]) -> dict[causes.Query, list[Look]]:
+    return causes.looks(files, noise, QUERIES)
+
+
+def test_looks_are_the_recorded_maps_found_once(
+    noise: Sample,
+    files: list[str],
+    found: dict[causes.Query, list[Look]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for query, looks in found.items():
+        assert [(one.network, one.place) for one in looks] == [
+            (file, place) for file in files[1:] for place in (1, 2)
+        ], "those with attention, two layers each"
+        for look in looks:
+            record = watched(look.network, noise)
+            expected = record.map(record.layers[look.place - 1], query).numpy()
+            np.testing.assert_allclose(look.map, expected, atol=1e-7)
+            order = [look.map[at] for at in look.strongest(5)]
+            assert order == sorted(look.map.ravel(), reverse=True)[:5]
+    monkeypatch.setattr(evaluation, "unrounded", None)
+    again = causes.looks(files, noise, QUERIES)
+    np.testing.assert_array_equal(again[QUERIES[0]][0].map, found[QUERIES[0]][0].map)
+    with pytest.raises(TypeError):
+        causes.looks(files, noise, [(5, 5)])
+
+
+def test_copies_are_the_strongest_with_their_inconsistency(
+    found: dict[causes.Query, list[Look]], noise: Sample
+) -> None:
+    looks = [look for of_query in found.values() for look in of_query]
+    table = causes.copies(looks, noise, most=3)
+    details = texture.detail_blocks(noise.hr, 2).astype(float)
+
+    assert len(table) == 3 * len(looks)
+    for n, look in enumerate(looks):
+        part = table.iloc[3 * n : 3 * n + 3]
+        assert set(part["network"]) == {look.network}
+        assert list(zip(part["row"], part["column"], strict=True)) == look.strongest(3)
+        for row in part.itertuples():
+            assert (row.query_row, row.query_column, row.place) == (*look.query, look.place)
+            assert row.weight == look.map[row.row, row.column]
+            own = details[look.query[0] * 22 + look.query[1]]
+            other = details[row.row * 22 + row.column]
+            assert row.inconsistency == pytest.approx(((own - other) ** 2).sum() / (own**2).sum())
+    assert [look.place for look in causes.last_layer(found[QUERIES[0]])] == [2] * 3
+
+
+def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(noise: Sample) -> None:
+    other = Sample("toy", "other", 2, noise.lr, noise.hr)
+    rows = [
+        {"pair": "n", "kind": "switch", "seed": seed, "role": role, "dataset": "toy", "q": q}
+        | {"image": image, "side": side, "mass": mass, "region": Region(top, top, 3, 3, 9, mass)}
+        for seed, role, image, side, q, mass, top in (
+            (0, "pair", "noise", "harm", 0.01, 5.0, 2),
+            (0, "pair", "noise", "harm", 0.9, 50.0, 4),
+            (0, "control 1", "other", "harm", 0.01, 90.0, 4),
+            (1, "pair", "other", "harm", 0.01, 90.0, 4),
+            (0, "pair", "other", "help", 0.01, -99.0, 6),
+            (0, "pair", "noise", "help", 0.01, -7.0, 8),
+        )
+    ]
+    pair, table = Pair("n", "switch", 0, "n", "n@off"), pd.DataFrame(rows)
+    chosen, where = causes.places(table, [other, noise], [pair])
+    assert chosen is noise
+    assert where == {"where n harms most": (3, 3), "where n helps most": (9, 9)}
+    for pairs in ([pair], []):
+        expected = (noise, {"the middle": (9, 11)})
+        assert causes.places(table[:0], [noise, other], pairs) == expected
+
+
+def test_maps_have_a_row_a_network_and_a_panel_a_layer(
+    found: dict[causes.Query, list[Look]], noise: Sample
+) -> None:
+    one = found[QUERIES[0]]
+    figure = pictures.attention_maps(one, noise)
+    figure.draw_without_rendering()
+
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title().partition(":")[0] for ax in shown] == ["layer 1", "layer 2"] * 3
+    support = float(np.exp(-np.sum(one[0].map * np.log(one[0].map))))
+    assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
+    cross = next(line for line in shown[0].lines if line.get_marker() == "+")
+    assert (cross.get_xdata(), cross.get_ydata()) == ([QUERIES[0][1]], [QUERIES[0][0]])
+    rings = [line for line in shown[0].lines if line.get_marker() == "o"]
+    at = [(int(r.get_ydata()[0]), int(r.get_xdata()[0])) for r in rings]  # type: ignore[index,call-overload,arg-type]
+    assert at == one[0].strongest()
+    assert figure.get_figwidth() <= WIDTH
+    for ax in shown:
+        assert all(image.get_interpolation() == "nearest" for image in ax.get_images())
+
+
+def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], noise: Sample) -> None:
+    table = causes.copies(causes.last_layer(found[QUERIES[1]]), noise)
+    figure = pictures.copied_patches(table, noise, most=4)
+    figure.draw_without_rendering()
+
+    part = table[table["network"] == table["network"].iloc[0]].head(4)
+    for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
+        ink = pictures.BAD if row.inconsistency > 1 else pictures.GOOD
+        assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
+        x, y = 2 * row.column, 2 * row.row
+        (block,) = (p for p in ax.patches if isinstance(p, Rectangle))
+        assert block.get_xy() == (x - 0.5, y - 0.5)
+        image = ax.get_images()[0]
+        left, _, _, top = image.get_extent()
+        pixels = np.asarray(image.get_array())
+        inside = pixels[y - int(top + 0.5), x - int(left + 0.5)]
+        np.testing.assert_array_equal(inside, noise.hr[y, x])
+
+
+def test_without_networks_there_is_nothing_to_draw(noise: Sample) -> None:
+    assert not pictures.copied_patches(causes.copies([], noise), noise).axes

@@ -133,7 +133,8 @@ def test_a_network_that_fails_the_gate_is_named(monkeypatch: pytest.MonkeyPatch)
 
 def test_attention_is_that_of_the_live_layer(shown: Explorer) -> None:
     network = models.load(N)
-    record, _ = capture.watch(network, shown.scene.sample.lr)
+    with capture.record(network) as record:
+        evaluation.upscale(network, shown.scene.sample.lr)
     layer = network.get_submodule(LAST)
     expected = capture.attention_map(layer, record.features[LAST], (5, 6)).numpy()
     shown.click(6, 5)

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dtfn import (
-    attended,
     audit,
     capture,
+    causes,
     cli,
     evaluation,
     explorer,
@@ -73,11 +73,8 @@ def rows(x: Tensor) -> Tensor:
 def weights_of(x: Tensor) -> Tensor:
     """The weights that all of these have, in a way that nobody intercepts."""
     logits = rows(x) @ rows(x).mT / 8**0.5
-    return (
-        logits.sub(logits.amax(-1, keepdim=True))
-        .exp()
-        .div(logits.sub(logits.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True))
-    )
+    weights = logits.sub(logits.amax(-1, keepdim=True)).exp()
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def functional(x: Tensor) -> Tensor:
@@ -190,12 +187,10 @@ def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
     expected = weights_of(network.network.head(X))  # type: ignore[operator]
     if attend in (masked, causal):
         expected = expected.tril() / expected.tril().sum(-1, keepdim=True)
-    for image in (0, 1):
-        found = record.maps("attention", [(0, 0), (4, 6)], image)
-        assert torch.allclose(found.flatten(1), expected[image, [0, 34]], atol=1e-6)
-    table = record.summary("attention", [(4, 6)], details=np.eye(L), hash_seeds=[0, 1])
+    found = record.maps("attention", [(0, 0), (4, 6)])
+    assert torch.allclose(found.flatten(1), expected[0, [0, 34]], atol=1e-6)
+    table = record.summary("attention", [(4, 6)], details=np.eye(L))
     assert table["on_self"][0] == pytest.approx(float(expected[0, 34, 34]), abs=1e-6)
-    assert table["agreement"][0] == 1
 
 
 @torch.inference_mode()
@@ -206,8 +201,8 @@ def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
     inner: nn.MultiheadAttention = network.network.attention.inner  # type: ignore[assignment]
     x = rows(network.network.head(X))  # type: ignore[operator]
     _, expected = inner(x, x, x, need_weights=True)
-    found = record.maps("attention.inner", [(4, 6)], 1)
-    assert torch.allclose(found.flatten(1), expected[1, [34]], atol=1e-6)
+    found = record.maps("attention.inner", [(4, 6)])
+    assert torch.allclose(found.flatten(1), expected[0, [34]], atol=1e-6)
     with interventions.intervened(network, "self"):
         assert not torch.allclose(network(X), plain, atol=1e-4)
     assert torch.equal(network(X), plain)
@@ -230,7 +225,7 @@ def test_windows_have_maps_if_their_module_says_where_they_are(kind: str) -> Non
     with capture.record(network) as record:
         assert torch.equal(network(X), plain), "bit-identical"
     assert record.layers == capture.layers(network) == ["attention"]
-    x = network.network.head(X)[1].flatten(1)  # type: ignore[operator]
+    x = network.network.head(X)[0].flatten(1)  # type: ignore[operator]
     rows_, columns = torch.arange(L) // 7, torch.arange(L) % 7
     group = rows_ // 4 * 2 + columns // 4 if kind == "windows" else torch.arange(L) // 4
     heads = [x] if kind == "windows" else x.split(4)
@@ -241,15 +236,14 @@ def test_windows_have_maps_if_their_module_says_where_they_are(kind: str) -> Non
             logits = torch.zeros(16 if kind == "windows" else 4)  # 0 for padding
             logits[: len(at)] = one[:, here] @ one[:, at] / len(one) ** (0.5 * (len(heads) > 1))
             expected[at] += logits.softmax(0)[: len(at)]
-        found = record.map("attention", (here // 7, here % 7), 1)
+        found = record.map("attention", (here // 7, here % 7))
         assert torch.allclose(found.flatten(), expected / expected.sum(), atol=1e-6)
-    assert record.summary("attention")["entropy"].notna().all()
 
 
 @pytest.mark.parametrize(
     ("positions", "text"),
     [
-        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 16\); found \[\(23, 20\), "),
+        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 16\); found RuntimeError: "),
         (lambda numbers: numbers.new_ones(30, 16), "each of the 480 positions; found 1 positions"),
         (lambda numbers: numbers[:, 1], "IndexError: "),
     ],
@@ -328,29 +322,20 @@ def unbounded(x: Tensor) -> Tensor:
     return x / 0
 
 
-class Stubborn(nn.Identity):
-    def train(self, mode: bool = True) -> Stubborn:
-        return self
-
-
 @pytest.mark.parametrize(
     ("network", "text"),
     [
-        (Foreign(chance), "the same output for the same picture; found another"),
-        (Foreign(mixing), "does not depend on the other pictures of the batch"),
+        (Foreign(chance), "the same output for the same picture, .*; found another"),
+        (Foreign(mixing), "the same output for the same picture, alone or in a batch"),
         (Foreign(strict), "an output for 2 pictures of 24 x 20 pixels; found RuntimeError: "),
         (Foreign(loud), "as of 0 to 255; divide by 255"),
         (Foreign(unbounded), "found numbers up to"),
         (nn.Conv2d(3, 3, 1), r"one s of 2, 3 or 4; found \(2, 3, 24, 20\)"),
         (nn.Conv2d(3, 4, 1), r"an output \(N, 3, sH, sW\); found \[\(2, 4, 24, 20\)\]"),
         (nn.Upsample((48, 40)), "one s of 2, 3 or 4"),
-        (nn.Sequential(nn.Upsample(scale_factor=2), Stubborn()), None),
     ],
 )
-def test_the_contract(network: nn.Module, text: str | None) -> None:
-    if text is None:
-        assert OwnNetwork("mine", network).scale == 2
-        return
+def test_the_contract(network: nn.Module, text: str) -> None:
     with pytest.raises(InputError, match=text):
         OwnNetwork("mine", network)
 
@@ -436,8 +421,8 @@ def test_the_cache_knows_code_and_weights(mine: str) -> None:
 def test_from_weights_to_a_map(mine: str) -> None:
     hr = np.random.default_rng(0).integers(0, 256, (64, 48, 3)).astype(np.uint8)
     sample = Sample("mini", "a", 4, degrade(hr, 4), hr)
-    (look,) = attended.looks([mine], sample, [(3, 2)])
-    assert (look.layer, look.map.shape, look.deviation) == ("attention", (16, 12), 0)
+    ((look,),) = causes.looks([mine], sample, [(3, 2)]).values()
+    assert look.map.shape == (16, 12)
     assert look.map.sum() == pytest.approx(1)
 
 
@@ -450,7 +435,7 @@ def test_attention_in_windows_is_refused_in_words(mine: str) -> None:
     name = f"{file}:network"
     hr = np.zeros((64, 48, 3), np.uint8)
     with pytest.raises(InputError, match="cannot be assigned to positions of the picture"):
-        attended.looks([name], Sample("mini", "a", 4, degrade(hr, 4), hr), [(3, 2)])
+        causes.looks([name], Sample("mini", "a", 4, degrade(hr, 4), hr), [(3, 2)])
     assert set(gate.costs([name], ["mini"], 1)["intervention"]) == set(gate.OWN_KINDS)
 
 

@@ -24,7 +24,7 @@ from dtfn.subpixel import psnr_of, signed_root
 from dtfn.texture import DISTORTIONS
 
 if TYPE_CHECKING:
-    from dtfn.attended import Look
+    from dtfn.causes import Look
     from dtfn.datasets import Sample
     from dtfn.donors import Scene
     from dtfn.regions import Case
@@ -132,7 +132,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
 def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
     """Draw the true patches at the query and at the ``most`` positions that each network copies.
 
-    ``table`` is of `dtfn.attended.copies`, one query and a layer a network; patches are of HR, 5 x
+    ``table`` is of `dtfn.causes.copies`, one query and a layer a network; patches are of HR, 5 x
     5 LR positions. The frame is blue where the detail of the position's block agrees with the
     query's, red and dashed where it disagrees (inconsistency above 1: worse than to copy nothing).
     """
