@@ -25,29 +25,15 @@ from dtfn.errors import InputError, nearest, require_known
 from dtfn.images import UInt8
 
 MINI = "mini"
+BENCHMARKS = ("B100", "BSD100", "Manga109", "Set14", "Set5", "Urban100")
 
 # Only PNG: what a JPEG decodes to depends on the decoder, and these numbers are compared.
-_MINI_FILES = tuple(
-    f"{stem}.png"
-    for stem in ("astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel")
-)
+_MINI = "astronaut brick camera chelsea coffee grass gravel"
 # What else scikit-image ships and is a photograph or a page; drawings and charts teach no texture.
-_TRAINING_FILES = (
-    "cell.png",
-    "clock_motion.png",
-    "coins.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "moon.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-    "page.png",
-    "retina.jpg",
-    "rocket.jpg",
-    "text.png",
+_TRAINING = (
+    "cell.png clock_motion.png coins.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png"
+    " motorcycle_right.png page.png retina.jpg rocket.jpg text.png"
 )
-
-BENCHMARKS = ("B100", "BSD100", "Manga109", "Set14", "Set5", "Urban100")
 _ALIASES = {"B100": "BSD100", "BSD100": "B100"}  # one set, two names in the field
 
 # SSIM's window. With a border of `scale` pixels shaved, anything smaller has no SSIM.
@@ -102,16 +88,12 @@ class Sample:
     def crop(self, top: int, left: int, height: int, width: int) -> Sample:
         """Return the window of LR positions, cut from LR, HR and every output."""
 
-        def cut(image: UInt8, factor: int) -> UInt8:
+        def cut(image: UInt8, factor: int = self.scale) -> UInt8:
             rows = slice(factor * top, factor * (top + height))
             return image[rows, factor * left : factor * (left + width)]
 
-        return replace(
-            self,
-            lr=cut(self.lr, 1),
-            hr=cut(self.hr, self.scale),
-            outputs={name: cut(image, self.scale) for name, image in self.outputs.items()},
-        )
+        outputs = {name: cut(image) for name, image in self.outputs.items()}
+        return replace(self, lr=cut(self.lr, 1), hr=cut(self.hr), outputs=outputs)
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -121,11 +103,7 @@ def pictures(folder: Path) -> list[Path]:
     ``._baby.png`` next to ``baby.png``.
     """
     entries = folder.iterdir() if folder.is_dir() else ()
-    return sorted(
-        file
-        for file in entries
-        if file.suffix.lower() in images.SUFFIXES and not file.name.startswith(".")
-    )
+    return sorted(f for f in entries if f.suffix.lower() in images.SUFFIXES and f.name[0] != ".")
 
 
 def stem(file: Path) -> str:
@@ -151,35 +129,30 @@ def match(
         name = stem(truth).casefold()
         names[name].add(truth)
         names[_OF_HR.sub("", name) or name].add(truth)
-    claims: dict[Path, list[Path]] = defaultdict(list)
+    claims: dict[Path, list[Path]] = {truth: [] for truth in truths}
     problems, mistaken = list[str](), set[Path]()
     for file in files:
         own = stem(file).casefold()
         fitting = (n for n in names if own.startswith(n) and _OF_OTHERS.match(own[len(n) :]))
         name = max(fitting, key=len, default="")
         candidates = names.get(name, set())
+        scales = _scales(own[len(name) :])
         if not candidates:
             problems.append(f"has {file.name}, which continues no name in the truth")
         elif len(candidates) > 1:
             both = " or ".join(sorted(truth.name for truth in candidates))
             problems.append(f"has {file.name}, which may be {both}")
-        elif _scales(own[len(name) :]) - {scale} and scale not in _scales(own[len(name) :]):
+        elif scales and scale not in scales:
             mistaken |= candidates
             problems.append(f"has {file.name}, which is named for another scale")
         else:
             claims[next(iter(candidates))].append(file)
-    for truth in truths:
-        listed = " and ".join(file.name for file in claims[truth])
-        if len(claims[truth]) > 1:
-            problems.append(f"has {listed} for {truth.name}")
-        elif not listed and truth not in mistaken:
+    for truth, claimed in claims.items():
+        if len(claimed) > 1:
+            problems.append(f"has {' and '.join(file.name for file in claimed)} for {truth.name}")
+        elif not claimed and truth not in mistaken:
             problems.append(f"lacks {truth.name}")
     return {truth: claimed[0] for truth, claimed in claims.items() if len(claimed) == 1}, problems
-
-
-def _scales(text: str) -> set[int]:
-    """Return the scales that a name in lower case says."""
-    return {int(number) for groups in _SCALE.findall(text) for number in groups if number}
 
 
 def names(name: str) -> list[str]:
@@ -190,9 +163,7 @@ def names(name: str) -> list[str]:
 def files(name: str) -> list[Path]:
     """Return all files of a benchmark: its HR images, then the LR images next to them, sorted."""
     hr = sorted(_hr_files(name).values())
-    if name == MINI:
-        return hr
-    folders = hr[0].parent.parent.glob("[lL][rR]*/**/")
+    folders = [] if name == MINI else hr[0].parent.parent.glob("[lL][rR]*/**/")
     return hr + sorted(file for folder in folders for file in pictures(folder))
 
 
@@ -227,17 +198,7 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
 def sample(name: str, image: str, scale: int) -> Sample:
     """Return one image of a benchmark by its name, without reading the others.
 
-    Parameters
-    ----------
-    name, scale
-        As for `benchmark`.
-    image
-        One of `names`.
-
-    Raises
-    ------
-    InputError
-        As `benchmark`, and for an image that the benchmark does not have.
+    Errors are those of `benchmark`; an image that it does not have is one too.
     """
     scale = images.check_scale(scale)
     hr = _hr_files(name)
@@ -253,8 +214,8 @@ def embedded_training() -> dict[str, UInt8]:
     -------
     name -> uint8 RGB ``(H, W, 3)`` in [0, 255]; 12 images of 172 to 1411 pixels a side.
     """
-    folder = _scikit_image_folder()
-    return {Path(file).stem: images.as_rgb(images.read(folder / file)) for file in _TRAINING_FILES}
+    found = [_scikit_image() / file for file in _TRAINING.split()]
+    return {file.stem: images.as_rgb(images.read(file)) for file in found}
 
 
 def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sample:
@@ -263,20 +224,16 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
     smallest = _WINDOW + 2 * scale
     if min(hr.shape[:2]) < smallest:
-        raise InputError(
-            hr_file,
-            f"at least {smallest} x {smallest} pixels at scale {scale}",
-            f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})",
-            "remove it from the benchmark or use a smaller scale",
-        )
+        expected = f"at least {smallest} x {smallest} pixels at scale {scale}"
+        found = f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})"
+        remedy = "remove it from the benchmark or use a smaller scale"
+        raise InputError(hr_file, expected, found, remedy)
     lr = images.as_rgb(images.read(lr_file) if lr_file else images.degrade(hr, scale))
     if lr.shape[:2] != (height, width):
-        raise InputError(
-            lr_file,
-            f"{width} x {height} pixels, 1/{scale} of {hr_file}",
-            f"{lr.shape[1]} x {lr.shape[0]} (width x height)",
-            "put the right one there, or move the LR folder away to have LR made from HR",
-        )
+        expected = f"{width} x {height} pixels, 1/{scale} of {hr_file}"
+        found = f"{lr.shape[1]} x {lr.shape[0]} (width x height)"
+        remedy = "put the right one there, or move the LR folder away to have LR made from HR"
+        raise InputError(lr_file, expected, found, remedy)
     dataset = MINI if name == MINI else hr_file.parent.parent.name
     return Sample(dataset, stem(hr_file), scale, lr, hr, lr_file=lr_file)
 
@@ -284,27 +241,19 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
 def _hr_files(name: str) -> dict[str, Path]:
     """Return the HR files of a benchmark by name."""
     if name == MINI:
-        return {Path(file).stem: _scikit_image_folder() / file for file in _MINI_FILES}
+        return {image: _scikit_image() / f"{image}.png" for image in _MINI.split()}
     folder = _folder(name) / "HR"
-    by_name: dict[str, list[Path]] = defaultdict(list)
+    found: dict[str, Path] = {}
     for file in pictures(folder):
-        by_name[stem(file)].append(file)
-    if not by_name:
-        raise InputError(
-            folder,
-            f"images ({', '.join(images.SUFFIXES)})",
-            "none",
-            f"run `dtfn data fetch {name}` or put them there",
-        )
-    for image, same in by_name.items():
-        if len(same) > 1:
-            raise InputError(
-                folder,
-                f"one image named {image!r}",
-                " and ".join(file.name for file in same),
-                "remove or rename all but one",
-            )
-    return {image: file for image, (file,) in by_name.items()}
+        other = found.setdefault(stem(file), file)
+        if other != file:
+            twice, remedy = f"{other.name} and {file.name}", "remove or rename all but one"
+            raise InputError(folder, f"one image named {stem(file)!r}", twice, remedy)
+    if not found:
+        expected = f"images ({', '.join(images.SUFFIXES)})"
+        remedy = f"run `dtfn data fetch {name}` or put them there"
+        raise InputError(folder, expected, "none", remedy)
+    return found
 
 
 def _lr_files(name: str, scale: int) -> dict[Path, Path]:
@@ -317,19 +266,15 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
     """
     if name == MINI:
         return {}
-    hr, visible = sorted(_hr_files(name).values()), "[!.]*"
+    hr = sorted(_hr_files(name).values())
     folders = _folder(name).glob("[lL][rR]*/")
     for folder in sorted(folders, key=lambda f: (f.name.lower() != "lr_bicubic", f)):
-        entries = [
-            entry
-            for entry in sorted(folder.glob(visible))
-            if not (said := _scales(entry.name.casefold())) or scale in said
-        ]
-        inside = [file for place in entries for file in sorted(place.glob(visible))]
-        there = [file for file in pictures(folder) if file in entries]
-        there += [file for file in inside if file.suffix.lower() in images.SUFFIXES]
+        says = {file: file.name for file in pictures(folder)}  # its scale, e.g. ax4.png
+        says |= {file: file.parent.name for file in sorted(folder.glob("[!.]*/[!.]*"))}
+        inside = [f for f, name in says.items() if scale in (_scales(name.casefold()) or {scale})]
+        there = [f for f in inside if f.suffix.lower() in images.SUFFIXES]
         matched, problems = match(hr, there, scale)
-        if (there or inside) and (len(matched) < len(hr) or folder.name.lower() != "lr_bicubic"):
+        if inside and (len(matched) < len(hr) or folder.name.lower() != "lr_bicubic"):
             example = (there or inside)[0]
             raise InputError(
                 example.parent,
@@ -337,9 +282,14 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
                 f"{example.name}; the folder {'; '.join(problems[:2]) or 'has another name'}",
                 "rename it as HR is, or move the folder away to have LR made from HR",
             )
-        if there:
+        if inside:
             return matched
     return {}
+
+
+def _scales(text: str) -> set[int]:
+    """Return the scales that a name in lower case says."""
+    return {int(number) for groups in _SCALE.findall(text) for number in groups if number}
 
 
 def _folder(name: str) -> Path:
@@ -353,20 +303,11 @@ def _folder(name: str) -> Path:
     remedy = f"run `dtfn data fetch {name}` or set DTFN_DATA to the folder that holds {name}"
     if name not in BENCHMARKS:
         remedy = f"{nearest(name, {MINI, *BENCHMARKS, *there})}; or {remedy}"
-    raise InputError(
-        root / name,
-        "a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)",
-        "a folder without HR" if (root / name).is_dir() else "no such folder",
-        remedy,
-    )
+    expected = "a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)"
+    found = "a folder without HR" if (root / name).is_dir() else "no such folder"
+    raise InputError(root / name, expected, found, remedy)
 
 
-def _scikit_image_folder() -> Path:
-    """Return the folder of images in the installed scikit-image.
-
-    Found without importing it: ``skimage.data`` would set up downloads, which are never wanted.
-    """
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or spec.origin is None:
-        raise InputError("scikit-image", "the package", "none", "run `make install`")
-    return Path(spec.origin).parent / "data"
+def _scikit_image() -> Path:
+    """Return the folder of images in scikit-image, whose import would set up downloads."""
+    return Path(importlib.util.find_spec("skimage").origin).parent / "data"  # type: ignore[union-attr, arg-type]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from torch import nn
 
@@ -461,8 +462,9 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (24, 28, 3), np.uint8)
 
 
 def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
     for name in names:
-        images.write(path / name, pixels)
+        (path / name).write_bytes(images.encode(pixels))  # the content decides, not the suffix
     return path
 
 
@@ -658,7 +660,8 @@ def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
 def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
     grey = PIXELS[:, :, 0]
     hr = folder(tmp_path / "hr", ["a.png"], grey)
-    deep = folder(tmp_path / "deep", ["a.tif"], PIXELS.astype(np.uint16) * 257)
+    deep = folder(tmp_path / "deep", [])
+    tifffile.imwrite(deep / "a.tif", PIXELS.astype(np.uint16) * 257, photometric="rgb")
     (one,) = results.match_folders(hr, {"deep": deep}, 4)
     truth, made = results.read_match(one, 4)
 

@@ -1,19 +1,24 @@
-"""Pictures: MATLAB's bicubic against its own files and exact arithmetic; colour conversions."""
+"""Pictures: MATLAB's bicubic against its own files and exact arithmetic; colour; files."""
 
 from __future__ import annotations
 
+import io
 import math
+import struct
+import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
 from skimage.color import rgb2ycbcr
 
 from dtfn import images
@@ -22,12 +27,16 @@ from dtfn.images import UInt8
 
 RNG = np.random.default_rng(0)
 PHOTO = RNG.integers(0, 256, (37, 50, 3), dtype=np.uint8)
+SHAPES = [(23, 17), (23, 17, 2), (23, 17, 3), (23, 17, 4)]
+SMOOTH = np.round(
+    127 + 60 * np.add.outer(np.sin(np.arange(40) / 6), np.cos(np.arange(48) / 7))
+).astype(np.uint8)
 
 FACTORS = st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2, 3, 4, Fraction(1, 3), Fraction(5, 2), 0.37, 1])
 IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
 
-# --- imresize
+# --- imresize, degrade
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -35,17 +44,13 @@ IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24
 def test_degrade_makes_every_pixel_of_the_published_lr(
     benchmarks: Path, dataset: str, count: int, scale: int
 ) -> None:
+    """Read with Pillow, so that our reader cannot hide an error of our own."""
     files = sorted((benchmarks / dataset / "HR").glob("*.png"))
     assert len(files) == count
     for file in files:
         published = benchmarks / dataset / "LR_bicubic" / f"X{scale}" / f"{file.stem}x{scale}.png"
-        made = images.degrade(_stored8(file), scale)
-        np.testing.assert_array_equal(made, _stored8(published), err_msg=file.stem)
-
-
-def _stored8(path: Path) -> UInt8:
-    """Read with Pillow, so that our reader cannot hide an error of our own."""
-    return np.asarray(Image.open(path))
+        made = images.degrade(np.asarray(Image.open(file)), scale)
+        np.testing.assert_array_equal(made, np.asarray(Image.open(published)), err_msg=file.stem)
 
 
 @pytest.mark.parametrize("factor", [Fraction(1, 4), Fraction(1, 2), Fraction(2), Fraction(4)])
@@ -116,24 +121,14 @@ def test_a_float_factor_divides_evenly(count: int, scale: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_channels_are_resized_on_their_own(channels: int) -> None:
-    image = RNG.integers(0, 256, (21, 30, channels), dtype=np.uint8)
+def test_channels_are_independent_and_memory_layout_does_not_matter(channels: int) -> None:
+    image = np.asfortranarray(RNG.integers(0, 256, (21, 60, channels), dtype=np.uint8))[::-1, ::2]
     made = images.imresize(image, 1 / 3)
     assert made.shape == (7, 10, channels)
-    for channel in range(channels):
-        expected = images.imresize(image[:, :, channel], 1 / 3)
-        np.testing.assert_array_equal(made[:, :, channel], expected)
-
-
-def test_memory_layout_does_not_matter() -> None:
-    image = np.asfortranarray(PHOTO)[::-1, ::2]
-    expected = images.imresize(image.copy(), 1 / 2)
-    made = images.imresize(image, 1 / 2)
-    np.testing.assert_array_equal(made, expected)
     assert made.flags.c_contiguous
-
-
-# --- degrade, modcrop
+    for channel in range(channels):
+        expected = images.imresize(image[:, :, channel].copy(), 1 / 3)
+        np.testing.assert_array_equal(made[:, :, channel], expected)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -149,25 +144,19 @@ def test_degrade_crops_at_the_top_left_first(scale: int) -> None:
 # --- colour
 
 
-def test_luma_is_that_of_scikit_image_and_not_rounded() -> None:
+def test_luma_is_that_of_scikit_image_not_rounded_and_grey_counts_as_rgb() -> None:
     np.testing.assert_allclose(images.luma(PHOTO), rgb2ycbcr(PHOTO)[:, :, 0], atol=1e-10)
-
-
-def test_luma_spans_16_to_235_and_grey_counts_as_rgb() -> None:
     ends = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     np.testing.assert_allclose(images.luma(ends), [[16, 235]], atol=1e-12)
     grey = PHOTO[:, :, 0]
-    made = images.luma(grey)
-    assert made.dtype == np.float64
-    np.testing.assert_array_equal(made, images.luma(np.dstack([grey] * 3)))
+    np.testing.assert_array_equal(images.luma(grey), images.luma(np.dstack([grey] * 3)))
 
 
 def test_as_rgb_keeps_rgb_and_replicates_grey() -> None:
     np.testing.assert_array_equal(images.as_rgb(PHOTO), PHOTO)
     grey = PHOTO[:, :, 0]
-    expected = np.stack([grey, grey, grey], axis=2)
-    np.testing.assert_array_equal(images.as_rgb(grey), expected)
-    np.testing.assert_array_equal(images.as_rgb(grey[:, :, None]), expected)
+    for image in (grey, grey[:, :, None]):
+        np.testing.assert_array_equal(images.as_rgb(image), np.dstack([grey] * 3))
 
 
 def test_as_rgb_scales_16_bits_to_the_nearest_of_8() -> None:
@@ -182,20 +171,189 @@ def test_as_rgb_composites_alpha_over_white_as_pillow_does() -> None:
     image = RNG.integers(0, 256, (30, 40, 4), dtype=np.uint8)
     white = Image.new("RGBA", (40, 30), "white")
     expected = np.asarray(Image.alpha_composite(white, Image.fromarray(image)))[:, :, :3]
-    made = images.as_rgb(image)
-    assert np.abs(made.astype(int) - expected).max() <= 1
+    assert np.abs(images.as_rgb(image).astype(int) - expected).max() <= 1
     image[:, :, 3] = 255
     np.testing.assert_array_equal(images.as_rgb(image), image[:, :, :3])
-    image[:, :, 3] = 0
-    assert (images.as_rgb(image) == 255).all()
+    # 16 bits are composited before they are rounded.
+    deep = np.array([[[0, 0], [0, 65535], [0, 32768], [40000, 65535]]], np.uint16)
+    assert images.as_rgb(deep)[0, :, 0].tolist() == [255, 0, 127, 156]
 
 
-def test_as_rgb_composites_16_bit_grey_before_it_rounds() -> None:
-    image = np.array([[[0, 0], [0, 65535], [0, 32768], [40000, 65535]]], np.uint16)
-    assert images.as_rgb(image)[0, :, 0].tolist() == [255, 0, 127, 156]
+# --- files: what is stored comes back
 
 
-# --- what is refused
+def _noise(shape: tuple[int, ...], depth: str) -> images.Pixels:
+    return RNG.integers(0, np.iinfo(depth).max, shape, dtype=depth, endpoint=True)
+
+
+def _pillow(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _tiff(pixels: NDArray[np.generic], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def _png(pixels: images.Pixels) -> bytes:
+    """Write a PNG by its specification (one IDAT, no filter), independent of any library."""
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    rows = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(height, -1)
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">2I5B", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "depth"), [*((shape, "uint8") for shape in SHAPES), ((23, 17), "uint16")]
+)
+def test_a_png_keeps_every_bit(tmp_path: Path, shape: tuple[int, ...], depth: str) -> None:
+    stored = _noise(shape, depth)
+    images.write(tmp_path / "a.PNG", stored)
+    assert images.encode(stored.copy()) == (tmp_path / "a.PNG").read_bytes()
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.PNG")), stored)
+    for got in (images.read(tmp_path / "a.PNG"), images.decode(_png(stored), "a.png")):
+        assert got.dtype == depth
+        np.testing.assert_array_equal(got, stored)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_tiff_of_tifffile_is_read(
+    compression: str | None, order: Literal["<", ">"], planar: str, depth: str
+) -> None:
+    stored = _noise((23, 17, 3), depth)
+    samples = stored if planar == "contig" else np.ascontiguousarray(np.moveaxis(stored, 2, 0))
+    options = {"photometric": "rgb", "planarconfig": planar, "compression": compression}
+    data = _tiff(samples, byteorder=order, **options)
+    np.testing.assert_array_equal(images.decode(data, "a.tif"), stored)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize(("shape", "depth"), [((23, 17, 3), "uint8"), ((23, 17), "uint16")])
+def test_tiff_of_pillow_is_read(compression: str, shape: tuple[int, ...], depth: str) -> None:
+    stored = _noise(shape, depth)
+    data = _pillow(Image.fromarray(stored), "TIFF", compression=compression)
+    np.testing.assert_array_equal(images.decode(data, "a.tif"), stored)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+def test_palettes_and_bits_are_expanded(kind: str) -> None:
+    indexed = Image.fromarray(_noise((23, 17, 3), "uint8")).quantize(16)
+    got = images.decode(_pillow(indexed, kind), "a")
+    np.testing.assert_array_equal(got, np.asarray(indexed.convert("RGB")))
+    bits = Image.fromarray(SMOOTH).convert("1")
+    got = images.decode(_pillow(bits, kind), "a")
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, 255 * np.asarray(bits).astype(int))
+
+
+def test_a_transparent_colour_becomes_alpha() -> None:
+    grey = np.array([[0, 7], [7, 255]], np.uint8)
+    rgb = Image.fromarray(np.stack([grey, grey, grey], axis=2))
+    for image in (Image.fromarray(grey), Image.fromarray(grey).convert("P"), rgb):
+        colour = (7, 7, 7) if image is rgb else 7
+        got = images.decode(_pillow(image, "PNG", transparency=colour), "a.png")
+        assert got[:, :, -1].tolist() == [[255, 0], [0, 255]]
+        assert got[:, :, 0].tolist() == grey.tolist()
+
+
+@pytest.mark.parametrize("orientation", range(9))
+def test_an_orientation_tag_is_applied(orientation: int) -> None:
+    """0 is no orientation, but some cameras write it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for kind in ("PNG", "JPEG", "TIFF"):
+        data = _pillow(Image.fromarray(SMOOTH), kind, exif=exif)
+        expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+        np.testing.assert_array_equal(images.decode(data, "a"), expected)
+    deep = SMOOTH.astype(np.uint16) * 257
+    data = _tiff(deep, extratags=[(0x0112, 3, 1, orientation, True)])
+    np.testing.assert_array_equal(images.decode(data, "a"), expected * np.uint16(257))
+
+
+# --- files: what is refused
+
+
+CMYK = Image.fromarray(SMOOTH).convert("CMYK")
+DEEP = _noise((23, 17, 3), "uint16")
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (_pillow(CMYK, "JPEG"), "JPEG of mode CMYK"),
+        (_pillow(CMYK.convert("RGB").convert("LAB"), "TIFF"), "TIFF of mode LAB"),
+        (_tiff(SMOOTH.astype(np.float32), photometric="minisblack"), "TIFF of mode F"),
+        (_tiff(np.dstack([SMOOTH] * 3).astype(np.float32), photometric="rgb"), "begin b'II"),
+        (_tiff(SMOOTH.astype(np.float16), photometric="minisblack"), "TIFF of float16"),
+        (_tiff(SMOOTH.astype(np.uint16), photometric="miniswhite"), "TIFF of uint16 MINISWHITE"),
+        (_tiff(np.stack([SMOOTH, SMOOTH]), photometric="minisblack"), "2 pages"),
+        (_tiff(DEEP, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)]), "turned by a tag"),
+        *((_png(_noise(s, "uint16")), "PNG with 16 bits of colour") for s in SHAPES[1:]),
+        (b"", "0 bytes"),
+        (_pillow(Image.fromarray(SMOOTH), "WEBP"), "begin b'RIFF"),
+        (b"\n<!DOCTYPE html><html>log in</html>", r"begin b'\\n<!DOCTYPE html>"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "https://git-lf"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line_with_its_content(data: bytes, found: str) -> None:
+    expected = f"^a: expected a whole PNG, JPEG, BMP or TIFF file: .*; found .*{found}[^\n]*PNG$"
+    with pytest.raises(InputError, match=expected):
+        images.decode(data, "a")
+
+
+FILES = {
+    "png": _pillow(Image.fromarray(_noise((40, 48, 3), "uint8")), "PNG"),
+    "png of 16 bits": _pillow(Image.fromarray(_noise((40, 48), "uint16")), "PNG"),
+    "jpeg": _pillow(Image.fromarray(SMOOTH), "JPEG"),
+    "bmp": _pillow(Image.fromarray(SMOOTH), "BMP"),
+    "tiff": _tiff(_noise((40, 48, 3), "uint8"), photometric="rgb", compression="zlib"),
+    "tiff, lzw": _pillow(
+        Image.fromarray(_noise((40, 48, 3), "uint8")), "TIFF", compression="tiff_lzw"
+    ),
+    "tiff, plain": _tiff(_noise((40, 48, 3), "uint8"), photometric="rgb"),
+    "tiff of 16 bits": _tiff(_noise((40, 48, 3), "uint16"), photometric="rgb", compression="zlib"),
+    "tiff of 16 bits, plain": _tiff(_noise((40, 48, 3), "uint16"), photometric="rgb"),
+    "tiff of 16 bits, lzw": _pillow(
+        Image.fromarray(_noise((40, 48), "uint16")), "TIFF", compression="tiff_lzw"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_truncated_file_is_an_error_that_names_it_or_has_lost_no_pixel(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole, path = FILES[kind], tmp_path / "cut image"
+    errors: list[str] = []
+    cuts = [*range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 20, len(whole) - 1]
+    for cut in cuts:
+        path.write_bytes(whole[:cut])
+        try:
+            got = images.read(path)
+        except InputError as error:
+            errors.append(str(error))
+        else:
+            np.testing.assert_array_equal(got, images.decode(whole, "whole"))
+    assert len(errors) >= len(cuts) - 2  # the last bytes of a file may hold no pixel
+    assert all(line.startswith(f"{path}: expected a whole PNG") for line in errors)
+    out, err = capfd.readouterr()
+    assert out + err == ""  # libraries in C must not talk beside our one line
+
+
+FLOAT = PHOTO / 255
 
 
 @pytest.mark.parametrize(
@@ -203,20 +361,20 @@ def test_as_rgb_composites_16_bit_grey_before_it_rounds() -> None:
     [
         *((images.imresize, (PHOTO, f), "factor: expected a number") for f in (0, -1, math.nan)),
         (images.imresize, (PHOTO, math.inf), "factor: expected a number above 0"),
-        (images.imresize, (PHOTO / 255, 2), "imresize: expected a non-empty uint8 image"),
+        (images.imresize, (FLOAT, 2), "imresize: expected a non-empty uint8 image"),
         (images.imresize, (PHOTO.astype(np.uint16), 2), "found uint16"),
         (images.imresize, (PHOTO[:0], 2), r"found uint8 of shape \(0, 50, 3\)"),
         (images.imresize, (PHOTO[None], 2), "found uint8 of shape"),
-        *(
-            (images.degrade, (PHOTO, s), "scale: expected 2, 3 or 4")
-            for s in (0, 5, 2.5, "4", None)
-        ),
+        *((images.degrade, (PHOTO, s), "scale: expected 2, 3 or 4") for s in (0, 5, 2.5, "4")),
         (images.degrade, (PHOTO[:3], 4), "expected a non-empty"),  # smaller than the scale
         (images.luma, (PHOTO[:, :, :2],), "luma: expected"),
-        (images.luma, (PHOTO / 255,), "luma: expected"),
-        (images.as_rgb, (PHOTO / 255,), "as_rgb: expected"),
-        (images.as_rgb, (PHOTO[None],), "as_rgb: expected"),
-        (images.as_rgb, (PHOTO[0, 0],), "as_rgb: expected"),
+        (images.luma, (FLOAT,), "luma: expected"),
+        *((images.as_rgb, (x,), "as_rgb: expected") for x in (FLOAT, PHOTO[None], PHOTO[0, 0])),
+        (images.encode, (FLOAT,), "found float64"),
+        (images.encode, (DEEP,), "expected 8 bits, or 16 bits of grey; found uint16"),
+        (images.write, ("a.tif", PHOTO), r"a\.tif: expected a name that ends in \.png"),
+        (images.read, ("no.png",), r"no\.png: expected an image file; found nothing"),
+        (images.read, (".",), "expected an image file; found a folder"),
     ],
 )
 def test_what_is_no_picture_is_refused(

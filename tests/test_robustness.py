@@ -60,13 +60,13 @@ def _sound_pictures() -> Files:
     rgb = Image.fromarray(noise)
     return {
         "rgb.png": _packed(rgb, "PNG"),
-        "grey.png": images.encode(noise[..., 0].astype(np.uint16) * 257, ".png", ""),
+        "grey.png": images.encode(noise[..., 0].astype(np.uint16) * 257),
         "palette.png": _packed(rgb.quantize(16), "PNG"),
         "rgb.jpg": _packed(rgb, "JPEG"),
         "progressive.jpeg": _packed(rgb, "JPEG", progressive=True),
         "rgb.bmp": _packed(rgb, "BMP"),
         "rgb.tif": _packed(rgb, "TIFF", compression="tiff_lzw"),
-        "deep.tiff": images.encode(noise.astype(np.uint16) * 257, ".tif", ""),
+        "deep.tiff": _tiff(noise.astype(np.uint16) * 257, photometric="rgb", compression="zlib"),
     }
 
 
@@ -139,7 +139,7 @@ def _special_pictures() -> Files:
             place = tiff.index(struct.pack("<H", tag), 8)
             tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, side)
         large[f"large-{np.dtype(samples)}.tif"] = bytes(tiff)
-    tall = bytearray(images.encode(np.ones((23, 31, 3), np.uint16), ".tif", ""))
+    tall = bytearray(_tiff(np.ones((23, 31, 3), np.uint16), photometric="rgb", compression="zlib"))
     place = tall.index(struct.pack("<HHI", 257, 4, 1), 8)
     tall[place + 8 : place + 12] = struct.pack("<I", 2**20)  # rows, of which it has 23
     return large | {

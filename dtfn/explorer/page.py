@@ -377,7 +377,7 @@ def strip(shown: Iterable[Crop], width: int) -> str:
     parts = []
     for crop in shown:
         large = crop.zoomed(max(1, round(width / crop.image.shape[1])))
-        data = base64.b64encode(images.encode(large, ".png", crop.title)).decode()
+        data = base64.b64encode(images.encode(large)).decode()
         name, note = _text(crop.title), _text(crop.note).replace(" · ", "<br>")
         parts.append(
             f'<figure style="width:{large.shape[1]}px" title="{ABOUT.get(crop.title, "")}">'
