@@ -283,6 +283,8 @@ def _fetch_data(
     download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=sys.stderr.isatty())
     for source in sets:
         print(f"{source.name}: {source.state} in {source.folder}")
+    if checked := [source.name for source in sets if source.pictures]:
+        _verify_data(checked)
 
 
 @data_app.command("verify")
@@ -294,14 +296,14 @@ def _verify_data(
 
     sets = download.chosen(names or download.catalogue())
     if not names:
-        sets = [source for source in sets if source.contents and source.present]
+        sets = [source for source in sets if source.pictures and source.present]
     faults = 0
     for source in sets:
         wrong = list(download.verify(source))
         for file, fault in wrong:
             print(f"{file}: {fault}")
         if not wrong:
-            print(f"{source.name}: {len(source.contents)} files ok")
+            print(f"{source.name}: {len(source.pictures)} files ok")
         faults += len(wrong)
     if faults or not sets:
         wanted = "pictures as listed" if sets else "some set of pictures"
