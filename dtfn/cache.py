@@ -15,7 +15,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +29,12 @@ from dtfn.errors import InputError
 
 LIMIT = "12GB"  # some fifty networks on the four benchmarks; the oldest outputs go first
 LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
-FORMAT = "2"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
-
-FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-DIGEST = hashlib.sha256().digest_size
-_stores: list[diskcache.Cache | None] = []  # the open one, if any
+FORMAT = "3"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
 
 Arrays = dict[str, NDArray[Any]]
+
+_FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
+_stores: list[diskcache.Cache | None] = []  # the open one, if any
 
 
 class Usage(NamedTuple):
@@ -48,33 +47,28 @@ class Usage(NamedTuple):
 
 
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays of a key by name; make and remember them where there are none.
+    """Return the arrays of a key (from `key`) by name; make and remember them if there are none.
 
     Processes that ask for the same at one time make it once: the others wait. A process that is
     killed frees the next one.
-
-    Parameters
-    ----------
-    key
-        From `key`.
-    make
-        Makes the arrays.
     """
     with opened() as store, ExitStack() as stack:
-        arrays = _recalled(store, key)
-        if arrays is not None:
+        if (arrays := _recalled(store, key)) is not None:
             return arrays
-        try:
-            folder = paths.cache("locks")
-            folder.mkdir(parents=True, exist_ok=True)
-            # One of 256 locks, so that their files never grow in number.
-            stack.enter_context(FileLock(folder / key[:2]))
-        except (OSError, NotImplementedError) as error:  # a disk without locks
-            warnings.warn(f"no lock in {paths.cache('locks')}: {error}", stacklevel=2)
-        arrays = _recalled(store, key)
-        if arrays is None:
-            arrays = make()
-            _remember(store, key, arrays)
+        # One of 256 locks, so that their files never grow in number. A disk without locks only
+        # costs that two may make the same.
+        with suppress(OSError, NotImplementedError):
+            stack.enter_context(FileLock(paths.CACHE / "locks" / key[:2]))
+            if (arrays := _recalled(store, key)) is not None:
+                return arrays
+        arrays = make()
+        if store is not None:
+            stream = io.BytesIO()
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+            try:
+                store.set(key, stream.getvalue())
+            except _FAILURES as error:
+                warnings.warn(f"output not cached in {store.directory}: {error}", stacklevel=2)
         return arrays
 
 
@@ -110,17 +104,6 @@ def source(*names: str) -> str:
     return key(*codes)
 
 
-def limit() -> int:
-    """Return how many bytes are kept: ``$DTFN_CACHE_LIMIT``, else 12GB.
-
-    Raises
-    ------
-    InputError
-        The variable is not a size.
-    """
-    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
-
-
 def size(text: str, what: str) -> int:
     """Return bytes from text such as ``"500MB"`` or ``"4 GB"`` (a MB is 2^20 bytes).
 
@@ -136,19 +119,19 @@ def size(text: str, what: str) -> int:
 
 
 def usage() -> Usage:
-    """Return what the cache holds; 0 where there is none."""
-    folder = paths.cache("outputs")
+    """Return what the cache holds; it may hold ``$DTFN_CACHE_LIMIT``, else 12GB."""
+    folder, limit = paths.CACHE / "outputs", _limit()
     if not folder.is_dir():
-        return Usage(folder, 0, 0, limit())
-    with diskcache.Cache(str(folder), size_limit=limit()) as store:
-        return Usage(folder, len(store), store.volume(), limit())
+        return Usage(folder, 0, 0, limit)
+    with diskcache.Cache(str(folder), size_limit=limit) as store:
+        return Usage(folder, len(store), store.volume(), limit)
 
 
 def clear() -> int:
     """Remove all that the cache holds, and return how many entries that were."""
-    if not paths.cache("outputs").is_dir():
+    if not (paths.CACHE / "outputs").is_dir():
         return 0
-    with diskcache.Cache(str(paths.cache("outputs"))) as store:
+    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
         return int(store.clear())
 
 
@@ -161,41 +144,28 @@ def opened() -> Iterator[diskcache.Cache | None]:
     if _stores:
         yield _stores[-1]
         return
-    folder = paths.cache("outputs")
+    folder = paths.CACHE / "outputs"
     with ExitStack() as stack:
         try:
-            _stores.append(stack.enter_context(diskcache.Cache(str(folder), size_limit=limit())))
-        except FAILURES as error:
+            store = stack.enter_context(diskcache.Cache(str(folder), size_limit=_limit()))
+        except _FAILURES as error:
             warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
-            _stores.append(None)
-        try:
-            yield _stores[-1]
-        finally:
-            _stores.pop()
+            store = None
+        _stores.append(store)
+        stack.callback(_stores.pop)
+        yield store
+
+
+def _limit() -> int:
+    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
 
 
 def _recalled(store: diskcache.Cache | None, key: str) -> Arrays | None:
     """Return what is stored; None where there is nothing, or where it is damaged."""
-    try:
-        content = None if store is None else store.get(key)
-    except (*FAILURES, ValueError, TypeError):
-        return None
-    if not isinstance(content, bytes):
-        return None
-    digest, archive = content[:DIGEST], content[DIGEST:]
-    if hashlib.sha256(archive).digest() != digest:
-        return None
-    with np.load(io.BytesIO(archive), allow_pickle=False) as arrays:
-        return dict(arrays)
-
-
-def _remember(store: diskcache.Cache | None, key: str, arrays: Arrays) -> None:
-    """Store arrays after their digest; only warn where that fails."""
     if store is None:
-        return
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        return None
     try:
-        store.set(key, hashlib.sha256(stream.getvalue()).digest() + stream.getvalue())
-    except FAILURES as error:
-        warnings.warn(f"output not cached in {paths.cache('outputs')}: {error}", stacklevel=3)
+        with np.load(io.BytesIO(store.get(key)), allow_pickle=False) as arrays:
+            return dict(arrays)  # a zip file: each array has a CRC, which is checked
+    except Exception:  # whatever a damaged entry makes the readers raise
+        return None

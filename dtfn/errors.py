@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
-    """Input that the suite refuses, told in one line.
+    """Input that is refused, in one line.
 
     The command line prints it without a traceback and exits with code 2.
 
@@ -15,10 +15,8 @@ class InputError(ValueError):
     ----------
     what
         The thing that is wrong, e.g. ``"scale"`` or a file's path.
-    expected
-        What would have been accepted.
-    found
-        What was there instead.
+    expected, found
+        What would have been accepted, and what was there instead.
     remedy
         What to do next.
     """
@@ -28,15 +26,7 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'?"`` for the closest known name, or the whole list.
-
-    Parameters
-    ----------
-    name
-        What the user wrote.
-    known
-        The names that exist.
-    """
+    """Return ``"did you mean 'x'?"`` for the closest known name, or the whole list."""
     names = sorted(known)
     longer = [other for other in names if name and other.startswith(name)]
     close = longer[:1] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)

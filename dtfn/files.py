@@ -32,22 +32,14 @@ def _sha256(file: Path, modified: int, size: int, inode: int) -> str:
 
 
 @contextlib.contextmanager
-def writing(
-    path: Path, remedy: str = "free some room, get the right to write there, or choose another"
-) -> Iterator[None]:
-    """Turn what goes wrong while a path is written into one line.
-
-    Raises
-    ------
-    InputError
-        For any `OSError`, e.g. a full disk or a folder that is read-only.
-    """
+def writing(path: Path) -> Iterator[None]:
+    """Raise `InputError` for any `OSError` while a path is written, e.g. of a full disk."""
     try:
         yield
     except OSError as error:
-        raise InputError(
-            path, "a place that can be written", error.strerror or error, remedy
-        ) from error
+        remedy = "free some room, get the right to write there, or choose another"
+        found = error.strerror or error
+        raise InputError(path, "a place that can be written", found, remedy) from error
 
 
 @contextlib.contextmanager
@@ -55,12 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a draft's path in the same folder; it replaces ``path`` at the end, unless that fails.
 
     The name of the draft is unique, so that processes that write the same file do not meet.
-    Folders are made as needed.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written; what was there stays.
+    Folders are made as needed. If it fails, what was there stays; errors as `writing`.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,95 +56,52 @@ def replacing(path: Path) -> Iterator[Path]:
             yield draft
             draft.replace(path)
         finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; errors as `replacing`."""
+    """Write a file whole or not at all; errors as `writing`."""
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all; errors as `replacing`."""
+    """Write a JSON file whole or not at all; errors as `writing`."""
     write(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path, empty: Json) -> Json:
-    """Return what a JSON file of this project holds.
+    """Return what a JSON file of this project holds; ``empty``, ``{}`` or ``[]``, if there is none.
 
-    An empty or broken file is set aside as ``NAME.broken`` and named in one line of the log: one
-    bad file must not stop everything else.
-
-    Parameters
-    ----------
-    path
-        The file.
-    empty
-        ``{}`` or ``[]``: what the file must hold, and what is returned where there is none.
-
-    Raises
-    ------
-    InputError
-        If the file is there but cannot be read.
+    A broken file, or one that holds another type, counts as empty. It is set aside as
+    ``NAME.broken`` and named in the log: one bad file must not stop everything else.
     """
-    content = _parsed(path, empty)
-    if content is None:
-        with contextlib.suppress(OSError), _locked(path):
-            content = _parsed(path, empty)  # another process may have mended it
-            if content is None:
-                logging.getLogger("dtfn").warning(
-                    f"{path} is empty or broken: it counts as empty, and is kept as "
-                    f"{path.name}.broken"
-                )
-                path.replace(path.with_name(f"{path.name}.broken"))
-    return type(empty)() if content is None else content
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return type(empty)()
+    except ValueError:
+        content = None
+    if isinstance(content, type(empty)):
+        return content
+    logging.getLogger("dtfn").warning(
+        f"{path} is empty or broken: it counts as empty, and is kept as {path.name}.broken"
+    )
+    with contextlib.suppress(OSError):
+        path.replace(path.with_name(f"{path.name}.broken"))
+    return type(empty)()
 
 
 @contextlib.contextmanager
 def updating(path: Path, empty: Json) -> Iterator[Json]:
     """Yield what a JSON file holds, to be changed in place, and write it at the end.
 
-    One process at a time, so that no entry is lost. If the body raises, nothing is written.
-
-    Parameters
-    ----------
-    path, empty
-        As `read_json`.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or written.
+    One process or thread at a time, so that no entry is lost. If the body raises, nothing is
+    written. Arguments as `read_json`, errors as `writing`.
     """
-    with contextlib.ExitStack() as stack:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(path))
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
         content = read_json(path, empty)
         yield content
         write_json(path, content)
-
-
-def _locked(path: Path) -> FileLock:
-    """Return the lock of a file; a thread that holds it may take it again."""
-    return FileLock(path.with_name(f".{path.name}.lock"), is_singleton=True)
-
-
-def _parsed(path: Path, empty: Json) -> Json | None:
-    """Return the content of a JSON file, ``empty`` if there is no file, None if it is broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return type(empty)()
-    except ValueError:
-        return None
-    except OSError as error:
-        raise InputError(
-            path,
-            "a file that can be read",
-            error.strerror or error,
-            "get the right to read it, or move it away",
-        ) from error
-    return content if isinstance(content, type(empty)) else None

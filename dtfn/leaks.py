@@ -105,7 +105,7 @@ def compare(training: Mapping[str, Source], tested: Mapping[str, Source]) -> lis
 def _hashes(pictures: Mapping[str, Source]) -> NDArray[np.bool_]:
     """Return the hashes (P, 8, 256) of pictures, remembered by content."""
     contents = {name: patches.content(source) for name, source in pictures.items()}
-    file = paths.cache(f"leaks-{SIDE}.json")
+    file = paths.CACHE / f"leaks-{SIDE}.json"
     known: dict[str, str] = files.read_json(file, {})
     new = {contents[name]: name for name in pictures if contents[name] not in known}
     for content, name in tqdm(new.items(), desc="hash pictures", leave=False, disable=None):

@@ -31,7 +31,7 @@ WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian
 
 
 def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
-    """Return the PSNR of ``sr`` against ``hr`` on float Y.
+    """Return the PSNR of ``sr`` against ``hr`` on float Y, in dB; infinite for equal images.
 
     Parameters
     ----------
@@ -45,19 +45,10 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
         Whether Y is rounded to whole levels first, as some published tables do (MATLAB's
         ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.
 
-    Returns
-    -------
-    dB; infinite for equal images.
-
     Raises
     ------
     InputError
         For another dtype or shape, sizes that differ, or a border that leaves nothing.
-
-    Notes
-    -----
-    Equals ``skimage.metrics.peak_signal_noise_ratio(Y_hr, Y_sr, data_range=255)`` on the shaved Y
-    channels.
     """
     x, y = _shaved_luma(sr, hr, shave, 1, grey, rounded)
     mse = float(np.mean((x - y) ** 2))
@@ -90,20 +81,17 @@ def _shaved_luma(
     """Return both Y channels without their borders; at least ``least`` pixels high and wide."""
     x, y = images.luma(sr), images.luma(hr)
     if x.shape != y.shape:
-        raise InputError(
-            "SR and HR",
-            "images of one size",
-            f"{width_by_height(sr)} and {width_by_height(hr)}",
-            "crop HR with dtfn.images.modcrop, or look for a wrong scale",
-        )
+        found = f"{width_by_height(sr)} and {width_by_height(hr)}"
+        remedy = "crop HR with dtfn.images.modcrop, or look for a wrong scale"
+        raise InputError("SR and HR", "images of one size", found, remedy)
     height, width = y.shape
     if shave < 0 or min(height, width) < 2 * shave + least:
-        raise InputError(
-            "shave",
-            f"a border that leaves {least} x {least} pixels or more",
+        expected = f"a border that leaves {least} x {least} pixels or more"
+        found, remedy = (
             f"{shave} of {width_by_height(hr)}",
             "use a larger image or a smaller border",
         )
+        raise InputError("shave", expected, found, remedy)
     inside = np.s_[shave : height - shave, shave : width - shave]
     if grey == "y" and hr.ndim == 2:
         x, y = ((part - 16) * (255 / 219) for part in (x, y))

@@ -9,11 +9,9 @@ import ast
 import functools
 import json
 import os
-import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -23,12 +21,11 @@ from dtfn.errors import InputError, nearest
 _INJECTED = "# Parameters"  # the first line of the cell that papermill adds
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One line ``name: kind = default`` of a notebook's parameters cell; the kind is a type."""
+class Parameter(NamedTuple):
+    """One line ``name: kind = default`` of a parameters cell; the kind as it is written."""
 
     name: str
-    kind: Any
+    kind: str
     default: Any
 
 
@@ -40,24 +37,27 @@ def read(notebook: Path) -> dict[str, Parameter]:
     InputError
         The file is not a notebook, or a line of the cell is not ``name: type = literal``.
     """
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found, remedy = f"{type(error).__name__}: {error}", "restore the file, e.g. with git"
+        raise InputError(notebook, "a Jupyter notebook", found, remedy) from None
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
     parameters: dict[str, Parameter] = {}
-    for node in ast.parse(_tagged_source(notebook)).body:
-        line = ast.unparse(node)
+    for node in ast.parse("".join(tagged[0]["source"]) if tagged else "").body:
         try:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
-                raise ValueError(line)
-            assert node.value is not None
-            default = ast.literal_eval(node.value)
-            holder = type("Holder", (), {"__annotations__": {"kind": ast.unparse(node.annotation)}})
-            kind = typing.get_type_hints(holder, globalns={})["kind"]
-        except (ValueError, AssertionError, NameError, TypeError):
+                raise ValueError(node)
+            name, kind = node.target.id, ast.unparse(node.annotation)
+            _adapter(kind)
+            parameters[name] = Parameter(name, kind, ast.literal_eval(node.value or "missing"))
+        except (ValueError, SyntaxError, NameError, TypeError):
             raise InputError(
                 f"parameters of {notebook.name}",
                 "lines of the form 'name: type = literal'",
-                repr(line),
+                repr(ast.unparse(node)),
                 "write it so, or move the line to another cell",
             ) from None
-        parameters[node.target.id] = Parameter(node.target.id, kind, default)
     return parameters
 
 
@@ -88,8 +88,7 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
         As `check`, but text is not read as another type; or a parameter has no value.
     """
     known = read(notebook)
-    missing = [name for name in known if name not in namespace]
-    if missing:
+    if missing := [name for name in known if name not in namespace]:
         raise InputError(
             f"parameters of {notebook.stem}",
             f"values of {', '.join(known)}",
@@ -98,28 +97,27 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
         )
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
-    given = dict.fromkeys(t.id for t in targets if isinstance(t, ast.Name))
-    return _checked(notebook, {name: namespace.get(name) for name in [*given, *known]}, _strict)
+    injected = [target.id for target in targets if isinstance(target, ast.Name)]
+    return _checked(notebook, {name: namespace.get(name) for name in [*injected, *known]}, _strict)
 
 
-def convert(value: Any, kind: Any) -> Any:
-    """Return `value` as `kind`: text is read, anything else must be of that type already.
+def convert(value: Any, kind: str) -> Any:
+    """Return `value` as `kind`, e.g. ``"list[str]"``: text is read, all else must be of that type.
 
     Raises
     ------
     ValueError
         It is not: ``"two"`` or ``2.5`` for int, ``1`` for bool.
     """
-    if not isinstance(value, str) or kind is str:
+    if not isinstance(value, str) or kind == "str":
         return _strict(value, kind)
-    text = value.strip()
-    parsed: Any = text
-    if text in ("none", "None", "null"):
+    parsed: Any = value.strip()
+    if parsed in ("none", "None", "null"):
         parsed = None
-    elif text.startswith(("[", "{")):
-        parsed = json.loads(text.replace("'", '"'))
-    elif (typing.get_origin(kind) or kind) is list:
-        parsed = [part.strip() for part in text.split(",") if part.strip()]
+    elif parsed.startswith(("[", "{")):
+        parsed = json.loads(parsed.replace("'", '"'))
+    elif kind.startswith("list"):
+        parsed = [part.strip() for part in parsed.split(",") if part.strip()]
     return _adapter(kind).validate_python(parsed)
 
 
@@ -151,58 +149,33 @@ def absolute(name: str, value: Any, known: Collection[str]) -> Any:
     return value
 
 
-def type_name(kind: Any) -> str:
-    """Return how a type is written: ``int``, ``list[str]``."""
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
-
-
-def _checked(
-    notebook: Path, given: Mapping[str, Any], convert: Callable[[Any, Any], Any]
-) -> dict[str, Any]:
-    known = read(notebook)
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            raise InputError(
-                f"parameter {name!r} of {notebook.stem}",
-                f"one of {', '.join(known) or 'none: it has no parameters'}",
-                "an unknown name",
-                nearest(name, known) if known else "leave it out",
-            )
-        try:
-            values[name] = convert(value, known[name].kind)
-        except (ValueError, TypeError):
-            raise InputError(
-                f"parameter {name!r} of {notebook.stem}",
-                f"{type_name(known[name].kind)} such as {known[name].default!r}",
-                repr(value),
-                "pass a value of that type",
-            ) from None
-    return values
-
-
 @functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(eval(kind, {}))  # the notebook's code, which is run anyway
 
 
-def _strict(value: Any, kind: Any) -> Any:
+def _strict(value: Any, kind: str) -> Any:
     """Return a value of exactly that type; a tuple counts as a list, as in JSON."""
     return _adapter(kind).validate_json(json.dumps(value), strict=True)
 
 
-def _tagged_source(notebook: Path) -> str:
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            notebook,
-            "a Jupyter notebook",
-            f"{type(error).__name__}: {error}",
-            "restore the file, e.g. with git",
-        ) from None
-    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
-    return "".join(tagged[0]["source"]) if tagged else ""
+def _checked(
+    notebook: Path, given: Mapping[str, Any], as_kind: Callable[[Any, str], Any]
+) -> dict[str, Any]:
+    known, values = read(notebook), {}
+    for name, value in given.items():
+        what = f"parameter {name!r} of {notebook.stem}"
+        if name not in known:
+            expected = f"one of {', '.join(known) or 'none: it has no parameters'}"
+            remedy = nearest(name, known) if known else "leave it out"
+            raise InputError(what, expected, "an unknown name", remedy)
+        _, kind, default = known[name]
+        try:
+            values[name] = as_kind(value, kind)
+        except (ValueError, TypeError):
+            expected = f"{kind} such as {default!r}"
+            raise InputError(what, expected, repr(value), "pass a value of that type") from None
+    return values
 
 
 # --- in the server of JupyterLab, which finds these two names by .ci/jupyter.json ------------

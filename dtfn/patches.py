@@ -162,9 +162,9 @@ def pool(
     digest = hashlib.sha256(f"{FORMAT} {scale}".encode())
     for name, source in pictures.items():
         digest.update(f" {name} {content(source)}".encode())
-    folder = paths.cache("patches") / digest.hexdigest()[:16]
+    folder = paths.CACHE / "patches" / digest.hexdigest()[:16]
     if not _whole(folder, scale):
-        with writing(folder, "free some room, or set DTFN_CACHE to a folder with more"):
+        with writing(folder):
             _decode(pictures, scale, folder)
     return _opened(folder, scale, patch)
 

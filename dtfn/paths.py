@@ -7,8 +7,6 @@ user's folders (platformdirs), and reports in the working directory; it never wr
 
 from __future__ import annotations
 
-import functools
-import logging
 import os
 from pathlib import Path
 
@@ -32,33 +30,11 @@ SNAKEFILE = (ROOT if CHECKOUT else PACKAGE / "shipped") / "Snakefile"
 REPORTS = _chosen("DTFN_REPORTS", (ROOT if CHECKOUT else Path.cwd()) / "reports")
 RUNS = REPORTS / "runs"
 WEIGHTS = _chosen("DTFN_WEIGHTS", HOME / "weights")
-CACHE = _chosen("DTFN_CACHE", HOME / "cache" if CHECKOUT else platformdirs.user_cache_path("dtfn"))
+_MINE = CHECKOUT and os.access(HOME, os.W_OK)  # a checkout may be shared and read-only
+CACHE = _chosen("DTFN_CACHE", HOME / "cache" if _MINE else platformdirs.user_cache_path("dtfn"))
 
-# A folder that holds one of these is a folder of training sets, whatever else is called train/.
+# New sets are put next to these, so it must not be just any folder called train/.
 _TRAINING_SETS = ("T91", "General100", "BSD200", "BSDS500_test200", "DIV2K_train_HR")
-
-
-def zoo() -> Path:
-    """Return the folder of the shipped networks, in the checkout or in the installed package."""
-    return ZOO
-
-
-def notebooks() -> Path:
-    """Return the folder of the shipped notebooks, in the checkout or in the installed package."""
-    return NOTEBOOKS
-
-
-def cache(name: str) -> Path:
-    """Return a file or folder of the cache; nothing is made.
-
-    Where the cache cannot be written, as in a read-only checkout, it is in the user's folder, and
-    one sentence says so.
-    """
-    if _writable(CACHE):
-        return CACHE / name
-    other = platformdirs.user_cache_path("dtfn")
-    _say(f"{CACHE} cannot be written: the cache is in {other} (set DTFN_CACHE to choose)")
-    return other / name
 
 
 def data_root() -> Path:
@@ -70,25 +46,13 @@ def training_root() -> Path:
     """Return the folder that holds the training sets.
 
     ``$DTFN_TRAIN``; else ``train/`` in the data root, unless only the one next to the data root has
-    some of the known sets. New sets are put there too, so it must not be just any ``train/``.
+    some of the known sets.
     """
-    inside, beside = data_root() / "train", data_root().parent / "train"
-    known = any((beside / name).is_dir() for name in _TRAINING_SETS)
-    return _chosen("DTFN_TRAIN", beside if known and not inside.is_dir() else inside)
+    inside, outside = data_root() / "train", data_root().parent / "train"
+    known = any((outside / name).is_dir() for name in _TRAINING_SETS)
+    return _chosen("DTFN_TRAIN", outside if known and not inside.is_dir() else inside)
 
 
 def validation_root() -> Path:
     """Return the folder that holds the validation sets: ``val/`` next to the training sets."""
     return training_root().parent / "val"
-
-
-def _writable(folder: Path) -> bool:
-    """Return whether a folder can be written, or made."""
-    there = next(f for f in (folder, *folder.parents) if f.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
-
-
-@functools.cache
-def _say(sentence: str) -> None:
-    """Log a sentence once."""
-    logging.getLogger("dtfn").warning(sentence)

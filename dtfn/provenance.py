@@ -22,40 +22,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dtfn import paths
+from dtfn import files, paths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = PACKAGE / "shipped"  # notebooks and networks of an installed package: no code
-LIBRARIES = (
-    "dtfn",
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "pandas",
-    "scikit-image",
-    "matplotlib",
-    "papermill",
-)
+PACKAGE = paths.PACKAGE
+_DECIDE = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "matplotlib")
 
 
 def array_hash(array: NDArray[np.generic]) -> str:
-    """Return the SHA-256 of an array's dtype, shape and values: the same picture, the same hash.
-
-    Independent of the file format the pixels came from.
-    """
+    """Return the SHA-256 of an array's dtype, shape and values: the same picture, the same hash."""
     head = f"{array.dtype.str}{array.shape}".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=paths.ROOT, capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 def git_state() -> tuple[str, bool]:
@@ -63,21 +42,27 @@ def git_state() -> tuple[str, bool]:
 
     ``("nogit", False)`` where the code is not a git checkout or git is missing.
     """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.check_output(
+            command, cwd=paths.ROOT, stderr=subprocess.DEVNULL, text=True
+        )
+
     try:
         # An unpacked archive inside somebody else's repository is not that repository's commit.
-        if Path(_git("rev-parse", "--show-toplevel")).resolve() != paths.ROOT:
-            return "nogit", False
-        return _git("rev-parse", "--short=8", "HEAD"), bool(
-            _git("status", "--porcelain", "--untracked-files=no")
-        )
+        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() == paths.ROOT:
+            commit = git("rev-parse", "--short=8", "HEAD").strip()
+            return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
-        return "nogit", False
+        pass
+    return "nogit", False
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide numbers; no import."""
     found = {"python": platform.python_version()}
-    for library in LIBRARIES:
+    for library in ("dtfn", *_DECIDE, "papermill"):
         try:
             found[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
@@ -86,17 +71,16 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, object]:
-    """Return what the run computed on: system, processor, device and number of threads.
+    """Return what the run computed on: system, cores, device and number of threads.
 
     Asks torch only where the run has imported it itself.
     """
     torch = sys.modules.get("torch")
-    gpu = torch is not None and torch.cuda.is_available()
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name() if torch is not None and gpu else "cpu",
-        "threads": torch.get_num_threads() if torch is not None else os.cpu_count(),
+        "device": torch.cuda.get_device_name() if torch and torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads() if torch else os.cpu_count(),
     }
 
 
@@ -119,7 +103,11 @@ def code_key(modules: Iterable[str]) -> str:
         Full names, such as ``"dtfn.models"``; a name in a module counts as the module. ``"dtfn"``
         alone, which can be asked for any of its names, stands for the whole package.
     """
-    return digest({part: _hash(PACKAGE / part) for part in reach(modules)})
+    hashes = {}
+    for part in reach(modules):
+        code = (PACKAGE / part).read_text(encoding="utf-8") if part.endswith(".py") else ""
+        hashes[part] = source_key(code) if code else files.sha256(PACKAGE / part)
+    return digest(hashes)
 
 
 def reach(modules: Iterable[str]) -> list[str]:
@@ -133,10 +121,10 @@ def reach(modules: Iterable[str]) -> list[str]:
             waiting += _files(imported(file.read_text(encoding="utf-8")))
     packages = {file.parent for file in found}
     for data in PACKAGE.rglob("*"):
-        code = data.suffix in (".py", ".pyc") or data.is_relative_to(_SHIPPED)
-        if data.is_file() and not code:
-            package = next(folder for folder in data.parents if (folder / "__init__.py").is_file())
-            found |= {data} if package in packages else set()
+        shipped = data.is_relative_to(PACKAGE / "shipped")  # notebooks and networks: no code
+        if data.is_file() and data.suffix not in (".py", ".pyc") and not shipped:
+            home = next(folder for folder in data.parents if (folder / "__init__.py").is_file())
+            found |= {data} if home in packages else set()
     return sorted(file.relative_to(PACKAGE).as_posix() for file in found)
 
 
@@ -152,46 +140,25 @@ def imported(source: str) -> set[str]:
     return {name for name in names if name.partition(".")[0] == "dtfn"}
 
 
+@functools.cache
 def source_key(source: str) -> str:
     """Return the hash of Python source without comments, docstrings and layout."""
-    return digest(ast.dump(_bare(ast.parse(source))))
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # a docstring is an expression that is only a text
+            texts = [
+                x for x in body if isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant)
+            ]
+            node.body = [line for line in body if line not in texts]  # type: ignore[attr-defined]
+    return digest(ast.dump(tree))
 
 
 def _files(names: Iterable[str]) -> Iterator[Path]:
     """Yield the files that run when names are imported: the packages above them too."""
     for name in names:
-        folder = PACKAGE
-        for part in name.split(".")[1:]:
-            yield folder / "__init__.py"
-            if not (folder / part).is_dir():
-                if (folder / f"{part}.py").is_file():
-                    yield folder / f"{part}.py"
-                break
-            folder /= part
-        else:
-            yield folder / "__init__.py"
-
-
-def _hash(file: Path) -> str:
-    state = file.stat()
-    return _content(file, state.st_mtime_ns, state.st_size)
-
-
-@functools.cache
-def _content(file: Path, modified: int, size: int) -> str:
-    if file.suffix == ".py":
-        return source_key(file.read_text(encoding="utf-8"))
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _bare(tree: ast.Module) -> ast.Module:
-    """Take the docstrings out of a module: every expression that is only a text."""
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [  # type: ignore[attr-defined]
-                line
-                for line in body
-                if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
-            ]
-    return tree
+        parts = name.split(".")[1:]
+        for depth in range(len(parts) + 1):
+            place = PACKAGE.joinpath(*parts[:depth])
+            candidates = (place / "__init__.py", place.with_suffix(".py"))
+            yield from (file for file in candidates if file.is_file())

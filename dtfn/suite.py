@@ -362,7 +362,7 @@ def run(
 
 def _lock(name: str) -> FileLock:
     """Return the lock of this name, which processes on this machine take in turn."""
-    folder = paths.cache("locks")
+    folder = paths.CACHE / "locks"
     with files.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{provenance.digest(name)[:16]}.lock")

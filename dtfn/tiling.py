@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from dtfn import cache
 from dtfn.errors import InputError
@@ -20,16 +21,11 @@ SIDES = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SPARE = 0.85  # share of a budget that is planned with: allocators do not fill every gap
 
 
-@dataclass(frozen=True)
-class Span:
-    """A stretch of rows or of columns: what a tile sees of them, and what is kept of it.
+class Span(NamedTuple):
+    """Rows or columns, as LR positions of the whole image.
 
-    Attributes
-    ----------
-    start, stop
-        LR positions that the network sees, of the whole image.
-    first, last
-        LR positions that are kept, of the whole image: ``start <= first < last <= stop``.
+    A tile sees ``start`` to ``stop``, and ``first`` to ``last`` of it is kept:
+    ``start <= first < last <= stop``.
     """
 
     start: int
@@ -66,12 +62,7 @@ class Tiling:
         enlarged to fill a tile.
     overlap
         Least LR positions that a tile sees beyond what is kept of it, on each side that has a
-        neighbour.
-
-    Raises
-    ------
-    InputError
-        The overlap is negative, or leaves nothing to keep.
+        neighbour. `InputError` if nothing is left to keep.
     """
 
     size: int
@@ -79,12 +70,9 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.size:
-            raise InputError(
-                "tiling",
-                "tiles larger than twice their overlap",
-                f"size {self.size}, overlap {self.overlap}",
-                "choose larger tiles or less overlap",
-            )
+            found = f"size {self.size}, overlap {self.overlap}"
+            remedy = "choose larger tiles or less overlap"
+            raise InputError("tiling", "tiles larger than twice their overlap", found, remedy)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Return the tiles of an image of ``height x width`` LR positions, row by row."""
@@ -96,9 +84,8 @@ class Tiling:
         gaps = -(-(length - size) // (self.size - 2 * self.overlap))  # rounded up
         starts = [i * (length - size) // gaps for i in range(gaps)] + [length - size]
         # Two neighbours share at least 2 * overlap positions: each keeps half of them.
-        cuts = [(start + size + after) // 2 for start, after in pairwise(starts)]
-        ends = zip([0, *cuts], [*cuts, length], strict=True)
-        return [Span(s, s + size, *kept) for s, kept in zip(starts, ends, strict=True)]
+        cuts = [0, *((start + size + after) // 2 for start, after in pairwise(starts)), length]
+        return [Span(s, s + size, *kept) for s, kept in zip(starts, pairwise(cuts), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -108,13 +95,6 @@ class Chop:
     The image is always cut into four overlapping quarters, and each of them again until a quarter
     has fewer than ``min_size`` positions. A quarter is half the image and ``shave``, rounded up to
     the next multiple of 4 rows and 8 columns (a multiple itself grows too).
-
-    Attributes
-    ----------
-    shave
-        Least LR positions that a quarter sees beyond its half.
-    min_size
-        LR positions from which a quarter is cut again.
 
     Notes
     -----
@@ -146,10 +126,9 @@ class Chop:
 
     def _halves(self, whole: Span, multiple: int) -> tuple[Span, Span]:
         length = whole.stop - whole.start
-        half = length // 2
-        size = half + self.shave
+        middle = whole.start + length // 2
+        size = length // 2 + self.shave
         size = min(size + multiple - size % multiple, length)
-        middle = whole.start + half
         return (
             Span(whole.start, whole.start + size, whole.first, min(middle, whole.last)),
             Span(whole.stop - size, whole.stop, max(middle, whole.first), whole.last),
@@ -158,13 +137,7 @@ class Chop:
 
 @dataclass(frozen=True)
 class Budget:
-    """Memory that a process may take: images too large for it are cut into tiles.
-
-    Attributes
-    ----------
-    bytes
-        Of the whole process on a CPU; on a GPU, of that GPU.
-    """
+    """Bytes that a process, or on a GPU the GPU, may take: larger images are cut into tiles."""
 
     bytes: int
 
@@ -190,13 +163,9 @@ class Budget:
             return None
         fitting = [side for side in SIDES if side**2 <= positions]
         if not fitting:
-            least = (rest + SIDES[0] ** 2 * position) / SPARE
-            raise InputError(
-                "memory",
-                f"at least {least / 2**20:.0f} MB for this network",
-                f"{self.bytes / 2**20:.0f} MB",
-                "allow more",
-            )
+            least = (rest + SIDES[0] ** 2 * position) / SPARE / 2**20
+            expected = f"at least {least:.0f} MB for this network"
+            raise InputError("memory", expected, f"{self.bytes / 2**20:.0f} MB", "allow more")
         return Tiling(fitting[-1])
 
 
@@ -208,16 +177,8 @@ than any image leaves all whole."""
 def way(text: str) -> Way:
     """Return how images are cut, from text.
 
-    Parameters
-    ----------
-    text
-        ``"whole"``; ``"chop"``, as the authors do; a number such as ``"128"``, the LR positions a
-        side of a tile; or memory such as ``"8GB"``.
-
-    Raises
-    ------
-    InputError
-        It is none of these.
+    ``"whole"``; ``"chop"``, as the authors do; a number such as ``"128"``, the LR positions a side
+    of a tile; or memory such as ``"8GB"``. `InputError` for anything else.
     """
     if text in ("whole", "chop"):
         return Chop() if text == "chop" else None

@@ -98,7 +98,7 @@ def test_the_second_time_costs_nothing_and_damage_is_mended(
     with monkeypatch.context() as patch:
         patch.setattr(leaks, "_turned", None)
         assert leaks.compare(training, leaks.tests()) == expected != []
-    file = paths.cache(f"leaks-{leaks.SIDE}.json")
+    file = paths.CACHE / f"leaks-{leaks.SIDE}.json"
     file.write_text(file.read_text()[:-3])
     assert leaks.compare(training, leaks.tests()) == expected
     assert f"{file} is empty or broken" in caplog.text

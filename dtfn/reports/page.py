@@ -306,7 +306,7 @@ def _line(reports: Path, folder: Path, record: dict[str, Any]) -> dict[str, Any]
 
 def _thumbnail(file: Path) -> str:
     """Return a figure's thumbnail as text for an address; it is made once."""
-    kept = paths.cache("thumbnails") / f"{files.sha256(file)}.webp"
+    kept = paths.CACHE / "thumbnails" / f"{files.sha256(file)}.webp"
     with contextlib.suppress(OSError):
         return base64.b64encode(kept.read_bytes()).decode()
     text = _webp(file, THUMBNAIL)
