@@ -1,27 +1,31 @@
-"""Values of the field's tables, each with its source, and measured values compared with them.
+"""The field's tables: every method measured, and compared with what has been published.
 
 ``published.csv`` holds what papers and repositories print: method, scale, dataset, PSNR (dB) and
-SSIM on Y. What others measured with their own code on the authors' weights is labelled
-*re-measured*.
+SSIM on Y. What others measured with their own code on the authors' weights is *re-measured*.
 """
 
 from __future__ import annotations
 
 import functools
-import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from dtfn.reports import Verdict
+from dtfn import datasets, evaluation, statistics, zoo
+from dtfn import tiling as cutting
+from dtfn.errors import InputError
+from dtfn.evaluation import BICUBIC
+from dtfn.reports import Verdict, above_zero
+from dtfn.results import match_folders, read_match
 
 FILE = Path(__file__).with_suffix(".csv")
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
 """Benchmark -> pictures; only whole ones are compared."""
 
+CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
 CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
@@ -41,51 +45,28 @@ COLUMNS: Mapping[str, str] = {
 }
 """Column of `compare` -> its title in print."""
 
-_REMEASURED = re.compile(r"(?P<method>.+) \((?P<who>\w+) re-measured\)")
-_SHORT = re.compile(r"[,(]? *\(?github .*|, own .*")
-_NAMES = {"edsr": "EDSR", "edsr_baseline": "EDSR-baseline", "rcan": "RCAN", "rdn": "RDN"}
+
+# --- what is published ------------------------------------------------------------------------
 
 
 @functools.cache
-def _values() -> pd.DataFrame:
-    table = pd.read_csv(FILE)
-    matches = [_REMEASURED.fullmatch(name) for name in table["method"]]
-    table["remeasured"] = [m["who"] if m else "" for m in matches]
-    table["method"] = [
-        _NAMES.get(m["method"], m["method"]) if m else name
-        for m, name in zip(matches, table["method"], strict=True)
-    ]
-    table["scale"] = table["scale"].str.removeprefix("x").astype(int)
-    table["dataset"] = table["dataset"].replace("B100", "BSD100")
-    short = table["source"].str.replace(_SHORT, "", regex=True).str.strip()
-    table.insert(5, "table", short.where(table["remeasured"] == "", short + " (re-measured)"))
-    return table
-
-
 def values() -> pd.DataFrame:
-    """Return all published values.
+    """Return all published values, not to be changed.
 
     Returns
     -------
-    A row a cell of a table: method, scale, dataset (``BSD100`` for B100), psnr (dB), ssim (NaN
-    where a table has none), table (what it is called here), source (where it stands in full), and
-    remeasured (who measured it, where that is not its paper; else empty).
+    A row a cell of a table: method, scale, dataset, psnr (dB), ssim (NaN where a table has none),
+    remeasured (who measured it, where that is not its paper; else empty), table (its name here) and
+    source (where that is).
     """
-    return _values().copy()
+    return pd.read_csv(FILE).fillna({"remeasured": ""})
 
 
 def sources(scales: Iterable[int]) -> pd.DataFrame:
-    """Return the tables that have values of these scales: table, source, values (how many).
-
-    What the source repeats of the table's name is left out.
-    """
-    part = _values()[lambda t: t["scale"].isin(list(scales))].copy()
-    names = part["table"].str.removesuffix(" (re-measured)")
-    pairs = zip(part["source"], names, strict=True)
-    part["source"] = [source.removeprefix(name).strip(", ") or "itself" for source, name in pairs]
-    return part.groupby(["table", "source"], sort=False, as_index=False).agg(
-        values=("psnr", "size")
-    )
+    """Return the tables that have values of these scales: table, source, values (how many)."""
+    part = values()[lambda t: t["scale"].isin(list(scales))]
+    groups = part.groupby(["table", "source"], sort=False, as_index=False)
+    return groups.agg(values=("psnr", "size"))
 
 
 def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
@@ -94,25 +75,207 @@ def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     Where several tables have a method, its first table counts, and where that lacks a benchmark,
     the next. Re-measured values are rows of their own: ``EDSR (re-measured by torchSR)``.
     """
-    part = _values()[lambda t: t["scale"].isin(list(scales))].copy()
+    part = values()[lambda t: t["scale"].isin(list(scales))]
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
-    part["method"] = part["method"] + by
+    part = part.assign(method=part["method"] + by)
     first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values("scale", kind="stable")
-    order = {dataset: place for place, dataset in enumerate(SIZES)}
-    return first.sort_values("dataset", key=lambda names: names.map(order), kind="stable")[
-        ["dataset", "scale", "method", "psnr", "ssim"]
-    ].reset_index(drop=True)
+    first = first.sort_values(
+        "dataset", key=lambda names: names.map(list(SIZES).index), kind="stable"
+    )
+    return first[["dataset", "scale", "method", "psnr", "ssim"]].reset_index(drop=True)
 
 
-def compare(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
-    """Compare measured values with published ones.
+# --- what is measured -------------------------------------------------------------------------
+
+
+def contenders(scale: int | None, only: Sequence[str] = (), *, own: bool = False) -> list[str]:
+    """Return bicubic, every imported network and every one of the zoo, of a scale (None: of all).
+
+    If ``only`` is given, return these methods but those of the zoo or imported for other scales.
+    ``own`` leaves out the zoo.
+    """
+    if only:
+        other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
+        return [method for method in only if method not in other]
+    rows = zoo.imported() if own else [*zoo.imported(), *zoo.registry()]
+    return [BICUBIC, *(row["name"] for row in rows if scale in (None, row["scale"]))]
+
+
+def weights_of(scales: Sequence[int], methods: Sequence[str] = ()) -> list[Path]:
+    """Return the weights of all networks that `measure_all` runs."""
+    names = [name for scale in scales for name in contenders(scale, methods)]
+    return [zoo.file_of(name) for name in dict.fromkeys(names) if name != BICUBIC]
+
+
+def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the benchmarks that are here, and the optional ones that are not.
+
+    A required one that is not here, or none at all, is an `InputError`.
+    """
+    for name in required:
+        datasets.names(name)
+    here, absent = list(required), []
+    for name in optional:
+        try:
+            datasets.names(name)
+            here.append(name)
+        except InputError:
+            absent.append(name)
+    if not here:
+        remedy = "name one, e.g. mini, or run `dtfn data fetch benchmarks`"
+        found = ", ".join(absent) or "none"
+        raise InputError("benchmarks", "at least one that is here", found, remedy)
+    return list(dict.fromkeys(here)), absent
+
+
+def measure_all(
+    benchmarks: Sequence[str],
+    scales: Sequence[int],
+    folders: Sequence[str] = (),
+    tilings: Sequence[str] = ("whole",),
+    ensembles: Sequence[bool] = (False,),
+    *,
+    methods: Sequence[str] = (),
+    count: int | None = None,
+    device: str = "cpu",
+    rounded: bool = False,
+) -> pd.DataFrame:
+    """Measure networks on every benchmark, at every scale, in every way; and folders of pictures.
 
     Parameters
     ----------
-    summary
-        Of `dtfn.evaluation.summary`: dataset, scale, method, images, psnr, ssim.
-    names
-        Measured method -> what the tables call it, for those that they may have.
+    benchmarks, scales, count, device, rounded
+        As for `dtfn.evaluation.evaluate`; several scales.
+    folders
+        Pictures that others have made, each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and
+        ``{scale}`` stand for these. A folder that does not exist is left out, if another does.
+    tilings
+        Each as for `dtfn.tiling.way`.
+    ensembles
+        Whether by self-ensemble; ``(False, True)`` does both.
+    methods
+        As for `contenders`: none for all.
+
+    Returns
+    -------
+    `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds are NaN. The
+    method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped. The column
+    published has its name in published tables; it is empty where they cannot have it, as for
+    self-ensembles and small networks.
+
+    Raises
+    ------
+    InputError
+        As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for any
+        benchmark and scale, or whose pictures do not match.
+    """
+    parts = [_measured_folder(text, benchmarks, scales, rounded) for text in folders]
+    known = {row["name"]: _published(row) for row in zoo.imported()}
+    known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
+    for scale, chosen, tiling, ensemble in _ways(scales, methods, tilings, ensembles):
+        how: dict[str, Any] = {"scale": scale, "count": count, "rounded": rounded}
+        way: dict[str, Any] = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
+        made = evaluation.evaluate(chosen, benchmarks, **how, **way, device=device)
+        names = ["" if ensemble else known.get(name, name) for name in made["method"]]
+        labels = [_label(name, tiling, ensemble) for name in made["method"]]
+        parts.append(made.assign(method=labels, published=names))
+        if chosen == [BICUBIC]:  # its published values follow the classical rule
+            classical = evaluation.evaluate(chosen, benchmarks, **how, grey="y")
+            if (classical["psnr"] != made["psnr"]).any():
+                parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
+                parts[-2]["published"] = ""
+    table = pd.concat(parts, ignore_index=True)
+    order = np.lexsort((~table["method"].isin([BICUBIC, CLASSICAL]), table["scale"]))  # stable
+    return table.iloc[order].reset_index(drop=True)
+
+
+def forecast_all(
+    benchmarks: Sequence[str],
+    scales: Sequence[int],
+    tilings: Sequence[str] = ("whole",),
+    ensembles: Sequence[bool] = (False,),
+    *,
+    methods: Sequence[str] = (),
+    count: int | None = None,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Return what `measure_all` will cost: `dtfn.evaluation.forecast` with its method and scale."""
+    columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
+    parts = []
+    for scale, chosen, tiling, ensemble in _ways(scales, methods, tilings, ensembles):
+        if chosen != [BICUBIC]:
+            way: dict[str, Any] = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
+            part = evaluation.forecast(chosen, benchmarks, scale, count, **way, device=device)
+            labels = [_label(name, tiling, ensemble) for name in part["method"]]
+            parts.append(part.assign(method=labels, scale=scale))
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _ways(
+    scales: Sequence[int], methods: Sequence[str], tilings: Sequence[str], ensembles: Sequence[bool]
+) -> Iterator[tuple[int, list[str], str, bool]]:
+    """Yield what to run, and how: at each scale bicubic once, the networks in every way."""
+    for scale in scales:
+        names = contenders(scale, methods)
+        if BICUBIC in names:
+            yield scale, [BICUBIC], "whole", False
+        chosen = [name for name in names if name != BICUBIC]
+        for tiling in tilings if chosen else ():
+            yield from ((scale, chosen, tiling, ensemble) for ensemble in ensembles)
+
+
+def _label(method: str, tiling: str, ensemble: bool) -> str:
+    name = f"{method}+" if ensemble else method
+    if tiling == "whole":
+        own = None if method == BICUBIC else evaluation.card_tiling(method)
+        return name if own is None else f"{name}, tiles of {own.size}"
+    if tiling == "chop":
+        return f"{name}, chop"
+    return f"{name}, tiles of {tiling}" if tiling.isdigit() else f"{name}, within {tiling}"
+
+
+def _published(row: Mapping[str, Any]) -> str:
+    """Return what tables call an imported network; empty if it is not of the published size."""
+    size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
+    if (row["network"], size) == ("edsr", (64, 16)):
+        return "EDSR-baseline"
+    return str(row["network"]).upper() if row["full_size"] else ""
+
+
+def _measured_folder(
+    text: str, benchmarks: Sequence[str], scales: Iterable[int], rounded: bool
+) -> pd.DataFrame:
+    name, _, pattern = text.partition("=")
+    if not name or not pattern:
+        remedy = "write e.g. RCAN=results/{dataset}/x{scale}"
+        raise InputError("folder of pictures", "NAME=FOLDER", repr(text), remedy)
+    rows = []
+    for dataset in (b for b in benchmarks if b != datasets.MINI):
+        hr = datasets.files(dataset)[0].parent
+        for scale in scales:
+            folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
+            for one in match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
+                truth, made = read_match(one, scale)
+                both = (evaluation.psnr, evaluation.ssim)
+                scores = (metric(made[name], truth, scale, rounded=rounded) for metric in both)
+                rows.append((hr.parent.name, one.image, scale, *scores))
+    if not rows:
+        wanted = "a folder for one of the benchmarks and scales"
+        raise InputError(f"pictures of {name}", wanted, f"none, e.g. {folder}", "mend the path")
+    table = pd.DataFrame(rows, columns=["dataset", "image", "scale", "psnr", "ssim"])
+    return table.assign(method=name, published=name, seconds=np.nan)
+
+
+# --- both -------------------------------------------------------------------------------------
+
+
+def compare(results: pd.DataFrame) -> pd.DataFrame:
+    """Compare measured means with published ones.
+
+    Parameters
+    ----------
+    results
+        Of `dtfn.evaluation.evaluate`, with a column published as of `measure_all`.
 
     Returns
     -------
@@ -120,13 +283,27 @@ def compare(summary: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     published_in names the tables that print the value. Tables that agree share a row. A method that
     no table has, has one row a scale, without a dataset.
     """
-    known = _values()
-    rows: list[dict[str, object]] = []
-    for (method, scale), part in summary.groupby(["method", "scale"], sort=False):
-        printed = known[(known["method"] == names.get(method)) & (known["scale"] == scale)]
-        cells = [row for one in part.to_dict("records") for row in _cells(one, printed)]
-        rows += cells or [{"method": method, "scale": scale, "verdict": UNPUBLISHED}]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    of = ["method", "scale"]
+    names = results.groupby(of, sort=False)["published"].first().rename("name").reset_index()
+    means = evaluation.summary(results).merge(names, on=of)
+    means["known"] = means["dataset"].replace("B100", "BSD100")
+    keys = ["method", "scale", "dataset", "psnr", "ssim"]
+    printed = values().groupby(keys, sort=False, dropna=False)["table"].agg("; ".join).reset_index()
+    columns = ("name", "scale", "known", "published_psnr", "published_ssim", "published_in")
+    printed.columns = pd.Index(columns)
+    table = means.merge(printed, how="left", on=["name", "scale", "known"])
+    found = table["published_psnr"].notna()
+    whole = table["images"] == table["known"].map(SIZES)
+    table["psnr_difference"] = table["psnr"] - table["published_psnr"]
+    table["ssim_difference"] = table["ssim"] - table["published_ssim"]
+    close = (table["psnr"].round(2) - table["published_psnr"]).abs().round(2) <= CLOSE
+    words = [UNPUBLISHED, NOT_WHOLE, MATCHES]
+    table["verdict"] = np.select([~found, ~whole, close], words, DIFFERS)
+    table.loc[~found, ["dataset", "psnr", "ssim"]] = np.nan
+    none = ~found.groupby([table["method"], table["scale"]]).transform("any")
+    kept = table[found | (none & ~table.duplicated(of))]
+    order = kept.groupby(of, sort=False).ngroup().sort_values(kind="stable").index
+    return kept.loc[order, list(COLUMNS)].reset_index(drop=True)
 
 
 def with_titles(table: pd.DataFrame) -> pd.DataFrame:
@@ -145,27 +322,21 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     judged = []
     compared = table[table["verdict"].isin([MATCHES, DIFFERS])]
     for (method, scale), part in compared.groupby(["method", "scale"], sort=False):
-        cells = part.groupby("dataset", sort=False)["verdict"].agg(lambda v: MATCHES in set(v))
+        cells = (part["verdict"] == MATCHES).groupby(part["dataset"]).any()
         claim = f"{method} ×{scale} has its published PSNR, to 0.01 dB"
         share = f"{int(cells.sum())} of {len(cells)} benchmarks"
         judged.append(Verdict(claim, share, None, bool(cells.all())))
-    nothing = Verdict("what was published is measured again", "nothing published", None, None)
-    return judged or [nothing]
+    return judged
 
 
-def _cells(measured: Mapping[str, Any], printed: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the rows of one measured method and benchmark."""
-    dataset = "BSD100" if measured["dataset"] == "B100" else measured["dataset"]
-    here = printed[printed["dataset"] == dataset]
-    whole = measured["images"] == SIZES.get(dataset)
-    psnr, ssim = float(measured["psnr"]), float(measured["ssim"])
-    rows = []
-    for (value, value_ssim), part in here.groupby(["psnr", "ssim"], sort=False, dropna=False):
-        close = math.isfinite(psnr) and round(abs(round(psnr, 2) - value), 2) <= CLOSE
-        row = {key: measured[key] for key in ("method", "scale", "dataset", "psnr", "ssim")}
-        row |= {"published_psnr": value, "published_ssim": value_ssim}
-        row |= {"psnr_difference": psnr - value, "ssim_difference": ssim - value_ssim}
-        row["published_in"] = "; ".join(part["table"])
-        row["verdict"] = (MATCHES if close else DIFFERS) if whole else NOT_WHOLE
-        rows.append(row)
-    return rows
+def beats(results: pd.DataFrame, methods: Sequence[str], base: str = BICUBIC) -> list[Verdict]:
+    """Return the verdict on each method having a higher mean PSNR over all pictures than `base`."""
+    psnr = results.pivot(index=["dataset", "image", "scale"], columns="method", values="psnr")
+    verdicts = []
+    for method in methods:
+        gain = statistics.mean_interval(psnr[method] - psnr[base])
+        enough = gain.clusters >= statistics.LEAST
+        ends = (gain.low, gain.high) if enough else None
+        holds = above_zero(*ends) if ends else None
+        verdicts.append(Verdict(f"{method} beats {base}", gain.estimate, ends, holds, "{:+.2f} dB"))
+    return verdicts

@@ -1,7 +1,7 @@
 """The shipped networks, and the checkpoints that a user has imported: names, files and cards.
 
 Below ``data/zoo``: ``registry.json``, and for each network ``NAME.safetensors`` (weights, with the
-recipe in their metadata), ``NAME.md`` (its card) and perhaps ``NAME.csv`` (its training history).
+recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training history).
 ``tools/ship.py`` writes them. Below ``data/weights``: ``registry.json`` and ``NAME.safetensors`` of
 imported checkpoints. Only `import_weights` loads torch.
 """
@@ -10,23 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from dtfn import files, paths, recipes
 from dtfn.errors import InputError, nearest
 from dtfn.recipes import Recipe
-
-if TYPE_CHECKING:
-    import torch
-
-    from dtfn import models
 
 REGISTRY = "registry.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".tar", ".bin")  # of files with weights
@@ -97,7 +90,7 @@ def registry() -> list[Entry]:
     pictures by benchmark; and gate, the cost of uniform attention weights on Urban100 in dB, None
     without attention.
     """
-    return _read(paths.ZOO / REGISTRY)
+    return files.read_json(paths.ZOO / REGISTRY, [])
 
 
 def imported() -> list[Entry]:
@@ -107,7 +100,7 @@ def imported() -> list[Entry]:
     hyperparameters, assumed (those of them that the weights do not show), file, sha256, source
     (name of the imported file), source_sha256.
     """
-    return _read(paths.WEIGHTS / REGISTRY)
+    return files.read_json(paths.WEIGHTS / REGISTRY, [])
 
 
 def everything() -> list[Entry]:
@@ -116,13 +109,7 @@ def everything() -> list[Entry]:
 
 
 def entry(name: str) -> Entry:
-    """Return the entry of a shipped network.
-
-    Raises
-    ------
-    InputError
-        The zoo has no network of this name.
-    """
+    """Return the entry of a shipped network; an unknown name is an `InputError`."""
     known = {row["name"]: row for row in registry()}
     if name not in known:
         remedy = nearest(name, known) if known else "train one with `dtfn train`"
@@ -142,28 +129,19 @@ def file_of(name_or_file: str) -> Path:
     """
     if mine := own(name_or_file):
         return _existing(mine.file, "mend the path")
-    given = Path(name_or_file).expanduser()
-    if given.suffix.lower() in SUFFIXES or given.parent != Path():
-        return _weights(given)
     for row in imported():
         if row["name"] == name_or_file:
             remedy = f"import {row['source']} again with `dtfn weights import`"
             return _existing(paths.WEIGHTS / row["file"], remedy)
-    bare = paths.ZOO / f"{given.name}.safetensors"  # also weights from which others start
-    if given.name == name_or_file and bare.is_file():
-        return bare
     for row in registry():
         if row["name"] == name_or_file:
             return _existing(paths.ZOO / row["file"])
-    if given.is_file():  # of an unusual suffix, such as net.weights
-        return _weights(given)
+    given = Path(name_or_file).expanduser()
+    if given.is_file() or given.suffix.lower() in SUFFIXES or given.parent != Path():
+        return _existing(given, "correct the path, or name a network of `dtfn zoo list`")
     if name_or_file == "bicubic":
-        raise InputError(
-            "networks",
-            "networks with weights",
-            "bicubic, which has none",
-            "leave it out: what they are compared with is measured in any case",
-        )
+        remedy = "leave it out: what they are compared with is measured in any case"
+        raise InputError("networks", "networks with weights", "bicubic, which has none", remedy)
     raise InputError(
         f"method {name_or_file!r}",
         "a name of the zoo or of imported weights, a weights file, or for some bicubic",
@@ -172,34 +150,15 @@ def file_of(name_or_file: str) -> Path:
     )
 
 
-def _weights(file: Path) -> Path:
-    """Return a file if it may hold weights; else say what it is, and what to do."""
-    training = file.name.startswith("step-") and file.suffix == ".ckpt"
-    if training and file.exists():
-        found, remedy = (
-            "a training state of `dtfn train`",
-            ("take the weights.safetensors of its run, which `dtfn train --resume` finishes"),
-        )
-    elif not file.is_file():
+def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
+    if not file.is_file():
         found = "a folder" if file.is_dir() else "no such file"
-        remedy = "correct the path, or name a network of `dtfn zoo list`"
-    else:
-        with file.open("rb") as content:
-            pointer = content.read(40).startswith(b"version https://git-lfs")
-        if not pointer:
-            return file
-        found, remedy = "a Git LFS pointer", "get the file itself with `git lfs pull`"
-    raise InputError(file, "a weights file", found, remedy)
+        raise InputError(file, "the file of a network", found, remedy)
+    return file
 
 
 def show(name: str) -> str:
-    """Return the card of a shipped network, as Markdown.
-
-    Raises
-    ------
-    InputError
-        The zoo has no network of this name, or its card is missing.
-    """
+    """Return the card of a shipped network, as Markdown; errors as `entry`."""
     return _existing(paths.ZOO / f"{entry(name)['name']}.md").read_text(encoding="utf-8")
 
 
@@ -212,33 +171,29 @@ def recipe(name_or_file: str) -> Recipe:
         There is no such network, or its file names no recipe.
     """
     file = file_of(name_or_file)
-    notes = opened(file)[0]
-    if "recipe" not in notes:
-        raise InputError(
-            file,
-            "weights that `dtfn train` wrote, with their recipe",
-            "no recipe",
-            "train it with `dtfn train`",
-        )
-    return recipes.from_json(notes["recipe"])
+    found = _recipe(file)
+    if found is None:
+        expected = "weights that `dtfn train` wrote, with their recipe"
+        raise InputError(file, expected, "no recipe", "train it with `dtfn train`")
+    return found
 
 
 def switched(name_or_file: str) -> bool:
     """Return whether weights were trained with attention on and off (`Recipe.attention_off`)."""
-    notes = opened(file_of(name_or_file))[0]
-    return "recipe" in notes and recipes.from_json(notes["recipe"]).attention_off > 0
+    found = _recipe(file_of(name_or_file))
+    return found is not None and found.attention_off > 0
 
 
-def opened(file: Path) -> tuple[dict[str, Any], int]:
-    """Return the notes and the number of parameters of a ``.safetensors`` file."""
+def _recipe(file: Path) -> Recipe | None:
+    if file.suffix != ".safetensors":
+        return None
     try:
         with safe_open(file, "np") as content:
             notes = json.loads((content.metadata() or {}).get("notes", "{}"))
-            shapes = [content.get_slice(key).get_shape() for key in content.keys()]  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         expected, remedy = "a whole .safetensors file", "train or fetch it again"
         raise InputError(file, expected, str(error), remedy) from error
-    return notes, sum(math.prod(shape) for shape in shapes)
+    return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
 
 
 def verify() -> list[str]:
@@ -289,38 +244,53 @@ def import_weights(
     import torch
 
     from dtfn import models
+    from dtfn.models.networks import NETWORKS
 
     what = models.inspect(file)
-    values = _typed(hyperparameters or {}, what)
+    known, values = what["hyperparameters"], dict[str, Any]()
+    for key, text in (hyperparameters or {}).items():
+        try:
+            values[key] = type(known.get(key, 0.0))(text)
+        except ValueError as error:
+            label, expected = f"{key} of {what['name']}", f"a number such as {known.get(key, 1)}"
+            raise InputError(label, expected, repr(text), "pass such a number") from error
     name = name or f"{what['name']}-x{what['scale']}"
+    taken = {"bicubic", *(row["name"] for row in registry())}
+    if name in taken or Path(name).name != name or Path(name).suffix in SUFFIXES:
+        expected, found = "a plain word that no method has", "a method or the name of a file"
+        raise InputError(f"name {name!r}", expected, found, "choose another with --name")
+    full = NETWORKS[what["name"]][1] if what["name"] in NETWORKS else {}
+    sizes = ("n_feats", "n_resblocks", "n_resgroups")
     made = {
         "name": name,
         "network": what["name"],
         "scale": what["scale"],
         "parameters": what["parameters"],
-        "full_size": _full_size(what),
-        "hyperparameters": what["hyperparameters"] | values,
+        "full_size": bool(full) and all(full.get(key) == known.get(key) for key in sizes),
+        "hyperparameters": known | values,
         "assumed": [key for key in what["assumed"] if key not in values],
         "file": f"{name}.safetensors",
         "source": file.name,
         "source_sha256": files.sha256(file),
     }
-    before = _holder(name)
+    stored = paths.WEIGHTS / made["file"]
+    before = next((row for row in imported() if row["name"] == name and stored.is_file()), None)
     if before and all(before[key] == made[key] for key in ("source_sha256", "hyperparameters")):
         return before
     if before and not replace:
-        raise InputError(
-            f"weights {name!r}",
-            "a name that is free",
-            f"{before['source']}, imported under that name",
-            "choose another with --name, or pass --replace",
-        )
+        found = f"{before['source']}, imported under that name"
+        remedy = "choose another with --name, or pass --replace"
+        raise InputError(f"weights {name!r}", "a name that is free", found, remedy)
+    x = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
     network = models.load(file, **values)
-    output = _tried(network, file)
-    stored = paths.WEIGHTS / made["file"]
-    with files.replacing(stored) as trial:
-        models.save(network, trial, source=made["source"], source_sha256=made["source_sha256"])
-        if not torch.equal(_tried(models.load(trial), trial), output):
+    with torch.inference_mode(), files.replacing(stored) as draft:
+        output = network(x)
+        if not output.isfinite().all():
+            expected = f"a finite output for {TRIED} x {TRIED} pixels"
+            remedy = "the weights are damaged, or a hyperparameter that they do not show is wrong"
+            raise InputError(file, expected, "NaN or infinity", remedy)
+        models.save(network, draft, source=made["source"], source_sha256=made["source_sha256"])
+        if not torch.equal(models.load(draft)(x), output):
             expected, remedy = "the same output from the stored weights", "report this fault"
             raise InputError(file, expected, "another", remedy)
     made["sha256"] = files.sha256(stored)
@@ -334,77 +304,5 @@ def record(folder: Path, made: Entry) -> None:
     Processes that record at the same time wait for each other, so that no entry is lost.
     """
     with files.updating(folder / REGISTRY, []) as rows:
-        others = [row for row in rows if _usable(row) and row["name"] != made["name"]]
+        others = [row for row in rows if row["name"] != made["name"]]
         rows[:] = sorted([*others, made], key=lambda row: row["name"])
-
-
-def _read(file: Path) -> list[Entry]:
-    """Return the entries of a registry; a broken file is set aside, a broken entry left out."""
-    rows = files.read_json(file, [])
-    usable = [row for row in rows if _usable(row)]
-    if len(usable) < len(rows):
-        log = logging.getLogger("dtfn")
-        log.warning(f"{file}: {len(rows) - len(usable)} broken entries are left out")
-    return usable
-
-
-def _usable(row: object) -> bool:
-    return isinstance(row, dict) and {"name", "scale", "file"} <= row.keys()
-
-
-def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
-    if not file.is_file():
-        raise InputError(file, "the file of a network", "no file", remedy)
-    return file
-
-
-def _full_size(what: Mapping[str, Any]) -> bool:
-    """Return whether a network has the authors' width and depth."""
-    from dtfn.models.networks import NETWORKS
-
-    _, full = NETWORKS.get(what["name"], (None, {}))
-    sizes = ("n_feats", "n_resblocks", "n_resgroups")
-    return bool(full) and all(full.get(k) == what["hyperparameters"].get(k) for k in sizes)
-
-
-def _typed(given: Mapping[str, str], what: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values with the network's types; `dtfn.models.load` checks the rest."""
-    known, values = what["hyperparameters"], dict[str, Any]()
-    for key, text in given.items():
-        try:
-            values[key] = type(known.get(key, 0.0))(text)
-        except ValueError as error:
-            label, expected = f"{key} of {what['name']}", f"a number such as {known.get(key, 1)}"
-            raise InputError(label, expected, repr(text), "pass such a number") from error
-    return values
-
-
-def _holder(name: str) -> Entry | None:
-    """Return the entry of the weights that have a name; refuse names with another meaning."""
-    reserved = {"bicubic", *(row["name"] for row in registry())}
-    if name in reserved or Path(name).name != name or Path(name).suffix in SUFFIXES:
-        raise InputError(
-            f"name {name!r}",
-            "a plain word that no method has",
-            "a method or the name of a file",
-            "choose another with --name",
-        )
-    present = [row for row in imported() if (paths.WEIGHTS / row["file"]).is_file()]
-    return next((row for row in present if row["name"] == name), None)
-
-
-def _tried(network: models.Network, file: Path) -> torch.Tensor:
-    """Return the output for a small image of noise; refuse one with NaN or infinity."""
-    import torch
-
-    x = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        output = network(x)
-    if not output.isfinite().all():
-        raise InputError(
-            file,
-            f"a finite output for {TRIED} x {TRIED} pixels",
-            "NaN or infinity",
-            "the weights are damaged, or a hyperparameter that they do not show is wrong",
-        )
-    return output

@@ -1,53 +1,46 @@
-"""Published values: what the file holds, and how measured values are compared with them."""
+"""Published values, how measured values are compared with them, and who beats whom."""
 
 from __future__ import annotations
 
-import csv
-from typing import Any
-
+import numpy as np
 import pandas as pd
 import pytest
 
-from dtfn import evaluation, published, studies
+from dtfn import evaluation, published
 from dtfn.published import DIFFERS, MATCHES, NOT_WHOLE, UNPUBLISHED
+from dtfn.statistics import LEAST
 
 
-def summary(*rows: tuple[str, int, str, int, float, float]) -> pd.DataFrame:
-    columns = ["method", "scale", "dataset", "images", "psnr", "ssim"]
-    return pd.DataFrame(rows, columns=columns)
+def results(
+    name: str, scale: int, dataset: str, pictures: int, psnr: float, ssim: float = 0.8
+) -> pd.DataFrame:
+    """A table of `measure_all` for one method, ``mine``, with a mean PSNR."""
+    spread = np.linspace(-2, 2, pictures)
+    columns = {"dataset": dataset, "scale": scale, "published": name, "ssim": ssim, "seconds": 0.0}
+    images = [f"{i:03}" for i in range(pictures)]
+    return pd.DataFrame({"image": images, "method": "mine", "psnr": psnr + spread, **columns})
 
 
 def test_every_line_of_the_file_is_a_value() -> None:
-    with published.FILE.open(newline="") as handle:
-        lines = list(csv.DictReader(handle))
     values = published.values()
-    assert len(values) == len(lines)
+    assert len(values) == 471
     assert values["psnr"].between(20, 45).all()
     assert values["ssim"].dropna().between(0.5, 1).all()
     assert set(values["scale"]) == {2, 3, 4}
     assert set(values["dataset"]) == set(published.SIZES)
-    assert (values["source"].str.len() > 10).all()
-    keys = values.groupby(["method", "scale", "dataset", "source", "remeasured"]).size()
-    assert (keys == 1).all()
+    assert not values.duplicated(["method", "scale", "dataset", "table", "remeasured"]).any()
+    every, only = published.sources([2, 3, 4]), published.sources([3])
+    assert every["values"].sum() == len(values)
+    assert only["values"].sum() == (values["scale"] == 3).sum()
 
 
-def test_what_others_measured_again_is_labelled() -> None:
-    values = published.values()
-    again = values[values["remeasured"] != ""]
-    assert set(again["method"]) == {"EDSR", "EDSR-baseline", "RCAN", "RDN"}
-    assert set(again["remeasured"]) == {"torchSR"}
-    assert again["table"].str.contains("re-measured").all()
-    assert not values.drop(again.index)["table"].str.contains("re-measured").any()
-    field = published.of_the_field([4])
-    (value,) = field[lambda t: (t["method"] == "EDSR") & (t["dataset"] == "Set5")]["psnr"]
-    assert value == 32.46
-    assert "EDSR (re-measured by torchSR)" in set(field["method"])
-
-
-def test_the_field_has_one_value_a_cell() -> None:
+def test_the_field_has_one_value_a_cell_and_labels_what_was_measured_again() -> None:
     field = published.of_the_field([2, 3, 4])
     assert not field.duplicated(["method", "scale", "dataset"]).any()
     assert list(field["dataset"].unique()) == ["Set5", "Set14", "BSD100", "Urban100", "Manga109"]
+    cells = field[(field["scale"] == 4) & (field["dataset"] == "Set5")].set_index("method")["psnr"]
+    assert cells["EDSR"] == 32.46
+    assert cells["EDSR (re-measured by torchSR)"] == 32.48
 
 
 @pytest.mark.parametrize(
@@ -58,23 +51,25 @@ def test_the_field_has_one_value_a_cell() -> None:
         (28.4051, MATCHES),
         (28.4049, DIFFERS),
         (28.4351, DIFFERS),
-        (float("nan"), DIFFERS),
+        (float("inf"), DIFFERS),
     ],
 )
 def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float, verdict: str) -> None:
     """Published: 28.42 dB."""
-    table = summary(("bicubic", 4, "Set5", 5, measured, 0.8104))
-    (row,) = published.compare(table, {"bicubic": "Bicubic"}).to_dict("records")
+    table = published.compare(results("Bicubic", 4, "Set5", 5, measured, 0.8104))
+    (row,) = table.to_dict("records")
     assert row["verdict"] == verdict
     assert row["published_psnr"] == 28.42
-    assert row["psnr_difference"] == pytest.approx(measured - 28.42, nan_ok=True)
+    assert row["psnr_difference"] == pytest.approx(measured - 28.42)
     assert row["ssim_difference"] == pytest.approx(0)
     assert row["published_in"] == "RCAN paper table; RDN paper table"
+    (judged,) = published.verdicts(table)
+    assert judged.holds == (verdict == MATCHES)
+    assert list(published.with_titles(table)["measured"]) == ["psnr", "ssim"]
 
 
 def test_tables_that_disagree_are_rows_of_their_own() -> None:
-    table = summary(("mine", 4, "Set5", 5, 32.48, 0.8985))
-    rows = published.compare(table, {"mine": "EDSR"})
+    rows = published.compare(results("EDSR", 4, "Set5", 5, 32.48))
     again = rows["published_in"].str.contains("re-measured")
     assert rows[again]["published_psnr"].tolist() == [32.48]
     assert rows[again]["verdict"].tolist() == [MATCHES]
@@ -84,65 +79,57 @@ def test_tables_that_disagree_are_rows_of_their_own() -> None:
 
 
 def test_part_of_a_benchmark_is_not_judged() -> None:
-    table = summary(("bicubic", 4, "Set5", 3, 28.42, 0.81))
-    rows = published.compare(table, {"bicubic": "Bicubic"})
+    rows = published.compare(results("Bicubic", 4, "Set5", 3, 28.42))
     assert rows["verdict"].tolist() == [NOT_WHOLE]
-    assert [v.holds for v in published.verdicts(rows)] == [None]
+    assert published.verdicts(rows) == []
 
 
 def test_a_method_without_published_values_has_one_row() -> None:
-    table = summary(
-        ("nla", 4, "Set5", 5, 31.0, 0.8),
-        ("nla", 4, "Set14", 14, 28.0, 0.8),
-        ("bicubic", 4, "mini", 7, 28.0, 0.8),
-    )
-    rows = published.compare(table, {"bicubic": "Bicubic", "nla": "NLA"})
-    assert rows["verdict"].tolist() == [UNPUBLISHED, UNPUBLISHED]
-    assert rows["method"].tolist() == ["nla", "bicubic"]
-    assert rows["published_psnr"].isna().all()
-
-
-def test_both_names_of_one_benchmark_are_known() -> None:
-    for name in ("B100", "BSD100"):
-        table = summary(("bicubic", 2, name, 100, 29.56, 0.8431))
-        (row,) = published.compare(table, {"bicubic": "Bicubic"}).to_dict("records")
-        assert (row["dataset"], row["verdict"]) == (name, MATCHES)
-
-
-def test_the_known_answers_are_the_published_ones() -> None:
-    """Bicubic's values in `dtfn.studies`, found by measuring, against those of the tables."""
-    rows: list[Any] = [
-        ("bicubic", scale, dataset, pictures, psnr, 0.8)
-        for (dataset, scale), (pictures, psnr) in studies.KNOWN_BICUBIC.items()
+    parts = [
+        results("NLA", 4, "Set5", 5, 31.0).assign(method="nla"),
+        results("NLA", 4, "Set14", 14, 28.0).assign(method="nla"),
+        results("Bicubic", 4, "mini", 7, 28.0),
+        results("Bicubic", 2, "B100", 100, 29.56),  # BSD100 by its other name
     ]
-    table = published.compare(summary(*rows), {"bicubic": "Bicubic"})
-    assert len(table) == 12
-    assert set(table["verdict"]) == {MATCHES}
+    rows = published.compare(pd.concat(parts))
+    assert rows["method"].tolist() == ["nla", "mine", "mine"]
+    assert rows["verdict"].tolist() == [UNPUBLISHED, UNPUBLISHED, MATCHES]
+    assert rows["published_psnr"].isna().tolist() == [True, True, False]
+    assert rows["dataset"].isna().tolist() == [True, True, False]
+    assert rows["dataset"].iloc[2] == "B100"
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.usefixtures("benchmarks")
 def test_bicubic_matches_what_is_published(scale: int) -> None:
-    results = evaluation.evaluate("bicubic", ["Set5", "Set14"], scale, grey="y")
-    table = published.compare(evaluation.summary(results), {"bicubic": "Bicubic"})
+    measured = evaluation.evaluate("bicubic", ["Set5", "Set14"], scale, grey="y")
+    table = published.compare(measured.assign(published="Bicubic"))
     assert len(table) == 2
     assert set(table["verdict"]) == {MATCHES}
     assert table["ssim_difference"].abs().max() < 0.0015
 
 
-def test_sources_are_those_of_the_scales() -> None:
-    every, only = published.sources([2, 3, 4]), published.sources([3])
-    assert every["values"].sum() == len(published.values())
-    assert only["values"].sum() == (published.values()["scale"] == 3).sum()
-    assert every["table"].str.len().max() < 45
-
-
 def test_bicubic_has_a_row_for_each_rule_where_they_differ() -> None:
     """The first pictures of mini: one in colour, one grey."""
-    results = studies.measure_all(["mini"], [4], methods=["bicubic"], count=2)
-    means = results.groupby("method")["psnr"].mean()
-    assert list(means.index) == ["bicubic", studies.CLASSICAL]
-    assert means["bicubic"] - means[studies.CLASSICAL] == pytest.approx(1.3219 / 2, abs=1e-4)
-    assert studies.published_names(results) == {studies.CLASSICAL: "Bicubic"}
-    colour = studies.measure_all(["mini"], [4], methods=["bicubic"], count=1)
-    assert studies.published_names(colour) == {"bicubic": "Bicubic"}
+    both = published.measure_all(["mini"], [4], methods=["bicubic"], count=2)
+    means = both.groupby("method")["psnr"].mean()
+    assert list(means.index) == ["bicubic", published.CLASSICAL]
+    assert means["bicubic"] - means[published.CLASSICAL] == pytest.approx(1.3219 / 2, abs=1e-4)
+    named = both.drop_duplicates("method").set_index("method")["published"]
+    assert named.to_dict() == {"bicubic": "", published.CLASSICAL: "Bicubic"}
+    colour = published.measure_all(["mini"], [4], methods=["bicubic"], count=1)
+    assert set(colour["published"]) == {"Bicubic"}
+
+
+def test_a_gain_holds_a_loss_does_not_and_noise_is_open() -> None:
+    base = results("", 4, "mini", 20, 25.0).assign(method="bicubic")
+    shifts = {"up": 1.0, "down": -1.0, "noise": np.random.default_rng(0).normal(0, 1, 20)}
+    others = [base.assign(method=name, psnr=base["psnr"] + up) for name, up in shifts.items()]
+    table = pd.concat([base, *others])
+    verdicts = published.beats(table, list(shifts))
+    assert [v.holds for v in verdicts] == [True, False, None]
+    assert verdicts[0].measured == pytest.approx(1.0)
+    assert verdicts[0].interval is not None
+    few = table[table["image"] < f"{LEAST - 1:03}"]
+    (verdict,) = published.beats(few, ["up"])
+    assert (verdict.holds, verdict.interval) == (None, None)

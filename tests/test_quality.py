@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, studies, zoo
+from dtfn import datasets, evaluation, images, models, paths, published, zoo
 from dtfn.errors import InputError
 from dtfn.tiling import Tiling
 
@@ -44,7 +44,7 @@ def others_pictures(world: Path, scale: int) -> Path:
 
 
 def test_every_way_of_every_network_is_a_method() -> None:
-    table = studies.measure_all(
+    table = published.measure_all(
         ["toy"], [2, 4], tilings=["whole", "chop", "40"], ensembles=[False, True]
     )
     assert set(table[table["scale"] == 4]["method"]) == {
@@ -60,23 +60,21 @@ def test_every_way_of_every_network_is_a_method() -> None:
     psnr = table[table["scale"] == 4].groupby("method")["psnr"].mean()
     assert psnr["edsr-x4"] == psnr["edsr-x4, tiles of 40"]  # a tile larger than the picture
     assert psnr["edsr-x4"] != psnr["edsr-x4+"]
-    assert set(table["network"]) == {"bicubic", "edsr-x2", "edsr-x4"}
 
 
 def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = studies.measure_all(["toy"], [4], methods=["edsr-x4"])
+    whole = published.measure_all(["toy"], [4], methods=["edsr-x4"])
     monkeypatch.setattr(evaluation, "card_tiling", lambda name: Tiling(8, 1))
-    tiled = studies.measure_all(["toy"], [4], methods=["edsr-x4"])
+    tiled = published.measure_all(["toy"], [4], methods=["edsr-x4"])
     assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}
-    assert set(tiled["network"]) == {"edsr-x4"}
     assert whole["psnr"].sum() != tiled["psnr"].sum()
 
 
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
     folder = others_pictures(world, 4)
     spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
-    table = studies.measure_all(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
+    table = published.measure_all(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
     theirs = table[table["method"] == "cubic"].set_index("image")
     ours = table[(table["method"] == "bicubic") & (table["dataset"] == "toy")]
     ours = ours[ours["scale"] == 4].set_index("image")
@@ -91,23 +89,23 @@ def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
 )
 def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        studies.measure_all(["toy"], [4], [spec], methods=["bicubic"])
+        published.measure_all(["toy"], [4], [spec], methods=["bicubic"])
 
 
 def test_optional_benchmarks_that_are_absent_are_named() -> None:
-    assert studies.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
+    assert published.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
     with pytest.raises(InputError, match="dtfn data fetch Manga109"):
-        studies.present(["toy", "Manga109"], [])
+        published.present(["toy", "Manga109"], [])
     with pytest.raises(InputError, match="at least one that is here; found Manga109"):
-        studies.present([], ["Manga109"])
+        published.present([], ["Manga109"])
 
 
 def test_networks_of_other_scales_are_left_out() -> None:
-    assert studies.contenders(4) == ["bicubic", "edsr-x4"]
-    assert studies.contenders(3) == ["bicubic"]
-    assert studies.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
-    assert studies.weights_of([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
-    assert studies.contenders(None, own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
+    assert published.contenders(4) == ["bicubic", "edsr-x4"]
+    assert published.contenders(3) == ["bicubic"]
+    assert published.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
+    assert published.weights_of([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
+    assert published.contenders(None, own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
 
 
 def test_only_what_can_be_published_has_a_published_name(
@@ -118,23 +116,24 @@ def test_only_what_can_be_published_has_a_published_name(
     fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in zoo.imported()]
     monkeypatch.setattr(zoo, "imported", lambda: fake)
     spec = f"RCAN={others_pictures(world, 4)}/{{dataset}}/x{{scale}}"
-    table = studies.measure_all(["toy"], [4], [spec], ensembles=[False, True])
-    known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline"}
-    assert studies.published_names(table) == known | {"edsr-x4": "EDSR"}
-    fake[:] = [{**row, "full_size": False} for row in fake]
-    assert studies.published_names(table) == known
+    for size in ("full", "small"):
+        table = published.measure_all(["toy"], [4], [spec], ensembles=[False, True])
+        known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline", "mine+": ""}
+        known |= {"edsr-x4": "EDSR" if size == "full" else "", "edsr-x4+": ""}
+        assert dict(zip(table["method"], table["published"], strict=True)) == known
+        fake[:] = [{**row, "full_size": False} for row in fake]
 
 
 def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     cost = evaluation._Cost(2.0**20, 1.0, 1e-4)
     monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     ways: dict[str, Any] = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
-    expected = studies.forecast_all(["toy"], [2, 4], **ways)
-    measured = studies.measure_all(["toy"], [2, 4], **ways)
-    named = measured[measured["network"] != "bicubic"]
+    expected = published.forecast_all(["toy"], [2, 4], **ways)
+    measured = published.measure_all(["toy"], [2, 4], **ways)
+    named = measured[measured["method"] != "bicubic"]
     assert set(expected["method"]) == set(named["method"])
     runs = expected.set_index("method")["tiles"]
     assert runs["edsr-x4"] == 2
     assert runs["edsr-x4+, chop"] == 2 * 4 * 8
-    assert studies.forecast_all(["toy"], [3]).empty
-    assert (studies.forecast_all(["toy"], [2, 4], **ways)["pictures"] == 0).all()
+    assert published.forecast_all(["toy"], [3]).empty
+    assert (published.forecast_all(["toy"], [2, 4], **ways)["pictures"] == 0).all()
