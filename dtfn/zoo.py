@@ -152,7 +152,7 @@ def file_of(name_or_file: str) -> Path:
 
 def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
     if not file.is_file():
-        found = "a folder" if file.is_dir() else "no such file"
+        found = "a folder" if file.is_dir() else "no file"
         raise InputError(file, "the file of a network", found, remedy)
     return file
 

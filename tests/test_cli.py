@@ -143,7 +143,7 @@ def test_a_disk_that_fails_is_one_line(
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("w.pth.tar", b"x", "weights, and nothing but tensors"), ("w.pt", None, "no such file")],
+    [("w.pth.tar", b"x", "weights, and nothing but tensors"), ("w.pt", None, "no file")],
 )
 def test_a_weights_file_that_holds_none_says_what_it_is(
     tmp_path: Path,

@@ -128,19 +128,16 @@ def test_upscale_leaves_its_input_alone() -> None:
     np.testing.assert_array_equal(lr, before)
 
 
-@pytest.mark.parametrize("lr", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))])
-def test_upscale_refuses_what_is_no_rgb_picture(lr: np.ndarray) -> None:
-    with pytest.raises(InputError, match="expected uint8"):
-        evaluation.upscale(Shifted(), lr)
-
-
-def test_upscale_refuses_nan_and_a_wrong_size() -> None:
+def test_upscale_refuses_other_pictures_nan_and_a_wrong_size() -> None:
+    for lr in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))):
+        with pytest.raises(InputError, match="expected uint8"):
+            evaluation.upscale(Shifted(), lr)
     with pytest.raises(InputError, match="NaN"):
         evaluation.upscale(Shifted(shift=float("nan")), sample().lr)
     liar = Shifted(3)
     liar.scale = 2
     liar.forward = lambda x: nn.functional.interpolate(x, scale_factor=3)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"\(14, 18, 3\).*found finite numbers, \(21, 27, 3\)"):
+    with pytest.raises(InputError, match=r"\(3, 14, 18\).*found finite numbers, \(3, 21, 27\)"):
         evaluation.upscale(liar, sample().lr)
 
 
@@ -207,12 +204,7 @@ def test_loading_a_network_is_no_part_of_its_time(
 ) -> None:
     zoo.add("one", Shifted())
     load = models.load
-
-    def slowly(name: str) -> object:
-        time.sleep(1)
-        return load(name)
-
-    monkeypatch.setattr(models, "load", slowly)
+    monkeypatch.setattr(models, "load", lambda name: time.sleep(1) or load(name))  # type: ignore[func-returns-value]
     assert evaluation.outputs(["one"], sample())["one"].seconds < 1
 
 
@@ -227,26 +219,15 @@ def test_methods_are_bicubic_zoo_names_and_files(zoo: Zoo) -> None:
     assert not (found["one"].image == found["bicubic"].image).all()
 
 
-def test_evaluate_runs_networks_in_tiles(zoo: Zoo) -> None:
-    network = zoo.add("one", Shifted(4))
-    whole = evaluation.evaluate(["one"], ["mini"], 4, count=1)
-    assert network.runs == 1
-    tiled = evaluation.evaluate(["one"], ["mini"], 4, 1, tiling=Tiling(64, 8))
-    assert network.runs > 5
-    assert tiled["psnr"].tolist() == whole["psnr"].tolist()
-
-
 # --- what is refused --------------------------------------------------------------------------
 
 
 def test_an_unknown_method_is_refused_with_its_neighbour(zoo: Zoo) -> None:
     zoo.add("local-x2-s0", Shifted())
-    for call in (
-        lambda: evaluation.evaluate(["bicubic", "lokal-x2-s0"], ["mini"], 2, 1),
-        lambda: evaluation.outputs(["lokal-x2-s0"], sample()),
-    ):
-        with pytest.raises(InputError, match="did you mean 'local-x2-s0'"):
-            call()
+    with pytest.raises(InputError, match="did you mean 'local-x2-s0'"):
+        evaluation.evaluate(["bicubic", "lokal-x2-s0"], ["mini"], 2, 1)
+    with pytest.raises(InputError, match="expected one or more"):
+        evaluation.evaluate([], ["mini"], 2)
 
 
 def test_a_network_of_another_scale_is_refused_before_anything_runs(zoo: Zoo) -> None:
@@ -259,15 +240,12 @@ def test_a_network_of_another_scale_is_refused_before_anything_runs(zoo: Zoo) ->
     assert two.runs == three.runs == 0
 
 
-def test_missing_weights_and_no_method_are_refused(zoo: Zoo) -> None:
+def test_missing_weights_are_refused(zoo: Zoo) -> None:
     zoo.add("one", Shifted())
     (zoo.folder / "one.safetensors").unlink()
-    with pytest.raises(InputError, match=r"one\.safetensors.* found no file"):
-        evaluation.evaluate(["one"], ["mini"], 2, 1)
-    with pytest.raises(InputError, match="expected a weights file"):
-        evaluation.evaluate([str(zoo.folder / "two.safetensors")], ["mini"], 2, 1)
-    with pytest.raises(InputError, match="expected one or more"):
-        evaluation.evaluate([], ["mini"], 2)
+    for method in ("one", str(zoo.folder / "two.safetensors")):
+        with pytest.raises(InputError, match=r"\.safetensors.* found no file"):
+            evaluation.evaluate([method], ["mini"], 2, 1)
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -289,17 +267,8 @@ def test_evaluate_gives_one_tidy_row_a_method_and_image(zoo: Zoo) -> None:
 
 
 def test_summary_means_over_images() -> None:
-    table = pd.DataFrame(
-        {
-            "method": ["b", "a", "b", "a"],
-            "dataset": "toy",
-            "image": ["x", "x", "y", "y"],
-            "scale": 2,
-            "psnr": [30.0, 31.0, 34.0, 37.0],
-            "ssim": [0.5, 0.6, 0.7, 0.8],
-            "seconds": [1.0, 2.0, 3.0, 4.0],
-        }
-    )
+    table = pd.DataFrame({"method": list("baba"), "dataset": "toy", "image": list("xxyy")})
+    table = table.assign(scale=2, psnr=[30.0, 31, 34, 37], ssim=[0.5, 0.6, 0.7, 0.8], seconds=1.0)
 
     means = evaluation.summary(table).set_index("method")
 
@@ -322,7 +291,7 @@ import sys, torch
 from dtfn import evaluation
 network = evaluation.network(sys.argv[1])
 x = torch.rand(1, 3, 160, 160)
-cost = evaluation._cost(sys.argv[1], evaluation.fingerprint(sys.argv[1]), "cpu")
+cost = evaluation._cost(sys.argv[1], "cpu")
 evaluation._peak("cpu", forget=True)
 with torch.inference_mode():
     network(x.contiguous(memory_format=torch.channels_last))
@@ -382,18 +351,11 @@ def test_a_budget_evaluates_in_the_tiles_that_it_chooses(zoo: Zoo) -> None:
     assert network.runs == runs > 1  # remembered under the same key
 
 
-def test_what_a_trial_measures_is_used(zoo: Zoo) -> None:
+def test_what_a_trial_measures_is_used_and_a_device_is_checked(zoo: Zoo) -> None:
     zoo.add("one", Shifted())
-    (row,) = evaluation.forecast("one", "mini", 2, 1).to_dict("records")
+    (row,) = evaluation.forecast("one", "mini", 2, 1, device="auto").to_dict("records")
     assert 0 < row["seconds"] < 5
     assert 50 < row["memory"] < 5000
-
-
-@pytest.mark.parametrize("device", ["cuda:99", "auto"])
-def test_a_device_is_checked(zoo: Zoo, device: str) -> None:
-    zoo.add("one", Shifted())
-    if device == "auto":
-        assert "one" in evaluation.outputs("one", sample(), device=device)
-        return
-    with pytest.raises(InputError, match="device 'cuda:99'"):
-        evaluation.outputs("one", sample(), device=device)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device 'cuda:99'"):
+            evaluation.outputs("one", sample(), device="cuda:99")
