@@ -65,7 +65,7 @@ def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float, verdict: 
     assert row["published_in"] == "RCAN paper table; RDN paper table"
     (judged,) = published.verdicts(table)
     assert judged.holds == (verdict == MATCHES)
-    assert list(published.with_titles(table)["measured"]) == ["psnr", "ssim"]
+    assert "measured psnr" in published.with_titles(table)
 
 
 def test_tables_that_disagree_are_rows_of_their_own() -> None:
