@@ -483,20 +483,18 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     became: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda *given: became.append(given[2]))
     cli.explore(network=mine)
-    assert became[0][explorer.NETWORK] == mine
-    monkeypatch.setenv(explorer.NETWORK, mine)
+    monkeypatch.setattr(os, "environ", became[0])
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
     state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]})
     assert (state.choice.scale, state.choice.network) == (4, mine)
-    state.click(5, 3)
+    state = state.click(5, 3)
     assert state.choice.layer == "attention"
-    assert state.answer.attention is not None
-    assert state.answer.attention.sum() == pytest.approx(1)
-    assert {state.choice.off, *state.choice.methods} <= set(state.scene.errors)
-    for deeper in state.deeper():
-        last = deeper
-    assert len(last.outputs) == 2
+    assert state.attention is not None
+    assert state.attention.sum() == pytest.approx(1)
+    assert {state.choice.off, *state.choice.methods} <= set(state.outputs)
+    *_, deeper = state.deeper()
+    assert deeper.attribution is not None
     with pytest.raises(InputError, match="expected a name of the zoo"):
         cli.explore(network="none")
 

@@ -10,36 +10,20 @@ importer of ipywidgets and ipympl.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dtfn import evaluation, images, provenance, reports, zoo
+from dtfn import evaluation, files, images, reports, zoo
 from dtfn.explorer import page
-from dtfn.explorer.state import (
-    FILES,
-    Choice,
-    Deeper,
-    Explorer,
-    Tell,
-    Upload,
-    Window,
-    controls,
-    usual,
-)
+from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
 from dtfn.reports import Run, Verdict, runs
 
-__all__ = ["IMAGE", "NETWORK", "NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
-
-IMAGE = "DTFN_EXPLORE"
-"""Environment variable with a picture's file that takes the place of the notebook's."""
-
-NETWORK = "DTFN_EXPLORE_NETWORK"
-"""Environment variable with a network that takes the place of the notebook's."""
+__all__ = ["NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
 
 NOTEBOOK = "07_explore"
 
@@ -56,18 +40,17 @@ class Session:
         if self._run is None:
             from dtfn.explorer.view import View
 
-            view = View(lambda state, deeper, **shown: send(state, self._given, deeper, **shown))
+            view = View(lambda state, **shown: send(state, self._given, **shown))
             view.start(lambda tell: opened(self._given, tell))
             return
         state = opened(self._given)
-        _note_inputs(self._run, state)
         missed = []
         for index, (row, column) in enumerate(self._given["positions"], start=1):
-            state.click(column, row)
-            *_, deeper = Deeper(), *state.deeper()  # the last one has everything
-            _save(self._run, f"position_{index}", state, deeper)
-            if state.answer.attention is not None:
-                missed.append(abs(float(state.answer.attention.sum()) - 1))
+            state = state.click(column, row)
+            *_, deepest = state, *state.deeper()
+            _save(self._run, f"position_{index}", deepest)
+            if state.attention is not None:
+                missed.append(abs(float(state.attention.sum()) - 1))
         if missed:
             claim = "every attention map that is shown sums to 1, to 1e-5"
             self._run.verdict(Verdict(claim, max(missed), None, max(missed) < 1e-5, "{:.1e}"))
@@ -100,101 +83,77 @@ def is_headless() -> bool:
     return not getattr(kernel, "_allow_stdin", False)
 
 
-def opened(given: Mapping[str, Any], tell: Tell | None = None) -> Explorer:
-    """Return the state that the notebook's parameters ask for.
+def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> State:
+    """Return the state that the notebook's parameters ask for; `InputError` if it cannot be.
 
-    Raises
-    ------
-    InputError
-        They cannot be shown.
+    The variables ``DTFN_EXPLORE``, a picture's file, and ``DTFN_EXPLORE_NETWORK`` take the place of
+    the notebook's own; `dtfn explore` sets them.
     """
-    network = os.environ.get(NETWORK) or given["network"]
+    network = os.environ.get("DTFN_EXPLORE_NETWORK") or given["network"]
     scale = int(evaluation.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
     dataset, image = str(given["dataset"]), str(given["image"])
-    files: dict[str, Upload] = {}
-    named = Path(os.environ.get(IMAGE) or image).expanduser()
-    if named.suffix.lower() in images.SUFFIXES:
-        images.read(named)  # a clear error where it is no picture
-        files[named.name] = Upload(named.read_bytes(), truth=True)
-        dataset, image = FILES, named.name
+    brought: dict[str, Upload] = {}
+    file = Path(os.environ.get("DTFN_EXPLORE") or image).expanduser()
+    if file.suffix.lower() in images.SUFFIXES:
+        images.read(file)  # a clear error where it is no picture
+        brought[file.name] = Upload(file.read_bytes(), truth=True)
+        dataset, image = FILES, file.name
     pair = usual(scale, network)
     if given["baseline"]:
         pair["baseline"] = given["baseline"]
         pair["control"] = controls(scale, pair["network"], given["baseline"], given["hash_seed"])[0]
     pair["control"] = tuple(given["control"]) or pair["control"]
     kept: dict[str, Any] = {name: given[name] for name in ("third", "layer", "hash_seed")}
-    kept["tile"] = tuple(given["tile"])
-    state = Explorer(Choice(dataset, image, scale, **pair, **kept), files=files, tell=tell)
-    state.quantile = float(given["quantile"])
-    return state
+    choice = Choice(dataset, image, scale, **pair, **kept, tile=tuple(given["tile"]))
+    state = look(choice, brought, tell)
+    return state.tune(float(given["quantile"]), state.most)
 
 
-def send(
-    state: Explorer, given: Mapping[str, Any], deeper: Deeper | None = None, **shown: Any
-) -> Path:
+def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
     """Save what is looked at as a run of its own, and return the run's folder.
 
-    Parameters
-    ----------
-    state
-        The explorer.
-    given
-        The notebook's parameters; those that the reader changed are noted as they are now.
-    deeper, **shown
-        As for `dtfn.explorer.page.sheet`.
+    ``given`` are the notebook's parameters; those that the reader changed are noted as they are
+    now. ``shown`` is as for `dtfn.explorer.page.sheet`.
     """
     run = reports.begin(NOTEBOOK, {**given, **parameters(state)})
-    _note_inputs(run, state)
-    _save(run, "view", state, deeper, **shown)
+    _save(run, "view", state, **shown)
     run.finish()
     return run.folder
 
 
-def parameters(state: Explorer) -> dict[str, Any]:
+def parameters(state: State) -> dict[str, Any]:
     """Return the notebook's parameters that show what the state shows."""
-    choice = state.choice
+    lists = {"control": list(state.choice.control), "tile": list(state.choice.tile)}
     more = {"quantile": state.quantile, "positions": [list(state.position)]}
-    lists = {"control": list(choice.control), "tile": list(choice.tile)}
-    return {**vars(choice), **lists, **more}
+    return {**asdict(state.choice), **lists, **more}
 
 
-def _save(run: Run, name: str, state: Explorer, deeper: Deeper | None = None, **shown: Any) -> None:
+def _save(run: Run, name: str, state: State, **shown: Any) -> None:
     """Save what is looked at: figure (SVG, PNG), maps (CSV) and numbers (JSON)."""
-    scene, answer, choice = state.scene, state.answer, state.choice
-    rows, columns = scene.shape
+    choice, (row, column), (rows, columns) = state.choice, state.position, state.shape
+    used = sorted({evaluation.split_change(method)[0] for method in choice.methods})
+    run.uses([state.whole], [zoo.file_of(network) for network in used])
+    found = {"attention": state.attention, "harm": state.harm, "chance": state.chance}
+    found |= {f"error_{method}": output.error for method, output in state.outputs.items()}
+    maps = {key: values for key, values in found.items() if values is not None}
     at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
-    maps = {"attention": answer.attention, "harm": scene.harm, "chance": scene.chance}
-    maps |= {f"error_{name}": error for name, error in scene.errors.items()}
-    table = {name: map_.ravel() for name, map_ in maps.items() if map_ is not None}
+    data = pd.DataFrame({key: values.ravel() for key, values in maps.items()}, at).reset_index()
     part = f", {Window(*choice.tile)}" if choice.tile else ""
     caption = (
-        f"{choice.dataset}/{choice.image}{part}: row {answer.position[0]}, "
-        f"column {answer.position[1]} (×{choice.scale}, Y, no border left out). What "
-        f"{choice.network} attended to, what it copied, and how its errors differ from those of "
-        f"{choice.baseline}. Yellow: the block; rings: the most attended positions. 'differs': "
-        "squared difference of a patch's HR detail from the query's, over the latter."
+        f"{choice.dataset}/{choice.image}{part}: row {row}, column {column} (×{choice.scale}, Y, "
+        f"no border left out). What {choice.network} attended to, what it copied, and how its "
+        f"errors differ from those of {choice.baseline}. Yellow: the block; rings: the most "
+        "attended positions. 'differs': squared difference of a patch's HR detail from the "
+        "query's, over the latter."
     )
-    figure = page.sheet(scene, answer, deeper, **{"threshold": state.threshold, **shown})
-    data = pd.DataFrame(table, index=at).reset_index()
-    run.figure(name, figure, data=data, caption=caption)
+    run.figure(name, page.sheet(state, **shown), data=data, caption=caption)
     numbers = {
         **parameters(state),
-        "row": answer.position[0],
-        "column": answer.position[1],
+        "row": row,
+        "column": column,
         "threshold": state.threshold,
-        **{name: float(map_[answer.position]) for name, map_ in maps.items() if map_ is not None},
-        "spread": answer.spread,
-        "copied": [copy._asdict() for copy in answer.copied],
+        **{key: values[row, column] for key, values in maps.items()},
+        "spread": state.spread,
+        "copied": [copy._asdict() for copy in state.copied],
     }
-    text = json.dumps(runs.plain(numbers), indent=1, allow_nan=False)
-    (run.folder / "figures" / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _note_inputs(run: Run, state: Explorer) -> None:
-    sample = state.whole()[0]
-    for kind, image in (("lr", sample.lr), ("hr", sample.hr)):
-        if image.size:
-            key = f"{sample.dataset}/{sample.image}/x{sample.scale}/{kind}"
-            run.record["inputs"][key] = provenance.array_hash(image)
-    names = {evaluation.split_change(method)[0] for method in state.choice.methods}
-    run.uses(files=[zoo.file_of(name) for name in sorted(names)])
+    files.write_json(run.folder / "figures" / f"{name}.json", runs.plain(numbers))
