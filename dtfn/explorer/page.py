@@ -363,7 +363,9 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
     rings = np.array([(copy.column, copy.row) for copy in state.copied]).reshape(-1, 2)
     left.scatter(*rings.T, s=22, facecolors="none", edgecolors=RING, linewidths=0.9)
     overlay, title = attention_map(state, strength), f"attention of {state.choice.layer}"
-    maps = [(left, overlay, title, ATTENTION, (0.0, math.log2(BRIGHTEST)), "log2 of weight × L", BOX)]
+    maps = [
+        (left, overlay, title, ATTENTION, (0.0, math.log2(BRIGHTEST)), "log2 of weight × L", BOX)
+    ]
     if state.harm is None:
         right.text(0.5, 0.5, f"Harm {NO_TRUTH}".replace(", ", ",\n"), ha="center", va="center")
     else:
