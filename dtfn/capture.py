@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -24,42 +24,20 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
 from torch import Tensor, nn
 
+from dtfn import texture
 from dtfn.errors import InputError, require_known
 from dtfn.models.attention import NORM_EPS, Attention, HashedAttention
 from dtfn.models.layers import HALF, TextureFidelity
 from dtfn.own import OwnNetwork, Weights
 
-__all__ = ["Record", "attention_map", "layers", "record"]
-
 Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
+Rows = tuple[int, Callable[[Tensor], Tensor]]
+"""The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
+flat queries (Q,) -> weights (Q, L). Positions are counted row by row."""
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
-
-
-class Rows(NamedTuple):
-    """The L x L attention matrix of one layer on one picture, a block of rows at a time."""
-
-    height: int
-    width: int  # L = height * width positions, numbered row by row
-    cost: int  # numbers that one row takes while it is computed
-    # Flat queries (Q,) -> positions and weights, (Q, S) each. A position occurs once among the
-    # weights above 0 of a row. Positions are (1, S) where they are the same for all queries.
-    look: Callable[[Tensor], tuple[Tensor, Tensor]]
-
-    def blocks(self, queries: Queries) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield flat queries (Q,), their positions and weights, in blocks that fit `BLOCK`."""
-        pairs = np.asarray(queries)
-        is_whole = pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"
-        if not is_whole or ((pairs < 0) | (pairs >= (self.height, self.width))).any():
-            wanted = f"(row, column) pairs of the LR grid of {self.width} x {self.height} "
-            remedy = "choose positions inside the image"
-            raise InputError("query", f"{wanted}(width x height)", queries, remedy)
-        flat = torch.from_numpy(pairs[:, 0] * self.width + pairs[:, 1])
-        for at in flat.split(max(1, BLOCK // self.cost)):
-            with torch.no_grad():
-                positions, weights = self.look(at)
-            yield at.to(weights.device), positions, weights
 
 
 class Record:
@@ -79,7 +57,7 @@ class Record:
 
     @property
     def features(self) -> dict[str, Tensor]:
-        """Layer -> its input (1, C, H, W); of a user's own network, the network's."""
+        """Layer -> its input (1, C, H, W); for a user's own network, the network's."""
         # A copy of what inference mode made can be computed with.
         return {name: seen.features.clone() for name, seen in self._passes.items()}
 
@@ -91,18 +69,23 @@ class Record:
         """Return `attention_map` (H, W) of a layer."""
         return self.maps(layer, [query])[0]
 
+    @torch.no_grad()
     def maps(self, layer: str, queries: Queries) -> Tensor:
         """Return `attention_map` (Q, H, W) of Q queries, each (row, column).
 
-        Weights of a user's own network are means over heads, and over windows that share a
+        For a user's own network, weights are means over heads, and over windows that share a
         position.
         """
-        rows = self._pass(layer).rows
-        parts = []
-        for at, positions, weights in rows.blocks(queries):
-            whole = weights.new_zeros(len(at), rows.height * rows.width)
-            parts.append(whole.scatter_add_(1, positions.expand_as(weights), weights))
-        return torch.cat(parts).unflatten(1, (rows.height, rows.width))
+        seen, pairs = self._pass(layer), np.asarray(queries)
+        height, width = seen.features.shape[2:]
+        is_fit = pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"
+        if not is_fit or ((pairs < 0) | (pairs >= (height, width))).any():
+            wanted = f"(row, column) pairs of the LR grid of {width} x {height} (width x height)"
+            raise InputError("query", wanted, queries, "choose positions inside the image")
+        cost, rows = seen.rows
+        flat = torch.from_numpy(pairs[:, 0] * width + pairs[:, 1]).to(seen.features.device)
+        parts = [rows(at) for at in flat.split(max(1, BLOCK // cost))]
+        return torch.cat(parts).unflatten(1, (height, width))
 
     def summary(
         self, layer: str, queries: Queries, details: ArrayLike | None = None
@@ -114,61 +97,49 @@ class Record:
         layer, queries
             As for `maps`.
         details
-            (L, D) or (H, W, D): the true detail d of each block, of `dtfn.texture.detail_blocks`.
+            (L, D) or (H, W, D): the true detail of each block, of `dtfn.texture.detail_blocks`.
 
         Returns
         -------
-        DataFrame
-            A row a query:
-
-            - ``row``, ``column``
-            - ``entropy``: -sum a log a, in nats; ``support``: its exp, the effective number of
-              positions; ``participation``: 1 / sum a^2, the same with less weight on a long tail
-            - ``distance``: mean Euclidean distance to what is attended, in LR pixels
-            - ``on_self``: the query's weight on itself
-            - with ``details``, where the inconsistency of q for the query p is
-              |d(p) - d(q)|^2 / |d(p)|^2: ``inconsistency``, its mean by weight, and
-              ``disagreeing``, the share of the weight with inconsistency above 1, where no detail
-              at all is nearer to the truth; NaN where p has no detail
+        A row a query: row, column; entropy (-sum a log a, in nats); support (its exp, the effective
+        number of positions); participation (1 / sum a^2, the same with less weight on a long tail);
+        distance (mean Euclidean distance to what is attended, in LR pixels); on_self (the query's
+        weight on itself). With details, of `dtfn.texture.disagreement`: inconsistency (its mean by
+        weight) and disagreeing (the weight where it is above 1); NaN where the query has no detail.
         """
-        rows, parts = self._pass(layer).rows, []
-        if details is not None:  # in float64: differences of squares lose digits
-            detail = torch.as_tensor(details, dtype=torch.float64)
-            detail = detail.reshape(rows.height * rows.width, -1)
-        for at, positions, a in rows.blocks(queries):
-            row, column = at // rows.width, at % rows.width
-            down = (positions // rows.width - row[:, None]).to(a)
-            right = (positions % rows.width - column[:, None]).to(a)
-            entropy = torch.special.entr(a).sum(-1)
-            part = {
-                "row": row,
-                "column": column,
-                "entropy": entropy,
-                "support": entropy.exp(),
-                "participation": 1 / a.square().sum(-1),
-                "distance": (a * torch.hypot(down, right)).sum(-1),
-                "on_self": (a * (positions == at[:, None])).sum(-1),
-            }
-            if details is not None:
-                detail = detail.to(a.device)
-                own, other = detail[at], detail[positions]  # (Q, D), (Q or 1, S, D)
-                energy = own.square().sum(-1, keepdim=True)  # (Q, 1)
-                product = torch.einsum("qd,qsd->qs", own, other)
-                apart = energy - 2 * product + other.square().sum(-1)  # |d(p) - d(q)|^2
-                exists = torch.where(energy > 0, 1.0, torch.nan)[:, 0]
-                part["inconsistency"] = exists * (a * apart).sum(-1) / energy[:, 0]
-                part["disagreeing"] = exists * (a * (apart > energy)).sum(-1)
-            parts.append(pd.DataFrame({name: some.cpu().numpy() for name, some in part.items()}))
-        return pd.concat(parts, ignore_index=True)
+        maps, at = self.maps(layer, queries).double().cpu().numpy(), np.asarray(queries)
+        a, here = maps.reshape(len(at), -1), at @ (maps.shape[2], 1)
+        grid = np.stack(np.divmod(np.arange(a.shape[1]), maps.shape[2]), 1)  # (L, 2)
+        table = pd.DataFrame(at, columns=["row", "column"])
+        table["entropy"] = entr(a).sum(1)
+        table["support"] = np.exp(table["entropy"])
+        table["participation"] = 1 / (a**2).sum(1)
+        table["distance"] = (a * np.linalg.norm(at[:, None] - grid, axis=2)).sum(1)
+        table["on_self"] = a[range(len(at)), here]
+        if details is not None:
+            k = texture.disagreement(np.asarray(details).reshape(a.shape[1], -1), here)  # (Q, L)
+            table["inconsistency"] = (a * k).sum(1)
+            table["disagreeing"] = np.where(np.isnan(k), k, a * (k > 1)).sum(1)
+        return table
 
+    @torch.no_grad()
     def means(self, layer: str, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return what a layer of dtfn makes of other values (L, C), at all positions: (L, C).
 
         These are the means of the values by weight, from the layer's own fast kernel.
         """
-        seen = self._pass(layer)
-        assert isinstance(seen, _LayerPass)
-        return seen.means(torch.from_numpy(values)).double().cpu().numpy()
+        seen: Any = self._pass(layer)
+        query, other = seen.compared
+        # Dense layers pad queries to the width of the values, so that must not be smaller.
+        missing = max(0, query.shape[-1] - values.shape[1])
+        table = F.pad(torch.from_numpy(values).to(query), (0, missing))[None]
+        if seen.order:  # rotations may come from the global generator: do not draw them again
+            with mock.patch.object(seen.module, "order", return_value=seen.order):
+                mean = seen.module.mix(query, table, other)
+        else:
+            mean = seen.module.mix(query, other, table)
+        made: NDArray[np.float64] = mean[0, :, : values.shape[1]].double().cpu().numpy()
+        return made
 
     def _pass(self, layer: str) -> _LayerPass | _OwnPass:
         require_known(layer, self._passes, "layer", "one with attention that ran in the `with`")
@@ -189,9 +160,8 @@ def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -
 
     Returns
     -------
-    Tensor
-        (H, W), non-negative, sum 1. The sum over positions of map times ``conv_assembly(features)``
-        is what the attention adds at the query, before ``res_scale`` and before a fusion.
+    (H, W), non-negative, sum 1. The sum over positions of map times ``conv_assembly(features)`` is
+    what the attention adds at the query, before ``res_scale`` and before a fusion.
 
     Raises
     ------
@@ -240,27 +210,23 @@ def record(network: nn.Module) -> Iterator[Record]:
     InputError
         The network has no such attention, or nobody knows to which positions its weights belong.
     """
-    kept = Record()
+    kept, named = Record(), {} if isinstance(network, OwnNetwork) else _layers(network)
     with ExitStack() as stack:
         if isinstance(network, OwnNetwork):
             network.require_attention(placed=True)
 
             def meet(name: str, weights: Weights) -> None:
-                seen = _OwnPass(network, name, weights)
-                if name in network.placed and seen.fits:
-                    kept._passes[name] = seen
+                if name in network.placed:
+                    kept._passes[name] = _OwnPass(network, name, weights)
 
             stack.enter_context(network.meeting(meet))
-        elif not (named := _layers(network)):
-            name = getattr(network, "name", type(network).__name__)
+        elif not named:
+            found = f"none in {getattr(network, 'name', type(network).__name__)}"
             remedy = "choose a network with attention; for one of yours see dtfn.zoo.own"
-            raise InputError(
-                "network", "attention layers of dtfn that choose", f"none in {name}", remedy
-            )
-        else:
-            for name, layer in named.items():
-                attend = functools.partial(_attend, kept, name, layer, layer.attend)
-                stack.enter_context(mock.patch.object(layer, "attend", attend))
+            raise InputError("network", "attention layers of dtfn that choose", found, remedy)
+        for name, layer in named.items():
+            attend = functools.partial(_attend, kept, name, layer, layer.attend)
+            stack.enter_context(mock.patch.object(layer, "attend", attend))
         yield kept
 
 
@@ -268,157 +234,105 @@ def _attend(
     kept: Record, name: str, layer: Any, attend: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
     """Attend as the layer does, and keep its input and the order of its hash codes."""
-    orders: list[tuple[Tensor, int]] = []
+    seen = kept._passes[name] = _LayerPass(layer, x.detach()[:1])
+    if not isinstance(layer, HashedAttention):
+        return attend(x)
+    own_order = layer.order
 
     def order(query: Tensor) -> tuple[Tensor, int]:
-        orders.append(own_order(query))
-        return orders[-1]
+        made = own_order(query)
+        seen.order = made[0][:1], made[1]
+        return made
 
-    with ExitStack() as stack:
-        if isinstance(layer, HashedAttention):
-            own_order = layer.order
-            stack.enter_context(mock.patch.object(layer, "order", order))
-        out = attend(x)
-    kept._passes[name] = _LayerPass(layer, x.detach()[:1], orders[-1] if orders else None)
-    return out
-
-
-# ---------------------------------------------------------------- layers of dtfn
+    with mock.patch.object(layer, "order", order):
+        return attend(x)
 
 
 class _LayerPass:
     """What a layer of `dtfn.models.attention` received, and how it sorted the positions."""
 
-    def __init__(self, layer: Any, features: Tensor, order: tuple[Tensor, int] | None) -> None:
-        self.module, self.features, self._order = layer, features, order
+    order: tuple[Tensor, int] | None = None
+
+    def __init__(self, layer: Any, features: Tensor) -> None:
+        self.module, self.features = layer, features
 
     @functools.cached_property
-    def _compared(self) -> tuple[Tensor, Tensor | None]:
+    def compared(self) -> list[Any]:
         """Queries (1, L, Cq), and keys (1, L, Cq) or, with hashing, perhaps scores (1, L, m)."""
         given: list[tuple[Tensor, ...]] = []
 
         def mix(*parts: Tensor) -> Tensor:
             given.append(parts)
-            return parts[1 if self._order else 2]  # the values
+            return parts[1 if self.order else 2]  # the values
 
         with torch.no_grad(), mock.patch.object(self.module, "mix", mix):
             self.module.attend(self.features)
         # Layers that hash take (query, value, score), dense ones (query, key, value).
-        pair = given[0][0], given[0][2 if self._order else 1]
-        query, other = (
-            part.float() if part is not None and part.dtype in HALF else part for part in pair
-        )
-        return query, other
+        pair = given[0][0], given[0][2 if self.order else 1]
+        return [x.float() if x is not None and x.dtype in HALF else x for x in pair]
 
     @functools.cached_property
     def rows(self) -> Rows:
-        """The attention matrix, indexed once."""
-        query, other = self._compared
-        height, width = self.features.shape[2:]
-        if self._order:
-            order, m = self._order
-            return _hashed(height, width, query[0], other, order[0], m, self.module.chunk_size)
-        assert other is not None
-        key, everything = other[0], torch.arange(height * width, device=query.device)[None]
+        """The rows of its attention matrix.
 
-        def look(at: Tensor) -> tuple[Tensor, Tensor]:
-            return everything, self.module.weigh(query[0][at] @ key.T)  # (1, L), (Q, L)
+        With hashing, a query's keys are those of its own chunk and of both neighbours in every
+        round. Mixing the rounds by the softmax of their logsumexp is one softmax over all of them
+        together. A position that occurs several times (in several rounds, or as padding) gets the
+        sum.
+        """
+        query, other = self.compared
+        query, length = query[0], query.shape[1]
+        if self.order is None:
+            return length, lambda at: self.module.weigh(query[at] @ other[0].T)
+        (wrapped,), m = self.order  # (n_hashes, (K + 2) m)
+        key = F.normalize(query, dim=-1, eps=NORM_EPS)
+        # With one chunk m = L, and the order is not wrapped.
+        first, span = (0, m) if m < self.module.chunk_size else (m, 3 * m)
+        place = torch.arange(length, device=query.device).expand(len(wrapped), -1)
+        rank = torch.empty_like(place, memory_format=torch.contiguous_format)
+        rank.scatter_(1, wrapped[:, first : first + length], place)  # where each was sorted to
+        rounds = torch.arange(len(wrapped), device=query.device)[None, :, None]
+        window = torch.arange(span, device=query.device)
 
-        return Rows(height, width, height * width, look)
+        def rows(at: Tensor) -> Tensor:
+            sorted_at = rank[:, at].T[..., None]  # (Q, n_hashes, 1)
+            keys = wrapped[rounds, sorted_at // m * m + window]  # (Q, n_hashes, 3m)
+            logits = torch.einsum("qc,qrkc->qrk", query[at], key[keys])
+            if other is not None:
+                logits = logits + other[0][keys, sorted_at % m]
+            weights = logits.flatten(1).softmax(-1)
+            return weights.new_zeros(len(at), length).scatter_add_(1, keys.flatten(1), weights)
 
-    @torch.no_grad()
-    def means(self, values: Tensor) -> Tensor:
-        """Return (L, C) for values (L, C)."""
-        query, other = self._compared
-        # Dense layers pad queries to the width of the values, so that must not be smaller.
-        missing = max(0, query.shape[-1] - values.shape[-1])
-        rows = F.pad(values.to(query), (0, missing))[None]
-        if self._order:  # rotations may come from the global generator: do not draw them again
-            order = self._order[0][:1], self._order[1]
-            with mock.patch.object(self.module, "order", return_value=order):
-                mean = self.module.mix(query, rows, other)
-        else:
-            mean = self.module.mix(query, other, rows)
-        return mean[0, :, : values.shape[-1]]
-
-
-def _hashed(
-    height: int, width: int, query: Tensor, score: Tensor | None, wrapped: Tensor, m: int, size: int
-) -> Rows:
-    """Index the chunks (n_hashes, (K + 2) m) of all hash rounds by position.
-
-    A query's keys are those of its own chunk and of both neighbours in every round. Mixing the
-    rounds by the softmax of their logsumexp is one softmax over all of them together. A position
-    that occurs several times (in several rounds, or as padding) gets the sum.
-    """
-    length, n_hashes = len(query), len(wrapped)
-    key = F.normalize(query, dim=-1, eps=NORM_EPS)
-    # With one chunk m = L, and the order is not wrapped.
-    first, span = (0, m) if m < size else (m, 3 * m)
-    place = torch.arange(length, device=query.device).expand(n_hashes, -1)
-    rank = torch.empty_like(place, memory_format=torch.contiguous_format)
-    rank.scatter_(1, wrapped[:, first : first + length], place)  # where each position was sorted to
-    rounds = torch.arange(n_hashes, device=query.device)[None, :, None]
-    window = torch.arange(span, device=query.device)
-
-    def look(at: Tensor) -> tuple[Tensor, Tensor]:
-        sorted_at = rank[:, at].T[..., None]  # (Q, n_hashes, 1)
-        keys = wrapped[rounds, sorted_at // m * m + window]  # (Q, n_hashes, 3m)
-        logits = torch.einsum("qc,qrkc->qrk", query[at], key[keys])
-        if score is not None:
-            logits = logits + score[0][keys, sorted_at % m]
-        return _merged(keys.flatten(1), logits.flatten(1).softmax(-1))
-
-    return Rows(height, width, max(length, n_hashes * span * query.shape[1]), look)
-
-
-def _merged(positions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Give each position of a row the sum of its weights; what is left over has weight 0."""
-    positions, index = positions.sort(-1)  # (Q, S)
-    is_new = positions.diff(dim=-1, prepend=positions[:, :1] - 1) != 0
-    group = is_new.cumsum(-1) - 1
-    merged = torch.zeros_like(weights).scatter_add_(1, group, weights.gather(1, index))
-    return torch.zeros_like(positions).scatter_(1, group, positions), merged
-
-
-# ---------------------------------------------------------------- a user's own network
+        return max(length, len(wrapped) * span * query.shape[1]), rows
 
 
 class _OwnPass:
     """Attention weights (..., L, S) of a user's own network."""
 
     def __init__(self, network: OwnNetwork, name: str, weights: Weights) -> None:
-        self._network, self._name, self._weights = network, name, weights
-        self.module = dict(network.network.named_modules()).get(name.split("#")[0], network)
-        self.features, self._pictures = network.seen[:1], network.seen.shape
-        side = math.prod(self._pictures[2:])
-        self.fits = name not in network.dense or weights.shape[-2:] == (side, side)
+        self.features, self.module = network.seen[:1], network.parts[name.split("#")[0]]
+        self._where = functools.partial(network.places, name, network.seen.shape, weights.shape)
+        self._batch, self._weights = len(network.seen), weights
 
     @functools.cached_property
     def rows(self) -> Rows:
-        """The attention matrix, indexed once."""
-        weights, (batch, _, height, width) = self._weights, self._pictures
-        side = height * width
-        places = self._network.places(self._name, self._pictures, weights.shape)
-        everything = torch.arange(side, device=self.features.device)[None]
+        """The rows of its attention matrix; padding drops out."""
+        weights, places = self._weights, self._where()
+        side = self.features[0, 0].numel()
 
-        def look(at: Tensor) -> tuple[Tensor, Tensor]:
-            rows = weights.rows(slice(None) if places else at).float()
-            rows = rows.reshape(batch, -1, *rows.shape[-2:])[0]  # heads and windows
-            return everything, _placed(rows, *places, at, side) if places else rows.mean(0)
+        def rows(at: Tensor) -> Tensor:
+            met = weights.rows(slice(None) if places else at).float()
+            met = met.reshape(self._batch, -1, *met.shape[-2:])[0]  # of heads and windows
+            if places is None:
+                return met.mean(0)
+            queries, keys = (part.to(met.device) for part in places)  # (R, L), (R, S)
+            number = at.new_full((side + 1,), -1)  # its last is that of no position
+            number[at] = torch.arange(len(at), device=at.device)
+            window, row = (number[queries] >= 0).nonzero(as_tuple=True)
+            to = number[queries[window, row]][:, None].expand(-1, keys.shape[1])
+            whole = met.new_zeros(len(at), side + 1)
+            whole.index_put_((to, keys[window]), met[window, row], accumulate=True)
+            whole = whole[number[at], :side]  # a query may be asked about twice
+            return whole / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(met.dtype).tiny)
 
-        return Rows(height, width, math.prod(weights.shape[:-2]) * side, look)
-
-
-def _placed(rows: Tensor, queries: Tensor, keys: Tensor, at: Tensor, side: int) -> Tensor:
-    """Return weights (R, L, S) of windows and heads as (Q, H * W) of queries; padding drops out."""
-    queries, keys = queries.to(rows.device), keys.to(rows.device)
-    asked, again = at.to(rows.device).unique(return_inverse=True)
-    number = rows.new_full((side + 1,), -1, dtype=torch.int64)  # its last is that of no position
-    number[asked] = torch.arange(len(asked), device=rows.device)
-    window, row = (number[queries] >= 0).nonzero(as_tuple=True)
-    whole = rows.new_zeros(len(asked), side + 1)
-    to = number[queries[window, row]][:, None].expand(-1, keys.shape[1])
-    whole.index_put_((to, keys[window]), rows[window, row], accumulate=True)
-    whole = whole[:, :side]
-    return (whole / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny))[again]
+        return math.prod(weights.shape[:-2]) * side, rows

@@ -101,16 +101,13 @@ def copies(seen: Iterable[Look], sample: Sample, most: int = MOST) -> pd.DataFra
     weight, inconsistency (|d - d'|^2 / |d|^2 of the true details d of the query and d' of the
     position; above 1 it is worse than none; NaN where the query has no detail).
     """
-    shape = sample.lr.shape[:2]
-    details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64).reshape(*shape, -1)
+    width, details = sample.lr.shape[1], texture.detail_blocks(sample.hr, sample.scale)
     rows = []
     for look in seen:
-        own = details[look.query]
-        energy = float(own @ own)
-        for rank, at in enumerate(look.strongest(most), start=1):
-            false = float(((details[at] - own) ** 2).sum()) / energy if energy else np.nan
-            weight = float(look.map[at])
-            rows.append((look.network, look.place, *look.query, rank, *at, weight, false))
+        (k,) = texture.disagreement(details, [look.query[0] * width + look.query[1]])
+        for rank, (row, column) in enumerate(look.strongest(most), start=1):
+            copied = row, column, float(look.map[row, column]), k[row * width + column]
+            rows.append((look.network, look.place, *look.query, rank, *copied))
     columns = ["network", "place", "query_row", "query_column", "rank", "row", "column"]
     return pd.DataFrame(rows, columns=[*columns, "weight", "inconsistency"])
 

@@ -18,12 +18,12 @@ broadcast to the weights of one picture without their keys (..., L): with heads 
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import runpy
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
@@ -71,24 +71,13 @@ class OwnNetwork(nn.Module):
         Names of submodules inside of which attention counts, or whose output holds weights; none:
         all over positions.
 
-    Attributes
-    ----------
-    shapes
-        Attention over positions -> the shape of its weights for a picture of `SIZES`.
-    dense
-        Names of those from all LR positions to all; positions are taken row by row.
-    placed
-        Names of those whose positions are known.
-    seen
-        The input of the last pass.
-
     Raises
     ------
     InputError
         It does not keep the contract, or there is no such submodule.
     """
 
-    seen: Tensor
+    seen: Tensor  # the input of the last pass
 
     def __init__(self, name: str, network: nn.Module, attention: Collection[str] = ()) -> None:
         super().__init__()
@@ -96,7 +85,7 @@ class OwnNetwork(nn.Module):
         self.parts = {n or type(network).__name__: part for n, part in network.named_modules()}
         for one in attention:
             require_known(one, self.parts, f"attention of {name}", "a name of named_modules()")
-        self.scale = 0
+        self.scale, self._ignored = 0, set[str]()
         first, second = (self._tried(*size) for size in SIZES)
         # What does not grow with the picture is attention over channels.
         self.shapes = {
@@ -104,14 +93,16 @@ class OwnNetwork(nn.Module):
             for call, shape in first.items()
             if call in second and math.prod(shape) != math.prod(second[call])
         }
+        """Attention over positions -> the shape of its weights for a picture of `SIZES`."""
+        self._ignored = set(first) - set(self.shapes)
         self.dense: list[str] = []
+        """That from all LR positions to all; positions are taken row by row."""
         self.placed: list[str] = []
-        for call, shape in self.shapes.items():
-            both = [
-                ((2, 3, *size), of) for size, of in zip(SIZES, (shape, second[call]), strict=True)
-            ]
-            is_dense = all(of[-2:] == (rows * columns,) * 2 for (*_, rows, columns), of in both)
-            told = [self.places(call, pictures, of) for pictures, of in both]
+        """That on known positions."""
+        for call in self.shapes:
+            both = list(zip(SIZES, (first[call], second[call]), strict=True))
+            is_dense = all(shape[-2:] == (math.prod(size),) * 2 for size, shape in both)
+            told = [self.places(call, (2, 3, *size), shape) for size, shape in both]
             self.dense += [call] * (is_dense and not all(told))
             self.placed += [call] * (is_dense or all(told))
 
@@ -132,11 +123,19 @@ class OwnNetwork(nn.Module):
         shapes = [tuple(part.shape) for part in tensors]
         raise InputError(self.name, wanted, shapes or "no tensor", remedy)
 
-    def meeting(self, meet: Meet) -> AbstractContextManager[object]:
+    @contextmanager
+    def meeting(self, meet: Meet) -> Iterator[None]:
         """Give the attention weights of every pass to a function, which may replace them."""
-        return _Attention(
-            self, lambda name, weights: meet(name, weights) if name in self.shapes else None
+        mode = _Attention(
+            self.wanted, lambda name, met: None if name in self._ignored else meet(name, met)
         )
+        with ExitStack() as stack:
+            for name, part in self.parts.items():
+                enter, leave = partial(mode.enter, name), partial(mode.leave, name)
+                stack.callback(part.register_forward_pre_hook(enter).remove)
+                stack.callback(part.register_forward_hook(leave, always_call=True).remove)
+            stack.enter_context(mode)
+            yield
 
     def intervene(self, change: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Any:
         """Change logits, as `dtfn.models.Network.intervene` does; attention on all positions."""
@@ -168,20 +167,18 @@ class OwnNetwork(nn.Module):
         names = call.split("#")[0].split(".")
         around = [self.parts.get(".".join(names[:n])) for n in range(len(names), 0, -1)]
         methods = [getattr(part, "attention_positions", None) for part in [*around, self.network]]
-        method = next(filter(None, methods), None)
-        if method is None:
+        if not any(methods):
             return None
-        (batch, _, *size), lead = pictures, shape[:-2]
-        count, lead = math.prod(size), (lead[0] // batch, *lead[1:])
+        (method, *_), count = filter(None, methods), math.prod(pictures[2:])
+        lead = (shape[0] // pictures[0], *shape[1:-2])
         what = f"attention_positions of {call!r}"
         remedy = "do to the numbers what is done to features before attention"
         with _refusing(what, f"positions that broadcast to {(*lead, shape[-2])}", remedy):
-            told = method(torch.arange(1.0, count + 1).reshape(1, 1, *size))
+            told = method(torch.arange(1.0, count + 1).reshape(1, 1, *pictures[2:]))
+            both = told if isinstance(told, tuple) else (told, told)
             queries, keys = (
                 part.expand(*lead, length).reshape(-1, length).round().long() - 1
-                for part, length in zip(
-                    told if isinstance(told, tuple) else (told, told), shape[-2:], strict=True
-                )
+                for part, length in zip(both, shape[-2:], strict=True)
             )
         known = queries[queries >= 0].unique()
         if len(known) < count or known[-1] >= count:
@@ -214,7 +211,7 @@ class OwnNetwork(nn.Module):
         remedy = "take pictures of any size and number in forward; pad and crop there"
         with _refusing(self.name, wanted, remedy):
             first = self(x)
-            with _Attention(self, lambda name, weights: shapes.update({name: weights.shape})):
+            with self.meeting(lambda name, met: shapes.update({name: met.shape})):
                 again = self(x)
             again = torch.cat([again[:1], self(x[1:])])
         found: object = tuple(first.shape)
@@ -247,21 +244,18 @@ def load(name: str) -> OwnNetwork:
     """
     own = zoo.own(name)
     assert own is not None
-    module_name = f"dtfn_own_{own.fingerprint()[:16]}"
-    spec: Any = importlib.util.spec_from_file_location(module_name, own.file)
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
-    sys.modules[module_name] = module
+    own.fingerprint()  # refuses files that do not exist
     given = [str(own.weights)] if own.weights else []
+    sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
     try:
         with _refusing(own.file, "a file of Python that runs", "mend it, or install its imports"):
-            spec.loader.exec_module(module)
-        known = [key for key, at in vars(module).items() if callable(at)]
+            made = runpy.run_path(str(own.file), run_name=own.file.stem)
+        known = [key for key, value in made.items() if callable(value)]
         require_known(own.function, known, str(own.file), "the name of a function in it")
         wanted = f"a network from {own.function}({'weights' if given else ''})"
         remedy = "it is called with the file of ?weights=FILE, or without arguments"
         with _refusing(own.file, wanted, remedy):
-            network = getattr(module, own.function)(*given)
+            network = made[own.function](*given)
     finally:
         sys.path.remove(str(own.file.parent))
     if not isinstance(network, nn.Module):
@@ -271,34 +265,23 @@ def load(name: str) -> OwnNetwork:
 
 
 class _Attention(TorchFunctionMode):
-    """Meets softmax and scaled_dot_product_attention while the modules of a network run."""
+    """Meets softmax and scaled_dot_product_attention while the parts of a network run."""
 
-    def __init__(self, network: OwnNetwork, meet: Meet) -> None:
+    def __init__(self, wanted: frozenset[str], meet: Meet) -> None:
         super().__init__()
-        self._modules, self._wanted, self._meet = network.parts, network.wanted, meet
-        self._running: list[str] = []  # submodules, the innermost last
+        self._wanted, self._meet = wanted, meet
+        self._running: list[str] = []  # parts, the innermost last
         self._times: dict[str, int] = {}
-        self._inside: set[str] = set()  # submodules in which attention was met
-        self._hooks = ExitStack()
+        self._inside: set[str] = set()  # parts in which attention was met
 
-    def __enter__(self) -> _Attention:
-        for name, module in self._modules.items():
-            enter, leave = partial(self._enter, name), partial(self._leave, name)
-            self._hooks.callback(module.register_forward_pre_hook(enter).remove)
-            self._hooks.callback(module.register_forward_hook(leave, always_call=True).remove)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._hooks.close()
-
-    def _enter(self, name: str, *_: object) -> None:
+    def enter(self, name: str, *_: object) -> None:
+        """Note that a part begins."""
         if not self._running:  # a pass begins
             self._times, self._inside = {}, set()
         self._running.append(name)
 
-    def _leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
+    def leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
+        """Note that a part ends, and meet the weights that it returns."""
         new = None
         if name in self._wanted - self._inside:
             weights = next(filter(_is_stochastic, tree_leaves(output)), None)

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft, ndimage
+from scipy.spatial.distance import cdist
+from skimage.metrics import structural_similarity
 
 from dtfn import cache, images
 from dtfn.errors import InputError
@@ -24,7 +27,6 @@ from dtfn.subpixel import block_mean, luma, same_size
 
 SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
 COUNT = 8  # similar patches
-QUERIES = 2**14  # positions that faiss is asked about at once
 ELEMENTS = 2**22  # numbers compared at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
 GRADIENT_C = 170.0  # for Y in [0, 255]; Xue et al. 2014
@@ -42,7 +44,7 @@ DISTORTIONS = {
 
 
 def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np.int32]:
-    """Return the positions of the most similar patches of the same picture, from the cache or new.
+    """Return the positions of the most similar patches of the same picture, computed once.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
     positions are candidates, however near. A position is row * W + column.
@@ -65,11 +67,9 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np
         wanted, remedy = f"more than {count} positions", "use a larger picture"
         raise InputError("search for similar patches", wanted, lr.shape[:2], remedy)
     key = cache.key("neighbours", _faiss().__version__, cache.source("texture"), count, every, lr)
-    found = cache.remembered(
+    return cache.remembered(
         key, lambda: {"index": nearest(patches(lr), asked(lr.shape, every), count)}
-    )
-    index: NDArray[np.int32] = found["index"]
-    return index
+    )["index"]
 
 
 def asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
@@ -79,18 +79,15 @@ def asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
 
 
 def patches(lr: Array) -> NDArray[np.float32]:
-    """Return the 5 x 5 patch around each LR position without its mean, float32 ``(H * W, 25)``.
+    """Return the 5 x 5 patch around each LR position without its mean, ``(H * W, 25)``.
 
     Beyond the border the picture is mirrored, edge pixels twice, as MATLAB's bicubic does.
     """
     # From float32, so that the mean of 25 equal numbers is that number and flat patches become 0.
     y = luma(lr).astype(np.float32).astype(np.float64)
     windows = sliding_window_view(np.pad(y, SIDE // 2, mode="symmetric"), (SIDE, SIDE))
-    vectors = np.empty((*y.shape, SIDE * SIDE), np.float32)
-    for row, strip in zip(vectors, windows, strict=True):  # row by row, or float64 would be kept
-        flat = strip.reshape(-1, SIDE * SIDE)
-        row[:] = flat - flat.mean(axis=1, keepdims=True)
-    return vectors.reshape(-1, SIDE * SIDE)
+    vectors = windows.reshape(-1, SIDE * SIDE)
+    return (vectors - vectors.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
 def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.int32]:
@@ -98,23 +95,19 @@ def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.
 
     Returns
     -------
-    int32 ``(m, K)`` for ``(m,)`` that are asked about, nearest first, equals in reading order.
-    Exact but for float32: of two vectors whose squared distances differ by less than some 1e-6 of
-    their energy, either may be the last of the K.
+    ``(m, K)`` for ``(m,)`` that are asked about, nearest first, equals in reading order. Exact but
+    for float32: of two vectors whose squared distances differ by less than some 1e-6 of their
+    energy, either may be the last of the K.
     """
-    found = np.empty((len(asked), count), np.int32)
-    for start in range(0, len(asked), QUERIES):
-        part = asked[start : start + QUERIES]
-        _, index = _faiss().knn(vectors[part], vectors, count + 1)
-        # Itself is at distance 0 but not always the first: others may be equal. Among many equal
-        # ones it may not even be there; then the last one goes.
-        own = index == part[:, None]
-        own[~own.any(axis=1), -1] = True
-        index = index[~own].reshape(len(part), count)
-        # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the differences.
-        order = np.lexsort((index, differences(vectors, part, index)), axis=1)
-        found[start : start + QUERIES] = np.take_along_axis(index, order, axis=1)
-    return found
+    _, index = _faiss().knn(vectors[asked], vectors, count + 1)
+    # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
+    # it may not even be there; then the last one goes.
+    own = index == asked[:, None]
+    own[~own.any(axis=1), -1] = True
+    index = index[~own].reshape(len(asked), count).astype(np.int32)
+    # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the differences.
+    order = np.lexsort((index, differences(vectors, asked, index)), axis=1)
+    return np.take_along_axis(index, order, axis=1)
 
 
 def differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
@@ -145,6 +138,9 @@ def _faiss() -> Any:
 def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
 
+    Both resizings round to uint8, as everybody's do. So even a smooth ramp has a detail of some
+    0.2 MSE; a constant picture has exactly none.
+
     Parameters
     ----------
     hr
@@ -153,11 +149,6 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
         s: 2, 3 or 4.
     lr
         `dtfn.images.degrade` of it, where that is known.
-
-    Notes
-    -----
-    Both resizings round to uint8, as everybody's do. So even a smooth ramp has a detail of some
-    0.2 MSE; a constant picture has exactly none.
     """
     hr = images.modcrop(hr, scale)
     lr = images.degrade(hr, scale) if lr is None else lr
@@ -169,10 +160,7 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
 
 
 def severity(hr: Array, scale: int) -> Float:
-    """Return the detail energy that each block lost: mean squared detail, ``(H, W)``, MSE.
-
-    It is the block error of the bicubic picture.
-    """
+    """Return the mean squared detail of each block, ``(H, W)``: the block error of bicubic, MSE."""
     return block_mean(detail(hr, scale) ** 2, scale)
 
 
@@ -183,13 +171,24 @@ def detail_blocks(hr: Array, scale: int) -> NDArray[np.float32]:
     return blocks.reshape(-1, scale * scale)
 
 
+def disagreement(details: Array, asked: Sequence[int] | Array) -> Float:
+    """Return |d(p) - d(q)|^2 / |d(p)|^2 of details ``(L, D)``, ``(n, L)`` for n positions p asked.
+
+    0: the same detail. Above 1, no detail at all is nearer to the truth than q's. NaN where p has
+    no detail.
+    """
+    details = np.asarray(details, float)  # differences of squares lose digits
+    energy = np.sum(details[asked] ** 2, axis=1, keepdims=True)
+    apart = cdist(details[asked], details, "sqeuclidean")
+    return np.divide(apart, energy, out=np.full_like(apart, np.nan), where=energy > 0)
+
+
 def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: int = 1) -> Float:
     """Return how much the details of similar patches differ from a position's own, ``(H, W)``.
 
     k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
     the details of a block. 0: all similar patches have the same detail. 1: copying one gains
-    nothing over copying none. 2: their details are unrelated, of equal energy. There is no upper
-    limit.
+    nothing over copying none. 2: their details are unrelated, of equal energy.
 
     Returns
     -------
@@ -197,12 +196,10 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
     Ratios have long tails: rank k, or take its median; for a mean, divide mean by mean.
     """
     blocks, at = detail_blocks(hr, scale), asked(lr.shape, every)
-    differ = differences(blocks, at, similar_patches(lr, count, every))
+    differ = differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
     energy = np.mean(blocks[at].astype(np.float64) ** 2, axis=1)
     k = np.full(lr.shape[:2], np.nan)
-    k.flat[at] = np.divide(
-        differ.mean(axis=1, dtype=float), energy, out=np.full(len(at), np.nan), where=energy > 0
-    )
+    k.flat[at] = np.divide(differ, energy, out=np.full(len(at), np.nan), where=energy > 0)
     return k
 
 
@@ -215,9 +212,7 @@ def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
     Parameters
     ----------
     sr, hr
-        Pictures as in `dtfn.subpixel`, of one size.
-    scale
-        s, which divides the size.
+        Pictures as in `dtfn.subpixel`, of one size, which the scale divides.
 
     Returns
     -------
@@ -243,8 +238,7 @@ def orientation_error(x: Float, y: Float, sigma: float) -> Float:
 
     directions = []
     for image in (x, y):
-        parts = structure_tensor(image, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
-        rows, mixed, columns = parts
+        rows, mixed, columns = structure_tensor(image, sigma, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
         # Across the stripes, the angle doubled: the same for the opposite direction.
         directions.append((columns - rows) + 2j * mixed)
     made, true = directions
@@ -265,31 +259,24 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     side, margin = SIDE * scale, SIDE // 2 * scale
     window = np.outer(np.hanning(side), np.hanning(side))
     padded = [np.pad(image, margin, mode="symmetric") for image in (x, y)]
-    count = np.full(side // 2 + 1, 2.0)  # how often rfft2's column stands in the whole spectrum
-    count[0] = 1
-    count[-1] = 1 if side % 2 == 0 else 2
-    weight = np.tile(count, (side, 1))
-    weight[0, 0] = 0
-    weight /= weight.sum()
-    distance = np.empty((x.shape[0] // scale, x.shape[1] // scale))
-    for row, line in enumerate(distance):
+    found = np.empty((x.shape[0] // scale, x.shape[1] // scale))
+    for row, line in enumerate(found):
         logs = []
         for image in padded:
             strip = image[row * scale : row * scale + side]
             parts = sliding_window_view(strip, side, axis=1)[:, ::scale].transpose(1, 0, 2)
             parts = parts - parts.mean(axis=(1, 2), keepdims=True)  # (W, side, side)
-            power = np.abs(fft.rfft2(parts * window)) ** 2
+            power = np.abs(fft.fft2(parts * window)) ** 2
             logs.append(10 * np.log10(power + ROUNDING * np.sum(window**2)))
-        line[:] = np.sqrt(np.sum(weight * (logs[0] - logs[1]) ** 2, axis=(1, 2)))
-    return distance
+        difference = (logs[0] - logs[1]).reshape(len(line), -1)
+        line[:] = np.sqrt(np.mean(difference[:, 1:] ** 2, axis=1))
+    return found
 
 
 def ssim_map(x: Float, y: Float) -> Float:
     """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, as `dtfn.metrics.ssim` has its mean."""
-    from skimage.metrics import structural_similarity  # importing takes half a second
-
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    similarity: Float = structural_similarity(x, y, data_range=PEAK, full=True, **options)[1]  # type: ignore[no-untyped-call]
+    of_paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    similarity: Float = structural_similarity(x, y, data_range=PEAK, full=True, **of_paper)[1]  # type: ignore[no-untyped-call]
     return similarity
 
 
