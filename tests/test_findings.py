@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import tiny
-from matplotlib.figure import Figure
-from test_reports import add_run
+from test_reports import add_run, drawn
 
-from dtfn import cli, paths
+from dtfn import cli
 from dtfn.errors import InputError
 from dtfn.reports import findings, page
 
@@ -32,16 +32,13 @@ def judged(
     reports: Path, name: str, frame: pd.DataFrame, key: str = "k" * 16, **more: object
 ) -> Path:
     """Write a run with a table of verdicts, and the two figures of the first screen."""
-    figures = [
-        {"name": n, "caption": f"Of {n}.", "after_seconds": 1} for n in ("harm_curve", "textures")
-    ]
-    table = [{"name": "verdicts", "caption": "V", "after_seconds": 1}]
-    inputs = {f"mini/{image}/x4/hr": "0" for image in "abc"}
-    content = {"figures": figures, "tables": table, "inputs": inputs, "key": key} | more
-    home = add_run(reports, name, key, **content)
+    figures = [{"name": n, "caption": f"Of {n}."} for n in ("harm_curve", "textures")]
+    content: dict[str, Any] = {"figures": figures, "key": key}
+    content["tables"] = [{"name": "verdicts", "caption": "V"}]
+    content["inputs"] = {f"mini/{image}/x4/hr": "0" for image in "abc"}
+    home = add_run(reports, name, key, {"verdicts": frame}, **(content | more))
     for figure in figures:
-        Figure(figsize=(6, 2), dpi=200).savefig(home / "figures" / f"{figure['name']}.png")
-    frame.to_csv(home / "tables" / "verdicts.csv", index=False)
+        drawn().savefig(home / "figures" / f"{figure['name']}.png")
     return home
 
 
@@ -98,9 +95,8 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_are_printed_to_three_digits(measured: float, text: str) -> None:
-    assert f"| harm grows | **yes** {text} |" in findings.markdown(
-        rows(4, {"harm grows": "yes"}, measured)
-    )
+    frame = rows(4, {"harm grows": "yes"}, measured)
+    assert f"| harm grows | **yes** {text} |" in findings.markdown(frame)
 
 
 def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
@@ -117,23 +113,22 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
     assert "Measured on 3 pictures: enough to see how, too few to judge." in text
 
 
-def keep(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(["report", "keep", *map(str, arguments)])
-    return int(caught.value.code or 0)
-
-
 def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     reports, out, readme = tmp_path / "reports", tmp_path / "kept", tmp_path / "README.md"
-    assert keep("--reports", reports, "--out", out) == 2, "there is nothing to keep"
+
+    def keep(*more: str) -> int:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(["report", "keep", "--reports", str(reports), "--out", str(out), *more])
+        return int(caught.value.code or 0)
+
+    assert keep() == 2, "there is nothing to keep"
     suite(reports, "bench", judged(reports, "a", rows(4, CLAIMS), tier="bench"))
     readme.write_text(
         "# R\n<!-- picture, by x -->\nstale\n<!-- end -->\n<!-- verdicts -->\n<!-- end -->\n"
     )
-    assert keep("--reports", reports, "--out", out, "--readme", readme) == 0
+    assert keep("--readme", str(readme)) == 0
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
     assert "| attention chooses | **yes** 0.233 dB" in text
@@ -144,19 +139,14 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
     assert "(./runs/a/" in (out / "README.md").read_text()
 
     (out / "old.png").write_text("of an older run")
-    assert keep("--reports", reports, "--out", out) == 0
+    assert keep() == 0
     assert not (out / "old.png").exists()
     monkeypatch.setattr(page, "LARGEST", 100)
-    assert keep("--reports", reports, "--out", out) == 2
+    assert keep() == 2
     assert (out / "verdicts.csv").exists(), "the older one stays until there is another"
-
-
-def test_a_baseline_takes_nobody_elses_place(tmp_path: Path) -> None:
-    suite(tmp_path, "bench", judged(tmp_path, "a", rows(4, CLAIMS)))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "README.md").write_text("mine")
+    (out / "README.md").write_text("mine")
     with pytest.raises(InputError, match="choose another folder"):
-        page.keep(tmp_path, tmp_path / "mine")
+        page.keep(reports, out)
 
 
 @pytest.mark.skipif(not KEPT.is_dir(), reason="no baseline is kept")

@@ -24,6 +24,7 @@ run.verdict(Verdict("it grows", np.float64(3), (1.0, 4.0), True, "{:+.1f} dB"))
 run.verdict(Verdict("nobody knows", float("nan"), None, None))
 """
 
+TABLES = ("csv", "html", "md", "tex")  # the files of a table
 Source = tuple[str, str]  # tag (or "" for none, or "markdown"), source
 
 NOTEBOOKS: dict[str, list[Source]] = {
@@ -46,7 +47,7 @@ NOTEBOOKS: dict[str, list[Source]] = {
         (
             "",
             "from dtfn.errors import InputError\n"
-            "raise InputError('Set5', expected='a folder', found='none', remedy='fetch it')",
+            "raise InputError('Set5', 'a folder', 'none', 'fetch it')",
         )
     ],
     "requesting": [
@@ -75,6 +76,7 @@ def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3")
             cell["metadata"] = {"tags": [tag]} if tag else {}
         content["cells"].append(cell)
     file = folder / f"{name}.ipynb"
+    folder.mkdir(exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
     return file
 

@@ -139,10 +139,9 @@ def reproduce(
     from dtfn import suite
 
     where = {"folder": reports, "file": file, "profile": profile}
-    problems = suite.reproduce(tier, jobs=jobs, only=only or (), force=force, **where)
-    if problems:
-        names = ", ".join(problem.notebook for problem in problems)
-        print(f"{len(problems)} failed: {names}", file=sys.stderr)
+    failed = suite.reproduce(tier, jobs=jobs, only=only or (), force=force, **where)
+    if failed:
+        print(f"{len(failed)} failed: {', '.join(failed)}", file=sys.stderr)
         raise Exit(1)
 
 

@@ -4,7 +4,7 @@ A notebook begins a run, saves into it and finishes it::
 
     run = reports.begin("02_benchmark", globals())
     run.figure("gains", curves.psnr_gains(results), data=results, caption="...")
-    run.verdict(*claims.beats(results, methods))
+    run.verdict(*studies.beats(results, methods))
     run.finish()
 
 The folder has a hidden name until it is complete, so whatever has a run's name is a whole run.
@@ -12,9 +12,11 @@ The folder has a hidden name until it is complete, so whatever has a run's name 
 
 from __future__ import annotations
 
+import datetime
 import html
 import os
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,15 +62,16 @@ class Verdict:
 
     def row(self) -> dict[str, str]:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
-        number, brace, unit = self.form.partition("}")
-        ends = [(number + brace).format(end) for end in self.interval or ()]
+        number, _, unit = self.form.partition("}")
+        ends = " to ".join(f"{number}}}".format(end) for end in self.interval or ())
         measured = self.measured
-        if measured is None or measured != measured:  # NaN
-            measured = tables.MISSING
+        if not isinstance(measured, str):
+            missing = measured is None or measured != measured  # NaN
+            measured = tables.MISSING if missing else self.form.format(measured)
         return {
             "claim": self.claim,
-            "measured": measured if isinstance(measured, str) else self.form.format(measured),
-            "95 % interval": " to ".join(ends) + unit if ends else tables.MISSING,
+            "measured": measured,
+            "95 % interval": ends + unit if ends else tables.MISSING,
             "holds": _HOLDS[self.holds],
         }
 
@@ -81,16 +84,8 @@ def above_zero(low: float, high: float) -> bool | None:
 class Run:
     """What a notebook writes to; made by `begin`.
 
-    Parameters
-    ----------
-    notebook
-        The notebook's file.
-    values
-        The parameters it runs with.
-    folder
-        An existing folder to write to.
-    managed
-        Whether a runner gives the folder its name when the notebook has ended.
+    ``folder`` is where it writes, ``record`` becomes the manifest. The folder of a ``managed`` run
+    gets its name from a runner when the notebook has ended.
     """
 
     def __init__(
@@ -103,15 +98,7 @@ class Run:
         self._began = time.perf_counter()
 
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
-        """Note the run's inputs by hash.
-
-        Parameters
-        ----------
-        samples
-            `dtfn.datasets.Sample` objects; their LR and HR pixels are hashed.
-        files
-            Files such as weights; their bytes are hashed.
-        """
+        """Note the run's inputs by hash: the LR and HR pixels of samples, the bytes of files."""
         inputs = self.record["inputs"]
         for s in samples:
             for kind in ("lr", "hr"):
@@ -137,13 +124,11 @@ class Run:
         """
         from dtfn import plots
 
-        if data.empty or not figure.axes:
-            self._nothing("figures", name, caption)
+        folder = self._place("figures", name, caption, data.empty or not figure.axes)
+        if folder is None:
             return
-        folder = self._folder("figures")
         plots.save(figure, folder / name, caption)
         data.to_csv(folder / f"{name}.csv", index=False)
-        self._note("figures", name, caption)
         if _in_notebook():
             from IPython.display import Image, display
 
@@ -165,30 +150,25 @@ class Run:
         """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
 
         The CSV keeps every digit; `best`, `forms` and `groups` as in
-        `dtfn.reports.tables.markdown`. Without any row the caption says that there is none.
+        `dtfn.reports.tables.markdown`. Without any row a sentence says that there is none.
         """
-        if frame.empty:
-            self._nothing("tables", name, caption)
+        folder = self._place("tables", name, caption, frame.empty)
+        if folder is None:
             return
-        folder = self._folder("tables")
         frame.to_csv(folder / f"{name}.csv", index=False)
         shown = tables.html(frame, best, forms, groups)
         plain = tables.markdown(frame, best, forms, groups) + f"\n{tables.escape(caption)}\n"
         tex = tables.latex(frame, best, forms, groups, caption=caption, label=f"tab:{name}")
         for ending, text in {"html": shown, "md": plain, "tex": tex}.items():
             files.write(folder / f"{name}.{ending}", text)
-        self._note("tables", name, caption)
         _show(f'{shown}<p class="caption">{html.escape(caption)}</p>')
 
     def data(self, name: str, frame: pd.DataFrame, *, caption: str) -> None:
         """Save ``data/name.csv``: the numbers behind what is shown, too long to show."""
-        if frame.empty:
-            self._nothing("data", name, caption)
-            return
-        file = self._folder("data") / f"{name}.csv"
-        frame.to_csv(file, index=False)
-        self._note("data", name, caption)
-        print(f"{file.relative_to(self.folder)}: {caption}")
+        folder = self._place("data", name, caption, frame.empty)
+        if folder is not None:
+            frame.to_csv(folder / f"{name}.csv", index=False)
+            print(f"data/{name}.csv: {caption}")
 
     def verdict(self, *verdicts: Verdict) -> None:
         """Add claims to the verdict table that `finish` shows."""
@@ -196,43 +176,29 @@ class Run:
 
     def finish(self) -> None:
         """Show the verdicts and where the manifest will be, and write it."""
-        rows = [v.row() for v in self.verdicts]
+        rows = [{**asdict(v), "printed": v.row()} for v in self.verdicts]
         if rows:
-            self.table("checks", pd.DataFrame(rows), caption="What this run says.")
-        pairs = zip(self.verdicts, rows, strict=True)
-        self.record |= {
-            "status": "complete",
-            "machine": provenance.machine(),
-            "verdicts": [{**asdict(v), "printed": row} for v, row in pairs],
-        }
-        self.record["timings"]["notebook"] = self._seconds()
+            printed = pd.DataFrame([row["printed"] for row in rows])
+            self.table("checks", printed, caption="What this run says.")
+        self.record |= {"status": "complete", "machine": provenance.machine(), "verdicts": rows}
+        self.record["timings"]["notebook"] = round(time.perf_counter() - self._began, 3)
         runs.write(self.folder, self.record)
         final = self.folder.with_name(self.folder.name.removeprefix(runs.PARTIAL))
         if not self._managed:
             self.folder = self.folder.rename(final)
-        where = final / runs.MANIFEST
-        inside = where.is_relative_to(paths.ROOT)
-        print("manifest:", where.relative_to(paths.ROOT) if inside else where)
+        print("manifest:", Path(*final.parts[-3:], runs.MANIFEST))
 
-    def _folder(self, kind: str) -> Path:
+    def _place(self, kind: str, name: str, caption: str, empty: bool) -> Path | None:
+        """Note what is saved and return its folder; show a sentence where there is nothing."""
+        for known in (kind, "empty"):  # a cell that is run again replaces what it saved before
+            self.record[known] = [e for e in self.record[known] if e["name"] != name]
+        self.record["empty" if empty else kind].append({"name": name, "caption": caption})
+        if empty:
+            _show(f'<p class="caption">Nothing to show for: {html.escape(caption)}</p>')
+            return None
         folder = self.folder / kind
         folder.mkdir(exist_ok=True)
         return folder
-
-    def _seconds(self) -> float:
-        return round(time.perf_counter() - self._began, 3)
-
-    def _nothing(self, kind: str, name: str, caption: str) -> None:
-        """Say in a sentence what there is nothing of."""
-        self.record[kind][:] = [e for e in self.record[kind] if e["name"] != name]
-        self._note("empty", name, caption)
-        _show(f'<p class="caption">Nothing to show for: {html.escape(caption)}</p>')
-
-    def _note(self, kind: str, name: str, caption: str) -> None:
-        entries = self.record.setdefault(kind, [])
-        # A cell that is run again replaces what it saved before.
-        entries[:] = [e for e in entries if e["name"] != name]
-        entries.append({"name": name, "caption": caption, "after_seconds": self._seconds()})
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
@@ -254,16 +220,18 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     candidates = [folder / f"{notebook}.ipynb" for folder in (Path.cwd(), paths.NOTEBOOKS)]
     file = next((f for f in candidates if f.exists()), None)
     if file is None:
-        raise InputError(
-            notebook,
-            "the name of a notebook in the working directory or in notebooks/",
-            "no such file",
-            "pass the notebook's own file name without .ipynb",
-        )
+        wanted = "the name of a notebook in the working directory or in notebooks/"
+        raise InputError(notebook, wanted, "no such file", "pass the file's name without .ipynb")
     values = parameters.check_namespace(file, namespace)
     given = os.environ.get(RUN_DIR)
-    folder = Path(given) if given else runs.new_folder(paths.RUNS, notebook)
-    return Run(file, values, folder, managed=bool(given))
+    if given:
+        return Run(file, values, Path(given), managed=True)
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{now}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
+    folder = paths.RUNS / notebook / f"{runs.PARTIAL}{name}"
+    with files.writing(folder):
+        folder.mkdir(parents=True)
+    return Run(file, values, folder, managed=False)
 
 
 def _in_notebook() -> bool:

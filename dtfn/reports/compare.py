@@ -1,4 +1,4 @@
-"""Two runs side by side: which numbers changed, and by how much."""
+"""Two runs: which numbers changed from one to the other, and by how much."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from one run to another.
+    """What changed from the run in the folder ``before`` to that in ``after``.
 
     Attributes
     ----------
-    before, after
-        The folders of the runs.
     changed
         A row a number that is not the same: file, row, column, before, after, difference; NaN
         where only one run has it. The largest differences, relative to the number, come first.
     numbers
-        How many numbers both runs have, costs left out.
+        How many numbers the runs have, costs left out.
     settings
         Parameter -> (before, after), where they differ.
     verdicts
@@ -57,24 +55,25 @@ def compare(before: Path, after: Path) -> Comparison:
     """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
 
     Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
-    these to tell them apart (row, column, step); else by their place.
+    these to know them apart (row, column, step); else by their place.
     """
-    values = {"before": _numbers(before), "after": _numbers(after)}
-    both = pd.concat(values, axis=1).reset_index()
+    both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
     same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
     both["difference"] = both["after"] - both["before"]
     relative = both["difference"].abs() / both[["before", "after"]].abs().max(axis=1)
     order = relative.fillna(float("inf"))[~same].sort_values(ascending=False, kind="stable")
-    records = [runs.read(folder) for folder in (before, after)]
-    old, new = (record["parameters"] for record in records)
+    one, two = runs.read(before), runs.read(after)
+    old, new = one["parameters"], two["parameters"]
     pairs = {name: (old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])}
+    said = pd.concat({"before": _answers(one), "after": _answers(two)}, axis=1)
+    said = said.fillna("not claimed").rename_axis("claim").reset_index()
     return Comparison(
         before,
         after,
         both.loc[order.index].reset_index(drop=True),
         len(both),
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
-        _verdicts(*records),
+        said[said["before"] != said["after"]].reset_index(drop=True),
     )
 
 
@@ -82,55 +81,30 @@ def fingerprint(file: Path) -> str:
     """Return the SHA-256 of a figure or table, of a CSV file without the columns of costs."""
     if file.suffix != ".csv":
         return files.sha256(file)
-    frame = _table(file)
+    frame = pd.read_csv(file)
     kept = frame[[column for column in frame if not PASSING.search(column)]]
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
+def _answers(record: dict[str, Any]) -> pd.Series:
+    printed = {v["claim"]: v["printed"] for v in record["verdicts"]}
+    return pd.Series({c: f"{p['measured']} {p['holds']}" for c, p in printed.items()}, dtype=object)
+
+
 def _numbers(folder: Path) -> pd.Series:
     """Return every number of a run's CSV files, by file, row and column."""
-    found = [
-        _long(_table(file), file.relative_to(folder).as_posix())
-        for kind in ("tables", "figures")
-        for file in sorted((folder / kind).glob("*.csv"))
-        if file.name != "checks.csv"
-    ]
-    blank = pd.DataFrame({"file": [], "row": [], "column": [], "value": []})
-    return pd.concat([blank, *found]).set_index(["file", "row", "column"])["value"]
-
-
-def _table(file: Path) -> pd.DataFrame:
-    """Read a CSV file, also one with two lines of names: dataset, and below it the metric."""
-    frame = pd.read_csv(file)
-    if len(frame) and pd.isna(frame.iloc[0, 0]) and not frame.select_dtypes("number").columns.size:
-        frame = pd.read_csv(file, header=[0, 1])
-        named = [[part for part in pair if "Unnamed" not in part] for pair in frame.columns]
-        frame.columns = [" ".join(parts) for parts in named]
-    return frame
-
-
-def _long(frame: pd.DataFrame, file: str) -> pd.DataFrame:
-    """Return the numbers of a table, one a row, each with the name of its row."""
-    texts = list(frame.select_dtypes(exclude="number"))
-    whole = list(frame.select_dtypes("integer"))
-    choices = [texts + whole[:n] for n in range(len(whole) + 1)]
-    keys = next((k for k in choices if k and not frame.duplicated(k).any()), None)
-    if keys is None:
-        row = pd.Series([f"row {number + 1}" for number in range(len(frame))], index=frame.index)
-    else:
-        named = frame[keys].astype(object).fillna("").astype(str)
-        row = pd.Series(map(", ".join, named.to_numpy()), index=frame.index, dtype=str)
-    measured = [c for c in frame if c not in (keys or texts) and not PASSING.search(c)]
-    long = frame[measured].astype(float).assign(file=file, row=row)
-    return long.melt(["file", "row"], var_name="column", value_name="value")
-
-
-def _verdicts(*records: dict[str, Any]) -> pd.DataFrame:
-    one, two = ({v["claim"]: _answer(v["printed"]) for v in r["verdicts"]} for r in records)
-    rows = [(c, one.get(c, "not claimed"), two.get(c, "not claimed")) for c in {**one, **two}]
-    frame = pd.DataFrame(rows, columns=["claim", "before", "after"])
-    return frame[frame["before"] != frame["after"]].reset_index(drop=True)
-
-
-def _answer(printed: dict[str, str]) -> str:
-    return f"{printed['measured']} {printed['holds']}"
+    parts = [pd.DataFrame({"file": [], "row": [], "column": [], "value": []})]
+    for file in sorted(folder.glob("[tf]*/*.csv")):  # tables/ and figures/
+        if file.name == "checks.csv":  # the verdicts, see above
+            continue
+        frame = pd.read_csv(file)
+        texts = list(frame.select_dtypes(exclude="number"))
+        whole = list(frame.select_dtypes("integer"))
+        choices = [texts + whole[:n] for n in range(len(whole) + 1)]
+        keys = next((k for k in choices if k and not frame.duplicated(k).any()), None)
+        named = frame[keys or []].astype(object).fillna("").to_numpy()
+        row = [", ".join(map(str, names)) or f"row {n}" for n, names in enumerate(named, start=1)]
+        measured = [c for c in frame if c not in (keys or texts) and not PASSING.search(c)]
+        long = frame[measured].astype(float).assign(file=f"{file.parent.name}/{file.name}", row=row)
+        parts.append(long.melt(["file", "row"], var_name="column", value_name="value"))
+    return pd.concat(parts).set_index(["file", "row", "column"])["value"]

@@ -7,17 +7,13 @@ forbids both.
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import io
-import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +26,12 @@ from dtfn.reports import compare, findings, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-THUMBNAIL, SHOWN = 480, 1240  # pixels across, of an overview's picture and of a first screen's
-LARGEST = 3_000_000  # bytes
-WIDTHS = (1000, 800, 640, 480)  # pixels across of the figures; the first that fits is taken
-_README = "README.md"  # the page of a baseline
+LARGEST = 3_000_000  # bytes of a baseline
+FEW = ("smoke", "demo")  # tiers of too few pictures to judge by
+_THUMBNAIL, _SHOWN, _KEPT = 480, 1240, 1000  # pixels across: overview, first screen, baseline
+_CURVE, _TEXTURES = ("harm_curve",), ("worst_and_best", "textures")  # the first screen's figures
 _MARK = "Written by `dtfn report keep`"  # marks a folder as a baseline
-_TEXT = f"""# Where non-local attention harms textures
+_README = f"""# Where non-local attention harms textures
 
 {_MARK}; nothing here is typed by hand. [index.html](index.html) is the whole report, for a browser.
 
@@ -45,14 +41,19 @@ _TEXT = f"""# Where non-local attention harms textures
 <!-- verdicts -->
 <!-- end -->
 """
-FEW = ("smoke", "demo")  # tiers of too few pictures to judge by
 
+_TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.PackageLoader("dtfn.reports"),
+    loader=jinja2.FileSystemLoader(_TEMPLATES),
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_ENVIRONMENT.globals |= {
+    "policy": POLICY,
+    "style": (_TEMPLATES / "style.css").read_text(encoding="utf-8"),
+    "version": __version__,
+}
 _ENVIRONMENT.filters |= {
     "listed": lambda values: ", ".join(
         f"{key} {tables.MISSING if value in ('', [], None) else value}"
@@ -63,20 +64,10 @@ _ENVIRONMENT.filters |= {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A notebook that did not run to its end: its name, one line, and where its remains are."""
+def write_run(notebook: Path, record: Mapping[str, Any]) -> None:
+    """Write an executed notebook as HTML next to it, and what its record says that it used.
 
-    notebook: str
-    message: str
-    folder: Path | None = None
-
-
-def write_run(notebook: Path) -> Path:
-    """Write an executed notebook as HTML next to it and return that file.
-
-    Inputs of cells tagged ``hide-input`` are left out, others are folded. At the end the page says
-    what the run used, and names its files.
+    Inputs of cells tagged ``hide-input`` are left out, others are folded.
     """
     import nbformat
     from nbconvert.exporters import HTMLExporter
@@ -94,32 +85,20 @@ def write_run(notebook: Path) -> Path:
         config=config,
         template_name="lab",
         template_file="run.html.j2",
-        extra_template_paths=[str(Path(__file__).parent / "templates")],
+        extra_template_paths=[str(_TEMPLATES)],
         embed_images=True,
     )
     exporter.environment.filters |= _ENVIRONMENT.filters
+    exporter.environment.globals |= _ENVIRONMENT.globals
     content = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     for cell in content.cells:
         if cell.cell_type == "markdown":  # another notebook's newest run is in the index
             cell.source = re.sub(r"\]\((\w+)\.ipynb\)", r"](../../../index.html#\1)", cell.source)
-    ours: dict[str, Any] = {"policy": POLICY, "title": title(notebook), "style": _style()}
-    ours |= {"run": runs.read(notebook.parent)}
-    body, _ = exporter.from_notebook_node(content, resources={"dtfn": ours})
-    page = notebook.with_suffix(".html")
-    files.write(page, body)
-    return page
+    body, _ = exporter.from_notebook_node(content, resources={"run": record})
+    files.write(notebook.with_suffix(".html"), body)
 
 
-def title(notebook: Path) -> str:
-    """Return the first heading of a notebook, else its name."""
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        for line in "".join(cell["source"]).splitlines():
-            if cell["cell_type"] == "markdown" and line.startswith("# "):
-                return line.removeprefix("# ").strip()
-    return notebook.stem
-
-
-def write_index(reports: Path, problems: Sequence[Problem] = ()) -> Path:
+def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     """Write ``index.html`` and ``verdicts.csv`` over all runs and return the page's path.
 
     It begins with what the runs of the newest suite found (see `suite_runs`), and shows each of
@@ -130,61 +109,61 @@ def write_index(reports: Path, problems: Sequence[Problem] = ()) -> Path:
     ----------
     reports
         Folder that holds ``runs/``; the index goes into it.
-    problems
-        Notebooks that did not run just now. Runs that failed earlier, and were not followed by
-        a complete one, are added, and so are runs with a broken manifest.
+    killed
+        Names of runs whose process ended before they left anything. Runs that failed, and were not
+        followed by a complete one, are named too.
     """
     records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
-    complete = [f for f, record in records.items() if record["status"] == "complete"]
-    suite = [folder for folder in suite_runs(reports).values() if folder in complete]
-    own = {f.parent.name: f for f in complete if f not in suite and not records[f].get("tier")}
-    if not suite:
-        own = {f.parent.name: f for f in complete}
-    lines = {folder: _line(reports, folder, record) for folder, record in records.items()}
-    for folder in [*suite, *own.values()]:
-        own_name = "own-" if suite and folder not in suite else ""
-        lines[folder]["id"] = own_name + folder.parent.name
+    complete = [folder for folder, record in records.items() if record["status"] == "complete"]
+    suite = list(suite_runs(reports).values())
+    newest = {f.parent.name: f for f in complete if not suite or not records[f].get("tier")}
+    own = [folder for _, folder in sorted(newest.items()) if folder not in suite]
+    for folder, record in records.items():
+        page = folder / f"{record['notebook']}.html"
+        record |= {
+            "name": folder.parent.name,
+            "folder": folder.relative_to(reports).as_posix(),
+            "link": page.relative_to(reports).as_posix() if page.exists() else None,
+            "seconds": record["timings"].get("run", record["timings"].get("notebook", 0)),
+        }
+    for folder in [*suite, *own]:
+        record = records[folder]
+        record["id"] = f"{'own-' if suite and folder in own else ''}{folder.parent.name}"
         earlier = [f for f in complete[: complete.index(folder)] if f.parent == folder.parent]
-        if earlier and records[earlier[-1]]["parameters"] == records[folder]["parameters"]:
-            changes = compare.compare(earlier[-1], folder)
-            lines[folder]["changes"] = f"Since {earlier[-1].name}: {changes.summary}."
-        for figure in lines[folder]["figures"]:
-            file = findings.picture(folder, figure["name"])
-            figure |= {"thumbnail": _thumbnail(file), "file": f"figures/{file.name}"}
-    shown = suite or list(own.values())
+        if earlier and records[earlier[-1]]["parameters"] == record["parameters"]:
+            changes = compare.compare(earlier[-1], folder).summary
+            record["changes"] = f"Since {earlier[-1].name}: {changes}."
+        for figure in record["figures"]:
+            file = _picture(folder, figure["name"])
+            figure |= {"file": file.name, "thumbnail": _embedded(file, _THUMBNAIL)}
+    shown = suite or own
     rows = findings.merged(shown)
-    exhibits = [
-        {"image": base64.b64encode(_webp(found[0], SHOWN)).decode(), "caption": found[1]}
-        for names in (findings.CURVE, findings.TEXTURES)
-        if (found := findings.exhibit(shown, names))
-    ]
-    inputs = {
-        tuple(key.split("/")[:2]) for f in shown for key in records[f]["inputs"] if "/hr" in key
+    exhibits = [_exhibit(shown, names) for names in (_CURVE, _TEXTURES)]
+    pictures = {
+        key.rsplit("/", 2)[0] for f in shown for key in records[f]["inputs"] if "/hr" in key
     }
+    last = {record["name"]: record for record in records.values()}
+    failed = [r for n, r in last.items() if r["status"] != "complete" and n not in killed]
+    baseline = paths.ROOT / "reports" / "baseline" / INDEX
     text = _ENVIRONMENT.get_template("index.html.j2").render(
-        policy=POLICY,
-        style=_style(),
-        version=__version__,
         made=datetime.datetime.now(datetime.UTC).isoformat(),
         sentences=findings.sentences(rows),
         grid=findings.grid(rows),
         scales=list(rows["scale"].unique()),
-        exhibits=exhibits,
-        pictures=len(inputs),
+        exhibits=[(_embedded(file, _SHOWN), caption) for file, caption in filter(None, exhibits)],
+        pictures=len(pictures),
         few=bool(shown) and all(records[f].get("tier") in FEW for f in shown),
-        cost=sum(lines[f]["seconds"] for f in shown),
-        problems=[
-            (p, lines.get(p.folder or Path())) for p in _problems(reports, records, problems)
-        ],
-        suite=[lines[folder] for folder in suite],
-        own=[lines[folder] for _, folder in sorted(own.items())],
-        everything=list(reversed(lines.values())),
-        baseline=_baseline(reports),
+        killed=killed,
+        failed=failed,
+        suite=[records[folder] for folder in suite],
+        own=[records[folder] for folder in own],
+        everything=list(reversed(records.values())),
+        baseline=os.path.relpath(baseline, reports) if baseline.is_file() else None,
     )
     files.write(reports / INDEX, text)
     if len(rows):
-        rows = rows[list(findings.COLUMNS)]
-        files.write(reports / f"{findings.TABLE}.csv", rows.to_csv(index=False))
+        table = rows[list(findings.COLUMNS)].to_csv(index=False)
+        files.write(reports / "verdicts.csv", table)
     return reports / INDEX
 
 
@@ -192,14 +171,15 @@ def suite_runs(reports: Path) -> dict[str, Path]:
     """Return name -> folder of the runs of the suite that was reproduced last; none: empty."""
     written = sorted(reports.glob("suite-*.json"), key=lambda file: file.stat().st_mtime_ns)
     asked = files.read_json(written[-1], {}).get("runs", {}) if written else {}
-    return {name: reports / "runs" / name / run["key"][:16] for name, run in asked.items()}
+    folders = {name: reports / "runs" / name / run["key"][:16] for name, run in asked.items()}
+    return {name: folder for name, folder in folders.items() if runs.read(folder)}
 
 
 def keep(reports: Path, folder: Path) -> Path:
     """Copy the suite that was reproduced last to where it can be committed, and return its page.
 
-    The copy is a report in itself: index, manifests, tables as CSV, and figures as WebP, as wide as
-    `LARGEST` allows; without notebooks. Its README.md shows the same where there is no browser.
+    The copy is a report in itself: index, manifests, tables as CSV, and figures as WebP; without
+    notebooks. Its README.md shows the same where there is no browser.
 
     Parameters
     ----------
@@ -213,24 +193,33 @@ def keep(reports: Path, folder: Path) -> Path:
     InputError
         There is something else in that place, no suite was reproduced, or the runs are too large.
     """
-    kept = suite_runs(reports)
+    kept, page = suite_runs(reports), folder / "README.md"
     if not kept:
-        wanted, remedy = "runs of a suite", "make them with `dtfn reproduce`"
-        raise InputError(reports, wanted, "none", remedy)
-    page = folder / _README
-    ours = page.is_file() and _MARK in page.read_text(encoding="utf-8", errors="replace")
-    if folder.exists() and not ours:
-        wanted, remedy = "a new folder, or an older baseline", "choose another folder"
-        raise InputError(folder, wanted, "something else", remedy)
+        raise InputError(reports, "runs of a suite", "none", "make them with `dtfn reproduce`")
+    if folder.exists() and not (page.is_file() and _MARK in page.read_text(encoding="utf-8")):
+        wanted = "a new folder, or an older baseline"
+        raise InputError(folder, wanted, "something else", "choose another folder")
     with files.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        for across in WIDTHS:
-            draft = Path(place) / f"{across}"
-            size = _write(draft, kept, reports, across)
-            if size <= LARGEST:
-                break
-        else:
+        draft = Path(place) / "draft"
+        for run in kept.values():
+            record, copy = runs.read(run), draft / run.relative_to(reports)
+            for kind in ("figures", "tables"):
+                (copy / kind).mkdir(parents=True)
+            for figure in record["figures"]:
+                file = _picture(run, figure["name"])
+                (copy / "figures" / f"{file.stem}.webp").write_bytes(_webp(file, _KEPT))
+            for table in record["tables"]:
+                name = f"tables/{table['name']}.csv"
+                shutil.copyfile(run / name, copy / name)
+            files.write_json(copy / runs.MANIFEST, record | {"data": []})
+        suite = f"suite-{record['tier']}.json"
+        shutil.copyfile(reports / suite, draft / suite)
+        (draft / page.name).write_text(cut(_README, draft, "."), encoding="utf-8")
+        write_index(draft)
+        size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+        if size > LARGEST:
             wanted, remedy = f"at most {LARGEST:,} bytes", "save fewer figures or tables"
             raise InputError(reports, wanted, f"{size:,}", remedy)
         if folder.exists():
@@ -253,104 +242,46 @@ def cut(readme: str, folder: Path, link: str) -> str:
     link
         Where it is, seen from the README.
     """
-    kept = suite_runs(folder).values()
-    found = findings.exhibit(kept, findings.TEXTURES)
-    picture = ""
-    if found:
-        place = found[0].relative_to(folder).as_posix()
-        picture = f"![Textures that attention harmed and helped]({link}/{place})\n\n*{found[1]}*\n"
-    verdicts = findings.markdown(findings.merged(kept))
-    for slot, content in {"picture": picture, "verdicts": verdicts}.items():
-        between = re.compile(rf"(<!-- {slot}\b[^>]*-->\n).*?(<!-- end -->)", re.DOTALL)
-        readme = between.sub(partial(_filled, content), readme)
+    kept, slots = list(suite_runs(folder).values()), {"picture": ""}
+    if found := _exhibit(kept, _TEXTURES):
+        place = f"{link}/{found[0].relative_to(folder).as_posix()}"
+        about = "Textures that attention harmed and helped"
+        slots["picture"] = f"![{about}]({place})\n\n*{found[1]}*\n"
+    slots["verdicts"] = findings.markdown(findings.merged(kept))
+    for slot, content in slots.items():
+        between = re.compile(rf"(?<=<!-- {slot})\b([^>]*-->\n).*?(?=<!-- end -->)", re.DOTALL)
+        readme = between.sub(r"\g<1>" + content.replace("\\", r"\\"), readme)
     return readme
 
 
-def _problems(
-    reports: Path, records: dict[Path, dict[str, Any]], problems: Sequence[Problem]
-) -> list[Problem]:
-    """Return the problems with those of earlier runs."""
-    known = {problem.notebook for problem in problems}
-    newest = {folder.parent.name: folder for folder in records}
-    failed = [
-        Problem(name, records[folder]["error"]["message"], folder)
-        for name, folder in newest.items()
-        if records[folder]["status"] != "complete" and name not in known
-    ]
-    broken = [
-        Problem(file.parent.parent.name, f"the manifest in {file.parent.name} is empty or broken")
-        for file in sorted((reports / "runs").glob(f"*/*/{runs.MANIFEST}.broken"))
-        if file.parent not in records
-    ]
-    return [*problems, *failed, *broken]
+def _exhibit(folders: Iterable[Path], names: Iterable[str]) -> tuple[Path, str] | None:
+    """Return the file and the caption of the first figure of these names; None without one."""
+    saved = {e["name"]: (f, e) for f in reversed(list(folders)) for e in runs.read(f)["figures"]}
+    for name in names:
+        if name in saved:
+            folder, entry = saved[name]
+            return _picture(folder, name), entry["caption"]
+    return None
 
 
-def _baseline(reports: Path) -> str | None:
-    """Return the link to the baseline's page, if this is a checkout that has one."""
-    page = paths.ROOT / "reports" / "baseline" / INDEX
-    return os.path.relpath(page, reports) if page.is_file() else None
-
-
-def _line(reports: Path, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's record with its name and where it is."""
-    page = folder / f"{record['notebook']}.html"
-    timings = record["timings"]
-    return record | {
-        "name": folder.parent.name,
-        "title": record.get("title", record["notebook"]),
-        "folder": folder.relative_to(reports).as_posix(),
-        "link": page.relative_to(reports).as_posix() if page.exists() else None,
-        "seconds": timings.get("run", timings.get("notebook", 0)),
-    }
-
-
-def _thumbnail(file: Path) -> str:
-    """Return a figure's thumbnail as text for an address; it is made once."""
-    kept = paths.CACHE / "thumbnails" / f"{files.sha256(file)}.webp"
-    with contextlib.suppress(OSError):
-        return base64.b64encode(kept.read_bytes()).decode()
-    text = _webp(file, THUMBNAIL)
-    with contextlib.suppress(OSError, InputError):  # the disk may be full
-        files.write(kept, text)
-    return base64.b64encode(text).decode()
+def _picture(folder: Path, name: str) -> Path:
+    """Return the file of a run's figure: of a baseline it is WebP."""
+    file = folder / "figures" / f"{name}.webp"
+    return file if file.is_file() else file.with_suffix(".png")
 
 
 def _webp(file: Path, across: int) -> bytes:
-    """Return a picture at most so many pixels across; the file itself has every pixel."""
-    with Image.open(file) as picture:
-        whole = picture.convert("RGB")
-    whole.thumbnail((across, 10 * across))
-    buffer = io.BytesIO()
-    whole.save(buffer, "WEBP", quality=80, method=4)
-    return buffer.getvalue()
+    """Return a picture at most so many pixels across; it is made once."""
+    kept = paths.CACHE / "thumbnails" / f"{files.sha256(file)}-{across}.webp"
+    if not kept.is_file():
+        with Image.open(file) as picture:
+            whole = picture.convert("RGB")
+        whole.thumbnail((across, 10 * across))
+        buffer = io.BytesIO()
+        whole.save(buffer, "WEBP", quality=80, method=4)
+        files.write(kept, buffer.getvalue())
+    return kept.read_bytes()
 
 
-def _style() -> str:
-    return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
-
-
-def _filled(content: str, slot: re.Match[str]) -> str:
-    return f"{slot[1]}{content}{slot[2]}"
-
-
-def _write(folder: Path, kept: Mapping[str, Path], reports: Path, across: int) -> int:
-    """Write a baseline with figures of a width, and return its bytes."""
-    copies = {name: folder / run.relative_to(reports) for name, run in kept.items()}
-    for name, run in kept.items():
-        record = runs.read(run)
-        if not record:
-            raise InputError(run, "a complete run", "none", "run it again")
-        for kind in ("figures", "tables"):
-            (copies[name] / kind).mkdir(parents=True)
-        for figure in record["figures"]:
-            place = copies[name] / "figures" / f"{figure['name']}.webp"
-            place.write_bytes(_webp(findings.picture(run, figure["name"]), across))
-        for table in record["tables"]:
-            place = copies[name] / "tables" / f"{table['name']}.csv"
-            shutil.copyfile(run / "tables" / place.name, place)
-        files.write_json(copies[name] / runs.MANIFEST, record | {"data": []})
-    suite = reports / f"suite-{record['tier']}.json"
-    shutil.copyfile(suite, folder / suite.name)
-    (folder / _README).write_text(cut(_TEXT, folder, "."), encoding="utf-8")
-    write_index(folder)
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _embedded(file: Path, across: int) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(_webp(file, across)).decode()}"

@@ -16,6 +16,7 @@ Direction = Literal["max", "min"]
 
 MISSING = "–"
 LONG = 40  # characters from which a cell of LaTeX breaks into lines
+SHORT = 12  # characters up to which a cell of HTML does not
 PAGE = 72  # characters of a line that LaTeX's standard page holds
 SCREEN, PHONE = 105, 40  # characters of a row that fit a report on a screen, and on a phone
 
@@ -150,6 +151,7 @@ def html(
     from pandas.io.formats.style import Styler
 
     plain = _printed(frame, best, forms, groups)
+    plain = plain.map(lambda t: t if len(t) > SHORT else t.replace(" ", "\N{NO-BREAK SPACE}"))
     # Cells break at spaces, so that the longest word decides.
     words = [" ".join([name, *plain[name]]).split(" ") for name in plain]
     line = sum(max(map(len, part)) + 2 for part in words)
