@@ -187,13 +187,7 @@ def _agreed(
 
 
 def look(results: Results) -> Findings:
-    """Compare results picture by picture, one in memory at a time.
-
-    Raises
-    ------
-    InputError
-        Two of the results are the same on every picture.
-    """
+    """Compare results picture by picture; two that are the same everywhere are an `InputError`."""
     a, b, *controls = results.names
     rows, quality = [], []
     alike = {(control, other) for control in controls for other in (a, b)}
@@ -241,14 +235,9 @@ def _row(sample: Sample, errors: Mapping[str, Float], a: str, b: str) -> dict[st
 def audit(
     hr: Path, with_: Path, without: Path, scale: int, out: Path, controls: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], Findings]:
-    """Compare folders of results, and write ``summary.json`` and ``images.csv``.
+    """Compare folders of results, and write ``summary.json`` and ``images.csv`` into ``out``.
 
-    Parameters
-    ----------
-    hr, with_, without, scale, controls
-        As for `dtfn.results.in_folders`.
-    out
-        Folder for the two files; made as needed, files of these names replaced.
+    Parameters and errors are those of `dtfn.results.in_folders` and `look`.
 
     Returns
     -------
@@ -257,19 +246,13 @@ def audit(
     `FIGURES`, and ``intervals``: figure -> low, high, images, note; ``psnr`` of each result with
     its gain over B; ``curve``, of `dtfn.harm.curve`; ``fifths``, of `Findings.beyond`;
     ``textures``, of `dtfn.harm.textures`; ``verdicts`` and ``notes``.
-
-    Raises
-    ------
-    InputError
-        As `in_folders` and `look`; or if ``out`` cannot be written.
     """
     folders = [hr, with_, without, *controls]
     results = in_folders(folders, scale)
     found = look(results)
     a, b, *others = results.names
-    table = statistics.intervals(found.pictures, FIGURES, by=()).rename(
-        columns={"clusters": "images"}
-    )
+    table = statistics.intervals(found.pictures, FIGURES, by=()).set_index("metric")
+    ends = table.rename(columns={"clusters": "images"})[["low", "high", "images", "note"]]
     roles = ["hr", "with", "without", *(f"control {k}" for k, _ in enumerate(others, 1))]
     report = {
         "dtfn": __version__,
@@ -282,8 +265,8 @@ def audit(
         "names": {"with": a, "without": b, "controls": others},
         "images": len(found.pictures),
         "hr_images": results.truths,
-        **dict(zip(table["metric"], table["estimate"].tolist(), strict=True)),
-        "intervals": table.set_index("metric")[["low", "high", "images", "note"]].to_dict("index"),
+        **table["estimate"].to_dict(),
+        "intervals": ends.to_dict("index"),
         "confidence": 0.95,
         "psnr": found.psnr().to_dict("records"),
         "curve": harm.curve(found.measured.fifths).to_dict("records"),

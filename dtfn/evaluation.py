@@ -148,11 +148,7 @@ def torch_device(name: str) -> str:
 
 
 def card_tiling(method: str) -> Tiling | None:
-    """Return the tiles that a network of the zoo is run in; None for whole images.
-
-    Attention from all positions to all takes minutes for a large image; such networks are measured
-    in tiles, and shown as they were measured.
-    """
+    """Return the tiles in which a network of the zoo was measured, and is run; None for none."""
     name = split_change(method)[0]
     tile = next((row.get("tile") for row in zoo.registry() if row["name"] == name), None)
     return Tiling(*tile) if tile else None
@@ -255,16 +251,8 @@ def remembered(
 ) -> Arrays:
     """Return arrays that a method's network gives for a sample, by name; they are computed once.
 
-    Parameters
-    ----------
-    method, device
-        As for `outputs`; a network, whose change lasts while they are made.
-    sample
-        LR, HR and scale may count.
-    way
-        Names all else that the arrays depend on, code too: see `dtfn.cache.source`.
-    make
-        The network -> the arrays.
+    ``make`` gets the network, changed as the method says. ``way`` names all that the arrays depend
+    on but method, pictures, scale and device, code too: see `dtfn.cache.source`.
     """
     name, change = split_change(method)
     if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):

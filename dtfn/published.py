@@ -6,8 +6,11 @@ SSIM on Y. What others measured with their own code on the authors' weights is *
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -79,32 +82,117 @@ def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
     part = part.assign(method=part["method"] + by)
     first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values("scale", kind="stable")
-    first = first.sort_values(
-        "dataset", key=lambda names: names.map(list(SIZES).index), kind="stable"
-    )
-    return first[["dataset", "scale", "method", "psnr", "ssim"]].reset_index(drop=True)
+    order = first["dataset"].map(list(SIZES).index).sort_values(kind="stable").index
+    return first.loc[order, ["dataset", "scale", "method", "psnr", "ssim"]].reset_index(drop=True)
 
 
 # --- what is measured -------------------------------------------------------------------------
 
 
-def contenders(scale: int | None, only: Sequence[str] = (), *, own: bool = False) -> list[str]:
-    """Return bicubic, every imported network and every one of the zoo, of a scale (None: of all).
+@dataclass(frozen=True)
+class Study:
+    """What is measured on which benchmarks, at which scales, in which ways.
 
-    If ``only`` is given, return these methods but those of the zoo or imported for other scales.
-    ``own`` leaves out the zoo.
+    Attributes
+    ----------
+    benchmarks, scales, count, device
+        As for `dtfn.evaluation.evaluate`; several scales.
+    methods
+        Those that fit a scale; none: bicubic, every imported network and every one of the zoo.
+    tilings, ensembles
+        Each as for `dtfn.tiling.way`; whether by self-ensemble, ``(False, True)`` does both.
+    zoo
+        False: without methods only bicubic and the imported networks.
     """
-    if only:
-        other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
-        return [method for method in only if method not in other]
-    rows = zoo.imported() if own else [*zoo.imported(), *zoo.registry()]
-    return [BICUBIC, *(row["name"] for row in rows if scale in (None, row["scale"]))]
 
+    benchmarks: Sequence[str]
+    scales: Sequence[int]
+    methods: Sequence[str] = ()
+    tilings: Sequence[str] = ("whole",)
+    ensembles: Sequence[bool] = (False,)
+    count: int | None = None
+    device: str = "cpu"
+    zoo: bool = True
 
-def weights_of(scales: Sequence[int], methods: Sequence[str] = ()) -> list[Path]:
-    """Return the weights of all networks that `measure_all` runs."""
-    names = [name for scale in scales for name in contenders(scale, methods)]
-    return [zoo.file_of(name) for name in dict.fromkeys(names) if name != BICUBIC]
+    def contenders(self, scale: int) -> list[str]:
+        """Return the methods of a scale."""
+        rows = zoo.everything()
+        if self.methods:
+            other = {row["name"] for row in rows if row["scale"] != scale}
+            return [method for method in self.methods if method not in other]
+        rows = [*zoo.imported(), *(zoo.registry() if self.zoo else [])]
+        return [BICUBIC, *(row["name"] for row in rows if row["scale"] == scale)]
+
+    def files(self) -> list[Path]:
+        """Return the weights of all networks."""
+        names = dict.fromkeys(name for scale in self.scales for name in self.contenders(scale))
+        return [zoo.file_of(name) for name in names if name != BICUBIC]
+
+    def _ways(self) -> Iterator[tuple[list[str], str, dict[str, Any]]]:
+        """Yield what to run, and how: at each scale bicubic once, the networks in every way."""
+        for scale in self.scales:
+            how = {"datasets": self.benchmarks, "scale": scale, "count": self.count}
+            names = self.contenders(scale)
+            if BICUBIC in names:
+                yield [BICUBIC], "whole", how
+            how["device"] = self.device
+            chosen = [name for name in names if name != BICUBIC]
+            for tiling, ensemble in product(self.tilings, self.ensembles) if chosen else ():
+                way = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
+                yield chosen, tiling, how | way
+
+    def forecast(self) -> pd.DataFrame:
+        """Return `dtfn.evaluation.forecast` of all, with the method's name of `measure`, scale."""
+        columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
+        parts = []
+        for chosen, tiling, how in self._ways():
+            if chosen != [BICUBIC]:
+                part = evaluation.forecast(chosen, **how)
+                labels = [_label(name, tiling, how["self_ensemble"]) for name in part["method"]]
+                parts.append(part.assign(method=labels, scale=how["scale"])[columns])
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def measure(self, folders: Sequence[str] = (), rounded: bool = False) -> pd.DataFrame:
+        """Measure all, and folders of pictures that others have made.
+
+        Parameters
+        ----------
+        folders
+            Each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and ``{scale}`` stand for these. A folder
+            that does not exist is left out, if another does.
+        rounded
+            As for `dtfn.evaluation.evaluate`.
+
+        Returns
+        -------
+        `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds are NaN. The
+        method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped. The column
+        published has its name in published tables; it is empty where they cannot have it, as for
+        self-ensembles and small networks.
+
+        Raises
+        ------
+        InputError
+            As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for
+            any benchmark and scale, or whose pictures do not match.
+        """
+        parts = [_measured_folder(text, self.benchmarks, self.scales, rounded) for text in folders]
+        known = {row["name"]: _published(row) for row in zoo.imported()}
+        known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
+        for chosen, tiling, how in self._ways():
+            made = evaluation.evaluate(chosen, **how, rounded=rounded)
+            ensemble = how.get("self_ensemble", False)
+            names = ["" if ensemble else known.get(name, name) for name in made["method"]]
+            labels = [_label(name, tiling, ensemble) for name in made["method"]]
+            if chosen == [BICUBIC]:  # its published values follow the classical rule
+                classical = evaluation.evaluate(chosen, **how, rounded=rounded, grey="y")
+                if (classical["psnr"] != made["psnr"]).any():
+                    parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
+                    names = [""] * len(made)
+            parts.append(made.assign(method=labels, published=names))
+        table = pd.concat(parts, ignore_index=True)
+        first = table["method"].map({BICUBIC: 0, CLASSICAL: 1}).fillna(2)
+        return table.iloc[np.lexsort((first, table["scale"]))].reset_index(drop=True)  # stable
 
 
 def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -112,116 +200,16 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
 
     A required one that is not here, or none at all, is an `InputError`.
     """
-    for name in required:
-        datasets.names(name)
-    here, absent = list(required), []
+    here = {name: datasets.names(name) for name in required}
     for name in optional:
-        try:
-            datasets.names(name)
-            here.append(name)
-        except InputError:
-            absent.append(name)
+        with contextlib.suppress(InputError):
+            here[name] = datasets.names(name)
+    absent = [name for name in optional if name not in here]
     if not here:
         remedy = "name one, e.g. mini, or run `dtfn data fetch benchmarks`"
         found = ", ".join(absent) or "none"
         raise InputError("benchmarks", "at least one that is here", found, remedy)
-    return list(dict.fromkeys(here)), absent
-
-
-def measure_all(
-    benchmarks: Sequence[str],
-    scales: Sequence[int],
-    folders: Sequence[str] = (),
-    tilings: Sequence[str] = ("whole",),
-    ensembles: Sequence[bool] = (False,),
-    *,
-    methods: Sequence[str] = (),
-    count: int | None = None,
-    device: str = "cpu",
-    rounded: bool = False,
-) -> pd.DataFrame:
-    """Measure networks on every benchmark, at every scale, in every way; and folders of pictures.
-
-    Parameters
-    ----------
-    benchmarks, scales, count, device, rounded
-        As for `dtfn.evaluation.evaluate`; several scales.
-    folders
-        Pictures that others have made, each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and
-        ``{scale}`` stand for these. A folder that does not exist is left out, if another does.
-    tilings
-        Each as for `dtfn.tiling.way`.
-    ensembles
-        Whether by self-ensemble; ``(False, True)`` does both.
-    methods
-        As for `contenders`: none for all.
-
-    Returns
-    -------
-    `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds are NaN. The
-    method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped. The column
-    published has its name in published tables; it is empty where they cannot have it, as for
-    self-ensembles and small networks.
-
-    Raises
-    ------
-    InputError
-        As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for any
-        benchmark and scale, or whose pictures do not match.
-    """
-    parts = [_measured_folder(text, benchmarks, scales, rounded) for text in folders]
-    known = {row["name"]: _published(row) for row in zoo.imported()}
-    known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
-    for scale, chosen, tiling, ensemble in _ways(scales, methods, tilings, ensembles):
-        how: dict[str, Any] = {"scale": scale, "count": count, "rounded": rounded}
-        way: dict[str, Any] = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
-        made = evaluation.evaluate(chosen, benchmarks, **how, **way, device=device)
-        names = ["" if ensemble else known.get(name, name) for name in made["method"]]
-        labels = [_label(name, tiling, ensemble) for name in made["method"]]
-        parts.append(made.assign(method=labels, published=names))
-        if chosen == [BICUBIC]:  # its published values follow the classical rule
-            classical = evaluation.evaluate(chosen, benchmarks, **how, grey="y")
-            if (classical["psnr"] != made["psnr"]).any():
-                parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
-                parts[-2]["published"] = ""
-    table = pd.concat(parts, ignore_index=True)
-    order = np.lexsort((~table["method"].isin([BICUBIC, CLASSICAL]), table["scale"]))  # stable
-    return table.iloc[order].reset_index(drop=True)
-
-
-def forecast_all(
-    benchmarks: Sequence[str],
-    scales: Sequence[int],
-    tilings: Sequence[str] = ("whole",),
-    ensembles: Sequence[bool] = (False,),
-    *,
-    methods: Sequence[str] = (),
-    count: int | None = None,
-    device: str = "cpu",
-) -> pd.DataFrame:
-    """Return what `measure_all` will cost: `dtfn.evaluation.forecast` with its method and scale."""
-    columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
-    parts = []
-    for scale, chosen, tiling, ensemble in _ways(scales, methods, tilings, ensembles):
-        if chosen != [BICUBIC]:
-            way: dict[str, Any] = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
-            part = evaluation.forecast(chosen, benchmarks, scale, count, **way, device=device)
-            labels = [_label(name, tiling, ensemble) for name in part["method"]]
-            parts.append(part.assign(method=labels, scale=scale))
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _ways(
-    scales: Sequence[int], methods: Sequence[str], tilings: Sequence[str], ensembles: Sequence[bool]
-) -> Iterator[tuple[int, list[str], str, bool]]:
-    """Yield what to run, and how: at each scale bicubic once, the networks in every way."""
-    for scale in scales:
-        names = contenders(scale, methods)
-        if BICUBIC in names:
-            yield scale, [BICUBIC], "whole", False
-        chosen = [name for name in names if name != BICUBIC]
-        for tiling in tilings if chosen else ():
-            yield from ((scale, chosen, tiling, ensemble) for ensemble in ensembles)
+    return list(here), absent
 
 
 def _label(method: str, tiling: str, ensemble: bool) -> str:
@@ -275,7 +263,7 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     results
-        Of `dtfn.evaluation.evaluate`, with a column published as of `measure_all`.
+        Of `dtfn.evaluation.evaluate`, with a column published as of `Study.measure`.
 
     Returns
     -------

@@ -57,12 +57,7 @@ class Match(NamedTuple):
 def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     """Return what folders of HR, of A, of B and perhaps of controls hold, in this order.
 
-    HR may hold more pictures than the results.
-
-    Raises
-    ------
-    InputError
-        Fewer than three folders, one folder twice, or as `match_folders`.
+    One folder twice is an `InputError`; others as `match_folders`.
     """
     places = [Path(folder) for folder in given]
     options = ["--hr", "--with", "--without", *["--control"] * (len(places) - 3)]
@@ -116,19 +111,8 @@ def of_methods(
 def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
     """Return a folder of results: the given one, or what a network makes of the true pictures.
 
-    Parameters
-    ----------
-    given
-        A folder, or a network as `dtfn.evaluation.evaluate` takes it. A folder comes first.
-    hr, scale
-        Folder of the true pictures, which the network sees degraded.
-    out
-        Folder of the audit; a network's pictures are written to ``outputs/`` in it, as PNG.
-
-    Raises
-    ------
-    InputError
-        Neither a folder nor a network, or a network of another scale.
+    A network is named as for `dtfn.evaluation.evaluate`; it sees the pictures in ``hr`` degraded.
+    What it makes is written to ``outputs/`` in the folder ``out``, as PNG.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
@@ -157,13 +141,10 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
 
     Parameters
     ----------
-    hr
-        Folder of the truth.
-    results
-        Name -> folder of results, each picture of the truth's size, or of that size cropped at the
-        bottom right to a multiple of s.
+    hr, results
+        Folder of the truth; name -> folder of results.
     scale
-        s: 2, 3 or 4.
+        2, 3 or 4.
 
     Raises
     ------
@@ -205,17 +186,10 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
 
 
 def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
-    """Return a picture's truth and its results, all of one size that s divides.
+    """Return a picture's truth and its results by name, cropped to one size that s divides.
 
-    Returns
-    -------
-    uint8 ``(sH, sW, 3)`` RGB, or ``(sH, sW)`` for a grey file; name -> the same.
-
-    Raises
-    ------
-    InputError
-        For unreadable files, pictures that one can see through, grey results of a colour truth,
-        sizes that do not fit, or fewer than 3 LR positions a side.
+    uint8 ``(sH, sW, 3)`` RGB, or ``(sH, sW)`` for a grey file. Unreadable files, transparency, grey
+    results of a colour truth, other sizes, or fewer than 3 LR positions a side are an `InputError`.
     """
     hr = images.grey_or_rgb(match.hr, opaque=True)
     cropped = images.modcrop(hr, scale)

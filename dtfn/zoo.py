@@ -120,12 +120,7 @@ def entry(name: str) -> Entry:
 def file_of(name_or_file: str) -> Path:
     """Return the weights file of a shipped or imported network, or the file itself.
 
-    For a user's own network it is the file of its code.
-
-    Raises
-    ------
-    InputError
-        There is no such name and no such file.
+    For a user's own network it is the file of its code. An unknown one is an `InputError`.
     """
     if mine := own(name_or_file):
         return _existing(mine.file, "mend the path")
@@ -163,25 +158,18 @@ def show(name: str) -> str:
 
 
 def recipe(name_or_file: str) -> Recipe:
-    """Return the recipe by which weights were trained; the file keeps it.
-
-    Raises
-    ------
-    InputError
-        There is no such network, or its file names no recipe.
-    """
+    """Return the recipe by which weights were trained; no recipe in the file is an `InputError`."""
     file = file_of(name_or_file)
-    found = _recipe(file)
-    if found is None:
-        expected = "weights that `dtfn train` wrote, with their recipe"
-        raise InputError(file, expected, "no recipe", "train it with `dtfn train`")
-    return found
+    if found := _recipe(file):
+        return found
+    expected = "weights that `dtfn train` wrote, with their recipe"
+    raise InputError(file, expected, "no recipe", "train it with `dtfn train`")
 
 
 def switched(name_or_file: str) -> bool:
     """Return whether weights were trained with attention on and off (`Recipe.attention_off`)."""
     found = _recipe(file_of(name_or_file))
-    return found is not None and found.attention_off > 0
+    return bool(found and found.attention_off)
 
 
 def _recipe(file: Path) -> Recipe | None:
@@ -224,12 +212,10 @@ def import_weights(
     ----------
     file
         Checkpoint of EDSR, NLN, NLSN, DLSN, HSPAN or DTFN, as for `dtfn.models.load`.
-    name
-        Its name from now on; by default ``<network>-x<scale>``.
+    name, replace
+        Its name from now on (default ``<network>-x<scale>``); may it replace other weights?
     hyperparameters
         Values, as text, that the weights do not show, where they differ from the authors'.
-    replace
-        Whether other weights of this name are replaced.
 
     Returns
     -------
@@ -238,8 +224,7 @@ def import_weights(
     Raises
     ------
     InputError
-        As `dtfn.models.load`; an output that is not finite; a name of the zoo; or a name that
-        other weights have.
+        As `dtfn.models.load`; an output that is not finite; or a name that is not free.
     """
     import torch
 
@@ -299,10 +284,7 @@ def import_weights(
 
 
 def record(folder: Path, made: Entry) -> None:
-    """Put an entry into the registry of a folder, in place of one of the same name.
-
-    Processes that record at the same time wait for each other, so that no entry is lost.
-    """
+    """Put an entry into the registry of a folder, in place of one of the same name."""
     with files.updating(folder / REGISTRY, []) as rows:
         others = [row for row in rows if row["name"] != made["name"]]
         rows[:] = sorted([*others, made], key=lambda row: row["name"])

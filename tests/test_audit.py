@@ -20,8 +20,6 @@ from torch import nn
 from dtfn import audit, cli, datasets, images, paths, results, statistics, texture
 from dtfn.errors import InputError
 
-REQUIRED = ("harm_rate", "psnr_with", "psnr_without", "selection_bound", "fusion_bound")
-
 
 def blurred(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return np.kron(rng.integers(0, 256, (height // 4, width // 4, 3)), np.ones((4, 4, 1)))
@@ -57,7 +55,7 @@ def naive(folders: dict[str, Path], n: str, l: str) -> pd.DataFrame:
             images.luma(images.as_rgb(images.read(next(folders[role].glob(f"{file.stem}*")))))
             for role in (n, l)
         )
-        sums = dict.fromkeys(("n", "l", "best", "mixed", "harmed", "blocks"), 0.0)
+        blocks = []
         for i in range(4, hr.shape[0] - 4, 4):
             for j in range(4, hr.shape[1] - 4, 4):
                 block = np.s_[i : i + 4, j : j + 4]
@@ -65,24 +63,11 @@ def naive(folders: dict[str, Path], n: str, l: str) -> pd.DataFrame:
                 e_n, e_l = np.mean((a - t) ** 2), np.mean((b - t) ** 2)
                 weights = np.linspace(0, 1, 2001)[:, None, None]
                 mixed = np.mean((weights * a + (1 - weights) * b - t) ** 2, axis=(1, 2)).min()
-                for name, value in zip(
-                    sums, (e_n, e_l, min(e_n, e_l), mixed, e_n > e_l, 1), strict=True
-                ):
-                    sums[name] += value
-        db = {
-            name: 10 * math.log10(255**2 * sums["blocks"] / sums[name])
-            for name in ("n", "l", "best", "mixed")
-        }
-        rows.append(
-            {
-                "psnr_with": db["n"],
-                "psnr_without": db["l"],
-                "selection_bound": db["best"],
-                "fusion_bound": db["mixed"],
-                "harm_rate": sums["harmed"] / sums["blocks"],
-            }
-        )
-    return pd.DataFrame(rows)
+                blocks.append((e_n, e_l, min(e_n, e_l), mixed, e_n > e_l))
+        *errors, harmed = np.mean(blocks, axis=0)
+        rows.append([*(10 * math.log10(255**2 / error) for error in errors), harmed])
+    columns = ["psnr_with", "psnr_without", "selection_bound", "fusion_bound", "harm_rate"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
@@ -90,11 +75,10 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
     report = run(folders, tmp_path / "out")
     expected = naive(folders, "with", "without")
 
-    for name in REQUIRED:
-        assert report[name] == pytest.approx(expected[name].mean(), abs=1e-5), name
     written = pd.read_csv(tmp_path / "out" / "images.csv")
     assert written["image"].tolist() == ["a", "b", "c"]
-    for name in REQUIRED:
+    for name in expected:
+        assert report[name] == pytest.approx(expected[name].mean(), abs=1e-5), name
         assert written[name].to_numpy() == pytest.approx(expected[name].to_numpy(), abs=1e-5)
     assert (report["scale"], report["border"], report["tau"], report["images"]) == (4, 4, 0, 3)
     assert any("no control" in note for note in report["notes"])
@@ -154,15 +138,13 @@ def test_perfect_results_are_valid_json(tmp_path: Path) -> None:
     assert np.isfinite(report["psnr_without"])
 
 
-@pytest.mark.parametrize("value", [0, 255])
-def test_constant_pictures_are_measured(tmp_path: Path, value: int) -> None:
-    flat = np.full((24, 24), value, np.uint8)
+def test_constant_pictures_are_measured(tmp_path: Path) -> None:
+    flat = np.zeros((24, 24), np.uint8)
     off = flat.copy()
     off[8:12] = 128
     for role, pixels in (("hr", flat), ("with", off), ("without", flat)):
         images.write(tmp_path / role / "a.png", pixels)
-    folders = {role: tmp_path / role for role in ("hr", "with", "without")}
-    report = run(folders, tmp_path / "out")
+    report = run({role: tmp_path / role for role in ("hr", "with", "without")}, tmp_path / "out")
 
     assert report["harm_rate"] == pytest.approx(4 / 16)
     assert report["psnr_without"] is report["selection_bound"] is None  # infinite
@@ -209,7 +191,8 @@ def trained(
 
 def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
     """Three unrelated networks, one of lower quality, in any order of the three roles."""
-    for k, crop in enumerate(crops(8)):
+    for k, sample in enumerate(datasets.benchmark("mini", 4)):
+        crop = np.ascontiguousarray(images.as_rgb(sample.hr)[:96, :96])
         images.write(tmp_path / "hr" / f"{k}.png", crop)
     made = {
         "p": trained(tmp_path, "p", 1, 60, 3, nn.ReLU()),
@@ -229,13 +212,6 @@ def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
         assert report["notes"][0].endswith("unequal quality looks like harm or help")
         said = (out / "summary.json").read_text()
         assert not re.search("paper|twin|hash seed|first seed|attention|gate", said)
-
-
-def crops(count: int) -> list[np.ndarray]:
-    """Crops of the embedded pictures."""
-    samples = list(datasets.benchmark("mini", 4))
-    hrs = [images.as_rgb(sample.hr)[:96, :96] for sample in samples]
-    return [np.ascontiguousarray(hr) for hr in hrs[:count]]
 
 
 def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path: Path) -> None:
@@ -354,34 +330,18 @@ def test_results_that_one_can_see_through_are_refused(tmp_path: Path) -> None:
     images.write(file, opaque)
     with pytest.raises(InputError, match=r"b_x4_SR\.png: expected an opaque picture"):
         run(folders, tmp_path / "out")
-    images.write(file, opaque[..., :3])
-    truth = folders["hr"] / "a.png"
-    images.write(truth, np.dstack([images.read(truth), np.zeros((35, 41))]).astype(np.uint8))
-    with pytest.raises(InputError, match=r"a\.png: expected an opaque picture"):
-        run(folders, tmp_path / "out")
 
 
-def test_without_out_the_report_is_below_reports(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_command_prints_the_figures_and_what_they_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = write(tmp_path)
     monkeypatch.setattr(paths, "REPORTS", tmp_path / "reports")
     arguments = [f"--{role}={folder}" for role, folder in folders.items() if role != "null"]
     with pytest.raises(SystemExit) as done:
-        cli.main(["audit", *arguments, "--no-report"])
-    assert not done.value.code
-    assert (tmp_path / "reports" / "audit" / "summary.json").is_file()
-
-
-def test_the_command_prints_the_figures_and_what_they_mean(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders = write(tmp_path)
-    arguments = [f"--{role}={folder}" for role, folder in folders.items() if role != "null"]
-    with pytest.raises(SystemExit) as done:
-        cli.main(["audit", *arguments, "--scale=4", "--no-report", f"--out={tmp_path / 'out'}"])
-    told = capsys.readouterr().out
-    report = json.loads((tmp_path / "out" / "summary.json").read_text())
+        cli.main(["audit", *arguments, "--scale=4", "--no-report"])
+    told, out = capsys.readouterr().out, tmp_path / "reports" / "audit" / "summary.json"
+    report = json.loads(out.read_text())
 
     assert not done.value.code
     assert "3 images x4, Y, a border of 4 pixels left out; in brackets: 95 %" in told
@@ -390,17 +350,17 @@ def test_the_command_prints_the_figures_and_what_they_mean(
     assert told.startswith("note: no control")
     assert "with has a higher PSNR than without: " in told
     assert "not judged: there is no control" in told
-    assert str(tmp_path / "out") in told
+    assert str(out) in told
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("names", "null"), [("a", False), ("abc", True)])
+@pytest.mark.parametrize("roles", [("hr", "with", "without"), ("hr", "with", "without", "null")])
 def test_the_command_writes_the_notebook_s_report(
-    tmp_path: Path, names: str, null: bool, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, roles: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = write(tmp_path / "with, a comma", names)
-    chosen = {r: f for r, f in folders.items() if null or r != "null"}
+    folders = write(tmp_path / "with, a comma", "ab")
+    chosen = {role: folders[role] for role in roles}
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as done:
         cli.main(["audit", *(f"--{r}={f}" for r, f in chosen.items()), "--out=out"])
@@ -408,9 +368,7 @@ def test_the_command_writes_the_notebook_s_report(
     (run,) = (out / "runs" / "09_audit").iterdir()
     record = json.loads((run / "manifest.json").read_text())
     assert record["parameters"]["folders"] == [str(f) for f in chosen.values()]
-    assert len([key for key in record["inputs"] if key.endswith(".png")]) == len(names) * len(
-        chosen
-    )
+    assert len([key for key in record["inputs"] if key.endswith(".png")]) == 2 * len(roles)
     figures = {figure["name"] for figure in record["figures"]}
     assert figures == {"error_curve", "textures"}
     assert (out / "index.html").exists()
@@ -421,21 +379,6 @@ def test_the_command_writes_the_notebook_s_report(
     assert not re.search(
         r"\bpaper\b|twin|attention|the gate", re.sub("<style.*?</style>", "", text, flags=re.S)
     )
-
-
-def test_the_command_tells_bad_input_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folders = write(tmp_path)
-    (folders["with"] / "b_x4_SR.png").unlink()
-    arguments = [f"--{role}={folder}" for role, folder in folders.items()]
-    with pytest.raises(SystemExit) as done:
-        cli.main(["audit", *arguments, "--scale=4", f"--out={tmp_path / 'out'}"])
-    told = capsys.readouterr().err
-
-    assert done.value.code == 2
-    assert "1 problem: 'with' lacks b.png" in told
-    assert told.count("\n") == 1
 
 
 def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
@@ -475,30 +418,15 @@ def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str], scale: int = 4
     return {one.hr.name: one.results["a"].name for one in found}
 
 
-@pytest.mark.parametrize(
-    "sr",
-    [
-        "baby.png",
-        "babyx4.png",
-        "baby_x4.png",
-        "baby-x4.png",
-        "baby x4.png",
-        "baby.x4.png",
-        "baby_SR.png",
-        "babyx4_SR.png",
-        "baby_x4_SR.png",
-        "baby_RCAN_x4.png",
-        "baby_4x.png",
-        "baby_EDSR_Lx4_f256b32_DIV2K_official.png",
-        "baby_HAT_SRx4.png",
-        "baby_x4_SwinIR.png",
-        "baby_DTFN_48x48_x4.png",
-        "baby_SRF_4_SR.png",
-        "Baby_X4.PNG",
-        "baby_bicubic.bmp",
-        "baby_x4plus.tif",
-    ],
+NAMES = (
+    "baby.png|babyx4.png|baby_x4.png|baby-x4.png|baby x4.png|baby.x4.png|baby_SR.png|"
+    "babyx4_SR.png|baby_x4_SR.png|baby_RCAN_x4.png|baby_4x.png|baby_HAT_SRx4.png|"
+    "baby_EDSR_Lx4_f256b32_DIV2K_official.png|baby_x4_SwinIR.png|baby_DTFN_48x48_x4.png|"
+    "baby_SRF_4_SR.png|Baby_X4.PNG|baby_bicubic.bmp|baby_x4plus.tif"
 )
+
+
+@pytest.mark.parametrize("sr", NAMES.split("|"))
 def test_names_of_the_field_are_understood(tmp_path: Path, sr: str) -> None:
     """RCAN, EDSR, BasicSR, SwinIR, HAT, Real-ESRGAN and plain ways to name a result."""
     assert matched(tmp_path, ["baby.png"], [sr]) == {"baby.png": sr}
@@ -523,15 +451,9 @@ def test_the_truth_may_have_an_ending_too(tmp_path: Path, hr: str, sr: str) -> N
 
 
 def test_the_longer_name_counts(tmp_path: Path) -> None:
-    hr = ["img.png", "img_1.png", "img_10.png", "img_1_2.png"]
-    sr = ["img_x4.png", "img_1_x4.png", "img_10_x4.png", "img_1_2_x4.png"]
-
-    assert matched(tmp_path, hr, sr) == {
-        "img.png": "img_x4.png",
-        "img_1.png": "img_1_x4.png",
-        "img_10.png": "img_10_x4.png",
-        "img_1_2.png": "img_1_2_x4.png",
-    }
+    names = ["img", "img_1", "img_10", "img_1_2"]
+    found = matched(tmp_path, [f"{name}.png" for name in names], [f"{n}_x4.png" for n in names])
+    assert found == {f"{name}.png": f"{name}_x4.png" for name in names}
 
 
 @pytest.mark.parametrize(
@@ -566,7 +488,7 @@ def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) ->
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
-    hr = folder(tmp_path / "hr", ["a.png", "b.png", "c.png", "d.png", "e.png"])
+    hr = folder(tmp_path / "hr", [f"{name}.png" for name in "abcde"])
     a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "e.png", "more.png"])
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"], PIXELS[:20])
     (b / "e.png").write_bytes((a / "e.png").read_bytes()[:100])
@@ -580,13 +502,10 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     assert "a: expected 28 x 24 pixels 'b', as the truth has; found 28 x 20" in told
     assert "e.png: expected" in told  # cut short
     assert "\n" not in told
-
-
-def test_a_hundred_problems_are_not_all_listed(tmp_path: Path) -> None:
-    hr = folder(tmp_path / "hr", [f"{k:03d}.png" for k in range(100)])
-    a = folder(tmp_path / "a", ["000.png"])
-    with pytest.raises(InputError, match=r"99 problems: 'a' lacks 001.png; .*; and 87 more;"):
-        results.match_folders(hr, {"a": a, "b": hr}, 4)
+    folder(hr, [f"{k:03d}.png" for k in range(100)])
+    folder(a, [f"{k:03d}.png" for k in range(100)])
+    with pytest.raises(InputError, match=r"106 problems: .*; and 94 more;"):
+        results.match_folders(hr, {"a": a, "b": b}, 4)
 
 
 def test_a_network_stands_for_the_folder_of_its_results(
@@ -613,22 +532,20 @@ def test_folders_without_pictures_say_what_they_have(tmp_path: Path) -> None:
     (a / ".a.png").touch()
     with pytest.raises(InputError) as caught:
         results.match_folders(hr, {"a": a, "b": tmp_path / "none"}, 4)
-
-    assert f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder" in str(
-        caught.value
-    )
+    told = f"{a} has no picture, but folders X4; {tmp_path / 'none'} is no folder"
+    assert told in str(caught.value)
 
 
-def test_the_truth_is_cropped_to_the_results(tmp_path: Path) -> None:
-    """At the top left, as the LR pictures of the benchmarks were made."""
+def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
+    """Cropped at the top left, as the LR pictures of the benchmarks were made; 16 bits to 8."""
     pixels = np.random.default_rng(1).integers(0, 256, (27, 30, 3), np.uint8)
     hr = folder(tmp_path / "hr", ["a.png"], pixels)
     cropped = folder(tmp_path / "cropped", ["a.png"], pixels[:24, :28])
-    whole = folder(tmp_path / "whole", ["a.png"], pixels)
-    (one,) = results.match_folders(hr, {"cropped": cropped, "whole": whole}, 4)
+    deep = folder(tmp_path / "deep", [])
+    tifffile.imwrite(deep / "a.tif", pixels.astype(np.uint16) * 257, photometric="rgb")
+    (one,) = results.match_folders(hr, {"cropped": cropped, "deep": deep}, 4)
     truth, made = results.read_match(one, 4)
-
-    for image in (truth, made["cropped"], made["whole"]):
+    for image in (truth, made["cropped"], made["deep"]):
         np.testing.assert_array_equal(image, pixels[:24, :28])
 
 
@@ -654,16 +571,5 @@ def test_grey_results_of_a_colour_truth_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a colour picture 'grey'"):
         results.match_folders(hr, {"grey": grey}, 4)
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    assert len(results.match_folders(same, {"grey": grey}, 4)) == 1
-
-
-def test_kinds_of_file_are_made_comparable(tmp_path: Path) -> None:
-    grey = PIXELS[:, :, 0]
-    hr = folder(tmp_path / "hr", ["a.png"], grey)
-    deep = folder(tmp_path / "deep", [])
-    tifffile.imwrite(deep / "a.tif", PIXELS.astype(np.uint16) * 257, photometric="rgb")
-    (one,) = results.match_folders(hr, {"deep": deep}, 4)
-    truth, made = results.read_match(one, 4)
-
-    np.testing.assert_array_equal(truth, grey)
-    np.testing.assert_array_equal(made["deep"], PIXELS)
+    (one,) = results.match_folders(same, {"grey": grey}, 4)
+    assert results.read_match(one, 4)[1]["grey"].ndim == 2

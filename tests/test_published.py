@@ -14,7 +14,7 @@ from dtfn.statistics import LEAST
 def results(
     name: str, scale: int, dataset: str, pictures: int, psnr: float, ssim: float = 0.8
 ) -> pd.DataFrame:
-    """A table of `measure_all` for one method, ``mine``, with a mean PSNR."""
+    """A table of `Study.measure` for one method, ``mine``, with a mean PSNR."""
     spread = np.linspace(-2, 2, pictures)
     columns = {"dataset": dataset, "scale": scale, "published": name, "ssim": ssim, "seconds": 0.0}
     images = [f"{i:03}" for i in range(pictures)]
@@ -111,13 +111,13 @@ def test_bicubic_matches_what_is_published(scale: int) -> None:
 
 def test_bicubic_has_a_row_for_each_rule_where_they_differ() -> None:
     """The first pictures of mini: one in colour, one grey."""
-    both = published.measure_all(["mini"], [4], methods=["bicubic"], count=2)
+    both = published.Study(["mini"], [4], methods=["bicubic"], count=2).measure()
     means = both.groupby("method")["psnr"].mean()
     assert list(means.index) == ["bicubic", published.CLASSICAL]
     assert means["bicubic"] - means[published.CLASSICAL] == pytest.approx(1.3219 / 2, abs=1e-4)
     named = both.drop_duplicates("method").set_index("method")["published"]
     assert named.to_dict() == {"bicubic": "", published.CLASSICAL: "Bicubic"}
-    colour = published.measure_all(["mini"], [4], methods=["bicubic"], count=1)
+    colour = published.Study(["mini"], [4], methods=["bicubic"], count=1).measure()
     assert set(colour["published"]) == {"Bicubic"}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_networks as tiny
 
@@ -43,10 +45,14 @@ def others_pictures(world: Path, scale: int) -> Path:
     return world / "results"
 
 
+def measure(
+    benchmarks: list[str], scales: list[int], folders: Sequence[str] = (), **how: Any
+) -> pd.DataFrame:
+    return published.Study(benchmarks, scales, **how).measure(folders)
+
+
 def test_every_way_of_every_network_is_a_method() -> None:
-    table = published.measure_all(
-        ["toy"], [2, 4], tilings=["whole", "chop", "40"], ensembles=[False, True]
-    )
+    table = measure(["toy"], [2, 4], tilings=["whole", "chop", "40"], ensembles=[False, True])
     assert set(table[table["scale"] == 4]["method"]) == {
         "bicubic",
         "edsr-x4",
@@ -63,9 +69,9 @@ def test_every_way_of_every_network_is_a_method() -> None:
 
 
 def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = published.measure_all(["toy"], [4], methods=["edsr-x4"])
+    whole = measure(["toy"], [4], methods=["edsr-x4"])
     monkeypatch.setattr(evaluation, "card_tiling", lambda name: Tiling(8, 1))
-    tiled = published.measure_all(["toy"], [4], methods=["edsr-x4"])
+    tiled = measure(["toy"], [4], methods=["edsr-x4"])
     assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}
     assert whole["psnr"].sum() != tiled["psnr"].sum()
@@ -74,7 +80,7 @@ def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyP
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
     folder = others_pictures(world, 4)
     spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
-    table = published.measure_all(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
+    table = measure(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
     theirs = table[table["method"] == "cubic"].set_index("image")
     ours = table[(table["method"] == "bicubic") & (table["dataset"] == "toy")]
     ours = ours[ours["scale"] == 4].set_index("image")
@@ -89,7 +95,7 @@ def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
 )
 def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        published.measure_all(["toy"], [4], [spec], methods=["bicubic"])
+        measure(["toy"], [4], [spec], methods=["bicubic"])
 
 
 def test_optional_benchmarks_that_are_absent_are_named() -> None:
@@ -101,11 +107,11 @@ def test_optional_benchmarks_that_are_absent_are_named() -> None:
 
 
 def test_networks_of_other_scales_are_left_out() -> None:
-    assert published.contenders(4) == ["bicubic", "edsr-x4"]
-    assert published.contenders(3) == ["bicubic"]
-    assert published.contenders(2, ["edsr-x4", "edsr-x2"]) == ["edsr-x2"]
-    assert published.weights_of([2, 4]) == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
-    assert published.contenders(None, own=True) == ["bicubic", "edsr-x2", "edsr-x4"]
+    study = published.Study(["toy"], [2, 4])
+    assert [study.contenders(scale) for scale in (4, 3)] == [["bicubic", "edsr-x4"], ["bicubic"]]
+    assert study.files() == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
+    named = published.Study(["toy"], [2], ["edsr-x4", "edsr-x2"])
+    assert named.contenders(2) == ["edsr-x2"]
 
 
 def test_only_what_can_be_published_has_a_published_name(
@@ -117,7 +123,7 @@ def test_only_what_can_be_published_has_a_published_name(
     monkeypatch.setattr(zoo, "imported", lambda: fake)
     spec = f"RCAN={others_pictures(world, 4)}/{{dataset}}/x{{scale}}"
     for size in ("full", "small"):
-        table = published.measure_all(["toy"], [4], [spec], ensembles=[False, True])
+        table = measure(["toy"], [4], [spec], ensembles=[False, True])
         known = {"RCAN": "RCAN", "bicubic": "Bicubic", "mine": "EDSR-baseline", "mine+": ""}
         known |= {"edsr-x4": "EDSR" if size == "full" else "", "edsr-x4+": ""}
         assert dict(zip(table["method"], table["published"], strict=True)) == known
@@ -128,12 +134,12 @@ def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch
     cost = evaluation._Cost(2.0**20, 1.0, 1e-4)
     monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     ways: dict[str, Any] = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
-    expected = published.forecast_all(["toy"], [2, 4], **ways)
-    measured = published.measure_all(["toy"], [2, 4], **ways)
+    expected = published.Study(["toy"], [2, 4], **ways).forecast()
+    measured = measure(["toy"], [2, 4], **ways)
     named = measured[measured["method"] != "bicubic"]
     assert set(expected["method"]) == set(named["method"])
     runs = expected.set_index("method")["tiles"]
     assert runs["edsr-x4"] == 2
     assert runs["edsr-x4+, chop"] == 2 * 4 * 8
-    assert published.forecast_all(["toy"], [3]).empty
-    assert (published.forecast_all(["toy"], [2, 4], **ways)["pictures"] == 0).all()
+    assert published.Study(["toy"], [3]).forecast().empty
+    assert (published.Study(["toy"], [2, 4], **ways).forecast()["pictures"] == 0).all()

@@ -142,7 +142,7 @@ def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> Non
 
 
 def test_a_network_measured_in_tiles_is_run_in_them(ship: ModuleType, run: Path) -> None:
-    ship.add(run, QUALITY, tile=(20, 4))
+    ship.add(run, QUALITY, tile=tiling.Tiling(20, 4))
     assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
     assert "The network has no attention." in zoo.show(NAME)
     picture = sample(2, 32, 36)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dtfn import evaluation, files, gate, models, paths, recipes, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
+from dtfn.tiling import Tiling
 
 COURSE = 10  # pictures on which kept checkpoints are measured
 BENCHMARKS = "Set5,Set14,BSD100,Urban100"
@@ -59,8 +60,7 @@ def ship(run: Path, sets: Sequence[str], count: int | None, few: int | None, dev
         if course:
             last = costs[costs["intervention"] == "uniform"]["cost"].iloc[:COURSE]
             course[trained.steps] = last.mean()
-    tile = (tiling.size, tiling.overlap) if tiling else None
-    entry = add(run, evaluation.summary(table), verdict, tile, course)
+    entry = add(run, evaluation.summary(table), verdict, tiling, course)
     return f"{entry['name']}: PSNR {entry['psnr']}, gate {entry['gate']}"
 
 
@@ -68,23 +68,14 @@ def add(
     run: Path,
     quality: pd.DataFrame,
     gate: Mapping[str, Any] | None = None,
-    tile: tuple[int, int] | None = None,
+    tile: Tiling | None = None,
     course: Mapping[int, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Put a finished training run into the zoo, and return its entry.
 
-    Parameters
-    ----------
-    run
-        Its folder, with ``weights.safetensors``, ``history.csv`` and ``run.json``.
-    quality
-        From `dtfn.evaluation.summary`.
-    gate
-        Row of `dtfn.gate.table` on Urban100; None for a network without attention.
-    tile
-        Size and overlap of the tiles in which they were measured; None for whole images.
-    course
-        Step -> cost of uniform weights then (dB): the column ``gate`` of the history.
+    ``quality`` is of `dtfn.evaluation.summary`, ``gate`` a row of `dtfn.gate.table` (None without
+    attention), ``tile`` the size and overlap of the tiles in which they were measured, ``course``
+    the cost of uniform weights (dB) by step: the column ``gate`` of the history.
     """
     weights = run / "weights.safetensors"
     recipe = zoo.recipe(str(weights))
@@ -94,8 +85,7 @@ def add(
         recipe = preset  # says where the weights of an earlier stage lie for a reader
     paths.ZOO.mkdir(parents=True, exist_ok=True)
     shipped = paths.ZOO / f"{name}.safetensors"
-    network = models.load(weights)
-    models.save(network, shipped, recipe=dataclasses.asdict(recipe))
+    models.save(models.load(weights), shipped, recipe=dataclasses.asdict(recipe))
     history = pd.read_csv(run / "history.csv", index_col="step")
     if course:
         costs = pd.Series(course, name="gate").round(4).rename_axis("step")
@@ -120,7 +110,7 @@ def add(
         "steps": recipe.steps,
         "minutes": round(facts["seconds"] / 60, 1),
         "validation_psnr": round(float(history["psnr"].dropna().iloc[-1]), 4),
-        "tile": list(tile) if tile else None,
+        "tile": [tile.size, tile.overlap] if tile else None,
     }
     card = _card(made, recipe, facts, gate)
     shipped.with_suffix(".md").write_text(card, encoding="utf-8")
