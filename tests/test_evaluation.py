@@ -121,7 +121,8 @@ def test_upscale_runs_in_evaluation_mode_and_leaves_all_as_it_was() -> None:
 
 
 def test_upscale_refuses_other_pictures_nan_and_a_wrong_size() -> None:
-    for lr in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))):
+    others: list[Any] = [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))]
+    for lr in others:
         with pytest.raises(InputError, match="expected uint8"):
             evaluation.upscale(Shifted(), lr)
     with pytest.raises(InputError, match="NaN"):
