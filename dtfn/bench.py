@@ -1,10 +1,8 @@
 """``dtfn bench``: how near the networks run to this machine's limit, in ratios within one run.
 
-Two limits stand beside each measured time. *Bare convolutions*: each convolution of the network
-timed alone on its own shape, as if attention, sampling, gating and copying were free. *Roofline*:
-the products that the pass really makes, at the measured rate of a large matrix product, or the
-bytes that they must move, at the measured rate of a copy, whichever takes longer; that one is what
-limits the row.
+The limit is the *roofline*: the products that a pass really makes, at the measured rate of a large
+matrix product, or the bytes that they must move, at the measured rate of a copy, whichever takes
+longer.
 """
 
 from __future__ import annotations
@@ -13,52 +11,52 @@ import functools
 import multiprocessing
 import resource
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from dtfn import evaluation, models
 
-SIZES = (48, 96, 192)
 # Arithmetic: the type under autocast (None: none), and the precision of float32 products.
 KINDS = {"fp32": (None, "highest"), "tf32": (None, "high"), "bf16": (torch.bfloat16, "high")}
 
-Shape = tuple[int, int, int, int, int]
-
 
 class Job(NamedTuple):
-    """One row: a pass of a network over (batch, 3, side, side) pictures.
-
-    Attributes
-    ----------
-    name, scale, hyperparameters
-        See `dtfn.models.create`.
-    batch, side
-        Pictures, and their LR pixels a side.
-    kind
-        A key of `KINDS`.
-    backward
-        Whether it is a training step.
-    """
+    """One row: a forward pass of a network, or a training step, on (batch, 3, side, side)."""
 
     name: str
     scale: int
     batch: int
     side: int
     kind: str
-    backward: bool
-    hyperparameters: dict[str, Any] = {}  # noqa: RUF012
+    backward: bool = True
+    hyperparameters: dict[str, int] = {}  # noqa: RUF012
 
 
-def table(sizes: tuple[int, ...] = SIZES, threads: int = 0, device: str = "cpu") -> pd.DataFrame:
+_TINY = {"n_hashes": 2, "chunk_size": 64}
+CPU_STEPS = (
+    Job("dtfn", 2, 1, 48, "fp32", hyperparameters={"n_hashes": 3}),
+    Job("mini-dtfn", 2, 16, 32, "fp32", hyperparameters=_TINY),
+    Job("mini-dtfn", 2, 16, 32, "bf16", hyperparameters=_TINY),
+    Job("mini-nlsa", 2, 16, 32, "bf16", hyperparameters=_TINY),
+    *(Job(f"mini-{name}", 2, 16, 32, "bf16") for name in ("nla", "local")),
+)
+GPU_JOBS = (
+    *(Job("dtfn", 2, 16, 48, kind, hyperparameters={"n_hashes": 3}) for kind in KINDS),
+    Job("dtfn", 2, 1, 128, "bf16", False),
+    Job("dtfn", 2, 1, 256, "tf32", False),
+    *(Job(f"mini-{n}", 4, 16, 48, "bf16") for n in ("local", "nla", "nlsa", "gla", "dtfn")),
+)
+
+
+def table(sizes: tuple[int, ...], threads: int = 0, device: str = "cpu") -> pd.DataFrame:
     """Return all measurements, one row a network, size and arithmetic.
 
     Parameters
@@ -73,42 +71,15 @@ def table(sizes: tuple[int, ...] = SIZES, threads: int = 0, device: str = "cpu")
 
     Returns
     -------
-    Columns what, size, ms; bare ms and roofline ms (the two limits), share of the bare and share
-    of the limit (the roofline), limited by, and peak GiB.
+    Columns what, size, ms, roofline ms, share of the limit, limited by, and peak GiB.
     """
-    device = evaluation.torch_device(device)
-    if device == "cuda":
-        return pd.DataFrame([measure(job, device) for job in tqdm(_gpu_jobs(), "bench")])
-    rows = []
-    spawn = multiprocessing.get_context("spawn")
-    for job in tqdm(_cpu_jobs(sizes), desc="bench"):
-        with ProcessPoolExecutor(1, spawn, initializer=_threads, initargs=(threads,)) as pool:
-            rows.append(pool.submit(measure, job, device).result())
-    return pd.DataFrame(rows)
-
-
-def _cpu_jobs(sizes: tuple[int, ...]) -> list[Job]:
-    tiny = {"n_hashes": 2, "chunk_size": 64}
-    return [
-        *(Job("dtfn", 2, 1, size, "fp32", False) for size in sizes),
-        Job("dtfn", 2, 1, sizes[0], "bf16", False),
-        Job("dtfn", 2, 1, 48, "fp32", True, {"n_hashes": 3}),
-        Job("mini-dtfn", 2, 16, 32, "fp32", True, tiny),
-        Job("mini-dtfn", 2, 16, 32, "bf16", True, tiny),
-        Job("mini-nlsa", 2, 16, 32, "bf16", True, tiny),
-        Job("mini-nla", 2, 16, 32, "bf16", True),
-        Job("mini-local", 2, 16, 32, "bf16", True),
-    ]
-
-
-def _gpu_jobs() -> list[Job]:
-    mini = ("local", "nla", "nlsa", "gla", "dtfn")
-    return [
-        *(Job("dtfn", 2, 16, 48, kind, True, {"n_hashes": 3}) for kind in KINDS),
-        Job("dtfn", 2, 1, 128, "bf16", False),
-        Job("dtfn", 2, 1, 256, "tf32", False),
-        *(Job(f"mini-{name}", 4, 16, 48, "bf16", True) for name in mini),
-    ]
+    if evaluation.torch_device(device) == "cuda":
+        return pd.DataFrame([measure(job, "cuda") for job in tqdm(GPU_JOBS, "bench")])
+    passes = [Job("dtfn", 2, 1, size, "fp32", False) for size in sizes]
+    jobs = [*passes, passes[0]._replace(kind="bf16"), *CPU_STEPS]
+    spawn, count = multiprocessing.get_context("spawn"), (threads or torch.get_num_threads(),)
+    with ProcessPoolExecutor(1, spawn, torch.set_num_threads, count, max_tasks_per_child=1) as pool:
+        return pd.DataFrame(list(tqdm(pool.map(measure, jobs), "bench", len(jobs))))
 
 
 def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
@@ -121,8 +92,9 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
     torch.backends.cudnn.benchmark = True
     network = models.create(name, scale, **hyperparameters).to(device)
     network = network.to(memory_format=torch.channels_last).train(backward)  # type: ignore[call-overload]
-    x = torch.rand(batch, 3, side, side, device=device)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = torch.rand(batch, 3, side, side, device=device).to(memory_format=torch.channels_last)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
 
     def run() -> None:
         network.zero_grad(set_to_none=True)
@@ -134,39 +106,27 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
 
     with Products() as counted:
         run()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     spent = seconds(run, 5 if device == "cuda" else 2, device)
-    peak = (
-        torch.cuda.max_memory_allocated() / 2**30
-        if device == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    )
-    dtype = half or torch.float32
-    with torch.autocast(device, dtype=half or torch.bfloat16, enabled=half is not None):
-        bare = bare_convolutions(network, batch, side, backward, device)
-    compute = counted.flops / product_rate(dtype, products, device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if device == "cuda":
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    compute = counted.flops / product_rate(half or torch.float32, products, device)
     memory = counted.bytes / copy_rate(device)
-    limit = max(compute, memory)
     return {
         "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
         "size": f"{batch}x{side}x{side}",
         "ms": round(1e3 * spent, 1),
-        "bare ms": round(1e3 * bare, 1),
-        "roofline ms": round(1e3 * limit, 1),
-        "share of the bare": round(bare / spent, 3),
-        "share of the limit": round(limit / spent, 3),
+        "roofline ms": round(1e3 * max(compute, memory), 1),
+        "share of the limit": round(max(compute, memory) / spent, 3),
         "limited by": "products" if compute >= memory else "memory",
         "peak GiB": round(peak, 2),
     }
 
 
-def seconds(call: Callable[[], object], repeats: int, device: str = "cpu") -> float:
+def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
     """Return the least wall time of ``repeats`` calls after one to warm up."""
     times = []
     for _ in range(repeats + 1):
-        if device == "cuda":
-            torch.cuda.synchronize()
         start = time.perf_counter()
         call()
         if device == "cuda":
@@ -178,12 +138,7 @@ def seconds(call: Callable[[], object], repeats: int, device: str = "cpu") -> fl
 class Products(TorchDispatchMode):
     """Counts the convolutions and matrix products that run inside it.
 
-    Attributes
-    ----------
-    flops
-        Floating-point operations, two a multiply-add.
-    bytes
-        Read and written by these products, each tensor once.
+    ``flops``: two a multiply-add. ``bytes``: read and written, each tensor once.
     """
 
     def __init__(self) -> None:
@@ -217,46 +172,3 @@ def copy_rate(device: str) -> float:
     source = torch.zeros(2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / seconds(lambda: target.copy_(source), 5, device)
-
-
-def convolutions(network: nn.Module, height: int, width: int) -> Counter[Shape]:
-    """Count the convolutions of one forward pass by (in, out, kernel, height, width).
-
-    A deformable convolution counts as the plain one of its size; the gates' convolutions of one
-    position count for nothing.
-    """
-    shapes: Counter[Shape] = Counter()
-    factor = 1
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.PixelShuffle):
-            factor *= layer.upscale_factor
-        if isinstance(layer, nn.Conv2d) and "conv_du" not in name and "_mean" not in name:
-            size = (height * factor, width * factor)
-            shapes[(layer.in_channels, layer.out_channels, layer.kernel_size[0], *size)] += 1
-    return shapes
-
-
-def bare_convolutions(
-    network: nn.Module, batch: int, side: int, backward: bool = False, device: str = "cpu"
-) -> float:
-    """Return the seconds of the bare convolutions of one pass over (batch, 3, side, side)."""
-    total = 0.0
-    for (cin, cout, kernel, height, width), count in convolutions(network, side, side).items():
-        x = torch.rand(batch, cin, height, width, device=device)
-        x = x.contiguous(memory_format=torch.channels_last).requires_grad_(backward)
-        layer = nn.Conv2d(cin, cout, kernel, padding=kernel // 2).to(device)
-        layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-        def run(x: Tensor = x, layer: nn.Module = layer) -> None:
-            with torch.set_grad_enabled(backward):
-                out = layer(x)
-                if backward:
-                    out.backward(out.detach())
-
-        total += count * seconds(run, 3, device)
-    return total
-
-
-def _threads(count: int) -> None:
-    if count:
-        torch.set_num_threads(count)

@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import math
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, nearest, require_known
 
-Pairs = tuple[tuple[str, Any], ...]
-
-CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "scale": (2, 3, 4),
-        "loss": ("l1", "charbonnier"),
-        "schedule": ("cosine", "steps"),
-        "precision": ("32", "32-true", "bf16-mixed", "16-mixed"),
-    }
-)
 # Pictures of the training sets that are test pictures under another name. Left out by name, not by
 # the leak guard, so that a recipe means the same pictures where the benchmarks are not at hand.
 KNOWN_LEAKS = ("BSD200/302003",)  # = Set5/woman
+
+
+def _split(value: Any) -> Any:
+    """Read a tuple from text: ``T91, BSD200``."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _paired(value: Any) -> Any:
+    """Read pairs (name, value) from a mapping or its JSON."""
+    value = json.loads(value) if isinstance(value, str) else value
+    return list(value.items()) if isinstance(value, dict) else value
+
+
+Pairs = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_paired)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class Recipe:
     """All that decides the weights of a training run, apart from the software.
 
-    How the work is spread (devices, accumulation, workers, compilation) is not part of it: that
-    changes the weights by rounding only, and is an argument of `dtfn.training.train`.
+    `preset` and `from_json` make one and check it. How the work is spread (devices, accumulation,
+    compilation) changes the weights by rounding only, and is an argument of `dtfn.training.train`.
 
     Attributes
     ----------
@@ -63,8 +70,8 @@ class Recipe:
     validate_every, checkpoint_every
         In steps and in seconds.
     schedule, milestones
-        After the warm-up: ``"cosine"`` down to 0 at the last step, or ``"steps"``: halved at each
-        of the milestones, which are step numbers.
+        After the warm-up: ``"cosine"`` down to 0 at the last step; with ``"steps"`` or milestones
+        halved at each of these step numbers.
     testing
         Hyperparameters that differ in testing; the weights must fit all the same.
     start
@@ -75,146 +82,75 @@ class Recipe:
         Pictures to leave out, ``"<set>/<stem>"``.
     precision
         ``"32"`` (or ``"32-true"``), ``"bf16-mixed"`` or ``"16-mixed"``, as in Lightning Fabric.
-
-    Raises
-    ------
-    InputError
-        A value of the wrong type or outside its range.
     """
 
     network: str
-    scale: int
-    seed: int = 0
+    scale: Annotated[int, Field(ge=2, le=4)]
+    seed: Annotated[int, Field(ge=0)] = 0
     hyperparameters: Pairs = ()
-    sets: tuple[str, ...] = ("T91", "BSD200", "General100", "BSDS500_test200")
+    sets: Annotated[Names, Field(min_length=1)] = (
+        *("T91", "BSD200", "General100", "BSDS500_test200"),
+    )
     validation: str = "DIV2K_valid_crop256"
-    validation_count: int = 12
-    steps: int = 8000
-    batch: int = 16
-    patch: int = 48
-    learning_rate: float = 1e-3
-    warmup: int = 500
-    attention_off: float = 0.0
-    ema: float = 0.999
-    clip: float = 1.0
-    loss: str = "l1"
-    validate_every: int = 500
-    checkpoint_every: float = 120.0
-    schedule: str = "cosine"
-    milestones: tuple[int, ...] = ()
+    validation_count: Count = 12
+    steps: Count = 8000
+    batch: Count = 16
+    patch: Count = 48
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    warmup: Annotated[int, Field(ge=0)] = 500
+    attention_off: Share = 0.0
+    ema: Share = 0.999
+    clip: Amount = 1.0
+    loss: Literal["l1", "charbonnier"] = "l1"
+    validate_every: Count = 500
+    checkpoint_every: Amount = 120.0
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: Annotated[tuple[int, ...], BeforeValidator(_split)] = ()
     testing: Pairs = ()
     start: str = ""
-    exclude: tuple[str, ...] = KNOWN_LEAKS
-    precision: str = "bf16-mixed"
-
-    def __post_init__(self) -> None:
-        """Check every value, so that a recipe that exists can be run."""
-        for key, value in vars(self).items():
-            try:
-                _adapter(key).validate_python(value, strict=True)
-            except ValidationError:
-                raise _wrong(key, value) from None
-            if key in CHOICES and value not in CHOICES[key]:
-                known = [str(choice) for choice in CHOICES[key]]
-                raise _wrong(key, value, " or ".join(known), nearest(str(value), known))
-        for key in ("validation_count", "steps", "batch", "patch", "validate_every"):
-            self._require(key, "1 or more", getattr(self, key) >= 1)
-        for key in ("seed", "warmup", "clip", "checkpoint_every"):
-            self._require(key, "0 or more", 0 <= getattr(self, key) < math.inf)
-        for key in ("ema", "attention_off"):
-            self._require(key, "0 or more and below 1", 0 <= getattr(self, key) < 1)
-        self._require("learning_rate", "a number above 0", 0 < self.learning_rate < math.inf)
-        self._require("sets", "one or more sets", bool(self.sets))
-        rising = all(a < b for a, b in zip((0, *self.milestones), self.milestones, strict=False))
-        self._require("milestones", "rising step numbers", rising)
-        fits = self.schedule == "steps" or not self.milestones
-        self._require("milestones", "none with schedule 'cosine'", fits)
-
-    def _require(self, key: str, expected: str, holds: bool) -> None:
-        if not holds:
-            raise _wrong(key, getattr(self, key), expected)
+    exclude: Names = KNOWN_LEAKS
+    precision: Literal["32", "32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, which counts from 0."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        if self.schedule == "steps":
+        if self.schedule == "steps" or self.milestones:
             return self.learning_rate * 0.5 ** sum(step >= mark for mark in self.milestones)
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
-
-@functools.cache
-def _kinds() -> dict[str, Any]:
-    return typing.get_type_hints(Recipe)
-
-
-def _kind(key: str) -> Any:
-    if key not in _kinds():
-        raise InputError("recipe", "a known field", repr(key), nearest(key, _kinds()))
-    return _kinds()[key]
-
-
-@functools.cache
-def _adapter(key: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_kind(key))
-
-
-def _wrong(
-    key: str, value: object, expected: str = "", remedy: str = "pass such a value"
-) -> InputError:
-    kind = _kinds()[key]
-    names = {Pairs: "pairs (name, value)", float: "a number", int: "a whole number", str: "text"}
-    expected = expected or names.get(kind) or str(kind).replace("tuple[", "a tuple of ").rstrip("]")
-    return InputError(f"{key} of a recipe", expected, repr(value), remedy)
-
-
-# --- recipes by name -----------------------------------------------------------------------------
 
 # The zoo's variants: the names that `dtfn.models.create` knows with "mini-" before them.
 VARIANTS = (
     *("local", "local-wide", "placebo", "nla", "nla+tfs", "nlsa", "nlsa+tfs", "gla", "gla+tfs"),
     *("hspa", "hspa+tfs", "dtfn-notfs", "dtfn"),
 )
-# The zoo's networks in stages: x4 from scratch; then one in which half of the pictures skip the
-# attention, if there is any, and for which TFS is added; from x4 the other scales, with a new
-# upsampler.
-SCRATCH: Mapping[str, Any] = MappingProxyType({"steps": 8797})
-_STAGE = {"batch": 8, "warmup": 100, "validate_every": 250}
-SWITCH: Mapping[str, Any] = MappingProxyType({**_STAGE, "steps": 2000, "learning_rate": 3e-4})
-RESCALED: Mapping[str, Any] = MappingProxyType({**_STAGE, "steps": 3000, "learning_rate": 5e-4})
+# What a demonstration changes: seconds to a minute on a CPU, and no picture to fetch.
+DEMO: dict[str, Any] = {
+    **{"sets": ("embedded",), "validation": "embedded", "validation_count": 1, "steps": 200},
+    **{"patch": 24, "batch": 8, "warmup": 20, "ema": 0.98, "validate_every": 50},
+}
 # Constants of the authors' recipe: DIV2K 1-800, L1, Adam without clipping or averaging, in float32;
 # an epoch has 1000 iterations. Three hash rounds in training, four in testing.
-_AUTHORS: Mapping[str, Any] = MappingProxyType(
-    {
-        **{"network": "dtfn", "sets": ("DIV2K_train_HR",), "validation": "DIV2K_valid_HR"},
-        **{"validation_count": 10, "batch": 16, "patch": 48, "learning_rate": 1e-4, "warmup": 0},
-        **{"ema": 0.0, "clip": 0.0, "loss": "l1", "schedule": "steps", "precision": "32-true"},
-        **{"validate_every": 1000, "checkpoint_every": 600.0},
-        **{"hyperparameters": (("n_hashes", 3),), "testing": (("n_hashes", 4),)},
-    }
-)
+_AUTHORS: dict[str, Any] = {
+    **{"network": "dtfn", "sets": ("DIV2K_train_HR",), "validation": "DIV2K_valid_HR"},
+    **{"validation_count": 10, "batch": 16, "patch": 48, "learning_rate": 1e-4, "warmup": 0},
+    **{"ema": 0.0, "clip": 0.0, "loss": "l1", "schedule": "steps", "precision": "32-true"},
+    **{"validate_every": 1000, "checkpoint_every": 600.0},
+    **{"hyperparameters": (("n_hashes", 3),), "testing": (("n_hashes", 4),)},
+}
+_FIRST = {"steps": 1_500_000, "milestones": (300_000, 600_000, 900_000, 1_200_000)}
 # A milestone at the last of the 200 epochs would never be reached.
-_LATER: Mapping[str, Any] = MappingProxyType(
-    {"steps": 200_000, "milestones": (50_000, 100_000, 150_000), **_AUTHORS}
-    | {"start": "dtfn_x2/weights.safetensors"}
-)
-AUTHORS: Mapping[str, Recipe] = MappingProxyType(
-    {
-        "dtfn_x2": Recipe(
-            scale=2, steps=1_500_000, milestones=(300_000, 600_000, 900_000, 1_200_000), **_AUTHORS
-        ),
-        "dtfn_x3": Recipe(scale=3, **_LATER),
-        "dtfn_x4": Recipe(scale=4, **_LATER),
-    }
-)
-# What a demonstration changes: seconds to a minute on a CPU, and no picture to fetch.
-DEMO: Mapping[str, Any] = MappingProxyType(
-    {
-        **{"sets": ("embedded",), "validation": "embedded", "validation_count": 1, "steps": 200},
-        **{"patch": 24, "batch": 8, "warmup": 20, "ema": 0.98, "validate_every": 50},
-    }
-)
+_LATER = {"steps": 200_000, "milestones": (50_000, 100_000, 150_000)}
+AUTHORS: dict[str, dict[str, Any]] = {
+    f"dtfn_x{scale}": {**_AUTHORS, **stage, "scale": scale, "start": start}
+    for scale, stage, start in (
+        (2, _FIRST, ""),
+        (3, _LATER, "dtfn_x2/weights.safetensors"),
+        (4, _LATER, "dtfn_x2/weights.safetensors"),
+    )
+}
 
 
 def preset(name: str, **changes: Any) -> Recipe:
@@ -223,22 +159,20 @@ def preset(name: str, **changes: Any) -> Recipe:
     Parameters
     ----------
     name
-        ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``, also written
-        ``mini_nla_x4`` (seed 0); ``scratch-...`` for the same network from fresh weights, which is
-        the first stage where the zoo's has several; ``demo-...`` for a short run of it on the
-        embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or ``dtfn_x4`` for the full network by the
-        authors' recipe.
+        ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``; ``scratch-...`` for the
+        same network from fresh weights, which is the first stage where the zoo's has several;
+        ``demo-...`` for a short run of it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or
+        ``dtfn_x4`` for the full network by the authors' recipe.
     **changes
-        Fields of `Recipe` to change.
+        Fields of `Recipe` to change; also as text of a command line, e.g. ``sets="T91,BSD200"``,
+        ``hyperparameters='{"n_feats": 16}'``.
 
     Raises
     ------
     InputError
-        Unknown name or field, or a value of the wrong type.
+        Unknown name or field, or a value of the wrong type or outside its range.
     """
-    for key in changes:
-        _kind(key)
-    return dataclasses.replace(AUTHORS.get(name) or _mini(name), **changes)
+    return from_json({**(AUTHORS.get(name) or _mini(name)), **changes})
 
 
 def split_name(name: str) -> tuple[str, int, int] | None:
@@ -249,79 +183,46 @@ def split_name(name: str) -> tuple[str, int, int] | None:
     return parts["variant"], int(parts["scale"]), int(parts["seed"])
 
 
-def _mini(name: str) -> Recipe:
-    kind, plain = re.fullmatch(r"(demo-|scratch-|)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
-    long = re.fullmatch(r"mini_(.+)_x(\d+)", plain)
-    parts = split_name(f"{long[1]}-x{long[2]}-s0" if long else plain)
+def _mini(name: str) -> dict[str, Any]:
+    kind, plain = re.fullmatch("(demo-|scratch-|)(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    parts = split_name(plain)
     if parts is None:
-        known = [*AUTHORS, *(f"{v}-x{s}-s0" for v in VARIANTS for s in CHOICES["scale"])]
-        raise InputError(
-            "preset",
-            f"<variant>-x<scale>-s<seed> or {', '.join(AUTHORS)}",
-            repr(name),
-            nearest(plain, known),
-        )
+        known = [*AUTHORS, *(f"{variant}-x{s}-s0" for variant in VARIANTS for s in (2, 3, 4))]
+        expected = f"<variant>-x<scale>-s<seed> or {', '.join(AUTHORS)}"
+        raise InputError("preset", expected, repr(name), nearest(plain, known))
     variant, scale, seed = parts
-    changes = DEMO if kind == "demo-" else SCRATCH if kind else _stage(variant, scale, seed)
-    return Recipe(network=f"mini-{variant}", scale=scale, seed=seed, **changes)
-
-
-def _stage(variant: str, scale: int, seed: int) -> dict[str, Any]:
-    """Return what the last stage of a network of the zoo changes."""
-    plain = variant.removesuffix("+tfs")
-    changes, start = SWITCH, f"scratch-{plain}-x4-s{seed}/weights.safetensors"
+    fields = {"network": f"mini-{variant}", "scale": scale, "seed": seed}
+    if kind:
+        return fields | (DEMO if kind == "demo-" else {"steps": 8797})
+    # The later stages: one in which half of the pictures skip the attention, if there is any, and
+    # for which TFS is added; from x4 the other scales, with a new upsampler.
+    fields |= {"batch": 8, "warmup": 100, "validate_every": 250}
+    fields["attention_off"] = 0.0 if variant.startswith("local") else 0.5
     if scale != 4:
-        changes, start = RESCALED, f"{variant}-x4-s{seed}"
-    off = 0.0 if variant.startswith("local") else 0.5
-    return {**changes, "start": start, "attention_off": off}
+        return fields | {"steps": 3000, "learning_rate": 5e-4, "start": f"{variant}-x4-s{seed}"}
+    start = f"scratch-{variant.removesuffix('+tfs')}-x4-s{seed}/weights.safetensors"
+    return fields | {"steps": 2000, "learning_rate": 3e-4, "start": start}
 
 
-# --- recipes from text and JSON ------------------------------------------------------------------
-
-
-def from_text(settings: Mapping[str, str]) -> dict[str, Any]:
-    """Return changes for `preset` from text as a command line gives it.
-
-    ``{"sets": "T91,BSD200"}`` is a tuple, ``{"hyperparameters": '{"n_feats": 16}'}`` are pairs.
-
-    Raises
-    ------
-    InputError
-        Unknown field, or text that is not of its type.
-    """
-    return {key: _read(key, text) for key, text in settings.items()}
+@functools.cache
+def _adapter() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
 
 
 def from_json(values: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that `dataclasses.asdict` made, after a trip through JSON.
+    """Return the recipe of some fields, e.g. of ``dataclasses.asdict`` after a trip through JSON.
 
     Raises
     ------
     InputError
-        Unknown field, a missing one, or a value of the wrong type.
+        Unknown field, a missing one, or a value of the wrong type or outside its range.
     """
-    missing = {"network", "scale"} - values.keys()
-    if missing:
-        found = f"no {' and '.join(sorted(missing))}"
-        raise InputError("recipe", "network and scale", found, "write them")
-    fields = {}
-    for key, value in values.items():
-        try:
-            fields[key] = _adapter(key).validate_json(json.dumps(value))
-        except ValidationError:
-            raise _wrong(key, value) from None
-    return Recipe(**fields)
-
-
-def _read(key: str, text: str) -> Any:
-    kind = _kind(key)
+    for key in values:
+        require_known(key, Recipe.__dataclass_fields__, "recipe", "a known field")
     try:
-        if kind == Pairs:
-            return tuple(TypeAdapter(dict[str, Any]).validate_json(text).items())
-        if typing.get_origin(kind) is tuple:
-            parts = [part.strip() for part in text.strip("[]()").split(",") if part.strip()]
-            inner = TypeAdapter(typing.get_args(kind)[0])
-            return tuple(inner.validate_strings(part) for part in parts)
-        return _adapter(key).validate_strings(text.strip())
-    except ValidationError:
-        raise _wrong(key, text) from None
+        return _adapter().validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        expected = first["msg"].removeprefix("Input should be ")
+        what = f"{first['loc'][0]} of a recipe"
+        raise InputError(what, expected, repr(first["input"]), "correct it") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from dtfn import datasets, evaluation, images, patches, zoo
+from dtfn import datasets, evaluation, images, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.files import sha256
@@ -126,7 +126,7 @@ def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
         raise InputError(f"results {given!r}", wanted, found, remedy) from error
     made = out / "outputs" / re.sub(r"[^\w.+-]+", "_", given).strip("_")
     for file in evaluation.progress(datasets.pictures(hr), desc=given, unit="image"):
-        truth = images.modcrop(patches.decode(file), scale)
+        truth = images.modcrop(images.as_rgb(images.read(file)), scale)
         sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(truth, scale), truth)
         output = evaluation.outputs([given], sample)[given].image
         images.write(made / f"{sample.image}.png", output)

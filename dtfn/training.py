@@ -1,42 +1,47 @@
 """The trainer: one loop for CPU and GPUs, exactly resumable, as every step depends on its number.
 
-It reads from top to bottom: `train` starts the hardware, builds a `State`, takes `one_step` after
-the other and writes the weights. `dtfn.side_by_side` trains several networks on one GPU at once by
-the same steps. Recipes are in `dtfn.recipes`.
+`train` starts the hardware, builds a `Run`, takes one step after the other and writes the weights.
+`dtfn.side_by_side` trains several networks on one GPU at once by the same steps.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import io
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning_fabric as lightning
+import numpy as np
+import pandas as pd
 import torch
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
-from torch.utils.data import DataLoader
+from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 
-from dtfn import patches, states
-from dtfn.errors import InputError, require_known
+from dtfn import evaluation, files, metrics, models, patches, provenance, zoo
+from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
 from dtfn.models.networks import ResidualGroup
 from dtfn.recipes import Recipe
-from dtfn.states import History, State, Tally
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-STRATEGIES = ("auto", "ddp", "fsdp")
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
+CHECKPOINT = "state.ckpt"
 
 
 class Diverged(InputError, FloatingPointError):
@@ -54,11 +59,9 @@ def train(
     precision: str | None = None,
     accumulate: int = 1,
     threads: int = 0,
-    workers: int | None = None,
     compiled: bool = False,
     tensorboard: bool = False,
     resume: bool = True,
-    stop_after: int | None = None,
 ) -> Path:
     """Train a network, or go on where the last run into the same folder stopped.
 
@@ -67,160 +70,139 @@ def train(
     recipe
         What to train.
     out
-        Folder for checkpoints, ``history.csv``, ``run.json`` and the result; all processes and
+        Folder for the checkpoint, ``history.csv``, ``run.json`` and the result; all processes and
         nodes must see the same.
-    accelerator
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
-    devices, num_nodes
-        Processes (on a CPU) or GPUs a node, and nodes.
+    accelerator, devices, num_nodes
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``; processes (on a CPU) or GPUs a node; nodes.
     strategy
         ``"auto"``; ``"ddp"``: every process has the whole network; ``"fsdp"``: a share of it.
     precision
-        Instead of the recipe's: ``"32"``, ``"bf16-mixed"``, or, on a GPU, ``"16-mixed"``.
+        Instead of the recipe's.
     accumulate
         Parts in which each process takes its share of a batch, to save memory. The global batch,
         and so the result, stays the same but for rounding.
     threads
         CPU threads; 0 leaves torch's own choice.
-    workers
-        Processes that cut patches; None for 2 with a GPU and none without one, where cutting takes
-        about a hundredth of a step. They make no difference to the result.
-    compiled
-        Run through `torch.compile`.
-    tensorboard
-        Also log to ``<out>/tensorboard``; the package has to be installed.
+    compiled, tensorboard
+        Whether to run through `torch.compile`, and to log to ``<out>/tensorboard``, too.
     resume
         Whether the folder may hold a run to go on with.
-    stop_after
-        Stop (resumably) after this step.
 
     Returns
     -------
-    Path
-        ``<out>/weights.safetensors``, with the averaged weights and the recipe as metadata; or the
-        folder itself if the run was stopped before its end.
+    ``<out>/weights.safetensors``, with the averaged weights and the recipe as metadata.
 
     Raises
     ------
     InputError
         No pictures, a test picture among them, weights to start from that do not fit, hardware that
-        is not there, a batch that cannot be divided, checkpoints of another recipe, or any
-        checkpoint where ``resume`` is false.
+        is not there, a batch that cannot be divided, or a checkpoint that may not be continued.
     Diverged
-        Three steps in a row with a loss or gradient that is not finite. The checkpoint from before
-        them is kept.
+        Three steps in a row with a loss or gradient that is not finite.
     """
     if threads:
         torch.set_num_threads(threads)
-    states.require_empty(out, resume)
-    fabric = start(accelerator, devices, num_nodes, strategy, precision or recipe.precision)
-    parts = fabric.world_size * accumulate
-    if accumulate < 1 or recipe.batch % parts:
+    require_empty(out, resume)
+    how = (accelerator, devices, num_nodes, strategy, precision or recipe.precision)
+    fabric = start(*how, out if tensorboard else None)
+    rank, world = fabric.global_rank, fabric.world_size
+    if accumulate < 1 or recipe.batch % (world * accumulate):
         raise InputError(
             "batch",
-            (
-                f"a multiple of {parts} (processes times accumulation), so that the"
-                " mean over parts is the mean over the batch"
-            ),
+            f"a multiple of {world * accumulate} (processes times accumulation)",
             recipe.batch,
             "change the batch of the recipe, --devices or --accumulate",
         )
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
-        pool = states.guarded_pool(recipe)
-    state, model = _build(fabric, recipe, compiled)
-    out.mkdir(parents=True, exist_ok=True)
-    state.restore(fabric, recipe, out)
-    last = min(recipe.steps, stop_after or recipe.steps)
-    on_gpu = fabric.device.type == "cuda"
-    workers = (2 if on_gpu else 0) if workers is None else workers
-    share = (fabric.global_rank, fabric.world_size)
-    batches = patches.Batches(
-        pool, recipe.batch, recipe.patch, recipe.seed, recipe.attention_off, *share
-    )
-    loader: DataLoader[Any] = DataLoader(
-        batches,  # type: ignore[arg-type]
-        batch_size=None,
-        sampler=range(state.tally.step, last),
-        num_workers=workers,
-        pin_memory=on_gpu,
-    )
-    tally, bad, saved = state.tally, 0, time.monotonic()
-    history = History(out, tally, fabric.is_global_zero, tensorboard)
-    good = tally  # before the first of bad steps in a row
-    # A network of its own: the trained one keeps its mode, its counters and its device.
-    judge = states.tested(recipe).to(fabric.device) if fabric.is_global_zero else None
-    pairs = states.validation_pairs(recipe) if fabric.is_global_zero else []
-    bar = tqdm(
-        _timed(loader),
-        initial=tally.step,
-        total=last,
-        desc=out.name,
-        unit="step",
-        mininterval=1.0,
-        disable=not fabric.is_global_zero,
-    )
-    for batch, waited, started in bar:
-        due = fabric.is_global_zero and time.monotonic() - saved > recipe.checkpoint_every
-        loss, overflow, due = one_step(fabric, recipe, state, model, *batch, accumulate, due)  # type: ignore[call-arg]
-        bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
-        if bad == 1 and not overflow:
-            good = copy.deepcopy(tally)
-            good.step, good.skipped = tally.step - 1, tally.skipped - 1
-        if bad == BAD_STEPS:
-            _give_up(fabric, recipe, state, good, out)
-        tally.waited += waited
-        tally.seconds += time.perf_counter() - started
-        if math.isfinite(loss):
-            tally.loss += loss
-            tally.losses += 1
-        psnr = tally.history[-1]["psnr"] if tally.history else math.nan
-        bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", refresh=False)
-        if tally.step == last or tally.step % recipe.validate_every == 0:
-            weights = states.gathered(state.average.state_dict())
-            psnr = states.validation_psnr(judge, weights, pairs) if judge is not None else math.nan
-            history.row(recipe.rate(tally.step - 1), psnr)
-        if due and not bad:
-            state.save(fabric, recipe, out)
-            saved = time.monotonic()
-    state.save(fabric, recipe, out)
-    if tally.step < recipe.steps:
-        return out
-    full = states.gathered(state.average.state_dict())
-    if not fabric.is_global_zero:
-        return out / "weights.safetensors"
-    precision = fabric.strategy.precision.precision
-    facts = {"processes": fabric.world_size, "accumulate": accumulate, "precision": precision}
-    return states.finish(recipe, full, tally, out, facts)
+        patches.guard(recipe)
+        pool = patches.pool(recipe)
+    run = Run(fabric, recipe, out, compiled)
+    run.restore()
+    tally, bad, saved = run.tally, 0, time.monotonic()
+    shown: dict[str, Any] = {"unit": "step", "mininterval": 1.0, "disable": rank > 0}
+    steps = range(tally.step, recipe.steps)
+    bar = tqdm(steps, out.name, recipe.steps, initial=tally.step, **shown)
+    with ThreadPoolExecutor(1) as cutter:  # cuts the next batch during a step
+        upcoming = cutter.submit(pool.batch, recipe, tally.step, rank, world)
+        for step in bar:
+            started = time.perf_counter()
+            batch = upcoming.result()
+            upcoming = cutter.submit(pool.batch, recipe, step + 1, rank, world)
+            tally.waited += time.perf_counter() - started
+            due = rank == 0 and time.monotonic() - saved > recipe.checkpoint_every
+            loss, overflow, due = run.step(batch, accumulate, due)
+            tally.seconds += time.perf_counter() - started
+            bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
+            if bad == BAD_STEPS:
+                raise Diverged(
+                    f"steps {step + 1 - bad} to {step}",
+                    "a finite loss and gradient",
+                    "NaN or infinity",
+                    f"the checkpoint in {out} is from before them: go on with --precision 32-true,"
+                    " or train anew with a smaller learning_rate or clip",
+                )
+            if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
+                run.look()
+            psnr = tally.history[-1]["psnr"] if tally.history else math.nan
+            bar.set_postfix(loss=f"{loss:.4f}", psnr=f"{psnr:.2f}", refresh=False)
+            if due and not bad:
+                run.save()
+                saved = time.monotonic()
+    used = fabric.strategy.precision.precision
+    return run.finish(processes=world, accumulate=accumulate, precision=used)
 
 
-def _timed(loader: DataLoader[Any]) -> Iterator[tuple[Sequence[Tensor], float, float]]:
-    """Yield a batch, the seconds spent waiting for it, and when the waiting began."""
-    batches = iter(loader)
-    while True:
-        started = time.perf_counter()
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        yield batch, time.perf_counter() - started, started
+def start(
+    accelerator: str,
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    precision: str = "32-true",
+    tensorboard: Path | None = None,
+) -> lightning.Fabric:
+    """Start the processes of a run and return this one's handle; see `train`."""
+    chosen: str | ModelParallelStrategy = strategy
+    if strategy == "fsdp":
+        world = devices * num_nodes
+        chosen = ModelParallelStrategy(_shard, data_parallel_size=world, tensor_parallel_size=1)
+    # In a Slurm job of one task Fabric starts the processes; else it waits for those of Slurm.
+    single = SLURMEnvironment.detect() and os.environ["SLURM_NTASKS"] == "1"
+    try:
+        fabric = lightning.Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=chosen,
+            precision=precision,  # type: ignore[arg-type]
+            plugins=[LightningEnvironment()] if single else [],
+            loggers=[TensorBoardLogger(tensorboard, "tensorboard", "")] if tensorboard else [],
+        )
+        fabric.launch()
+    except Exception as error:  # Fabric raises many kinds for what is not there
+        raise InputError(
+            f"{devices} x {accelerator}, strategy {strategy}, {precision}",
+            "what Lightning Fabric can use here",
+            str(error).splitlines()[0],
+            "change --accelerator, --devices, --strategy, --precision or --tensorboard",
+        ) from error
+    if fabric.world_size != devices * num_nodes:
+        raise InputError(
+            "processes",
+            f"{devices} on each of {num_nodes} node(s)",
+            f"{fabric.world_size} that were started",
+            "start as many tasks a node (srun --ntasks-per-node), or one task in all",
+        )
+    return fabric
 
 
-def _give_up(
-    fabric: lightning.Fabric, recipe: Recipe, state: State, good: Tally, out: Path
-) -> None:
-    """Keep the state from before the bad steps, which have changed no weight, and raise."""
-    state.tally = good
-    state.save(fabric, recipe, out)
-    raise Diverged(
-        f"steps {good.step} to {good.step + BAD_STEPS - 1}",
-        expected="a finite loss and gradient",
-        found=f"NaN or infinity {BAD_STEPS} times in a row",
-        remedy=f"{states.checkpoints(out)[0] if fabric.is_global_zero else out} is from before"
-        " them: go on with --precision 32-true, or train anew with a smaller learning_rate or clip",
-    )
-
-
-# --- one step ------------------------------------------------------------------------------------
+def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """Spread weights over processes (FSDP): each residual group by itself, then the rest."""
+    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    for part in module.modules():
+        if isinstance(part, ResidualGroup):
+            fully_shard(part, mesh=mesh["data_parallel"])
+    fully_shard(module, mesh=mesh["data_parallel"])
+    return module
 
 
 class Objective(nn.Module):
@@ -245,161 +227,297 @@ class Objective(nn.Module):
         return difference.abs().mean()
 
 
-def one_step(
-    fabric: lightning.Fabric,
-    recipe: Recipe,
-    state: State,
-    model: Any,
-    lr: Tensor,
-    hr: Tensor,
-    on: Tensor,
-    accumulate: int = 1,
-    vote: bool = False,
-) -> tuple[float, bool, bool]:
-    """Take one optimiser step; one whose loss or gradient is not finite is skipped and counted.
+# --- a run ---------------------------------------------------------------------------------------
 
-    In half precision the loss is scaled, so that small gradients do not vanish, and every now and
-    then the scale is too large: the gradient overflows although the loss is finite. Then the scaler
-    has to see the step, to halve the scale. That is its normal work and no sign of divergence.
 
-    Parameters
+@dataclass
+class Tally:
+    """What a run counts next to its weights.
+
+    Attributes
     ----------
-    lr, hr, on
-        uint8 batches (B, 3, p, p) and (B, 3, sp, sp), and bool (B,) where attention is on: the
-        share of this process.
-    accumulate
-        Parts of the share that are taken one after the other.
-    vote
-        Anything that all processes shall know; the trainer's "a checkpoint is due".
-
-    Returns
-    -------
-    The mean loss of the global batch (not finite if the step was skipped), whether an overflow
-    was the cause, and whether any process voted.
+    step
+        Steps done, skipped ones included: the number of the next step.
+    skipped
+        Steps whose loss or gradient was not finite.
+    loss, seconds, waited
+        Since the last row of the history: sum of the losses, time spent in steps, and within them
+        waiting for a batch.
+    history
+        Rows of ``history.csv``: step, mean loss since the last row, learning rate, validation PSNR
+        (dB), seconds a step, the loader's share of them in [0, 1], and steps skipped so far.
     """
-    step = state.tally.step
-    torch.manual_seed((recipe.seed * 1_000_003 + step) % (1 << 63))
-    total = torch.zeros((), device=fabric.device)
-    parts = list(zip(*(whole.chunk(accumulate) for whole in (lr, hr, on)), strict=True))
-    for index, part in enumerate(parts):
-        for layer in _hashed(state.network):
-            layer.draws = step  # rotations depend on the step alone, so resuming repeats them
-        low, high, mask = (whole.to(fabric.device, non_blocking=True) for whole in part)
-        if recipe.attention_off:
-            state.network.attention(mask)
-        with fabric.no_backward_sync(model, index + 1 < len(parts)):  # processes add up once
-            loss = model(low, high) / accumulate
-            fabric.backward(loss)
-        total += loss.detach()
-    for group in state.optimiser.param_groups:
-        group["lr"] = recipe.rate(step)
-    norm = fabric.clip_gradients(
-        model, state.optimiser, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
-    )
-    assert norm is not None
-    own = torch.stack((total, torch.tensor(float(vote), device=total.device)))
-    shared = fabric.all_reduce(own)
-    assert isinstance(shared, Tensor)
-    # The one place where the CPU waits for the GPU.
-    value, votes, length = (*shared.tolist(), float(states.gathered(norm)))
-    good = math.isfinite(value) and math.isfinite(length)
-    scaler = getattr(fabric.strategy.precision, "scaler", None)
-    overflow = scaler is not None and math.isfinite(value) and not good and scaler.get_scale() > 1
-    if good or scaler is not None:
+
+    step: int = 0
+    skipped: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Run:
+    """A network in training; every process has one, and calls its methods at the same time.
+
+    Attributes
+    ----------
+    network, optimiser
+        Being trained; their tensors may be sharded over processes. ``model`` gives the loss.
+    average
+        The network with averaged weights, sharded alike; the network itself without averaging.
+    judge
+        The network as it is tested, of its own: the trained one keeps its mode and its counters.
+    """
+
+    def __init__(
+        self,
+        fabric: lightning.Fabric,
+        recipe: Recipe,
+        out: Path,
+        compiled: bool = False,
+        **adam: Any,
+    ) -> None:
+        self.fabric, self.recipe, self.out, self.tally = fabric, recipe, out, Tally()
+        self.network: Any = fresh(recipe)
+        average = copy.deepcopy(self.network).requires_grad_(False)
+        objective: nn.Module = Objective(self.network, recipe.loss)
+        self.hashed = [m for m in self.network.modules() if isinstance(m, HashedAttention)]
+        if compiled:
+            for layer in self.hashed:
+                # Sorting cannot be compiled, and reading the step would compile every step.
+                layer.order = torch.compiler.disable(layer.order)  # type: ignore[method-assign]
+            objective = torch.compile(objective)  # type: ignore[assignment]
+        if fabric.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # attention's products run on tensor cores
+        self.model: Any = fabric.setup_module(objective)
+        # A fused Adam unscales gradients by itself, after they would have been clipped.
+        fused = fabric.strategy.precision.precision != "16-mixed"
+        options = {"lr": recipe.learning_rate, "fused": fused, **adam}
+        optimiser = torch.optim.Adam(self.network.parameters(), **options)
+        self.optimiser: Any = fabric.setup_optimizers(optimiser)
+        self.average = average.to(fabric.device) if recipe.ema else self.network
+        if recipe.ema and isinstance(fabric.strategy, ModelParallelStrategy):
+            _shard(self.average, fabric.strategy.device_mesh)
+        testing = dict(recipe.hyperparameters) | dict(recipe.testing)
+        judge = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **testing)
+        self.judge = judge.to(fabric.device)
+        self.pairs = patches.validation_pairs(recipe)
+
+    def step(
+        self, batch: list[Tensor], accumulate: int = 1, vote: bool = False
+    ) -> tuple[float, bool, bool]:
+        """Take one optimiser step; one whose loss or gradient is not finite is skipped and counted.
+
+        ``batch`` is from `dtfn.patches.Pool.batch`, the share of this process, and is taken in
+        ``accumulate`` parts. Return the mean loss of the global batch (not finite if the step was
+        skipped), whether an overflow was the cause, and whether any process voted.
+
+        In half precision the loss is scaled, so that small gradients do not vanish, and every now
+        and then the scale is too large: the gradient overflows although the loss is finite. Then
+        the scaler has to see the step, to halve the scale. That is no sign of divergence.
+        """
+        fabric, recipe, tally = self.fabric, self.recipe, self.tally
+        torch.manual_seed((recipe.seed * 1_000_003 + tally.step) % (1 << 63))
+        total = torch.zeros((), device=fabric.device)
+        parts = list(zip(*(whole.chunk(accumulate) for whole in batch), strict=True))
+        for index, part in enumerate(parts):
+            for layer in self.hashed:
+                layer.draws = tally.step  # rotations depend on the step, so resuming repeats them
+            lr, hr, on = (whole.to(fabric.device, non_blocking=True) for whole in part)
+            if recipe.attention_off:
+                self.network.attention(on)
+            with fabric.no_backward_sync(self.model, index + 1 < len(parts)):  # add up once
+                loss = self.model(lr, hr) / accumulate
+                fabric.backward(loss)
+            total += loss.detach()
+        for group in self.optimiser.param_groups:
+            group["lr"] = recipe.rate(tally.step)
+        norm: Any = fabric.clip_gradients(
+            self.model, self.optimiser, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
+        )
+        shared: Any = fabric.all_reduce(torch.stack((total, total.new_tensor(vote))))
+        value, votes = shared.tolist()  # the one place where the CPU waits for the GPU
+        length = float(_whole(norm))
+        good = math.isfinite(value) and math.isfinite(length)
+        scaler = getattr(fabric.strategy.precision, "scaler", None)
+        overflow = bool(scaler and not good and math.isfinite(value) and scaler.get_scale() > 1)
         if not good:
-            state.optimiser.zero_grad(set_to_none=True)  # nothing is left to step with
-        state.optimiser.step()
-    if good:
-        state.update_average(recipe.ema)
-    else:
-        state.tally.skipped += 1
-        value = math.nan
-    state.optimiser.zero_grad(set_to_none=True)
-    state.tally.step += 1
-    return value, overflow, votes > 0
+            self.optimiser.zero_grad(set_to_none=True)  # nothing is left to step with
+            tally.skipped += 1
+        if good or scaler:
+            self.optimiser.step()
+        if good:
+            tally.loss += value
+            if recipe.ema:
+                # The first weights replace the average.
+                share = 1 - recipe.ema if tally.step > tally.skipped else 1.0
+                into, new = (
+                    [
+                        (p.to_local() if isinstance(p, DTensor) else p).detach()
+                        for p in m.parameters()
+                    ]
+                    for m in (self.average, self.network)
+                )
+                torch._foreach_lerp_(into, new, share)
+        self.optimiser.zero_grad(set_to_none=True)
+        tally.step += 1
+        return value if good else math.nan, overflow, votes > 0
+
+    def validate(self) -> float:
+        """Return the mean PSNR (dB; Y) of the averaged weights on the validation pictures."""
+        self.judge.load_state_dict(_whole(self.average.state_dict()))
+        outputs = [(evaluation.upscale(self.judge, lr), hr) for lr, hr in self.pairs]
+        return float(np.mean([metrics.psnr(sr, hr, self.recipe.scale) for sr, hr in outputs]))
+
+    def look(self) -> None:
+        """Validate, and add a row to the history."""
+        tally = self.tally
+        last = tally.history[-1] if tally.history else {"step": 0, "skipped": 0}
+        steps = tally.step - last["step"]
+        good = steps - (tally.skipped - last["skipped"])
+        row = {
+            "step": tally.step,
+            "loss": tally.loss / good if good else math.nan,
+            "rate": self.recipe.rate(tally.step - 1),
+            "psnr": self.validate(),
+            "seconds_per_step": tally.seconds / steps,
+            "loader_share": tally.waited / max(tally.seconds, 1e-9),
+            "skipped": tally.skipped,
+        }
+        tally.loss = tally.seconds = tally.waited = 0.0
+        tally.history.append(row)
+        self.fabric.log_dict(row, tally.step)
+        if self.fabric.is_global_zero:
+            files.write(self.out / "history.csv", pd.DataFrame(tally.history).to_csv(index=False))
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        content = {
+            "recipe": dataclasses.asdict(self.recipe),
+            "tally": dataclasses.asdict(self.tally),
+            "precision": self.fabric.strategy.precision.state_dict(),
+        }
+        for name in ("network", "average", "optimiser"):
+            content[name] = _whole(getattr(self, name).state_dict())
+        if self.fabric.is_global_zero:
+            stream = io.BytesIO()
+            torch.save(content, stream)
+            files.write(self.out / CHECKPOINT, stream.getvalue())
+
+    def restore(self) -> None:
+        """Continue from the checkpoint, if there is one; it must be of the same recipe."""
+        file = self.out / CHECKPOINT
+        if not file.exists():
+            return
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        mine, its = dataclasses.asdict(self.recipe), content["recipe"]
+        other = [key for key in mine if mine[key] != its.get(key)]
+        if other:
+            remedy = "choose another --out folder, or ask for the same recipe"
+            found = f"another {', '.join(other)}"
+            raise InputError(file, "a checkpoint of this recipe", found, remedy)
+        for network, state in ((self.network, "network"), (self.average, "average")):
+            own = network.state_dict()
+            network.load_state_dict({k: _like(v, own[k]) for k, v in content[state].items()})
+        parameters = list(self.network.parameters())
+        moments = {
+            index: {k: _like(v, parameters[index]) if v.ndim else v for k, v in state.items()}
+            for index, state in content["optimiser"]["state"].items()
+        }
+        # How Adam runs is this run's choice, not that of the run which wrote the checkpoint.
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.fabric.strategy.precision.load_state_dict(content["precision"])
+        self.tally = Tally(**content["tally"])
+
+    def keep(self, file: Path) -> None:
+        """Write the averaged weights in the network as it is tested, with the recipe."""
+        self.judge.load_state_dict(_whole(self.average.state_dict()))
+        if self.fabric.is_global_zero:
+            models.save(self.judge, file, recipe=dataclasses.asdict(self.recipe))
+
+    def finish(self, **facts: Any) -> Path:
+        """Write the checkpoint, the weights and ``run.json`` with the facts; return the weights."""
+        self.save()
+        self.keep(self.out / "weights.safetensors")
+        if self.fabric.is_global_zero:
+            history, start = pd.DataFrame(self.tally.history), self.recipe.start
+            seconds = history["seconds_per_step"] * history["step"].diff().fillna(history["step"])
+            waited = (history["loader_share"] * seconds).sum()
+            whole = {
+                "steps": self.tally.step,
+                "skipped": self.tally.skipped,
+                "seconds": round(seconds.sum(), 1),
+                "loader_share": round(waited / max(seconds.sum(), 1e-9), 5),
+                **facts,
+                "start": files.sha256(zoo.file_of(start)) if start else "",
+                "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
+                "machine": provenance.machine(),
+            }
+            files.write_json(self.out / "run.json", whole)
+        return self.out / "weights.safetensors"
 
 
-def _hashed(network: nn.Module) -> list[HashedAttention]:
-    return [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
+def require_empty(out: Path, resume: bool) -> None:
+    """Raise `InputError` where a folder holds a run, unless it is to be continued."""
+    if (out / CHECKPOINT).exists() and not resume:
+        remedy = "add --resume to continue it, or choose another --out folder"
+        raise InputError(out, "a folder without a run in it", CHECKPOINT, remedy)
 
 
-def _build(fabric: lightning.Fabric, recipe: Recipe, compiled: bool) -> tuple[State, Any]:
-    """Return the state before the first step, and the model that gives the loss of a batch."""
-    network = states.fresh(recipe)
-    average = copy.deepcopy(network).requires_grad_(False) if recipe.ema else network
-    objective: nn.Module = Objective(network, recipe.loss)
-    if compiled:
-        for layer in _hashed(network):
-            # Drawing and sorting cannot be compiled, and reading the step would compile every step.
-            layer.order = torch.compiler.disable(layer.order)  # type: ignore[method-assign]
-        objective = torch.compile(objective)  # type: ignore[assignment]
-    if fabric.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # attention's products run on tensor cores
-    model = fabric.setup_module(objective)
-    # A fused Adam unscales gradients by itself, after they would have been clipped.
-    fused = fabric.strategy.precision.precision != "16-mixed"
-    adam = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, fused=fused)
-    optimiser = fabric.setup_optimizers(adam)
-    if average is not network:  # place the copy where the network is
-        average = average.to(fabric.device)
-        if isinstance(fabric.strategy, ModelParallelStrategy):
-            _shard(average, fabric.strategy.device_mesh)
-    return State(network, average, optimiser), model
+def fresh(recipe: Recipe) -> models.Network:
+    """Return the network of a recipe before its first step, on the CPU in channels-last memory.
+
+    Raises
+    ------
+    InputError
+        The recipe starts from weights that are not there or do not fit.
+    """
+    torch.manual_seed(recipe.seed)
+    values = dict(recipe.hyperparameters)
+    network = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **values)
+    if recipe.start:
+        try:
+            file = zoo.file_of(recipe.start)
+        except InputError as error:
+            remedy = "train it first, or name it with -p start=FILE"
+            raise InputError("start", "weights", f"no {recipe.start!r}", remedy) from error
+        begin = models.load(file)
+        torch.manual_seed(recipe.seed)
+        if begin.scale != network.scale:
+            begin = models.replace_upsampler(begin, network.scale)
+        if network.name == f"{begin.name}+tfs":
+            begin = models.add_fidelity(begin)
+        try:
+            network.load_state_dict(begin.state_dict())
+        except RuntimeError as error:
+            raise InputError(
+                recipe.start,
+                f"weights that fit {network.name}, {network.hyperparameters}",
+                f"{begin.name}, {begin.hyperparameters}",
+                "choose a start of the same size",
+            ) from error
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
-# --- hardware ------------------------------------------------------------------------------------
+# --- tensors that may be sharded over processes --------------------------------------------------
 
 
-def start(
-    accelerator: str, devices: int, num_nodes: int, strategy: str, precision: str
-) -> lightning.Fabric:
-    """Start the processes of a run and return this one's handle; see `train`."""
-    require_known(strategy, STRATEGIES, "strategy", " or ".join(STRATEGIES))
-    if accelerator == "auto" and not torch.cuda.is_available() and not torch.mps.is_available():
-        accelerator = "cpu"
-    if accelerator == "cpu" and precision == "16-mixed":
-        raise InputError(
-            "precision", "bf16-mixed or 32-true on a CPU", precision, "choose one of these"
-        )
-    chosen: str | ModelParallelStrategy = strategy
-    if strategy == "fsdp":
-        chosen = ModelParallelStrategy(
-            _shard, data_parallel_size=devices * num_nodes, tensor_parallel_size=1
-        )
-    # In a Slurm job of one task Fabric starts the processes; else it waits for those of Slurm.
-    single = SLURMEnvironment.detect() and os.environ["SLURM_NTASKS"] == "1"
-    try:
-        fabric = lightning.Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=chosen,
-            precision=precision,  # type: ignore[arg-type]
-            plugins=[LightningEnvironment()] if single else [],
-        )
-        fabric.launch()
-    except Exception as error:  # Fabric raises many kinds for what is not there
-        raise InputError(
-            f"{devices} x {accelerator}, strategy {strategy}, {precision}",
-            "hardware that Lightning Fabric can use",
-            str(error).splitlines()[0],
-            "change --devices, --strategy or --precision",
-        ) from error
-    if fabric.world_size != devices * num_nodes:
-        raise InputError(
-            "processes",
-            f"{devices} on each of {num_nodes} node(s)",
-            f"{fabric.world_size} that were started",
-            "start as many tasks a node (srun --ntasks-per-node), or one task in all",
-        )
-    return fabric
+def _whole(value: Any) -> Any:
+    """Return a nested state with its sharded tensors whole, on the CPU; others as they are."""
+    if isinstance(value, DTensor):
+        return value.full_tensor().cpu()
+    if isinstance(value, Mapping):
+        return {key: _whole(part) for key, part in value.items()}
+    return value
 
 
-def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Spread weights over processes (FSDP): each residual group by itself, then the rest."""
-    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    for part in module.modules():
-        if isinstance(part, ResidualGroup):
-            fully_shard(part, mesh=mesh["data_parallel"])
-    fully_shard(module, mesh=mesh["data_parallel"])
-    return module
+def _like(value: Tensor, model: Tensor) -> Tensor:
+    """Return a whole tensor placed, laid out in memory and sharded as the model is.
+
+    The layout matters: a fused Adam walks through a weight and its moments in memory order.
+    """
+    if not isinstance(model, DTensor):
+        return torch.empty_like(model, dtype=value.dtype).copy_(value)
+    whole = value.to(model.device).contiguous()
+    return distribute_tensor(whole, model.device_mesh, model.placements)

@@ -242,7 +242,7 @@ def test_imports_run_downward() -> None:
     [
         ("papermill", "suite"),
         ("ipywidgets", "explorer"),
-        ("lightning_fabric", "training states"),
+        ("lightning_fabric", "training"),
         ("lightning", ""),
         ("pytorch_lightning", ""),
     ],

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
+import io
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny_training as tiny
+import torch
+from PIL import Image
 
-from dtfn import images, patches
+from dtfn import datasets, images, patches, paths
 from dtfn.errors import InputError
 
+Pixels = patches.Pixels
 TURNS = [(k, flip) for flip in (False, True) for k in range(4)]
 
 
@@ -22,70 +26,87 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_pictures_come_back_from_the_cache_with_the_benchmarks_lr(world: Path) -> None:
-    pool = patches.pool(["t"], 3, 8)
-    assert pool.names == ("t/0", "t/1", "t/2")
-    for index, name in enumerate("012"):
-        stored_hr = images.as_rgb(images.read(world / "train" / "t" / f"{name}.png"))
-        hr = images.modcrop(stored_hr, 3)
-        lr, stored = pool.picture(index)
-        np.testing.assert_array_equal(stored, hr)
-        np.testing.assert_array_equal(lr, images.imresize(hr, 1 / 3))
+def pool(scale: int = 2, **changes: Any) -> patches.Pool:
+    return patches.pool(tiny.recipe(f"dtfn-x{scale}-s0", **{"patch": 8, **changes}))
 
 
-def test_a_picture_is_decoded_once(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    patches.pool(["t"], 2, 8)
-    monkeypatch.setattr(images, "read", None)
-    patches.pool(["t"], 2, 12)
+# --- pictures and their cache -------------------------------------------------------------------
 
 
-def test_a_changed_picture_is_decoded_again(world: Path) -> None:
+def test_a_picture_is_decoded_once_and_again_when_it_has_changed(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pool()
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "read", None)
+        assert torch.equal(pool(patch=12).pixels[1], first.pixels[1])
     file = world / "train" / "t" / "1.png"
-    before = patches.pool(["t"], 2, 8).picture(1)[1].copy()
     images.write(file, 255 - images.read(file))
-    np.testing.assert_array_equal(patches.pool(["t"], 2, 8).picture(1)[1], 255 - before)
+    expected = first.pixels[1].clone()
+    start, size = 4 * first.layout[1, 0], 4 * first.sizes[1].prod()
+    expected[start : start + size] = 255 - expected[start : start + size]
+    assert torch.equal(pool().pixels[1], expected)
 
 
-def test_a_cut_off_cache_is_made_again(world: Path) -> None:
-    pool = patches.pool(["t"], 2, 8)
-    expected = np.array(pool.hr)
-    del pool
-    (raw,) = (world / "cache").glob("patches/*/hr.raw")
-    raw.write_bytes(raw.read_bytes()[:-1])
-    np.testing.assert_array_equal(patches.pool(["t"], 2, 8).hr, expected)
+def test_four_at_once_leave_one_whole_cache(world: Path) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        pools = list(threads.map(lambda _: pool(), range(4)))
+    assert all(torch.equal(pool().pixels[1], one.pixels[1]) for one in pools)
+    assert len(list((world / "cache" / "patches").iterdir())) == 3
 
 
-def test_four_processes_at_once_leave_one_whole_cache(world: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from dtfn import patches, paths;"
-        "paths.CACHE = Path(sys.argv[1]); print(patches.pool(['t'], 2, 8).hr.sum())"
-    )
-    run = [sys.executable, "-c", code, str(world / "cache")]
-    started = [subprocess.Popen(run, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    sums = {process.communicate(timeout=120)[0] for process in started}
-    assert sums == {f"{patches.pool(['t'], 2, 8).hr.sum()}\n"}
-    assert len(list((world / "cache" / "patches").iterdir())) == 1
+def test_pictures_smaller_than_a_patch_are_left_out(world: Path) -> None:
+    images.write(world / "train" / "t" / "small.png", np.zeros((30, 90, 3), np.uint8))
+    assert [len(pool(patch=patch).sizes) for patch in (15, 16)] == [4, 3]
+    with pytest.raises(InputError, match=r"at least 92 pixels a side; found .*\[70 90\]"):
+        pool(patch=46)
+
+
+def test_the_known_leak_is_left_out_by_name(world: Path) -> None:
+    for name in ("302003", "302004"):
+        images.write(world / "train" / "BSD200" / f"{name}.png", np.zeros((9, 9, 3), np.uint8))
+    assert list(patches.sources(["BSD200"], tiny.recipe().exclude)) == ["BSD200/302004"]
+    assert len(patches.sources(["BSD200"])) == 2
+
+
+def test_what_cannot_be_used_is_refused_and_leaves_no_cache_behind(world: Path) -> None:
+    (world / "train" / "empty").mkdir()
+    (world / "train" / "t" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    for sets, message in {
+        "T92": r"T92: expected a folder of pictures; found no such folder; run `dtfn data",
+        "empty": "found no picture in it",
+        "t": r"1\.png",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            pool(sets=sets)
+    assert not list((world / "cache" / "patches").iterdir())
+
+
+# --- batches ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_patch_and_its_lr_lie_at_the_same_place_in_the_same_orientation(scale: int) -> None:
-    """Every patch is looked for in its picture by brute force, in all eight orientations."""
-    pool = patches.pool(["t"], scale, 8)
-    lr, hr, _ = patches.Batches(pool, 6, 8, seed=3)[5]
-    assert lr.shape == (6, 3, 8, 8)
-    assert hr.shape == (6, 3, 8 * scale, 8 * scale)
+def test_a_patch_and_its_lr_lie_at_the_same_place_in_the_same_orientation(
+    world: Path, scale: int
+) -> None:
+    """Every patch is looked for in the pictures by brute force, in all eight orientations."""
+    files = (world / "train" / "t").iterdir()
+    hrs = [images.modcrop(images.as_rgb(images.read(file)), scale) for file in files]
+    pairs = [(images.imresize(hr, 1 / scale), hr) for hr in hrs]
+    recipe = tiny.recipe(f"dtfn-x{scale}-s3", batch=6, patch=8)
+    lr, hr, _ = (part.numpy() for part in patches.pool(recipe).batch(recipe, 5))
+    assert (lr.shape, hr.shape) == ((6, 3, 8, 8), (6, 3, 8 * scale, 8 * scale))
     for small, large in zip(lr, hr, strict=True):
-        assert any(_is_at_home(pool, small, large, *turn) for turn in TURNS)
+        assert any(is_at_home(pairs, small, large, *turn) for turn in TURNS)
 
 
-def _is_at_home(
-    pool: patches.Pool, small: np.ndarray, large: np.ndarray, k: int, flip: bool
+def is_at_home(
+    pairs: list[tuple[Pixels, Pixels]], small: Pixels, large: Pixels, k: int, flip: bool
 ) -> bool:
-    pair = [np.rot90(part.transpose(1, 2, 0), -k) for part in (small, large)]
-    small, large = (part[:, ::-1] if flip else part for part in pair)
-    size, s = len(small), pool.scale
-    for index in range(len(pool.names)):
-        lr, hr = pool.picture(index)
+    back = [np.rot90(part.transpose(1, 2, 0), -k) for part in (small, large)]
+    small, large = (part[:, ::-1] if flip else part for part in back)
+    size, s = len(small), len(large) // len(small)
+    for lr, hr in pairs:
         for top, left in np.ndindex(lr.shape[0] - size + 1, lr.shape[1] - size + 1):
             if np.array_equal(lr[top : top + size, left : left + size], small):
                 y, x = s * top, s * left
@@ -93,98 +114,131 @@ def _is_at_home(
     return False
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    pool = patches.pool(["t"], 2, 8)
-    batches = patches.Batches(pool, 4, 8, seed=1)
-    first = batches[7]
-    batches[3]
-    for again in (batches[7], patches.Batches(pool, 4, 8, seed=1)[7]):
-        assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-    for other in (batches[8], patches.Batches(pool, 4, 8, seed=2)[7]):
-        assert not np.array_equal(first[0], other[0])
+def test_a_batch_depends_on_seed_and_step_alone_and_processes_share_it() -> None:
+    recipes = [tiny.recipe(f"dtfn-x2-s{seed}", batch=6, attention_off=0.5) for seed in (1, 2)]
+    pool = patches.pool(recipes[0])
+    first = pool.batch(recipes[0], 7)
+    pool.batch(recipes[0], 3)
+    again = patches.pool(recipes[0]).batch(recipes[0], 7)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (pool.batch(recipes[0], 8), pool.batch(recipes[1], 7)):
+        assert not torch.equal(first[0], other[0])
+    parts = [pool.batch(recipes[0], 7, rank, 3) for rank in range(3)]
+    for kind, whole in enumerate(first):
+        assert torch.equal(torch.stack([part[kind] for part in parts], 1).flatten(0, 1), whole)
 
 
-def test_processes_cut_disjoint_parts_of_one_batch() -> None:
-    pool = patches.pool(["t"], 2, 8)
-    whole = patches.Batches(pool, 6, 8, 1, 0.5)[2]
-    parts = [patches.Batches(pool, 6, 8, 1, 0.5, rank, world=3)[2] for rank in range(3)]
-    for kind in (0, 1, 2):
-        joined = np.stack([part[kind] for part in parts], axis=1).reshape(whole[kind].shape)
-        np.testing.assert_array_equal(joined, whole[kind])
-
-
-def test_every_position_is_equally_likely_and_so_is_every_orientation() -> None:
-    # Two pictures of one patch and of nine positions; a gradient tells the orientation.
-    sizes = np.array([[8, 8], [8, 16]])
-    ramp = np.arange(8 * 24, dtype=np.uint8).repeat(3).reshape(-1, 3)
-    pool = patches.Pool(Path(), 1, 8, ("a", "b"), sizes, np.array([0, 64]), ramp, ramp)
-    batches = patches.Batches(pool, 10, 8, seed=0)
-    seen: dict[bytes, int] = {}
+def test_every_position_is_equally_likely_and_so_is_every_orientation(world: Path) -> None:
+    # Two pictures: one patch, and nine positions; a gradient tells place and orientation.
+    for name, width in (("a", 16), ("b", 32)):
+        ramp = np.arange(16 * width).reshape(16, width) % 251 + np.arange(3)[:, None, None]
+        images.write(world / "train" / "two" / f"{name}.png", ramp.transpose(1, 2, 0).astype("u1"))
+    recipe = tiny.recipe(sets="two", batch=10, patch=8, attention_off=0.25)
+    two, seen, off = patches.pool(recipe), dict[bytes, int](), 0
     for step in range(400):
-        for lr in batches[step][0]:
-            seen[lr.tobytes()] = seen.get(lr.tobytes(), 0) + 1
+        _, hr, on = two.batch(recipe, step)
+        off += int((~on).sum())
+        for patch in hr:
+            key = patch.numpy().tobytes()
+            seen[key] = seen.get(key, 0) + 1
     # 10 positions, 8 orientations: 50 of 4000 each; five standard deviations are 35.
     assert len(seen) == 80
     assert min(seen.values()) > 15
     assert max(seen.values()) < 85
+    assert off / 4000 == pytest.approx(0.25, abs=0.03)  # four standard deviations
+    always = tiny.recipe(sets="two", batch=10, patch=8)  # the patches do not depend on it
+    assert torch.equal(two.batch(always, 399)[1], hr)
 
 
-def test_attention_is_off_for_the_share_that_was_asked_for() -> None:
-    pool = patches.pool(["t"], 2, 8)
-    for share in (0.0, 0.25, 0.5):
-        drawn = [patches.Batches(pool, 8, 8, 0, share).draw(step) for step in range(500)]
-        off = 1 - np.mean([draw.on for draw in drawn])
-        assert off == pytest.approx(share, abs=0.03)  # four standard deviations of 4000 draws
-        always_on = patches.Batches(pool, 8, 8, 0)
-        for step in range(9):  # the patches do not depend on it
-            np.testing.assert_array_equal(drawn[step].corner, always_on.draw(step).corner)
+# --- the leak guard -----------------------------------------------------------------------------
 
 
-def test_a_pool_sent_to_a_worker_carries_no_pixels(world: Path) -> None:
-    pool = patches.pool(["t"], 2, 8)
-    sent = pickle.dumps(pool)
-    assert len(sent) < 1000 < pool.hr.nbytes
-    np.testing.assert_array_equal(pickle.loads(sent).hr, pool.hr)
+@pytest.fixture(scope="module")
+def mini() -> dict[str, Pixels]:
+    return {s.image: images.as_rgb(s.hr) for s in datasets.benchmark("mini", 2)}
 
 
-def test_pictures_smaller_than_a_patch_are_left_out(world: Path) -> None:
-    images.write(world / "train" / "t" / "small.png", np.zeros((30, 90, 3), np.uint8))
-    assert patches.pool(["t"], 2, 15).names == ("t/0", "t/1", "t/2", "t/small")
-    assert patches.pool(["t"], 2, 16).names == ("t/0", "t/1", "t/2")
+def resized(picture: Pixels, factor: float) -> Pixels:
+    size = round(picture.shape[1] * factor), round(picture.shape[0] * factor)
+    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def test_the_known_leak_is_left_out_by_name(world: Path) -> None:
-    for name in ("302003", "302004"):
-        images.write(world / "train" / "BSD200" / f"{name}.png", np.zeros((9, 9, 3), np.uint8))
-    assert list(patches.sources(["BSD200"])) == ["BSD200/302004"]
-    assert len(patches.sources(["BSD200"], exclude=())) == 2
+def recompressed(picture: Pixels, quality: int) -> Pixels:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file))
 
 
-@pytest.mark.parametrize(
-    ("sets", "message"),
-    [
-        (["T92"], r"T92: expected a folder of pictures; found no such folder; run `dtfn data"),
-        (["empty"], "found no picture in it"),
-        (["twice"], "one picture named twice/a; found two"),
-    ],
-)
-def test_folders_without_usable_pictures_are_refused(
-    world: Path, sets: list[str], message: str
+def relit(picture: Pixels) -> Pixels:
+    return np.clip(0.8 * picture.astype(float) + 25, 0, 255).astype(np.uint8)
+
+
+DISGUISES: dict[str, tuple[str, Callable[[Pixels], Pixels]]] = {
+    "itself": ("astronaut", lambda p: p),
+    "half the size": ("chelsea", lambda p: resized(p, 0.5)),
+    "mirrored, JPEG": ("coffee", lambda p: recompressed(p[:, ::-1].copy(), 60)),
+    "upside down": ("camera", lambda p: p[::-1].copy()),
+    "turned by 90 degrees": ("chelsea", lambda p: np.rot90(p).copy()),
+    "relit and larger": ("astronaut", lambda p: resized(relit(p), 1.3)),
+    "trimmed, JPEG": ("coffee", lambda p: recompressed(p[8:-8, 12:-12].copy(), 70)),
+}
+
+
+@pytest.mark.parametrize("name", DISGUISES)
+def test_a_test_picture_is_found_in_disguise(name: str, mini: dict[str, Pixels]) -> None:
+    source, disguise = DISGUISES[name]
+    training = {"t/x": disguise(mini[source]), "t/fine": mini["coffee"][:90, :90]}
+    assert patches.leaks(training, dict(mini)) == {"t/x": source}
+
+
+def test_the_guard_names_every_leak_and_what_to_do(
+    world: Path, mini: dict[str, Pixels], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (world / "train" / "empty").mkdir()
-    images.write(world / "train" / "twice" / "a.png", np.zeros((9, 9, 3), np.uint8))
-    (world / "train" / "twice" / "a.bmp").touch()
+    for name, source in {"a": "camera", "b": "brick"}.items():
+        images.write(world / "train" / "t" / f"{name}.png", mini[source])
+    message = (
+        "none of the test pictures of mini; found t/a is mini/camera; t/b is mini/brick;"
+        ".*adding t/a,t/b to the recipe's exclude"
+    )
     with pytest.raises(InputError, match=message):
-        patches.pool(sets, 2, 4)
+        patches.guard(tiny.recipe())
+    monkeypatch.setattr(patches, "_signs", None)  # the second time costs nothing
+    patches.guard(tiny.recipe(exclude="t/a,t/b"))
 
 
-def test_a_patch_larger_than_all_pictures_is_refused_with_their_size() -> None:
-    with pytest.raises(InputError, match=r"at least 72 pixels a side; found .*\[70 80\]"):
-        patches.pool(["t"], 2, 36)
+def test_what_is_shipped_to_train_on_is_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    patches.guard(tiny.recipe(sets="embedded"))
+    assert "no training picture is a test picture of mini\n" in capsys.readouterr().err
 
 
-def test_an_unreadable_picture_leaves_no_cache_behind(world: Path) -> None:
-    (world / "train" / "t" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(InputError, match=r"1\.png"):
-        patches.pool(["t"], 2, 8)
-    assert not list((world / "cache" / "patches").iterdir())
+def test_only_known_benchmarks_are_looked_at(
+    world: Path, mini: dict[str, Pixels], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder of somebody's own must not stop training, whatever it holds."""
+    own, known = (world / "benchmarks" / name / "HR" for name in ("RealSR", "Set5"))
+    images.write(own / "x.png", mini["coffee"])
+    (own / "X4").mkdir()
+    images.write(known / "y.png", mini["chelsea"][:, 100:])
+    (known / "._y.png").write_bytes(b"of macOS")
+    images.write(world / "train" / "t" / "1.png", mini["coffee"][:200, :200])
+    patches.guard(tiny.recipe())
+    assert "of mini, Set5\n" in capsys.readouterr().err
+    images.write(world / "val" / "v" / "3.png", mini["chelsea"][:, 100:])
+    with pytest.raises(InputError, match="of mini, Set5; found v/3 is Set5/y;"):
+        patches.guard(tiny.recipe())
+
+
+@pytest.mark.slow
+def test_the_leak_that_the_field_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # leaves the tiny world for the real pictures
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
+    sets = ("T91", "BSD200", "General100", "BSDS500_test200")
+    if not all((paths.training_root() / name).is_dir() for name in sets):
+        pytest.skip(f"no training sets in {paths.training_root()}: see DTFN_TRAIN")
+    if not all((paths.data_root() / name / "HR").is_dir() for name in ("Set5", "Set14")):
+        pytest.skip(f"no Set5 and Set14 in {paths.data_root()}")
+    everything = [name for name in patches.sources(sets) if name != "BSD200/302003"]
+    spared = [name for index, name in enumerate(everything) if index % 20]
+    recipe = tiny.recipe(sets=sets, validation="embedded", exclude=spared)
+    with pytest.raises(InputError, match="found BSD200/302003 is Set5/woman; delete"):
+        patches.guard(recipe)

@@ -271,6 +271,7 @@ def test_a_damaged_checkpoint_is_a_network_or_one_line(tmp_path: Path) -> None:
 # --- a full disk -----------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:(no cache of outputs|output not cached)")
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of files")
 def test_weights_and_states_on_a_full_disk_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

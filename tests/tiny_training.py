@@ -2,14 +2,16 @@
 
 Run as a program it is a process that can be killed, or one of several that train together::
 
-    python tiny_training.py WORLD OUT '{"steps": 9}' '{"devices": 2}'
+    python tiny_training.py WORLD OUT '{"devices": 2}'
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dtfn import images, paths, recipes, training
+from dtfn import images, paths, recipes, side_by_side, training
 from dtfn.recipes import Recipe
 
 HERE = Path(__file__)
@@ -50,38 +52,36 @@ def enter(patch: pytest.MonkeyPatch, world: Path) -> None:
 
 def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:
     """Return a recipe with hashed attention and an average, in float32."""
-    small = {
-        "sets": ("t",),
-        "validation": "v",
-        "validation_count": 1,
-        "steps": 6,
-        "batch": 4,
-        "patch": 12,
-        "warmup": 2,
-        "validate_every": 3,
-        "checkpoint_every": 0.0,
-        "ema": 0.9,
-        "precision": "32-true",
-        "start": "",
-        "learning_rate": 1e-3,
-        "hyperparameters": (
-            ("n_feats", 8),
-            ("n_resgroups", 1),
-            ("n_resblocks", 1),
-            ("chunk_size", 16),
-        ),
+    small: dict[str, Any] = {
+        **{"sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6, "batch": 4},
+        **{"patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0, "ema": 0.9},
+        **{"precision": "32-true", "start": "", "learning_rate": 1e-3},
+        "hyperparameters": {"n_feats": 8, "n_resgroups": 1, "n_resblocks": 1, "chunk_size": 16},
     }
     return recipes.preset(name, **{**small, **changes})
 
 
+@contextlib.contextmanager
+def stopped(before: int | None) -> Iterator[None]:
+    """End the training in a block before a step, as a kill does: nothing is written then."""
+
+    def ending(take: Callable[..., Any]) -> Callable[..., Any]:
+        def step(run: training.Run, *rest: Any) -> Any:
+            if run.tally.step == before:
+                raise SystemExit
+            return take(run, *rest)
+
+        return step
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
+        patch.setattr(training.Run, "step", ending(training.Run.step))
+        patch.setattr(side_by_side.Lane, "turn", ending(side_by_side.Lane.turn))
+        yield
+
+
 if __name__ == "__main__":
-    place = Path(sys.argv[1])
+    place, options = Path(sys.argv[1]), json.loads(sys.argv[3])
     os.environ.update(places(place))
     paths.CACHE = place / "cache"
-    training.train(
-        recipe(**json.loads(sys.argv[3])),
-        Path(sys.argv[2]),
-        accelerator="cpu",
-        threads=1,
-        **json.loads(sys.argv[4]),
-    )
+    with stopped(options.pop("stop", None)):
+        training.train(recipe(), Path(sys.argv[2]), accelerator="cpu", threads=1, **options)

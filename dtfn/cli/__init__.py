@@ -372,7 +372,6 @@ def train(
     precision: Annotated[str | None, Option(help="E.g. bf16-mixed or 32-true.")] = None,
     accumulate: Annotated[int, Option(help="Parts of a batch, to save memory.")] = 1,
     threads: Threads = 0,
-    workers: Annotated[int | None, Option(help="Processes that cut patches.")] = None,
     compiled: Annotated[bool, Option("--compile", help="Use torch.compile.")] = False,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Also log to it.")] = False,
 ) -> None:
@@ -382,7 +381,7 @@ def train(
     """
     from dtfn import recipes
 
-    changes = recipes.from_text(settings(parameter))
+    changes = settings(parameter)
     chosen = {name: recipes.preset(name, **changes) for name in names}
     how: dict[str, Any] = {"accelerator": accelerator, "resume": resume}
     if side_by_side:
@@ -398,7 +397,7 @@ def train(
     from dtfn import training
 
     how |= {"devices": devices, "num_nodes": nodes, "strategy": strategy, "precision": precision}
-    how |= {"accumulate": accumulate, "threads": threads, "workers": workers}
+    how |= {"accumulate": accumulate, "threads": threads}
     how |= {"compiled": compiled, "tensorboard": tensorboard}
     print(training.train(chosen[names[0]], out, **how))
 
