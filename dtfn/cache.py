@@ -16,8 +16,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -37,13 +36,9 @@ _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 _stores: list[diskcache.Cache | None] = []  # the open one, if any
 
 
-class Usage(NamedTuple):
-    """What the cache holds: its folder, entries, bytes on disk, and bytes allowed."""
-
-    folder: Path
-    entries: int
-    bytes: int
-    limit: int
+def limit() -> int:
+    """Return the bytes that the cache may hold: ``$DTFN_CACHE_LIMIT``, else 12GB."""
+    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
 
 
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
@@ -93,46 +88,33 @@ def key(*parts: object) -> str:
 def source(*names: str) -> str:
     """Hash modules of this package, without comments and docstrings, and the version of torch.
 
-    Packages stand for all modules in them. Hashed once a process, since what has been imported
-    stays as it was.
+    Packages stand for all modules in them. Hashed once a process: what is imported stays as it was.
     """
-    codes = [importlib.metadata.version("torch")]
+    codes, package = [importlib.metadata.version("torch")], provenance.PACKAGE
     for name in names:
-        package = provenance.PACKAGE
         files = sorted(package.glob(f"{name}/*.py")) or [package / f"{name}.py"]
         codes += [provenance.source_key(file.read_text(encoding="utf-8")) for file in files]
     return key(*codes)
 
 
 def size(text: str, what: str) -> int:
-    """Return bytes from text such as ``"500MB"`` or ``"4 GB"`` (a MB is 2^20 bytes).
-
-    Raises
-    ------
-    InputError
-        The text is no size; `what` says of what.
-    """
+    """Return bytes from text such as ``"500MB"`` or ``"4 GB"`` (a MB is 2^20 bytes) of a thing."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", text.lower())
     if not match:
         raise InputError(what, "a size", repr(text), "write e.g. 500MB or 4GB")
     return int(float(match[1]) * 2 ** (10 * " kmgt".index(match[2] or " ")))
 
 
-def usage() -> Usage:
-    """Return what the cache holds; it may hold ``$DTFN_CACHE_LIMIT``, else 12GB."""
-    folder, limit = paths.CACHE / "outputs", _limit()
-    if not folder.is_dir():
-        return Usage(folder, 0, 0, limit)
-    with diskcache.Cache(str(folder), size_limit=limit) as store:
-        return Usage(folder, len(store), store.volume(), limit)
+def usage() -> tuple[int, int]:
+    """Return how many entries the cache holds, and their bytes on disk."""
+    with opened() as store:
+        return (0, 0) if store is None else (len(store), store.volume())
 
 
 def clear() -> int:
     """Remove all that the cache holds, and return how many entries that were."""
-    if not (paths.CACHE / "outputs").is_dir():
-        return 0
-    with diskcache.Cache(str(paths.CACHE / "outputs")) as store:
-        return int(store.clear())
+    with opened() as store:
+        return 0 if store is None else int(store.clear())
 
 
 @contextmanager
@@ -147,17 +129,13 @@ def opened() -> Iterator[diskcache.Cache | None]:
     folder = paths.CACHE / "outputs"
     with ExitStack() as stack:
         try:
-            store = stack.enter_context(diskcache.Cache(str(folder), size_limit=_limit()))
+            store = stack.enter_context(diskcache.Cache(str(folder), size_limit=limit()))
         except _FAILURES as error:
             warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
             store = None
         _stores.append(store)
         stack.callback(_stores.pop)
         yield store
-
-
-def _limit() -> int:
-    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
 
 
 def _recalled(store: diskcache.Cache | None, key: str) -> Arrays | None:

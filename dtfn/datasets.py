@@ -52,34 +52,16 @@ class Sample:
     """One picture at one scale, and what networks made of it.
 
     The one container that flows through the project: `benchmark` yields it without outputs,
-    `dtfn.evaluation` adds them, the analysis reads them.
-
-    Attributes
-    ----------
-    dataset
-        The benchmark's name: its folder's, or ``"mini"``; ``"file"`` for a picture by itself.
-    image
-        The file's stem.
-    scale
-        2, 3 or 4.
-    lr
-        uint8 RGB ``(H, W, 3)`` in [0, 255]; grey is replicated.
-    hr
-        uint8 RGB ``(scale * H, scale * W, 3)``, or ``(scale * H, scale * W)`` where the file is
-        grey. Cropped at the top left.
-    outputs
-        Network -> its output, shaped like an RGB ``hr``.
-    lr_file
-        What ``lr`` was read from; None where it was made from ``hr``.
+    `dtfn.evaluation` adds them, the analysis reads them. Pixels are uint8 in [0, 255].
     """
 
-    dataset: str
-    image: str
+    dataset: str  # the benchmark's name: its folder's, or "mini"; "file" for a picture by itself
+    image: str  # the file's stem
     scale: int
-    lr: UInt8
-    hr: UInt8
-    outputs: Mapping[str, UInt8] = field(default_factory=dict)
-    lr_file: Path | None = None
+    lr: UInt8  # RGB (H, W, 3); grey is replicated
+    hr: UInt8  # RGB (scale * H, scale * W, 3), or without channels where the file is grey
+    outputs: Mapping[str, UInt8] = field(default_factory=dict)  # network -> like an RGB hr
+    lr_file: Path | None = None  # what lr was read from; None where it was made from hr
 
     def with_outputs(self, outputs: Mapping[str, UInt8]) -> Sample:
         """Return the sample with further outputs."""
@@ -99,8 +81,7 @@ class Sample:
 def pictures(folder: Path) -> list[Path]:
     """Return the pictures right in a folder, sorted by name; none where there is no folder.
 
-    A picture has one of `dtfn.images.SUFFIXES`, in any case, and is not hidden: macOS puts
-    ``._baby.png`` next to ``baby.png``.
+    Hidden ones do not count: macOS puts ``._baby.png`` next to ``baby.png``.
     """
     entries = folder.iterdir() if folder.is_dir() else ()
     return sorted(f for f in entries if f.suffix.lower() in images.SUFFIXES and f.name[0] != ".")
@@ -118,11 +99,8 @@ def match(
 
     A file belongs to the truth whose name it has or continues: after a separator (space, ``.``,
     ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts, so
-    ``img_1_x4`` is ``img_1``'s and not ``img``'s. Case does not matter.
-
-    Returns
-    -------
-    Truth -> its file, and what is missing, doubtful or named for another scale, a phrase each.
+    ``img_1_x4`` is ``img_1``'s and not ``img``'s. Case does not matter. Returns truth -> its file,
+    and what is missing, doubtful or named for another scale, a phrase each.
     """
     names: dict[str, set[Path]] = defaultdict(set)
     for truth in truths:
@@ -175,8 +153,6 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
     name
         ``"mini"``, or a folder under `dtfn.paths.data_root`. ``"B100"`` and ``"BSD100"`` mean
         whichever of the two is there.
-    scale
-        2, 3 or 4.
     count
         Only the first so many images (all, if there are fewer).
 
@@ -196,10 +172,7 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
 
 
 def sample(name: str, image: str, scale: int) -> Sample:
-    """Return one image of a benchmark by its name, without reading the others.
-
-    Errors are those of `benchmark`; an image that it does not have is one too.
-    """
+    """Return one image of a benchmark by its name, without reading the others; errors as there."""
     scale = images.check_scale(scale)
     hr = _hr_files(name)
     wanted = unicodedata.normalize("NFC", image)
@@ -210,9 +183,7 @@ def sample(name: str, image: str, scale: int) -> Sample:
 def embedded_training() -> dict[str, UInt8]:
     """Return images to train on that need no download: scikit-image's, without those of ``mini``.
 
-    Returns
-    -------
-    name -> uint8 RGB ``(H, W, 3)`` in [0, 255]; 12 images of 172 to 1411 pixels a side.
+    Name -> uint8 RGB ``(H, W, 3)``; 12 images of 172 to 1411 pixels a side.
     """
     found = [_scikit_image() / file for file in _TRAINING.split()]
     return {file.stem: images.as_rgb(images.read(file)) for file in found}
@@ -259,10 +230,7 @@ def _hr_files(name: str) -> dict[str, Path]:
 def _lr_files(name: str, scale: int) -> dict[Path, Path]:
     """Return HR file -> LR file; empty where a benchmark has no LR pictures of this scale.
 
-    Raises
-    ------
-    InputError
-        If there are some, but not one for each HR picture: LR would be made from HR unnoticed.
+    If there are some, but not one for each HR picture, LR would be made from HR unnoticed.
     """
     if name == MINI:
         return {}

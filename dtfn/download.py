@@ -6,10 +6,10 @@ tries again and checks; what is here is never replaced.
 
 from __future__ import annotations
 
-import csv
 import datetime
 import functools
 import hashlib
+import itertools
 import logging
 import tempfile
 import threading
@@ -19,9 +19,10 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
+import pandas as pd
 import pooch
 import requests
 from tqdm import tqdm
@@ -29,7 +30,7 @@ from tqdm import tqdm
 from dtfn import datasets, files, images, paths
 from dtfn.errors import InputError, nearest
 
-RETRIES = 1  # of each mirror, after a second
+ROUNDS = 2  # how often each mirror is asked
 PATIENCE = 30.0  # seconds to wait for a connection, and for the next bytes
 LICENCES = "licences.json"  # in the data root: accepted terms -> day
 
@@ -52,42 +53,23 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A set of pictures: single files, or an archive, or one that each user applies for.
-
-    Attributes
-    ----------
-    name, about, terms
-        For the user; the terms are what is known of the licence, in one line.
-    place, below
-        ``"data"``, ``"train"`` or ``"val"``, and the folder below it.
-    urls
-        Templates, in the order to try: attributes in braces, and ``{path}``, ``{sha256}``, and
-        ``{here}``, the path below a data folder.
-    repository, commit, folders
-        Where the single files lie; ``folders`` maps a folder of the set to one of the repository.
-    pictures, archive, by_hand
-        One of the three: the files, the archive, or what the user has to do.
-    count
-        Pictures; 0 if not known.
-    groups, aliases
-        Other words for it, together with others or alone.
-    """
+    """A set of pictures: single files, or an archive, or one that each user applies for."""
 
     name: str
     about: str
-    terms: str
-    place: str
-    below: str
-    urls: tuple[str, ...] = ()
+    terms: str  # what is known of the licence, in one line
+    place: str  # "data", "train" or "val"
+    below: str  # the folder below it
+    urls: Sequence[str] = ()  # in the order to try; attributes, path, sha256 or here in braces
     repository: str = ""
     commit: str = ""
-    folders: Mapping[str, str] | None = None
-    pictures: tuple[Listed, ...] = ()
-    archive: Listed | None = None
-    by_hand: str = ""
-    count: int = 0
-    groups: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ()
+    folders: Mapping[str, str] | None = None  # folder of the set -> folder of the repository
+    pictures: Sequence[Listed] = ()  # one of these three: the files,
+    archive: Listed | None = None  # the archive,
+    by_hand: str = ""  # or what the user has to do
+    count: int = 0  # of pictures; 0 if not known
+    groups: Sequence[str] = ()  # other words for it, together with others
+    aliases: Sequence[str] = ()  # or alone
 
     @property
     def folder(self) -> Path:
@@ -132,16 +114,12 @@ def catalogue() -> dict[str, Source]:
     for name, row in table["sets"].items():
         if "archive" in row:
             row["count"] = row["archive"].pop("pictures")
-            row |= {"archive": Listed(**row["archive"]), "urls": tuple(table["hosts"]["div2k"])}
+            row |= {"archive": Listed(**row["archive"]), "urls": table["hosts"]["div2k"]}
         elif "by_hand" not in row:
-            with (folder / "pictures" / f"{name}.csv").open(encoding="utf-8") as file:
-                rows = [*csv.DictReader(file)]
-            listed = tuple(
-                Listed(r["file"], int(r["bytes"]), r["sha256"], r["pixels"]) for r in rows
-            )
-            row |= {"pictures": listed, "count": len(listed), "urls": tuple(table["hosts"]["git"])}
+            rows = pd.read_csv(folder / "pictures" / f"{name}.csv").to_dict("records")
+            row |= {"pictures": [Listed(**r) for r in rows], "count": len(rows)}
+            row |= {"urls": table["hosts"]["git"]}
         row |= {"terms": table["terms"][row["terms"]], "below": row.pop("folder", name)}
-        row |= {key: tuple(row.get(key, ())) for key in ("groups", "aliases")}
         sources[name] = Source(name=name, **row)
     return sources
 
@@ -248,20 +226,8 @@ def fetch(
     stop, silent = threading.Event(), set[str]()
     total = sum(listed.bytes for _, listed in tasks)
     bar = tqdm(total=total, unit="B", unit_scale=True, disable=not progress or not tasks)
-
-    def receive(url: str, output: str, _: pooch.Pooch) -> None:
-        with (
-            requests.get(url, stream=True, timeout=PATIENCE) as answer,
-            Path(output).open("wb") as file,
-        ):
-            answer.raise_for_status()
-            for chunk in answer.iter_content(1 << 16):
-                if stop.is_set():
-                    raise CancelledError
-                bar.update(file.write(chunk))
-
     with bar, ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(_download, *task, mirrors, silent, receive) for task in tasks]
+        running = [pool.submit(_download, *task, mirrors, silent, bar, stop) for task in tasks]
         try:
             for done in as_completed(running):
                 done.result()
@@ -276,42 +242,49 @@ def _download(
     listed: Listed,
     mirrors: Sequence[str],
     silent: set[str],
-    receive: Callable[[str, str, pooch.Pooch], None],
+    bar: tqdm[Any],
+    stop: threading.Event,
 ) -> None:
     """Put a picture, or what an archive holds, into its place, whole or not at all.
 
     Hosts that did not answer, which cost time, are kept in ``silent`` and asked last.
     """
-    failures, place = list[str](), source.folder
+    urls = source.addresses(listed, mirrors)
+    turns = itertools.cycle(sorted(urls, key=lambda url: urlsplit(url).netloc in silent))
+
+    def receive(_: str, output: str, __: object) -> None:
+        """Ask the next mirror; pooch calls this again if that fails or the hash is another."""
+        url = next(turns)
+        try:
+            with (
+                requests.get(url, stream=True, timeout=PATIENCE) as answer,
+                Path(output).open("wb") as file,
+            ):
+                answer.raise_for_status()
+                for chunk in answer.iter_content(1 << 16):
+                    if stop.is_set():
+                        raise CancelledError
+                    bar.update(file.write(chunk))
+        except (requests.ConnectionError, requests.Timeout):
+            silent.add(urlsplit(url).netloc)
+            raise
+
     with files.writing(source.folder), ExitStack() as stack:
+        place = source.folder
         if listed is source.archive:
-            source.folder.parent.mkdir(parents=True, exist_ok=True)
-            draft = tempfile.TemporaryDirectory(prefix=".", dir=source.folder.parent)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft = tempfile.TemporaryDirectory(prefix=".", dir=place.parent)
             place = Path(stack.enter_context(draft))
-        urls = source.addresses(listed, mirrors)
-        for url in sorted(urls, key=lambda url: urlsplit(url).netloc in silent):
-            store = pooch.create(
-                place,
-                base_url="",
-                registry={listed.file: f"sha256:{listed.sha256}"},
-                urls={listed.file: url},
-                retry_if_failed=RETRIES,
-            )
-            try:
-                file = Path(store.fetch(listed.file, downloader=receive))
-                break
-            except (requests.RequestException, ValueError) as error:
-                host = urlsplit(url).netloc
-                if isinstance(error, requests.ConnectionError | requests.Timeout):
-                    silent.add(host)
-                failures.append(f"{host}: {type(error).__name__}: {str(error)[:80]}")
-        else:
-            raise InputError(
-                f"{source.name}/{listed.file}",
-                f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}...",
-                "; ".join(failures),
-                "check the network, try later, or name a copy with --mirror URL",
-            )
+        known, tries = {listed.file: f"sha256:{listed.sha256}"}, ROUNDS * len(urls)
+        store = pooch.create(place, "", registry=known, retry_if_failed=tries - 1)
+        try:
+            file = Path(store.fetch(listed.file, downloader=receive))
+        except (requests.RequestException, ValueError) as error:
+            what, last = f"{source.name}/{listed.file}", f"{type(error).__name__}: {error}"
+            expected = f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}..."
+            found = f"{tries} failures at {len(urls)} mirrors, the last: {last[:120]}"
+            remedy = "check the network, try later, or name a copy with --mirror URL"
+            raise InputError(what, expected, found, remedy) from error
         file.chmod(0o644)  # pooch's are for their owner alone
         if listed is source.archive:
             unpacked = pooch.Unzip(extract_dir=".")(str(file), "download", store)

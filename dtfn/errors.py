@@ -9,16 +9,9 @@ from collections.abc import Collection, Iterable
 class InputError(ValueError):
     """Input that is refused, in one line.
 
-    The command line prints it without a traceback and exits with code 2.
-
-    Parameters
-    ----------
-    what
-        The thing that is wrong, e.g. ``"scale"`` or a file's path.
-    expected, found
-        What would have been accepted, and what was there instead.
-    remedy
-        What to do next.
+    ``what`` is the thing that is wrong, e.g. ``"scale"`` or a file's path, ``expected`` what would
+    have been accepted, ``found`` what was there, and ``remedy`` what to do next. The command line
+    prints it without a traceback and exits with code 2.
     """
 
     def __init__(self, what: object, expected: object, found: object, remedy: str) -> None:

@@ -44,9 +44,8 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a draft's path in the same folder; it replaces ``path`` at the end, unless that fails.
+    """Yield a draft in the same folder, of a unique name, that replaces ``path`` at the end.
 
-    The name of the draft is unique, so that processes that write the same file do not meet.
     Folders are made as needed. If it fails, what was there stays; errors as `writing`.
     """
     with writing(path):
@@ -66,15 +65,15 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all; errors as `writing`."""
+    """Write a JSON file as `write` does."""
     write(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path, empty: Json) -> Json:
     """Return what a JSON file of this project holds; ``empty``, ``{}`` or ``[]``, if there is none.
 
-    A broken file, or one that holds another type, counts as empty. It is set aside as
-    ``NAME.broken`` and named in the log: one bad file must not stop everything else.
+    A broken file, or one that holds another type, is set aside as ``NAME.broken`` and named in the
+    log: one bad file must not stop everything else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -94,10 +93,9 @@ def read_json(path: Path, empty: Json) -> Json:
 
 @contextlib.contextmanager
 def updating(path: Path, empty: Json) -> Iterator[Json]:
-    """Yield what a JSON file holds, to be changed in place, and write it at the end.
+    """Yield what `read_json` returns, to be changed in place, and write it unless the body raises.
 
-    One process or thread at a time, so that no entry is lost. If the body raises, nothing is
-    written. Arguments as `read_json`, errors as `writing`.
+    One process or thread at a time, so that no entry is lost.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -57,9 +57,8 @@ def decode(data: bytes, what: object) -> Pixels:
     Raises
     ------
     InputError
-        If the file is damaged, cut short or no such file; or holds what needs a decision of the
-        user: CMYK, LAB, floats, several pages; or 16-bit colour in a PNG, which Pillow would cut to
-        8 bits.
+        If the file is damaged, cut short or no such file; or holds CMYK, LAB, floats or several
+        pages; or 16-bit colour in a PNG, which Pillow would cut to 8 bits.
     """
     try:
         with warnings.catch_warnings():
@@ -144,10 +143,7 @@ def encode(image: Pixels) -> bytes:
 def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
     """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey.
 
-    Raises
-    ------
-    InputError
-        As `read`; or, if it must be ``opaque``, for pixels that one can see through.
+    If it must be ``opaque``, pixels that one can see through are an error too.
     """
     stored = read(file)
     has_alpha = stored.ndim == 3 and stored.shape[2] in (2, 4)
@@ -229,9 +225,9 @@ def modcrop(image: NDArray[Depth], scale: int) -> NDArray[Depth]:
 
 
 def degrade(hr: UInt8, scale: int) -> UInt8:
-    """Return the LR image of the benchmarks: `modcrop`, then `imresize` by ``1 / scale``.
+    """Return the LR image ``(H // scale, W // scale[, C])`` of the benchmarks.
 
-    Shape ``(H, W)`` or ``(H, W, C)`` becomes ``(H // scale, W // scale)`` or that with C.
+    It is `modcrop`, then `imresize` by ``1 / scale``.
     """
     check_scale(scale)
     _require(hr, "degrade", (np.uint8,))
@@ -245,16 +241,7 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     done first, and the result is rounded (half away from zero) to uint8 after each of the two
     passes: a single rounding at the end reproduces only 85-90 % of the benchmarks' LR pixels.
 
-    Parameters
-    ----------
-    image
-        uint8 ``(H, W)`` or ``(H, W, C)``; channels are independent.
-    factor
-        Output size over input size; below 1 shrinks.
-
-    Returns
-    -------
-    uint8 ``(ceil(H * factor), ceil(W * factor))``, with the channels of ``image``.
+    uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``.
 
     Notes
     -----

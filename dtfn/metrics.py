@@ -45,10 +45,7 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
         Whether Y is rounded to whole levels first, as some published tables do (MATLAB's
         ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.
 
-    Raises
-    ------
-    InputError
-        For another dtype or shape, sizes that differ, or a border that leaves nothing.
+    Another dtype or shape, sizes that differ, or a border that leaves nothing, are refused.
     """
     x, y = _shaved_luma(sr, hr, shave, 1, grey, rounded)
     mse = float(np.mean((x - y) ** 2))
@@ -58,12 +55,9 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
 def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
     """Return the SSIM of ``sr`` against ``hr`` on float Y, in [-1, 1].
 
-    Parameters and errors are those of `psnr`, but 11 x 11 pixels must be left.
-
-    Notes
-    -----
-    Wang et al. 2004: Gaussian window of 11 x 11 with sigma 1.5, K = 0.01 and 0.03, population
-    covariance, mean over the positions where the window lies inside.
+    Parameters and errors are those of `psnr`, but 11 x 11 pixels must be left. As in Wang et al.
+    2004: Gaussian window of 11 x 11 with sigma 1.5, K = 0.01 and 0.03, population covariance, mean
+    over the positions where the window lies inside.
     """
     x, y = _shaved_luma(sr, hr, shave, WINDOW, grey, rounded)
     of_paper = {"gaussian_weights": True, "sigma": SIGMA, "use_sample_covariance": False}

@@ -61,11 +61,10 @@ def read(notebook: Path) -> dict[str, Parameter]:
     return parameters
 
 
-def check(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values given, each as the type of its parameter.
-
-    Text, as a command line gives it, is read as that type: ``"2"`` for int, ``"Set5, Set14"`` for
-    ``list[str]``. Any other value must be of the type already, so that 4.0 is no int.
+def check(
+    notebook: Path, given: Mapping[str, Any], as_kind: Callable[[Any, str], Any] | None = None
+) -> dict[str, Any]:
+    """Return the values given, each as the type of its parameter, by `convert` or another function.
 
     Raises
     ------
@@ -73,41 +72,47 @@ def check(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         A name that the notebook does not have (the nearest known one is named), or a value that
         is not of the type.
     """
-    return _checked(notebook, given, convert)
+    known, values = read(notebook), {}
+    for name, value in given.items():
+        what = f"parameter {name!r} of {notebook.stem}"
+        if name not in known:
+            expected = f"one of {', '.join(known) or 'none: it has no parameters'}"
+            remedy = nearest(name, known) if known else "leave it out"
+            raise InputError(what, expected, "an unknown name", remedy)
+        kind = known[name].kind
+        try:
+            values[name] = (as_kind or convert)(value, kind)
+        except (ValueError, TypeError):
+            expected = f"{kind} such as {known[name].default!r}"
+            raise InputError(what, expected, repr(value), "pass a value of that type") from None
+    return values
 
 
 def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of every parameter, as a cell of the running notebook sees it.
+    """Return the value of every parameter in ``namespace``, the notebook's ``globals()``.
 
-    The notebook's set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``.
-    ``namespace`` is where its cells run, i.e. ``globals()``.
-
-    Raises
-    ------
-    InputError
-        As `check`, but text is not read as another type; or a parameter has no value.
+    The set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``, and text for
+    another type too. Errors as `check`; or a parameter has no value.
     """
     known = read(notebook)
     if missing := [name for name in known if name not in namespace]:
-        raise InputError(
-            f"parameters of {notebook.stem}",
+        expected, remedy = (
             f"values of {', '.join(known)}",
-            f"no {', '.join(missing)}",
             "run the notebook's parameters cell first",
         )
+        what = f"parameters of {notebook.stem}"
+        raise InputError(what, expected, f"no {', '.join(missing)}", remedy)
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
     injected = [target.id for target in targets if isinstance(target, ast.Name)]
-    return _checked(notebook, {name: namespace.get(name) for name in [*injected, *known]}, _strict)
+    return check(notebook, {name: namespace.get(name) for name in [*injected, *known]}, _strict)
 
 
 def convert(value: Any, kind: str) -> Any:
-    """Return `value` as `kind`, e.g. ``"list[str]"``: text is read, all else must be of that type.
+    """Return `value` as `kind`, e.g. ``"list[str]"``; `ValueError` if it is not.
 
-    Raises
-    ------
-    ValueError
-        It is not: ``"two"`` or ``2.5`` for int, ``1`` for bool.
+    Text, as a command line gives it, is read as that type: ``"2"`` for int, ``"Set5, Set14"`` for
+    ``list[str]``. Any other value must be of the type already, so that 4.0 is no int.
     """
     if not isinstance(value, str) or kind == "str":
         return _strict(value, kind)
@@ -121,15 +126,23 @@ def convert(value: Any, kind: str) -> Any:
     return _adapter(kind).validate_python(parsed)
 
 
+def _strict(value: Any, kind: str) -> Any:
+    """Return a value of exactly that type; a tuple counts as a list, as in JSON."""
+    return _adapter(kind).validate_json(json.dumps(value), strict=True)
+
+
+@functools.cache
+def _adapter(kind: str) -> TypeAdapter[Any]:
+    return TypeAdapter(eval(kind, {}))  # the notebook's code, which is run anyway
+
+
 def absolute(name: str, value: Any, known: Collection[str]) -> Any:
     """Return the value of a parameter with every path in it made absolute.
 
     A notebook runs in its own folder, but a path is meant from the folder of who gives it. A text
-    is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file here;
-    the name of a folder counts where folders are expected: in ``folders`` and after a method's
-    name, as in ``mine=results``.
-
-    What is in ``known`` is the name of something else, e.g. of a network.
+    is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file here,
+    or of a folder in ``folders`` or after a method's name, as in ``mine=results``; but not what is
+    in ``known``, e.g. the name of a network.
     """
     if isinstance(value, list):
         return [absolute(name, part, known) for part in value]
@@ -147,35 +160,6 @@ def absolute(name: str, value: Any, known: Collection[str]) -> Any:
     if os.sep in tail or tail.startswith("~") or path.is_file() or folder:
         return f"{head}{sign}{path.absolute()}"
     return value
-
-
-@functools.cache
-def _adapter(kind: str) -> TypeAdapter[Any]:
-    return TypeAdapter(eval(kind, {}))  # the notebook's code, which is run anyway
-
-
-def _strict(value: Any, kind: str) -> Any:
-    """Return a value of exactly that type; a tuple counts as a list, as in JSON."""
-    return _adapter(kind).validate_json(json.dumps(value), strict=True)
-
-
-def _checked(
-    notebook: Path, given: Mapping[str, Any], as_kind: Callable[[Any, str], Any]
-) -> dict[str, Any]:
-    known, values = read(notebook), {}
-    for name, value in given.items():
-        what = f"parameter {name!r} of {notebook.stem}"
-        if name not in known:
-            expected = f"one of {', '.join(known) or 'none: it has no parameters'}"
-            remedy = nearest(name, known) if known else "leave it out"
-            raise InputError(what, expected, "an unknown name", remedy)
-        _, kind, default = known[name]
-        try:
-            values[name] = as_kind(value, kind)
-        except (ValueError, TypeError):
-            expected = f"{kind} such as {default!r}"
-            raise InputError(what, expected, repr(value), "pass a value of that type") from None
-    return values
 
 
 # --- in the server of JupyterLab, which finds these two names by .ci/jupyter.json ------------

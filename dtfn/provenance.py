@@ -8,6 +8,7 @@ docstrings, blank lines and modules that are out of reach do not count.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
@@ -49,33 +50,26 @@ def git_state() -> tuple[str, bool]:
             command, cwd=paths.ROOT, stderr=subprocess.DEVNULL, text=True
         )
 
-    try:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
         # An unpacked archive inside somebody else's repository is not that repository's commit.
         if Path(git("rev-parse", "--show-toplevel").strip()).resolve() == paths.ROOT:
             commit = git("rev-parse", "--short=8", "HEAD").strip()
             return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.CalledProcessError):
-        pass
     return "nogit", False
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide numbers; no import."""
-    found = {"python": platform.python_version()}
+    found = {}
     for library in ("dtfn", *_DECIDE, "papermill"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            found[library] = "missing"
-    return found
+    return {"python": platform.python_version(), **found}
 
 
 def machine() -> dict[str, object]:
-    """Return what the run computed on: system, cores, device and number of threads.
-
-    Asks torch only where the run has imported it itself.
-    """
-    torch = sys.modules.get("torch")
+    """Return what the run computed on: system, cores, device and number of threads."""
+    torch = sys.modules.get("torch")  # asked only where the run has imported it itself
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count(),
@@ -95,13 +89,9 @@ def digest(value: Any) -> str:
 def code_key(modules: Iterable[str]) -> str:
     """Return the hash of modules of this package and of all that they import, at whatever depth.
 
-    Data files count with the modules of the package that they are in.
-
-    Parameters
-    ----------
-    modules
-        Full names, such as ``"dtfn.models"``; a name in a module counts as the module. ``"dtfn"``
-        alone, which can be asked for any of its names, stands for the whole package.
+    Modules are full names, such as ``"dtfn.models"``; a name in a module counts as the module.
+    ``"dtfn"``, which can be asked for any of its names, stands for the whole package. Data files
+    count with the modules of the package that they are in.
     """
     hashes = {}
     for part in reach(modules):

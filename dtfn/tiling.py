@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 from dtfn import cache
@@ -22,11 +22,7 @@ SPARE = 0.85  # share of a budget that is planned with: allocators do not fill e
 
 
 class Span(NamedTuple):
-    """Rows or columns, as LR positions of the whole image.
-
-    A tile sees ``start`` to ``stop``, and ``first`` to ``last`` of it is kept:
-    ``start <= first < last <= stop``.
-    """
+    """Rows or columns: a tile sees start to stop, of which first to last is kept (LR positions)."""
 
     start: int
     stop: int
@@ -55,14 +51,8 @@ Tile = tuple[Span, Span]
 class Tiling:
     """Square tiles of one size, evenly spread.
 
-    Attributes
-    ----------
-    size
-        LR positions a side that the network sees at once, overlap included; an image is never
-        enlarged to fill a tile.
-    overlap
-        Least LR positions that a tile sees beyond what is kept of it, on each side that has a
-        neighbour. `InputError` if nothing is left to keep.
+    ``size`` LR positions a side are seen at once; an image is never enlarged to fill a tile. Of
+    these, ``overlap`` at least are not kept, on each side that has a neighbour.
     """
 
     size: int
@@ -76,8 +66,7 @@ class Tiling:
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Return the tiles of an image of ``height x width`` LR positions, row by row."""
-        columns = self._spans(width)
-        return [(row, column) for row in self._spans(height) for column in columns]
+        return list(product(self._spans(height), self._spans(width)))
 
     def _spans(self, length: int) -> list[Span]:
         size = min(self.size, length)
@@ -94,12 +83,8 @@ class Chop:
 
     The image is always cut into four overlapping quarters, and each of them again until a quarter
     has fewer than ``min_size`` positions. A quarter is half the image and ``shave``, rounded up to
-    the next multiple of 4 rows and 8 columns (a multiple itself grows too).
-
-    Notes
-    -----
-    The authors' code fails where a rounded quarter is larger than the image: a height below 24,
-    a width below 24 or of 28 to 31. Here the quarter is then the image's size.
+    the next multiple of 4 rows and 8 columns (a multiple itself grows too). Where that is more
+    than the image, which the authors' code fails on, it is the image's size.
     """
 
     shave: int = 10
@@ -110,19 +95,16 @@ class Chop:
         return list(self._cut(Span(0, height, 0, height), Span(0, width, 0, width)))
 
     def _cut(self, rows: Span, columns: Span) -> Iterator[Tile]:
-        upper_lower = self._halves(rows, 4)
-        left_right = self._halves(columns, 8)
-        size = [halves[0].stop - halves[0].start for halves in (upper_lower, left_right)]
-        # A quarter as large as what it was cut from would be cut for ever.
-        shrinks = size != [rows.stop - rows.start, columns.stop - columns.start]
-        for row in upper_lower:
-            for column in left_right:
-                if row.first >= row.last or column.first >= column.last:
-                    continue  # a neighbour keeps all of it
-                if size[0] * size[1] >= self.min_size and shrinks:
-                    yield from self._cut(row, column)
-                else:
-                    yield row, column
+        for row, column in product(self._halves(rows, 4), self._halves(columns, 8)):
+            size = row.stop - row.start, column.stop - column.start
+            # A quarter as large as what it was cut from would be cut for ever.
+            shrinks = size != (rows.stop - rows.start, columns.stop - columns.start)
+            if row.first >= row.last or column.first >= column.last:
+                continue  # a neighbour keeps all of it
+            if size[0] * size[1] >= self.min_size and shrinks:
+                yield from self._cut(row, column)
+            else:
+                yield row, column
 
     def _halves(self, whole: Span, multiple: int) -> tuple[Span, Span]:
         length = whole.stop - whole.start
@@ -142,21 +124,10 @@ class Budget:
     bytes: int
 
     def tiling(self, rest: float, position: float, height: int, width: int) -> Tiling | None:
-        """Return the largest tiles that fit, or None where the whole image does.
+        """Return the largest tiles that fit, or None where the image of ``height x width`` does.
 
-        Parameters
-        ----------
-        rest
-            Bytes that the process takes when no network runs.
-        position
-            Bytes that a network takes on top for each LR position that it sees at once.
-        height, width
-            Of the image, in LR positions.
-
-        Raises
-        ------
-        InputError
-            Not even the smallest tiles fit.
+        The process takes ``rest`` bytes when no network runs, and on top ``position`` bytes for
+        each LR position that a network sees at once. `InputError` if no tiles fit.
         """
         positions = (SPARE * self.bytes - rest) / position
         if height * width <= positions:

@@ -71,7 +71,7 @@ def tiny(site: Site, contents: dict[str, bytes], place: str = "data", **changes:
         place=place,
         urls=(f"{site.url}/one/{{path}}", f"{site.url}/two/{{path}}"),
         folders={str(Path(file).parent): f"src/{Path(file).parent}" for file in contents},
-        pictures=tuple(pictures),
+        pictures=pictures,
         count=len(pictures),
         **{"name": "Tiny", "below": "Tiny"} | changes,
     )
@@ -208,10 +208,10 @@ def test_training_sets_stay_next_to_benchmarks_where_they_are_already(
 
 @pytest.mark.parametrize("fault", ["drop 9000", "503", "hang", "tamper"])
 def test_a_mirror_with_a_hiccup_is_enough(site: Site, root: Path, fault: str) -> None:
-    data = png(0, 300)
+    source = tiny(site, {"HR/a.png": png(0, 300)})
     site.faults[PATHS[0]] = [fault, ""]
-    fetch(tiny(site, {"HR/a.png": data}))
-    assert (root / "Tiny/HR/a.png").read_bytes() == data
+    fetch(dataclasses.replace(source, urls=source.urls[:1]))
+    assert list(verify(source)) == []
     assert site.asked == [PATHS[0]] * 2
 
 
@@ -227,18 +227,18 @@ def test_a_mirror_with_a_hiccup_is_enough(site: Site, root: Path, fault: str) ->
 def test_the_next_mirror_is_tried_and_then_the_reason_said(
     site: Site, root: Path, fault: str, said: str
 ) -> None:
-    data = png(0)
-    source = tiny(site, {"HR/a.png": data})
+    source = tiny(site, {"HR/a.png": png(0)})
     site.faults |= {path: [fault] for path in PATHS}
     with pytest.raises(InputError) as caught:
         fetch(source)
-    assert str(caught.value).count(said) == 2
+    assert f"found 4 failures at 2 mirrors, the last: {said}" in str(caught.value)
     assert "Tiny/HR/a.png: expected" in str(caught.value)
+    assert site.asked == PATHS * 2
     assert "\n" not in str(caught.value)
     assert left(root) == {"licences.json"}
     site.faults[PATHS[1]] = []
     fetch(source)
-    assert (root / "Tiny/HR/a.png").read_bytes() == data
+    assert list(verify(source)) == []
 
 
 def test_a_host_that_does_not_answer_is_asked_last_from_then_on(site: Site, root: Path) -> None:
@@ -247,15 +247,8 @@ def test_a_host_that_does_not_answer_is_asked_last_from_then_on(site: Site, root
     other = site.url.replace("127.0.0.1", "localhost")  # another host for the mirror
     source = dataclasses.replace(source, urls=(f"{site.url}/dead", f"{other}/one/{{path}}"))
     fetch(source, jobs=1)
-    assert site.asked.count("/dead") == 1 + download.RETRIES
+    assert site.asked.count("/dead") == 1
     assert source.state == "present"
-
-
-def test_equal_pictures_under_two_names_both_arrive(site: Site, root: Path) -> None:
-    """As T91's t36 and t65."""
-    contents = {f"{i}.png": png(0) for i in range(12)}
-    fetch(tiny(site, contents), jobs=12)
-    assert left(root / "Tiny") == set(contents)
 
 
 def test_the_first_failure_ends_all_and_whole_files_stay(site: Site, root: Path) -> None:
@@ -288,10 +281,8 @@ def test_an_interrupt_leaves_whole_files_only(
     assert process.stdin
     process.stdin.write(pickle.dumps([source]))
     process.stdin.close()
-    deadline = time.monotonic() + 60
     while len(site.asked) < 18:
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)

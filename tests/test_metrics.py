@@ -96,24 +96,20 @@ def test_the_two_rules_for_grey_pictures(seed: int) -> None:
     assert psnr(sr, colour["hr"], 2, "y") == psnr(sr, hr, 2), "a colour file is colour"
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
 @pytest.mark.parametrize(
     ("sr", "hr", "shave", "message"),
     [
         (SR[:-1], HR, 2, "images of one size; found 45 x 36 and 45 x 37"),
         (SR / 255.0, HR, 2, "uint8 .* found float64"),
-        (SR, HR[..., :2], 2, r"found shape \(37, 45, 2\)"),
         (SR, np.dstack([HR, HR[..., :1]]), 2, r"found shape \(37, 45, 4\)"),
         (SR, HR, 19, "found 19 of 45 x 37"),
         (SR, HR, -1, "found -1 of"),
     ],
 )
-def test_bad_input_is_refused(
-    metric: object, sr: np.ndarray, hr: np.ndarray, shave: int, message: str
-) -> None:
-    assert callable(metric)
-    with pytest.raises(InputError, match=message):
-        metric(sr, hr, shave)
+def test_bad_input_is_refused(sr: np.ndarray, hr: np.ndarray, shave: int, message: str) -> None:
+    for metric in (psnr, ssim):
+        with pytest.raises(InputError, match=message):
+            metric(sr, hr, shave)
 
 
 def test_the_smallest_picture_of_each_metric() -> None:
@@ -125,11 +121,9 @@ def test_the_smallest_picture_of_each_metric() -> None:
 
 def test_y_is_rounded_only_where_it_is_asked_for() -> None:
     """As MATLAB's rgb2ycbcr of uint8, which some published tables used."""
-    rng = np.random.default_rng(0)
-    hr = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    sr = np.clip(hr.astype(int) + rng.integers(-3, 4, hr.shape), 0, 255).astype(np.uint8)
-    x, y = (np.round(rgb2ycbcr(image)[4:-4, 4:-4, 0]) for image in (sr, hr))
+    near = np.clip(HR + RNG.normal(0, 2, HR.shape), 0, 255).astype(np.uint8)
+    x, y = (np.round(rgb2ycbcr(image)[4:-4, 4:-4, 0]) for image in (near, HR))
     expected = peak_signal_noise_ratio(y, x, data_range=255)  # type: ignore[no-untyped-call]
-    assert psnr(sr, hr, 4, rounded=True) == pytest.approx(expected, abs=1e-9)
-    assert psnr(sr, hr, 4) != pytest.approx(expected, abs=1e-3)
-    assert ssim(sr, hr, 4, rounded=True) != ssim(sr, hr, 4)
+    assert psnr(near, HR, 4, rounded=True) == pytest.approx(expected, abs=1e-9)
+    assert psnr(near, HR, 4) != pytest.approx(expected, abs=1e-3)
+    assert ssim(near, HR, 4, rounded=True) != ssim(near, HR, 4)

@@ -120,11 +120,11 @@ def _compare_runs(
 @cache_app.command("show")
 def _show_cache() -> None:
     """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
-    from dtfn import cache
+    from dtfn import cache, paths
 
-    used = cache.usage()
-    sizes = f"{used.bytes / 2**20:.1f} of {used.limit / 2**20:.1f} MB"
-    print(f"{used.folder}: {used.entries} outputs and maps, {sizes}")
+    entries, size = cache.usage()
+    sizes = f"{size / 2**20:.1f} of {cache.limit() / 2**20:.1f} MB"
+    print(f"{paths.CACHE / 'outputs'}: {entries} outputs and maps, {sizes}")
 
 
 @cache_app.command("clear")
