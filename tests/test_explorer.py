@@ -297,7 +297,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
     taken = []
     for step in range(5):
         began = time.process_time()
-        view._clicked(20 + step, 30)
+        view._try("click", 20 + step, 30)
         for canvas in (view._attention, view._harm):
             assert canvas.figure.stale, "the click changed it"
             canvas.draw()  # encodes and sends it, too
@@ -313,10 +313,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
 def test_click_outside(shown: State, x: float | None, y: float | None) -> None:
     with pytest.raises(InputError, match=r"row 0 to 19 and column 0 to 23.*inside"):
         shown.click(x, y)
-
-
-def test_steps_stop_at_the_border(shown: State) -> None:
-    assert shown.move(-99, 99).position == (0, 23)
+    assert shown.move(-99, 99).position == (0, 23), "steps stop at the border"
 
 
 def test_broken_uploads(shown: State) -> None:
@@ -326,10 +323,9 @@ def test_broken_uploads(shown: State) -> None:
             shown.upload("x.png", data, truth=True)
     with pytest.raises(InputError, match=r"32 x 32.*64 x 20"):
         shown.upload("s.png", png(noise(20, 64, 3)), truth=True)
-    assert FILES not in shown.datasets()
-    own = shown.upload("x.png", png(noise(48, 48, 3)), truth=True)
-    assert own.choice.image == "x.png"
-    assert FILES in own.datasets()
+    own = shown.upload("x.png", png(noise(48, 48, 3)), truth=True).click(11, 11)
+    assert (own.choice.image, own.choose(third="").position) == ("x.png", (11, 11))
+    assert own.upload("x.png", png(noise(40, 40, 3)), truth=True).position == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -437,10 +433,11 @@ def test_what_no_longer_fits_follows() -> None:
 
 def test_the_usual_pair_is_chosen_from_what_the_zoo_has(monkeypatch: pytest.MonkeyPatch) -> None:
     def zoo_of(*rows: tuple[str, int, int], switched: str = "") -> None:
-        made = [
-            {"name": f"{v}-x4-s{s}", "variant": v, "scale": 4, "seed": s, "parameters": p}
-            for v, s, p in rows
-        ]
+        keys = ("variant", "seed", "parameters")
+        made = [dict(zip(keys, row, strict=True)) | {"scale": 4} for row in rows]
+        for row in made:
+            row["name"] = f"{row['variant']}-x4-s{row['seed']}"
+            row["file"] = f"{row['name']}.safetensors"
         monkeypatch.setattr(zoo, "registry", lambda: made)
         monkeypatch.setattr(state, "trained_for_both", lambda name: name == switched)
 

@@ -72,13 +72,6 @@ class Crop(NamedTuple):
 # --- in words and numbers --------------------------------------------------------------------
 
 
-def control(two: tuple[str, ...]) -> str:
-    """Return what two methods that differ by chance alone are called."""
-    changes = {"@hash": "another hash seed", "@turn": "the picture flipped"}
-    of_one = [said for change, said in changes.items() if two and change in two[0]]
-    return of_one[0] if of_one else " and ".join(two) or "none"
-
-
 def verdict(state: State) -> str:
     """Return what the harm of this block means against chance."""
     if state.harm is None:
@@ -183,7 +176,7 @@ def attention_map(state: State, strength: float) -> UInt8:
     times = np.maximum(state.attention * state.attention.size, 1)
     level = np.minimum(np.log(times) / np.log(BRIGHTEST), 1)
     opacity = strength * (FLOOR + (1 - FLOOR) * np.sqrt(level))
-    return _over(state.sample.lr, mpl.colormaps[ATTENTION](level), opacity)
+    return _over(state.sample.lr, ATTENTION, level, opacity)
 
 
 def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
@@ -191,8 +184,8 @@ def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
     assert state.harm is not None
     root = subpixel.signed_root(state.harm)
     limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
-    level = np.where(np.abs(state.harm) > shown, root / limit, 0)
-    return _over(state.sample.lr, _signed(level), np.ones(level.shape)), limit
+    level = np.where(np.abs(state.harm) > shown, root / limit, 0).clip(-1, 1) / 2 + 0.5
+    return _over(state.sample.lr, SIGNED, level, np.ones(level.shape)), limit
 
 
 def crops(state: State, side: int) -> list[Crop]:
@@ -219,7 +212,7 @@ def crops(state: State, side: int) -> list[Crop]:
     if state.attribution is not None and state.crop is not None:
         values = state.attribution.map
         root = subpixel.signed_root(values / (np.abs(values).max() or 1.0))
-        image = _over(sample.crop(*state.crop).lr, _signed(root), np.abs(root))
+        image = _over(sample.crop(*state.crop).lr, SIGNED, root / 2 + 0.5, np.abs(root))
         box = Window(at[0] - state.crop.top, at[1] - state.crop.left, 1, 1)
         note = f"LAM, DI {state.attribution.diffusion:.1f}"
         shown.append(Crop("attribution", note, image, box))
@@ -269,15 +262,11 @@ def _crop(title: str, note: str, image: UInt8, scale: int, window: Window, at: P
     return Crop(title, note, piece, Window(scale * at[0] - top, scale * at[1] - left, scale, scale))
 
 
-def _signed(level: Float) -> Float:
-    """Return colours in [0, 1] of levels in [-1, 1]."""
-    return mpl.colormaps[SIGNED](np.clip(level, -1, 1) / 2 + 0.5)
-
-
-def _over(lr: UInt8, colours: Float, opacity: Float) -> UInt8:
-    """Return grey LR under colours."""
+def _over(lr: UInt8, cmap: str, level: Float, opacity: Float) -> UInt8:
+    """Return grey LR under the colours of levels in [0, 1]."""
     grey, share = images.luma(lr)[..., None], opacity[..., None]
-    return np.rint((1 - share) * grey + share * 255 * colours[..., :3]).astype(np.uint8)
+    colours = 255 * mpl.colormaps[cmap](level)[..., :3]
+    return np.rint((1 - share) * grey + share * colours).astype(np.uint8)
 
 
 # --- in HTML ---------------------------------------------------------------------------------

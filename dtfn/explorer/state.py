@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtfn import attribution, capture, datasets, evaluation, images, paths, subpixel, texture, zoo
+from dtfn import attribution, capture, datasets, evaluation, images, subpixel, texture, zoo
 from dtfn.attribution import Attribution
 from dtfn.capture import Record
 from dtfn.datasets import Sample
@@ -111,11 +111,6 @@ class Choice:
         return f"{self.network}@uniform"
 
     @property
-    def place(self) -> tuple[object, ...]:
-        """Which picture, and which part of it."""
-        return self.dataset, self.image, self.scale, self.tile
-
-    @property
     def methods(self) -> list[str]:
         """Every method once, the network first."""
         named = (self.network, self.baseline, *self.control, self.third)
@@ -172,11 +167,6 @@ class State:
         """Harm (MSE) that chance reaches at one position in twenty, by default; else 0."""
         chance = self.chance
         return 0.0 if chance is None else subpixel.noise_floor(chance, self.quantile)
-
-    def datasets(self) -> list[str]:
-        """Return the benchmarks that are here, and `FILES` if the reader brought any."""
-        here = sorted(hr.parent.name for hr in paths.data_root().glob("*/HR"))
-        return [datasets.MINI, *here, *([FILES] if self.files else [])]
 
     def images(self, dataset: str) -> list[str]:
         """Return the pictures of a benchmark, or those that the reader brought."""
@@ -311,7 +301,7 @@ def look(
     at = (state.shape[0] // 2, state.shape[1] // 2)
     if before:
         state = replace(state, quantile=before.quantile, most=before.most)
-        if choice.place == before.choice.place:
+        if before.whole is whole and before.choice.tile == choice.tile:
             at = before.position
     return state.looked(at)  # the first look at a layer costs more than the next ones
 
@@ -344,17 +334,13 @@ def followed(old: Choice, changes: Mapping[str, Any], listed: Callable[[str], li
 
 
 def usual(scale: int, network: str = "") -> dict[str, Any]:
-    """Return network, baseline and control that a reader would choose first, from what there is.
+    """Return network, baseline and control that a reader would choose first.
 
-    The network is by default the smallest of the zoo with hashed attention and the lowest training
-    seed, of those that pass the gate and were trained with attention on and off, if there are any.
-    The baseline is itself with attention off if it was trained for that; else its placebo, or a
-    local network, preferably of another seed.
+    The network is the zoo's smallest of the lowest seed, if possible with hashed attention that
+    chooses and was trained to be switched off. The baseline is then itself with attention off; else
+    its placebo, or a local network, preferably of another seed.
 
-    Raises
-    ------
-    InputError
-        The zoo has no network of this scale.
+    Raises `InputError` where the zoo has none of this scale.
     """
 
     def rank(row: zoo.Entry) -> tuple[Any, ...]:
@@ -381,11 +367,10 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 
 
 def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tuple[str, ...]]:
-    """Return what differs by chance alone: two methods, the fittest first, and () for none.
+    """Return pairs that differ by chance alone, the fittest first, and () for none.
 
-    For a network with its attention off these are the network under another hash seed, or on the
-    flipped picture where it does not hash, and as it is; for others two local networks, the
-    baseline if it is one.
+    For attention off: the network itself under another hash seed, or on the flipped picture where
+    it does not hash. For other baselines: two local networks, the baseline if it is one.
     """
     changed = f"{network}@hash({seed + 1})" if hashes(network) else f"{network}@turn(1)"
     own = [(changed, network)]

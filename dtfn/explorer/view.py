@@ -15,11 +15,22 @@ from IPython.display import display
 from IPython.utils.capture import capture_output
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from traitlets import dlink
 
-from dtfn import provenance, zoo
+from dtfn import paths, provenance, zoo
+from dtfn.datasets import MINI
 from dtfn.errors import InputError
 from dtfn.explorer import page
-from dtfn.explorer.state import Position, State, Tell, controls, is_local, tiles, trained_for_both
+from dtfn.explorer.state import (
+    FILES,
+    Position,
+    State,
+    Tell,
+    controls,
+    is_local,
+    tiles,
+    trained_for_both,
+)
 from dtfn.images import UInt8
 from dtfn.plots import BOX
 
@@ -43,27 +54,13 @@ MENUS: dict[str, tuple[str, int, str]] = {
 
 
 class MapCanvas(Canvas):  # type: ignore[misc]
-    """A clickable picture on the LR grid, with a mark at the position and rings at others.
+    """A picture on the LR grid, with a mark at the position and rings at others.
 
-    Parameters
-    ----------
-    name
-        Class of the element, for styles and tests.
-    ink
-        Colour of the mark.
-    on_click
-        Called with column and row, or None and None outside of the picture.
-    on_move
-        Called with rows down and columns right.
+    A click calls ``tell`` with "click", column and row (None outside of the picture), an arrow key
+    with "move", rows down and columns right.
     """
 
-    def __init__(
-        self,
-        name: str,
-        ink: str,
-        on_click: Callable[[float | None, float | None], None],
-        on_move: Callable[[int, int], None],
-    ) -> None:
+    def __init__(self, name: str, ink: str, tell: Callable[..., None]) -> None:
         figure = Figure(figsize=(SIDE / 100, SIDE / 100), dpi=100)
         figure.patch.set_alpha(0)  # the front end's own background shows
         super().__init__(figure)
@@ -80,9 +77,10 @@ class MapCanvas(Canvas):  # type: ignore[misc]
         self.axes.add_patch(self.mark)
         self.rings = self.axes.scatter([], [], s=34, facecolors="none", edgecolors=page.RING)
         self.picture: Any = None
+        self.tell = tell
         self.on_msg(self._began)
-        self.mpl_connect("button_press_event", partial(self._clicked, on_click))
-        self.mpl_connect("key_press_event", partial(self._pressed, on_move))
+        self.mpl_connect("button_press_event", self._clicked)
+        self.mpl_connect("key_press_event", self._pressed)
 
     def show(self, image: UInt8, position: Position, rings: Sequence[Position] = ()) -> None:
         """Show a picture ``(H, W, 3)``, the position (row, column), and rings at others."""
@@ -104,35 +102,25 @@ class MapCanvas(Canvas):  # type: ignore[misc]
         if content.get("type") == "initialized":
             widget.send_state("resizable")
 
-    def _clicked(self, tell: Callable[[float | None, float | None], None], event: Any) -> None:
+    def _clicked(self, event: Any) -> None:
         if not self.toolbar.mode:  # else the reader zooms or pans
-            tell(event.xdata, event.ydata)  # both None outside
+            self.tell("click", event.xdata, event.ydata)
 
-    def _pressed(self, tell: Callable[[int, int], None], event: Any) -> None:
+    def _pressed(self, event: Any) -> None:
         shift, _, key = str(event.key or "").rpartition("+")
         if key in ARROWS:
             step = LEAP if shift == "shift" else 1
-            tell(*(step * steps for steps in ARROWS[key]))
+            self.tell("move", *(step * steps for steps in ARROWS[key]))
 
 
 class View:
     """What a reader sees and touches.
 
-    Parameters
-    ----------
-    save
-        Called with the state and with ``strength``, ``shown`` and ``side`` as of
-        `dtfn.explorer.page.sheet`; saves the view and returns the folder.
-
-    Attributes
-    ----------
-    page
-        The widget that holds everything.
-    state
-        What is shown, without what takes seconds; set by `start`.
+    ``save`` is called with the state and the arguments of `dtfn.explorer.page.sheet`; it saves the
+    view and returns the folder.
     """
 
-    state: State
+    state: State  # without what takes seconds; `_shown` has more and more of it
 
     def __init__(self, save: Callable[..., Path]) -> None:
         self._save = save
@@ -170,8 +158,8 @@ class View:
         self._help = widgets.ToggleButton(description="?", tooltip=about)
         for button, width in ((self._send, 140), (self._more, 64), (self._help, 36)):
             button.layout.width = f"{width}px"
-        self._attention = MapCanvas("dtfn-attention", BOX, self._clicked, self._moved)
-        self._harm = MapCanvas("dtfn-harm", "#000000", self._clicked, self._moved)
+        self._attention = MapCanvas("dtfn-attention", BOX, self._try)
+        self._harm = MapCanvas("dtfn-harm", "#000000", self._try)
         names = ("dtfn-looked", "dtfn-share", "dtfn-numbers", "dtfn-patches", "dtfn-crops")
         parts = [_html(name) for name in names]
         self._looked, self._share, self._numbers, self._patches, self._crops = parts
@@ -196,11 +184,11 @@ class View:
         more = _flow(*menus[4:], *tuned)
         manual = widgets.HTML((FOLDER / "help.html").read_text(encoding="utf-8"))
         for part, button in ((more, self._more), (manual, self._help)):
-            part.layout.display = "none"
-            button.observe(partial(_toggle, part), "value")
+            dlink((button, "value"), (part.layout, "display"), lambda on: "" if on else "none")
         wide = {"width": f"{SIDE}px", "margin": "0 10px 0 0"}
-        left = [_title("What it attends to"), self._attention, self._looked, self._strength]
-        right = [_title("Harm"), self._harm, self._share, self._masked]
+        title = widgets.HTML("<h4>What it attends to</h4>")
+        left = [title, self._attention, self._looked, self._strength]
+        right = [widgets.HTML("<h4>Harm</h4>"), self._harm, self._share, self._masked]
         self.page.children = [
             self.page.children[0],
             _flow(*menus[:4], self._more, self._help, self._send),
@@ -233,12 +221,6 @@ class View:
         self._draw()
         self._worker.submit(self._deepen, self.state)
 
-    def _clicked(self, x: float | None, y: float | None) -> None:
-        self._try("click", x, y)
-
-    def _moved(self, down: int, right: int) -> None:
-        self._try("move", down, right)
-
     def _chosen(self, name: str, change: dict[str, Any]) -> None:
         if not self._is_filling:
             self._try("choose", **{name: change["new"]})
@@ -260,16 +242,12 @@ class View:
         self._status.value = page.message("Saving figure, maps and numbers …")
         try:
             with capture_output():  # a run prints and shows what it saves
-                strength = self._strength.value
-                folder = self._save(
-                    self._shown, strength=strength, shown=self._hidden, side=self._side
-                )
+                folder = self._save(self._shown, **self._how)
         except (InputError, OSError) as error:
             self._status.value = page.message(str(error), is_error=True)
             return
         figure = base64.b64encode((folder / "figures" / "view.png").read_bytes()).decode()
-        address = f"data:image/png;base64,{figure}"
-        link = f'<a download="view.png" href="{address}">Download the figure</a>'
+        link = f'<a download="view.png" href="data:image/png;base64,{figure}">Download it</a>'
         said = page.message(f"Saved: {folder}. It is in the next report. ")
         self._status.value = said.replace("</div>", f"{link}</div>")
 
@@ -287,16 +265,17 @@ class View:
         chance = controls(choice.scale, choice.network, choice.baseline, choice.hash_seed)
         layers = state.record.layers if state.record else []
         ordered = [(f"{i} of {len(layers)} ({name})", name) for i, name in enumerate(layers, 1)]
+        here = sorted(hr.parent.name for hr in paths.data_root().glob("*/HR"))
         cut = [(str(tile), tile) for tile in tiles(state.whole.lr.shape)]
         scales = sorted({int(row["scale"]) for row in zoo.registry()})
         options: dict[str, list[tuple[str, Any]]] = {
-            "dataset": [(name, name) for name in state.datasets()],
+            "dataset": [(name, name) for name in [MINI, *here, *([FILES] if state.files else [])]],
             "image": [(name, name) for name in state.images(choice.dataset)],
             "tile": [("the whole picture", ()), *cut],
             "scale": [(f"×{scale}", scale) for scale in scales],
             "network": known,
             "baseline": [*off, *known],
-            "control": [(page.control(two), two) for two in chance],
+            "control": [(_named(two), two) for two in chance],
             "third": [("none", ""), *known],
             "layer": ordered or [("none", "")],
         }
@@ -314,24 +293,21 @@ class View:
             self._is_filling = False
 
     @property
-    def _hidden(self) -> float:
-        """Harm up to which nothing is shown."""
-        return self.state.threshold if self._masked.value else 0.0
-
-    @property
-    def _side(self) -> int:
-        """LR positions of a crop."""
-        return max(1, round(page.CROP / self.state.choice.scale / self._zoom.value))
+    def _how(self) -> dict[str, Any]:
+        """How strong the overlay is, what harm is hidden, and the LR positions of a crop."""
+        hidden = self.state.threshold if self._masked.value else 0.0
+        side = max(1, round(page.CROP / self.state.choice.scale / self._zoom.value))
+        return {"strength": self._strength.value, "shown": hidden, "side": side}
 
     def _draw(self) -> None:
         """Show what there is to say about the position, the numbers first."""
-        state, limit = self._shown, 0.0
+        state, how, limit = self._shown, self._how, 0.0
         self._numbers.value = page.numbers(state)
-        overlay = page.attention_map(state, self._strength.value)
+        overlay = page.attention_map(state, how["strength"])
         self._attention.show(overlay, state.position, [(c.row, c.column) for c in state.copied])
         self._harm.layout.display = "none" if state.harm is None else ""
         if state.harm is not None:
-            image, limit = page.harm_map(state, self._hidden)
+            image, limit = page.harm_map(state, how["shown"])
             self._harm.show(image, state.position)
         self._looked.value = page.attention(state)
         self._share.value = page.harm(state, limit)
@@ -354,7 +330,7 @@ class View:
         state = self._shown
         waits = "computing …" if state.attention is not None and not state.attribution else ""
         title = f'<h4>Around the position <span class="quiet">{waits}</span></h4>'
-        self._crops.value = title + page.strip(page.crops(state, self._side), page.CROP)
+        self._crops.value = title + page.strip(page.crops(state, self._how["side"]), page.CROP)
 
 
 def _control(kind: Any, name: str, label: str, width: int, about: str, **values: Any) -> Any:
@@ -373,16 +349,14 @@ def _slider(kind: Any, name: str, about: str, value: float, *range_: float) -> A
     return _control(kind, name, name, 230, about, **how)
 
 
-def _toggle(part: widgets.Widget, change: dict[str, Any]) -> None:
-    part.layout.display = "" if change["new"] else "none"
+def _named(control: tuple[str, ...]) -> str:
+    changes = {"@hash": "another hash seed", "@turn": "the picture flipped"}
+    said = [words for change, words in changes.items() if control and change in control[0]]
+    return said[0] if said else " and ".join(control) or "none"
 
 
 def _html(name: str) -> widgets.HTML:
     return widgets.HTML().add_class(name)
-
-
-def _title(text: str) -> widgets.HTML:
-    return widgets.HTML(f"<h4>{text}</h4>")
 
 
 def _flow(*children: widgets.Widget) -> widgets.Box:
