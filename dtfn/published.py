@@ -33,21 +33,6 @@ CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
-COLUMNS: Mapping[str, str] = {
-    "method": "method",
-    "scale": "scale",
-    "dataset": "dataset",
-    "psnr": "measured psnr",
-    "ssim": "measured ssim",
-    "published_psnr": "published psnr",
-    "published_ssim": "published ssim",
-    "psnr_difference": "difference psnr",
-    "ssim_difference": "difference ssim",
-    "verdict": "verdict",
-    "published_in": "published in",
-}
-"""Column of `compare` -> its title in print."""
-
 
 # --- what is published ------------------------------------------------------------------------
 
@@ -260,52 +245,49 @@ def _measured_folder(
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """Compare measured means with published ones.
 
-    Parameters
-    ----------
-    results
-        Of `dtfn.evaluation.evaluate`, with a column published as of `Study.measure`.
+    ``results`` are of `dtfn.evaluation.evaluate`, with a column published as of `Study.measure`.
 
     Returns
     -------
-    The `COLUMNS`, a row a measured and a published value; differences are measured less published,
-    published_in names the tables that print the value. Tables that agree share a row. A method that
-    no table has, has one row a scale, without a dataset.
+    A row a measured and a published value: method, scale, dataset; psnr and ssim, each *measured*,
+    *published* and as their *difference*, measured less published; verdict; and published in, the
+    tables that print the value. Tables that agree share a row. A method that no table has, has one
+    row a scale, without a dataset.
     """
     of = ["method", "scale"]
-    names = results.groupby(of, sort=False)["published"].first().rename("name").reset_index()
-    means = evaluation.summary(results).merge(names, on=of)
-    means["known"] = means["dataset"].replace("B100", "BSD100")
-    keys = ["method", "scale", "dataset", "psnr", "ssim"]
-    printed = values().groupby(keys, sort=False, dropna=False)["table"].agg("; ".join).reset_index()
-    columns = ("name", "scale", "known", "published_psnr", "published_ssim", "published_in")
-    printed.columns = pd.Index(columns)
-    table = means.merge(printed, how="left", on=["name", "scale", "known"])
-    found = table["published_psnr"].notna()
+    names = results.groupby(of, sort=False, as_index=False)["published"].first()
+    table = evaluation.summary(results).merge(names, on=of)
+    table["known"] = table["dataset"].replace("B100", "BSD100")
+    printed = values().add_prefix("published ").rename(columns={"published scale": "scale"})
+    printed = printed.rename(
+        columns={"published method": "published", "published dataset": "known"}
+    )
+    cells = ["published", "scale", "known", "published psnr", "published ssim"]
+    groups = printed.groupby(cells, sort=False, dropna=False)["published table"]
+    printed = groups.agg("; ".join).rename("published in").reset_index()
+    table = table.merge(printed, how="left", on=cells[:3])
+    table = table.rename(columns={"psnr": "measured psnr", "ssim": "measured ssim"})
+    for metric in ("psnr", "ssim"):
+        difference = table[f"measured {metric}"] - table[f"published {metric}"]
+        table[f"difference {metric}"] = difference
+    found = table["published psnr"].notna()
     whole = table["images"] == table["known"].map(SIZES)
-    table["psnr_difference"] = table["psnr"] - table["published_psnr"]
-    table["ssim_difference"] = table["ssim"] - table["published_ssim"]
-    close = (table["psnr"].round(2) - table["published_psnr"]).abs().round(2) <= CLOSE
+    close = (table["measured psnr"].round(2) - table["published psnr"]).abs().round(2) <= CLOSE
     words = [UNPUBLISHED, NOT_WHOLE, MATCHES]
     table["verdict"] = np.select([~found, ~whole, close], words, DIFFERS)
-    table.loc[~found, ["dataset", "psnr", "ssim"]] = np.nan
+    table.loc[~found, ["dataset", "measured psnr", "measured ssim"]] = np.nan
     none = ~found.groupby([table["method"], table["scale"]]).transform("any")
     kept = table[found | (none & ~table.duplicated(of))]
     order = kept.groupby(of, sort=False).ngroup().sort_values(kind="stable").index
-    return kept.loc[order, list(COLUMNS)].reset_index(drop=True)
-
-
-def with_titles(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `compare` for print."""
-    return table[list(COLUMNS)].rename(columns=COLUMNS)
+    kinds = product(("measured", "published", "difference"), ("psnr", "ssim"))
+    columns = [*of, "dataset", *map(" ".join, kinds), "verdict", "published in"]
+    return kept.loc[order, columns].reset_index(drop=True)
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """Return, for each method with published values, whether what was measured matches them.
+    """Return, for each method of `compare` with published values, whether it matches them.
 
-    Parameters
-    ----------
-    table
-        Of `compare`. Where tables disagree with each other, one that matches is enough.
+    Where tables disagree with each other, one that matches is enough.
     """
     judged = []
     compared = table[table["verdict"].isin([MATCHES, DIFFERS])]

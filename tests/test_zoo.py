@@ -299,24 +299,15 @@ def test_names_with_another_meaning_are_refused(tmp_path: Path, entry: dict[str,
 
 def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
     state = tiny.state_of(tiny.small("dtfn"))
-    missing = {k: v for k, v in state.items() if k != "body.0.body.2.fc.0.bias"}
-    shape = state | {"head.0.bias": torch.zeros(3)}
     infinite = state | {"head.0.weight": torch.full_like(state["head.0.weight"], 1e30)}
-    for content, message in (
-        (missing, r"missing body\.0\.body\.2\.fc\.0\.bias"),
-        (shape, r"head\.0\.bias is \(3,\)"),
-        (infinite, "NaN or infinity"),
-        ({"weight": torch.zeros(3)}, "weights of edsr, nln"),
-    ):
-        file = tiny.write(tmp_path, content, "bad.pt")
-        with pytest.raises(InputError, match=message):
-            zoo.import_weights(file)
-    for values, message in (
-        ({"n_hashes": "four"}, "n_hashes of dtfn: expected a number"),
-        ({"n_feats": "8"}, "n_feats"),
+    for content, values, message in (
+        (infinite, {}, "NaN or infinity"),
+        (state | {"head.0.bias": torch.zeros(3)}, {}, r"head\.0\.bias is \(3,\)"),
+        (state, {"n_hashes": "four"}, "n_hashes of dtfn: expected a number"),
+        (state, {"n_feats": "8"}, "n_feats"),
     ):
         with pytest.raises(InputError, match=message):
-            zoo.import_weights(tiny.write(tmp_path, state), hyperparameters=values)
+            zoo.import_weights(tiny.write(tmp_path, content, "bad.pt"), None, values)
     assert not paths.WEIGHTS.exists() or list(paths.WEIGHTS.iterdir()) == []
 
 
@@ -325,8 +316,7 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
     (paths.WEIGHTS / entry["file"]).unlink()
     with pytest.raises(InputError, match=r"import EDSR_x2\.pt again"):
         evaluation.outputs(["edsr-x2"], sample(2))
-    again = zoo.import_weights(tmp_path / "EDSR_x2.pt")
-    assert again == entry | {"sha256": again["sha256"]}  # the metadata have no order
+    zoo.import_weights(tmp_path / "EDSR_x2.pt")
     assert "edsr-x2" in evaluation.outputs(["edsr-x2"], sample(2))
 
 
