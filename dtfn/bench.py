@@ -1,8 +1,7 @@
 """``dtfn bench``: how near the networks run to this machine's limit, in ratios within one run.
 
-The limit is the *roofline*: the products that a pass really makes, at the measured rate of a large
-matrix product, or the bytes that they must move, at the measured rate of a copy, whichever takes
-longer.
+The limit is the time that the products (convolutions, matrix products) of a pass would take at the
+measured rate of a large matrix product.
 """
 
 from __future__ import annotations
@@ -17,9 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from dtfn import evaluation, models
@@ -71,7 +68,7 @@ def table(sizes: tuple[int, ...], threads: int = 0, device: str = "cpu") -> pd.D
 
     Returns
     -------
-    Columns what, size, ms, roofline ms, share of the limit, limited by, and peak GiB.
+    Columns what, size, ms, limit ms, share of the limit, and peak GiB.
     """
     if evaluation.torch_device(device) == "cuda":
         return pd.DataFrame([measure(job, "cuda") for job in tqdm(GPU_JOBS, "bench")])
@@ -104,21 +101,19 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
             if backward:
                 out.float().abs().mean().backward()
 
-    with Products() as counted:
+    with FlopCounterMode(display=False) as counter:  # two operations a multiply-add
         run()
     spent = seconds(run, 5 if device == "cuda" else 2, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-    compute = counted.flops / product_rate(half or torch.float32, products, device)
-    memory = counted.bytes / copy_rate(device)
+    limit = counter.get_total_flops() / product_rate(half or torch.float32, products, device)
     return {
         "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
         "size": f"{batch}x{side}x{side}",
         "ms": round(1e3 * spent, 1),
-        "roofline ms": round(1e3 * max(compute, memory), 1),
-        "share of the limit": round(max(compute, memory) / spent, 3),
-        "limited by": "products" if compute >= memory else "memory",
+        "limit ms": round(1e3 * limit, 1),
+        "share of the limit": round(limit / spent, 3),
         "peak GiB": round(peak, 2),
     }
 
@@ -135,28 +130,6 @@ def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
     return min(times[1:])
 
 
-class Products(TorchDispatchMode):
-    """Counts the convolutions and matrix products that run inside it.
-
-    ``flops``: two a multiply-add. ``bytes``: read and written, each tensor once.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops, self.bytes = 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        """Run an operation of torch, and count it if it is a product."""
-        out = func(*args, **(kwargs or {}))
-        counter = flop_registry.get(func._overloadpacket)
-        if counter is not None:
-            self.flops += counter(*args, **(kwargs or {}), out_val=out)
-            results = out if isinstance(out, tuple) else (out,)
-            tensors = [t for t in (*args, *results) if isinstance(t, Tensor)]
-            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
-        return out
-
-
 @functools.cache
 def product_rate(dtype: torch.dtype, precision: str, device: str) -> float:
     """Return the floating-point operations a second of a large matrix product."""
@@ -164,11 +137,3 @@ def product_rate(dtype: torch.dtype, precision: str, device: str) -> float:
     side = 8192 if device == "cuda" else 2048
     a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / seconds(lambda: a @ b, 5, device)
-
-
-@functools.cache
-def copy_rate(device: str) -> float:
-    """Return the bytes a second, read and written, of a large copy."""
-    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.numel() / seconds(lambda: target.copy_(source), 5, device)

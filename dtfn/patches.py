@@ -177,27 +177,14 @@ def _turned(picture: NDArray[Any], turn: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Decoded pictures and their LR, each kind flat in one tensor; patches are cut by index.
-
-    Attributes
-    ----------
-    scale
-        HR pixels an LR pixel and axis.
-    sizes
-        (P, 2) LR height and width.
-    layout
-        (P, 2) the first LR pixel of each picture in its tensor, and the LR width.
-    pixels
-        LR and HR, (pixels, 3) uint8 RGB.
-    places
-        For LR and HR (8, 2, size, size): row and column in a patch of each pixel of the patch in
-        eight orientations.
-    """
+    """Decoded pictures and their LR, each kind flat in one tensor; patches are cut by index."""
 
     scale: int
-    sizes: NDArray[np.int64]
-    layout: Tensor
-    pixels: tuple[Tensor, Tensor]
+    sizes: NDArray[np.int64]  # (P, 2) LR height and width
+    layout: Tensor  # (P, 2) the first LR pixel of each picture in its tensor, and the LR width
+    pixels: tuple[Tensor, Tensor]  # LR and HR, (pixels, 3) uint8 RGB
+    # For LR and HR (8, 2, size, size): row and column in a patch of each pixel of the patch in
+    # eight orientations.
     places: tuple[Tensor, Tensor]
 
     def draw(self, recipe: Recipe, step: int) -> tuple[NDArray[Any], ...]:

@@ -32,6 +32,7 @@ def _paired(value: Any) -> Any:
     return list(value.items()) if isinstance(value, dict) else value
 
 
+_SETS = ("T91", "BSD200", "General100", "BSDS500_test200")
 Pairs = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_paired)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Count = Annotated[int, Field(ge=1)]
@@ -46,69 +47,38 @@ class Recipe:
     `preset` and `from_json` make one and check it. How the work is spread (devices, accumulation,
     compilation) changes the weights by rounding only, and is an argument of `dtfn.training.train`.
 
-    Attributes
-    ----------
-    network, scale, seed, hyperparameters
-        See `dtfn.models.create`; the seed decides initial weights, patches and hash rotations.
-    sets
-        Training sets (see `dtfn.patches.sources`).
-    validation, validation_count
-        Folder of validation pictures (or ``"embedded"``), and how many of them.
-    steps, batch, patch
-        Optimiser steps, patches of a global batch, LR size of a patch.
-    learning_rate, warmup
-        Peak of the learning rate, reached linearly after ``warmup`` steps.
-    attention_off
-        Probability in [0, 1) that a picture of a batch has all its attention layers skipped. Such
-        a network is trained for both: `dtfn.models.Network.attention` switches it at test time.
-    ema
-        Decay of the averaged weights, which are validated and shipped; 0 for none.
-    clip
-        Largest gradient norm; 0 for none.
-    loss
-        ``"l1"`` or ``"charbonnier"`` (sqrt(d^2 + 1e-6)).
-    validate_every, checkpoint_every
-        In steps and in seconds.
-    schedule, milestones
-        After the warm-up: ``"cosine"`` down to 0 at the last step; with ``"steps"`` or milestones
-        halved at each of these step numbers.
-    testing
-        Hyperparameters that differ in testing; the weights must fit all the same.
-    start
-        Weights to start from (a name of the zoo or a file), perhaps of another scale: then the
-        upsampler is new; or of the same network without TFS, which at first changes nothing. Empty:
-        fresh weights.
-    exclude
-        Pictures to leave out, ``"<set>/<stem>"``.
-    precision
-        ``"32"`` (or ``"32-true"``), ``"bf16-mixed"`` or ``"16-mixed"``, as in Lightning Fabric.
+    A tuple of texts may be given as ``"T91, BSD200"``, pairs as a mapping or its JSON.
     """
 
-    network: str
+    network: str  # with scale, seed and hyperparameters: see `dtfn.models.create`
     scale: Annotated[int, Field(ge=2, le=4)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0  # of initial weights, patches and hash rotations
     hyperparameters: Pairs = ()
-    sets: Annotated[Names, Field(min_length=1)] = (
-        *("T91", "BSD200", "General100", "BSDS500_test200"),
-    )
-    validation: str = "DIV2K_valid_crop256"
+    sets: Annotated[Names, Field(min_length=1)] = _SETS  # see `dtfn.patches.sources`
+    validation: str = "DIV2K_valid_crop256"  # a folder of pictures, or "embedded"
     validation_count: Count = 12
-    steps: Count = 8000
-    batch: Count = 16
-    patch: Count = 48
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    warmup: Annotated[int, Field(ge=0)] = 500
+    steps: Count = 8000  # of the optimiser
+    batch: Count = 16  # patches of a global batch
+    patch: Count = 48  # LR pixels a side
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3  # at its peak
+    warmup: Annotated[int, Field(ge=0)] = 500  # steps after which it is reached, linearly
+    # Probability that a picture of a batch has all its attention layers skipped. Such a network is
+    # trained for both: `dtfn.models.Network.attention` switches it at test time.
     attention_off: Share = 0.0
-    ema: Share = 0.999
-    clip: Amount = 1.0
-    loss: Literal["l1", "charbonnier"] = "l1"
-    validate_every: Count = 500
-    checkpoint_every: Amount = 120.0
+    ema: Share = 0.999  # decay of the averaged weights, which are validated and shipped; 0: none
+    clip: Amount = 1.0  # largest gradient norm; 0: none
+    loss: Literal["l1", "charbonnier"] = "l1"  # charbonnier: sqrt(d^2 + 1e-6)
+    validate_every: Count = 500  # steps
+    checkpoint_every: Amount = 120.0  # seconds
+    # After the warm-up: a cosine down to 0 at the last step; with "steps" or milestones, the rate
+    # is halved at each of these step numbers.
     schedule: Literal["cosine", "steps"] = "cosine"
     milestones: Annotated[tuple[int, ...], BeforeValidator(_split)] = ()
-    testing: Pairs = ()
+    testing: Pairs = ()  # hyperparameters that differ in testing; the weights must fit all the same
+    # Weights to start from (a name of the zoo or a file), perhaps of another scale: then the
+    # upsampler is new; or of the same network without TFS, which at first changes nothing.
     start: str = ""
-    exclude: Names = KNOWN_LEAKS
+    exclude: Names = KNOWN_LEAKS  # pictures to leave out, "<set>/<stem>"
     precision: Literal["32", "32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
 
     def rate(self, step: int) -> float:
@@ -164,8 +134,7 @@ def preset(name: str, **changes: Any) -> Recipe:
         ``demo-...`` for a short run of it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or
         ``dtfn_x4`` for the full network by the authors' recipe.
     **changes
-        Fields of `Recipe` to change; also as text of a command line, e.g. ``sets="T91,BSD200"``,
-        ``hyperparameters='{"n_feats": 16}'``.
+        Fields of `Recipe` to change; also as text of a command line.
 
     Raises
     ------

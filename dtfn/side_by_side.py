@@ -17,18 +17,16 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from dtfn import patches, training
 from dtfn.errors import InputError
-from dtfn.models.attention import HashedAttention
 from dtfn.recipes import Recipe
 
 EAGER = 3  # first steps, taken without a graph: they create the optimiser's state
@@ -53,10 +51,8 @@ def train_together(
         Name of each network, which is its folder's name, and its recipe.
     out
         Folder of the folders; each is like one of `dtfn.training.train`.
-    accelerator
-        ``"auto"``, ``"cpu"`` or ``"cuda"``.
-    resume
-        Whether the folders may hold runs to continue.
+    accelerator, resume
+        As there; ``"auto"``, ``"cpu"`` or ``"cuda"``.
     minutes
         Time that all of it may take, from this call to the last file. The recipes' steps are
         lowered so that every network ends its whole schedule in time.
@@ -84,17 +80,13 @@ def train_together(
     fabric = training.start(accelerator)
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
     shared: dict[Any, Any] = {}
-    bar = tqdm(recipes.items(), desc="prepare", unit="network")
-    lanes = [Lane(fabric, recipe, out / name, shared) for name, recipe in bar]
+    prepared = tqdm(recipes.items(), "prepare", unit="network")
+    lanes = [Lane(fabric, recipe, out / name, shared) for name, recipe in prepared]
     saved = mark = time.monotonic()
-    queues = 0
-    with tqdm(
-        total=max(lane.recipe.steps for lane in lanes),
-        initial=min(lane.tally.step for lane in lanes),
-        desc=f"{len(lanes)} networks",
-        unit="round",
-        mininterval=1.0,
-    ) as bar:
+    queues, first = 0, min(lane.tally.step for lane in lanes)
+    shown: dict[str, Any] = {"initial": first, "unit": "round", "mininterval": 1.0}
+    rounds = max(lane.recipe.steps for lane in lanes)
+    with tqdm(desc=f"{len(lanes)} networks", total=rounds, **shown) as bar:
         while busy := [lane for lane in lanes if lane.left]:
             rounds = min(QUEUED, max(lane.left for lane in busy))
             for _ in range(rounds):
@@ -130,8 +122,7 @@ def _wait(device: torch.device) -> None:
 class Lane(training.Run):
     """A run whose whole step happens on the device, in `turn` instead of `step`.
 
-    ``shared`` holds what several lanes read. Counters of the device are brought into the tally by
-    `count`.
+    ``shared`` holds what several lanes read.
     """
 
     def __init__(self, fabric: Any, recipe: Recipe, out: Path, shared: dict[Any, Any]) -> None:
@@ -141,21 +132,11 @@ class Lane(training.Run):
         super().__init__(fabric, recipe, out, lr=rate, capturable=graphs)
         self.restore()
         tally, steps = self.tally, range(recipe.steps)
-
-        def once(make: Callable[..., Any], arguments: tuple[Any, ...], *key: Any) -> Any:
-            if key not in shared:
-                shared[key] = make(*arguments)
-            return shared[key]
-
-        def pictures() -> patches.Pool:
+        key: tuple[Any, ...] = (recipe.sets, recipe.exclude, recipe.scale, recipe.patch)
+        if key not in shared:
             patches.guard(recipe)
-            return patches.pool(recipe, device)
-
-        def rotations(layer: HashedAttention) -> Tensor | None:
-            bank = layer.bank(recipe.patch**2, steps)
-            return None if bank is None else bank.to(device)
-
-        self.pool = once(pictures, (), recipe.sets, recipe.exclude, recipe.scale, recipe.patch)
+            shared[key] = patches.pool(recipe, device)
+        self.pool: patches.Pool = shared[key]
         drawn = zip(*(self.pool.draw(recipe, step) for step in steps), strict=True)
         # Each part of a draw for all steps, (steps, B, ...).
         self.draws = [torch.from_numpy(np.stack(part)).to(device) for part in drawn]
@@ -165,8 +146,11 @@ class Lane(training.Run):
         self.skipped.fill_(tally.skipped)
         for layer in self.hashed:
             of_layer = (layer.rotations, layer.query_width, layer.chunk_size, layer.n_hashes)
-            of_run = (layer.layer, recipe.patch, recipe.seed, recipe.steps)
-            layer.rotation_bank = once(rotations, (layer,), *of_layer, *of_run)
+            key = (*of_layer, layer.layer, recipe.patch, recipe.seed, recipe.steps)
+            if key not in shared:
+                bank = layer.bank(recipe.patch**2, steps)
+                shared[key] = None if bank is None else bank.to(device)
+            layer.rotation_bank = shared[key]
             layer.rotation_step = self.clock
         self.since = time.monotonic()
         self.replay = self._step
@@ -217,12 +201,9 @@ class Lane(training.Run):
     def shorten(self, steps: int) -> int:
         """Lower the number of steps, end the schedule there, and return the number."""
         if steps < self.tally.step + 1 + self.recipe.warmup // 10:
-            raise InputError(
-                "minutes",
-                f"time for more steps of {self.out.name}",
-                f"time for {steps} steps",
-                "allow more minutes, or train fewer networks at once",
-            )
+            wanted = f"time for more steps of {self.out.name}"
+            remedy = "allow more minutes, or train fewer networks at once"
+            raise InputError("minutes", wanted, f"time for {steps} steps", remedy)
         if steps < self.recipe.steps:
             self.recipe = dataclasses.replace(self.recipe, steps=steps)
             rates = torch.tensor([self.recipe.rate(step) for step in range(steps)])
@@ -230,22 +211,13 @@ class Lane(training.Run):
         return self.recipe.steps
 
     def count(self) -> None:
-        """Bring the counters of the device into the tally.
-
-        Raises
-        ------
-        Diverged
-            Too many bad steps since the last time.
-        """
+        """Bring the counters of the device into the tally, and refuse to go on with bad steps."""
         _wait(self.fabric.device)
         tally, skipped, now = self.tally, round(float(self.skipped)), time.monotonic()
         if skipped - tally.skipped >= training.BAD_STEPS:
-            raise training.Diverged(
-                f"{self.out.name} before step {tally.step}",
-                "a finite loss and gradient",
-                f"NaN or infinity {skipped - tally.skipped} times",
-                "train it with a smaller learning_rate or clip",
-            )
+            what, found = f"{self.out.name} before step {tally.step}", "NaN or infinity"
+            remedy = "train it with a smaller learning_rate or clip"
+            raise training.Diverged(what, "finite losses and gradients", found, remedy)
         tally.skipped = skipped
         tally.loss += float(self.total)
         self.total.zero_()

@@ -107,12 +107,8 @@ def train(
     fabric = start(*how, out if tensorboard else None)
     rank, world = fabric.global_rank, fabric.world_size
     if accumulate < 1 or recipe.batch % (world * accumulate):
-        raise InputError(
-            "batch",
-            f"a multiple of {world * accumulate} (processes times accumulation)",
-            recipe.batch,
-            "change the batch of the recipe, --devices or --accumulate",
-        )
+        wanted = f"a multiple of {world * accumulate} (processes times accumulation)"
+        raise InputError("batch", wanted, recipe.batch, "change it, --devices or --accumulate")
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
         patches.guard(recipe)
         pool = patches.pool(recipe)
@@ -134,13 +130,12 @@ def train(
             tally.seconds += time.perf_counter() - started
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
-                raise Diverged(
-                    f"steps {step + 1 - bad} to {step}",
-                    "a finite loss and gradient",
-                    "NaN or infinity",
-                    f"the checkpoint in {out} is from before them: go on with --precision 32-true,"
-                    " or train anew with a smaller learning_rate or clip",
+                remedy = (
+                    f"go on from the checkpoint in {out}, which is from before them, with"
+                    " --precision 32-true, or train anew with a smaller learning_rate or clip"
                 )
+                what = f"steps {step + 1 - bad} to {step}"
+                raise Diverged(what, "finite losses and gradients", "NaN or infinity", remedy)
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
             psnr = tally.history[-1]["psnr"] if tally.history else math.nan
@@ -179,19 +174,16 @@ def start(
         )
         fabric.launch()
     except Exception as error:  # Fabric raises many kinds for what is not there
-        raise InputError(
-            f"{devices} x {accelerator}, strategy {strategy}, {precision}",
-            "what Lightning Fabric can use here",
+        what, found = (
+            f"{devices} x {accelerator}, {strategy}, {precision}",
             str(error).splitlines()[0],
-            "change --accelerator, --devices, --strategy, --precision or --tensorboard",
-        ) from error
-    if fabric.world_size != devices * num_nodes:
-        raise InputError(
-            "processes",
-            f"{devices} on each of {num_nodes} node(s)",
-            f"{fabric.world_size} that were started",
-            "start as many tasks a node (srun --ntasks-per-node), or one task in all",
         )
+        remedy = "change --accelerator, --devices, --strategy, --precision or --tensorboard"
+        raise InputError(what, "what Lightning Fabric can use here", found, remedy) from error
+    if fabric.world_size != devices * num_nodes:
+        wanted, found = f"{devices} on each of {num_nodes} node(s)", f"{fabric.world_size} started"
+        remedy = "start as many tasks a node (srun --ntasks-per-node), or one task in all"
+        raise InputError("processes", wanted, found, remedy)
     return fabric
 
 
@@ -232,27 +224,17 @@ class Objective(nn.Module):
 
 @dataclass
 class Tally:
-    """What a run counts next to its weights.
+    """What a run counts next to its weights."""
 
-    Attributes
-    ----------
-    step
-        Steps done, skipped ones included: the number of the next step.
-    skipped
-        Steps whose loss or gradient was not finite.
-    loss, seconds, waited
-        Since the last row of the history: sum of the losses, time spent in steps, and within them
-        waiting for a batch.
-    history
-        Rows of ``history.csv``: step, mean loss since the last row, learning rate, validation PSNR
-        (dB), seconds a step, the loader's share of them in [0, 1], and steps skipped so far.
-    """
-
-    step: int = 0
-    skipped: int = 0
+    step: int = 0  # steps done, skipped ones included: the number of the next step
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    # Since the last row of the history: the sum of the losses, and seconds spent in steps, of these
+    # waiting for a batch.
     loss: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
+    # Rows of history.csv: step, mean loss since the last row, learning rate, validation PSNR (dB),
+    # seconds a step, the loader's share of them in [0, 1], and steps skipped so far.
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -270,12 +252,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        fabric: lightning.Fabric,
-        recipe: Recipe,
-        out: Path,
-        compiled: bool = False,
-        **adam: Any,
+        self, fabric: Any, recipe: Recipe, out: Path, compiled: bool = False, **adam: Any
     ) -> None:
         self.fabric, self.recipe, self.out, self.tally = fabric, recipe, out, Tally()
         self.network: Any = fresh(recipe)
@@ -468,10 +445,7 @@ def require_empty(out: Path, resume: bool) -> None:
 def fresh(recipe: Recipe) -> models.Network:
     """Return the network of a recipe before its first step, on the CPU in channels-last memory.
 
-    Raises
-    ------
-    InputError
-        The recipe starts from weights that are not there or do not fit.
+    Raises `InputError` where the recipe starts from weights that are not there or do not fit.
     """
     torch.manual_seed(recipe.seed)
     values = dict(recipe.hyperparameters)
@@ -491,12 +465,9 @@ def fresh(recipe: Recipe) -> models.Network:
         try:
             network.load_state_dict(begin.state_dict())
         except RuntimeError as error:
-            raise InputError(
-                recipe.start,
-                f"weights that fit {network.name}, {network.hyperparameters}",
-                f"{begin.name}, {begin.hyperparameters}",
-                "choose a start of the same size",
-            ) from error
+            wanted = f"weights that fit {network.name}, {network.hyperparameters}"
+            found, remedy = f"{begin.name}, {begin.hyperparameters}", "choose one of the same size"
+            raise InputError(recipe.start, wanted, found, remedy) from error
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

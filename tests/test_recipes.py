@@ -79,15 +79,12 @@ def test_names_and_what_a_demonstration_needs() -> None:
         ("local-x5-s0", {}, "did you mean 'local-x"),
         ("local-x4-s0", {"step": 3}, "expected a known field; found 'step'; did you mean 'steps'"),
         ("local-x4-s0", {"steps": 2.5}, "steps of a recipe: expected a valid integer.* found 2.5"),
-        ("local-x4-s0", {"steps": "many"}, "expected a valid integer.* found 'many'"),
         ("local-x4-s0", {"steps": 0}, "expected greater than or equal to 1; found 0"),
         ("local-x4-s0", {"sets": ()}, "sets of a recipe: .* at least 1 item"),
         ("local-x4-s0", {"loss": "l2"}, "expected 'l1' or 'charbonnier'; found 'l2'"),
-        ("local-x4-s0", {"ema": 1.0}, "expected less than 1; found 1.0"),
         ("local-x4-s0", {"learning_rate": float("nan")}, "expected a finite number"),
         ("local-x4-s0", {"milestones": "3,x"}, "milestones of a recipe: expected a valid integer"),
         ("local-x4-s0", {"hyperparameters": 3}, "hyperparameters of a recipe: expected"),
-        ("local-x4-s0", {"precision": "8"}, "expected '32', '32-true', 'bf16-mixed' or '16-mixed'"),
     ],
 )
 def test_what_is_no_recipe_is_refused_with_what_is_expected(

@@ -33,10 +33,6 @@ TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no r
 # One batch in two parts is added up in another order: one part in 1e7 of a gradient. Adam divides
 # it by its own size, so a step of 1e-3 is off by some 1e-10, and six steps stay far below this.
 ROUNDING = 1e-6
-ONE_TASK = {  # what Slurm tells a job that was given one task
-    **{"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1", "SLURM_PROCID": "0"},
-    **{"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1"},
-}
 SMALL = {"n_feats": 8, "n_resgroups": 2, "n_resblocks": 1}
 TOGETHER = {
     "local-x2-s0": tiny.recipe("local-x2-s0", hyperparameters=SMALL),
@@ -65,20 +61,12 @@ def train(out: Path, changes: dict[str, Any] | None = None, **options: Any) -> P
 
 @pytest.fixture(scope="module")
 def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted, on one process."""
+    """A run that nothing interrupted, on one process; in ``together`` several side by side."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         tiny.enter(patch, world)
         train(out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def together(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("together")
-    with pytest.MonkeyPatch.context() as patch:
-        tiny.enter(patch, world)
-        side_by_side.train_together(TOGETHER, out, accelerator="cpu")
+        side_by_side.train_together(TOGETHER, out / "together", accelerator="cpu")
     return out
 
 
@@ -117,17 +105,14 @@ def test_a_killed_run_ends_in_the_same_bits(world: Path, whole: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("before", [1, 4])
-def test_a_run_stopped_anywhere_ends_in_the_same_bits(
-    whole: Path, tmp_path: Path, before: int
-) -> None:
+def test_a_stopped_run_ends_in_the_same_bits(whole: Path, tmp_path: Path, before: int) -> None:
     with tiny.stopped(before):
         train(tmp_path)
     assert not (tmp_path / "weights.safetensors").exists()
     train(tmp_path)
     assert_same(tmp_path, whole)
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(
-        ["history.csv", "run.json", "state.ckpt", "weights.safetensors"]
-    )
+    left = {"history.csv", "run.json", "state.ckpt", "weights.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == left
 
 
 def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
@@ -135,10 +120,12 @@ def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
         train(tmp_path)
     with pytest.raises(InputError, match="found another learning_rate; choose another --out"):
         train(tmp_path, {"learning_rate": 1e-4})
-    with pytest.raises(InputError, match=r"found state.ckpt; add --resume"):
-        train(tmp_path, resume=False)
-    with pytest.raises(InputError, match=r"found state.ckpt; add --resume"):
-        side_by_side.train_together({tmp_path.name: tiny.recipe()}, tmp_path.parent, resume=False)
+    for trainer, given in (
+        (training.train, (tiny.recipe(), tmp_path)),
+        (side_by_side.train_together, ({tmp_path.name: tiny.recipe()}, tmp_path.parent)),
+    ):
+        with pytest.raises(InputError, match=r"found state.ckpt; add --resume"):
+            trainer(*given, resume=False)  # type: ignore[operator]
 
 
 def test_validating_more_often_changes_no_weight(
@@ -159,33 +146,30 @@ def test_validating_more_often_changes_no_weight(
 # --- the same on other hardware -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("strategy", "cluster"), [("ddp", {}), ("fsdp", {}), ("ddp", ONE_TASK)], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"stop": 3}], ids=["whole", "finished by one"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_train_the_same_weights(
     world: Path,
     whole: Path,
     tmp_path: Path,
     strategy: str,
-    cluster: dict[str, str],
+    options: dict[str, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name, value in cluster.items():
-        monkeypatch.setenv(name, value)
-    process = start(world, tmp_path / "run", devices=2, strategy=strategy)
+    if strategy == "ddp" and not options:  # as in a Slurm job of one task
+        for name in ("PROCID", "LOCALID", "NODEID"):
+            monkeypatch.setenv(f"SLURM_{name}", "0")
+        for name in ("NTASKS", "NNODES", "JOB_ID", "JOB_NAME"):
+            monkeypatch.setenv(f"SLURM_{name}", "1")
+    process = start(world, tmp_path, devices=2, strategy=strategy, **options)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["processes"] == 2
-    assert_same(tmp_path / "run", whole, ROUNDING)
-
-
-def test_what_two_processes_began_one_can_finish(world: Path, whole: Path, tmp_path: Path) -> None:
-    process = start(world, tmp_path / "run", devices=2, strategy="fsdp", stop=3)
-    output, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, output
-    assert (tmp_path / "run" / training.CHECKPOINT).exists(), output
-    train(tmp_path / "run")
-    assert_same(tmp_path / "run", whole, ROUNDING)
+    assert (tmp_path / training.CHECKPOINT).exists(), output
+    if options:
+        train(tmp_path)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["processes"] == (1 if options else 2)
+    assert_same(tmp_path, whole, ROUNDING)
 
 
 def test_fewer_processes_than_were_asked_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +271,7 @@ def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
     faulty: type[Faulty], monkeypatch: pytest.MonkeyPatch, whole: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(faulty, "bad", (2, 3, 4))
-    with pytest.raises(training.Diverged, match=r"steps 2 to 4: .* is from before them"):
+    with pytest.raises(training.Diverged, match=r"steps 2 to 4: .* from before them"):
         train(tmp_path)
     monkeypatch.setattr(faulty, "bad", ())
     train(tmp_path)
@@ -449,26 +433,26 @@ def test_attention_is_skipped_for_the_drawn_pictures_alone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_side_by_side_takes_the_steps_of_the_plain_trainer(
-    together: Path, tmp_path: Path, name: str
+    whole: Path, tmp_path: Path, name: str
 ) -> None:
     training.train(TOGETHER[name], tmp_path, accelerator="cpu", threads=1)
-    assert_same(together / name, tmp_path, ROUNDING)
+    assert_same(whole / "together" / name, tmp_path, ROUNDING)
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_either_trainer_continues_what_the_other_began(
-    world: Path, together: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
 ) -> None:
-    name = "dtfn-x2-s0"
-    with tiny.stopped(4):
-        train(tmp_path / name)
-    side_by_side.train_together({name: TOGETHER[name]}, tmp_path, accelerator="cpu")
-    assert_same(together / name, tmp_path / name, ROUNDING)
-    shutil.rmtree(tmp_path / name)
     monkeypatch.setattr(side_by_side, "QUEUED", 4)  # a checkpoint after so many steps
+    recipes = {"run": tiny.recipe()}
+    trainers = (
+        lambda: train(tmp_path / "run"),
+        lambda: side_by_side.train_together(recipes, tmp_path, accelerator="cpu"),
+    )
     with tiny.stopped(4):
-        side_by_side.train_together({name: TOGETHER[name]}, tmp_path, accelerator="cpu")
-    train(tmp_path / name)
-    assert_same(together / name, tmp_path / name, ROUNDING)
+        trainers[order[0]]()
+    trainers[order[1]]()
+    assert_same(tmp_path / "run", whole, ROUNDING)
 
 
 def test_minutes_shorten_the_schedule_to_its_end(
