@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 
-from dtfn.errors import InputError
-
 Float = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]
 
 SIGMA = 1.2  # of the strongest blur, LR pixels: the value of the paper's published demonstration
-RADIUS = 5  # LR pixels, of all blurs, or the path would jump: 4 sigmas
+RADIUS = 5  # LR pixels: 4 sigmas
 STEPS = 50
 FLAT = 1e-12  # squared slope below which a gradient magnitude is not differentiable in practice
 
@@ -72,17 +70,15 @@ def attribute(
     gradient at the middle of the step (they take an end of it), so linear networks are exact in
     one step.
     """
-    top, left, height, width = window
-    if (
-        min(window) < 0
-        or not 0 < height <= lr.shape[0] - top
-        or not 0 < width <= lr.shape[1] - left
-    ):
-        wanted = f"(top, left, height, width) within {lr.shape[0]} x {lr.shape[1]} positions"
-        raise InputError("window", wanted, window, "choose one inside the picture")
     weight, scale = next(network.parameters()), int(network.scale)  # type: ignore[arg-type]
     top, left, height, width = (scale * v for v in window)
-    path = (_blurred(lr, SIGMA * (1 - step / steps)) for step in range(steps + 1))
+    # All blurs have one radius, or the path would jump; the last has sigma 0 and is the picture.
+    path = (
+        ndimage.gaussian_filter(
+            lr / 255, SIGMA * (1 - n / steps), radius=RADIUS, mode="mirror", axes=(0, 1)
+        )
+        for n in range(steps + 1)
+    )
     total = np.zeros(lr.shape[:2])
     was_training = network.training
     network.eval()
@@ -124,9 +120,3 @@ def diffusion_index(attribution: Float) -> float:
     # The sum over pairs |a - b| of sorted numbers, without the pairs.
     gini = np.sum((2 * rank - values.size - 1) * values) / (values.size * total)
     return float(100 * (1 - gini))
-
-
-def _blurred(lr: NDArray[np.uint8], sigma: float) -> Float:
-    """Return the picture in [0, 1], blurred."""
-    blurs = {"mode": "mirror", "radius": RADIUS, "axes": (0, 1)}
-    return ndimage.gaussian_filter(lr / 255, sigma, **blurs) if sigma > 0 else lr / 255

@@ -92,20 +92,12 @@ class Record:
     ) -> pd.DataFrame:
         """Return how each query spreads its attention a, in numbers.
 
-        Parameters
-        ----------
-        layer, queries
-            As for `maps`.
-        details
-            (L, D) or (H, W, D): the true detail of each block, of `dtfn.texture.detail_blocks`.
-
-        Returns
-        -------
-        A row a query: row, column; entropy (-sum a log a, in nats); support (its exp, the effective
+        Columns: row, column; entropy (-sum a log a, in nats); support (its exp, the effective
         number of positions); participation (1 / sum a^2, the same with less weight on a long tail);
         distance (mean Euclidean distance to what is attended, in LR pixels); on_self (the query's
-        weight on itself). With details, of `dtfn.texture.disagreement`: inconsistency (its mean by
-        weight) and disagreeing (the weight where it is above 1); NaN where the query has no detail.
+        weight on itself). With ``details`` (L, D) or (H, W, D), of `dtfn.texture.detail_blocks`:
+        inconsistency (the mean `dtfn.texture.disagreement` by weight) and disagreeing (the weight
+        where it is above 1), NaN where the query has no detail.
         """
         maps, at = self.maps(layer, queries).double().cpu().numpy(), np.asarray(queries)
         a, here = maps.reshape(len(at), -1), at @ (maps.shape[2], 1)

@@ -57,16 +57,9 @@ class Look(NamedTuple):
 def looks(
     methods: Sequence[str], sample: Sample, queries: Sequence[Query]
 ) -> dict[Query, list[Look]]:
-    """Return every network's and layer's map for every query, computed once and remembered.
+    """Return every network's and layer's map of the whole picture for every (row, column).
 
-    Parameters
-    ----------
-    methods
-        Names of the zoo or weights files; such without attention have no looks.
-    sample
-        The picture; networks see the whole of it.
-    queries
-        (row, column) pairs of its LR grid.
+    They are computed once. Methods without attention have none.
     """
 
     def make(network: nn.Module) -> cache.Arrays:
@@ -95,11 +88,8 @@ def last_layer(seen: Iterable[Look]) -> list[Look]:
 def copies(seen: Iterable[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
     """Return the ``most`` heaviest positions of each look, and how false their true detail is.
 
-    Returns
-    -------
     A row a look and position: network, place, query_row, query_column, rank (from 1), row, column,
-    weight, inconsistency (|d - d'|^2 / |d|^2 of the true details d of the query and d' of the
-    position; above 1 it is worse than none; NaN where the query has no detail).
+    weight, inconsistency (`dtfn.texture.disagreement` with the query).
     """
     width, details = sample.lr.shape[1], texture.detail_blocks(sample.hr, sample.scale)
     rows = []
@@ -117,17 +107,10 @@ def places(
 ) -> tuple[Sample, dict[str, Query]]:
     """Return where to look: in the texture that the first pair harms most, and in one it helps.
 
-    Parameters
-    ----------
-    textures
-        The regions of `dtfn.harm.measure`. Those at a false discovery rate of 5 % come first.
-    samples, pairs
-        The pictures, and pairs of which the first counts.
-
-    Returns
-    -------
-    The picture of the most harmed texture, and name -> LR position: the middle of that texture, and
-    that of the texture of this picture that is helped most. Without any, the middle of the first.
+    ``textures`` are the regions of `dtfn.harm.measure`; those at a false discovery rate of 5 % come
+    first. Returned are the picture of the most harmed texture, and name -> LR position: the middle
+    of that texture, and that of the texture of this picture that is helped most. Without any, it is
+    the middle of the first picture.
     """
     sample, found = samples[0], dict[str, Query]()
     if pairs and textures is not None:
@@ -173,13 +156,9 @@ def attended(method: str, sample: Sample) -> Float:
     """Return the inconsistency k of what each layer of a network attends to.
 
     k(p) = sum over q of a(p, q) |D(q) - D(p)|^2 / |D(p)|^2, with the weights a and the true details
-    D of `dtfn.texture.detail_blocks`. The network sees the picture as in
-    `dtfn.evaluation.block_errors`. DTFN's values are read around a position, not only at it; k is
-    that of the position.
-
-    Returns
-    -------
-    float32 (layers, H, W), 0 or more; NaN where p has no detail.
+    D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. The
+    network sees the picture as in `dtfn.evaluation.block_errors`. DTFN's values are read around a
+    position, not only at it; k is that of the position.
     """
     tiling = evaluation.analysis_tiling(method)
 
@@ -210,17 +189,7 @@ def attended(method: str, sample: Sample) -> Float:
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
     """Relate harm to severity and inconsistency, one picture in memory at a time.
 
-    Parameters
-    ----------
-    pairs
-        E.g. of `dtfn.harm.pairs_of_zoo`; k is that of the network with attention.
-    samples
-        The pictures with their truth.
-
-    Raises
-    ------
-    InputError
-        A network has no attention that chooses. Without pairs or pictures the tables are empty.
+    k is that of the network with attention, which must choose, or `InputError` is raised.
     """
     key, numbers = [*ROLE, *PICTURE], ["slope", "steeper", "severity", "inconsistency"]
     pictures, tables = [], []
@@ -251,15 +220,8 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
 def model(pictures: pd.DataFrame) -> pd.DataFrame:
     """Return the mean slopes over pictures and training seeds: a row a pair, kind, k and role.
 
-    Parameters
-    ----------
-    pictures
-        Of `measure`.
-
-    Returns
-    -------
-    pair, kind, of, role (all controls are one, ``control``), seeds, pictures; slope, steeper and
-    inconsistency, the first two with ``_low`` and ``_high``, the ends of their 95 % intervals.
+    Columns: pair, kind, of, role (all controls are one, ``control``), seeds, pictures; slope,
+    steeper, inconsistency, the first two with ``_low`` and ``_high``, ends of their 95 % intervals.
     """
     rows, names = [], ["pair", "kind", "of", "role"]
     for key, part in one_control(pictures).groupby(names, sort=False):
@@ -274,10 +236,7 @@ def model(pictures: pd.DataFrame) -> pd.DataFrame:
 def net_map(cells: pd.DataFrame) -> pd.DataFrame:
     """Return what attention changes by fifths of severity and k: pair, severity, k, net (%).
 
-    Parameters
-    ----------
-    cells
-        Of `measure`; controls do not count.
+    Controls do not count.
     """
     ours = cells[cells["role"] == "pair"]
     sums = ours.groupby(["pair", "severity", "k"], sort=False)[["off", "change"]].sum()

@@ -154,15 +154,8 @@ class OwnNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor] | None:
         """Return where weights of a shape lie, of a pass with pictures (N, 3, H, W).
 
-        Returns
-        -------
-        Flat LR positions of queries (R, L) and keys (R, S) of R windows and heads of one picture;
-        -1 for none. None: no module says it.
-
-        Raises
-        ------
-        InputError
-            What the module says does not fit the weights, or leaves out a position.
+        These are flat LR positions of queries (R, L) and keys (R, S) of R windows and heads of one
+        picture, -1 for none. None: no module says it. `InputError`: what it says does not fit.
         """
         names = call.split("#")[0].split(".")
         around = [self.parts.get(".".join(names[:n])) for n in range(len(names), 0, -1)]
@@ -235,13 +228,7 @@ class OwnNetwork(nn.Module):
 
 
 def load(name: str) -> OwnNetwork:
-    """Return the network that a name as for `dtfn.zoo.own` stands for, checked.
-
-    Raises
-    ------
-    InputError
-        The file cannot be run, has no such function, or the function returns no fit network.
-    """
+    """Return the network that a name as for `dtfn.zoo.own` stands for, or raise `InputError`."""
     own = zoo.own(name)
     assert own is not None
     own.fingerprint()  # refuses files that do not exist
@@ -325,28 +312,21 @@ class _Attention(TorchFunctionMode):
         return weights if new is None else new.mT if before else new
 
     def _product(
-        self,
-        func: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        **how: Any,
+        self, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **how: Any
     ) -> Tensor:
-        out: Tensor = func(query, key, value, attn_mask, dropout_p, is_causal, **how)
-        scale = how.get("scale") or query.shape[-1] ** -0.5
+        out: Tensor = func(query, key, value, *args, **how)
+        how |= zip(("attn_mask", "dropout_p", "is_causal"), args, strict=False)
+        scale, attn_mask = how.get("scale") or query.shape[-1] ** -0.5, how.get("attn_mask")
         shape = (*query.shape[:-1], key.shape[-2])
-        if is_causal:
+        if how.get("is_causal"):
             attn_mask = torch.ones(shape[-2:], dtype=torch.bool, device=query.device).tril()
 
         def rows(at: Tensor | slice) -> Tensor:
             logits = query[..., at, :] @ key.mT * scale
             if attn_mask is not None:
                 mask = attn_mask.expand(shape)[..., at, :]
-                dark = mask.dtype == torch.bool
-                logits = logits.masked_fill(~mask, -torch.inf) if dark else logits + mask
+                is_bool = mask.dtype == torch.bool
+                logits = logits.masked_fill(~mask, -torch.inf) if is_bool else logits + mask
             return logits.softmax(-1)
 
         new = self._called(Weights(shape, rows))
@@ -375,7 +355,6 @@ def _is_stochastic(part: object) -> bool:
     """Return whether something is a tensor (..., L, S) whose rows are probabilities."""
     if not isinstance(part, Tensor) or part.ndim < 2 or not part.is_floating_point():
         return False
-    if not part.numel() or part.detach().amin() < 0:
-        return False
-    error = (part.detach().double().sum(-1) - 1).abs().max()
-    return bool(error < ROUNDING[part.dtype in (torch.float16, torch.bfloat16)])
+    error = (part.detach().double().sum(-1) - 1).abs()
+    rounding = ROUNDING[part.dtype in (torch.float16, torch.bfloat16)]
+    return bool(part.numel() and (part >= 0).all() and (error < rounding).all())

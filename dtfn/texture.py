@@ -44,24 +44,12 @@ DISTORTIONS = {
 
 
 def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np.int32]:
-    """Return the positions of the most similar patches of the same picture, computed once.
+    """Return the K most similar patches of an LR picture for its positions, ``(n, K)``.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
-    positions are candidates, however near. A position is row * W + column.
-
-    Parameters
-    ----------
-    lr
-        uint8 RGB ``(H, W, 3)`` or grey ``(H, W)``.
-    count
-        K, the number of patches.
-    every
-        Ask about every so many rows and columns only, see `asked`. The time rises with the square
-        of the picture's area: at 2048 x 1536, hours.
-
-    Returns
-    -------
-    ``(n, K)`` as of `nearest`.
+    positions are candidates, however near. They are numbers row * W + column, as of `nearest`, and
+    computed once. ``every`` asks about every so many rows and columns only, see `asked`: the time
+    rises with the square of the picture's area, at 2048 x 1536 to hours.
     """
     if count >= lr.shape[0] * lr.shape[1]:
         wanted, remedy = f"more than {count} positions", "use a larger picture"
@@ -91,13 +79,10 @@ def patches(lr: Array) -> NDArray[np.float32]:
 
 
 def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Return the K nearest of float32 vectors ``(n, D)`` to some of them, themselves left out.
+    """Return the K nearest of float32 vectors ``(n, D)`` to those asked about, ``(m, K)``.
 
-    Returns
-    -------
-    ``(m, K)`` for ``(m,)`` that are asked about, nearest first, equals in reading order. Exact but
-    for float32: of two vectors whose squared distances differ by less than some 1e-6 of their
-    energy, either may be the last of the K.
+    Nearest first, equals in their order, themselves left out. Exact but for float32: of two vectors
+    whose squared distances differ by less than some 1e-6 of their energy, either may be the last.
     """
     _, index = _faiss().knn(vectors[asked], vectors, count + 1)
     # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
@@ -138,17 +123,9 @@ def _faiss() -> Any:
 def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
 
-    Both resizings round to uint8, as everybody's do. So even a smooth ramp has a detail of some
-    0.2 MSE; a constant picture has exactly none.
-
-    Parameters
-    ----------
-    hr
-        uint8 RGB or grey; cropped at the top left to a multiple of s.
-    scale
-        s: 2, 3 or 4.
-    lr
-        `dtfn.images.degrade` of it, where that is known.
+    HR is uint8, RGB or grey, and cropped at the top left to a multiple of s. ``lr`` is
+    `dtfn.images.degrade` of it, where that is known. Both resizings round to uint8, as everybody's
+    do. So even a smooth ramp has a detail of some 0.2 MSE; a constant picture has exactly none.
     """
     hr = images.modcrop(hr, scale)
     lr = images.degrade(hr, scale) if lr is None else lr
@@ -188,12 +165,9 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
 
     k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
     the details of a block. 0: all similar patches have the same detail. 1: copying one gains
-    nothing over copying none. 2: their details are unrelated, of equal energy.
-
-    Returns
-    -------
-    NaN where p has no detail at all (as in a constant picture), and where p was not asked about.
-    Ratios have long tails: rank k, or take its median; for a mean, divide mean by mean.
+    nothing over copying none. 2: their details are unrelated, of equal energy. NaN: p has no detail
+    at all (as in a constant picture), or was not asked about. Ratios have long tails: rank k, or
+    take its median; for a mean, divide mean by mean.
     """
     blocks, at = detail_blocks(hr, scale), asked(lr.shape, every)
     differ = differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
@@ -209,15 +183,9 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
 def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
     """Return all distortion maps of an output over its LR grid, each ``(H, W)``; 0: none.
 
-    Parameters
-    ----------
-    sr, hr
-        Pictures as in `dtfn.subpixel`, of one size, which the scale divides.
-
-    Returns
-    -------
     ``orientation`` (degrees, in [0, 90]), ``spectrum`` (dB), ``structure`` (1 - SSIM, in [0, 2]),
     ``gradient`` (1 - gradient similarity, in [0, 1]); the mean over a block of maps of pixels.
+    Pictures are as in `dtfn.subpixel`.
     """
     x, y = same_size(luma(sr), luma(hr))
     return {

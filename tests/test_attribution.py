@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from dtfn import attribution, models
 from dtfn.attribution import attribute, diffusion_index
-from dtfn.errors import InputError
 
 LR = np.random.default_rng(0).integers(0, 256, (12, 14, 3), dtype=np.uint8)
 WINDOW = (4, 5, 3, 2)
@@ -136,12 +135,6 @@ def test_the_diffusion_index_of_extremes() -> None:
     assert diffusion_index(one) == pytest.approx(1)
     assert diffusion_index(np.full((10, 10), -3.0)) == pytest.approx(100)
     assert diffusion_index(np.zeros((10, 10))) == 100
-
-
-@pytest.mark.parametrize("window", [(10, 5, 3, 2), (-1, 5, 3, 2), (1, 5, 0, 2), (1, 13, 2, 2)])
-def test_a_window_outside_is_refused(window: tuple[int, int, int, int]) -> None:
-    with pytest.raises(InputError, match=r"window: expected .* within 12 x 14 positions"):
-        attribute(Linear(), LR, window)
 
 
 @pytest.mark.parametrize(
