@@ -3,18 +3,13 @@
 #   dtfn reproduce --tier demo --jobs 2
 #   dtfn reproduce --tier bench --profile profiles/slurm
 #
-# What runs and what it takes is in the plan; a run's folder is named by the key of its content.
-# Without `--config plan=FILE`, the plan is what `dtfn plan` prints (--config tier=demo).
+# What runs and what it takes is in the plan, as `dtfn plan --json` prints it; a run's folder is
+# named by the key of its content.
 import json
 import shlex
-import subprocess
 from pathlib import Path
 
-if "plan" in config:
-    PLAN = json.loads(Path(config["plan"]).read_text(encoding="utf-8"))
-else:
-    command = ["dtfn", "plan", "--json", "--tier", config.get("tier", "demo")]
-    PLAN = json.loads(subprocess.check_output(command))
+PLAN = json.loads(Path(config["plan"]).read_text(encoding="utf-8"))
 PROGRAM = shlex.join(PLAN.get("program", ["dtfn"]))
 OPTIONS = ["--tier", PLAN["tier"], "--reports", PLAN["reports"], "--plan", PLAN["plan"]]
 

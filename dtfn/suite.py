@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 
 from dtfn import datasets, files, images, parameters, paths, provenance, reports, zoo
 from dtfn.errors import InputError, nearest, require_known
-from dtfn.reports import compare, page
+from dtfn.reports import page
 from dtfn.reports import runs as run_folders
 
 # What a run of a tier takes, unless the plan has other numbers: the first three are for a cluster.
@@ -40,8 +40,6 @@ _DEFAULTS = {
 }
 TIERS = tuple(_DEFAULTS)
 _LIFELINE = "DTFN_LIFELINE"  # the lock of `reproduce`; when it is free, its runs end too
-# What of a run is compared: a table's CSV holds all that its other files show.
-_COMPARED = {"figures": (".csv", ".png", ".svg"), "tables": (".csv",), "data": (".csv",)}
 
 
 class NotebookFailed(RuntimeError):
@@ -111,7 +109,7 @@ def overview(
 ) -> dict[str, Any]:
     """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`.
 
-    Parameters and errors as `reproduce`.
+    Parameters as `reproduce`, errors as `plan` and `status`.
     """
     folder = (folder or paths.REPORTS).resolve()
     runs = [status(step, folder / "runs") for step in plan(tier, file, only)]
@@ -402,11 +400,8 @@ def reproduce(
 
     Returns
     -------
-    list
-        The names of the runs that failed; empty if every run is there.
+    The names of the runs that failed; empty if every run is there.
     """
-    if jobs is not None and jobs < 1:
-        raise InputError("jobs", "at least 1", jobs, "leave it out for 1")
     folder = (folder or paths.REPORTS).resolve()
     lock = _lock(f"report {folder}")
     try:
@@ -471,14 +466,9 @@ def _snakemake(
         command += ["--cores", str(jobs), "--quiet", "all"]
         environment[_LIFELINE] = lifeline
     files.write_json(planned, content)
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
-    try:
-        process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    # Snakemake ends with this process, and its runs with the lock. An interrupt is for us alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
 
 
 def _write_record(file: Path, content: Mapping[str, Any], missing: Mapping[str, Path]) -> None:
@@ -494,14 +484,13 @@ def _write_record(file: Path, content: Mapping[str, Any], missing: Mapping[str, 
         if name in missing:
             continue
         record = run_folders.read(folder)
-        outputs = [folder / output for output in record["outputs"]]
         runs[name] = {
             **{key: record[key] for key in ("key", "notebook", "parameters")},
             "verdicts": [verdict["printed"] for verdict in record["verdicts"]],
             "outputs": {
-                f.relative_to(folder).as_posix(): compare.fingerprint(f)
-                for f in outputs
-                if f.suffix in _COMPARED.get(f.parent.name, ())
+                name: run_folders.fingerprint(folder / name)
+                for name in record["outputs"]
+                if re.fullmatch(r"figures/.*(csv|png|svg)|(tables|data)/.*csv", name)
             },
         }
     files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})

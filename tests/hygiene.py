@@ -18,8 +18,6 @@ PARAMETER = re.compile(r"[a-z]\w*: [\w\[\], |.]+ = .+  # \S.*")
 ABSOLUTE = re.compile(r"(/\w+|~|[A-Za-z]:)[\\/].*")
 LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While)
 
-Cell = dict[str, Any]
-
 
 def problems(notebook: Path) -> list[str]:
     """Return what is wrong with a notebook, a line each; an empty list if nothing is."""
@@ -27,58 +25,42 @@ def problems(notebook: Path) -> list[str]:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError, TypeError) as error:
         return [f"no notebook: {error!r}"]
-    found = [*_order(cells), *_parameters(cells)]
-    for number, cell in enumerate(cells, start=1):
-        if cell["cell_type"] == "code":
-            found += [f"cell {number}: {problem}" for problem in _code(cell)]
-    return found
+    for cell in cells:
+        cell["source"] = "".join(cell["source"])
+    code = [(n, cell) for n, cell in enumerate(cells, start=1) if cell["cell_type"] == "code"]
+    return [*_order(cells), *(f"cell {n}: {wrong}" for n, cell in code for wrong in _code(cell))]
 
 
-def _source(cell: Cell) -> str:
-    source = cell["source"]
-    return source if isinstance(source, str) else "".join(source)
-
-
-def _tags(cell: Cell) -> list[str]:
-    return list(cell.get("metadata", {}).get("tags", []))
-
-
-def _order(cells: list[Cell]) -> Iterator[str]:
+def _order(cells: list[dict[str, Any]]) -> Iterator[str]:
     """Question first, parameters, one hidden setup, the verdicts last."""
     if not cells or cells[0]["cell_type"] != "markdown":
         yield "the first cell asks the question, in markdown"
-    code = [cell for cell in cells if cell["cell_type"] == "code"]
-    tagged = [next((t for t in _tags(c) if t in ("parameters", "hide-input")), "") for c in code]
-    if tagged[:2] != ["parameters", "hide-input"] or any(tagged[2:]):
+    tags = [cell["metadata"].get("tags", []) for cell in cells if cell["cell_type"] == "code"]
+    known = ("parameters", "hide-input")
+    tagged = [next((tag for tag in given if tag in known), "") for given in tags]
+    if tagged[:2] != [*known] or any(tagged[2:]):
         yield (
             "the code begins with one cell tagged parameters and one tagged hide-input (the setup),"
             f" and no other has these tags; found {tagged}"
         )
-    if not cells or cells[-1]["cell_type"] != "code" or ".finish(" not in _source(cells[-1]):
+    if not cells or cells[-1]["cell_type"] != "code" or ".finish(" not in cells[-1]["source"]:
         yield "the last cell shows the verdicts: run.finish()"
 
 
-def _parameters(cells: list[Cell]) -> Iterator[str]:
-    """Every line is one that papermill can read the help from."""
-    for cell in cells:
-        if "parameters" in _tags(cell):
-            for line in _source(cell).splitlines():
-                if not PARAMETER.fullmatch(line):
-                    yield f"a parameter reads `name: type = default  # what it is`, not {line!r}"
-
-
-def _code(cell: Cell) -> Iterator[str]:
-    """Thin: no output, a few lines, calls only."""
+def _code(cell: dict[str, Any]) -> Iterator[str]:
+    """Thin: no output, a few lines, calls only; every parameter has its help."""
     if cell["outputs"] or cell["execution_count"]:
         yield "outputs are not committed"
-    source = _source(cell)
-    lines = [line for line in source.splitlines() if line.strip()]
+    lines = [line for line in cell["source"].splitlines() if line.strip()]
+    for line in lines if "parameters" in cell["metadata"].get("tags", []) else []:
+        if not PARAMETER.fullmatch(line):
+            yield f"a parameter reads `name: type = default  # what it is`, not {line!r}"
     if len(lines) > MOST_LINES:
         yield f"{len(lines)} lines of code, at most {MOST_LINES}: move them into the package"
     try:
-        tree = ast.parse(source)
+        tree = ast.parse(cell["source"])
     except SyntaxError:
-        yield f"no plain Python (a `!` or `%` line?): {source.splitlines()[0]!r}"
+        yield f"no plain Python (a `!` or `%` line?): {lines[0]!r}"
         return
     for node in ast.walk(tree):
         if isinstance(node, LOGIC):

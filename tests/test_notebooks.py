@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +30,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def runs(report: Path) -> list[Path]:
-    return sorted(run_folders.finished(report / "runs"), key=lambda run: run.parent.name)
-
-
-def read(run: Path) -> dict[str, Any]:
-    return json.loads((run / "manifest.json").read_text())
+@pytest.fixture(scope="module")
+def runs(report: Path) -> dict[Path, dict[str, Any]]:
+    """Folder -> manifest of its runs, by name."""
+    found = sorted(run_folders.finished(report / "runs"), key=lambda run: run.parent.name)
+    return {run: json.loads((run / "manifest.json").read_text()) for run in found}
 
 
 @pytest.mark.parametrize("tier", [tier for tier in suite.TIERS if tier != "paper"])
@@ -54,29 +54,30 @@ def test_the_zoo_has_the_pairs_of_every_run_of_the_plan(tier: str) -> None:
         assert any(gate.chooses(pair.on) for pair in pairs)
 
 
-def test_the_smoke_tier_leaves_one_complete_run_each(report: Path) -> None:
-    assert [run.parent.name for run in runs(report)] == NAMES
-    for run in runs(report):
-        content = read(run)
+def test_the_smoke_tier_leaves_one_complete_run_each(
+    report: Path, runs: dict[Path, dict[str, Any]]
+) -> None:
+    assert [run.parent.name for run in runs] == NAMES
+    for run, content in runs.items():
         assert (content["status"], content["tier"]) == ("complete", "smoke")
         assert content["notebook"] == run.parent.name
-    hidden = [p for p in report.rglob("*") if ".partial" in p.name]
-    assert hidden == []
-
-
-def test_every_run_ends_in_verdicts_and_knows_its_pictures(report: Path) -> None:
-    for run in runs(report):
-        content = read(run)
-        assert content["verdicts"] or run.parent.name == "06_texture_distortion", "a gallery"
         assert any(key.startswith("mini/astronaut/x4/") for key in content["inputs"])
-    (compared,) = (run for run in runs(report) if run.parent.name == "03_subpixel_quality")
-    weights = {key for key in read(compared)["inputs"] if key.endswith(".safetensors")}
+    (compared,) = (one for one in runs.values() if one["notebook"] == "03_subpixel_quality")
+    weights = {key for key in compared["inputs"] if key.endswith(".safetensors")}
     assert weights == {"nlsa-x4-s0.safetensors"}, "attention on and off are one network"
+    assert [p for p in report.rglob("*") if ".partial" in p.name] == []
 
 
-def test_every_figure_lies_beside_its_data_with_a_full_caption(report: Path) -> None:
-    for run in runs(report):
-        content = read(run)
+def test_every_run_has_verdicts_figures_and_tables_for_every_reader(
+    runs: dict[Path, dict[str, Any]],
+) -> None:
+    for run, content in runs.items():
+        gallery = run.parent.name == "06_texture_distortion"
+        assert content["verdicts"] or gallery
+        assert {"checks", "verdicts"} & {table["name"] for table in content["tables"]} or gallery
+        for table in content["tables"]:
+            for ending in tiny.TABLES:
+                assert (run / "tables" / f"{table['name']}.{ending}").stat().st_size
         assert content["figures"] or run.parent.name == "08_tables", "which is tables alone"
         for figure in content["figures"]:
             stem = run / "figures" / figure["name"]
@@ -88,46 +89,27 @@ def test_every_figure_lies_beside_its_data_with_a_full_caption(report: Path) -> 
             assert "border" in figure["caption"]
 
 
-def test_every_table_is_written_for_every_reader(report: Path) -> None:
-    for run in runs(report):
-        tables = read(run)["tables"]
-        gallery = run.parent.name == "06_texture_distortion"
-        assert {"checks", "verdicts"} & {table["name"] for table in tables} or gallery
-        for table in tables:
-            for ending in ("csv", "md", "tex", "html"):
-                assert (run / "tables" / f"{table['name']}.{ending}").stat().st_size
-
-
-def test_no_page_makes_a_request(report: Path) -> None:
-    pages = [report / "index.html", *report.glob("runs/*/*/*.html")]
+def test_pages_make_no_request_and_lead_to_what_is_there(report: Path) -> None:
+    index = report / "index.html"
+    pages = {page: page.read_text() for page in [index, *report.glob("runs/*/*/*.html")]}
     assert len(pages) == 1 + len(NAMES)
-    for page in pages:
+    for page, text in pages.items():
         assert tiny.requests(page) == []
         assert "default-src 'none'" in tiny.policy(page)
-
-
-def test_the_index_links_to_what_is_there(report: Path) -> None:
-    import re
-
-    text = (report / "index.html").read_text()
-    for link in re.findall(r'href="([^"]+)"', text):
+        assert "Warning" not in text, page.name
+        assert text.count("step/s]") <= 1, f"every step of a bar in {page.name}"
+    for link in re.findall(r'href="([^"]+)"', pages[index]):
         target, _, anchor = link.partition("#")
         assert not target or (report / target).exists(), link
-        page = (report / target).read_text() if target else text
-        assert not anchor or f'id="{anchor}"' in page, link
+        assert not anchor or f'id="{anchor}"' in pages[report / (target or "index.html")], link
 
 
-def test_no_cell_warns_or_shows_every_step_of_a_bar(report: Path) -> None:
-    for page in report.glob("runs/*/*/*.html"):
-        text = page.read_text()
-        assert "Warning" not in text, page.name
-        assert text.count("step/s]") <= 1, page.name
-
-
-def test_the_numbers_of_two_runs_are_the_same(report: Path, tmp_path: Path) -> None:
-    first = next(run for run in runs(report) if run.parent.name == "03_subpixel_quality")
-    second = suite.run("03_subpixel_quality", read(first)["parameters"], runs=tmp_path)
-    one, two = read(first)["outputs"], read(second)["outputs"]
+def test_the_numbers_of_two_runs_are_the_same(
+    runs: dict[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    first = next(one for one in runs.values() if one["notebook"] == "03_subpixel_quality")
+    second = suite.run("03_subpixel_quality", first["parameters"], runs=tmp_path)
+    one, two = (record["outputs"] for record in (first, run_folders.read(second)))
     data = {name for name in one if name.endswith((".csv", ".svg", ".png", ".tex"))}
     assert data
     assert {name: one[name] for name in data} == {name: two[name] for name in data}

@@ -91,7 +91,7 @@ def test_a_figure_has_the_style_of_the_house_whatever_the_readers(name: str) -> 
 def test_where_there_is_nothing_to_draw_there_are_no_axes() -> None:
     none = pd.DataFrame(columns=["pair", "granularity", "of", "kind", "dose", "net", "gate"])
     drawn = [draw(none) for draw in (curves.bound_chain, curves.bound_curve, curves.cause_map)]
-    drawn += [curves.cause_slopes(none), curves.dose_curves(none), curves.harm_curve(none, 0.5)]
+    drawn += [curves.cause_slopes(none), curves.dose_curves(none)]
     drawn += [curves.gate_course(none, "nla", 0.05), pictures.texture_gallery([])]
     drawn += [curves.psnr_gains(RESULTS[RESULTS["method"] == "bicubic"])]
     drawn += [pictures.attention_maps([], case().sample), pictures.distortion_panel(None)]

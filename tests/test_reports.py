@@ -18,7 +18,7 @@ from PIL import Image
 
 from dtfn import cli, paths, plots, provenance, reports
 from dtfn.errors import InputError
-from dtfn.reports import Verdict, above_zero, compare, page
+from dtfn.reports import Verdict, above_zero, page
 from dtfn.reports import runs as run_folders
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
@@ -282,7 +282,7 @@ def test_every_changed_number_is_named(
     tmp_path: Path, before: Any, after: Any, expected: list[list[Any]]
 ) -> None:
     one, two = add_run(tmp_path, "n", "1", {"t": before}), add_run(tmp_path, "n", "2", {"t": after})
-    found = compare.compare(one, two)
+    found = run_folders.compare(one, two)
     named = found.changed[["row", "column", "before", "after"]]
     pd.testing.assert_frame_equal(
         named, pd.DataFrame(expected, columns=list(named)), check_dtype=False
@@ -302,7 +302,7 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     one = add_run(tmp_path, "n", "1", verdicts=[verdict("it holds", "+1 dB", "✓ yes")])
     now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
     two = add_run(tmp_path, "n", "2", parameters={"scale": 2, "count": 1}, verdicts=now)
-    found = compare.compare(one, two)
+    found = run_folders.compare(one, two)
     assert found.settings == {"scale": (4, 2), "count": (None, 1)}
     assert found.verdicts.to_numpy().tolist() == [
         ["it holds", "+1 dB ✓ yes", "+0 dB ? open"],
@@ -313,7 +313,7 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
 def test_a_fingerprint_sees_numbers_and_no_costs(tmp_path: Path) -> None:
     faster, other = SCORES.assign(seconds=[9.0, 9.0]), SCORES.assign(psnr=[30.0, 31.1])
     home = add_run(tmp_path, "n", "1", {"a": SCORES, "b": faster, "c": other})
-    a, b, c = (compare.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
+    a, b, c = (run_folders.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
     assert a == b != c
 
 

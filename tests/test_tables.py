@@ -32,22 +32,22 @@ def body(text: str) -> list[list[str]]:
 
 
 def latex(frame: pd.DataFrame, groups: str | None = None) -> str:
-    return tables.latex(frame, BEST, groups=groups, caption="50 % of {x}", label="tab:l")
+    return tables.latex(frame, best=BEST, groups=groups, caption="50 % of {x}", label="tab:l")
 
 
 def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> None:
-    cells = body(tables.markdown(FRAME, BEST))
+    cells = body(tables.markdown(FRAME, best=BEST))
     assert [row[1] for row in cells] == ["<ins>30.00</ins>", "<ins>30.00</ins>", "**31.00**"]
     assert [row[2] for row in cells] == ["0.9000", "<ins>0.8000</ins>", "**0.7000**"]
-    assert "**" not in tables.markdown(FRAME.iloc[:1], BEST), "nothing is best of one"
-    assert "**" not in tables.markdown(FRAME.assign(psnr=30.0), {"psnr": "max"})
+    assert "**" not in tables.markdown(FRAME.iloc[:1], best=BEST), "nothing is best of one"
+    assert "**" not in tables.markdown(FRAME.assign(psnr=30.0), best={"psnr": "max"})
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
 def test_a_missing_value_is_a_dash_and_has_no_mark(missing: object) -> None:
     frame = pd.DataFrame({"psnr": [missing, 30.0, 29.0, missing]})
     marked = [["–"], ["**30.00**"], ["<ins>29.00</ins>"], ["–"]]
-    assert body(tables.markdown(frame, {"psnr": "max"})) == marked
+    assert body(tables.markdown(frame, best={"psnr": "max"})) == marked
 
 
 def test_every_notation_escapes_text() -> None:
@@ -96,7 +96,7 @@ def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
     summary = SUMMARY.assign(scale=4, dataset=["Set5", "Set5", "BSD100", "BSD100"])
     wide = tables.by_dataset(summary)
     assert list(wide) == ["method", "Set5 psnr", "Set5 ssim", "BSD100 psnr", "BSD100 ssim"]
-    text = tables.markdown(wide, {"psnr": "max", "ssim": "max"})
+    text = tables.markdown(wide, best={"psnr": "max", "ssim": "max"})
     assert text.splitlines()[0] == "| method | Set5 | BSD100 |"
     second = "<ins>33.67</ins>/<ins>0.9300</ins>", "<ins>28.43</ins>/<ins>0.8100</ins>"
     first = "**38.00**/**0.9600**", "**32.00**/**0.8900**"
@@ -111,7 +111,7 @@ def test_a_form_of_the_callers_wins() -> None:
 
 def test_several_scales_are_groups_with_marks_of_their_own() -> None:
     wide = tables.by_dataset(SUMMARY)
-    marked = body(tables.markdown(wide, {"psnr": "max"}, groups="scale"))
+    marked = body(tables.markdown(wide, best={"psnr": "max"}, groups="scale"))
     rows = [["2", "bicubic"], ["2", "net"], ["4", "bicubic"], ["4", "net"]]
     assert [row[:2] for row in marked] == rows
     assert [row[2].startswith("**") for row in marked] == [False, True, False, True]

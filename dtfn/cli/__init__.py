@@ -121,7 +121,7 @@ def plan(
 def reproduce(
     tier: Tier = "demo",
     jobs: Annotated[
-        int | None, Option(help="Runs at a time (default 1, or the profile's).")
+        int | None, Option(min=1, help="Runs at a time (default 1, or the profile's).")
     ] = None,
     only: Annotated[list[str] | None, Option(metavar="NAME", help="Run this; repeatable.")] = None,
     force: Force = False,

@@ -101,10 +101,10 @@ def _compare_runs(
     The exit code is 1 if any does.
     """
     from dtfn import paths
-    from dtfn.reports import compare, runs, tables
+    from dtfn.reports import runs, tables
 
     folder = (reports or paths.REPORTS) / "runs"
-    result = compare.compare(runs.find(before, folder), runs.find(after, folder))
+    result = runs.compare(runs.find(before, folder), runs.find(after, folder))
     print(f"{result.before} -> {result.after}: {result.summary}")
     for name, (old, new) in result.settings.items():
         print(f"parameter {name}: {old} -> {new}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,7 +44,8 @@ def training_curve(history: pd.DataFrame, bicubic: float) -> Figure:
 
     ``history`` has the columns step, loss and psnr (dB) of the trainer's history.csv.
     """
-    figure, (left, right) = _panels(["", ""], 2.9)
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(history["step"], history["loss"], marker="o", markersize=3)
     left.set(xlabel="step", ylabel="training loss", yscale="log")
     left.yaxis.set_minor_formatter("{x:.3g}")
@@ -196,23 +196,20 @@ def bound_curve(table: pd.DataFrame) -> Figure:
 
     ``table`` is of `dtfn.bounds.by_granularity`, coarse to fine. Bands are intervals.
     """
-    if table.empty:
-        return Figure()
-    names, steps = (list(table[key].unique()) for key in ("pair", "granularity"))
     labels = "cell of the choice (LR positions)", "PSNR over attention off (dB, Y)"
-    figure, axes = _panels(names, 3.0, *labels)
-    for ax, name in zip(axes, names, strict=True):
+    figure, panels = _panels(table, 3.0, *labels)
+    names, steps = (list(table[key].unique()) for key in ("pair", "granularity"))
+    for ax, name, here in panels:
         for bound, line in (("selection", "-"), ("layer", "--")):
             for role, ink in (("control", NULL_COLOUR), ("bound", colour(name, names))):
-                part = table[(table["pair"] == name) & (table["bound"] == bound)]
-                part = part[part["role"] == role].set_index("granularity").reindex(steps)
+                part = here[(here["bound"] == bound) & (here["role"] == role)]
+                part = part.set_index("granularity").reindex(steps)
                 label = bound if role == "bound" else f"control of {bound}"
                 ax.plot(range(len(steps)), part["gain"], line, color=ink, label=label)
                 _band(ax, part["low"], part["high"], ink)
         ax.set_xticks(range(len(steps)), [f"{g}×{g}" if g.isdigit() else g for g in steps])
         ax.tick_params(axis="x", labelrotation=45)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+    return _with_legend(figure)
 
 
 @styled()
@@ -222,14 +219,12 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     Bars: error added (red) and removed (blue); line: their net; grey: the net of the controls;
     dashed: the smallest effect that counts (%). ``table`` is of `dtfn.harm.curve`.
     """
-    groups = dict(list(table.groupby(["pair", "kind"], sort=False)))
-    titles = [
-        name if kind == "results" else f"{name}, {kind} pair ({part['seeds'].max()} seed(s))"
-        for (name, kind), part in groups.items()
-    ]
     labels = "fifths of the blocks by severity of the degradation", "change of error (%)"
-    figure, axes = _panels(titles, 3.0, *labels, sharey=False)
-    for ax, part in zip(axes, groups.values(), strict=True):
+    seeds = table.groupby(["pair", "kind"])["seeds"].transform("max").astype(str)
+    about = ", " + table["kind"] + " pair (" + seeds + " seed(s))"
+    titled = table.assign(pair=table["pair"] + about.mask(table["kind"] == "results", ""))
+    figure, panels = _panels(titled, 3.0, *labels, sharey=False)
+    for ax, _, part in panels:
         ours = part[part["role"] == "pair"]
         ax.bar(ours["fifth"], ours["added"], color=BAD, alpha=0.3)
         ax.bar(ours["fifth"], -ours["removed"], color=GOOD, alpha=0.3)
@@ -252,13 +247,11 @@ def cause_map(table: pd.DataFrame) -> Figure:
     ``table`` is of `dtfn.causes.net_map`: pair, severity, k (fifths), net (% of the error without
     attention).
     """
-    names = list(table["pair"].unique())
     labels = "inconsistency k of what is attended (fifths, low to high)", "severity (fifths)"
-    figure, axes = _panels(names, 3.2, *labels, sharey=False)
+    figure, panels = _panels(table, 3.2, *labels, sharey=False)
     most = max(float(table["net"].abs().max()), 0.5)
     how: dict[str, Any] = {"cmap": SIGNED, "vmin": -most, "vmax": most, "cbar": False}
-    for ax, name in zip(axes, names, strict=True):
-        part = table[table["pair"] == name]
+    for ax, _, part in panels:
         wide = part.pivot(index="severity", columns="k", values="net")
         sns.heatmap(wide, annot=True, fmt="+.1f", square=True, ax=ax, **how)
         ax.invert_yaxis()
@@ -273,12 +266,12 @@ def cause_slopes(table: pd.DataFrame) -> Figure:
 
     ``table`` is of `dtfn.causes.model`.
     """
-    names, kinds = (list(table[key].unique()) for key in ("pair", "of"))
+    kinds = list(table["of"].unique())
     text = "rise of harm from the lowest to the highest decile of k (% of the error); grey: control"
-    figure, axes = _panels(names, 1.1 + 0.3 * len(kinds), text)
-    for ax, name in zip(axes, names, strict=True):
+    figure, panels = _panels(table, 1.1 + 0.3 * len(kinds), text)
+    for ax, _, here in panels:
         for role, ink, shift in (("control", NULL_COLOUR, 0.18), ("pair", "black", 0.0)):
-            part = table[(table["pair"] == name) & (table["role"] == role)]
+            part = here[here["role"] == role]
             at = [len(kinds) - 1 - kinds.index(of) - shift for of in part["of"]]
             ax.hlines(at, part["slope_low"], part["slope_high"], color=ink)
             ax.plot(part["slope"], at, "o", color=ink, markersize=5)
@@ -294,13 +287,10 @@ def dose_curves(table: pd.DataFrame) -> Figure:
 
     ``table`` is of `dtfn.donors.curves`.
     """
-    if table.empty:
-        return Figure()
-    parts = dict(list(table.groupby("pair", sort=False)))
-    titles = [f"{name}: {part['queries'].max()} textures" for name, part in parts.items()]
-    figure, axes = _panels(titles, 3.4, "number of donors", "change of error (% of attention off)")
+    labels = "number of donors", "change of error (% of attention off)"
+    figure, panels = _panels(table, 3.4, *labels)
     doses = sorted(table["dose"].unique())
-    for ax, part in zip(axes, parts.values(), strict=True):
+    for ax, name, part in panels:
         for number, (donor, (ink, label)) in enumerate(DONORS.items()):
             line = part[part["donor"] == donor].set_index("dose").reindex(doses)
             effect = line["effect"].to_numpy(float)
@@ -309,30 +299,38 @@ def dose_curves(table: pd.DataFrame) -> Figure:
             line_and_bars = at, np.insert(effect, 0, 0), np.insert(away, 0, 0, axis=1)
             ax.errorbar(*line_and_bars, color=ink, label=label, **_BARS)
         ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
+        ax.set_title(f"{name}: {part['queries'].max()} textures")
         ax.set_xticks(range(1 + len(doses)), ["0", *map(str, doses)])
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
-    return figure
+    return _with_legend(figure)
 
 
 def _panels(
-    titles: Sequence[str], height: float, x: str = "", y: str = "", *, sharey: bool = True
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel a title, two or three in a row, and labels for all panels."""
-    if not titles:
+    table: pd.DataFrame, height: float, x: str, y: str = "", *, sharey: bool = True
+) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """Return a figure with a panel a pair, two or three in a row, and each with its rows."""
+    parts = list(table.groupby("pair", sort=False))
+    if not parts:
         return Figure(), []
-    columns = min(3, max(len(titles), 2))
-    rows = math.ceil(len(titles) / columns)
+    columns = min(3, max(len(parts), 2))
+    rows = math.ceil(len(parts) / columns)
     figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
-    shared: dict[str, Any] = {"sharex": bool(x), "sharey": sharey and bool(x)}
-    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel()
-    for ax in axes[len(titles) :]:
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey).ravel()
+    for ax in axes[len(parts) :]:
         ax.remove()
-    for ax, title in zip(axes, titles, strict=False):
-        ax.set_title(title)
+    for ax, (name, _) in zip(axes, parts, strict=False):
+        ax.set_title(name)
         ax.tick_params(labelbottom=True)  # also above a place that is left empty
     figure.supxlabel(x, fontsize=10)
     figure.supylabel(y, fontsize=10)
-    return figure, list(axes[: len(titles)])
+    return figure, [(ax, *part) for ax, part in zip(axes, parts, strict=False)]
+
+
+def _with_legend(figure: Figure) -> Figure:
+    """Return the figure with the first panel's legend above it."""
+    if figure.axes:
+        shown = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*shown, loc="outside upper center", ncols=4)
+    return figure
 
 
 def _band(ax: Axes, low: pd.Series, high: pd.Series, ink: str) -> None:

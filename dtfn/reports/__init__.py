@@ -40,25 +40,13 @@ _HOLDS = {True: "✓ yes", False: "✗ no", None: "? open"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what a run says about it.
+    """A claim and what a run says about it."""
 
-    Attributes
-    ----------
-    claim
-        A sentence that can be true or false.
-    measured, interval
-        The number that decides (or text) and its 95 % interval, or None.
-    holds
-        True, False, or None where the run cannot tell.
-    form
-        How the numbers are printed, e.g. ``"{:+.3f} dB"``.
-    """
-
-    claim: str
-    measured: float | str | None
-    interval: tuple[float, float] | None
-    holds: bool | None
-    form: str = "{:.3g}"
+    claim: str  # a sentence that can be true or false
+    measured: float | str | None  # the number that decides, or text
+    interval: tuple[float, float] | None  # of 95 %
+    holds: bool | None  # None where the run cannot tell
+    form: str = "{:.3g}"  # how the numbers are printed, e.g. "{:+.3f} dB"
 
     def row(self) -> dict[str, str]:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
@@ -109,18 +97,9 @@ class Run:
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
 
-        Parameters
-        ----------
-        name
-            File name without extension; a second figure of the name replaces the first.
-        figure
-            What a function of `dtfn.plots` returned.
-        data
-            The numbers drawn.
-        caption
-            What is seen; with metric, channel and border where pixels are compared.
-
-        Without any data, or of a figure without axes, a sentence says that there is nothing.
+        ``data`` are the numbers drawn. The caption says what is seen; with metric, channel and
+        border where pixels are compared. A second figure of the name replaces the first. Without
+        any data, or of a figure without axes, a sentence says that there is nothing.
         """
         from dtfn import plots
 
@@ -137,28 +116,19 @@ class Run:
             display(image)  # type: ignore[no-untyped-call]
             _show(f'<p class="caption">{html.escape(caption)}</p>')
 
-    def table(
-        self,
-        name: str,
-        frame: pd.DataFrame,
-        *,
-        caption: str,
-        best: Mapping[str, tables.Direction] | None = None,
-        forms: Mapping[str, str] | None = None,
-        groups: str | None = None,
-    ) -> None:
+    def table(self, name: str, frame: pd.DataFrame, *, caption: str, **how: Any) -> None:
         """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
 
-        The CSV keeps every digit; `best`, `forms` and `groups` as in
-        `dtfn.reports.tables.markdown`. Without any row a sentence says that there is none.
+        The CSV keeps every digit; what ``how`` may say of the others, see
+        `dtfn.reports.tables.printed`. Without any row a sentence says that there is none.
         """
         folder = self._place("tables", name, caption, frame.empty)
         if folder is None:
             return
         frame.to_csv(folder / f"{name}.csv", index=False)
-        shown = tables.html(frame, best, forms, groups)
-        plain = tables.markdown(frame, best, forms, groups) + f"\n{tables.escape(caption)}\n"
-        tex = tables.latex(frame, best, forms, groups, caption=caption, label=f"tab:{name}")
+        shown = tables.html(frame, **how)
+        plain = f"{tables.markdown(frame, **how)}\n{tables.escape(caption)}\n"
+        tex = tables.latex(frame, caption=caption, label=f"tab:{name}", **how)
         for ending, text in {"html": shown, "md": plain, "tex": tex}.items():
             files.write(folder / f"{name}.{ending}", text)
         _show(f'{shown}<p class="caption">{html.escape(caption)}</p>')
@@ -202,15 +172,10 @@ class Run:
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
-    """Begin the run of a notebook.
+    """Begin the run of a notebook of the working directory, else of notebooks/.
 
-    Parameters
-    ----------
-    notebook
-        Its name without extension; looked for in the working directory, then in notebooks/.
-    namespace
-        Where the parameters live, i.e. ``globals()``. Their names are read from the notebook's
-        own ``parameters`` cell, so none can be left out of the manifest.
+    ``namespace`` is where the parameters live, i.e. ``globals()``. Their names are read from the
+    notebook's own ``parameters`` cell, so none can be left out of the manifest.
 
     Raises
     ------

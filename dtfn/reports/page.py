@@ -22,7 +22,7 @@ from PIL import Image
 
 from dtfn import __version__, files, paths
 from dtfn.errors import InputError
-from dtfn.reports import compare, findings, runs, tables
+from dtfn.reports import findings, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
@@ -105,13 +105,8 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     them by thumbnails that lead to its own page. Other runs, that a reader started or sent, follow:
     the newest complete one of each name. All runs are listed with their times.
 
-    Parameters
-    ----------
-    reports
-        Folder that holds ``runs/``; the index goes into it.
-    killed
-        Names of runs whose process ended before they left anything. Runs that failed, and were not
-        followed by a complete one, are named too.
+    Runs that failed, and were not followed by a complete one, are named; and so are ``killed``
+    ones, whose process ended before they left anything.
     """
     records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
     complete = [folder for folder, record in records.items() if record["status"] == "complete"]
@@ -131,7 +126,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
         record["id"] = f"{'own-' if suite and folder in own else ''}{folder.parent.name}"
         earlier = [f for f in complete[: complete.index(folder)] if f.parent == folder.parent]
         if earlier and records[earlier[-1]]["parameters"] == record["parameters"]:
-            changes = compare.compare(earlier[-1], folder).summary
+            changes = runs.compare(earlier[-1], folder).summary
             record["changes"] = f"Since {earlier[-1].name}: {changes}."
         for figure in record["figures"]:
             file = _picture(folder, figure["name"])
@@ -179,14 +174,8 @@ def keep(reports: Path, folder: Path) -> Path:
     """Copy the suite that was reproduced last to where it can be committed, and return its page.
 
     The copy is a report in itself: index, manifests, tables as CSV, and figures as WebP; without
-    notebooks. Its README.md shows the same where there is no browser.
-
-    Parameters
-    ----------
-    reports
-        The folder of the report.
-    folder
-        A new folder, or that of an older baseline, whose place a whole new one takes.
+    notebooks. Its README.md shows the same where there is no browser. It takes the place of an
+    older baseline as a whole.
 
     Raises
     ------
@@ -229,18 +218,10 @@ def keep(reports: Path, folder: Path) -> Path:
 
 
 def cut(readme: str, folder: Path, link: str) -> str:
-    """Return the README with what a baseline says: its picture and its verdicts.
+    """Return the text of a README with what the baseline in a folder says: picture and verdicts.
 
     They stand between ``<!-- picture ... -->`` or ``<!-- verdicts ... -->`` and ``<!-- end -->``.
-
-    Parameters
-    ----------
-    readme
-        The text.
-    folder
-        Of the baseline.
-    link
-        Where it is, seen from the README.
+    ``link`` is where the folder is, seen from the README.
     """
     kept, slots = list(suite_runs(folder).values()), {"picture": ""}
     if found := _exhibit(kept, _TEXTURES):

@@ -1,12 +1,17 @@
-"""Folders of runs and their manifest.json: where a run is, what it used, what it made."""
+"""Folders of runs and their manifest.json: what a run used and made, and how two runs differ."""
 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from dtfn import files, provenance
 from dtfn.errors import InputError, nearest
@@ -16,6 +21,8 @@ PARTIAL = ".partial-"
 """Prefix of the folder of a run that is not finished."""
 KINDS = ("figures", "tables", "data")
 """What a notebook saves: the manifest's lists, and the folders of their files."""
+PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
+"""Columns of what a run cost, not of what it found: they differ from run to run."""
 
 
 def finished(folder: Path) -> list[Path]:
@@ -29,20 +36,10 @@ def finished(folder: Path) -> list[Path]:
 
 
 def find(name: str, folder: Path) -> Path:
-    """Return the folder of a complete run.
+    """Return the folder of a complete run below ``folder``, or raise `InputError`.
 
-    Parameters
-    ----------
-    name
-        A folder, the name of one, or the name of a notebook: its newest run; ``NAME~1`` is the
-        run before that, and so on.
-    folder
-        The folder of all runs.
-
-    Raises
-    ------
-    InputError
-        There is no such run.
+    ``name`` is a run's folder, the name of one, or the name of a notebook: its newest run;
+    ``NAME~1`` is the run before that, and so on.
     """
     if read(Path(name)):
         return Path(name)
@@ -99,3 +96,89 @@ def plain(value: Any) -> Any:
     """Return a value as JSON holds it: numpy converted, other objects as text, NaN as None."""
     text = json.dumps(value, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
     return json.loads(text, parse_constant=lambda _: None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from the run in the folder ``before`` to that in ``after``.
+
+    ``changed`` has a row a number that is not the same (file, row, column, before, after,
+    difference; NaN where only one run has it), the largest relative difference first, of
+    ``numbers`` in all. ``settings`` are the parameters that differ, ``verdicts`` the claims that
+    are not answered as before (claim, before, after).
+    """
+
+    before: Path
+    after: Path
+    changed: pd.DataFrame
+    numbers: int
+    settings: dict[str, tuple[object, object]]
+    verdicts: pd.DataFrame
+
+    @property
+    def summary(self) -> str:
+        """One line: how many of how many numbers, and the largest difference."""
+        if self.changed.empty:
+            return f"all {self.numbers} numbers are the same"
+        largest = self.changed["difference"].abs().max()
+        what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
+        return f"{len(self.changed)} of {self.numbers} numbers changed{what}"
+
+
+def compare(before: Path, after: Path) -> Comparison:
+    """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
+
+    Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
+    these to know them apart (row, column, step); else by their place.
+    """
+    both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
+    same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
+    both["difference"] = both["after"] - both["before"]
+    relative = both["difference"].abs() / both[["before", "after"]].abs().max(axis=1)
+    order = relative.fillna(float("inf"))[~same].sort_values(ascending=False, kind="stable")
+    one, two = read(before), read(after)
+    old, new = one["parameters"], two["parameters"]
+    pairs = {name: (old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])}
+    said = pd.concat({"before": _answers(one), "after": _answers(two)}, axis=1)
+    said = said.fillna("not claimed").rename_axis("claim").reset_index()
+    return Comparison(
+        before,
+        after,
+        both.loc[order.index].reset_index(drop=True),
+        len(both),
+        {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
+        said[said["before"] != said["after"]].reset_index(drop=True),
+    )
+
+
+def fingerprint(file: Path) -> str:
+    """Return the SHA-256 of a figure or table, of a CSV file without the columns of costs."""
+    if file.suffix != ".csv":
+        return files.sha256(file)
+    frame = pd.read_csv(file)
+    kept = frame[[column for column in frame if not PASSING.search(column)]]
+    return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
+
+
+def _answers(record: dict[str, Any]) -> pd.Series:
+    printed = {v["claim"]: v["printed"] for v in record["verdicts"]}
+    return pd.Series({c: f"{p['measured']} {p['holds']}" for c, p in printed.items()}, dtype=object)
+
+
+def _numbers(folder: Path) -> pd.Series:
+    """Return every number of a run's CSV files, by file, row and column."""
+    parts = [pd.DataFrame({"file": [], "row": [], "column": [], "value": []})]
+    for file in sorted(folder.glob("[tf]*/*.csv")):  # tables/ and figures/
+        if file.name == "checks.csv":  # the verdicts, see above
+            continue
+        frame = pd.read_csv(file)
+        texts = list(frame.select_dtypes(exclude="number"))
+        whole = list(frame.select_dtypes("integer"))
+        choices = [texts + whole[:n] for n in range(len(whole) + 1)]
+        keys = next((k for k in choices if k and not frame.duplicated(k).any()), None)
+        named = frame[keys or []].astype(object).fillna("").to_numpy()
+        row = [", ".join(map(str, names)) or f"row {n}" for n, names in enumerate(named, start=1)]
+        measured = [c for c in frame if c not in (keys or texts) and not PASSING.search(c)]
+        long = frame[measured].astype(float).assign(file=f"{file.parent.name}/{file.name}", row=row)
+        parts.append(long.melt(["file", "row"], var_name="column", value_name="value"))
+    return pd.concat(parts).set_index(["file", "row", "column"])["value"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -67,13 +67,13 @@ def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
     return summary[keys].drop_duplicates().merge(wide[order].reset_index(), "left", on=keys)
 
 
-def markdown(
+def printed(
     frame: pd.DataFrame,
     best: Mapping[str, Direction] | None = None,
     forms: Mapping[str, str] | None = None,
     groups: str | None = None,
-) -> str:
-    """Return a table in GitHub's Markdown.
+) -> pd.DataFrame:
+    """Return a table as text with its marks, related columns joined and named by their titles.
 
     Parameters
     ----------
@@ -89,92 +89,6 @@ def markdown(
         A column: rows with the same value are marked among themselves, and LaTeX and HTML draw a
         rule between groups.
     """
-    table = _translated(_printed(frame, best, forms, groups), _MARKDOWN)
-    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def escape(plain: str) -> str:
-    """Return text in which Markdown sees neither columns nor tags."""
-    return plain.translate(_MARKDOWN)
-
-
-def latex(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
-    forms: Mapping[str, str] | None = None,
-    groups: str | None = None,
-    *,
-    caption: str,
-    label: str,
-) -> str:
-    """Return a LaTeX table for the packages booktabs and array, and graphicx if it is wide.
-
-    Parameters as `markdown`.
-    """
-    from pandas.io.formats.style import Styler
-
-    plain = _printed(frame, best, forms, groups)
-    widths = [max(map(len, [name, *plain[name]])) for name in plain]
-    breaks = [width > LONG for width in widths]
-    taken = sum(width + 2 for width in widths if width <= LONG)
-    share = max(0.27, round(0.9 * (1 - taken / PAGE) / max(sum(breaks), 1), 2))
-    paragraph = rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
-    # A true minus before numbers.
-    signed = plain.map(lambda text: re.sub(r"(?<![\w-])-(?=\d)", "−", text))
-    text = (
-        Styler(_translated(signed, _LATEX), uuid_len=0)
-        .hide(axis="index")
-        .to_latex(
-            hrules=True,
-            column_format="".join(paragraph if long else "l" for long in breaks),
-            position_float="centering",
-            caption=caption.translate(_LATEX),
-            label=label,
-        )
-    )
-    # Standard classes leave no room between a caption and the table below it.
-    text = text.replace("\\caption", "\\setlength{\\belowcaptionskip}{6pt}\n\\caption")
-    if sum(min(width, LONG) + 2 for width in widths) > PAGE:
-        text = text.replace("\\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
-        text = text.replace("\\end{tabular}", "\\end{tabular}}")
-    return text
-
-
-def html(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
-    forms: Mapping[str, str] | None = None,
-    groups: str | None = None,
-) -> str:
-    """Return a table in HTML that scrolls where it is too wide; parameters as `markdown`."""
-    from pandas.io.formats.style import Styler
-
-    plain = _printed(frame, best, forms, groups)
-    plain = plain.map(lambda t: t if len(t) > SHORT else t.replace(" ", "\N{NO-BREAK SPACE}"))
-    # Cells break at spaces, so that the longest word decides.
-    words = [" ".join([name, *plain[name]]).split(" ") for name in plain]
-    line = sum(max(map(len, part)) + 2 for part in words)
-    size = "small" if line <= PHONE else "medium" if line <= SCREEN else "wide"
-    table = Styler(_translated(plain, _HTML), uuid_len=0).hide(axis="index")
-    text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", table.to_html(exclude_styles=True))
-    text = text.replace("<th >", "<th>").replace("<td >", "<td>").strip()
-    return f'<div class="scroll {size}">{text}</div>\n'
-
-
-def _translated(table: pd.DataFrame, codes: Mapping[int, str]) -> pd.DataFrame:
-    """Return a printed table, cells and titles, in a notation."""
-    table = table.map(lambda text: text.translate(codes))
-    return table.rename(columns=lambda title: title.translate(codes))
-
-
-def _printed(
-    frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None,
-    forms: Mapping[str, str] | None,
-    groups: str | None,
-) -> pd.DataFrame:
-    """Return a table as text with its marks, related columns joined and named by their titles."""
     frame = frame.reset_index(drop=True)
     key = frame[groups] if groups else pd.Series(0, frame.index)
 
@@ -211,7 +125,72 @@ def _printed(
             cells = (cells + "/" + second).mask(neither, MISSING)
         title = re.sub(r"\b(psnr|ssim)\b", lambda word: word[0].upper(), title.replace("_", " "))
         table[title] = cells
-    printed = pd.DataFrame(table, index=frame.index)
+    text = pd.DataFrame(table, index=frame.index)
     begins = key.ne(key.shift()) & (frame.index > 0)
-    printed.iloc[:, 0] = printed.iloc[:, 0].mask(begins, "\5" + printed.iloc[:, 0])
-    return printed
+    text.iloc[:, 0] = text.iloc[:, 0].mask(begins, "\5" + text.iloc[:, 0])
+    return text
+
+
+def markdown(frame: pd.DataFrame, **how: Any) -> str:
+    """Return a table in GitHub's Markdown; what ``how`` may say, see `printed`."""
+    table = _translated(printed(frame, **how), _MARKDOWN)
+    lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def escape(plain: str) -> str:
+    """Return text in which Markdown sees neither columns nor tags."""
+    return plain.translate(_MARKDOWN)
+
+
+def latex(frame: pd.DataFrame, *, caption: str, label: str, **how: Any) -> str:
+    """Return a LaTeX table for the packages booktabs and array, and graphicx if it is wide."""
+    from pandas.io.formats.style import Styler
+
+    plain = printed(frame, **how)
+    widths = [max(map(len, [name, *plain[name]])) for name in plain]
+    breaks = [width > LONG for width in widths]
+    taken = sum(width + 2 for width in widths if width <= LONG)
+    share = max(0.27, round(0.9 * (1 - taken / PAGE) / max(sum(breaks), 1), 2))
+    paragraph = rf">{{\raggedright\arraybackslash}}p{{{share}\linewidth}}"
+    # A true minus before numbers.
+    signed = plain.map(lambda text: re.sub(r"(?<![\w-])-(?=\d)", "−", text))
+    text = (
+        Styler(_translated(signed, _LATEX), uuid_len=0)
+        .hide(axis="index")
+        .to_latex(
+            hrules=True,
+            column_format="".join(paragraph if long else "l" for long in breaks),
+            position_float="centering",
+            caption=caption.translate(_LATEX),
+            label=label,
+        )
+    )
+    # Standard classes leave no room between a caption and the table below it.
+    text = text.replace("\\caption", "\\setlength{\\belowcaptionskip}{6pt}\n\\caption")
+    if sum(min(width, LONG) + 2 for width in widths) > PAGE:
+        text = text.replace("\\begin{tabular}", "\\resizebox{\\linewidth}{!}{%\n\\begin{tabular}")
+        text = text.replace("\\end{tabular}", "\\end{tabular}}")
+    return text
+
+
+def html(frame: pd.DataFrame, **how: Any) -> str:
+    """Return a table in HTML that scrolls where it is too wide."""
+    from pandas.io.formats.style import Styler
+
+    plain = printed(frame, **how)
+    plain = plain.map(lambda t: t if len(t) > SHORT else t.replace(" ", "\N{NO-BREAK SPACE}"))
+    # Cells break at spaces, so that the longest word decides.
+    words = [" ".join([name, *plain[name]]).split(" ") for name in plain]
+    line = sum(max(map(len, part)) + 2 for part in words)
+    size = "small" if line <= PHONE else "medium" if line <= SCREEN else "wide"
+    table = Styler(_translated(plain, _HTML), uuid_len=0).hide(axis="index")
+    text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", table.to_html(exclude_styles=True))
+    text = text.replace("<th >", "<th>").replace("<td >", "<td>").strip()
+    return f'<div class="scroll {size}">{text}</div>\n'
+
+
+def _translated(table: pd.DataFrame, codes: Mapping[int, str]) -> pd.DataFrame:
+    """Return a printed table, cells and titles, in a notation."""
+    table = table.map(lambda text: text.translate(codes))
+    return table.rename(columns=lambda title: title.translate(codes))
