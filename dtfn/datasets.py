@@ -235,8 +235,8 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
     if name == MINI:
         return {}
     hr = sorted(_hr_files(name).values())
-    folders = _folder(name).glob("[lL][rR]*/")
-    for folder in sorted(folders, key=lambda f: (f.name.lower() != "lr_bicubic", f)):
+    folders = sorted(_folder(name).glob("[lL][rR]*/"))
+    for folder in sorted(folders, key=lambda f: f.name.lower() != "lr_bicubic"):
         says = {file: file.name for file in pictures(folder)}  # its scale, e.g. ax4.png
         says |= {file: file.parent.name for file in sorted(folder.glob("[!.]*/[!.]*"))}
         inside = [f for f, name in says.items() if scale in (_scales(name.casefold()) or {scale})]

@@ -41,33 +41,26 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 def read(path: str | Path) -> Pixels:
     """Read a PNG, JPEG, BMP or TIFF file at its own depth; details and errors as `decode`."""
-    path = Path(path)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+    if not Path(path).is_file():
+        found = "a folder" if Path(path).is_dir() else "nothing"
         raise InputError(path, "an image file", found, "check the path")
-    return decode(path.read_bytes(), path)
+    return decode(Path(path).read_bytes(), path)
 
 
 def decode(data: bytes, what: object) -> Pixels:
     """Return the pixels of a PNG, JPEG, BMP or TIFF file. The content decides, not the suffix.
 
     Palettes become RGB, 1-, 2- and 4-bit grey becomes 8-bit grey, a transparent colour becomes an
-    alpha channel, and an orientation tag is applied. ``what`` names the file in errors.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged, cut short or no such file; or holds CMYK, LAB, floats or several
-        pages; or 16-bit colour in a PNG, which Pillow would cut to 8 bits.
+    alpha channel, and an orientation tag is applied. ``what`` names the file in errors: if it is
+    damaged or cut short; or holds CMYK, LAB, floats or several pages; or 16-bit colour in a PNG,
+    which Pillow would cut to 8 bits.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures and odd tags: not for a reader
             pixels = _deep_colour(data) if data.startswith(_TIFF_MAGIC) else None
             return np.ascontiguousarray(_pillow(data) if pixels is None else pixels)  # type: ignore[return-value]
-    # Decoders raise whatever their format makes them trip over (OSError, struct.error, IndexError,
-    # SyntaxError, ...); to the user all of it means one thing.
-    except Exception as error:
+    except Exception as error:  # decoders raise whatever their format makes them trip over
         said = " ".join(str(error).split()).partition(" <")[0] or type(error).__name__
         raise InputError(
             what,
@@ -106,19 +99,13 @@ def _deep_colour(data: bytes) -> NDArray[np.generic] | None:
             raise ValueError(f"truncated: {len(ends)} of {parts} strips, up to byte {max(ends)}")
         if page.bitspersample != 16:
             return None
-        colour = tifffile.PHOTOMETRIC(page.photometric).name
-        if colour not in ("MINISBLACK", "RGB") or page.dtype != np.uint16:
-            raise ValueError(f"TIFF of {page.dtype} {colour}")
-        if page.samplesperpixel == 1:
-            return None
-        if page.size > 1 << 28 or page.tags.valueof(274, 1) > 1:
-            raise ValueError(f"{page.size} samples, turned by a tag or too many")
-        pixels = page.asarray()
-    separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
-    pixels = np.moveaxis(pixels, 0, 2) if separate else pixels
-    if pixels.ndim != 3 or pixels.shape[2] not in (2, 3, 4):
-        raise ValueError(f"samples of shape {pixels.shape}")
-    return pixels
+        colour, grey = tifffile.PHOTOMETRIC(page.photometric).name, page.samplesperpixel == 1
+        turned = not grey and page.tags.valueof(274, 1) > 1
+        sound = colour in ("MINISBLACK", "RGB") and page.dtype == np.uint16 and page.size < 1 << 28
+        if not sound or turned:
+            raise ValueError(f"TIFF of {page.dtype} {colour} {page.shape}, turned: {turned}")
+        separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        return None if grey else np.moveaxis(page.asarray(), 0 if separate else 2, 2)
 
 
 def write(path: str | Path, image: Pixels) -> None:
@@ -190,20 +177,15 @@ def check_scale(scale: int) -> int:
 
 
 def luma(image: UInt8 | NDArray[np.float32]) -> Float:
-    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, not rounded.
+    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, in [16, 235].
 
-    Rounding Y costs 0.09 dB of PSNR at scale 2, so it is kept as float.
+    It is float64 ``(H, W)``: rounding Y costs 0.09 dB of PSNR at scale 2.
 
     Parameters
     ----------
     image
-        uint8 RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three equal
-        channels, as in the networks' published tables. Or float32 RGB in [0, 255], such as the
-        output of a network that is not rounded.
-
-    Returns
-    -------
-    float64 ``(H, W)``, in [16, 235].
+        RGB ``(H, W, 3)`` in [0, 255], uint8, or float32 for an output that is not rounded. Or grey
+        ``(H, W)``, which counts as RGB of three equal channels, as in published tables.
     """
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:

@@ -92,20 +92,12 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
     """Return the value of every parameter in ``namespace``, the notebook's ``globals()``.
 
     The set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``, and text for
-    another type too. Errors as `check`; or a parameter has no value.
+    another type too. Errors as `check`.
     """
-    known = read(notebook)
-    if missing := [name for name in known if name not in namespace]:
-        expected, remedy = (
-            f"values of {', '.join(known)}",
-            "run the notebook's parameters cell first",
-        )
-        what = f"parameters of {notebook.stem}"
-        raise InputError(what, expected, f"no {', '.join(missing)}", remedy)
     cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
-    injected = [target.id for target in targets if isinstance(target, ast.Name)]
-    return check(notebook, {name: namespace.get(name) for name in [*injected, *known]}, _strict)
+    names = [*(t.id for t in targets if isinstance(t, ast.Name)), *read(notebook)]
+    return check(notebook, {name: namespace.get(name) for name in names}, _strict)
 
 
 def convert(value: Any, kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The cache of arrays between processes, when damaged, when the disk fails, and its commands."""
+"""The cache of arrays: between processes, damaged, on a full disk, its commands; keys of code."""
 
 from __future__ import annotations
 
@@ -153,25 +153,6 @@ def test_keys_differ_where_anything_differs() -> None:
     assert cache.key("a", flat) == cache.key("a", np.asfortranarray(flat))
 
 
-def test_code_counts_without_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-    (tmp_path / "capture").mkdir()
-    (tmp_path / "one.py").write_text("y = 2")
-    (tmp_path / "capture" / "a.py").write_text("x = 1  # a comment")
-
-    def source(*names: str) -> str:
-        cache.source.cache_clear()
-        return cache.source(*names)
-
-    before = source("capture")
-    (tmp_path / "capture" / "a.py").write_text("x = 1")
-    assert source("capture") == before != source("capture", "one")
-    (tmp_path / "capture" / "b.py").write_text("new")
-    assert source("capture") != before
-    with pytest.raises(OSError, match="typo"):
-        source("typo")
-
-
 def test_it_is_counted_limited_and_cleared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,3 +185,70 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
     for other in ("", "big", f"-{text}", "4XB", f"{text} 1"):
         with pytest.raises(InputError, match="--memory: expected a size"):
             cache.size(other, "--memory")
+
+
+# --- keys of code -------------------------------------------------------------------------
+
+
+MODULES = {
+    "__init__.py": '"""The package."""\n',
+    "low.py": '"""Low."""\nVALUE = 1  # one\n',
+    "middle.py": "def f():\n    from dtfn import low\n    return low.VALUE\n",
+    "aside.py": "VALUE = 2\n",
+    "group/__init__.py": "",
+    "group/one.py": "from dtfn.middle import f\n",
+    "group/data.csv": "1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in MODULES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    return tmp_path
+
+
+def test_reach_follows_imports_in_functions_too(package: Path) -> None:
+    everything = ["__init__.py", "group/__init__.py", "group/data.csv", "group/one.py"]
+    assert provenance.reach(["dtfn.group.one"]) == [*everything, "low.py", "middle.py"]
+    assert provenance.reach(["dtfn.low.VALUE"]) == ["__init__.py", "low.py"]
+    assert provenance.reach(["dtfn"]) == sorted(MODULES)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "changes"),
+    [
+        ("low.py", '"""Another text."""\n\nVALUE = (1)\n', False),
+        (
+            "middle.py",
+            'def f():\n    """Why."""\n    from dtfn import low\n    return low.VALUE',
+            False,
+        ),
+        ("aside.py", "VALUE = 3\n", False),
+        ("low.py", "VALUE = 2\n", True),
+        ("group/data.csv", "22\n", True),
+        ("group/__init__.py", "import dtfn.aside\n", True),
+    ],
+)
+def test_only_code_within_reach_changes_a_key(
+    package: Path, file: str, text: str, changes: bool
+) -> None:
+    before = provenance.code_key(["dtfn.group.one"])
+    (package / file).write_text(text)
+    assert (provenance.code_key(["dtfn.group.one"]) != before) == changes
+
+
+def test_the_key_of_a_package_is_that_of_the_code_of_all_its_modules(package: Path) -> None:
+    def source(*names: str) -> str:
+        cache.source.cache_clear()
+        return cache.source(*names)
+
+    before = source("group")
+    (package / "group" / "one.py").write_text("from dtfn.middle import f  # a comment")
+    assert source("group") == before != source("group", "low")
+    (package / "group" / "two.py").write_text("new")
+    assert source("group") != before
+    with pytest.raises(OSError, match="typo"):
+        source("typo")

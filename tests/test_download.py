@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -11,15 +12,17 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from loopback import Site, serving
 from PIL import Image
 
 from dtfn import cli, datasets, download, patches, paths, recipes
@@ -28,6 +31,60 @@ from dtfn.errors import InputError
 
 TERMS = "For tests only."
 PATHS = ["/one/src/HR/a.png", "/two/src/HR/a.png"]
+
+
+@dataclass
+class Site:
+    """A real HTTP server: files by path, and what goes wrong with each request for one, in turn.
+
+    A fault is ``"drop N"`` (all is announced, N bytes come, the connection is cut), ``"tamper"``,
+    ``"hang"`` until `gate` is set, or a status such as ``"404"``. The last of a list lasts.
+    """
+
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            site.asked.append(self.path)
+            faults = site.faults.get(self.path, [""])
+            kind, _, value = (faults.pop(0) if len(faults) > 1 else faults[0]).partition(" ")
+            found = self.path in site.files and not kind.isdigit()
+            body = site.files[self.path] if found else b""
+            self.close_connection = kind in ("hang", "drop")
+            if kind == "hang":
+                site.gate.wait()
+                return
+            if kind == "tamper":
+                body = body[:-1] + bytes([body[-1] ^ 1])
+            self.send_response(200 if found else int(kind or 404))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(body[: int(value)] if kind == "drop" else body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        site.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield site
+        site.gate.set()
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
@@ -40,12 +97,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(download, "PATIENCE", 0.3)
     monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     return tmp_path / "data"
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    with serving() as it:
-        yield it
 
 
 def png(seed: int, size: int = 40, **options: Any) -> bytes:
@@ -206,25 +257,17 @@ def test_training_sets_stay_next_to_benchmarks_where_they_are_already(
 # --- servers that misbehave
 
 
-@pytest.mark.parametrize("fault", ["drop 9000", "503", "hang", "tamper"])
-def test_a_mirror_with_a_hiccup_is_enough(site: Site, root: Path, fault: str) -> None:
-    source = tiny(site, {"HR/a.png": png(0, 300)})
-    site.faults[PATHS[0]] = [fault, ""]
-    fetch(dataclasses.replace(source, urls=source.urls[:1]))
-    assert list(verify(source)) == []
-    assert site.asked == [PATHS[0]] * 2
-
-
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
         ("404", "HTTPError: 404"),
+        ("503", "HTTPError: 503"),
         ("tamper", "ValueError: SHA256 hash of downloaded file"),
         ("drop 9", "ChunkedEncodingError"),
         ("hang", "ReadTimeout"),
     ],
 )
-def test_the_next_mirror_is_tried_and_then_the_reason_said(
+def test_the_mirrors_are_asked_twice_and_then_the_reason_said(
     site: Site, root: Path, fault: str, said: str
 ) -> None:
     source = tiny(site, {"HR/a.png": png(0)})
@@ -232,13 +275,14 @@ def test_the_next_mirror_is_tried_and_then_the_reason_said(
     with pytest.raises(InputError) as caught:
         fetch(source)
     assert f"found 4 failures at 2 mirrors, the last: {said}" in str(caught.value)
-    assert "Tiny/HR/a.png: expected" in str(caught.value)
-    assert site.asked == PATHS * 2
+    assert str(caught.value).startswith("Tiny/HR/a.png: expected")
     assert "\n" not in str(caught.value)
+    assert site.asked == PATHS * 2
     assert left(root) == {"licences.json"}
-    site.faults[PATHS[1]] = []
+    site.faults[PATHS[0]] = [fault, ""]  # a hiccup
     fetch(source)
     assert list(verify(source)) == []
+    assert site.asked == PATHS * 3 + PATHS[:1]
 
 
 def test_a_host_that_does_not_answer_is_asked_last_from_then_on(site: Site, root: Path) -> None:
@@ -276,7 +320,7 @@ def test_an_interrupt_leaves_whole_files_only(
 ) -> None:
     contents = {f"{i:02d}.png": png(i) for i in range(20)}
     source = tiny(site, contents)
-    site.faults |= {f"/one/src/{file}": ["gate 10"] for file in list(contents)[10:]}
+    site.faults |= {f"/one/src/{file}": ["hang"] for file in list(contents)[10:]}
     process = subprocess.Popen([sys.executable, "-c", SCRIPT], stdin=subprocess.PIPE)
     assert process.stdin
     process.stdin.write(pickle.dumps([source]))
@@ -289,11 +333,10 @@ def test_an_interrupt_leaves_whole_files_only(
     site.gate.set()
     process.wait(30)
     assert "KeyboardInterrupt" in capfd.readouterr().err
-    there = left(root / "Tiny")
-    assert there <= set(contents)
-    assert all((root / "Tiny" / file).read_bytes() == contents[file] for file in there)
-    fetch(source)
-    assert source.state == "present"
+    assert {f"{i:02d}.png" for i in range(10)} <= left(root / "Tiny") < set(contents)
+    assert all(
+        (root / "Tiny" / file).read_bytes() == contents[file] for file in left(root / "Tiny")
+    )
 
 
 # --- archives
@@ -306,7 +349,7 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(site: Site, root: Path) -> N
         fetch(source)
     assert left(root) == {"licences.json"}
     assert source.state == "missing"
-    site.faults["/two/div.zip"] = []
+    site.faults["/two/div.zip"] = [""]
     assert fetch(source) == 1
     pictures = {f"train/Div/X2/{number}.png" for number in range(3)}
     assert left(root) == {*pictures, "licences.json"}
@@ -322,28 +365,25 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(site: Site, root: Path) -> N
 # --- what is here already, terms, the disk
 
 
-def test_what_is_here_is_neither_fetched_nor_overwritten(site: Site, root: Path) -> None:
-    source = tiny(site, {"HR/a.png": png(0), "HR/b.png": png(1)})
-    file = root / "Tiny/HR/a.png"
-    file.parent.mkdir(parents=True)
-    file.write_bytes(png(0, compress_level=1))  # other bytes, same pixels
-    assert file.read_bytes() != png(0)
-    assert fetch(source) == 1
-    assert file.read_bytes() == png(0, compress_level=1)
-    assert list(verify(source)) == []
-
-
-def test_verify_names_each_kind_of_fault(site: Site, root: Path) -> None:
+def test_what_is_here_is_not_overwritten_and_verify_names_each_kind_of_fault(
+    site: Site, root: Path
+) -> None:
     contents = {f"HR/{name}.png": png(i) for i, name in enumerate("abcde")}
     source = tiny(site, contents)
-    fetch(source)
     folder = root / "Tiny" / "HR"
-    (folder / "a.png").write_bytes(contents["HR/a.png"][:-200])
+    folder.mkdir(parents=True)
+    same_pixels = png(0, compress_level=1)
+    assert same_pixels != contents["HR/a.png"]
+    (folder / "a.png").write_bytes(same_pixels)
+    assert fetch(source) == 4
+    assert (folder / "a.png").read_bytes() == same_pixels
+    assert list(verify(source)) == []
+    (folder / "a.png").write_bytes(same_pixels[:-200])
     (folder / "b.png").write_bytes(contents["HR/c.png"])
     (folder / "d.png").unlink()
     (folder / "more.png").write_bytes(png(9))
     wrong = source.pictures[4]._replace(pixels="0" * 64)
-    source = dataclasses.replace(source, pictures=(*source.pictures[:4], wrong))
+    source = dataclasses.replace(source, pictures=[*source.pictures[:4], wrong])
     assert [(file.name, fault.partition(" (")[0]) for file, fault in verify(source)] == [
         ("a.png", "no picture"),
         ("b.png", "another picture"),

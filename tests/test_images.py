@@ -293,7 +293,7 @@ DEEP = _noise((23, 17, 3), "uint16")
         (_tiff(SMOOTH.astype(np.float16), photometric="minisblack"), "TIFF of float16"),
         (_tiff(SMOOTH.astype(np.uint16), photometric="miniswhite"), "TIFF of uint16 MINISWHITE"),
         (_tiff(np.stack([SMOOTH, SMOOTH]), photometric="minisblack"), "2 pages"),
-        (_tiff(DEEP, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)]), "turned by a tag"),
+        (_tiff(DEEP, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)]), "turned: True"),
         *((_png(_noise(s, "uint16")), "PNG with 16 bits of colour") for s in SHAPES[1:]),
         (b"", "0 bytes"),
         (_pillow(Image.fromarray(SMOOTH), "WEBP"), "begin b'RIFF"),
