@@ -108,10 +108,9 @@ def test_no_more_tiles_than_needed() -> None:
 # --- what networks make of tiles --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scale", [2, 3])
-@pytest.mark.parametrize("size", [(23, 41), (9, 64), (12, 12)])
-def test_a_local_network_gives_the_same_in_tiles(scale: int, size: tuple[int, int]) -> None:
-    network, lr = Local(scale), picture(*size)
+@pytest.mark.parametrize(("height", "width", "scale"), [(23, 41, 2), (9, 64, 3), (12, 12, 2)])
+def test_a_local_network_gives_the_same_in_tiles(height: int, width: int, scale: int) -> None:
+    network, lr = Local(scale), picture(height, width)
     whole = evaluation.upscale(network, lr)
     for cut in (Tiling(12, 2), Chop(2, 200)):
         np.testing.assert_array_equal(evaluation.upscale(network, lr, cut), whole)
