@@ -46,17 +46,20 @@ class Findings:
     ----------
     names
         Of A, of B, and of the controls.
+    pair
+        A against B with all controls.
     pictures
         A row a picture: dataset, image, and `FIGURES`.
     quality
         A row a picture, a column a name: PSNR (dB).
     measured
-        Of `dtfn.harm.measure`, for A against B with all controls.
+        Of `dtfn.harm.measure`, for that pair.
     apart
         Control -> the same with this control alone.
     """
 
     names: tuple[str, ...]
+    pair: Pair
     pictures: pd.DataFrame
     quality: pd.DataFrame
     measured: Measured
@@ -214,7 +217,8 @@ def look(results: Results) -> Findings:
         raise InputError("--control", "what another network made", found, "name another folder")
     whole, *parts = (Measured(*(t[t["pair"] == pair] for t in measured)) for pair in groups)
     apart = dict(zip(controls, parts or [whole], strict=False))
-    return Findings(results.names, pd.DataFrame(rows), pd.DataFrame(quality), whole, apart)
+    pictures = pd.DataFrame(rows)
+    return Findings(results.names, pairs[0], pictures, pd.DataFrame(quality), whole, apart)
 
 
 def _row(sample: Sample, errors: Mapping[str, Float], a: str, b: str) -> dict[str, Any]:
@@ -251,8 +255,8 @@ def audit(
     results = in_folders(folders, scale)
     found = look(results)
     a, b, *others = results.names
-    table = statistics.intervals(found.pictures, FIGURES, by=()).set_index("metric")
-    ends = table.rename(columns={"clusters": "images"})[["low", "high", "images", "note"]]
+    figures = {name: vars(statistics.mean_interval(found.pictures[name])) for name in FIGURES}
+    table = pd.DataFrame(figures).T.rename(columns={"pictures": "images"})
     roles = ["hr", "with", "without", *(f"control {k}" for k, _ in enumerate(others, 1))]
     report = {
         "dtfn": __version__,
@@ -266,7 +270,7 @@ def audit(
         "images": len(found.pictures),
         "hr_images": results.truths,
         **table["estimate"].to_dict(),
-        "intervals": ends.to_dict("index"),
+        "intervals": table.drop(columns="estimate").to_dict("index"),
         "confidence": 0.95,
         "psnr": found.psnr().to_dict("records"),
         "curve": harm.curve(found.measured.fifths).to_dict("records"),

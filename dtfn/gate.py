@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from dtfn import datasets, evaluation, images, statistics, zoo
-from dtfn.datasets import Sample
 from dtfn.subpixel import interior, psnr_of
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
@@ -38,25 +37,9 @@ def costs(
     kinds: Sequence[str] = (*KINDS, *WINDOWS),
     device: str = "cpu",
 ) -> pd.DataFrame:
-    """Measure what each intervention costs, picture by picture.
+    """Measure what each intervention costs on the first ``count`` pictures of benchmarks.
 
-    Each network runs once a picture and intervention; results are remembered on disk. Networks with
-    dense attention run in the tiles of their card, else of
-    `dtfn.evaluation.DENSE_TILE`. A user's own network has
-    only the interventions of `OWN_KINDS`.
-
-    Parameters
-    ----------
-    networks
-        Networks with attention: names of the zoo, imported ones, weights files, or a user's own.
-    sets
-        Names for `dtfn.datasets.benchmark`.
-    count
-        Only the first so many pictures of each.
-    kinds
-        For `dtfn.interventions.intervened`.
-    device
-        ``"cpu"`` or ``"cuda"``.
+    Networks run as in `dtfn.evaluation.block_errors`. A user's own has only `OWN_KINDS`.
 
     Returns
     -------
@@ -67,84 +50,86 @@ def costs(
     Raises
     ------
     InputError
-        An unknown network or data set, an unknown intervention, or a network without attention.
+        An unknown network, data set or intervention, or a network without attention.
     """
-    scales = {name: _scale(name) for name in networks}
+    from dtfn.interventions import attention_layers
+
+    scales, possible = {}, {}
+    for name in networks:
+        loaded: Any = evaluation.network(name)
+        scales[name], possible[name] = int(loaded.scale), list(kinds)
+        if zoo.own(name):
+            loaded.require_attention()
+            square = all(shape[-1] == shape[-2] for shape in loaded.shapes.values())
+            possible[name] = [k for k in kinds if k in OWN_KINDS and (square or k != "self")]
+        else:
+            attention_layers(loaded)
     rows: list[dict[str, object]] = []
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
-    possible = {name: _kinds(name, kinds) for name in networks}
     runs = pictures * sum(1 + len(some) for some in possible.values())
     with evaluation.progress(total=runs, unit="run", desc="gate") as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
+                place = {"dataset": sample.dataset, "image": sample.image, "scale": scale}
                 for name in (name for name in networks if scales[name] == scale):
-                    some = possible[name]
-                    psnr = {kind: _psnr(name, sample, kind, device) for kind in ("", *some)}
-                    bar.update(len(psnr))
-                    one: dict[str, object] = {
-                        "name": name,
-                        "dataset": sample.dataset,
-                        "image": sample.image,
-                    }
-                    one |= {"scale": scale, "psnr": psnr[""]}
+                    psnr = {}
+                    for kind in ("", *possible[name]):
+                        method = f"{name}@{kind}" if kind else name
+                        error = evaluation.block_errors(method, sample, device)[method]
+                        psnr[kind] = psnr_of(interior(error))
+                        bar.update()
+                    plain = psnr.pop("")
+                    one = {"name": name, **place, "psnr": plain}
                     if zoo.own(name):
                         image = images.imresize(sample.lr, scale)
-                        one |= {"bicubic": evaluation.psnr(image, sample.hr, scale)}
-                    rows += [one | {"intervention": k, "cost": psnr[""] - psnr[k]} for k in some]
+                        one["bicubic"] = evaluation.psnr(image, sample.hr, scale)
+                    rows += [
+                        one | {"intervention": kind, "cost": plain - changed}
+                        for kind, changed in psnr.items()
+                    ]
     return pd.DataFrame(rows)
 
 
 def table(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the verdict on each network and data set.
-
-    Parameters
-    ----------
-    measured
-        From `costs`; ``uniform`` must be among its interventions.
+    """Return the verdict on each network and data set from `costs`, uniform among them.
 
     Returns
     -------
     A row a network and data set: name, dataset, scale, pictures, psnr, least (what uniform weights
-    must cost, dB), chooses, verdict, and the
-    mean cost of each intervention with the ends of its 95 % interval over pictures, e.g. uniform,
-    uniform_low, uniform_high, and window_8 and so on for ``window(8)``. If a user's own network
-    loses more than `COLLAPSE` or falls more than `BELOW` under bicubic, the interventions that do
-    this are named in off_distribution: they say nothing about what its attention does.
+    must cost, dB), chooses, verdict, and the mean cost of each intervention with the ends of its
+    95 % interval over pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for
+    ``window(8)``. If a user's own network loses more than `COLLAPSE` or falls more than `BELOW`
+    under bicubic, the interventions that do this are named in off_distribution: they say nothing
+    about what its attention does.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
         pictures = part.groupby("image")["psnr"].first()
         row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
         row |= {"pictures": len(pictures), "psnr": pictures.mean()}
-        for kind, cost in part.groupby("intervention", sort=False)["cost"]:
+        collapsed = []
+        for kind, some in part.groupby("intervention", sort=False):
             column = str(kind).replace("(", "_").rstrip(")")
-            row |= statistics.mean_interval(cost).columns(column)
+            row |= statistics.mean_interval(some["cost"]).columns(column)
+            if "bicubic" in some and some["bicubic"].notna().all():
+                left = (some["psnr"] - some["cost"]).mean()
+                if some["cost"].mean() > COLLAPSE or left < some["bicubic"].mean() - BELOW:
+                    collapsed.append(str(kind))
         row["least"] = least(str(name))
         row["chooses"] = bool(row["uniform_low"] >= row["least"])
         row["verdict"] = "chooses" if row["chooses"] else "not testable: does not choose"
-        if collapsed := _collapsed(part):
+        if collapsed:
             row["off_distribution"] = ", ".join(collapsed)
-            if "uniform" in collapsed:
-                row |= {"chooses": False, "verdict": f"uniform is {OFF_DISTRIBUTION}"}
+        if "uniform" in collapsed:
+            row |= {"chooses": False, "verdict": f"uniform is {OFF_DISTRIBUTION}"}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def least(name: str) -> float:
     """Return what uniform weights must cost a network in dB: `LEAST`, or `LEAST_SWITCHED`."""
-    if zoo.own(name) or not (Path(name).exists() or name in {r["name"] for r in zoo.registry()}):
-        return LEAST
-    return LEAST_SWITCHED if zoo.switched(name) else LEAST
-
-
-def _collapsed(part: pd.DataFrame) -> list[str]:
-    """Return the interventions under which a user's own network fails altogether."""
-    if "bicubic" not in part or part["bicubic"].isna().any():
-        return []
-    means = part.groupby("intervention", sort=False)[["psnr", "cost", "bicubic"]].mean()
-    left = means["psnr"] - means["cost"]
-    failed = (means["cost"] > COLLAPSE) | (left < means["bicubic"] - BELOW)
-    return [str(kind) for kind in means.index[failed]]
+    known = Path(name).exists() or name in {row["name"] for row in zoo.registry()}
+    return LEAST_SWITCHED if known and not zoo.own(name) and zoo.switched(name) else LEAST
 
 
 def dose(measured: pd.DataFrame) -> pd.DataFrame:
@@ -154,31 +139,21 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
     """
     windows = measured[measured["intervention"].str.startswith("window")]
     radius = windows["intervention"].str.extract(r"(\d+)", expand=False).astype(float)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (name, dataset), part in windows.assign(radius=radius).groupby(["name", "dataset"]):
-        one = {"name": name, "dataset": dataset}
-        for size, cost in part.groupby("radius")["cost"]:
-            rows.append(one | {"radius": size} | statistics.mean_interval(cost).columns("cost"))
-        rows.append(one | {"radius": np.inf, "cost": 0.0, "cost_low": 0.0, "cost_high": 0.0})
-    numbers = ["radius", "cost", "cost_low", "cost_high"]
-    table = pd.DataFrame(rows, columns=["name", "dataset", *numbers])
-    return table.astype(dict.fromkeys(numbers, float))
+        costs = {size: statistics.mean_interval(c) for size, c in part.groupby("radius")["cost"]}
+        costs[np.inf] = statistics.Interval(0.0, 0.0, 0.0, 0)
+        place = {"name": name, "dataset": dataset}
+        rows += [place | {"radius": r} | one.columns("cost") for r, one in costs.items()]
+    columns = ["name", "dataset", "radius", "cost", "cost_low", "cost_high"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = None) -> bool:
     """Return whether the attention of a network chooses; studies ask this first.
 
-    The zoo's registry answers where it knows; otherwise the network runs.
-
-    Parameters
-    ----------
-    name, sets, count
-        As for `costs`. A shipped network without attention does not choose.
-
-    Raises
-    ------
-    InputError
-        As `costs`.
+    The zoo's registry answers where it knows, and no for a local network; otherwise the network
+    runs. Parameters and errors are those of `costs`.
     """
     recorded = next((row for row in zoo.registry() if row["name"] == name), {})
     if recorded.get("chooses") is not None:
@@ -186,29 +161,3 @@ def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = 
     if str(recorded.get("variant")).startswith("local"):
         return False
     return bool(table(costs([name], sets, count, ["uniform"]))["chooses"].all())
-
-
-def _scale(name: str) -> int:
-    from dtfn import interventions
-
-    network = evaluation.network(name)
-    if zoo.own(name):
-        network.require_attention()  # type: ignore[operator]
-    else:
-        interventions.attention_layers(network)
-    return int(network.scale)  # type: ignore[arg-type]
-
-
-def _kinds(name: str, kinds: Sequence[str]) -> list[str]:
-    """Return those interventions that a network can have."""
-    if not zoo.own(name):
-        return list(kinds)
-    shapes = evaluation.network(name).shapes.values()  # type: ignore[operator, union-attr]
-    square = all(shape[-1] == shape[-2] for shape in shapes)
-    return [kind for kind in kinds if kind in OWN_KINDS and (square or kind != "self")]
-
-
-def _psnr(name: str, sample: Sample, kind: str, device: str) -> float:
-    """Return the PSNR of a network's output under an intervention; "": as trained."""
-    method = f"{name}@{kind}" if kind else name
-    return psnr_of(interior(evaluation.block_errors(method, sample, device)[method]))

@@ -305,7 +305,7 @@ def beats(results: pd.DataFrame, methods: Sequence[str], base: str = BICUBIC) ->
     verdicts = []
     for method in methods:
         gain = statistics.mean_interval(psnr[method] - psnr[base])
-        enough = gain.clusters >= statistics.LEAST
+        enough = gain.pictures >= statistics.LEAST
         ends = (gain.low, gain.high) if enough else None
         holds = above_zero(*ends) if ends else None
         verdicts.append(Verdict(f"{method} beats {base}", gain.estimate, ends, holds, "{:+.2f} dB"))

@@ -9,73 +9,43 @@ allowing for how many were tried.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.stats import ttest_1samp
 
-from dtfn import evaluation, statistics
+from dtfn import statistics
 from dtfn.datasets import Sample
 from dtfn.metrics import Float
 from dtfn.subpixel import psnr_of, signed_root
 from dtfn.texture import DISTORTIONS, distortion_maps, severity
-
-__all__ = [
-    "LEVEL",
-    "Case",
-    "Region",
-    "case_table",
-    "cases",
-    "discoveries",
-    "find_regions",
-    "judge",
-    "region_limit",
-    "rows",
-    "smoothed",
-]
 
 SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
 QUANTILE = 0.99  # of the controls' smoothed harm: the threshold of a region
 SMALLEST, LARGEST = 24, 36  # LR positions: sides of a window, so that a figure shows its pixels
 LEVEL = 0.05  # of false discoveries
 SIDES = {"harm": 1, "help": -1}
-COLUMNS = [
-    *("side", "top", "left", "height", "width", "area"),
-    *("mass", "held", "strength", "p", "region"),
-]
 FAMILY = ["pair", "kind"]  # the columns that name whose regions they are
+COLUMNS = ["side", "top", "left", "height", "width", "area", "mass", "held", "strength", "p"]
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle around harmed positions, in LR positions of the whole picture.
-
-    Attributes
-    ----------
-    top, left, height, width
-        The rectangle.
-    area
-        Positions in it that belong to the region.
-    mass
-        Their summed harm (MSE times positions).
-    strength
-        How far their smoothed harm exceeds the threshold, summed, in thresholds.
-    inside
-        Which positions of the rectangle they are, bool ``(height, width)``; None: all.
-    """
+    """A rectangle around harmed positions, in LR positions of the whole picture."""
 
     top: int
     left: int
     height: int
     width: int
-    area: int
-    mass: float
-    strength: float = float("nan")
+    area: int  # positions in it that belong to the region
+    mass: float  # their summed harm, MSE times positions
+    strength: float = float("nan")  # excess of their smoothed harm, summed, in thresholds
+    # Which positions of the rectangle they are, bool (height, width); None: all.
     inside: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     def mask(self) -> NDArray[np.bool_]:
@@ -112,38 +82,18 @@ class Region:
 
 @dataclass(frozen=True)
 class Case:
-    """A region with all that shows it.
+    """A region with all that shows it; maps are on the whole LR grid ``(H, W)``, MSE."""
 
-    Attributes
-    ----------
-    sample
-        The whole picture with the outputs of `methods`.
-    side, pair
-        ``harm`` or ``help``, and the pair's name.
-    methods
-        (on, off) of the pair, then others that are shown.
-    region
-        Where.
-    window
-        (top, left, height, width) in LR positions: what is shown, around the region.
-    p, q
-        See `judge`; NaN without controls.
-    harm
-        Of the pair on the whole LR grid, ``(H, W)`` (MSE).
-    errors
-        Method -> its block errors, the same.
-    """
-
-    sample: Sample
-    side: str
+    sample: Sample  # the whole picture with the outputs of the methods
+    side: str  # harm or help
     pair: str
-    methods: tuple[str, ...]
+    methods: tuple[str, ...]  # on and off of the pair, then others
     region: Region
-    window: tuple[int, int, int, int]
-    p: float
+    window: tuple[int, int, int, int]  # what is shown: top, left, height, width (LR positions)
+    p: float  # see `judge`, also q; NaN without controls
     q: float
     harm: Float
-    errors: dict[str, Float]
+    errors: dict[str, Float]  # of each method
 
     @property
     def view(self) -> Sample:
@@ -171,8 +121,7 @@ class Case:
 def find_regions(harm: Float, limit: float) -> list[Region]:
     """Return the contiguous regions of harm ``(H, W)`` above a limit, the heaviest first.
 
-    What is smoothed is the signed root of harm, so that a single wild block makes no region. The
-    limit is that of the controls on the same picture, see `region_limit`.
+    The limit is `region_limit` of the controls on the same picture.
     """
     from skimage.measure import label, regionprops
 
@@ -180,69 +129,50 @@ def find_regions(harm: Float, limit: float) -> list[Region]:
     labels = label(smooth > limit, connectivity=1)  # type: ignore[no-untyped-call]
     # Two equal networks leave nothing to measure strength by: any excess is infinite.
     excess = smooth / limit - 1 if limit > 0 else np.where(smooth > 0, np.inf, 0.0)
-    regions = []
+    found = []
     for part in regionprops(labels):  # type: ignore[no-untyped-call]
         mass, strength = (float(m[part.slice][part.image].sum()) for m in (harm, excess))
         top, left, bottom, right = part.bbox
         size = bottom - top, right - left
-        regions.append(Region(top, left, *size, int(part.area), mass, strength, part.image))
-    return sorted(regions, key=lambda r: -r.mass)
-
-
-def rows(harm: Float, limit: float, replicates: Float) -> Iterator[tuple[object, ...]]:
-    """Yield the regions of harm and of help of a map, as rows of `COLUMNS`.
-
-    Parameters
-    ----------
-    harm, limit
-        As for `find_regions`.
-    replicates
-        Harm measured again, with other chance, ``(n, H, W)``; fewer than two: no p-value.
-    """
-    for side, sign in SIDES.items():
-        for r in find_regions(sign * harm, limit):
-            again = np.array([sign * r.of(one).sum() for one in replicates])
-            held, p = (float(again.mean()), _recurs(again)) if len(again) > 1 else (r.mass, np.nan)
-            place = (side, r.top, r.left, r.height, r.width, r.area)
-            yield (*place, r.mass, held, r.strength, p, r)
-
-
-def _recurs(masses: NDArray[np.float64]) -> float:
-    """Return the p-value of a mean mass of 0 or less (one-sided t-test)."""
-    if np.ptp(masses) <= 1e-12 * np.abs(masses).max():
-        return float(masses[0] <= 0)  # nothing is left to chance
-    return float(ttest_1samp(masses, 0, alternative="greater").pvalue)
+        found.append(Region(top, left, *size, int(part.area), mass, strength, part.image))
+    return sorted(found, key=lambda r: -r.mass)
 
 
 def region_limit(chance: Float) -> float:
-    """Return the threshold of a region: a quantile of the controls' absolute smoothed harm.
-
-    ``chance`` holds a map a control, ``(n, H, W)``.
-    """
+    """Return the threshold of a region: a quantile of the smoothed harm of controls (n, H, W)."""
     return float(np.quantile(np.abs([smoothed(one) for one in chance]), QUANTILE))
 
 
 def smoothed(harm: Float) -> Float:
-    """Return the signed root of harm under a Gaussian of `SIGMA` positions."""
+    """Return the signed root of harm under a Gaussian, so that one wild block is no region."""
     return gaussian_filter(signed_root(harm), SIGMA)
 
 
+def rows(harm: Float, limit: float, replicates: Float) -> Iterator[tuple[object, ...]]:
+    """Yield the regions of harm and of help of a map ``(H, W)``: `COLUMNS`, and the region.
+
+    ``replicates`` are harm measured again, with other chance, ``(n, H, W)``. The p-value is that of
+    the region's mean mass in them being 0 or less; NaN with fewer than two.
+    """
+    for side, sign in SIDES.items():
+        for r in find_regions(sign * harm, limit):
+            again = np.array([sign * r.of(one).sum() for one in replicates])
+            held, p = r.mass, float("nan")
+            if len(again) > 1:
+                held, p = float(again.mean()), float(again[0] <= 0)
+                if np.ptp(again) > 1e-12 * np.abs(again).max():  # else nothing is left to chance
+                    p = float(ttest_1samp(again, 0, alternative="greater").pvalue)
+            place = (side, r.top, r.left, r.height, r.width, r.area)
+            yield (*place, r.mass, held, r.strength, p, r)
+
+
 def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """Return regions with their p-values, and these allowing for their number.
+    """Return the regions of all pictures with p-values, and with q, which allow for their number.
 
-    Parameters
-    ----------
-    table
-        A row a region of all pictures: pair, kind, role (``pair`` or that of a control), dataset,
-        image, and the columns of `rows`.
+    The table holds pair, kind, role (``pair`` or that of a control), dataset, image, and what
+    `rows` yields. Calling all of ``q <= 0.05`` discoveries, one in twenty is expected to be false
+    (Benjamini and Hochberg; over all regions of a pair, role and side).
 
-    Returns
-    -------
-    The table with ``q``: calling all of ``q <= 0.05`` discoveries, one in twenty is expected to be
-    false (Benjamini and Hochberg; over all regions of a pair, role and side).
-
-    Notes
-    -----
     With replicates, p says whether the region's harm recurs in them: a t-test on its mass there,
     which played no part in finding it. Without replicates, p is the share of the controls' regions,
     of all pictures together, that are at least as strong: the cluster-mass test (Bullmore et al.
@@ -253,85 +183,30 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = table.astype({"p": float, "strength": float})
     for _, part in table.groupby(FAMILY):
-        chance = part[part["role"] != "pair"]
         ours = part[(part["role"] == "pair") & part["p"].isna()]
+        chance = part[part["role"] != "pair"]
         if chance.empty:
             continue
-        table.loc[ours.index, "p"] = p_values(ours["strength"], chance["strength"])
+        table.loc[ours.index, "p"] = _shares(ours["strength"], chance["strength"])
         for _, own in chance.groupby(["dataset", "image"]):
             others = chance["strength"].drop(own.index)
-            table.loc[own.index, "p"] = p_values(own["strength"], others)
+            table.loc[own.index, "p"] = _shares(own["strength"], others)
     keys = [*FAMILY, "role", "side"]
     return table.assign(q=table.groupby(keys)["p"].transform(statistics.false_discovery))
 
 
-def discoveries(table: pd.DataFrame, level: float = LEVEL) -> pd.DataFrame:
+def _shares(strengths: pd.Series[float], chance: pd.Series[float]) -> NDArray[np.float64]:
+    """Return the share of chance's strengths that are no smaller, each itself counted."""
+    smaller = np.searchsorted(np.sort(chance), strengths, side="left")
+    return (1 + len(chance) - smaller) / (1 + len(chance))
+
+
+def discoveries(table: pd.DataFrame) -> pd.DataFrame:
     """Return those regions of `judge`'s table that chance does not make."""
-    return table[table["q"] <= level]
+    return table[table["q"] <= LEVEL]
 
 
-def p_values(strengths: ArrayLike, null: ArrayLike) -> NDArray[np.float64]:
-    """Return the share of the null's strengths ``(m,)`` that are no smaller, itself counted.
-
-    It is never below 1 / (m + 1): few null regions cannot say much.
-    """
-    ordered = np.sort(np.asarray(null, float))
-    smaller = np.searchsorted(ordered, np.asarray(strengths, float), side="left")
-    return (1 + ordered.size - smaller) / (1 + ordered.size)
-
-
-def cases(
-    table: pd.DataFrame,
-    samples: Iterable[Sample],
-    errors: Callable[[Sequence[str], Sample], Mapping[str, Float]],
-    methods: Sequence[str],
-    most: int = 3,
-) -> list[Case]:
-    """Return the heaviest regions of harm, then those of help; one a picture and side at most.
-
-    Discoveries come first; where there are fewer than asked for, other regions follow, and their
-    ``q`` says so.
-
-    Parameters
-    ----------
-    table
-        The regions of one pair and seed, of `judge`.
-    samples
-        The pictures; networks run on those that are shown, unless their outputs are there.
-    errors
-        (methods, picture) -> block errors, as for `dtfn.harm.measure`.
-    methods
-        (on, off) of the pair, then others that are shown.
-    most
-        How many of each side.
-    """
-    ordered = table[table["role"] == "pair"].assign(open=lambda t: ~(t["q"] <= LEVEL))
-    order = {"by": ["side", "open", "mass"], "ascending": [True, True, False]}
-    chosen = ordered.sort_values(**order, kind="stable")
-    chosen = chosen.drop_duplicates(["side", "dataset", "image"]).groupby("side").head(most)
-    wanted = {(row.dataset, row.image) for row in chosen.itertuples()}
-    found: dict[int, Case] = {}
-    for sample in samples:
-        if (sample.dataset, sample.image) not in wanted:
-            continue
-        made = dict(errors(methods, sample))
-        lacking = [method for method in methods if method not in sample.outputs]
-        outputs = evaluation.outputs(lacking, sample) if lacking else {}
-        sample = sample.with_outputs({name: one.image for name, one in outputs.items()})
-        harm = made[methods[0]] - made[methods[1]]
-        here = (chosen["dataset"] == sample.dataset) & (chosen["image"] == sample.image)
-        for index, row in chosen[here].iterrows():
-            region = row["region"]
-            window, sure = region.window(harm.shape), (float(row["p"]), float(row["q"]))
-            place = (row["side"], row["pair"], tuple(methods), region, window)
-            found[index] = Case(sample, *place, *sure, harm, made)
-        wanted.remove((sample.dataset, sample.image))
-        if not wanted:
-            break
-    return [found[index] for index in chosen.index if index in found]
-
-
-def case_table(chosen: Sequence[Case]) -> pd.DataFrame:
+def case_table(cases: Sequence[Case]) -> pd.DataFrame:
     """Return how good each method is in each region: a row a case and method.
 
     number (from 1), pair, side, dataset, image, top, left, height, width, area, p, q, severity (MSE
@@ -339,15 +214,15 @@ def case_table(chosen: Sequence[Case]) -> pd.DataFrame:
     `dtfn.texture.distortion_maps`, all means over the region's positions.
     """
     table = []
-    for number, case in enumerate(chosen, start=1):
-        r, sample, maps = case.region, case.sample, case.maps
-        place = (case.pair, case.side, sample.dataset, sample.image, r.top, r.left, r.height)
+    for number, case in enumerate(cases, start=1):
+        r, sample = case.region, case.sample
         lost = float(r.of(severity(sample.hr, sample.scale)).mean())
+        place = (number, case.pair, case.side, sample.dataset, sample.image)
+        where = (r.top, r.left, r.height, r.width, r.area, case.p, case.q, lost)
         for method in case.methods:
-            means = [float(r.of(maps[method][measure]).mean()) for measure in DISTORTIONS]
-            psnr = psnr_of(r.of(case.errors[method]))
-            sure = (case.p, case.q, lost, method, psnr)
-            table.append((number, *place, r.width, r.area, *sure, *means))
-    place_names = ["pair", "side", "dataset", "image", "top", "left", "height", "width", "area"]
-    columns = ["number", *place_names, "p", "q", "severity", "method", "psnr", *DISTORTIONS]
-    return pd.DataFrame(table, columns=columns)
+            psnr, maps = psnr_of(r.of(case.errors[method])), case.maps[method]
+            means = [float(r.of(maps[measure]).mean()) for measure in DISTORTIONS]
+            table.append((*place, *where, method, psnr, *means))
+    names = ["number", "pair", "side", "dataset", "image", "top", "left", "height", "width"]
+    names += ["area", "p", "q", "severity", "method", "psnr", *DISTORTIONS]
+    return pd.DataFrame(table, columns=names)

@@ -129,7 +129,9 @@ def test_networks_without_hashing_run_in_tiles_and_are_controlled_by_turns(tmp_p
     assert set(table["bound"]) == {"on", "selection", "layer", "matching", "weights"}
 
 
-def test_many_layers_are_searched_greedily(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_layers_one_differs_from_all_others(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     every = bounds.chain(measured(network)).set_index("bound")["gain"]
     monkeypatch.setattr(bounds, "MOST_LAYERS", 1)
     table = bounds.measure([switch(network)], [picture(0), picture(1)])
@@ -157,7 +159,7 @@ def test_given_keys_are_attended_to_with_their_weights() -> None:
 
 
 def test_only_switch_pairs_of_pictures_are_measured(network: str) -> None:
-    with pytest.raises(InputError, match="a switch pair; found twin"):
+    with pytest.raises(InputError, match="switch pairs; found twin"):
         bounds.measure([replace(switch(network), kind="twin")], [picture(0)])
     with pytest.raises(InputError, match="pictures: expected one or more"):
         bounds.measure([switch(network)], [])

@@ -121,15 +121,15 @@ def test_attention_weighs_its_donors_and_hash_seeds_are_told_apart(
     assert table["hash"].nunique() == (1 if name == "mini-nla" else 2)
     assert table.loc[table["dose"] == 8, "weight"].between(0.01, 0.99).all()
     assert donors.scene([pair("none")], pool, table[:0]) is None
-    shown = donors.scene([pair(saved(tmp_path, name))], pool, table)
-    assert shown is not None
-    one = shown.shown["consistent"]
-    side = one.lr.shape[0] * one.lr.shape[1]
-    assert one.copied.shape == (S * donors.LOOK, S * donors.LOOK, 3)
-    assert shown.seen.mask(8).sum() == 8 * donors.SIDE**2 < side
-    row = table[(table["donor"] == "consistent") & (table["hash"] == 0)]
-    row = row[(row["row"] == shown.query.row) & (row["column"] == shown.query.column)]
-    assert one.error == pytest.approx(row["on"].item(), rel=1e-5)
+    scene = donors.scene([pair(saved(tmp_path, name))], pool, table)
+    assert scene is not None
+    assert scene.copied("consistent").shape == (S * donors.LOOK, S * donors.LOOK, 3)
+    assert 0 < scene.weight("consistent") < 1
+    assert scene.trials["plain"].mask.sum() == 8 * donors.SIDE**2 < scene.maps["plain"].size
+    rows = table[table["hash"] == 0].groupby("donor")["on"].apply(list)
+    assert scene.error("off") in table["off"].to_list()
+    for kind in ("none", *donors.KINDS):
+        assert min(abs(scene.error(kind) / np.array(rows[kind]) - 1)) < 1e-5
 
 
 def test_figures_show_the_errors_and_the_curves(tmp_path: Path, pool: donors.Pool) -> None:
@@ -140,7 +140,7 @@ def test_figures_show_the_errors_and_the_curves(tmp_path: Path, pool: donors.Poo
     figure = pictures.donor_panel(shown)
     figure.draw_without_rendering()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("attention on")]
-    assert titles == [f"attention on: MSE {shown.shown[k].error:.0f}" for k in donors.KINDS]
+    assert titles == [f"attention on: MSE {shown.error(kind):.0f}" for kind in donors.KINDS]
     assert len(figure.axes[4].patches) == 8 + 1, "the donors and the query"
     found = donors.curves(table)
     figure = curves.dose_curves(found)
@@ -153,20 +153,29 @@ def test_figures_show_the_errors_and_the_curves(tmp_path: Path, pool: donors.Poo
 
 def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
     (query, *_) = pool.queries(3)
-    some = donors.donors(query, pool, 3)
-    top, left = query.row - donors.SIDE // 2, query.column - donors.SIDE // 2
-    own = query.sample.lr[top : top + donors.SIDE, left : left + donors.SIDE]
-    assert (some["consistent"].lr == own).all()
-    assert np.ptp(some["plain"].lr, axis=(1, 2)).max() == 0
+    placed = pool.trials(query, 6, [3])
+    assert placed is not None
+    side, top, left = donors.SIDE, query.row - donors.SIDE // 2, query.column - donors.SIDE // 2
+    own = query.sample.lr[top : top + side, left : left + side]
     moved = [
         images.degrade(query.sample.hr[y : S * 79 + y, x : S * 89 + x], S)
         for y, x in ((0, 1), (1, 0), (1, 1))
     ]
-    moved = [one[top : top + donors.SIDE, left : left + donors.SIDE] for one in moved]
-    for patch in some["shifted"].lr:
-        assert any((patch == one).all() for one in moved)
-    assert (some["inconsistent"].likeness > 0).all()
-    assert (np.diff(some["inconsistent"].likeness) >= -0.05).all()
+    moved = [one[top : top + side, left : left + side] for one in moved]
+    for trial in placed[1][1:]:
+        patches = [trial.sample.lr[y : y + side, x : x + side] for y, x in trial.cells]
+        assert len(patches) == 3
+        unchanged = trial.mask == 0
+        assert (trial.sample.lr[unchanged] == placed[0].sample.lr[unchanged]).all()
+        if trial.donor == "consistent":
+            assert (np.stack(patches) == own).all()
+        elif trial.donor == "plain":
+            assert np.ptp(np.stack(patches), axis=(1, 2)).max() == 0
+        elif trial.donor == "shifted":
+            assert all(any((patch == one).all() for one in moved) for patch in patches)
+        else:
+            assert trial.likeness > 0
+            assert trial.k >= 1
 
 
 def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None:
@@ -198,8 +207,6 @@ def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path: Path, pool: donor
         donors.measure([pair(method)], pool, 3, doses=(0,))
     with pytest.raises(InputError, match="all smaller"):
         donors.Pool([pool.samples[0].crop(0, 0, 20, 20)])
-    with pytest.raises(InputError, match="switched off"):
-        donors.radius(torch.nn.Conv2d(3, 3, 1))
 
 
 @pytest.mark.parametrize(

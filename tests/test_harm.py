@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
+from tiny_networks import saved
 
-from dtfn import datasets, evaluation, harm, images, regions, statistics, subpixel, verdicts
+from dtfn import datasets, evaluation, harm, images, regions, subpixel, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -158,14 +161,6 @@ def test_a_pair_of_equals_is_refused() -> None:
         harm.measure([switch("on")], [], planted)
 
 
-def test_results_in_folders_tie_exactly() -> None:
-    """Errors of +1 and -1 everywhere are equal: no block is harmed or helped."""
-    hr = np.random.default_rng(0).integers(1, 255, (40, 40, 3)).astype(np.uint8)
-    sample = Sample("toy", "a", S, images.degrade(hr, S), hr, {"up": hr + 1, "down": hr - 1})
-    errors = harm.folder_errors(["up", "down"], sample)
-    np.testing.assert_array_equal(errors["up"], errors["down"])
-
-
 # --- regions --------------------------------------------------------------------------------
 
 
@@ -217,7 +212,7 @@ def test_the_gallery_shows_the_planted_texture_first() -> None:
     outputs = dict.fromkeys(("on0", "off"), PICTURES[0].hr)
     samples = [s.with_outputs(outputs) for s in PICTURES]
     measured = harm.measure([switch("on")], samples, planted)
-    cases = regions.cases(measured.regions, samples, planted, ["on0", "off"], most=2)
+    cases = harm.cases(measured, switch("on"), 2, samples, planted)
     assert [case.side for case in cases][:2] == ["harm", "harm"]
     assert cases[0].outline().sum() == cases[0].region.area
     table = regions.case_table(cases[:1]).set_index("method")
@@ -225,46 +220,13 @@ def test_the_gallery_shows_the_planted_texture_first() -> None:
     assert table.loc["on0", "psnr"] == pytest.approx(10 * np.log10(255**2 / inside.mean()))
 
 
-# --- the crossed bootstrap ------------------------------------------------------------------
+def test_the_network_says_whether_it_hashes(tmp_path: Path) -> None:
+    """A variant of any name: turned pictures are the controls where nothing is hashed."""
+    assert harm.hashes(saved(tmp_path, "dlsn"))
+    assert not harm.hashes(saved(tmp_path, "hspan"))
 
 
-def crossed_table(pictures: int, seeds: int, between: float = 0.0) -> pd.DataFrame:
-    rng = np.random.default_rng(1)
-    shift = between * rng.normal(size=seeds)
-    return pd.DataFrame(
-        [
-            {"dataset": "a", "image": str(p), "seed": s, "value": 1 + shift[s] + rng.normal()}
-            for p in range(pictures)
-            for s in range(seeds)
-        ]
-    )
-
-
-def test_with_one_seed_it_is_the_bootstrap_of_scipy() -> None:
-    table = crossed_table(30, 1)
-    ours = statistics.crossed(table, "value")
-    theirs = stats.bootstrap((table["value"],), np.mean, method="percentile").confidence_interval
-    assert ours.estimate == pytest.approx(table["value"].mean())
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
-    assert (ours.pictures, ours.seeds) == (30, 1)
-
-
-def test_seeds_that_differ_widen_the_interval() -> None:
-    calm, wild = (statistics.crossed(crossed_table(30, 4, b), "value") for b in (0.0, 2.0))
-    assert wild.high - wild.low > 3 * (calm.high - calm.low)
-    assert calm.agree
-    assert not wild.agree
-
-
-def test_ratios_and_differences_by_hand() -> None:
-    table = crossed_table(12, 3).assign(weight=lambda t: 1.0 + t["seed"])
-    ratio = statistics.crossed(table, "value", "weight")
-    assert ratio.estimate == pytest.approx(table["value"].sum() / table["weight"].sum())
-    double = statistics.crossed(table.assign(value=2 * table["value"]), "value")
-    less = double - statistics.crossed(table, "value")
-    once = statistics.crossed(table, "value")
-    assert (less.estimate, less.low, less.high) == pytest.approx(
-        (once.estimate, once.low, once.high)
-    )
-    with pytest.raises(InputError, match="a picture that has it"):
-        statistics.crossed(table.assign(value=np.nan), "value")
+def test_importing_does_not_import_torch() -> None:
+    """Folders of pictures are compared without it."""
+    code = "import sys, dtfn.harm; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,124 +15,118 @@ from dtfn.errors import InputError
 RNG = np.random.default_rng(0)
 
 
-# --- bootstrap --------------------------------------------------------------------------------
-
-
 def test_a_large_sample_agrees_with_the_t_interval() -> None:
     values = RNG.normal(3, 2, 400)
     found = statistics.mean_interval(values)
     expected = stats.t.interval(0.95, 399, values.mean(), stats.sem(values))
-
     assert found.estimate == pytest.approx(values.mean())
     assert (found.low, found.high) == pytest.approx(expected, abs=0.02)
-    assert found.clusters == 400
-    assert found.note == ""
-
-
-def clustered_sample(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Twenty images of eight values, which share most of their deviation from the mean, 0."""
-    images = np.repeat(np.arange(20), 8)
-    return rng.normal(0, 1, 20)[images] + rng.normal(0, 0.3, images.size), images
-
-
-def test_clustered_intervals_cover_the_truth_and_others_do_not() -> None:
-    rng = np.random.default_rng(1)
-    clustered: list[bool] = []
-    naive: list[bool] = []
-    for _ in range(300):
-        values, images = clustered_sample(rng)
-        for hits, groups in ((clustered, images), (naive, None)):
-            found = statistics.mean_interval(values, groups, resamples=499)
-            hits.append(found.low <= 0 <= found.high)
-
-    # The bootstrap of 20 covers a little less than it says; 300 trials have an error of 1.4 %.
-    assert 0.88 <= np.mean(clustered) <= 0.98
-    assert np.mean(naive) < 0.65
-
-
-def test_all_images_weigh_the_same() -> None:
-    values = [0.0, 0.0, 0.0, 0.0, 4.0, 8.0]
-    images = ["a", "a", "a", "a", "b", "c"]
-
-    assert statistics.mean_interval(values, images).estimate == 4
-    assert statistics.mean_interval(values, images).clusters == 3
-    once = statistics.mean_interval([0.0, 4.0, 8.0])
-    assert statistics.mean_interval(values, images) == once
-
-
-def test_the_seed_alone_decides() -> None:
-    values = RNG.normal(size=30)
-
-    assert statistics.mean_interval(values) == statistics.mean_interval(values)
-    np.random.default_rng().random()
-    assert statistics.mean_interval(values, seed=1) != statistics.mean_interval(values)
-
-
-def test_what_has_no_interval_says_so() -> None:
-    one = statistics.mean_interval([2.0, 4.0], ["a", "a"])
-    infinite = statistics.mean_interval([30.0, np.inf])
-    equal = statistics.mean_interval([2.0, 2.0, 2.0])
-
-    assert (one.estimate, one.clusters) == (3, 1)
-    assert one.note == "a single image: no interval"
-    assert infinite.estimate == np.inf
-    assert infinite.note == "infinite values: no interval"
-    assert np.isnan([one.low, one.high, infinite.low, infinite.high]).all()
-    assert (equal.low, equal.high, equal.note) == (2, 2, "all images equal")
+    assert (found.pictures, found.note) == (400, "")
+    assert statistics.mean_interval(values) == found, "the draws are fixed"
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("values", "estimate", "ends", "note"),
     [
-        (lambda: statistics.mean_interval([]), "expected one or more numbers"),
-        (lambda: statistics.mean_interval([1.0, np.nan]), "found NaN"),
-        (lambda: statistics.mean_interval([1.0, 2.0], ["a"]), r"found \(2,\) and \(1,\)"),
-        (lambda: statistics.mean_interval(np.ones((2, 2))), r"found \(2, 2\)"),
-        (lambda: statistics.sign_flip([1.0, np.inf]), "found infinity"),
-        (lambda: statistics.sign_flip([]), "expected one or more numbers"),
+        ([3.0], 3, np.nan, "a single image: no interval"),
+        ([30.0, np.inf], np.inf, np.nan, "infinite values: no interval"),
+        ([2.0, 2.0, 2.0], 2, 2, "all images equal"),
     ],
 )
-def test_bad_values_are_refused(call: Callable[[], object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        call()
+def test_what_has_no_interval_says_so(
+    values: list[float], estimate: float, ends: float, note: str
+) -> None:
+    found = statistics.mean_interval(values)
+    assert (found.estimate, found.note) == (estimate, note)
+    np.testing.assert_equal([found.low, found.high], [ends, ends])
 
 
-# --- permutation ------------------------------------------------------------------------------
+@pytest.mark.parametrize("values", [[], [1.0, np.nan]])
+def test_bad_values_are_refused(values: list[float]) -> None:
+    with pytest.raises(InputError, match="expected one or more numbers"):
+        statistics.mean_interval(values)
 
 
-def test_all_signs_alike_gives_the_smallest_p_value() -> None:
-    values = [0.3, 0.1, 0.2, 0.4, 0.1]
-
-    assert statistics.sign_flip(values) == pytest.approx(2 / 2**5)
-    assert np.isnan(statistics.sign_flip([5.0, 6.0], ["a", "a"]))  # one image tells nothing
-    assert statistics.sign_flip([0.0, 0.0, 0.0]) == 1
+# --- the crossed bootstrap ------------------------------------------------------------------
 
 
-@settings(max_examples=20)
-@given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))
-def test_small_samples_equal_a_loop_over_all_sign_patterns(numbers: list[int]) -> None:
-    values = np.array(numbers, float)
-    sums = [
-        float(np.dot(signs, values)) for signs in itertools.product((1, -1), repeat=len(values))
+def table(
+    pictures: int, seeds: int, between: float = 0.0, within: float = 1.0, rng: int = 1
+) -> pd.DataFrame:
+    """Values around 1, which share what is peculiar to a picture and to a seed."""
+    draw = np.random.default_rng(rng)
+    shift, of_picture = between * draw.normal(size=seeds), draw.normal(size=pictures)
+    return pd.DataFrame(
+        [
+            {"dataset": "a", "image": str(p), "seed": s, "group": f"{p % 2}"}
+            | {"value": 1 + shift[s] + of_picture[p] + within * draw.normal()}
+            for p in range(pictures)
+            for s in range(seeds)
+        ]
+    )
+
+
+def test_with_one_seed_it_is_the_bootstrap_of_scipy() -> None:
+    one = table(30, 1)
+    ours = statistics.crossed(one, "value")
+    theirs = stats.bootstrap((one["value"],), np.mean, method="percentile").confidence_interval
+    assert ours.estimate == pytest.approx(one["value"].mean())
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.05)
+    assert (ours.pictures, ours.seeds) == (30, 1)
+    assert np.isnan(statistics.crossed(one[:1], "value").low)
+
+
+def test_intervals_over_pictures_cover_the_truth_and_others_do_not() -> None:
+    """The bootstrap of 20 covers a little less than it says; 120 trials have an error of 2 %."""
+    hits: dict[str, list[bool]] = {"pictures": [], "rows": []}
+    for trial in range(120):
+        one = table(20, 8, within=0.3, rng=trial)
+        alone = one.assign(image=np.arange(len(one)).astype(str), seed=0)
+        for name, some in (("pictures", one), ("rows", alone)):
+            found = statistics.crossed(some, "value")
+            hits[name].append(found.low <= 1 <= found.high)
+    assert 0.86 <= np.mean(hits["pictures"]) <= 0.98
+    assert np.mean(hits["rows"]) < 0.65
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    calm, wild = (statistics.crossed(table(30, 4, b), "value") for b in (0.0, 2.0))
+    assert wild.high - wild.low > 2 * (calm.high - calm.low)
+    assert calm.agree
+    assert not wild.agree
+
+
+def test_ratios_differences_and_groups_by_hand() -> None:
+    one = table(12, 3).assign(weight=lambda t: 1.0 + t["seed"], gap=np.nan)
+    ratio = statistics.crossed(one, "value", "weight")
+    assert ratio.estimate == pytest.approx(one["value"].sum() / one["weight"].sum())
+    once = statistics.crossed(one, "value")
+    less = statistics.crossed(one.assign(value=2 * one["value"]), "value") - once
+    assert (less.estimate, less.low, less.high) == pytest.approx(
+        (once.estimate, once.low, once.high)
+    )
+    found = statistics.crossed_by(one, ["dataset", "group"], ["value", "weight"])
+    assert found["group"].tolist() == ["0", "1"]
+    half = statistics.crossed(one[one["group"] == "1"], "value")
+    assert found.loc[1, ["value", "value_low", "value_high"]].tolist() == [
+        half.estimate,
+        half.low,
+        half.high,
     ]
-    above = np.mean([total >= values.sum() for total in sums])
-    below = np.mean([total <= values.sum() for total in sums])
-
-    assert statistics.sign_flip(values) == pytest.approx(min(1, 2 * min(above, below)))
-
-
-def test_an_image_flips_as_a_whole() -> None:
-    values, images = np.repeat([0.3, 0.2, 0.4], 50), np.repeat(["a", "b", "c"], 50)
-
-    assert statistics.sign_flip(values, images) == pytest.approx(2 / 2**3)
-    assert statistics.sign_flip(values) < 1e-3
+    assert found[["seeds", "pictures"]].to_numpy().tolist() == [[3, 6], [3, 6]]
+    assert list(statistics.crossed_by(one[:0], ["group"], ["value"])) == [
+        *("group", "value", "value_low", "value_high", "seeds", "pictures")
+    ]
+    with pytest.raises(InputError, match="a picture that has it"):
+        statistics.crossed(one, "gap")
 
 
-def test_the_test_errs_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(2)
-    p_values = [statistics.sign_flip(rng.laplace(size=8)) for _ in range(300)]
-
-    assert np.mean(np.array(p_values) <= 0.05) == pytest.approx(0.05, abs=0.03)
+@pytest.mark.parametrize(("effect", "below"), [(0.0, 0.01), (1.0, 2.0)])
+def test_a_p_value_is_twice_the_share_on_the_wrong_side(effect: float, below: float) -> None:
+    found = statistics.crossed(table(30, 3), "value")
+    wrong = (found.draws <= effect).sum()
+    assert found.p_value(effect) == pytest.approx(min(1, 2 * (1 + wrong) / 2001))
+    assert 0 < found.p_value(effect) < below
 
 
 # --- false discoveries ------------------------------------------------------------------------
@@ -149,57 +140,12 @@ def test_discoveries_are_those_of_the_step_up_rule(percents: list[int], q: float
     passing = [k for k in range(1, p.size + 1) if ordered[k - 1] * p.size <= q * k * (1 + 1e-12)]
     limit = ordered[max(passing) - 1] if passing else -1
     found = statistics.false_discovery(p) <= q * (1 + 1e-9)
-
     assert found.tolist() == (p <= limit).tolist()
 
 
 def test_missing_tests_do_not_count() -> None:
     found = statistics.false_discovery([0.01, np.nan, 0.02, 0.5])
-
     assert found[[0, 2, 3]] == pytest.approx(statistics.false_discovery([0.01, 0.02, 0.5]))
     assert np.isnan(found[1])
     assert np.isnan(statistics.false_discovery([np.nan])).all()
     assert statistics.false_discovery([]).size == 0
-    for bad in ([1.1], [-0.1], np.ones((2, 2))):
-        with pytest.raises(InputError, match="a row of numbers within"):
-            statistics.false_discovery(bad)
-
-
-# --- tables -----------------------------------------------------------------------------------
-
-
-def table() -> pd.DataFrame:
-    """Two datasets whose images share a name, measured twice each."""
-    return pd.DataFrame(
-        {
-            "pair": "nla",
-            "dataset": ["A", "A", "A", "A", "B", "B"],
-            "image": ["x", "x", "y", "y", "x", "x"],
-            "scale": 4,
-            "rate": [0.1, 0.3, 0.6, 0.8, 0.4, 0.5],
-            "share": [np.nan, np.nan, 0.6, 0.8, 0.4, 0.5],
-        }
-    )
-
-
-def test_intervals_go_group_by_group() -> None:
-    found = statistics.intervals(table(), ["rate", "share"]).set_index(["dataset", "metric"])
-
-    assert found.loc[("A", "rate"), "estimate"] == pytest.approx(0.45)
-    assert found.loc[("A", "rate"), "clusters"] == 2
-    assert found.loc[("A", "share"), "clusters"] == 1  # an image without a share does not count
-    assert found.loc[("B", "rate"), "note"] == "a single image: no interval"
-    whole = statistics.intervals(table(), ["rate"], by=())
-    assert whole.loc[0, "clusters"] == 3  # x of A is not x of B
-    assert whole.loc[0, "estimate"] == pytest.approx((0.2 + 0.7 + 0.45) / 3)
-
-
-def test_intervals_name_the_missing_column() -> None:
-    with pytest.raises(InputError, match="the columns harm"):
-        statistics.intervals(table(), ["harm"])
-
-
-def test_a_group_without_a_value_has_no_interval() -> None:
-    found = statistics.intervals(table().assign(rate=np.nan), ["rate"], by=())
-    assert found.loc[0, "clusters"] == 0
-    assert np.isnan(found.loc[0, "estimate"])

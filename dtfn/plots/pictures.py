@@ -166,28 +166,34 @@ def donor_panel(scene: Scene | None) -> Figure:
     """
     if scene is None:
         return Figure()
-    base, kinds = scene.shown["none"], [kind for kind in scene.shown if kind != "none"]
+    kinds = [kind for kind in scene.trials if kind != "none"]
     figure = Figure(figsize=(WIDTH, 2.25 * (1 + len(kinds))), layout="compressed")
     axes = figure.subplots(1 + len(kinds), 4)
-    seen, sample = scene.seen, scene.query.sample
-    _image(axes[0, 0], base.lr, f"{sample.dataset} {sample.image}: LR")
-    _image(axes[0, 1], scene.truth, "truth (box: the query)")
-    _image(axes[0, 2], scene.off.clip(0, 1), f"attention off: MSE {scene.error:.0f}")
-    _image(axes[0, 3], base.made.clip(0, 1), f"on, without donors: MSE {base.error:.0f}")
+    query, sample, around = scene.query, scene.query.sample, scene.query.around(4)
+    top, left = (span.start // sample.scale for span in around)
+
+    def output(ax: Axes, kind: str, title: str) -> None:
+        _image(ax, scene.outputs[kind][around], f"{title}: MSE {scene.error(kind):.0f}")
+
+    _image(axes[0, 0], sample.lr, f"{sample.dataset} {sample.image}: LR")
+    _image(axes[0, 1], sample.hr[around], "truth (box: the query)")
+    output(axes[0, 2], "off", "attention off")
+    output(axes[0, 3], "none", "on, without donors")
     for line, kind in zip(axes[1:], kinds, strict=True):
-        one = scene.shown[kind]
-        _image(line[0], one.lr, "LR with donors")
+        trial = scene.trials[kind]
+        _image(line[0], trial.sample.lr, "LR with donors")
         line[0].set_ylabel(f"{kind}\ndonors", fontsize=10)
-        for top, left in seen.cells[: scene.dose]:
-            _box(line[0], (top, left, scene.side, scene.side), 1, COPIED)
-        _image(line[1], one.donor, "a donor's truth")
-        _image(line[2], one.copied.clip(0, 255) / 255, f"what layer {scene.layer} copies")
-        line[2].set_xlabel(f"{one.weight:.0%} from donors", fontsize=9)
-        _image(line[3], one.made.clip(0, 1), f"attention on: MSE {one.error:.0f}")
+        for row, column in reversed(trial.cells.tolist()):
+            _box(line[0], (row, column, trial.side, trial.side), 1, COPIED)
+        donor = trial.sample.crop(row, column, trial.side, trial.side)
+        _image(line[1], donor.hr, "a donor's truth")
+        _image(line[2], scene.copied(kind), f"what layer {scene.layer} copies")
+        line[2].set_xlabel(f"{scene.weight(kind):.0%} from donors", fontsize=9)
+        output(line[3], kind, "attention on")
     for ax in (*axes[0, 1:], *axes[1:, 3]):
-        _box(ax, (scene.middle[0] - 1, scene.middle[1] - 1, 3, 3), sample.scale)
+        _box(ax, (query.row - 1 - top, query.column - 1 - left, 3, 3), sample.scale)
     for ax in axes[:, 0]:
-        _box(ax, (seen.row - 1, seen.column - 1, 3, 3), 1)
+        _box(ax, (query.row - 1, query.column - 1, 3, 3), 1)
     return figure
 
 
