@@ -18,7 +18,6 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 Float = NDArray[np.float64]
-Rectangle = tuple[int, int, int, int]
 
 SIGMA = 1.2  # of the strongest blur, LR pixels: the value of the paper's published demonstration
 RADIUS = 5  # LR pixels: 4 sigmas
@@ -33,16 +32,8 @@ class Attribution(NamedTuple):
     diffusion: float  # `diffusion_index` of the map
 
 
-def square(middle: tuple[int, int], side: int, shape: tuple[int, ...]) -> Rectangle:
-    """Return (top, left, height, width) of a square around a position, moved into the picture."""
-    height, width = min(side, shape[0]), min(side, shape[1])
-    top = min(max(middle[0] - height // 2, 0), shape[0] - height)
-    left = min(max(middle[1] - width // 2, 0), shape[1] - width)
-    return top, left, height, width
-
-
 def attribute(
-    network: nn.Module, lr: NDArray[np.uint8], window: Rectangle, steps: int = STEPS
+    network: nn.Module, lr: NDArray[np.uint8], window: tuple[int, ...], steps: int = STEPS
 ) -> Attribution:
     """Return what a patch of a network's output owes to each LR pixel.
 

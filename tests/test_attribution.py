@@ -135,11 +135,3 @@ def test_the_diffusion_index_of_extremes() -> None:
     assert diffusion_index(one) == pytest.approx(1)
     assert diffusion_index(np.full((10, 10), -3.0)) == pytest.approx(100)
     assert diffusion_index(np.zeros((10, 10))) == 100
-
-
-@pytest.mark.parametrize(
-    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
-)
-def test_a_square_stays_in_the_picture(middle: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert attribution.square(middle, 8, (18, 22, 3)) == (*expected, 8, 8)
-    assert attribution.square(middle, 90, (18, 22, 3)) == (0, 0, 18, 22)

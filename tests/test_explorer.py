@@ -25,7 +25,7 @@ from skimage.metrics import peak_signal_noise_ratio
 from dtfn import capture, cli, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
-from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, look
+from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
 
 # ipympl passes its canvas on to traitlets, which will refuse that one day.
 pytestmark = pytest.mark.filterwarnings("ignore:Passing unrecognized arguments:DeprecationWarning")
@@ -733,3 +733,13 @@ def test_view_sends_to_the_report(view: Any, runs: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(view, "_save", full)
     view._send.click()
     assert "no space left" in view._status.value
+
+
+@pytest.mark.parametrize(
+    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
+)
+def test_a_window_around_a_position_stays_in_the_picture(
+    middle: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert around((18, 22), middle, 8) == (*expected, 8, 8)
+    assert around((18, 22), middle, 90) == (0, 0, 18, 22)

@@ -286,12 +286,12 @@ def test_interventions_are_what_they_say(attend: object) -> None:
         with interventions.intervened(network, kind):
             expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
             assert torch.allclose(network(X), expected, atol=1e-5)
-    weights = weights_of(inner.head(X))  # type: ignore[operator]
     near = [[abs(p // 7 - q // 7) < 3 > abs(p % 7 - q % 7) for q in range(L)] for p in range(L)]
-    weights = weights * torch.tensor(near)
-    mixed = (weights / weights.sum(-1, keepdim=True)) @ rows(inner.head(X))  # type: ignore[operator]
+    x: Tensor = inner.head(X)  # type: ignore[operator]
+    weights = weights_of(x) * torch.tensor(near)
+    features = mixed(x, weights / weights.sum(-1, keepdim=True))
     with interventions.intervened(network, "window(2)"):
-        expected = F.pixel_shuffle(inner.tail(mixed.mT.reshape(value.shape)), 2)  # type: ignore[operator]
+        expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
         assert torch.allclose(network(X), expected, atol=1e-5)
     with network.intervene(lambda logits, queries, keys: logits + 0 * keys):
         assert torch.allclose(network(X), plain, atol=1e-5)

@@ -489,7 +489,12 @@ def tiles(shape: tuple[int, ...]) -> list[Window]:
 
 def around(shape: tuple[int, ...], position: Position, side: int) -> Window:
     """Return a square window around a position, moved into a grid, smaller where that is."""
-    return Window(*attribution.square(position, side, shape))
+    size = min(side, shape[0]), min(side, shape[1])
+    top, left = (
+        min(max(at - length // 2, 0), whole - length)
+        for at, length, whole in zip(position, size, shape, strict=False)
+    )
+    return Window(top, left, *size)
 
 
 @functools.lru_cache(maxsize=4)  # so that what was made of a tile is found again
