@@ -35,17 +35,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "07_explore.ipynb"
 ARTIFACTS = Path(os.environ.get("DTFN_ARTIFACTS") or Path(__file__).parent / "artifacts")
 PATIENCE = 200_000  # ms: a busy machine is no reason to fail
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-# Small, so that the networks take no time.
-PARAMETERS = {"image": '"astronaut"', "tile": "[40, 40, 32, 32]"}
+SMALL = 'image, tile = "astronaut", [40, 40, 32, 32]'  # so that the networks take no time
 # Nothing but the view in the kernel's folders, and none of its runs among the reader's.
 MOVED = """
 import dtfn.paths
@@ -54,8 +44,25 @@ from pathlib import Path
 dtfn.paths.NOTEBOOKS = Path({!r})
 dtfn.paths.RUNS = dtfn.paths.NOTEBOOKS / "runs"
 """
-SERVER = {"ServerApp": {"port_retries": 0}}
-LAB = {"LabApp": {"extension_manager": "readonly", "expose_app_in_browser": True}}
+SETTINGS = {  # of Jupyter, below its folder of settings
+    "jupyter_lab_config.json": {
+        "ServerApp": {"port_retries": 0},
+        "LabApp": {"extension_manager": "readonly", "expose_app_in_browser": True},
+    },
+    "lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
+    "lab/user-settings/@jupyterlab/apputils-extension/themes.jupyterlab-settings": {
+        "theme": "JupyterLab Dark"
+    },
+    # Else it takes cells off the page that are not on the screen.
+    "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {
+        "windowingMode": "none"
+    },
+}
+HTML = "document.querySelector('.dtfn-{} .widget-html-content').innerHTML"
+PIXELS = "document.querySelector('.dtfn-{} canvas').toDataURL()"
 
 
 def chromium() -> str:
@@ -79,30 +86,14 @@ def free_port() -> int:
 def folder(tmp_path: Path) -> Path:
     """A folder with the notebook, set to something small, and with settings of its own."""
     content = json.loads(NOTEBOOK.read_text())
-    for cell in content["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            source = "".join(cell["source"])
-            for name, value in PARAMETERS.items():
-                source, times = re.subn(
-                    rf"^({name}: [^=]+ = ).+?(  #)", rf"\g<1>{value}\2", source, flags=re.MULTILINE
-                )
-                assert times == 1
-            cell["source"] = source
-    home = tmp_path / "home"
-    home.mkdir()
+    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    content["cells"].insert(2, {**cell, "id": "small", "source": SMALL})  # after the parameters
     (tmp_path / "sitecustomize.py").write_text(MOVED.format(str(tmp_path)))
-    (home / "config").mkdir()
-    (home / "config" / "jupyter_lab_config.json").write_text(json.dumps(SERVER | LAB))
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(content))
-    settings = home / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    news = '{"fetchNews": "false", "checkForUpdates": false}'
-    (settings / "notification.jupyterlab-settings").write_text(news)
-    (settings / "themes.jupyterlab-settings").write_text('{"theme": "JupyterLab Dark"}')
-    tracker = settings.parent / "notebook-extension"
-    tracker.mkdir()
-    # Else it takes cells off the page that are not on the screen.
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    for name, settings in SETTINGS.items():
+        file = tmp_path / "home" / "config" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings))
     return tmp_path
 
 
@@ -132,13 +123,10 @@ def serving(folder: Path, *, lab: bool) -> Iterator[tuple[str, psutil.Process]]:
                 time.sleep(0.1)
             yield addresses[0], server
         finally:
-            if server.poll() is None:
+            with suppress(psutil.NoSuchProcess):
                 server.terminate()
-                try:
-                    server.wait(20)
-                except psutil.TimeoutExpired:
+                if psutil.wait_procs([server], timeout=20)[1]:
                     server.kill()
-                    server.wait()
 
 
 @contextmanager
@@ -151,7 +139,7 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
         context = playwright.chromium.launch_persistent_context(
             str(folder / "profile"),
             executable_path=program,
-            args=list(FLAGS),
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
             viewport={"width": 1280, "height": 800},
         )
         page = context.pages[0]
@@ -174,44 +162,27 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
             context.close()
 
 
-def changed(page: Any, selector: str, before: str) -> str:
-    """Wait until the HTML of an element differs, and return it."""
-    page.wait_for_function(
-        "([selector, before]) => document.querySelector(selector).innerHTML !== before",
-        arg=[selector, before],
-    )
-    return str(page.locator(selector).inner_html())
-
-
-def pixels(page: Any, name: str) -> str:
-    """Return what a canvas shows."""
-    canvas = page.locator(f".{name} canvas").first
-    return str(canvas.evaluate("canvas => canvas.toDataURL()"))
-
-
-def redrawn(page: Any, name: str, before: str) -> str:
-    """Wait until a canvas shows something else, and return it."""
-    page.wait_for_function(
-        "([name, before]) => document.querySelector(`.${name} canvas`).toDataURL() !== before",
-        arg=[name, before],
-    )
-    return pixels(page, name)
+def changed(page: Any, what: str, before: str) -> str:
+    """Wait until what an expression says differs, and return it."""
+    page.wait_for_function(f"before => {what} !== before", arg=before)
+    return str(page.evaluate(what))
 
 
 def explored(page: Any, artifact: str) -> None:
-    """Click, step, slide, refuse and save, and see each time what follows."""
-    numbers = ".dtfn-numbers .widget-html-content"
-    page.wait_for_selector(f"{numbers} td")
+    """Click, step, slide and refuse, and see each time what follows."""
+    names = ("numbers", "crops", "status")
+    numbers, crops, status = (HTML.format(name) for name in names)
+    attention, harm = (PIXELS.format(name) for name in ("attention", "harm"))
+    page.wait_for_selector(".dtfn-numbers td")
     page.wait_for_function(
         "document.querySelectorAll('.dtfn canvas').length >= 4"  # two to a map: picture and mark
     )
     page.locator(".dtfn-attention").scroll_into_view_if_needed()
     target = page.locator(".dtfn-attention .jupyter-matplotlib-canvas-div")
-    said = page.locator(numbers).inner_html()
+    said, shown, harmed = (page.evaluate(what) for what in (numbers, attention, harm))
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTIFACTS / f"{artifact}-before.png")
     assert "Row 16, column 16" in said
-    shown, harm = pixels(page, "dtfn-attention"), pixels(page, "dtfn-harm")
 
     box = target.bounding_box()
     assert box["width"] >= 270
@@ -219,15 +190,14 @@ def explored(page: Any, artifact: str) -> None:
     target.click(position={"x": box["width"] * 24.5 / 32, "y": box["height"] * 8.5 / 32})
     said = changed(page, numbers, said)
     assert "Row 8, column 24" in said
-    shown = redrawn(page, "dtfn-attention", shown)
-    harm = redrawn(page, "dtfn-harm", harm)
+    shown = changed(page, attention, shown)
+    changed(page, harm, harmed)
 
     page.keyboard.press("ArrowDown")  # the canvas has the focus
     said = changed(page, numbers, said)
     assert "Row 9, column 24" in said
-    shown = redrawn(page, "dtfn-attention", shown)
+    shown = changed(page, attention, shown)
 
-    crops = page.locator(".dtfn-crops .widget-html-content")
     page.wait_for_function(
         "['DI', 'without the ringed', 'uniform weights', 'attention off'].every("
         "  words => document.querySelector('.dtfn-crops').innerText.includes(words))"
@@ -238,23 +208,21 @@ def explored(page: Any, artifact: str) -> None:
         assert seen["y"] + seen["height"] <= 800, f"{part} is on the first screen"
     page.get_by_role("button", name="More").click()
     for name in ("network", "baseline", "layer", "control", "hash_seed", "zoom", "ringed"):
-        assert page.locator(f".dtfn-{name} [title]").first.get_attribute("title"), (
-            "says what it does"
-        )
-    before = crops.inner_html()
+        about = page.locator(f".dtfn-{name} [title]").first.get_attribute("title")
+        assert about, "says what it does"
+    before = page.evaluate(crops)
     page.locator(".dtfn-zoom select").select_option("×6")
-    changed(page, ".dtfn-crops .widget-html-content", before)
+    changed(page, crops, before)
     handle = page.locator(".dtfn-overlay .noUi-handle")
     handle.focus()
     for _ in range(4):
         handle.press("ArrowLeft")
-    redrawn(page, "dtfn-attention", shown)
+    changed(page, attention, shown)
 
-    status = page.locator(".dtfn-status .widget-html-content").inner_html()
+    before = page.evaluate(status)
     chosen = page.locator(".dtfn-network select").evaluate("menu => menu.selectedOptions[0].text")
     page.locator(".dtfn-baseline select").select_option(label=chosen)
-    refused = changed(page, ".dtfn-status .widget-html-content", status)
-    assert "two different networks" in refused
+    assert "two different networks" in changed(page, status, before)
     target.click(position={"x": box["width"] / 2, "y": box["height"] / 2})  # it lives on
     changed(page, numbers, said)
 
