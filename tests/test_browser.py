@@ -86,7 +86,12 @@ def free_port() -> int:
 def folder(tmp_path: Path) -> Path:
     """A folder with the notebook, set to something small, and with settings of its own."""
     content = json.loads(NOTEBOOK.read_text())
-    cell = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
     content["cells"].insert(2, {**cell, "id": "small", "source": SMALL})  # after the parameters
     (tmp_path / "sitecustomize.py").write_text(MOVED.format(str(tmp_path)))
     (tmp_path / NOTEBOOK.name).write_text(json.dumps(content))

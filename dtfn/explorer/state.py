@@ -126,7 +126,7 @@ class State:
     sample: Sample  # the tile
     notes: str  # on the picture and the network, in words
     outputs: Mapping[str, Output]  # by method
-    detail: Float | None  # what the degradation lost of each block, (H, W, D); None without truth
+    detail: NDArray[np.float32] | None  # that the degradation took from each block, (L, D)
     files: Mapping[str, Upload]
     tell: Tell
     quantile: float = 0.95  # of the absolute chance: the threshold of harm
@@ -210,15 +210,15 @@ class State:
             return here
         attention = self.record.map(self.choice.layer, at).double().cpu().numpy()
         summary = self.record.summary(self.choice.layer, [at], details=self.detail).iloc[0]
+        apart, width = np.full(attention.size, np.nan), self.shape[1]
+        if self.detail is not None:
+            (apart,) = texture.disagreement(self.detail, [at[0] * width + at[1]])
         order = np.argsort(-attention, axis=None, kind="stable")[: self.most]
-        order = order[attention.flat[order] > 0]
-        apart = np.full(len(order), np.nan)
-        if self.detail is not None and self.detail[at].any():
-            lost = self.detail.reshape(attention.size, -1)[order] - self.detail[at]
-            apart = (lost**2).sum(axis=1) / (self.detail[at] ** 2).sum()
-        rows, columns = np.unravel_index(order, attention.shape)
-        parts = (rows.tolist(), columns.tolist(), attention.flat[order].tolist(), apart.tolist())
-        copied = tuple(Copied(*one) for one in zip(*parts, strict=True))
+        copied = tuple(
+            Copied(i // width, i % width, float(attention.flat[i]), float(apart[i]))
+            for i in order.tolist()
+            if attention.flat[i] > 0
+        )
         spread = {str(key): float(value) for key, value in summary.items()}
         return replace(here, attention=attention, spread=spread, copied=copied)
 
@@ -289,10 +289,7 @@ def look(
     record = outputs[choice.network].record
     if record and not choice.layer:
         choice = replace(choice, layer=record.layers[-1])
-    detail = None
-    if sample.hr.size:
-        detail = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
-        detail = detail.reshape(*sample.lr.shape[:2], -1)
+    detail = texture.detail_blocks(sample.hr, sample.scale) if sample.hr.size else None
     row = next((row for row in zoo.registry() if row["name"] == choice.network), {})
     if row.get("chooses") is False:
         notes += f" {choice.network} fails the gate: equal weights for all positions cost it "
