@@ -7,7 +7,7 @@ A notebook begins a run, saves into it and finishes it::
     run.verdict(*studies.beats(results, methods))
     run.finish()
 
-The folder has a hidden name until it is complete, so whatever has a run's name is a whole run.
+The manifest is written last, so a folder that has one is a whole run.
 """
 
 from __future__ import annotations
@@ -72,17 +72,13 @@ def above_zero(low: float, high: float) -> bool | None:
 class Run:
     """What a notebook writes to; made by `begin`.
 
-    ``folder`` is where it writes, ``record`` becomes the manifest. The folder of a ``managed`` run
-    gets its name from a runner when the notebook has ended.
+    ``folder`` is where it writes, ``record`` becomes the manifest.
     """
 
-    def __init__(
-        self, notebook: Path, values: Mapping[str, Any], folder: Path, *, managed: bool
-    ) -> None:
+    def __init__(self, notebook: Path, values: Mapping[str, Any], folder: Path) -> None:
         self.folder = folder
         self.record = runs.new_record(notebook, values)
         self.verdicts: list[Verdict] = []
-        self._managed = managed
         self._began = time.perf_counter()
 
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
@@ -153,10 +149,8 @@ class Run:
         self.record |= {"status": "complete", "machine": provenance.machine(), "verdicts": rows}
         self.record["timings"]["notebook"] = round(time.perf_counter() - self._began, 3)
         runs.write(self.folder, self.record)
-        final = self.folder.with_name(self.folder.name.removeprefix(runs.PARTIAL))
-        if not self._managed:
-            self.folder = self.folder.rename(final)
-        print("manifest:", Path(*final.parts[-3:], runs.MANIFEST))
+        place = Path(*self.folder.parts[-3:], runs.MANIFEST)
+        print("manifest:", str(place).replace(runs.PARTIAL, ""))  # a runner names it at the end
 
     def _place(self, kind: str, name: str, caption: str, empty: bool) -> Path | None:
         """Note what is saved and return its folder; show a sentence where there is nothing."""
@@ -188,15 +182,14 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
         wanted = "the name of a notebook in the working directory or in notebooks/"
         raise InputError(notebook, wanted, "no such file", "pass the file's name without .ipynb")
     values = parameters.check_namespace(file, namespace)
-    given = os.environ.get(RUN_DIR)
-    if given:
-        return Run(file, values, Path(given), managed=True)
+    if given := os.environ.get(RUN_DIR):
+        return Run(file, values, Path(given))
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{now}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
-    folder = paths.RUNS / notebook / f"{runs.PARTIAL}{name}"
+    folder = paths.RUNS / notebook / name
     with files.writing(folder):
         folder.mkdir(parents=True)
-    return Run(file, values, folder, managed=False)
+    return Run(file, values, folder)
 
 
 def _in_notebook() -> bool:
