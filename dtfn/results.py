@@ -136,53 +136,41 @@ def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
 def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     """Return the pictures of a folder with their results in other folders, sorted by name.
 
-    Names are matched as `dtfn.datasets.match` does. Pictures of the truth that no folder has are
-    left out. All pictures are read once, so that every problem is found before the work starts.
-
-    Parameters
-    ----------
-    hr, results
-        Folder of the truth; name -> folder of results.
-    scale
-        2, 3 or 4.
+    ``results`` is name -> folder. Names are matched as `dtfn.datasets.match` does. Pictures of the
+    truth that no folder has are left out.
 
     Raises
     ------
     InputError
         With all problems at once: folders without pictures; pictures that some folders lack or have
-        twice; results without a truth, or named for another scale; and those of `read_match`.
+        twice; results without a truth, or named for another scale.
     """
     images.check_scale(scale)
-    problems = [_empty(folder) for folder in (hr, *results.values())]
-    problems = [problem for problem in problems if problem]
-    matches: list[Match] = []
-    if not problems:
-        truths = datasets.pictures(hr)
-        found = {n: datasets.match(truths, _results(at), scale) for n, at in results.items()}
-        used = {truth for files, _ in found.values() for truth in files}
-        unused = {f"lacks {truth.name}" for truth in truths if truth not in used}
-        for name, (_, doubts) in found.items():
-            problems += [f"{name!r} {doubt}" for doubt in doubts if doubt not in unused]
-        for truth in truths:
-            if all(truth in files for files, _ in found.values()):
-                theirs = {name: files[truth] for name, (files, _) in found.items()}
-                one = Match(datasets.stem(truth), truth, theirs)
-                try:
-                    read_match(one, scale)
-                    matches.append(one)
-                except InputError as error:
-                    problems.append(str(error))
-    if problems or not matches:
-        problems = problems or ["no picture has a result in every folder"]
+    truths = datasets.pictures(hr)
+    problems = [text for folder in (hr, *results.values()) if (text := _empty(folder))]
+    folders = {} if problems else results
+    found = {n: datasets.match(truths, _results(at), scale) for n, at in folders.items()}
+    used = {truth for files, _ in found.values() for truth in files}
+    unused = {f"lacks {truth.name}" for truth in truths if truth not in used}
+    for name, (_, doubts) in found.items():
+        problems += [f"{name!r} {doubt}" for doubt in doubts if doubt not in unused]
+    if problems or not used:
+        problems = problems or ["no picture has a result"]
         listed = "; ".join(problems[:LISTED])
         listed += f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)
         raise InputError(
             "folders of results",
-            f"one result for each picture of {hr}, of its size or cropped to a multiple of {scale}",
+            f"one result for each picture of {hr}",
             f"{len(problems)} problem{'s' * (len(problems) > 1)}: {listed}",
             "mend or remove these files, or check the folders and the scale",
         )
-    return matches
+    return [
+        Match(
+            datasets.stem(truth), truth, {name: files[truth] for name, (files, _) in found.items()}
+        )
+        for truth in truths
+        if truth in used
+    ]
 
 
 def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
