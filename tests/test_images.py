@@ -53,22 +53,15 @@ def test_degrade_makes_every_pixel_of_the_published_lr(
         np.testing.assert_array_equal(made, np.asarray(Image.open(published)), err_msg=file.stem)
 
 
-@pytest.mark.parametrize("factor", [Fraction(1, 4), Fraction(1, 2), Fraction(2), Fraction(4)])
+@pytest.mark.parametrize("factor", ["1/4", "1/2", "2", "4", "1/3", "3", "5/2", "3/7"])
 @given(line=arrays.arrays(np.uint8, st.integers(1, 20)))
-def test_one_line_is_the_exact_value_rounded_half_away_from_zero(
-    line: UInt8, factor: Fraction
-) -> None:
-    """Powers of two, because their ties survive in float64: 3 has weights that are not dyadic."""
-    exact = [math.floor(value + Fraction(1, 2)) for value in _exact(line, factor)]
-    assert images.imresize(line[:, None], factor)[:, 0].tolist() == exact
-    assert images.imresize(line[None], factor)[0].tolist() == exact
-
-
-@pytest.mark.parametrize("factor", [Fraction(1, 3), Fraction(3), Fraction(5, 2), Fraction(3, 7)])
-@given(line=arrays.arrays(np.uint8, st.integers(1, 20)))
-def test_one_line_is_the_nearest_level_at_any_factor(line: UInt8, factor: Fraction) -> None:
-    exact = _exact(line, factor)
-    made = images.imresize(line[:, None], factor)[:, 0].tolist()
+def test_one_line_is_the_exact_value_rounded_half_away_from_zero(line: UInt8, factor: str) -> None:
+    """Ties survive in float64 for powers of two only: 3 has weights that are not dyadic."""
+    exact = _exact(line, Fraction(factor))
+    made = images.imresize(line[:, None], Fraction(factor))[:, 0].tolist()
+    assert images.imresize(line[None], Fraction(factor))[0].tolist() == made
+    if factor in ("1/4", "1/2", "2", "4"):
+        assert made == [math.floor(value + Fraction(1, 2)) for value in exact]
     slack = Fraction(1, 2) + Fraction(1, 10**9)
     assert all(abs(m - e) <= slack for m, e in zip(made, exact, strict=True))
 
@@ -244,12 +237,9 @@ def test_tiff_of_pillow_is_read(compression: str, shape: tuple[int, ...], depth:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_palettes_and_bits_are_expanded(kind: str) -> None:
     indexed = Image.fromarray(_noise((23, 17, 3), "uint8")).quantize(16)
-    got = images.decode(_pillow(indexed, kind), "a")
-    np.testing.assert_array_equal(got, np.asarray(indexed.convert("RGB")))
-    bits = Image.fromarray(SMOOTH).convert("1")
-    got = images.decode(_pillow(bits, kind), "a")
-    assert got.dtype == np.uint8
-    np.testing.assert_array_equal(got, 255 * np.asarray(bits).astype(int))
+    for image, mode in ((indexed, "RGB"), (Image.fromarray(SMOOTH).convert("1"), "L")):
+        got = images.decode(_pillow(image, kind), "a")
+        np.testing.assert_array_equal(got, np.asarray(image.convert(mode)))
 
 
 def test_a_transparent_colour_becomes_alpha() -> None:
@@ -307,21 +297,19 @@ def test_what_cannot_be_read_is_one_line_with_its_content(data: bytes, found: st
         images.decode(data, "a")
 
 
+LARGE = _noise((40, 48, 3), "uint8")
+LARGE16 = _noise((40, 48, 3), "uint16")
 FILES = {
-    "png": _pillow(Image.fromarray(_noise((40, 48, 3), "uint8")), "PNG"),
-    "png of 16 bits": _pillow(Image.fromarray(_noise((40, 48), "uint16")), "PNG"),
+    "png": _pillow(Image.fromarray(LARGE), "PNG"),
+    "png of 16 bits": _pillow(Image.fromarray(LARGE16[..., 0]), "PNG"),
     "jpeg": _pillow(Image.fromarray(SMOOTH), "JPEG"),
     "bmp": _pillow(Image.fromarray(SMOOTH), "BMP"),
-    "tiff": _tiff(_noise((40, 48, 3), "uint8"), photometric="rgb", compression="zlib"),
-    "tiff, lzw": _pillow(
-        Image.fromarray(_noise((40, 48, 3), "uint8")), "TIFF", compression="tiff_lzw"
-    ),
-    "tiff, plain": _tiff(_noise((40, 48, 3), "uint8"), photometric="rgb"),
-    "tiff of 16 bits": _tiff(_noise((40, 48, 3), "uint16"), photometric="rgb", compression="zlib"),
-    "tiff of 16 bits, plain": _tiff(_noise((40, 48, 3), "uint16"), photometric="rgb"),
-    "tiff of 16 bits, lzw": _pillow(
-        Image.fromarray(_noise((40, 48), "uint16")), "TIFF", compression="tiff_lzw"
-    ),
+    "tiff": _tiff(LARGE, photometric="rgb", compression="zlib"),
+    "tiff, lzw": _pillow(Image.fromarray(LARGE), "TIFF", compression="tiff_lzw"),
+    "tiff, plain": _tiff(LARGE, photometric="rgb"),
+    "tiff of 16 bits": _tiff(LARGE16, photometric="rgb", compression="zlib"),
+    "tiff of 16 bits, plain": _tiff(LARGE16, photometric="rgb"),
+    "grey tiff": _pillow(Image.fromarray(LARGE16[..., 0]), "TIFF", compression="tiff_lzw"),
 }
 
 
