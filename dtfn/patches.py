@@ -48,16 +48,9 @@ NEAR = 60
 def sources(
     sets: Sequence[str], exclude: Collection[str] = (), root: Path | None = None
 ) -> dict[str, Source]:
-    """Return the pictures of sets by name, ``"<set>/<stem>"``, sorted, not yet decoded.
+    """Return the pictures of sets by name, ``"<set>/<stem>"``, not yet decoded.
 
-    Parameters
-    ----------
-    sets
-        Names of folders in ``root``, paths of folders, or ``"embedded"``.
-    exclude
-        Names of pictures to leave out.
-    root
-        By default `dtfn.paths.training_root`.
+    A set is ``"embedded"`` or a folder in ``root``, by default `dtfn.paths.training_root`.
 
     Raises
     ------
@@ -72,12 +65,9 @@ def sources(
         folder = (root or paths.training_root()) / name
         inside = {f"{folder.name}/{datasets.stem(f)}": f for f in datasets.pictures(folder)}
         if not inside:
-            raise InputError(
-                folder,
-                "a folder of pictures",
-                "no picture in it" if folder.is_dir() else "no such folder",
-                "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets",
-            )
+            missing = "no picture in it" if folder.is_dir() else "no such folder"
+            remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
+            raise InputError(folder, "a folder of pictures", missing, remedy)
         found |= inside
     return {name: source for name, source in found.items() if name not in exclude}
 
@@ -129,12 +119,9 @@ def guard(recipe: Recipe) -> None:
     looked = ", ".join(dict.fromkeys(name.partition("/")[0] for name in tested))
     found = leaks(sources(recipe.sets, recipe.exclude) | validation(recipe), tested)
     if found:
-        raise InputError(
-            "training pictures",
-            f"none of the test pictures of {looked}",
-            "; ".join(f"{name} is {test}" for name, test in found.items()),
-            f"delete them, or leave them out by adding {','.join(found)} to the recipe's exclude",
-        )
+        pairs = "; ".join(f"{name} is {test}" for name, test in found.items())
+        remedy = f"delete them, or add {','.join(found)} to the recipe's exclude"
+        raise InputError("training pictures", f"no test picture of {looked}", pairs, remedy)
     print(f"no training picture is a test picture of {looked}", file=sys.stderr)
 
 
@@ -262,12 +249,9 @@ def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
     starts = np.cumsum(sizes.prod(1)) - sizes.prod(1)
     large = np.all(sizes >= recipe.patch, axis=1)
     if not large.any():
-        raise InputError(
-            "training pictures",
-            f"some of at least {recipe.patch * scale} pixels a side",
-            f"none; the largest sides are {sizes.max(0) * scale}",
-            "choose a smaller patch",
-        )
+        wanted = f"some of at least {recipe.patch * scale} pixels a side"
+        found = f"none; the largest sides are {sizes.max(0) * scale}"
+        raise InputError("training pictures", wanted, found, "choose a smaller patch")
     maps = [np.asarray(np.memmap(file, np.uint8, "c")).reshape(-1, 3) for file in raw]
     lr, hr = (torch.from_numpy(pixels).to(device) for pixels in maps)
     layout = torch.from_numpy(np.stack((starts, sizes[:, 1]), 1)[large]).to(device)

@@ -73,7 +73,6 @@ def train_together(
     began = time.monotonic()
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams that run at once
     for name, recipe in recipes.items():
-        training.require_empty(out / name, resume)
         if recipe.precision == "16-mixed":
             remedy = "the scale of 16-mixed needs the CPU in every step"
             raise InputError(f"precision of {name}", "bf16-mixed or 32-true", "16-mixed", remedy)
@@ -81,7 +80,7 @@ def train_together(
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
     shared: dict[Any, Any] = {}
     prepared = tqdm(recipes.items(), "prepare", unit="network")
-    lanes = [Lane(fabric, recipe, out / name, shared) for name, recipe in prepared]
+    lanes = [Lane(fabric, recipe, out / name, resume, shared) for name, recipe in prepared]
     saved = mark = time.monotonic()
     queues, first = 0, min(lane.tally.step for lane in lanes)
     shown: dict[str, Any] = {"initial": first, "unit": "round", "mininterval": 1.0}
@@ -125,12 +124,14 @@ class Lane(training.Run):
     ``shared`` holds what several lanes read.
     """
 
-    def __init__(self, fabric: Any, recipe: Recipe, out: Path, shared: dict[Any, Any]) -> None:
+    def __init__(
+        self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: dict[Any, Any]
+    ) -> None:
         device = fabric.device
         graphs = device.type == "cuda"
         rate = torch.tensor(recipe.learning_rate, device=device)
         super().__init__(fabric, recipe, out, lr=rate, capturable=graphs)
-        self.restore()
+        self.restore(resume)
         tally, steps = self.tally, range(recipe.steps)
         key: tuple[Any, ...] = (recipe.sets, recipe.exclude, recipe.scale, recipe.patch)
         if key not in shared:

@@ -102,7 +102,6 @@ def train(
     """
     if threads:
         torch.set_num_threads(threads)
-    require_empty(out, resume)
     how = (accelerator, devices, num_nodes, strategy, precision or recipe.precision)
     fabric = start(*how, out if tensorboard else None)
     rank, world = fabric.global_rank, fabric.world_size
@@ -113,7 +112,7 @@ def train(
         patches.guard(recipe)
         pool = patches.pool(recipe)
     run = Run(fabric, recipe, out, compiled)
-    run.restore()
+    run.restore(resume)
     tally, bad, saved = run.tally, 0, time.monotonic()
     shown: dict[str, Any] = {"unit": "step", "mininterval": 1.0, "disable": rank > 0}
     steps = range(tally.step, recipe.steps)
@@ -381,11 +380,14 @@ class Run:
             torch.save(content, stream)
             files.write(self.out / CHECKPOINT, stream.getvalue())
 
-    def restore(self) -> None:
-        """Continue from the checkpoint, if there is one; it must be of the same recipe."""
+    def restore(self, resume: bool) -> None:
+        """Continue from the checkpoint, if there is one: it must be of the same recipe."""
         file = self.out / CHECKPOINT
         if not file.exists():
             return
+        if not resume:
+            remedy = "add --resume to continue it, or choose another --out folder"
+            raise InputError(self.out, "a folder without a run in it", CHECKPOINT, remedy)
         content = torch.load(file, map_location="cpu", weights_only=True)
         mine, its = dataclasses.asdict(self.recipe), content["recipe"]
         other = [key for key in mine if mine[key] != its.get(key)]
@@ -420,12 +422,11 @@ class Run:
         if self.fabric.is_global_zero:
             history, start = pd.DataFrame(self.tally.history), self.recipe.start
             seconds = history["seconds_per_step"] * history["step"].diff().fillna(history["step"])
-            waited = (history["loader_share"] * seconds).sum()
             whole = {
                 "steps": self.tally.step,
                 "skipped": self.tally.skipped,
                 "seconds": round(seconds.sum(), 1),
-                "loader_share": round(waited / max(seconds.sum(), 1e-9), 5),
+                "loader_share": round(history["loader_share"].mean(), 5),
                 **facts,
                 "start": files.sha256(zoo.file_of(start)) if start else "",
                 "versions": {"dtfn commit": provenance.git_state()[0], **provenance.versions()},
@@ -433,13 +434,6 @@ class Run:
             }
             files.write_json(self.out / "run.json", whole)
         return self.out / "weights.safetensors"
-
-
-def require_empty(out: Path, resume: bool) -> None:
-    """Raise `InputError` where a folder holds a run, unless it is to be continued."""
-    if (out / CHECKPOINT).exists() and not resume:
-        remedy = "add --resume to continue it, or choose another --out folder"
-        raise InputError(out, "a folder without a run in it", CHECKPOINT, remedy)
 
 
 def fresh(recipe: Recipe) -> models.Network:
