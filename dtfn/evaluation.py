@@ -32,6 +32,7 @@ from dtfn import datasets as benchmarks
 from dtfn.cache import Arrays
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.images import UInt8
 from dtfn.metrics import Float, Grey
 from dtfn.metrics import psnr as psnr
 from dtfn.metrics import ssim as ssim
@@ -51,16 +52,17 @@ TRIED = 64  # LR positions a side of the image that a network's cost is measured
 
 Names = Sequence[str] | str
 """Several names, or a single one."""
+Cut = Tiling | Chop | None
+"""How one image is cut; None: not at all."""
 
 
 class Output(NamedTuple):
-    """What a method made of one LR image.
+    """What a method made of one LR image: uint8 RGB ``(sH, sW, 3)``, and the wall time it took.
 
-    ``image`` is uint8 RGB ``(sH, sW, 3)``, ``seconds`` the wall time of the run that made it, also
-    where the cache remembered it.
+    The time is that of the run that made it, also where the cache remembered it.
     """
 
-    image: NDArray[np.uint8]
+    image: UInt8
     seconds: float
 
 
@@ -223,9 +225,7 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
     Networks with attention from all positions to all run in the tiles of their card, else of
     `DENSE_TILE`; others see the whole picture.
 
-    Returns
-    -------
-    Method -> float64 ``(H, W)``, see `dtfn.subpixel.block_error`; without rounding, its mean over
+    They are float64 ``(H, W)``, see `dtfn.subpixel.block_error`; without rounding, their mean over
     the interior positions is the MSE behind the PSNR on Y.
     """
     truth = luma(sample.hr)
@@ -278,7 +278,7 @@ def _key(method: str, sample: Sample, way: str, device: str) -> str:
     return cache.key(fingerprint(method), sample.lr, sample.hr, sample.scale, way, device, code)
 
 
-def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Tiling | Chop | None:
+def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
     """Return how an image is cut: None where it is a single tile, a budget's choice made."""
     size = sample.lr.shape[:2]
     tiling = tiling or card_tiling(method)
@@ -289,11 +289,8 @@ def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Tiling | Chop
 
 
 def upscale(
-    network: nn.Module,
-    lr: NDArray[np.uint8],
-    tiling: Tiling | Chop | None = None,
-    self_ensemble: bool = False,
-) -> NDArray[np.uint8]:
+    network: nn.Module, lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
+) -> UInt8:
     """Return the super-resolved image of ``lr``.
 
     Parameters
@@ -321,10 +318,7 @@ def upscale(
 
 
 def unrounded(
-    network: nn.Module,
-    lr: NDArray[np.uint8],
-    tiling: Tiling | Chop | None = None,
-    self_ensemble: bool = False,
+    network: nn.Module, lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
 ) -> NDArray[np.float32]:
     """Return `upscale`'s image before it is rounded, float32 ``(sH, sW, 3)`` in [0, 1]."""
     import torch
@@ -345,7 +339,7 @@ def unrounded(
     return np.ascontiguousarray(made)
 
 
-def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
+def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
     """Return the mean (1, 3, sH, sW) over the dihedral group, each turned back."""
     total: torch.Tensor | None = None
     for turned, flips in itertools.product((False, True), ((), (2,), (3,), (2, 3))):
@@ -357,7 +351,7 @@ def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None)
     return total / 8
 
 
-def _tiled(network: nn.Module, x: torch.Tensor, tiling: Tiling | Chop | None) -> torch.Tensor:
+def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
     """Return (1, 3, sH, sW) for x (1, 3, H, W), put together from tiles."""
     import torch
 

@@ -45,7 +45,7 @@ class Own(NamedTuple):
     @property
     def inputs(self) -> list[Path]:
         """The files that it depends on."""
-        return [self.file, *([self.weights] if self.weights else [])]
+        return [self.file, self.weights] if self.weights else [self.file]
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of the contents of the files, the function and the attention."""
@@ -84,7 +84,7 @@ def own(name: str) -> Own | None:
 
 
 def registry() -> list[Entry]:
-    """Return the shipped networks, by name.
+    """Return the shipped networks, sorted by name.
 
     Each has: name, variant, scale, seed, parameters, file, sha256; psnr (dB), ssim and number of
     pictures by benchmark; and gate, the cost of uniform attention weights on Urban100 in dB, None
