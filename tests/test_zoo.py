@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import re
+import runpy
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
 NAME = "dtfn-x2-s0"
+TOOL = Path(zoo.__file__).parent.parent / "tools" / "ship.py"
+ship = SimpleNamespace(**runpy.run_path(str(TOOL)))
 QUALITY = pd.DataFrame(
     [("Set5", 5, 31.23456789, 0.8812345), ("Set14", 14, 28.0, 0.77)],
     columns=["dataset", "images", "psnr", "ssim"],
@@ -57,18 +58,6 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation._network.cache_clear()
 
 
-@pytest.fixture(scope="session")
-def ship() -> ModuleType:
-    file = Path(zoo.__file__).parent.parent / "tools" / "ship.py"
-    spec = importlib.util.spec_from_file_location("ship", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ship"] = module  # dataclasses look it up
-    spec.loader.exec_module(module)
-    return module
-
-
 def finished(folder: Path, name: str = NAME, **changes: Any) -> Path:
     """Write what a training run leaves."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,7 +84,7 @@ def run(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def entry(ship: ModuleType, run: Path) -> dict[str, Any]:
+def entry(run: Path) -> dict[str, Any]:
     return ship.add(run, QUALITY, GATE)
 
 
@@ -141,7 +130,7 @@ def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> Non
     assert (paths.ZOO / f"{NAME}.csv").read_text() == (run / "history.csv").read_text()
 
 
-def test_a_network_measured_in_tiles_is_run_in_them(ship: ModuleType, run: Path) -> None:
+def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
     ship.add(run, QUALITY, tile=tiling.Tiling(20, 4))
     assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
     assert "The network has no attention." in zoo.show(NAME)
@@ -152,7 +141,7 @@ def test_a_network_measured_in_tiles_is_run_in_them(ship: ModuleType, run: Path)
     assert (output != evaluation.upscale(models.load(NAME), picture.lr)).any()
 
 
-def test_a_start_is_shipped_as_a_reader_finds_it(ship: ModuleType, tmp_path: Path) -> None:
+def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
     preset = recipes.preset("nla+tfs-x4-s0")
     ours = {**vars(preset), "start": "/elsewhere/w.safetensors"}
     for steps, expected in ((preset.steps, preset.start), (7, "/elsewhere/w.safetensors")):
@@ -161,7 +150,7 @@ def test_a_start_is_shipped_as_a_reader_finds_it(ship: ModuleType, tmp_path: Pat
         assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in zoo.show("nla+tfs-x4-s0")
 
 
-def test_a_folder_of_runs_is_measured_and_shipped(ship: ModuleType, tmp_path: Path) -> None:
+def test_a_folder_of_runs_is_measured_and_shipped(tmp_path: Path) -> None:
     for name in ("nla-x4-s1", "local-x4-s0"):
         place = finished(tmp_path / "runs" / name, name)
         shutil.copy(place / "weights.safetensors", place / "weights-000003.safetensors")
