@@ -229,7 +229,7 @@ def test_a_run_is_up_to_date_as_long_as_what_it_depends_on(
     assert status(folder)["up_to_date"]
     assert "parameters" in status(folder, "a: {smoke: {scale: 2}}")["reason"]
     monkeypatch.setattr("dtfn.provenance.versions", lambda: {"torch": "99"})
-    assert status(folder)["reason"].startswith("changed: libraries")
+    assert "libraries" in status(folder)["reason"]
 
 
 @pytest.mark.parametrize(
