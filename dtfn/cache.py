@@ -50,10 +50,10 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
     with opened() as store, ExitStack() as stack:
         if (arrays := _recalled(store, key)) is not None:
             return arrays
-        # One of 256 locks, so that their files never grow in number. A disk without locks only
-        # costs that two may make the same.
+        # One of 256 locks, so that their files never grow in number; a thread that holds it may
+        # take it again. A disk without locks only costs that two may make the same.
         with suppress(OSError, NotImplementedError):
-            stack.enter_context(FileLock(paths.CACHE / "locks" / key[:2]))
+            stack.enter_context(FileLock(paths.CACHE / "locks" / key[:2], is_singleton=True))
             if (arrays := _recalled(store, key)) is not None:
                 return arrays
         arrays = make()

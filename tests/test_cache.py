@@ -90,6 +90,10 @@ def test_arrays_are_made_once() -> None:
         assert arrays["empty"].shape == (0, 2)
     assert make.runs == 1
     assert not cache.missing(KEY)
+    # One that is made from another, under the same lock.
+    assert "index" in cache.remembered(
+        f"{KEY[:-1]}1", lambda: cache.remembered(f"{KEY[:-1]}2", make)
+    )
 
 
 @pytest.mark.parametrize(
