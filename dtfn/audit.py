@@ -119,18 +119,16 @@ class Findings:
         A row a fifth and other result: fifth, than, change (% of B's error) with its interval.
         """
         table = self.measured.fifths
-        table = table.assign(net=100 * (table["added"] - table["removed"]))
+        table = table.assign(change=100 * (table["added"] - table["removed"]))
         mine, *others = (part for _, part in table.groupby("role", sort=False))
-        nets = {
-            name: part["net"].to_numpy() for name, part in zip(self.names[2:], others, strict=True)
-        }
-        rows = []
-        for than in self.names[1:]:
-            rest = mine.assign(net=mine["net"] - nets.get(than, 0.0))
-            for fifth, part in rest.groupby("fifth"):
-                row = {"fifth": int(fifth), "than": than}
-                rows.append(row | crossed(part, "net", "off").columns("change"))
-        return pd.DataFrame(rows)
+        changes = [0.0, *(part["change"].to_numpy() for part in others)]
+        parts = []
+        for than, change in zip(self.names[1:], changes, strict=True):
+            rest = mine.assign(change=mine["change"] - change)
+            part = statistics.crossed_by(rest, ["fifth"], ["change"], "off")
+            parts.append(part.assign(than=than))
+        ends = ["change", "change_low", "change_high"]
+        return pd.concat(parts, ignore_index=True)[["fifth", "than", *ends]]
 
     def verdicts(self) -> list[Verdict]:
         """Judge whether A is better, and whether it is worse somewhere, beyond the controls."""
