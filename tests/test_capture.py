@@ -15,7 +15,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dtfn import capture, models
 from dtfn.errors import InputError
 from dtfn.models import attention as kinds
-from dtfn.models.deform import rows_of
 from dtfn.models.layers import TextureFidelity
 
 DOUBLE = torch.float64
@@ -66,21 +65,6 @@ def recorded(layer: nn.Module, x: Tensor) -> capture.Record:
     return record
 
 
-@torch.no_grad()
-def matrix(layer: Any, x: Tensor) -> Tensor:
-    """Return the layer's own (L, L) attention: what it makes of values that are the identity."""
-    length = x.shape[2] * x.shape[3]
-    # Values are at least as wide as queries.
-    identity = torch.eye(length, max(length, CHANNELS), dtype=x.dtype)[None]
-    if isinstance(layer, kinds.NonLocalAttention):
-        query, key = rows_of(layer.conv_match1(x)), rows_of(layer.conv_match2(x))
-        return layer.mix(query, key, identity)[0, :, :length]
-    query, score = rows_of(layer.conv_match(x)), None
-    if isinstance(layer, kinds.GlobalLearnableAttention):
-        score = layer.fc(rows_of(layer.conv_assembly_fc(x)))
-    return layer.mix(query, identity, score)[0, :, :length]
-
-
 # ---------------------------------------------------------------- maps
 
 
@@ -108,20 +92,22 @@ def test_map_times_values_is_what_the_layer_adds(
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", EVERY)
-def test_maps_are_the_whole_matrix(
+def test_maps_are_what_the_layer_makes_of_the_identity(
     name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, x = built(name), picture(*size)
-    expected, record = matrix(layer, x), recorded(layer, x)
+    record = recorded(layer, x)
+    matrix = record.means("", np.eye(size[0] * size[1]))
 
     for block in (1, 1 << 22):  # one query at a time, and all at once
         monkeypatch.setattr(capture, "BLOCK", block)
-        found = record.maps("", everywhere(x)).flatten(1)
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
-    if len(expected) > 30:  # no trivial case: it is peaked somewhere, and not at one place only
-        assert expected.amax() > 3 / len(expected)
-        assert ((expected > 0.01).sum(-1) > 1).any()
-        assert name != "hspa" or 0.2 < (found == 0).double().mean() < 1, "exact zeros"
+        found = record.maps("", everywhere(x)).flatten(1).numpy()
+        np.testing.assert_allclose(found, matrix, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(record.means("", matrix[:, :1]), matrix @ matrix[:, :1], atol=1e-13)
+    if len(matrix) > 30:  # no trivial case: it is peaked somewhere, and not at one place only
+        assert matrix.max() > 3 / len(matrix)
+        assert ((matrix > 0.01).sum(-1) > 1).any()
+        assert name != "hspa" or 0.2 < (found == 0).mean() < 1, "exact zeros"
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -135,19 +121,6 @@ def test_the_map_of_one_query_is_a_row_of_several_and_of_the_layer_in_tfs(name: 
         for module in (layer, around):
             found = capture.attention_map(module, x, query)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
-
-
-@pytest.mark.parametrize("width", [1, 18])
-@pytest.mark.parametrize("name", EVERY)
-def test_means_are_maps_times_values(name: str, width: int) -> None:
-    layer, x = built(name), picture(8, 12)
-    values = np.random.default_rng(0).random((96, width))
-    record = recorded(layer, x)
-
-    found = record.means("", values)
-
-    expected = record.maps("", everywhere(x)).flatten(1).numpy() @ values
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.gpu

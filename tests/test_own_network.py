@@ -127,41 +127,31 @@ class Heads(nn.Module):
         return self.inner(*3 * (rows(x),), need_weights=False)[0].mT.reshape(x.shape)
 
 
-def windows(x: Tensor) -> Tensor:
-    """Attention within windows of 4 x 4, as SwinIR has it."""
+def cut(x: Tensor) -> Tensor:
+    """Return windows of 4 x 4 as SwinIR has them, padded with 0: (N * windows, 16, C)."""
     padded = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
-    n, c, height, width = padded.shape
-    cut = padded.reshape(n, c, height // 4, 4, width // 4, 4).permute(0, 2, 4, 3, 5, 1)
-    parts = cut.reshape(-1, 16, c)
-    made = (parts @ parts.mT).softmax(-1) @ parts
-    back = made.reshape(n, height // 4, width // 4, 4, 4, c).permute(0, 5, 1, 3, 2, 4)
-    return back.reshape(padded.shape)[:, :, : x.shape[2], : x.shape[3]]
+    return (
+        padded.unflatten(3, (-1, 4))
+        .unflatten(2, (-1, 4))
+        .permute(0, 2, 4, 3, 5, 1)
+        .reshape(-1, 16, x.shape[1])
+    )
 
 
-class Windows(nn.Module):
-    """The same windows, and strips of 4 with two heads, with a say about their positions."""
+def windows(x: Tensor) -> Tensor:
+    """Attention of two heads within windows."""
+    heads = cut(x).unflatten(2, (2, -1)).transpose(1, 2)  # (N * windows, heads, 16, C / 2)
+    made = F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2)
+    rows, columns = -(-x.shape[2] // 4), -(-x.shape[3] // 4)
+    back = made.reshape(len(x), rows, columns, 4, 4, -1).permute(0, 5, 1, 3, 2, 4)
+    return back.reshape(*x.shape[:2], 4 * rows, 4 * columns)[:, :, : x.shape[2], : x.shape[3]]
 
-    def __init__(self, kind: str = "windows") -> None:
-        super().__init__()
-        self.kind = kind
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "windows":
-            return windows(x)
-        flat = self.cut(x)  # (N, C, strips, 4)
-        heads = flat.unflatten(1, (2, 4)).movedim(2, -1)  # (N, heads, strips, 4, C / 2)
-        made = F.scaled_dot_product_attention(heads, heads, heads).movedim(-1, 2)
-        return made.flatten(1, 2).flatten(2)[..., : x[0, 0].numel()].reshape(x.shape)
-
-    def cut(self, x: Tensor) -> Tensor:
-        return F.pad(x.flatten(2), (0, -x.shape[2] * x.shape[3] % 4)).unflatten(-1, (-1, 4))
+class Windows(Attend):
+    """The same, with a say about their positions."""
 
     def attention_positions(self, numbers: Tensor) -> Tensor:
-        if self.kind == "strips":
-            return self.cut(numbers)[0, 0]  # (strips, 4)
-        padded = F.pad(numbers, (0, -numbers.shape[3] % 4, 0, -numbers.shape[2] % 4))
-        cut = padded[0, 0].unfold(0, 4, 4).unfold(1, 4, 4)
-        return cut.reshape(-1, 16)
+        return cut(numbers).mT  # (windows, 1, 16)
 
 
 def channels(x: Tensor) -> Tensor:
@@ -216,39 +206,39 @@ def test_a_second_attention_of_a_module_has_a_number() -> None:
         assert capture.layers(network) == network.dense == ["attention", "attention#2"]
 
 
-@pytest.mark.parametrize("kind", ["windows", "strips"])
 @torch.inference_mode()
-def test_windows_have_maps_if_their_module_says_where_they_are(kind: str) -> None:
-    network = OwnNetwork("mine", Foreign(Windows(kind)))
+def test_windows_have_maps_if_their_module_says_where_they_are() -> None:
+    network = OwnNetwork("mine", Foreign(Windows(windows)))
     plain = network(X)
     with capture.record(network) as record:
         assert torch.equal(network(X), plain), "bit-identical"
     assert record.layers == capture.layers(network) == ["attention"]
     x = network.network.head(X)[0].flatten(1)  # type: ignore[operator]
-    rows_, columns = torch.arange(L) // 7, torch.arange(L) % 7
-    group = rows_ // 4 * 2 + columns // 4 if kind == "windows" else torch.arange(L) // 4
-    heads = [x] if kind == "windows" else x.split(4)
+    group = torch.arange(L) // 7 // 4 * 2 + torch.arange(L) % 7 // 4
     for here in (0, 34, 62):
         at = (group == group[here]).nonzero()[:, 0]
         expected = torch.zeros(L)
-        for one in heads:
-            logits = torch.zeros(16 if kind == "windows" else 4)  # 0 for padding
-            logits[: len(at)] = one[:, here] @ one[:, at] / len(one) ** (0.5 * (len(heads) > 1))
-            expected[at] += logits.softmax(0)[: len(at)]
-        found = record.map("attention", (here // 7, here % 7))
-        assert torch.allclose(found.flatten(), expected / expected.sum(), atol=1e-6)
+        for head in x.split(4):
+            padded = torch.zeros(16)  # logits of 0 for padding
+            padded[: len(at)] = head[:, here] @ head[:, at] / 2
+            expected[at] += padded.softmax(0)[: len(at)]
+        twice = record.maps("attention", [(here // 7, here % 7)] * 2)
+        assert torch.allclose(twice.flatten(1), expected / expected.sum(), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("positions", "text"),
     [
-        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 16\); found RuntimeError: "),
-        (lambda numbers: numbers.new_ones(30, 16), "each of the 480 positions; found 1 positions"),
+        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 2, 16\); found RuntimeError: "),
+        (
+            lambda numbers: numbers.new_ones(30, 1, 16),
+            "each of the 480 positions; found 1 positions",
+        ),
         (lambda numbers: numbers[:, 1], "IndexError: "),
     ],
 )
 def test_positions_that_do_not_fit_are_refused(positions: object, text: str) -> None:
-    module = Windows()
+    module = Windows(windows)
     module.attention_positions = positions  # type: ignore[method-assign, assignment]
     with pytest.raises(InputError, match=f"attention_positions of 'attention': expected .*{text}"):
         OwnNetwork("mine", Foreign(module))

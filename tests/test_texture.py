@@ -101,18 +101,6 @@ def test_flat_patches_are_exactly_flat() -> None:
         assert (texture.patches(np.tile(colour, (6, 6, 1))) == 0).all()
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = np.random.default_rng(2).random((620, 7), np.float32)
-    asked = np.arange(0, 620, 3, dtype=np.int32)
-    whole = texture.nearest(vectors, asked, 8)
-    expected = texture.differences(vectors, asked, whole)
-    monkeypatch.setattr(texture, "ELEMENTS", 101)
-
-    np.testing.assert_array_equal(texture.differences(vectors, asked, whole), expected)
-    p, q = vectors[15], vectors[whole[5, 2]]
-    assert expected[5, 2] == pytest.approx(np.mean((p - q) ** 2), rel=1e-5)
-
-
 @pytest.mark.parametrize("first", ["torch", "faiss"])
 def test_torch_and_faiss_live_together(first: str) -> None:
     """Both bring an OpenMP; where that breaks, it is by a crash of the process."""
@@ -170,7 +158,8 @@ def test_noise_is_inconsistent(scale: int) -> None:
     assert np.mean(k) > 2
 
 
-def test_inconsistency_equals_a_loop() -> None:
+def test_inconsistency_equals_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texture, "ELEMENTS", 101)  # in chunks
     hr, scale, count = noise(3, 33, 38, 3), 3, 5
     lr, cropped = images.degrade(hr, scale), images.modcrop(hr, scale)
     lost = images.luma(cropped) - images.luma(images.imresize(lr, scale))
