@@ -34,9 +34,9 @@ from dtfn.models.layers import HALF, TextureFidelity
 from dtfn.own import OwnNetwork, Weights
 
 Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
+# The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
+# flat queries (Q,) -> weights (Q, L). Positions are counted row by row.
 Rows = tuple[int, Callable[[Tensor], Tensor]]
-"""The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
-flat queries (Q,) -> weights (Q, L). Positions are counted row by row."""
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
 
 

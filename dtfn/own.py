@@ -51,11 +51,9 @@ class Weights(NamedTuple):
     rows: Callable[[Tensor | slice], Tensor]  # queries -> (..., Q, S)
 
 
+# Innermost submodule (NAME#2 for its second attention in a pass), weights -> weights (..., L, S) in
+# their place, or None to leave them.
 Meet = Callable[[str, Weights], Tensor | None]
-"""Name, weights -> weights (..., L, S) in their place, or None to leave them.
-
-The name is that of the innermost submodule, ``NAME#2`` for its second attention in a pass.
-"""
 
 
 class OwnNetwork(nn.Module):
@@ -88,17 +86,14 @@ class OwnNetwork(nn.Module):
         self.scale, self._ignored = 0, set[str]()
         first, second = (self._tried(*size) for size in SIZES)
         # What does not grow with the picture is attention over channels.
-        self.shapes = {
+        self.shapes = {  # of attention over positions, for the first picture
             call: shape
             for call, shape in first.items()
             if call in second and math.prod(shape) != math.prod(second[call])
         }
-        """Attention over positions -> the shape of its weights for a picture of `SIZES`."""
         self._ignored = set(first) - set(self.shapes)
-        self.dense: list[str] = []
-        """That from all LR positions to all; positions are taken row by row."""
-        self.placed: list[str] = []
-        """That on known positions."""
+        self.dense: list[str] = []  # from all LR positions to all, taken row by row
+        self.placed: list[str] = []  # on known positions
         for call in self.shapes:
             both = list(zip(SIZES, (first[call], second[call]), strict=True))
             is_dense = all(shape[-2:] == (math.prod(size),) * 2 for size, shape in both)

@@ -133,7 +133,7 @@ class State:
     most: int = 8  # attended positions that are named
     position: Position = (0, 0)
     attention: Float | None = None  # (H, W), sums to 1; None where the network has none
-    spread: Mapping[str, float] = field(default_factory=dict)  # row of `dtfn.capture.summary`
+    spread: Mapping[str, float] = field(default_factory=dict)  # a row of `Record.summary`
     copied: tuple[Copied, ...] = ()  # the most attended positions, heaviest first
     attribution: Attribution | None = None  # of the patch around the position, on `crop`
     crop: Window | None = None
