@@ -594,9 +594,6 @@ def test_command_shows_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 
 def test_command_shows_the_notebook_in_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    with pytest.raises(InputError, match="--allow-root"):
-        cli.explore(lab=True)
     arguments, _ = served(monkeypatch, lab=True, allow_root=True, browser=False)
     assert arguments[1:3] == ["-m", "jupyterlab"]
     expected = {"--allow-root", "--no-browser", "--LabApp.default_url=/lab/tree/07_explore.ipynb"}

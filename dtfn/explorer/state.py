@@ -353,12 +353,12 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
         raise InputError("scale", f"one of the zoo ({', '.join(known)})", scale, remedy)
     network = network or rows[0]["name"]
     seed = next((row["seed"] for row in rows if row["name"] == network), 0)
-    others = [row for row in rows if row["name"] != network]
+    others = sorted(rows, key=lambda row: row["seed"] == seed)
     twins = [row["name"] for row in others if (row["variant"], row["seed"]) == ("placebo", seed)]
-    locals_ = [row for row in others if row["variant"] == "local"]
-    twins += [row["name"] for row in sorted(locals_, key=lambda row: row["seed"] == seed)]
-    off = f"{network}@off"
-    baseline = off if trained_for_both(network) or not twins else twins[0]
+    twins += [row["name"] for row in others if row["variant"] == "local"]
+    both = trained_for_both(network)
+    rivals = [] if both else [name for name in twins if name != network]
+    baseline = [*rivals, f"{network}@off"][0]
     control = controls(scale, network, baseline)[0]
     return {"network": network, "baseline": baseline, "control": control}
 
