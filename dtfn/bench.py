@@ -63,12 +63,8 @@ def table(sizes: tuple[int, ...], threads: int = 0, device: str = "cpu") -> pd.D
     threads
         CPU threads; 0 leaves torch's own choice.
     device
-        ``"cpu"``, where each row runs alone in a fresh process, so that its peak memory is its own;
-        ``"cuda"`` or ``"auto"``.
-
-    Returns
-    -------
-    Columns what, size, ms, limit ms, share of the limit, and peak GiB.
+        ``"cpu"``, ``"cuda"`` or ``"auto"``. On a CPU each row runs alone in a fresh process, so
+        that its peak memory is its own.
     """
     if evaluation.torch_device(device) == "cuda":
         return pd.DataFrame([measure(job, "cuda") for job in tqdm(GPU_JOBS, "bench")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
@@ -91,6 +90,8 @@ class Recipe:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
+_RECIPE = TypeAdapter(Recipe)
+
 # The zoo's variants: the names that `dtfn.models.create` knows with "mini-" before them.
 VARIANTS = (
     *("local", "local-wide", "placebo", "nla", "nla+tfs", "nlsa", "nlsa+tfs", "gla", "gla+tfs"),
@@ -110,16 +111,13 @@ _AUTHORS: dict[str, Any] = {
     **{"validate_every": 1000, "checkpoint_every": 600.0},
     **{"hyperparameters": (("n_hashes", 3),), "testing": (("n_hashes", 4),)},
 }
-_FIRST = {"steps": 1_500_000, "milestones": (300_000, 600_000, 900_000, 1_200_000)}
-# A milestone at the last of the 200 epochs would never be reached.
-_LATER = {"steps": 200_000, "milestones": (50_000, 100_000, 150_000)}
+_HALVINGS = (300_000, 600_000, 900_000, 1_200_000)
+# A milestone at the last of the 200 epochs of x3 and x4 would never be reached.
+_LATER: dict[str, Any] = {"steps": 200_000, "milestones": (50_000, 100_000, 150_000)}
+_LATER["start"] = "dtfn_x2/weights.safetensors"
 AUTHORS: dict[str, dict[str, Any]] = {
-    f"dtfn_x{scale}": {**_AUTHORS, **stage, "scale": scale, "start": start}
-    for scale, stage, start in (
-        (2, _FIRST, ""),
-        (3, _LATER, "dtfn_x2/weights.safetensors"),
-        (4, _LATER, "dtfn_x2/weights.safetensors"),
-    )
+    "dtfn_x2": _AUTHORS | {"scale": 2, "steps": 1_500_000, "milestones": _HALVINGS},
+    **{f"dtfn_x{scale}": _AUTHORS | _LATER | {"scale": scale} for scale in (3, 4)},
 }
 
 
@@ -173,11 +171,6 @@ def _mini(name: str) -> dict[str, Any]:
     return fields | {"steps": 2000, "learning_rate": 3e-4, "start": start}
 
 
-@functools.cache
-def _adapter() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
-
-
 def from_json(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe of some fields, e.g. of ``dataclasses.asdict`` after a trip through JSON.
 
@@ -189,7 +182,7 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
     for key in values:
         require_known(key, Recipe.__dataclass_fields__, "recipe", "a known field")
     try:
-        return _adapter().validate_python(dict(values))
+        return _RECIPE.validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         expected = first["msg"].removeprefix("Input should be ")

@@ -142,29 +142,25 @@ def test_validating_more_often_changes_no_weight(
 # --- the same on other hardware -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"stop": 3}], ids=["whole", "finished by one"])
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("stop", [None, 3])
 def test_two_processes_train_the_same_weights(
-    world: Path,
-    whole: Path,
-    tmp_path: Path,
-    strategy: str,
-    options: dict[str, int],
-    monkeypatch: pytest.MonkeyPatch,
+    world: Path, whole: Path, tmp_path: Path, strategy: str, stop: int | None, monkeypatch: Any
 ) -> None:
-    if strategy == "ddp" and not options:  # as in a Slurm job of one task
+    """Alone, also in a Slurm job of one task; or until a step, from which one process goes on."""
+    if strategy == "ddp":
         for name in ("PROCID", "LOCALID", "NODEID"):
             monkeypatch.setenv(f"SLURM_{name}", "0")
         for name in ("NTASKS", "NNODES", "JOB_ID", "JOB_NAME"):
             monkeypatch.setenv(f"SLURM_{name}", "1")
-    process = start(world, tmp_path, devices=2, strategy=strategy, **options)
+    process = start(world, tmp_path, devices=2, strategy=strategy, stop=stop)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
     assert (tmp_path / training.CHECKPOINT).exists(), output
-    if options:
+    if stop:
         train(tmp_path)
     facts = json.loads((tmp_path / "run.json").read_text())
-    assert facts["processes"] == (1 if options else 2)
+    assert facts["processes"] == (1 if stop else 2)
     assert_same(tmp_path, whole, ROUNDING)
 
 
@@ -180,21 +176,16 @@ def test_a_batch_in_parts_gives_the_same_weights(whole: Path, tmp_path: Path) ->
     assert_same(tmp_path, whole, ROUNDING)
 
 
-@pytest.mark.parametrize(
-    ("changes", "options", "message"),
-    [
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for changes, options, message in (
         ({}, {"accumulate": 3}, "batch: expected a multiple of 3"),
         ({}, {"strategy": "dpp"}, "invalid strategy name.*change --accelerator"),
         ({}, {"accelerator": "abacus"}, "what Lightning Fabric can use here"),
         ({"start": "none.safetensors"}, {}, "train it first, or name it with -p"),
-    ],
-)
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(
-    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        train(tmp_path / "run", changes, **options)
-    assert not (tmp_path / "run").exists()
+    ):
+        with pytest.raises(InputError, match=message):
+            train(tmp_path / "run", changes, **options)
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -353,18 +344,11 @@ def test_a_network_with_tfs_starts_from_one_without(tmp_path: Path) -> None:
     torch.testing.assert_close(begun.eval()(x), given(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"name": "nla-x2-s0", "hyperparameters": ()}, "expected weights that fit mini-nla"),
-        ({"hyperparameters": {"n_feats": 12}}, "expected weights that fit"),
-    ],
-)
-def test_weights_of_another_network_or_size_are_no_start(
-    whole: Path, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        training.fresh(tiny.recipe(**changes, start=str(whole / "weights.safetensors")))
+def test_weights_of_another_network_or_size_are_no_start(whole: Path) -> None:
+    begin, other = str(whole / "weights.safetensors"), {"name": "nla-x2-s0", "hyperparameters": ()}
+    for changes in (other, {"hyperparameters": {"n_feats": 12}}):
+        with pytest.raises(InputError, match="expected weights that fit mini-"):
+            training.fresh(tiny.recipe(**changes, start=begin))  # type: ignore[arg-type]
 
 
 def test_what_is_shipped_has_the_hyperparameters_of_testing(tmp_path: Path) -> None:
