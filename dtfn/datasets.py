@@ -146,15 +146,10 @@ def files(name: str) -> list[Path]:
 
 
 def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sample]:
-    """Return the samples of a benchmark in the order of `names`, each read when it is asked for.
+    """Return the (first ``count``) samples of a benchmark in the order of `names`, read one by one.
 
-    Parameters
-    ----------
-    name
-        ``"mini"``, or a folder under `dtfn.paths.data_root`. ``"B100"`` and ``"BSD100"`` mean
-        whichever of the two is there.
-    count
-        Only the first so many images (all, if there are fewer).
+    Its name is ``"mini"``, or that of a folder under `dtfn.paths.data_root`. ``"B100"`` and
+    ``"BSD100"`` mean whichever of the two is there.
 
     Raises
     ------

@@ -40,15 +40,12 @@ pooch.get_logger().setLevel(logging.ERROR)  # it would announce every file
 
 
 class Listed(NamedTuple):
-    """A file to download: a picture of a set, or the archive of all of them.
+    """A file to download: a picture of a set, or the archive of all of them."""
 
-    ``file`` is its place in the set's folder, ``pixels`` the SHA-256 of its decoded samples.
-    """
-
-    file: str
+    file: str  # its place in the set's folder
     bytes: int
     sha256: str
-    pixels: str = ""
+    pixels: str = ""  # the SHA-256 of its decoded samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,19 +179,10 @@ def fetch(
 ) -> int:
     """Download what is missing of sets of pictures, and return how many files that were.
 
+    ``agree`` is asked for each text of terms that was not accepted earlier, with the names of its
+    sets. ``mirrors`` are URLs of copies of a data folder (or of the archives), tried first.
     Interrupted, killed or failed, it leaves whole files and whole sets of an archive only; the next
     call goes on from there.
-
-    Parameters
-    ----------
-    sets
-        See `chosen`.
-    agree
-        Asked for each text of terms that was not accepted earlier, with the names of its sets.
-    mirrors
-        URLs of copies of a data folder (or of the archives), tried first.
-    jobs
-        Downloads at a time.
 
     Raises
     ------
@@ -223,7 +211,8 @@ def fetch(
             with files.updating(accepted, {}) as days:
                 days[text] = datetime.datetime.now(datetime.UTC).date().isoformat()
 
-    stop, silent = threading.Event(), set[str]()
+    stop = threading.Event()
+    silent: set[str] = set()  # hosts that did not answer, which cost time: asked last
     total = sum(listed.bytes for _, listed in tasks)
     bar = tqdm(total=total, unit="B", unit_scale=True, disable=not progress or not tasks)
     with bar, ThreadPoolExecutor(jobs) as pool:
@@ -245,10 +234,7 @@ def _download(
     bar: tqdm[Any],
     stop: threading.Event,
 ) -> None:
-    """Put a picture, or what an archive holds, into its place, whole or not at all.
-
-    Hosts that did not answer, which cost time, are kept in ``silent`` and asked last.
-    """
+    """Put a picture, or what an archive holds, into its place, whole or not at all."""
     urls = source.addresses(listed, mirrors)
     turns = itertools.cycle(sorted(urls, key=lambda url: urlsplit(url).netloc in silent))
 

@@ -40,7 +40,7 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
     shave
         Pixels left out at each side; the field leaves out ``scale``.
     grey
-        The rule for a grey ``hr``, ``(H, W)``.
+        The rule for a grey ``hr``.
     rounded
         Whether Y is rounded to whole levels first, as some published tables do (MATLAB's
         ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.

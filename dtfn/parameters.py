@@ -32,10 +32,7 @@ class Parameter(NamedTuple):
 def read(notebook: Path) -> dict[str, Parameter]:
     """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged.
 
-    Raises
-    ------
-    InputError
-        The file is not a notebook, or a line of the cell is not ``name: type = literal``.
+    Each line of the cell must be ``name: type = literal``.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -66,11 +63,7 @@ def check(
 ) -> dict[str, Any]:
     """Return the values given, each as the type of its parameter, by `convert` or another function.
 
-    Raises
-    ------
-    InputError
-        A name that the notebook does not have (the nearest known one is named), or a value that
-        is not of the type.
+    A name that the notebook does not have, or a value that is not of the type, is an `InputError`.
     """
     known, values = read(notebook), {}
     for name, value in given.items():

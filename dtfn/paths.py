@@ -43,10 +43,9 @@ def data_root() -> Path:
 
 
 def training_root() -> Path:
-    """Return the folder that holds the training sets.
+    """Return the folder that holds the training sets: ``$DTFN_TRAIN``, else ``train/``.
 
-    ``$DTFN_TRAIN``; else ``train/`` in the data root, unless only the one next to the data root has
-    some of the known sets.
+    That is in the data root, unless only the one next to the data root has some of the known sets.
     """
     inside, outside = data_root() / "train", data_root().parent / "train"
     known = any((outside / name).is_dir() for name in _TRAINING_SETS)
