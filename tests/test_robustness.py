@@ -40,50 +40,45 @@ MEMORY = 600 * 2**20  # bytes that all of them may add
 Files = dict[str, bytes]
 
 
-# --- sound files, from which the damaged ones are made ---------------------------------------
+# --- sound files, and damaged ones made of them ----------------------------------------------
 
 
-def _packed(image: Image.Image, kind: str, **options: object) -> bytes:
+def _packed(write: Callable[..., object], *content: object, **options: object) -> bytes:
+    """Return what a function writes."""
     buffer = io.BytesIO()
-    image.save(buffer, kind, **options)  # type: ignore[arg-type]
+    write(*content[:1], buffer, *content[1:], **options)
     return buffer.getvalue()
 
 
-def _tiff(pixels: np.ndarray, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, **options)  # type: ignore[arg-type]
-    return buffer.getvalue()
+def _tiff(pixels: np.ndarray, **options: Any) -> bytes:
+    return _packed(
+        lambda array, file: tifffile.imwrite(file, array, photometric="rgb", **options), pixels
+    )
 
 
 def _sound_pictures() -> Files:
     noise = np.random.default_rng(SEED).integers(0, 256, (23, 31, 3), np.uint8)
     rgb = Image.fromarray(noise)
     return {
-        "rgb.png": _packed(rgb, "PNG"),
+        "rgb.png": _packed(Image.Image.save, rgb, "PNG"),
         "grey.png": images.encode(noise[..., 0].astype(np.uint16) * 257),
-        "palette.png": _packed(rgb.quantize(16), "PNG"),
-        "rgb.jpg": _packed(rgb, "JPEG"),
-        "progressive.jpeg": _packed(rgb, "JPEG", progressive=True),
-        "rgb.bmp": _packed(rgb, "BMP"),
-        "rgb.tif": _packed(rgb, "TIFF", compression="tiff_lzw"),
-        "deep.tiff": _tiff(noise.astype(np.uint16) * 257, photometric="rgb", compression="zlib"),
+        "palette.png": _packed(Image.Image.save, rgb.quantize(16), "PNG"),
+        "rgb.jpg": _packed(Image.Image.save, rgb, "JPEG"),
+        "progressive.jpeg": _packed(Image.Image.save, rgb, "JPEG", progressive=True),
+        "rgb.bmp": _packed(Image.Image.save, rgb, "BMP"),
+        "rgb.tif": _packed(Image.Image.save, rgb, "TIFF", compression="tiff_lzw"),
+        "deep.tiff": _tiff(noise.astype(np.uint16) * 257, compression="zlib"),
     }
 
 
+BUILD = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nlsn"]}
+
+
 def _sound_networks() -> Files:
-    made: Files = {}
-    for name in ("edsr", "nlsn", "dtfn"):
-        state = tiny_networks.small(name).state_dict()
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        made[f"{name}.pt"] = buffer.getvalue()
-    build = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nlsn"]}
-    state = tiny_networks.small("nlsn").state_dict()
-    made["saved.safetensors"] = save(state, {"build": json.dumps(build), "notes": "{}"})
-    return made
-
-
-# --- what is wrong with a file ---------------------------------------------------------------
+    states = {name: tiny_networks.small(name).state_dict() for name in ("edsr", "nlsn", "dtfn")}
+    made = {f"{name}.pt": _packed(torch.save, state) for name, state in states.items()}
+    notes = {"build": json.dumps(BUILD), "notes": "{}"}
+    return made | {"saved.safetensors": save(states["nlsn"], notes)}
 
 
 def _mutated(sound: Files, count: int, endings: list[str]) -> Files:
@@ -93,18 +88,16 @@ def _mutated(sound: Files, count: int, endings: list[str]) -> Files:
     for index in range(count):
         name = sorted(sound)[index % len(sound)]
         data, kind = bytearray(sound[name]), ("cut", "bits", "head", "gap", "name")[index % 5]
-        ending = Path(name).suffix
+        ending, start = Path(name).suffix, int(rng.integers(0, len(data)))
         if kind == "cut":
-            del data[int(rng.integers(0, len(data))) :]
-        elif kind in ("bits", "head"):
-            for _ in range(int(rng.integers(1, 9))):
-                place = int(rng.integers(0, len(data) if kind == "bits" else 200))
-                data[place] ^= 1 << int(rng.integers(0, 8))
+            del data[start:]
         elif kind == "gap":
-            start = int(rng.integers(0, len(data)))
-            data[start : start + int(rng.integers(1, 300))] = b""
-        else:
+            del data[start : start + int(rng.integers(1, 300))]
+        elif kind == "name":
             ending = str(rng.choice([other for other in endings if other != ending]))
+        else:
+            for place in rng.integers(0, len(data) if kind == "bits" else 200, rng.integers(1, 9)):
+                data[place] ^= 1 << int(rng.integers(0, 8))
         made[f"{index:03d}-{kind}-{Path(name).stem}{ending}"] = bytes(data)
     return made
 
@@ -120,12 +113,19 @@ def _large_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+def _large_tiff(data: bytes, tags: dict[int, int]) -> bytes:
+    """Return a TIFF with other numbers in it, by tag."""
+    tiff = bytearray(data)
+    for tag, number in tags.items():
+        place = tiff.index(struct.pack("<H", tag), 8)
+        tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, number)
+    return bytes(tiff)
+
+
 def _special_pictures() -> Files:
-    side = 30_000
-    sound, one = _sound_pictures(), Image.new("RGB", (1, 1))
-    bmp = bytearray(sound["rgb.bmp"])
+    side, sound, one = 30_000, _sound_pictures(), Image.new("RGB", (1, 1))
+    bmp, jpeg = bytearray(sound["rgb.bmp"]), bytearray(sound["rgb.jpg"])
     bmp[18:26] = struct.pack("<ii", side, side)
-    jpeg = bytearray(sound["rgb.jpg"])
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", side, side)
     large: Files = {
@@ -134,19 +134,15 @@ def _special_pictures() -> Files:
         "large.jpg": bytes(jpeg),
     }
     for samples in (np.uint8, np.uint16):
-        tiff = bytearray(_tiff(np.zeros((8, 8, 3), samples), photometric="rgb"))
-        for tag in (256, 257, 278):  # width, height, rows of a strip
-            place = tiff.index(struct.pack("<H", tag), 8)
-            tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, side)
-        large[f"large-{np.dtype(samples)}.tif"] = bytes(tiff)
-    tall = bytearray(_tiff(np.ones((23, 31, 3), np.uint16), photometric="rgb", compression="zlib"))
-    place = tall.index(struct.pack("<HHI", 257, 4, 1), 8)
-    tall[place + 8 : place + 12] = struct.pack("<I", 2**20)  # rows, of which it has 23
+        tiff = _tiff(np.zeros((8, 8, 3), samples))
+        tags = dict.fromkeys((256, 257, 278), side)  # width, height, rows of a strip
+        large[f"large-{np.dtype(samples)}.tif"] = _large_tiff(tiff, tags)
+    tall = _tiff(np.ones((23, 31, 3), np.uint16), compression="zlib")
     return large | {
-        "tall.tif": bytes(tall),
+        "tall.tif": _large_tiff(tall, {257: 2**20}),  # rows, of which it has 23
         "middle.png": _large_png(10_000),  # Pillow warns, and would read it
-        "one.png": _packed(one, "PNG"),
-        "one.tif": _packed(one, "TIFF"),
+        "one.png": _packed(Image.Image.save, one, "PNG"),
+        "one.tif": _packed(Image.Image.save, one, "TIFF"),
     }
 
 
@@ -161,45 +157,40 @@ class _Creates:
 
 
 def _special_networks(trap: Path) -> Files:
-    def packed(content: object) -> bytes:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        return buffer.getvalue()
-
-    network = tiny_networks.small("nlsn").state_dict()
-    edsr = tiny_networks.small("edsr").state_dict()
-    dtfn = tiny_networks.small("dtfn").state_dict()
-    weight = "head.0.weight"
-    build = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nlsn"]}
-    hyperparameters = build["hyperparameters"]
-    assert isinstance(hyperparameters, dict)
-
-    def built(**changes: object) -> bytes:
-        return save(network, {"build": json.dumps(build | changes), "notes": "{}"})
-
+    states = {name: tiny_networks.small(name).state_dict() for name in ("edsr", "nlsn", "dtfn")}
+    network, weight = states["nlsn"], "head.0.weight"
     far, block = 10**8, torch.zeros(16, 16, 3, 3)
-    return {
+    contents: dict[str, object] = {
+        "trap-in-zip": {"state_dict": _Creates(trap)},
+        "meta": network | {weight: network[weight].to("meta")},
+        "sparse": network | {weight: network[weight].to_sparse()},
+        "complex": network | {weight: network[weight].to(torch.complex64)},
+        "integer": network | {weight: network[weight].to(torch.int32)},
+        "scalar": network | {weight: torch.zeros(())},
+        "deep": states["edsr"] | {f"body.{far}.body.0.weight": block},
+        "deep-groups": states["dtfn"] | {f"body.{far}.body.{far}.body.0.weight": block},
+        "flat": {key: value.flatten() for key, value in network.items()},
+        "numbers": dict(enumerate(network.values())),
+    }
+    sizes: dict[str, Any] = tiny_networks.SMALL["nlsn"]
+    builds: dict[str, dict[str, Any]] = {
+        "wide": {"hyperparameters": sizes | {"n_feats": 10**6}},
+        "long": {"hyperparameters": sizes | {"n_resblocks": 10**9}},
+        "name": {"name": "nosuch"},
+        "type": {"hyperparameters": sizes | {"n_feats": "16"}},
+        "list": {"hyperparameters": [1]},
+        "scale": {"scale": "two"},
+    }
+    notes = {
+        name: {"build": json.dumps(BUILD | one), "notes": "{}"} for name, one in builds.items()
+    }
+    notes |= {"text": {"build": "[]"}, "notes": {"build": json.dumps(BUILD), "notes": "{"}}
+    made = {f"{name}.safetensors": save(network, one) for name, one in notes.items()}
+    made |= {f"{name}.pt": _packed(torch.save, content) for name, content in contents.items()}
+    return made | {
         "trap.pt": pickle.dumps(_Creates(trap)),
-        "trap-in-zip.pt": packed({"state_dict": _Creates(trap)}),
         "pointer.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
         "head.safetensors": struct.pack("<Q", 2**62) + b"{}",
-        "meta.pt": packed(network | {weight: network[weight].to("meta")}),
-        "sparse.pt": packed(network | {weight: network[weight].to_sparse()}),
-        "complex.pt": packed(network | {weight: network[weight].to(torch.complex64)}),
-        "integer.pt": packed(network | {weight: network[weight].to(torch.int32)}),
-        "scalar.pt": packed(network | {weight: torch.zeros(())}),
-        "deep.pt": packed(edsr | {f"body.{far}.body.0.weight": block}),
-        "deep-groups.pt": packed(dtfn | {f"body.{far}.body.{far}.body.0.weight": block}),
-        "flat.pt": packed({key: value.flatten() for key, value in network.items()}),
-        "numbers.pt": packed(dict(enumerate(network.values()))),
-        "wide.safetensors": built(hyperparameters=hyperparameters | {"n_feats": 10**6}),
-        "long.safetensors": built(hyperparameters=hyperparameters | {"n_resblocks": 10**9}),
-        "name.safetensors": built(name="nosuch"),
-        "type.safetensors": built(hyperparameters=hyperparameters | {"n_feats": "16"}),
-        "list.safetensors": built(hyperparameters=[1]),
-        "scale.safetensors": built(scale="two"),
-        "text.safetensors": save(network, {"build": "[]"}),
-        "notes.safetensors": save(network, {"build": json.dumps(build), "notes": "{"}),
     }
 
 
