@@ -40,7 +40,6 @@ KINDS = ("consistent", "shifted", "inconsistent", "plain")
 - ``inconsistent``: patches from elsewhere that look like the query in LR, of other true detail.
 - ``plain``: the mean colour of the query's patch. The control: it holds nothing to copy.
 """
-DOSES = (1, 2, 4, 8)
 SIDE = 15  # of a donor, LR pixels; what the first attention layer of small networks sees around it
 CELL = SIDE + 1  # donors keep a pixel of the picture between them
 REACH = 1  # the query is the 3 x 3 positions around its middle
@@ -305,11 +304,7 @@ def _placed(query: Query, reach: int) -> tuple[Query, Places]:
 
 
 def measure(
-    pairs: Sequence[Pair],
-    pool: Pool,
-    queries: int,
-    doses: Sequence[int] = DOSES,
-    hash_seeds: int = 2,
+    pairs: Sequence[Pair], pool: Pool, queries: int, doses: Sequence[int], hash_seeds: int = 2
 ) -> pd.DataFrame:
     """Run the experiment; what a network makes of a query is remembered on disk.
 

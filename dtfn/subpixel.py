@@ -68,16 +68,6 @@ def interior(error: Float) -> Float:
     return error[1:-1, 1:-1]
 
 
-def harm_rate(harm: Float, tau: float = 0.0) -> float:
-    """Return the share of positions whose harm exceeds ``tau`` (MSE)."""
-    return float(np.mean(harm > tau))
-
-
-def noise_floor(null_harm: Float, quantile: float = 0.5) -> float:
-    """Return a quantile of the absolute harm of a control (MSE): a threshold for harm."""
-    return float(np.quantile(np.abs(null_harm), quantile))
-
-
 def signed_root(harm: Float) -> Float:
     """Return sign(h) sqrt(|h|): harm in 8-bit levels, in which small and large both show."""
     return np.sign(harm) * np.sqrt(np.abs(harm))

@@ -39,29 +39,22 @@ _crossed = functools.partial(statistics.crossed, seed="network")
 
 
 def judge(
-    number: int,
-    scale: int,
-    figure: Crossed,
-    seeds: int,
-    unless: str = "",
-    effect: float | None = None,
+    number: int, scale: int, figure: Crossed, seeds: int, unless: str = "", effect: float = 0.0
 ) -> pd.DataFrame:
     """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, reason (of the verdict) and p.
 
     The figure over pictures and networks rests on so many training seeds. ``unless`` says why the
     claim cannot be *yes* although its figure is large enough; else it is empty. ``effect`` is the
-    smallest that counts, where it is not that of `CLAIMS`.
+    smallest that counts; 0: that of `CLAIMS`.
     """
     claim, unit, usual = CLAIMS[number]
-    effect = usual if effect is None else effect
+    effect = effect or usual
     answer = "no" if figure.high < effect else "open"
     if figure.low > effect and figure.agree and not unless:
         answer = "yes"
     reason = unless if figure.low > effect else ""
-    for have, least, what in (
-        (seeds, SEEDS, "training seed"),
-        (figure.pictures, statistics.LEAST, "picture"),
-    ):
+    enough = {"training seed": (seeds, SEEDS), "picture": (figure.pictures, statistics.LEAST)}
+    for what, (have, least) in enough.items():
         if have < least and answer != "open":
             reason = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
             answer = "open"
@@ -78,11 +71,7 @@ def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
 
 
 def of_pairs(
-    pairs: Sequence[Pair],
-    measured: Measured,
-    scale: int,
-    sets: Sequence[str],
-    count: int | None = None,
+    pairs: Sequence[Pair], measured: Measured, scale: int, sets: Sequence[str], count: int | None
 ) -> pd.DataFrame:
     """Return the rows of claims 0, 1, 2, 3 and 6 from the pairs of the zoo.
 

@@ -99,6 +99,8 @@ def test_every_bound_is_measured_with_its_control(network: str) -> None:
     gains = means.set_index("bound")["gain"]
     assert gains["layer"] >= gains["selection"] >= max(gains["on"], 0)
     cell = bounds.by_granularity(table)
+    labels = [text.get_text() for text in curves.bound_curve(cell).axes[0].get_xticklabels()]
+    assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1"]
     assert (cell.groupby(["bound", "role"])["gain"].diff().dropna() >= -1e-9).all()
 
 
@@ -158,22 +160,17 @@ def test_given_keys_are_attended_to_with_their_weights() -> None:
         torch.testing.assert_close(own, network(x))
 
 
-def test_only_switch_pairs_of_pictures_are_measured(network: str) -> None:
+def test_only_switch_pairs_of_pictures_are_measured(
+    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="switch pairs; found twin"):
         bounds.measure([replace(switch(network), kind="twin")], [picture(0)])
     with pytest.raises(InputError, match="pictures: expected one or more"):
         bounds.measure([switch(network)], [])
-
-
-def test_without_a_switch_pair_there_is_nothing_and_no_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path)
-    assert harm.switches(4) == []
-    table = bounds.measure([], [])
+    table = bounds.measure(harm.switches(4), [])
     assert bounds.chain(table).empty
-    assert not curves.bound_chain(bounds.chain(table)).axes
-    assert not curves.bound_curve(bounds.by_granularity(table)).axes
+    assert bounds.by_granularity(table).empty
 
 
 # --- what is said of them ----------------------------------------------------------------------
@@ -223,9 +220,3 @@ def test_the_chain_is_drawn_in_order_with_its_controls_in_grey() -> None:
     assert list(chance) == pytest.approx([0.1 + wave])
     ours = sorted({bar.get_width() for bar in bars} - chance)
     assert ours == pytest.approx([0.2 + wave, 0.28 + wave])
-
-
-def test_bounds_by_granularity_run_from_coarse_to_fine(network: str) -> None:
-    figure = curves.bound_curve(bounds.by_granularity(measured(network)))
-    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1"]

@@ -114,7 +114,7 @@ def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Po
 
 
 @pytest.mark.parametrize("name", ["mini-gla+tfs", "mini-nla"])
-def test_attention_weighs_its_donors_and_hash_seeds_are_told_apart(
+def test_attention_weighs_its_donors_and_a_scene_shows_them(
     name: str, tmp_path: Path, pool: donors.Pool
 ) -> None:
     table = donors.measure([pair(saved(tmp_path, name))], pool, 2, doses=(8,))
@@ -130,17 +130,10 @@ def test_attention_weighs_its_donors_and_hash_seeds_are_told_apart(
     assert scene.error("off") in table["off"].to_list()
     for kind in ("none", *donors.KINDS):
         assert min(abs(scene.error(kind) / np.array(rows[kind]) - 1)) < 1e-5
-
-
-def test_figures_show_the_errors_and_the_curves(tmp_path: Path, pool: donors.Pool) -> None:
-    method = pair(saved(tmp_path, "mini-gla"))
-    table = donors.measure([method], pool, 4, doses=(1, 8))
-    shown = donors.scene([method], pool, table)
-    assert shown is not None
-    figure = pictures.donor_panel(shown)
+    figure = pictures.donor_panel(scene)
     figure.draw_without_rendering()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("attention on")]
-    assert titles == [f"attention on: MSE {shown.error(kind):.0f}" for kind in donors.KINDS]
+    assert titles == [f"attention on: MSE {scene.error(kind):.0f}" for kind in donors.KINDS]
     assert len(figure.axes[4].patches) == 8 + 1, "the donors and the query"
     found = donors.curves(table)
     figure = curves.dose_curves(found)
@@ -200,7 +193,7 @@ def test_gates_are_held_at_the_first_picture(tmp_path: Path) -> None:
 def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path: Path, pool: donors.Pool) -> None:
     method = saved(tmp_path, "mini-local")
     assert donors.measure([pair(method)], pool, 3, doses=(99,)).empty, "no room"
-    nothing = donors.measure([], pool, 3)
+    nothing = donors.measure([], pool, 3, [1])
     assert donors.curves(nothing).empty
     assert donors.contrasts(nothing).empty
     with pytest.raises(InputError, match="numbers of 1 or more"):

@@ -155,10 +155,10 @@ def share(state: State) -> str:
     if state.harm is None:
         return f"Harm {NO_TRUTH}."
     limit = state.threshold
-    ours = subpixel.harm_rate(subpixel.interior(state.harm), limit)
+    ours = np.mean(subpixel.interior(state.harm) > limit)
     if state.chance is None:
         return f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
-    by_chance = subpixel.harm_rate(subpixel.interior(state.chance), limit)
+    by_chance = np.mean(subpixel.interior(state.chance) > limit)
     return f"Harm above {limit:.2f} MSE at {ours:.1%} of the positions; by chance {by_chance:.1%}."
 
 

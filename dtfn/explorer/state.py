@@ -166,7 +166,7 @@ class State:
     def threshold(self) -> float:
         """Harm (MSE) that chance reaches at one position in twenty, by default; else 0."""
         chance = self.chance
-        return 0.0 if chance is None else subpixel.noise_floor(chance, self.quantile)
+        return 0.0 if chance is None else float(np.quantile(np.abs(chance), self.quantile))
 
     def images(self, dataset: str) -> list[str]:
         """Return the pictures of a benchmark, or those that the reader brought."""
