@@ -25,9 +25,10 @@ from dtfn.attribution import Attribution
 from dtfn.capture import Record
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
+from dtfn.harm import hashes
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
-from dtfn.models.attention import HashedAttention, NonLocalAttention
+from dtfn.models.attention import NonLocalAttention
 from dtfn.models.networks import MINI_VARIANTS
 
 Float = NDArray[np.float64]
@@ -388,12 +389,6 @@ def trained_for_both(network: str) -> bool:
 def is_local(row: zoo.Entry) -> bool:
     """Return whether a network of a registry has no attention that chooses."""
     return str(row.get("variant", "")).startswith(("local", "placebo"))
-
-
-def hashes(method: str) -> bool:
-    """Return whether a method's network has attention with hashing."""
-    parts = evaluation.network(method).modules()
-    return any(isinstance(part, HashedAttention) for part in parts)
 
 
 _LOCK = threading.RLock()  # a network whose attention is changed must not run elsewhere
