@@ -194,12 +194,13 @@ class Pool:
     def cut(self, picture: Tensor, corner: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """Return uint8 LR (B, 3, p, p) and HR (B, 3, sp, sp), in channels-last memory."""
         start, width = self.layout[picture].T[..., None, None]  # (B, 1, 1) each
-        top, left = corner.T[..., None, None]
+        # Places in a picture fit 32 bits, which takes a quarter of the time.
+        width, (top, left) = width.int(), corner.int().T[..., None, None]
         cuts = []
         for pixels, places, factor in zip(self.pixels, self.places, (1, self.scale), strict=True):
-            rows, columns = places[turn].unbind(1)  # (B, p, p) each
-            index = (rows + factor * top) * (factor * width) + columns + factor * left
-            index += factor**2 * start
+            rows, columns = places.index_select(0, turn).unbind(1)  # (B, p, p) each
+            inside = (rows + factor * top) * (factor * width) + columns + factor * left
+            index = inside + factor**2 * start
             cut = pixels.index_select(0, index.flatten()).view(*index.shape, 3)
             cuts.append(cut.permute(0, 3, 1, 2))
         return cuts[0], cuts[1]
@@ -262,4 +263,4 @@ def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
 def _places(size: int) -> Tensor:
     grid = np.moveaxis(np.mgrid[:size, :size], 0, -1)
     turned = np.stack([_turned(grid, turn) for turn in range(8)])
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(turned, -1, 1)))
+    return torch.from_numpy(np.moveaxis(turned, -1, 1).astype(np.int32, order="C"))
