@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from dtfn import texture
 from dtfn.errors import InputError, require_known
 from dtfn.models.attention import NORM_EPS, Attention, HashedAttention
-from dtfn.models.layers import HALF, TextureFidelity
+from dtfn.models.layers import TextureFidelity, exact, rows_of
 from dtfn.own import OwnNetwork, Weights
 
 Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
@@ -125,10 +125,10 @@ class Record:
         # Dense layers pad queries to the width of the values, so that must not be smaller.
         missing = max(0, query.shape[-1] - values.shape[1])
         table = F.pad(torch.from_numpy(values).to(query), (0, missing))[None]
-        if seen.order:  # rotations may come from the global generator: do not draw them again
-            with mock.patch.object(seen.module, "order", return_value=seen.order):
-                mean = seen.module.mix(query, table, other)
-        else:
+        with ExitStack() as stack:
+            if seen.order:  # rotations may come from the global generator: do not draw them again
+                again = mock.patch.object(seen.module, "order", return_value=seen.order)
+                stack.enter_context(again)
             mean = seen.module.mix(query, other, table)
         made: NDArray[np.float64] = mean[0, :, : values.shape[1]].double().cpu().numpy()
         return made
@@ -183,7 +183,7 @@ def _layers(network: nn.Module) -> dict[str, Any]:
     return {
         around.get(module, name): module
         for name, module in network.named_modules()
-        if isinstance(module, Attention) and hasattr(module, "mix")
+        if isinstance(module, Attention) and module.chooses
     }
 
 
@@ -251,17 +251,9 @@ class _LayerPass:
     @functools.cached_property
     def compared(self) -> list[Any]:
         """Queries (1, L, Cq), and keys (1, L, Cq) or, with hashing, perhaps scores (1, L, m)."""
-        given: list[tuple[Tensor, ...]] = []
-
-        def mix(*parts: Tensor) -> Tensor:
-            given.append(parts)
-            return parts[1 if self.order else 2]  # the values
-
-        with torch.no_grad(), mock.patch.object(self.module, "mix", mix):
-            self.module.attend(self.features)
-        # Layers that hash take (query, value, score), dense ones (query, key, value).
-        pair = given[0][0], given[0][2 if self.order else 1]
-        return [x.float() if x is not None and x.dtype in HALF else x for x in pair]
+        with torch.no_grad():
+            query, other, _ = self.module.embed(self.features)
+        return [None if part is None else exact(rows_of(part)) for part in (query, other)]
 
     @functools.cached_property
     def rows(self) -> Rows:

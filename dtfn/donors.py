@@ -365,7 +365,7 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
     near = np.arange(-REACH, REACH + 1)
     at = ((seen.row + near[:, None]) * seen.sample.lr.shape[1] + seen.column + near).ravel()
     layers = list(network.modules())
-    chooses = any(hasattr(layer, "mix") for layer in layers)
+    chooses = any(getattr(layer, "chooses", False) for layer in layers)
     hashed = [layer for layer in layers if isinstance(layer, HashedAttention)]
     seeds = range(hash_seeds if hashed else 1)
     on, weight = np.empty((len(trials), len(seeds))), np.zeros(len(trials))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import itertools
 import os
 import re
 import sys
@@ -341,14 +340,12 @@ def unrounded(
 
 def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
     """Return the mean (1, 3, sH, sW) over the dihedral group, each turned back."""
-    total: torch.Tensor | None = None
-    for turned, flips in itertools.product((False, True), ((), (2,), (3,), (2, 3))):
-        seen = x.flip(flips).mT if turned else x.flip(flips)
-        made = _tiled(network, seen, tiling)
-        made = (made.mT if turned else made).flip(flips)
-        total = made if total is None else total + made
-    assert total is not None
-    return total / 8
+    import torch
+
+    from dtfn.interventions import turned
+
+    views = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in range(8)]
+    return torch.stack(views).mean(0)
 
 
 def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:

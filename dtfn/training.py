@@ -450,18 +450,7 @@ def fresh(recipe: Recipe) -> models.Network:
         except InputError as error:
             remedy = "train it first, or name it with -p start=FILE"
             raise InputError("start", "weights", f"no {recipe.start!r}", remedy) from error
-        begin = models.load(file)
-        torch.manual_seed(recipe.seed)
-        if begin.scale != network.scale:
-            begin = models.replace_upsampler(begin, network.scale)
-        if network.name == f"{begin.name}+tfs":
-            begin = models.add_fidelity(begin)
-        try:
-            network.load_state_dict(begin.state_dict())
-        except RuntimeError as error:
-            wanted = f"weights that fit {network.name}, {network.hyperparameters}"
-            found, remedy = f"{begin.name}, {begin.hyperparameters}", "choose one of the same size"
-            raise InputError(recipe.start, wanted, found, remedy) from error
+        models.start_from(network, models.load(file))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 

@@ -3,7 +3,7 @@
 Below ``data/zoo``: ``registry.json``, and for each network ``NAME.safetensors`` (weights, with the
 recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training history).
 ``tools/ship.py`` writes them. Below ``data/weights``: ``registry.json`` and ``NAME.safetensors`` of
-imported checkpoints. Only `import_weights` loads torch.
+checkpoints that `dtfn.models.import_weights` took in. Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from dtfn.recipes import Recipe
 
 REGISTRY = "registry.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".tar", ".bin")  # of files with weights
-TRIED = 24  # LR positions a side of the image on which imported weights are tried
 
 Entry = dict[str, Any]
 """What a registry says about one network."""
@@ -195,92 +193,6 @@ def verify() -> list[str]:
         if not (paths.ZOO / f"{row['name']}.md").is_file():
             wrong.append(f"{row['name']}.md: expected a file, found none")
     return wrong
-
-
-def import_weights(
-    file: Path,
-    name: str | None = None,
-    hyperparameters: Mapping[str, str] | None = None,
-    replace: bool = False,
-) -> Entry:
-    """Import a checkpoint into ``data/weights``, so that its name stands for it everywhere.
-
-    It must load strictly and run on a small image. It is stored as safetensors with its
-    hyperparameters, and the stored network must give the same output, bit by bit.
-
-    Parameters
-    ----------
-    file
-        Checkpoint of EDSR, NLN, NLSN, DLSN, HSPAN or DTFN, as for `dtfn.models.load`.
-    name, replace
-        Its name from now on (default ``<network>-x<scale>``); may it replace other weights?
-    hyperparameters
-        Values, as text, that the weights do not show, where they differ from the authors'.
-
-    Returns
-    -------
-    Its entry, see `imported`.
-
-    Raises
-    ------
-    InputError
-        As `dtfn.models.load`; an output that is not finite; or a name that is not free.
-    """
-    import torch
-
-    from dtfn import models
-    from dtfn.models.networks import NETWORKS
-
-    what = models.inspect(file)
-    known, values = what["hyperparameters"], dict[str, Any]()
-    for key, text in (hyperparameters or {}).items():
-        try:
-            values[key] = type(known.get(key, 0.0))(text)
-        except ValueError as error:
-            label, expected = f"{key} of {what['name']}", f"a number such as {known.get(key, 1)}"
-            raise InputError(label, expected, repr(text), "pass such a number") from error
-    name = name or f"{what['name']}-x{what['scale']}"
-    taken = {"bicubic", *(row["name"] for row in registry())}
-    if name in taken or Path(name).name != name or Path(name).suffix in SUFFIXES:
-        expected, found = "a plain word that no method has", "a method or the name of a file"
-        raise InputError(f"name {name!r}", expected, found, "choose another with --name")
-    full = NETWORKS[what["name"]][1] if what["name"] in NETWORKS else {}
-    sizes = ("n_feats", "n_resblocks", "n_resgroups")
-    made = {
-        "name": name,
-        "network": what["name"],
-        "scale": what["scale"],
-        "parameters": what["parameters"],
-        "full_size": bool(full) and all(full.get(key) == known.get(key) for key in sizes),
-        "hyperparameters": known | values,
-        "assumed": [key for key in what["assumed"] if key not in values],
-        "file": f"{name}.safetensors",
-        "source": file.name,
-        "source_sha256": files.sha256(file),
-    }
-    stored = paths.WEIGHTS / made["file"]
-    before = next((row for row in imported() if row["name"] == name and stored.is_file()), None)
-    if before and all(before[key] == made[key] for key in ("source_sha256", "hyperparameters")):
-        return before
-    if before and not replace:
-        found = f"{before['source']}, imported under that name"
-        remedy = "choose another with --name, or pass --replace"
-        raise InputError(f"weights {name!r}", "a name that is free", found, remedy)
-    x = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
-    network = models.load(file, **values)
-    with torch.inference_mode(), files.replacing(stored) as draft:
-        output = network(x)
-        if not output.isfinite().all():
-            expected = f"a finite output for {TRIED} x {TRIED} pixels"
-            remedy = "the weights are damaged, or a hyperparameter that they do not show is wrong"
-            raise InputError(file, expected, "NaN or infinity", remedy)
-        models.save(network, draft, source=made["source"], source_sha256=made["source_sha256"])
-        if not torch.equal(models.load(draft)(x), output):
-            expected, remedy = "the same output from the stored weights", "report this fault"
-            raise InputError(file, expected, "another", remedy)
-    made["sha256"] = files.sha256(stored)
-    record(paths.WEIGHTS, made)
-    return made
 
 
 def record(folder: Path, made: Entry) -> None:

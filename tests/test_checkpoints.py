@@ -14,89 +14,74 @@ from tiny_networks import GROUPS, HASHED, IMAGE, SMALL, same_output, small, stat
 from torch import Tensor, nn
 
 from dtfn.errors import InputError
-from dtfn.models import (
-    Network,
-    add_fidelity,
-    create,
-    inspect,
-    load,
-    load_weights,
-    replace_upsampler,
-    save,
-)
+from dtfn.models import Network, create, load, save, start_from
 
 ONE = torch.ones(1)
+State = dict[str, Tensor]
 
 
-def prefixed(prefix: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+def prefixed(prefix: str) -> Callable[[State], State]:
     return lambda state: {prefix + key: value for key, value in state.items()}
 
 
 @pytest.mark.parametrize(
     "wrap",
     [
-        prefixed("module."),
         prefixed("model."),
         prefixed("module.model."),
         prefixed("_orig_mod."),
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"n_averaged": torch.tensor(3), **prefixed("module.")(state)},
-        lambda state: {"params": state},
         lambda state: {"model": {"state_dict": prefixed("module.")(state)}},
         # The averaged weights are the ones that are published.
         lambda state: {"params": {k: v + 1 for k, v in state.items()}, "params_ema": state},
     ],
 )
-def test_wrappers_of_the_field(wrap: Callable[[dict[str, Tensor]], object], tmp_path: Path) -> None:
+def test_wrappers_of_the_field(wrap: Callable[[State], object], tmp_path: Path) -> None:
     network = small("dlsn")
     file = write(tmp_path, wrap(state_of(network)), "weights.pth")
-
     assert same_output(load(file, n_hashes=2), network)
 
 
-def test_old_and_half_precision_files(tmp_path: Path) -> None:
-    network = small("edsr")
+@pytest.mark.parametrize("white", [1.0, 255.0])
+def test_old_and_half_precision_files(white: float, tmp_path: Path) -> None:
+    network = small("edsr", rgb_range=white)
     state = state_of(network)
     old = write(tmp_path, state, _use_new_zipfile_serialization=False)
-    half = write(tmp_path, {key: value.half() for key, value in state.items()}, "half.pt")
-
     assert same_output(load(old), network)
-    loaded = load(half)
-    assert loaded.get_parameter("head.0.weight").dtype == torch.float32
-    with torch.no_grad():
-        torch.testing.assert_close(loaded(IMAGE), network(IMAGE), rtol=0, atol=1e-2)
+    for dtype in (torch.float16, torch.bfloat16):
+        half = write(tmp_path, {key: value.to(dtype) for key, value in state.items()}, "half.pt")
+        loaded = load(half)
+        assert loaded.rgb_range == white, "rounded colours are exact"
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(IMAGE), network(IMAGE), rtol=0, atol=0.1)
 
 
 def test_foreign_safetensors(tmp_path: Path) -> None:
     network, file = small("hspan"), tmp_path / "weights.safetensors"
-    save_file(network.state_dict(), file)
-
+    save_file(state_of(network), file)
     assert same_output(load(file), network)
-    assert inspect(file)["assumed"] == ["res_scale", "topk"]
+    assert load(file).assumed == ["res_scale", "topk"]
 
 
 def test_own_files_know_everything(tmp_path: Path) -> None:
     network, file = small("dtfn", res_scale=0.3), tmp_path / "weights.safetensors"
     save(network, file, steps=5)
-
     assert load(file).hyperparameters == network.hyperparameters
+    assert load(file).assumed == []
     assert same_output(load(file), network)
-    what = inspect(file)
-    assert what["assumed"] == []
-    assert what["notes"] == {"steps": 5}
     assert load(file, n_hashes=3).hyperparameters["n_hashes"] == 3
-    with pytest.raises(InputError, match=r"chunk_size of .*expected 16.*found 32"):
+    with pytest.raises(InputError, match=r"fc\.2\.bias is \(16,\), not \(32,\)"):
         load(file, chunk_size=32)
-    small_backbone = create("mini-placebo+tfs", 4, n_resgroups=2, n_resblocks=3)
-    save(small_backbone, tmp_path / "mini.safetensors")
-    assert same_output(load(tmp_path / "mini.safetensors"), small_backbone.eval())
     with pytest.raises(InputError, match=r"'n_hash'.*did you mean 'n_hashes'"):
         load(file, n_hash=3)
+    backbone = create("mini-placebo+tfs", 4, n_resgroups=2, n_resblocks=3)
+    save(backbone, tmp_path / "mini.safetensors")
+    assert same_output(load(tmp_path / "mini.safetensors"), backbone.eval())
 
 
-def spoil(state: dict[str, Tensor]) -> None:
+def spoil(state: State) -> None:
     del state["body.1.body.2.shrink.0.bias"]
-    del state["head.0.bias"]
     state["body.0.body.9.weight"] = torch.zeros(1)
     state["body.0.body.3.weight"] = torch.zeros(2, 3)
 
@@ -104,7 +89,6 @@ def spoil(state: dict[str, Tensor]) -> None:
 FAULTS = (
     r"found body\.0\.body\.3\.weight is \(2, 3\), not \(16, 16, 3, 3\)",
     r"missing body\.1\.body\.2\.shrink\.0\.bias",
-    r"missing head\.0\.bias",
     r"unexpected body\.0\.body\.9\.weight; load the",
 )
 
@@ -114,25 +98,24 @@ FAULTS = (
     [
         (lambda state: {}, "found 0 tensors: nothing"),
         (lambda state: {"conv_first.weight": ONE}, "1 tensors: conv_first.weight"),
-        (lambda state: [1, 2], "expected a state dict; found list"),
-        (lambda state: {"epoch": 3, "lr": 0.1}, "found the keys epoch, lr"),
+        (lambda state: [1, 2], "expected a state dict.*; found list"),
+        (lambda state: {"epoch": 3, "lr": 0.1}, "found epoch, lr"),
         (lambda state: nn.Linear(1, 1), "nothing but tensors"),
         (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
-        (lambda state: state.update({"tail.0.2.weight": ONE, "tail.0.4.weight": ONE}), "or x4"),
         (spoil, "; ".join(FAULTS)),
         (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "weight is not finite"),
         (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "weight is not finite"),
         (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
-        (lambda state: state["sub_mean.weight"].mul_(2), "deviation of 1"),
+        (lambda state: state["sub_mean.weight"].mul_(2), "mean colour of DIV2K"),
+        (lambda state: create("mini-nla", 2).state_dict(), "found .* a mini network, whose name"),
     ],
 )
 def test_what_is_no_checkpoint(
-    change: Callable[[dict[str, Tensor]], object], match: str, tmp_path: Path
+    change: Callable[[State], object], match: str, tmp_path: Path
 ) -> None:
     state = state_of(small("dtfn"))
     changed = change(state)
     file = write(tmp_path, state if changed is None or isinstance(changed, Tensor) else changed)
-
     with pytest.raises(InputError, match=match):
         load(file)
 
@@ -140,85 +123,51 @@ def test_what_is_no_checkpoint(
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
-    with pytest.raises(InputError, match="expected a weights file; found no such file"):
+    with pytest.raises(InputError, match="found no file"):
         load(file)
-    file.write_bytes(b"no weights at all")
-    with pytest.raises(InputError, match=name) as refused:
-        load(file)
-    assert "weights_only" not in str(refused.value), "which would run what is in the file"
+    for content in (b"no weights at all", b""):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=name) as refused:
+            load(file)
+        assert "weights_only" not in str(refused.value), "which would run what is in the file"
     file.write_bytes(b"\n<!DOCTYPE html><html>")
     with pytest.raises(InputError, match="found a web page"):
         load(file)
-    file.write_bytes(b"")
-    with pytest.raises(InputError, match=name):
-        load(file)
 
 
-def test_another_scale_or_network(tmp_path: Path) -> None:
-    file = write(tmp_path, state_of(small("dtfn", 3)))
-
-    with pytest.raises(InputError, match=r"for x2; found dtfn for x3; .*replace_upsampler"):
-        load(file, scale=2)
-    with pytest.raises(InputError, match=r"expected weights of dtfn x2; found weights of dtfn x3"):
-        load_weights(small("dtfn", 2), file)
-    with pytest.raises(InputError, match=r"expected weights of dlsn x3; found weights of dtfn x3"):
-        load_weights(small("dlsn", 3), file)
-    wide = small("dtfn", 3, n_feats=24)
-    before = {key: value.clone() for key, value in wide.state_dict().items()}
-    with pytest.raises(
-        InputError, match=r"head\.0\.weight is \(16, 3, 3, 3\), not \(24, 3, 3, 3\)"
-    ):
-        load_weights(wide, file)
-    assert all(torch.equal(value, before[key]) for key, value in wide.state_dict().items())
+# --- starting from weights ------------------------------------------------------------------
 
 
-def test_mini_networks_must_be_named(tmp_path: Path) -> None:
-    network, other = create("mini-nla", 3, n_resgroups=1), create("mini-nla", 3, n_resgroups=1)
-    nn.init.normal_(
-        network.get_parameter("tail.0.weight")
-    )  # it starts at zero, and would hide the rest
-    file = write(tmp_path, network.state_dict())
-
-    with pytest.raises(InputError, match="load_weights"):
-        load(file)
-    load_weights(other, file)
-    assert same_output(other, network)
-
-
-@pytest.mark.parametrize("scale", [3, 4])
 @pytest.mark.parametrize("name", ["dtfn", "mini-dtfn"])
-def test_replaced_upsampler(name: str, scale: int) -> None:
-    network = create(name, 2, hash_seed=5, **GROUPS | HASHED)
-
-    other = replace_upsampler(network, scale)
-
-    assert (other.name, other.scale) == (name, scale)
-    assert other.hyperparameters == network.hyperparameters
-    assert other.training
-    assert {m.hash_seed for m in other.modules() if hasattr(m, "hash_seed")} == {5}
-    old, new = network.state_dict(), other.state_dict()
-    kept = {key for key in new if not key.startswith("tail.0.")}
-    assert kept == {key for key in old if not key.startswith("tail.0.")}
-    assert all(torch.equal(old[key], new[key]) for key in kept)
-    assert other(IMAGE).shape == (1, 3, 5 * scale, 7 * scale)
-    assert not replace_upsampler(network.double().eval(), scale).training
+def test_another_scale_starts_from_all_but_the_upsampler(name: str) -> None:
+    begin, network = (create(name, scale, **GROUPS | HASHED) for scale in (2, 4))
+    fresh = {key: value.clone() for key, value in network.state_dict().items()}
+    start_from(network, begin)
+    for key, value in network.state_dict().items():
+        expected = fresh if key.startswith("tail.0.") else begin.state_dict()
+        assert torch.equal(value, expected[key])
 
 
 @pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan"])
 def test_added_fidelity_changes_nothing_at_first(name: str) -> None:
-    network = small(name)
-    other = add_fidelity(network)
-    assert other.name == f"{name}+tfs"
-    torch.testing.assert_close(other(IMAGE), network(IMAGE), rtol=0, atol=2e-6)
-    other(IMAGE).square().mean().backward()
-    grads = {key: p.grad for key, p in other.named_parameters() if p.requires_grad}
+    begin, network = small(name), small(f"{name}+tfs")
+    start_from(network, begin)
+    torch.testing.assert_close(network(IMAGE), begin(IMAGE), rtol=0, atol=2e-6)
+    network(IMAGE).square().mean().backward()
+    grads = {key: p.grad for key, p in network.named_parameters()}
     still = [key for key, grad in grads.items() if grad is not None and not grad.any()]
     assert not [key for key in still if key.endswith(("shrink.0.weight", "body.2.weight"))]
-    with pytest.raises(InputError, match="expected a known name"):
-        add_fidelity(other)
 
 
-# ---------------------------------------------------------------- recognition
+@pytest.mark.parametrize(
+    ("name", "changes"), [("dlsn", {}), ("nlsn+tfs", {}), ("nlsn", {"n_resblocks": 7})]
+)
+def test_another_network_or_size_is_no_start(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="expected weights that fit nlsn"):
+        start_from(small("nlsn"), small(name, **changes))
+
+
+# --- recognition ----------------------------------------------------------------------------
 
 # What no weight shows, by network.
 HIDDEN = {
@@ -253,18 +202,14 @@ def hidden_values(network: Network) -> dict[str, Any]:
 def test_round_trip_of_a_state_dict(name: str, scale: int, tmp_path: Path) -> None:
     network = small(name, scale)
     file = write(tmp_path, state_of(network))
-
     found = load(file, **hidden_values(network))
-
     assert (found.name, found.scale) == (name, scale)
     assert found.hyperparameters == network.hyperparameters
+    assert found.assumed == []
     assert not found.training
     assert same_output(found, network)
-    what = inspect(file)
-    assert (what["name"], what["scale"]) == (name, scale)
-    assert set(what["assumed"]) == HIDDEN[name.removesuffix("+tfs")]
-    trained = [p for key, p in network.named_parameters() if "_mean." not in key]
-    assert what["parameters"] == sum(p.numel() for p in trained)
+    if name != "edsr":
+        assert set(load(file).assumed) == HIDDEN[name.removesuffix("+tfs")]
 
 
 @pytest.mark.parametrize(
@@ -278,48 +223,29 @@ def test_round_trip_of_a_hyperparameter(name: str, key: str, tmp_path: Path) -> 
     if key in HIDDEN[name]:
         authors = AUTHORS | ({"n_hashes": 3} if name == "dlsn" else {})
         assert load(file).hyperparameters[key] == authors[key]
-        found = load(file, **hidden_values(network) | {key: value})
     else:
-        found = load(file, **hidden_values(network))
-        with pytest.raises(InputError, match=rf"{key} of .*expected {value}.*found 1[;,]"):
-            load(file, **{key: 1})
-
+        with pytest.raises(InputError, match=rf"{key}|missing|unexpected"):
+            load(file, **hidden_values(network) | {key: 1})
+    found = load(file, **hidden_values(network) | {key: value})
     assert found.hyperparameters[key] == value
     assert same_output(found, network)
 
 
-@pytest.mark.parametrize(("n_feats", "res_scale"), [(64, 1.0), (256, 0.1)])
+@pytest.mark.parametrize(("n_feats", "res_scale"), [(64, 1.0), (16, 0.1)])
 def test_baseline_of_edsr_is_unscaled(n_feats: int, res_scale: float, tmp_path: Path) -> None:
-    with torch.device("meta"):
-        shapes = create("edsr", 2, n_feats=n_feats, n_resblocks=1).state_dict()
-    state = {key: torch.zeros(value.shape) for key, value in shapes.items() if "mean" not in key}
-
-    what = inspect(write(tmp_path, state))
-
-    assert what["hyperparameters"]["res_scale"] == res_scale
-    assert "rgb_range" in what["assumed"]
-
-
-@pytest.mark.parametrize("half", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("white", [1.0, 255.0])
-def test_rounded_colours_are_exact(white: float, half: torch.dtype, tmp_path: Path) -> None:
-    state = state_of(small("edsr", rgb_range=white))
-    file = write(tmp_path, {key: value.to(half) for key, value in state.items()})
-
-    assert load(file).hyperparameters["rgb_range"] == white
-    assert load(file, rgb_range=white).rgb_range == white
+    file = write(tmp_path, state_of(small("edsr", n_feats=n_feats, n_resblocks=1)))
+    assert load(file).hyperparameters["res_scale"] == res_scale
+    assert load(file).assumed == ["res_scale"]
 
 
 def test_the_range_of_an_edsr_without_mean_shift_is_asked_for(tmp_path: Path) -> None:
     network = small("edsr", rgb_range=255.0)
-    state = {k: v for k, v in state_of(network).items() if "mean" not in k}
-    file = write(tmp_path, state)
-
+    file = write(tmp_path, network.state_dict())
     with pytest.raises(InputError, match=r"dtfn weights import .* -p rgb_range=255"):
         load(file)
     assert same_output(load(file, rgb_range=255.0), network)
-    authors = {k: v for k, v in state_of(small("dtfn")).items() if "mean" not in k}
-    assert load(write(tmp_path, authors, "dtfn.pt")).hyperparameters["rgb_range"] == 1.0
+    authors = write(tmp_path, small("dtfn").state_dict(), "dtfn.pt")
+    assert load(authors).hyperparameters["rgb_range"] == 1.0
 
 
 def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
@@ -332,25 +258,17 @@ def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
     layers = {"head.0": conv(c, 3), "tail.0.0": conv(4 * c, c), "tail.0.2": conv(4 * c, c)}
     layers |= {"tail.1": conv(3, c), "body.2": conv(c, c)}
     layers |= {f"body.{i}.body.{j}": conv(c, c) for i in (0, 1) for j in (0, 2)}
-    state = {
-        f"{name}.{part}": value
-        for name, pair in layers.items()
-        for part, value in zip(("weight", "bias"), pair, strict=True)
-    }
+    state = {f"{name}.weight": weight for name, (weight, _) in layers.items()}
+    state |= {f"{name}.bias": bias for name, (_, bias) in layers.items()}
     mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
     for name, sign in (("sub_mean", -1), ("add_mean", 1)):
         state[f"{name}.weight"] = torch.eye(3).view(3, 3, 1, 1)
         state[f"{name}.bias"] = sign * mean
 
     network = load(write(tmp_path, state), res_scale=1.0)
-
     assert (network.name, network.scale) == ("edsr", 4)
-    assert network.hyperparameters == {
-        "n_feats": c,
-        "n_resblocks": 2,
-        "res_scale": 1.0,
-        "rgb_range": 255.0,
-    }
+    expected = {"n_feats": c, "n_resblocks": 2, "res_scale": 1.0, "rgb_range": 255.0}
+    assert network.hyperparameters == expected
 
     def apply(name: str, x: Tensor) -> Tensor:
         return nn.functional.conv2d(x, *layers[name], padding=1)
@@ -361,19 +279,17 @@ def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
     deep = shallow + apply("body.2", deep)
     for name in ("tail.0.0", "tail.0.2"):
         deep = nn.functional.pixel_shuffle(apply(name, deep), 2)
-    expected = (apply("tail.1", deep) + mean.view(3, 1, 1)) / 255
     with torch.no_grad():
-        torch.testing.assert_close(network(IMAGE), expected, rtol=1e-5, atol=1e-5)
+        wanted = (apply("tail.1", deep) + mean.view(3, 1, 1)) / 255
+        torch.testing.assert_close(network(IMAGE), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_weights_of_the_authors_code(tmp_path: Path) -> None:
     state = {key: torch.from_numpy(v) for key, v in golden.read("dtfn_x2_weights").items()}
-    file = write(tmp_path, {"a": torch.zeros(1), **state})
     recorded = golden.read("dtfn_x2_b1_8x8")
-
+    file = write(tmp_path, {"a": torch.zeros(1), **state})
     network = load(file, hash_seed=None, n_hashes=2)
-
-    assert set(inspect(file)["assumed"]) == {"res_scale", "n_hashes", "rgb_range"}
+    assert network.assumed == ["res_scale", "rgb_range"]
     torch.manual_seed(int(recorded["seed"]))
     with torch.no_grad():
         output = network(torch.from_numpy(recorded["input"]))

@@ -50,7 +50,6 @@ def copying(folder: Path) -> str:
     with torch.no_grad():
         for weight in network.parameters():
             weight.zero_()
-        network.sub_mean.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
         network.head[0].weight.copy_(centre)
         group, last = network.body
         group.body[-1].weight.copy_(centre)  # x and what is copied, a; with the skip 2 x + a
@@ -179,6 +178,9 @@ def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None
 
 def test_gates_are_held_at_the_first_picture(tmp_path: Path) -> None:
     network = models.load(saved(tmp_path, "mini-nla+tfs"))
+    torch.nn.init.ones_(
+        network.get_parameter("body.0.body.1.fusion.0.0.conv_du.0.bias")
+    )  # it is on
     one, other = torch.rand(2, 1, 3, 9, 9)
     with torch.inference_mode():
         free = network(other)

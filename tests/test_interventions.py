@@ -129,8 +129,6 @@ def test_what_cannot_be_changed_is_refused() -> None:
         enter(interventions.hash_seed(small("nln"), 1))
     with pytest.raises(InputError, match="a seed that it does not have; found 0"):
         enter(interventions.hash_seed(small("dtfn"), 0))
-    with pytest.raises(InputError, match="a temperature above 0"):
-        interventions.oracle(small("nln"), np.zeros((14, 12, 4)), 0.0)
 
 
 def test_an_oracle_matches_by_true_details() -> None:
@@ -153,51 +151,6 @@ def test_neighbourhoods_hold_the_details_around_each_position() -> None:
     for row, column in ((0, 0), (2, 3), (4, 5)):
         expected = padded[row : row + 3, column : column + 3].transpose(2, 0, 1)
         np.testing.assert_array_equal(around[row, column], expected)
-
-
-# --- on a softmax from elsewhere ------------------------------------------------------------
-
-
-class Foreign(nn.Module):
-    """Attention from elsewhere, on a grid of 2 rows and 3 columns; the last key is masked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.softmax = nn.Softmax(-1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits = (x @ x.mT).masked_fill(torch.arange(6) == 5, -torch.inf)
-        return self.softmax(logits) @ x
-
-
-def test_interventions_by_name_on_a_softmax_from_elsewhere() -> None:
-    model, x = Foreign(), torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
-
-    def weights(kind: str, **how: Any) -> Tensor:
-        with intervened(model, kind, softmax="softmax", **how):
-            return model(x) @ torch.linalg.pinv(x)  # of (6, 4): only their products with x count
-
-    def expected(weights: Tensor) -> Tensor:
-        return weights @ x @ torch.linalg.pinv(x)
-
-    plain = (x @ x.mT).masked_fill(torch.arange(6) == 5, -torch.inf).softmax(-1)
-    even = torch.full((6, 6), 0.2).masked_fill(torch.arange(6) == 5, 0)
-    assert close(weights("uniform"), expected(even))
-    assert close(weights("off"), torch.zeros(6))
-    assert close(weights("self"), expected(torch.eye(6)))
-    drawn = torch.randperm(6, generator=torch.Generator().manual_seed(2))
-    assert close(weights("random", seed=2), expected(plain[..., drawn]))
-    rows, columns = torch.arange(6) // 3, torch.arange(6) % 3
-    near = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
-    kept = plain * near
-    assert close(weights("window(1)", width=3), expected(kept / kept.sum(-1, keepdim=True)))
-    with pytest.raises(InputError, match="columns of the grid"):
-        weights("window(1)")
-    with pytest.raises(InputError, match="did you mean 'softmax'"):
-        enter(intervened(model, "off", softmax="softmx"))
-    relu = nn.Sequential(nn.ReLU())
-    with intervened(relu, "off", softmax="0"), pytest.raises(InputError, match="rows sum to 1"):
-        relu(x)
 
 
 # --- the gate -------------------------------------------------------------------------------

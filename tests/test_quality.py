@@ -30,7 +30,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         images.write(tmp_path / "data" / "toy" / "HR" / f"{name}.png", image)
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
-        zoo.import_weights(file)
+        models.import_weights(file)
     evaluation._network.cache_clear()
     return tmp_path
 
@@ -118,7 +118,7 @@ def test_only_what_can_be_published_has_a_published_name(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = models.create("edsr", 4, n_feats=64, n_resblocks=16)
-    zoo.import_weights(tiny.write(world, base.state_dict()), "mine")
+    models.import_weights(tiny.write(world, tiny.state_of(base)), "mine")
     fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in zoo.imported()]
     monkeypatch.setattr(zoo, "imported", lambda: fake)
     spec = f"RCAN={others_pictures(world, 4)}/{{dataset}}/x{{scale}}"

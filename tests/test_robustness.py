@@ -184,7 +184,7 @@ def _special_networks(trap: Path) -> Files:
     notes = {
         name: {"build": json.dumps(BUILD | one), "notes": "{}"} for name, one in builds.items()
     }
-    notes |= {"text": {"build": "[]"}, "notes": {"build": json.dumps(BUILD), "notes": "{"}}
+    notes["text"] = {"build": "[]"}
     made = {f"{name}.safetensors": save(network, one) for name, one in notes.items()}
     made |= {f"{name}.pt": _packed(torch.save, content) for name, content in contents.items()}
     return made | {

@@ -229,7 +229,7 @@ def test_a_checkpoint_is_recognised_and_then_a_method(
     name: str, scale: int, tmp_path: Path
 ) -> None:
     file = checkpoint(tmp_path, name, scale)
-    entry = zoo.import_weights(file)
+    entry = models.import_weights(file)
     assert (entry["name"], entry["network"], entry["scale"]) == (f"{name}-x{scale}", name, scale)
     assert set(entry["assumed"]) == HIDDEN[name]
     assert entry["source"] == file.name
@@ -242,17 +242,16 @@ def test_a_checkpoint_is_recognised_and_then_a_method(
 
 def test_the_authors_size_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = models.networks.NETWORKS
-    small = {"edsr": (None, known["edsr"][1] | tiny.SMALL["edsr"])}
-    monkeypatch.setattr(models.networks, "NETWORKS", {**known, **small})
+    monkeypatch.setitem(known, "edsr", (None, known["edsr"][1] | tiny.SMALL["edsr"]))
     file = checkpoint(tmp_path, "edsr")
-    assert zoo.import_weights(file)["full_size"]
+    assert models.import_weights(file)["full_size"]
     shallow = checkpoint(tmp_path, "edsr", 4, n_resblocks=2)
-    assert not zoo.import_weights(shallow)["full_size"]
+    assert not models.import_weights(shallow)["full_size"]
 
 
 def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) -> None:
     file = checkpoint(tmp_path, "dtfn", 2)
-    zoo.import_weights(file, "rounds", {"n_hashes": "1", "res_scale": "0.5"})
+    models.import_weights(file, "rounds", {"n_hashes": "1", "res_scale": "0.5"})
     loaded = models.load("rounds")
     assert loaded.hyperparameters["n_hashes"] == 1
     assert loaded.hyperparameters["res_scale"] == 0.5
@@ -262,28 +261,28 @@ def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) 
 
 
 def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> None:
-    first = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    first = models.import_weights(checkpoint(tmp_path, "edsr"))
     before = (paths.WEIGHTS / first["file"]).stat().st_mtime_ns
-    assert zoo.import_weights(tmp_path / first["source"]) == first
+    assert models.import_weights(tmp_path / first["source"]) == first
     assert (paths.WEIGHTS / first["file"]).stat().st_mtime_ns == before
-    plain = tiny.small("edsr").state_dict()
+    plain = tiny.state_of(tiny.small("edsr"))
     state = {key: value * (1 if "_mean" in key else 0.5) for key, value in plain.items()}
     other = tiny.write(tmp_path, state, "other.pt")
     for file, values in ((other, None), (tmp_path / first["source"], {"res_scale": "1"})):
         with pytest.raises(InputError, match=r"found EDSR_x2\.pt.*--name.*--replace"):
-            zoo.import_weights(file, hyperparameters=values)
+            models.import_weights(file, hyperparameters=values)
     assert zoo.imported() == [first]
-    second = zoo.import_weights(other, replace=True)
+    second = models.import_weights(other, replace=True)
     assert zoo.imported() == [second]
     assert second["sha256"] != first["sha256"]
-    zoo.import_weights(tmp_path / first["source"], "edsr-again")
+    models.import_weights(tmp_path / first["source"], "edsr-again")
     assert [row["name"] for row in zoo.imported()] == ["edsr-again", "edsr-x2"]
 
 
 def test_names_with_another_meaning_are_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
     for name in ("bicubic", "../escape", "a.pt", NAME):
         with pytest.raises(InputError, match="a plain word"):
-            zoo.import_weights(checkpoint(tmp_path, "edsr"), name)
+            models.import_weights(checkpoint(tmp_path, "edsr"), name)
 
 
 def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
@@ -292,20 +291,20 @@ def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
     for content, values, message in (
         (infinite, {}, "NaN or infinity"),
         (state | {"head.0.bias": torch.zeros(3)}, {}, r"head\.0\.bias is \(3,\)"),
-        (state, {"n_hashes": "four"}, "n_hashes of dtfn: expected a number"),
+        (state, {"n_hashes": "four"}, "hyperparameters: expected numbers"),
         (state, {"n_feats": "8"}, "n_feats"),
     ):
         with pytest.raises(InputError, match=message):
-            zoo.import_weights(tiny.write(tmp_path, content, "bad.pt"), None, values)
+            models.import_weights(tiny.write(tmp_path, content, "bad.pt"), None, values)
     assert not paths.WEIGHTS.exists() or list(paths.WEIGHTS.iterdir()) == []
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    entry = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    entry = models.import_weights(checkpoint(tmp_path, "edsr"))
     (paths.WEIGHTS / entry["file"]).unlink()
     with pytest.raises(InputError, match=r"import EDSR_x2\.pt again"):
         evaluation.outputs(["edsr-x2"], sample(2))
-    zoo.import_weights(tmp_path / "EDSR_x2.pt")
+    models.import_weights(tmp_path / "EDSR_x2.pt")
     assert "edsr-x2" in evaluation.outputs(["edsr-x2"], sample(2))
 
 
@@ -324,7 +323,7 @@ def test_imports_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     file = checkpoint(tmp_path, "edsr")
     names = [f"copy-{index}" for index in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: zoo.import_weights(file, name), names))
+        list(pool.map(lambda name: models.import_weights(file, name), names))
     assert [row["name"] for row in zoo.imported()] == names
 
 
@@ -332,7 +331,7 @@ def test_a_broken_registry_stops_nothing(tmp_path: Path) -> None:
     paths.WEIGHTS.mkdir()
     (paths.WEIGHTS / "registry.json").write_text("{")
     assert zoo.imported() == []
-    entry = zoo.import_weights(checkpoint(tmp_path, "edsr"))
+    entry = models.import_weights(checkpoint(tmp_path, "edsr"))
     assert zoo.imported() == [entry]
 
 

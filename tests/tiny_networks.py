@@ -52,7 +52,11 @@ def dense(folder: str) -> str:
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
     """Return a state dict as the authors' code writes it."""
-    return {"a": torch.zeros(1), **network.state_dict()}
+    state: dict[str, Tensor] = {"a": torch.zeros(1), **network.state_dict()}
+    for name, sign in (("sub_mean", -1.0), ("add_mean", 1.0)):
+        state[f"{name}.weight"] = torch.eye(3).view(3, 3, 1, 1)
+        state[f"{name}.bias"] = sign * network.get_buffer("mean").flatten()
+    return state
 
 
 def write(tmp_path: Path, content: object, name: str = "weights.pt", **how: Any) -> Path:

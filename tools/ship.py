@@ -85,7 +85,8 @@ def add(
         recipe = preset  # says where the weights of an earlier stage lie for a reader
     paths.ZOO.mkdir(parents=True, exist_ok=True)
     shipped = paths.ZOO / f"{name}.safetensors"
-    models.save(models.load(weights), shipped, recipe=dataclasses.asdict(recipe))
+    network = models.load(weights)
+    models.save(network, shipped, recipe=dataclasses.asdict(recipe))
     history = pd.read_csv(run / "history.csv", index_col="step")
     if course:
         costs = pd.Series(course, name="gate").round(4).rename_axis("step")
@@ -98,7 +99,7 @@ def add(
         "variant": recipe.network.removeprefix("mini-"),
         "scale": recipe.scale,
         "seed": recipe.seed,
-        "parameters": models.inspect(weights)["parameters"],
+        "parameters": sum(weight.numel() for weight in network.parameters()),
         "psnr": means["psnr"].round(4).to_dict(),
         "ssim": means["ssim"].round(5).to_dict(),
         "pictures": means["images"].to_dict(),

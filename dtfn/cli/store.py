@@ -192,9 +192,9 @@ def _import_weights(
     The name then stands for it in `dtfn evaluate` and in every notebook. -p gives a value that the
     weights do not show.
     """
-    from dtfn import zoo
+    from dtfn import models
 
-    entry = zoo.import_weights(file, name, settings(parameter), replace)
+    entry = models.import_weights(file, name, settings(parameter), replace)
     texts = {key: f"{key} {value}" for key, value in entry["hyperparameters"].items()}
     assumed = ", ".join(texts.pop(key) for key in entry["assumed"])
     what = f"{entry['network']} x{entry['scale']}, {entry['parameters']:,} parameters"

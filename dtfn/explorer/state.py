@@ -29,7 +29,7 @@ from dtfn.harm import hashes
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
 from dtfn.models.attention import NonLocalAttention
-from dtfn.models.networks import MINI_VARIANTS
+from dtfn.models.networks import NETWORKS
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
@@ -342,7 +342,7 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
     """
 
     def rank(row: zoo.Entry) -> tuple[Any, ...]:
-        _, settings = MINI_VARIANTS.get(row["variant"].partition("+")[0], ("", {}))
+        _, settings = NETWORKS.get(f"mini-{row['variant']}".partition("+")[0], (None, {}))
         is_slow = "chunk_size" not in settings  # dense attention
         is_fit = row.get("chooses") is not False and trained_for_both(row["name"])
         return is_local(row), not is_fit, is_slow, row["seed"], row["parameters"]

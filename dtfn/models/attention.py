@@ -7,8 +7,8 @@ pictures of L = H * W positions, C channels, embeddings of Cq = C // reduction c
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dtfn.models import hashing, layers
-from dtfn.models.deform import DeformableConv2d, maps_of, rows_of
-from dtfn.models.layers import HALF, Switchable, conv3x3, fuse, fusion_layers, scaled
+from dtfn.models.deform import DeformableConv2d
+from dtfn.models.layers import Switchable, conv3x3, exact, fuse, fusion_layers, maps_of, rows_of
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
 # Up to this many positions a training step keeps the (L, L) weights: on a CPU of one picture at a
@@ -25,24 +25,12 @@ NORM_EPS = 5e-5  # of the authors' key normalisation
 # a GPU of all pictures, as long as they take at most `KEPT_GPU` bytes.
 MATERIALISED = 4096
 KEPT_GPU = 1 << 30
-# Scores that sparsemax holds at once, in a processor's cache; never (L, L).
-SPARSE_SCORES = 1 << 20
-SPARSE_SCORES_GPU = 1 << 24
-LEAST_ROWS = 32
+SPARSE_SCORES = 1 << 20  # that sparsemax holds at once, see `layers.room`; never (L, L)
 
-# (logits, queries, keys) -> logits, for one picture: logits (..., q, k), and the flat LR positions
-# of the queries (..., q) and of the keys (..., k). A logit of -inf removes its key; a query without
-# any key attends to nothing.
+# (logits, queries, keys) -> logits: logits (..., q, k), and the flat LR positions of the queries
+# (..., q) and of the keys (..., k). A logit of -inf removes its key; a query without any key
+# attends to nothing.
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-
-def _exact(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors in float32 where they are half precision: scores need the mantissa."""
-    return tuple(t.float() if t.dtype in HALF else t for t in tensors)
-
-
-def _embedding(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1), nn.PReLU())
 
 
 class Attention(Switchable):
@@ -56,40 +44,45 @@ class Attention(Switchable):
     Attributes
     ----------
     intervene : Intervention or None
-        Changes the logits on their way to the softmax, a block of queries of one picture at a time.
-        Dense layers show it all keys. Layers with hashing show it the keys of each chunk, in each
-        hash round; the softmax then runs over the keys of all rounds together.
+        Changes the logits on their way to the softmax. Dense layers show it all keys, a block of
+        queries at a time. Layers with hashing show it the keys of each chunk, in each hash round;
+        the softmax then runs over the keys of all rounds together.
+    chooses : bool
+        Whether it compares queries with keys, so that it has maps.
     """
 
     intervene: Intervention | None = None
+    chooses = False
 
     def __init__(self, res_scale: float) -> None:
         super().__init__()
         self.res_scale = res_scale
 
-    def attend(self, x: Tensor) -> Tensor:
-        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
-        return maps_of(self._attended(x), *x.shape[2:]).to(x.dtype)
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return queries (N, Cq, H, W), keys or what else is compared, and values (N, C, H, W)."""
+        raise NotImplementedError
 
-    def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
-        return scaled(self.attend(x), self.res_scale) + x
-
-    def _attended(self, x: Tensor) -> Tensor:
-        """Return what each position receives: (N, L, C)."""
+    def mix(self, query: Tensor, key: Any, value: Tensor) -> Tensor:
+        """Return what each position receives (N, L, C), for rows (N, L, ...) of `embed`."""
         raise NotImplementedError
 
     def weigh(self, logits: Tensor) -> Tensor:
         """Return the weights (q, k) of keys with logits (q, k)."""
         return logits.softmax(-1)
 
-    def _changed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend from all to all with changed logits, a block of queries at a time: (N, L, C)."""
+    def attend(self, x: Tensor) -> Tensor:
+        """Return what attention adds, before ``res_scale``: (N, C, H, W)."""
+        rows: Any = [None if t is None else rows_of(t).contiguous() for t in self.embed(x)]
+        mix = self.mix if self.intervene is None else self.changed
+        return maps_of(mix(*rows), *x.shape[2:]).to(x.dtype)
+
+    def changed(self, query: Tensor, key: Any, value: Tensor) -> Tensor:
+        """Return `mix` with the logits as `intervene` changes them."""
         assert self.intervene is not None
         everything = torch.arange(value.shape[1], device=value.device)
         images = []
         with torch.autocast(value.device.type, enabled=False):
-            for q, k, v in zip(*_exact(query, key, value), strict=True):
+            for q, k, v in zip(exact(query), exact(key), exact(value), strict=True):
                 parts = []
                 for at in everything.split(max(1, hashing.BLOCK_SCORES // len(everything))):
                     logits = self.intervene(q[at] @ k.T, at, everything)
@@ -99,6 +92,10 @@ class Attention(Switchable):
                 images.append(torch.cat(parts))
         return torch.stack(images)
 
+    def when_on(self, x: Tensor) -> Tensor:
+        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
+        return torch.add(x, self.attend(x), alpha=self.res_scale)
+
 
 class PlaceboAttention(Attention):
     """NLSA without matching: every position receives the mean of the values of all positions."""
@@ -107,12 +104,15 @@ class PlaceboAttention(Attention):
         super().__init__(res_scale)
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
-    def _attended(self, x: Tensor) -> Tensor:
-        value = rows_of(self.conv_assembly(x))
-        if self.intervene is None:
-            return value.mean(1, keepdim=True).expand_as(value)
-        nothing = torch.zeros_like(value[..., :1])  # equal logits for all keys
-        return self._changed(nothing, nothing, value)
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries and keys of zeros (N, 1, H, W), and values (N, C, H, W)."""
+        value = self.conv_assembly(x)
+        nothing = torch.zeros_like(value[:, :1])  # equal logits for all keys
+        return nothing, nothing, value
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Return the mean (N, L, C) of the values (N, L, C)."""
+        return value.mean(1, keepdim=True).expand_as(value)
 
 
 class NonLocalAttention(Attention):
@@ -121,19 +121,21 @@ class NonLocalAttention(Attention):
     A subclass may compare something else (`embed`), or weigh in another way (`weigh` and `mix`).
     """
 
+    chooses = True
+
     def __init__(self, channels: int, reduction: int = 2, res_scale: float = 1.0) -> None:
         super().__init__(res_scale)
-        self.conv_match1 = _embedding(channels, channels // reduction)
-        self.conv_match2 = _embedding(channels, channels // reduction)
-        self.conv_assembly = _embedding(channels, channels)
+
+        def embedding(width: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2d(channels, width, 1), nn.PReLU())
+
+        self.conv_match1 = embedding(channels // reduction)
+        self.conv_match2 = embedding(channels // reduction)
+        self.conv_assembly = embedding(channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries and keys (N, Cq, H, W), and values (N, C, H, W)."""
         return self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x)
-
-    def _attended(self, x: Tensor) -> Tensor:
-        rows = [rows_of(e).contiguous() for e in self.embed(x)]
-        return self.mix(*rows) if self.intervene is None else self._changed(*rows)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
@@ -142,23 +144,20 @@ class NonLocalAttention(Attention):
         if kept and not layers.batches(value):
             images = zip(query, key, value, strict=True)
             return torch.stack([(q @ k.T).softmax(-1) @ v for q, k, v in images])
-        query, key = _exact(query, key)
+        query, key = exact(query), exact(key)
         with torch.autocast(value.device.type, enabled=False):
             if kept and 4 * n * length**2 <= KEPT_GPU:
-                weights = torch.bmm(query, key.transpose(1, 2)).softmax(-1)
-                return torch.bmm(weights.to(value.dtype), value)
+                return torch.bmm(torch.bmm(query, key.mT).softmax(-1).to(value.dtype), value)
             # Equal widths select the memory-linear kernel; zero channels change no score.
-            missing = channels - query.shape[-1]
-            query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
-            q, k, v = (t[:, None] for t in _exact(query, key, value))
-            return F.scaled_dot_product_attention(q, k, v, scale=1.0)[:, 0]
+            q, k = (F.pad(t, (0, channels - t.shape[-1]))[:, None] for t in (query, key))
+            return F.scaled_dot_product_attention(q, k, exact(value)[:, None], scale=1.0)[:, 0]
 
 
 class HighSimilarityPassAttention(NonLocalAttention):
     """Dense attention whose softmax is replaced by an exact sparsemax (HSPA of HSPAN).
 
-    The support is looked for among the ``topk`` largest scores, doubled until it fits; the result
-    does not depend on it. An intervention's logits take the way through the sparsemax, too.
+    The support is looked for among the ``topk`` largest scores, then among more; the result does
+    not depend on it. An intervention's logits take the way through the sparsemax, too.
     """
 
     def __init__(
@@ -169,115 +168,68 @@ class HighSimilarityPassAttention(NonLocalAttention):
 
     def weigh(self, logits: Tensor) -> Tensor:
         """Return the weights (q, k) of keys with logits (q, k)."""
-        return (logits - threshold(logits, self.topk)[0]).clamp_(min=0)
+        return (logits - threshold(logits, self.topk)).clamp_(min=0)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
-        query, key, value = _exact(query, key, value)
+        images = []
         with torch.autocast(value.device.type, enabled=False):
-            return SparsemaxAttention.apply(query, key, value, self.topk)  # type: ignore[no-untyped-call]
+            for q, k, v in zip(exact(query), exact(key), exact(value), strict=True):
+                blocks = q.split(max(32, layers.room(v, SPARSE_SCORES) // len(v)))
+                images.append(torch.cat([SparseBlock.apply(b, k, v, self.topk) for b in blocks]))  # type: ignore[no-untyped-call]
+        return torch.stack(images)
 
 
-def threshold(scores: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """Return tau such that ``clamp(scores - tau, min=0)`` sums to 1 in each row of (R, L).
+class SparseBlock(torch.autograd.Function):
+    """``sparsemax(query @ key^T) @ value`` of a block of queries; backward recomputes the scores.
 
-    Martins and Astudillo (2016), algorithm 1. The support is looked for among the ``topk`` largest
-    scores; rows whose support fills them are solved again with twice as many.
-
-    Returns
-    -------
-    Tau and the size of the support of each row, both (R, 1).
-    """
-    size = scores.shape[-1]
-    k = min(topk, size)
-    best = _largest(scores, k)  # (R, k), falling
-    # Relative to the row's maximum the sums stay small: no digits are lost.
-    top = best[:, :1]
-    best = best - top
-    sums = best.cumsum(-1) - 1
-    rank = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype)
-    support = (rank * best > sums).sum(-1, keepdim=True)
-    tau = sums.gather(-1, support - 1) / support + top
-    open_rows = (support[:, 0] == k) if k < size else support[:, 0] < 0
-    if open_rows.any():
-        tau[open_rows], support[open_rows] = threshold(scores[open_rows], 2 * k)
-    return tau, support
-
-
-def _largest(scores: Tensor, count: int) -> Tensor:
-    """Return the largest scores of each row, falling; gradients do not pass."""
-    if layers.batches(scores):
-        return scores.topk(count, -1).values
-    # NumPy selects with vector instructions: nine times as fast as topk on rows of 1024.
-    first = scores.shape[-1] - count
-    best = np.partition(scores.detach().numpy(), first, axis=-1)[:, first:]
-    best.sort(axis=-1)
-    return torch.from_numpy(best).flip(-1)
-
-
-def _blocks(query: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Yield pictures and queries that are compared with all keys at once; on a GPU all pictures."""
-    n, length, _ = query.shape
-    together, held = (n, SPARSE_SCORES_GPU) if layers.batches(query) else (1, SPARSE_SCORES)
-    step = max(LEAST_ROWS, held // (together * length))
-    for first in range(0, n, together):
-        for start in range(0, length, step):
-            yield slice(first, first + together), slice(start, start + step)
-
-
-class SparsemaxAttention(torch.autograd.Function):
-    """``sparsemax(query @ key^T) @ value`` in blocks of queries; backward recomputes the scores.
-
-    Arguments of `apply`: queries and keys (N, L, Cq), values (N, L, C), and `threshold`'s ``topk``,
-    which does not change the result (N, L, C).
+    Arguments of `apply`: queries (q, Cq), keys (k, Cq), values (k, C), and `threshold`'s ``topk``.
     """
 
     @staticmethod
     def forward(ctx, query, key, value, topk):  # type: ignore[no-untyped-def]
-        """Return (N, L, C)."""
-        out, tau = torch.empty_like(value), value.new_empty(*value.shape[:2], 1)
-        k = topk
-        for images, block in _blocks(query):
-            scores = torch.bmm(query[images, block], key[images].transpose(1, 2))
-            flat, support = threshold(scores.flatten(0, 1), k)
-            # The next block's supports are of this size: look for them there at once.
-            k = max(topk, int(1.25 * support.float().quantile(0.95)))
-            tau[images, block] = flat.view(*scores.shape[:2], 1)
-            weights = scores.sub_(tau[images, block]).clamp_(min=0)
-            out[images, block] = torch.bmm(weights, value[images])
+        """Return (q, C)."""
+        scores = query @ key.T
+        tau = threshold(scores, topk)
         ctx.save_for_backward(query, key, value, tau)
-        return out
+        return scores.sub_(tau).clamp_(min=0) @ value
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         """Return the gradients: on the support, the upstream less its mean over the support."""
         query, key, value, tau = ctx.saved_tensors
-        d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
-        for images, block in _blocks(query):
-            q, k, upstream = query[images, block], key[images], grad[images, block]
-            weights = torch.bmm(q, k.transpose(1, 2)).sub_(tau[images, block]).clamp_(min=0)
-            alive = weights > 0
-            d_value[images] += torch.bmm(weights.transpose(1, 2), upstream)
-            d_scores = torch.bmm(upstream, value[images].transpose(1, 2)).mul_(alive)
-            mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
-            d_scores = d_scores.sub_(mean).mul_(alive)
-            d_query[images, block] = torch.bmm(d_scores, k)
-            d_key[images] += torch.bmm(d_scores.transpose(1, 2), q)
-        return d_query, d_key, d_value, None
+        weights = (query @ key.T).sub_(tau).clamp_(min=0)
+        alive = weights > 0
+        d_scores = (grad @ value.T).mul_(alive)
+        mean = d_scores.sum(-1, keepdim=True) / alive.sum(-1, keepdim=True)
+        d_scores = d_scores.sub_(mean).mul_(alive)
+        return d_scores @ key, d_scores.T @ query, weights.T @ grad, None
 
 
-@functools.lru_cache(maxsize=64)
-def _seeded(
-    draw_rotations: Callable[..., Tensor],
-    width: int,
-    buckets: int,
-    n_hashes: int,
-    seed: int,
-    layer: int,
-    draw: int,
-) -> Tensor:
-    """Return rotations that depend on these numbers alone: pictures of one size share them."""
-    return draw_rotations(width, buckets, n_hashes, hashing.generator(seed, layer, draw))
+def threshold(scores: Tensor, topk: int) -> Tensor:
+    """Return tau (R, 1) such that ``clamp(scores - tau, min=0)`` sums to 1 in each row of (R, L).
+
+    Martins and Astudillo (2016), algorithm 1. The support is looked for among the ``topk`` largest
+    scores; rows whose support fills them are solved again with more.
+    """
+    size = scores.shape[-1]
+    k = min(topk, size)
+    if layers.batches(scores):
+        best = scores.topk(k, -1).values  # (R, k), falling
+    else:  # NumPy selects with vector instructions: nine times as fast as topk on rows of 1024
+        chosen = np.partition(scores.detach().numpy(), size - k, axis=-1)[:, size - k :]
+        chosen.sort(axis=-1)
+        best = torch.from_numpy(chosen).flip(-1)
+    # Relative to the row's maximum the sums stay small: no digits are lost.
+    top = best[:, :1]
+    sums = (best - top).cumsum(-1) - 1
+    rank = torch.arange(1, k + 1, device=scores.device, dtype=scores.dtype)
+    support = (rank * (best - top) > sums).sum(-1, keepdim=True)
+    tau = sums.gather(-1, support - 1) / support + top
+    open_rows = support[:, 0] == k
+    if k < size and open_rows.any():
+        tau[open_rows] = threshold(scores[open_rows], 4 * k)
+    return tau
 
 
 class HashedAttention(Attention):
@@ -307,6 +259,7 @@ class HashedAttention(Attention):
         replays with fresh rotations; the trainer advances the tensor.
     """
 
+    chooses = True
     rotation_bank: Tensor | None = None
     rotation_step: Tensor | None = None
     rotations = staticmethod(hashing.super_bit_rotations)
@@ -335,7 +288,7 @@ class HashedAttention(Attention):
 
         With L < m these are all positions, once, and L.
         """
-        n, length, width = query.shape
+        n, length, _ = query.shape
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets:
             everything = torch.arange(length, device=query.device)
@@ -346,53 +299,44 @@ class HashedAttention(Attention):
             assert self.rotation_step is not None
             rotations = self.rotation_bank.index_select(0, self.rotation_step)[0]
         else:
-            rotations = self._drawn(width, buckets, self.draws if self.training else 0)
+            rotations = self._drawn(buckets, self.draws if self.training else 0)
         codes = hashing.hash_codes(query.detach(), rotations)
         return hashing.chunk_order(codes, self.chunk_size), self.chunk_size
 
-    def _drawn(self, width: int, buckets: int, draw: int) -> Tensor:
+    def _drawn(self, buckets: int, step: int) -> Tensor:
+        shape = self.query_width, buckets, self.n_hashes
         if self.hash_seed is None:
-            return self.rotations(width, buckets, self.n_hashes, None)
-        return _seeded(
-            self.rotations, width, buckets, self.n_hashes, self.hash_seed, self.layer, draw
-        )
+            return self.rotations(*shape, None)
+        source = {"seed": self.hash_seed, "layer": self.layer, "step": step}
+        return hashing.seeded(self.rotations, *shape, **source)
 
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
         """Return the rotations that training passes use if ``draws`` has these values before them.
 
-        Parameters
-        ----------
-        length
-            L, the positions of a training patch.
-        steps
-            The trainer's step numbers.
-
-        Returns
-        -------
-        Tensor or None
-            (steps, n_hashes, Cq, buckets), on the CPU; None if L is too small to hash, or without a
-            hash seed.
+        They are (steps, n_hashes, Cq, buckets), on the CPU, for patches of L = ``length``
+        positions; None if L is too small to hash, or without a hash seed.
         """
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets or self.hash_seed is None:
             return None
-        return torch.stack([self._drawn(self.query_width, buckets, step + 1) for step in steps])
+        return torch.stack([self._drawn(buckets, step + 1) for step in steps])
 
-    def mix(self, query: Tensor, value: Tensor, score: Tensor | None) -> Tensor:
-        """Return (N, L, C) for queries (N, L, Cq), values (N, L, C) and key scores (N, L, m)."""
-        (query,) = _exact(query)
-        score = _exact(score)[0] if score is not None else None
+    def mix(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
+        """Return (N, L, C) for queries (N, L, Cq), key scores (N, L, m), values (N, L, C)."""
+        query, score = exact(query), None if key is None else exact(key)
         if value.dtype == torch.float16:  # too narrow for sums of values; bfloat16 is not
-            (value,) = _exact(value)
+            value = exact(value)
         with torch.autocast(value.device.type, enabled=False):
-            key = F.normalize(query, dim=-1, eps=NORM_EPS)
+            normal = F.normalize(query, dim=-1, eps=NORM_EPS)
             order, m = self.order(query)
             if m < self.chunk_size:  # one chunk, thrice among its keys, which changes no softmax
                 order = order.repeat(1, 1, 3)
                 score = score[..., :m] if score is not None else None
-            if self.intervene is None:
-                return hashing.chunked_attention(query, key, value, score, order, m)
-            return hashing.changed_attention(query, key, value, score, order, m, self.intervene)
+            return hashing.chunked_attention(query, normal, value, score, order, m, self.intervene)
+
+    def changed(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
+        """Return `mix`, which asks `intervene`."""
+        return self.mix(query, key, value)
 
 
 class NonLocalSparseAttention(HashedAttention):
@@ -404,8 +348,9 @@ class NonLocalSparseAttention(HashedAttention):
         self.conv_match = nn.Sequential(conv3x3(channels, self.query_width))
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
-    def _attended(self, x: Tensor) -> Tensor:
-        return self.mix(rows_of(self.conv_match(x)), rows_of(self.conv_assembly(x)), None)
+    def embed(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
+        """Return queries (N, Cq, H, W), None, and values (N, C, H, W)."""
+        return self.conv_match(x), None, self.conv_assembly(x)
 
 
 class GlobalLearnableAttention(HashedAttention):
@@ -425,14 +370,13 @@ class GlobalLearnableAttention(HashedAttention):
         self.fc = nn.Sequential(nn.Linear(channels, m), relu, nn.Linear(m, m))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
-        branches = (self.conv_match, self.conv_assembly, self.conv_assembly_fc)
-        query, value, feature = merged_conv(x, *(branch[0] for branch in branches))  # type: ignore[index]
-        return query.relu(), value.relu(), feature.relu()
+        """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
+        branches = (self.conv_match, self.conv_assembly_fc, self.conv_assembly)
+        query, feature, value = merged_conv(x, *(branch[0] for branch in branches))  # type: ignore[index]
+        return query.relu(), self._score(feature.relu()), value.relu()
 
-    def _attended(self, x: Tensor) -> Tensor:
-        query, value, feature = (rows_of(t) for t in self.embed(x))
-        return self.mix(query, value, self.fc(feature))
+    def _score(self, feature: Tensor) -> Tensor:
+        return maps_of(self.fc(rows_of(feature)), *feature.shape[2:])
 
 
 class DeformableNonLocalFusion(GlobalLearnableAttention):
@@ -442,35 +386,26 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
     those of `HashedAttention`; the authors' chunk size is 128.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        reduction: int = 4,
-        res_scale: float = 1.0,
-        chunk_size: int = 128,
-        n_hashes: int = 4,
-        hash_seed: int | None = 0,
-        fidelity: bool = True,
-    ) -> None:
-        super().__init__(channels, reduction, res_scale, chunk_size, n_hashes, hash_seed)
+    def __init__(self, channels: int, *options: Any, fidelity: bool = True, **named: Any) -> None:
+        super().__init__(channels, *options, **named)
         self.conv_assembly = DeformableConv2d(channels, channels)
+        self.fidelity = fidelity
         if fidelity:
             self.fusion, self.shrink = fusion_layers(channels)
-        self.fidelity = fidelity
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (N, Cq, H, W), values (N, C, H, W) and score features (N, C, H, W)."""
+        """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
         values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
         convs = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
         query, feature, offset, logit = merged_conv(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
-        return query.relu(), values.sample(x, offset, logit), feature.relu()
+        return query.relu(), self._score(feature.relu()), values.sample(x, offset, logit)
 
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         out = self.attend(x)
         if self.fidelity:
             out = fuse(x, out, self.fusion, self.shrink)
-        return scaled(out, self.res_scale) + x
+        return torch.add(x, out, alpha=self.res_scale)
 
 
 def merged_conv(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
-RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -16,14 +17,41 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
+def exact(x: Tensor) -> Tensor:
+    """Return a tensor in float32 where it is half precision: scores and positions need digits."""
+    return x.float() if x.dtype in HALF else x
+
+
 def batches(tensor: Tensor) -> bool:
     """Return whether a tensor's device is fastest with few large operations: all but CPUs are."""
     return tensor.device.type != "cpu"
 
 
-def scaled(x: Tensor, scale: float) -> Tensor:
-    """Return ``x * scale``, and x itself for 1."""
-    return x if scale == 1.0 else x * scale
+def room(tensor: Tensor, numbers: int) -> int:
+    """Return how much is held at once on a tensor's device: ``numbers`` fit a CPU's cache."""
+    return 32 * numbers if batches(tensor) else numbers
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """Return (N, C, H, W) as (N, H*W, C); free of a copy in channels-last memory."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def maps_of(rows: Tensor, height: int, width: int) -> Tensor:
+    """Return (N, H*W, C) as (N, C, H, W) in channels-last memory: the inverse of `rows_of`."""
+    return rows.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def assign(objects: Iterable[object], name: str, value: object) -> ExitStack:
+    """Set an attribute of objects; closing what is returned brings back what was there."""
+    restore = ExitStack()
+    for own in map(vars, objects):
+        if name in own:
+            restore.callback(own.__setitem__, name, own[name])
+        else:
+            restore.callback(own.pop, name, None)
+        own[name] = value
+    return restore
 
 
 class Switchable(nn.Module):
@@ -65,35 +93,10 @@ def switches(network: nn.Module) -> list[Switchable]:
     return [layer for layer in layers if layer not in inside]
 
 
-class MeanShift(nn.Conv2d):
-    """Frozen 1x1 convolution that subtracts (``sign=-1``) or adds the DIV2K mean.
-
-    Parameters
-    ----------
-    rgb_range
-        The value of white in the network's own domain: 1, or 255 in old EDSR checkpoints.
-    sign
-        -1 before the network, +1 after it.
-    """
-
-    def __init__(self, rgb_range: float, sign: int) -> None:
-        super().__init__(3, 3, 1)
-        assert self.bias is not None
-        with torch.no_grad():
-            self.weight.copy_(torch.eye(3).view(3, 3, 1, 1))
-            self.bias.copy_(sign * rgb_range * torch.tensor(RGB_MEAN))
-        self.requires_grad_(False)
-
-
 class ResidualBlock(nn.Module):
     """conv3x3, ReLU, conv3x3 around a skip: ``body(x) * res_scale + x`` (LF of DTFN, EDSR's block).
 
-    Parameters
-    ----------
-    channels
-        Width C; the input and the output are (N, C, H, W).
-    res_scale
-        1 in DTFN, DLSN and HSPAN; 0.1 in EDSR, NLN and NLSN.
+    ``res_scale`` is 1 in DTFN, DLSN and HSPAN, and 0.1 in EDSR, NLN and NLSN.
     """
 
     def __init__(self, channels: int, res_scale: float = 1.0) -> None:
@@ -105,16 +108,15 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        return scaled(self.body(x), self.res_scale) + x
+        return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
 class Upsampler(nn.Sequential):
     """The authors' upsampler: conv C->4C and shuffle once (x2) or twice (x4), conv C->9C (x3)."""
 
     def __init__(self, channels: int, scale: int) -> None:
-        factors = {2: (2,), 3: (3,), 4: (2, 2)}[scale]
         layers: list[nn.Module] = []
-        for factor in factors:
+        for factor in (2, 2) if scale == 4 else (scale,):
             layers += [conv3x3(channels, factor**2 * channels), nn.PixelShuffle(factor)]
         super().__init__(*layers)
 
@@ -153,7 +155,7 @@ class CCALayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        rows = (x.float() if x.dtype in HALF else x).permute(0, 2, 3, 1).flatten(1, 2)  # (N, L, C)
+        rows = rows_of(exact(x))  # (N, L, C)
         mean = rows.mean(1, keepdim=True)
         # Two plain passes over rows: torch.var_mean is forty times slower in channels-last memory.
         variance = (rows - mean).square().mean(1, keepdim=True)
@@ -181,14 +183,13 @@ class TextureFidelity(Switchable):
 
     def __init__(self, attention: nn.Module, channels: int, res_scale: float = 1.0) -> None:
         super().__init__()
-        self.attention = attention
+        self.attention, self.res_scale = attention, res_scale
         self.fusion, self.shrink = fusion_layers(channels)
-        self.res_scale = res_scale
 
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
         attended = getattr(self.attention, "attend", self.attention)(x)
-        return scaled(fuse(x, attended, self.fusion, self.shrink), self.res_scale) + x
+        return torch.add(x, fuse(x, attended, self.fusion, self.shrink), alpha=self.res_scale)
 
     @torch.no_grad()
     def begin_as_attention(self) -> None:

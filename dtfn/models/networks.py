@@ -1,4 +1,4 @@
-"""The networks: EDSR, NLN, NLSN, DLSN, HSPAN, DTFN, and the mini family, from one description each.
+"""The networks: EDSR, NLN, NLSN, DLSN, HSPAN, DTFN, and the mini family, from one table.
 
 Two bodies exist. *Groups* (DTFN, DLSN, HSPAN, mini): groups of residual blocks, an attention and a
 convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first and after every 8.
@@ -7,8 +7,9 @@ convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,58 +20,45 @@ from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
 from dtfn.models.layers import (
-    HALF,
-    MeanShift,
     ResidualBlock,
     TextureFidelity,
     Upsampler,
+    assign,
     conv3x3,
-    scaled,
+    exact,
     switches,
 )
 
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
-
-# name -> class, the hyperparameters it takes beside channels and res_scale
-_CHUNKS = ("reduction", "chunk_size", "n_hashes")
-ATTENTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "placebo": (kinds.PlaceboAttention, ()),
-    "nla": (kinds.NonLocalAttention, ("reduction",)),
-    "hspa": (kinds.HighSimilarityPassAttention, ("reduction", "topk")),
-    "nlsa": (kinds.NonLocalSparseAttention, _CHUNKS),
-    "gla": (kinds.GlobalLearnableAttention, _CHUNKS),
-    "dnlf": (kinds.DeformableNonLocalFusion, _CHUNKS),
-    "dnlf-notfs": (kinds.DeformableNonLocalFusion, _CHUNKS),
-}
 
 _COMMON = {"n_feats": 256, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0}
 _GROUPS = _COMMON | {"n_resgroups": 10}
 _CHAIN = _COMMON | {"n_resblocks": 32}
-_HASHED = {"reduction": 4, "chunk_size": 144, "n_hashes": 4}
+_CHUNKS = {"reduction": 4, "chunk_size": 128, "n_hashes": 4}
+_SPARSE = {"reduction": 2, "topk": 128}
+_MINI = _GROUPS | {"n_feats": 32, "n_resgroups": 4, "res_scale": 1.0}
+_MINI_CHUNKS = _MINI | {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 
-# name -> (attention or None, default hyperparameters = the authors' full sizes)
-NETWORKS: Mapping[str, tuple[str | None, dict[str, Any]]] = {
+Kind = Callable[..., nn.Module]
+# name -> attention or None, and hyperparameters: of the authors' networks their full sizes. What is
+# not in _GROUPS goes to the attention.
+NETWORKS: dict[str, tuple[Kind | None, dict[str, Any]]] = {
     "edsr": (None, _CHAIN),
-    "nln": ("nla", _CHAIN | {"reduction": 2}),
-    "nlsn": ("nlsa", _CHAIN | _HASHED),
-    "dlsn": ("gla", _GROUPS | _HASHED | {"chunk_size": 128, "n_hashes": 3}),
-    "hspan": ("hspa", _GROUPS | {"n_feats": 192, "reduction": 2, "topk": 128}),
-    "dtfn": ("dnlf", _GROUPS | _HASHED | {"chunk_size": 128}),
-}
-
-MINI = {"n_feats": 32, "n_resgroups": 4, "n_resblocks": 4, "res_scale": 1.0}
-MINI_HASHED = {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
-# variant -> (attention or None, hyperparameters that differ from MINI)
-MINI_VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
-    "local": (None, {}),
-    "local-wide": (None, {"n_feats": 40}),
-    "placebo": ("placebo", {}),
-    "nla": ("nla", {"reduction": 2}),
-    "hspa": ("hspa", {"reduction": 2, "topk": 64}),
-    "nlsa": ("nlsa", MINI_HASHED),
-    "gla": ("gla", MINI_HASHED),
-    "dtfn-notfs": ("dnlf-notfs", MINI_HASHED),
-    "dtfn": ("dnlf", MINI_HASHED),
+    "nln": (kinds.NonLocalAttention, _CHAIN | {"reduction": 2}),
+    "nlsn": (kinds.NonLocalSparseAttention, _CHAIN | _CHUNKS | {"chunk_size": 144}),
+    "dlsn": (kinds.GlobalLearnableAttention, _GROUPS | _CHUNKS | {"n_hashes": 3}),
+    "hspan": (kinds.HighSimilarityPassAttention, _GROUPS | {"n_feats": 192} | _SPARSE),
+    "dtfn": (kinds.DeformableNonLocalFusion, _GROUPS | _CHUNKS),
+    "mini-local": (None, _MINI),
+    "mini-local-wide": (None, _MINI | {"n_feats": 40}),
+    "mini-placebo": (kinds.PlaceboAttention, _MINI),
+    "mini-nla": (kinds.NonLocalAttention, _MINI | {"reduction": 2}),
+    "mini-hspa": (kinds.HighSimilarityPassAttention, _MINI | _SPARSE | {"topk": 64}),
+    "mini-nlsa": (kinds.NonLocalSparseAttention, _MINI_CHUNKS),
+    "mini-gla": (kinds.GlobalLearnableAttention, _MINI_CHUNKS),
+    "mini-dtfn-notfs": (partial(kinds.DeformableNonLocalFusion, fidelity=False), _MINI_CHUNKS),
+    "mini-dtfn": (kinds.DeformableNonLocalFusion, _MINI_CHUNKS),
 }
 
 
@@ -87,13 +75,15 @@ class ResidualGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        return scaled(self.body(x), self.res_scale) + x
+        return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
 class Network(nn.Module):
     """A super-resolution network: RGB in [0, 1], (N, 3, H, W) -> (N, 3, sH, sW).
 
-    Built by `create` or `dtfn.models.load`.
+    Built by `create` or `dtfn.models.load`. A mini network has one sub-pixel convolution as tail,
+    around a bicubic skip: one LR position gives its s*s sub-pixels in one step, and the body has to
+    learn only what bicubic interpolation misses, so that it trains several times faster.
 
     Attributes
     ----------
@@ -102,23 +92,29 @@ class Network(nn.Module):
     scale : int
     hyperparameters : dict
         What was built, defaults included.
+    assumed : list of str
+        Those of them that the weights do not show and nobody gave; the authors' values.
     """
+
+    mean: Tensor
 
     def __init__(
         self, name: str, scale: int, body: Sequence[nn.Module], values: Mapping[str, Any]
     ) -> None:
         super().__init__()
         self.name, self.scale, self.hyperparameters = name, scale, dict(values)
-        channels, rgb_range = values["n_feats"], values["rgb_range"]
-        self.rgb_range = rgb_range
-        self.sub_mean = MeanShift(rgb_range, -1)
-        self.add_mean = MeanShift(rgb_range, +1)
+        self.assumed: list[str] = []
+        self.is_mini = name.startswith("mini-")
+        channels, self.rgb_range = values["n_feats"], values["rgb_range"]
+        mean = self.rgb_range * torch.tensor(RGB_MEAN).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(*body, conv3x3(channels, channels))
         self.tail: nn.Sequential = nn.Sequential(Upsampler(channels, scale), conv3x3(channels, 3))
-        hashed = [m for m in self.modules() if isinstance(m, kinds.HashedAttention)]
-        for index, layer in enumerate(hashed):
-            layer.layer = index
+        if self.is_mini:
+            last = conv3x3(channels, 3 * scale**2)
+            nn.init.zeros_(last.weight)  # training starts near bicubic, not at noise
+            self.tail = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def attention(self, on: bool | Tensor) -> AbstractContextManager[object]:
         """Switch attention on or off, TFS and DNLF included; without attention nothing happens.
@@ -133,15 +129,8 @@ class Network(nn.Module):
         A context manager that restores the switches on leaving; it need not be entered.
         """
         if isinstance(on, Tensor):
-            if on.dtype != torch.bool or on.ndim != 1:
-                raise InputError(
-                    "attention switch",
-                    "a bool, or a bool tensor (N,) with one entry a picture",
-                    f"{on.dtype} of shape {tuple(on.shape)}",
-                    "pass network.attention(torch.tensor([True, False]))",
-                )
             on = on.to(next(self.parameters()).device)
-        return _assign(switches(self), "on", on)
+        return assign(switches(self), "on", on)
 
     def intervene(self, change: kinds.Intervention | None) -> AbstractContextManager[object]:
         """Let ``change`` alter the logits of every attention layer; None ends it.
@@ -151,59 +140,24 @@ class Network(nn.Module):
         A context manager as of `attention`.
         """
         layers = [m for m in self.modules() if isinstance(m, kinds.Attention)]
-        return _assign(layers, "intervene", change)
+        return assign(layers, "intervene", change)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
-        check_input(x)
-        shallow = self.head(self.sub_mean(x * self.rgb_range))
-        return self.add_mean(self.tail(self.body(shallow) + shallow)) / self.rgb_range
-
-
-def _assign(layers: list[Any], attribute: str, value: object) -> AbstractContextManager[object]:
-    """Set an attribute of layers, and return what restores it."""
-    restore = ExitStack()
-    for layer in layers:
-        restore.callback(setattr, layer, attribute, getattr(layer, attribute))
-        setattr(layer, attribute, value)
-    return restore
-
-
-class MiniNetwork(Network):
-    """The DTFN backbone scaled down: one sub-pixel convolution as tail, around a bicubic skip.
-
-    One LR position gives its s*s sub-pixels in one step, and the body has to learn only what
-    bicubic interpolation misses: small networks train several times faster so.
-    """
-
-    def __init__(
-        self, name: str, scale: int, body: Sequence[nn.Module], values: Mapping[str, Any]
-    ) -> None:
-        super().__init__(name, scale, body, values)
-        del self.add_mean
-        last = conv3x3(values["n_feats"], 3 * scale**2)
-        nn.init.zeros_(last.weight)  # training starts near bicubic, not at noise
-        self.tail = nn.Sequential(last, nn.PixelShuffle(scale))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
-        check_input(x)
-        shallow = self.head(self.sub_mean(x * self.rgb_range))
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
+            raise InputError(
+                "network input",
+                "a floating (N, 3, H, W) tensor, RGB in [0, 1]",
+                f"{x.dtype} of shape {tuple(x.shape)}",
+                "convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
+            )
+        shallow = self.head(x * self.rgb_range - self.mean)
+        out = self.tail(self.body(shallow) + shallow)
+        if not self.is_mini:
+            return (out + self.mean) / self.rgb_range
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
-        whole = x.float() if x.dtype in HALF else x
-        skip = F.interpolate(whole, scale_factor=self.scale, mode="bicubic", antialias=True)
-        return self.tail(self.body(shallow) + shallow) / self.rgb_range + skip
-
-
-def check_input(x: Tensor) -> None:
-    """Raise `InputError` unless x is a floating (N, 3, H, W) tensor with something in it."""
-    if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
-        raise InputError(
-            "network input",
-            "a floating (N, 3, H, W) tensor, RGB in [0, 1]",
-            f"{x.dtype} of shape {tuple(x.shape)}",
-            "convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
-        )
+        skip = F.interpolate(exact(x), scale_factor=self.scale, mode="bicubic", antialias=True)
+        return out / self.rgb_range + skip
 
 
 def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
@@ -229,45 +183,50 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     InputError
         Unknown network, scale or hyperparameter; a hyperparameter of the wrong type.
     """
-    base, plus, _ = name.partition("+tfs")
     require_known(name, known_names(), "network")
     images.check_scale(scale)
-    is_mini = base.startswith("mini-")
-    if is_mini:
-        kind, changes = MINI_VARIANTS[base.removeprefix("mini-")]
-        values = MINI | {"rgb_range": 1.0} | changes
-    else:
-        kind, values = NETWORKS[base][0], dict(NETWORKS[base][1])
-    values = _checked(name, hyperparameters, values)
-    # DLSN and NLN add their attention unscaled; the others scale it like their blocks.
-    inner = 1.0 if base in ("dlsn", "nln") else values["res_scale"]
+    base, plus, _ = name.partition("+tfs")
+    kind, defaults = NETWORKS[base]
+    for key, value in hyperparameters.items():
+        require_known(key, defaults, f"hyperparameter of {name}")
+        is_real = isinstance(defaults[key], float)
+        number = (int, float) if is_real else int
+        if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
+            wanted = "a positive number" if is_real else "a positive integer"
+            raise InputError(f"{key} of {name}", wanted, repr(value), "pass such a number")
+    values = defaults | hyperparameters
     channels, blocks, res_scale = (values[k] for k in ("n_feats", "n_resblocks", "res_scale"))
+    if values.get("reduction", 1) > channels:
+        remedy = "it divides the number of features"
+        wanted = f"at most n_feats, {channels}"
+        raise InputError(f"reduction of {name}", wanted, values["reduction"], remedy)
+    own = {key: value for key, value in values.items() if key not in _GROUPS}
+    # DLSN and NLN add their attention unscaled; the others scale it like their blocks.
+    own["res_scale"] = 1.0 if base in ("dlsn", "nln") else res_scale
 
     def attention() -> list[nn.Module]:
         if kind is None:
             return []
-        cls, wanted = ATTENTIONS[kind]
-        arguments = {name: values[name] for name in wanted}
-        if wanted == _CHUNKS:
-            arguments["hash_seed"] = hash_seed
-        if kind == "dnlf-notfs":
-            arguments["fidelity"] = False
-        layer = cls(channels, res_scale=inner, **arguments)
+        layer = kind(channels, **own)
         return [TextureFidelity(layer, channels, res_scale) if plus else layer]
 
+    body: list[nn.Module] = []
     if "n_resgroups" in values:
-        groups = range(values["n_resgroups"])
-        body = [ResidualGroup(channels, blocks, attention(), res_scale) for _ in groups]
-        return (MiniNetwork if is_mini else Network)(name, scale, body, values)
-    chain = attention()
-    for index in range(blocks):
-        chain.append(ResidualBlock(channels, res_scale))
-        if (index + 1) % BLOCKS_BETWEEN == 0:
-            chain += attention()
-    return Network(name, scale, chain, values)
+        for _ in range(values["n_resgroups"]):
+            body.append(ResidualGroup(channels, blocks, attention(), res_scale))
+    else:
+        body += attention()
+        for index in range(blocks):
+            body.append(ResidualBlock(channels, res_scale))
+            body += attention() if (index + 1) % BLOCKS_BETWEEN == 0 else []
+    network = Network(name, scale, body, values)
+    hashed = (m for m in network.modules() if isinstance(m, kinds.HashedAttention))
+    for index, layer in enumerate(hashed):
+        layer.layer, layer.hash_seed = index, hash_seed
+    return network
 
 
-def register(variant: str, attention: type[kinds.Attention], **hyperparameters: Any) -> None:
+def register(variant: str, attention: Kind, **hyperparameters: Any) -> None:
     """Make an attention from anywhere a variant of the mini networks: ``mini-<variant>``.
 
     In this process recipes, weights files and all that takes a network know it from then on.
@@ -277,8 +236,9 @@ def register(variant: str, attention: type[kinds.Attention], **hyperparameters: 
     variant
         A name that the package does not have; registered again, the newest counts.
     attention
-        A subclass, best of `dtfn.models.attention.NonLocalAttention`, which `dtfn.capture` can map.
-        It is called with the channels, ``res_scale`` and these hyperparameters.
+        A subclass of `dtfn.models.attention.Attention`, best of its `NonLocalAttention`, which
+        `dtfn.capture` can map. It is called with the channels, ``res_scale`` and these
+        hyperparameters.
     **hyperparameters
         Name -> default; weights files keep their values.
 
@@ -288,33 +248,12 @@ def register(variant: str, attention: type[kinds.Attention], **hyperparameters: 
         The package has an attention of this name.
     """
     if variant in recipes.VARIANTS:
-        raise InputError(
-            f"variant {variant!r}", "a new name", "one of the package's", "choose another"
-        )
-    ATTENTIONS[variant] = (attention, tuple(hyperparameters))
-    MINI_VARIANTS[variant] = (variant, hyperparameters)
+        found = "one of the package's"
+        raise InputError(f"variant {variant!r}", "a new name", found, "choose another")
+    NETWORKS[f"mini-{variant}"] = (attention, _MINI | hyperparameters)
 
 
 def known_names() -> list[str]:
     """Return every name that `create` understands."""
-    plain = dict(NETWORKS) | {f"mini-{name}": spec for name, spec in MINI_VARIANTS.items()}
-    fused = [f"{n}+tfs" for n, (kind, _) in plain.items() if kind and not kind.startswith("dnlf")]
-    return [*plain, *fused]
-
-
-def _checked(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    for key, value in given.items():
-        require_known(key, defaults, f"hyperparameter of {name}")
-        number = (int, float) if isinstance(defaults[key], float) else int
-        if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
-            kind = "a positive number" if isinstance(defaults[key], float) else "a positive integer"
-            raise InputError(f"{key} of {name}", kind, repr(value), "pass such a number")
-    values = {**defaults, **given}
-    if values.get("reduction", 1) > values["n_feats"]:
-        raise InputError(
-            f"reduction of {name}",
-            f"at most n_feats, {values['n_feats']}",
-            values["reduction"],
-            "it divides the number of features",
-        )
-    return values
+    fused = [n for n, (kind, _) in NETWORKS.items() if kind is not None and "dtfn" not in n]
+    return [*NETWORKS, *(f"{name}+tfs" for name in fused)]
