@@ -204,9 +204,9 @@ def _headline(case: Case) -> str:
     sure = "no control" if np.isnan(case.q) else f"{'open, ' * (case.q > 0.05)}q = {case.q:.2g}"
     of, maps = case.region.of, case.maps
     words = [f"MSE {of(case.errors[off]).mean():.0f} → {of(case.errors[on]).mean():.0f}"]
-    for measure, title in DISTORTIONS.items():
+    for measure in DISTORTIONS:
         before, after = (of(maps[network][measure]).mean() for network in (off, on))
-        words.append(f"{title} {before:.3g} → {after:.3g}")
+        words.append(f"{measure} {before:.3g} → {after:.3g}")
     picture = f"{case.sample.dataset} {case.sample.image}, {case.region.area} positions"
     return f"{which}: {picture}, {sure}\n{_short(off)} → {_short(on)}: {', '.join(words)}"
 
