@@ -63,15 +63,6 @@ def test_a_managed_run_is_named_by_its_runner(
     assert run_folders.read(tmp_path)["status"] == "complete"
 
 
-def test_a_figure_is_saved_with_its_data_and_caption(run: reports.Run) -> None:
-    run.figure("line", drawn(), data=FRAME, caption="A line.")
-    folder = run.folder / "figures"
-    assert sorted(f.name for f in folder.iterdir()) == ["line.csv", "line.png", "line.svg"]
-    pd.testing.assert_frame_equal(pd.read_csv(folder / "line.csv"), FRAME)
-    assert Image.open(folder / "line.png").text["Description"] == "A line."  # type: ignore[attr-defined]
-    assert "A line." in (folder / "line.svg").read_text()
-
-
 def test_a_users_matplotlibrc_does_not_change_a_saved_figure(run: reports.Run) -> None:
     theirs = {"savefig.dpi": 37, "savefig.bbox": "tight", "savefig.transparent": True}
     theirs |= {"svg.fonttype": "none", "savefig.facecolor": "black", "font.size": 20}
@@ -84,17 +75,22 @@ def test_a_users_matplotlibrc_does_not_change_a_saved_figure(run: reports.Run) -
     assert len(run.record["figures"]) == 1, "a cell that is run again replaces its figure"
 
 
-def test_tables_and_long_data_keep_every_digit(
+def test_what_is_saved_keeps_every_digit_and_its_caption(
     run: reports.Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run.figure("f", drawn(), data=FRAME, caption="A line.")
     run.table("t", FRAME, caption="Numbers.", best={"psnr": "max"})
     run.data("d", FRAME, caption="Each picture.")
-    folder = run.folder / "tables"
-    assert sorted(f.name for f in folder.iterdir()) == [f"t.{ending}" for ending in tiny.TABLES]
-    for file in ("tables/t.csv", "data/d.csv"):
-        pd.testing.assert_frame_equal(pd.read_csv(run.folder / file), FRAME)
-    assert "**31.00**" in (folder / "t.md").read_text()
-    assert r"\label{tab:t}" in (folder / "t.tex").read_text()
+    saved = {f.relative_to(run.folder).as_posix() for f in run.folder.glob("*/*")}
+    figure, table = ("csv", "png", "svg"), tiny.TABLES
+    expected = [f"figures/f.{e}" for e in figure] + [f"tables/t.{e}" for e in table]
+    assert saved == {*expected, "data/d.csv"}
+    for file in run.folder.glob("*/*.csv"):
+        pd.testing.assert_frame_equal(pd.read_csv(file), FRAME)
+    assert Image.open(run.folder / "figures" / "f.png").text["Description"] == "A line."  # type: ignore[attr-defined]
+    assert "A line." in (run.folder / "figures" / "f.svg").read_text()
+    assert "**31.00**" in (run.folder / "tables" / "t.md").read_text()
+    assert r"\label{tab:t}" in (run.folder / "tables" / "t.tex").read_text()
     assert "data/d.csv: Each picture." in capsys.readouterr().out
 
 
