@@ -35,7 +35,8 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_command_runs_or_explains_itself(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words, path, command = shlex.split(line), [], typer.main.get_command(cli.app)
+    path: list[str] = []
+    words, command = shlex.split(line), typer.main.get_command(cli.app)
     while (inner := getattr(command, "commands", {})) and len(path) < len(words):
         path, command = words[: len(path) + 1], inner[words[len(path)]]
     small = SMALL.get(path[-1])
