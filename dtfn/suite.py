@@ -233,19 +233,10 @@ def run(
 ) -> Path:
     """Execute a notebook unless its result is there, and return the folder of the complete run.
 
-    Parameters
-    ----------
-    notebook
-        Name or path, or a step of a plan.
-    given
-        Parameter -> value, in place of the notebook's or the step's; may be text as on a command
-        line. Names of files are relative to the working directory.
-    runs
-        Where the run's folder goes, below a folder of its name; default reports/runs.
-    force
-        Run again what is up to date.
-    progress
-        Show a bar of the cells.
+    The notebook is a name, a path, or a step of a plan. The values ``given`` replace the notebook's
+    or the step's; they may be text as on a command line, and files are relative to the working
+    directory. The run's folder goes into ``runs`` (default reports/runs), below its name.
+    ``force`` runs again what is up to date; ``progress`` shows a bar of the cells.
 
     Raises
     ------
@@ -393,10 +384,8 @@ def reproduce(
         Where ``runs/``, ``index.html`` and ``suite-TIER.json`` go; default reports/.
     jobs
         How many runs at a time; default 1, with a profile what that says.
-    force
-        Run again what is up to date.
-    profile
-        A Snakemake profile such as profiles/slurm: runs on other machines.
+    force, profile
+        Run again what is up to date; run on other machines, by a Snakemake profile.
 
     Returns
     -------
