@@ -12,11 +12,10 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning_fabric as lightning
 import numpy as np
@@ -36,9 +35,6 @@ from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
 from dtfn.models.networks import ResidualGroup
 from dtfn.recipes import Recipe
-
-if TYPE_CHECKING:
-    from torch.distributed.device_mesh import DeviceMesh
 
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
 CHECKPOINT = "state.ckpt"
@@ -129,11 +125,10 @@ def train(
             tally.seconds += time.perf_counter() - started
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
-                remedy = (
-                    f"go on from the checkpoint in {out}, which is from before them, with"
-                    " --precision 32-true, or train anew with a smaller learning_rate or clip"
-                )
                 what = f"steps {step + 1 - bad} to {step}"
+                remedy = (
+                    "--resume from before them in 32-true, or lower learning_rate or clip, anew"
+                )
                 raise Diverged(what, "finite losses and gradients", "NaN or infinity", remedy)
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
@@ -155,9 +150,9 @@ def start(
     tensorboard: Path | None = None,
 ) -> lightning.Fabric:
     """Start the processes of a run and return this one's handle; see `train`."""
-    chosen: str | ModelParallelStrategy = strategy
+    world = devices * num_nodes
+    chosen: Any = strategy
     if strategy == "fsdp":
-        world = devices * num_nodes
         chosen = ModelParallelStrategy(_shard, data_parallel_size=world, tensor_parallel_size=1)
     # In a Slurm job of one task Fabric starts the processes; else it waits for those of Slurm.
     single = SLURMEnvironment.detect() and os.environ["SLURM_NTASKS"] == "1"
@@ -173,20 +168,18 @@ def start(
         )
         fabric.launch()
     except Exception as error:  # Fabric raises many kinds for what is not there
-        what, found = (
-            f"{devices} x {accelerator}, {strategy}, {precision}",
-            str(error).splitlines()[0],
-        )
+        what = f"{devices} x {accelerator}, {strategy}, {precision}"
+        found = str(error).splitlines()[0]
         remedy = "change --accelerator, --devices, --strategy, --precision or --tensorboard"
         raise InputError(what, "what Lightning Fabric can use here", found, remedy) from error
-    if fabric.world_size != devices * num_nodes:
+    if fabric.world_size != world:
         wanted, found = f"{devices} on each of {num_nodes} node(s)", f"{fabric.world_size} started"
         remedy = "start as many tasks a node (srun --ntasks-per-node), or one task in all"
         raise InputError("processes", wanted, found, remedy)
     return fabric
 
 
-def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def _shard(module: nn.Module, mesh: Any) -> nn.Module:
     """Spread weights over processes (FSDP): each residual group by itself, then the rest."""
     module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     for part in module.modules():
@@ -197,10 +190,7 @@ def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
 
 
 class Objective(nn.Module):
-    """The loss of a network on a uint8 batch.
-
-    Bytes go in, so that no precision plugin can round the images to half precision on the way.
-    """
+    """The loss of a network on a batch of bytes, which no precision plugin can round to half."""
 
     def __init__(self, network: nn.Module, kind: str) -> None:
         super().__init__()
@@ -461,7 +451,7 @@ def _whole(value: Any) -> Any:
     """Return a nested state with its sharded tensors whole, on the CPU; others as they are."""
     if isinstance(value, DTensor):
         return value.full_tensor().cpu()
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: _whole(part) for key, part in value.items()}
     return value
 
