@@ -1,7 +1,8 @@
 """``dtfn bench``: how near the networks run to this machine's limit, in ratios within one run.
 
 The limit is the time that the products (convolutions, matrix products) of a pass would take at the
-measured rate of a large matrix product.
+measured rate of a large matrix product, or that their bytes would take at the measured rate of a
+copy, whichever is longer: that one is what limits the row.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
 from dtfn import evaluation, models
@@ -97,21 +100,40 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
             if backward:
                 out.float().abs().mean().backward()
 
-    with FlopCounterMode(display=False) as counter:  # two operations a multiply-add
+    with Products() as products_made:
         run()
     spent = seconds(run, 5 if device == "cuda" else 2, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-    limit = counter.get_total_flops() / product_rate(half or torch.float32, products, device)
+    compute = products_made.flops / product_rate(half or torch.float32, products, device)
+    memory = products_made.bytes / copy_rate(device)
+    limit = max(compute, memory)
     return {
         "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
         "size": f"{batch}x{side}x{side}",
         "ms": round(1e3 * spent, 1),
         "limit ms": round(1e3 * limit, 1),
         "share of the limit": round(limit / spent, 3),
+        "limited by": "products" if compute >= memory else "memory",
         "peak GiB": round(peak, 2),
     }
+
+
+class Products(TorchDispatchMode):
+    """Counts the operations of the products that run inside it, and the bytes that they move."""
+
+    flops = 0  # two a multiply-add
+    bytes = 0  # read and written, each tensor once
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        """Run an operation of torch, and count it if it is a product."""
+        out = func(*args, **(kwargs or {}))
+        if counter := flop_registry.get(func._overloadpacket):
+            self.flops += counter(*args, **(kwargs or {}), out_val=out)
+            moved = (*args, *(out if isinstance(out, tuple) else (out,)))
+            self.bytes += sum(t.numel() * t.element_size() for t in moved if isinstance(t, Tensor))
+        return out
 
 
 def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
@@ -133,3 +155,11 @@ def product_rate(dtype: torch.dtype, precision: str, device: str) -> float:
     side = 8192 if device == "cuda" else 2048
     a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / seconds(lambda: a @ b, 5, device)
+
+
+@functools.cache
+def copy_rate(device: str) -> float:
+    """Return the bytes a second, read and written, of a large copy."""
+    source = torch.zeros(2**28, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / seconds(lambda: target.copy_(source), 5, device)

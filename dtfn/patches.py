@@ -63,7 +63,11 @@ def sources(
             found |= {f"{EMBEDDED}/{k}": v for k, v in datasets.embedded_training().items()}
             continue
         folder = (root or paths.training_root()) / name
-        inside = {f"{folder.name}/{datasets.stem(f)}": f for f in datasets.pictures(folder)}
+        listed = datasets.pictures(folder)
+        inside = {f"{folder.name}/{datasets.stem(f)}": f for f in listed}
+        if len(inside) < len(listed):
+            twice = f"{len(listed)} files of {len(inside)} names"
+            raise InputError(folder, "one file a picture", twice, "delete the second of each name")
         if not inside:
             missing = "no picture in it" if folder.is_dir() else "no such folder"
             remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import math
 import os
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -378,7 +379,11 @@ class Run:
         if not resume:
             remedy = "add --resume to continue it, or choose another --out folder"
             raise InputError(self.out, "a folder without a run in it", CHECKPOINT, remedy)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            remedy = "delete it, and the run begins from the first step"
+            raise InputError(file, "a whole checkpoint", type(error).__name__, remedy) from None
         mine, its = dataclasses.asdict(self.recipe), content["recipe"]
         other = [key for key in mine if mine[key] != its.get(key)]
         if other:

@@ -122,6 +122,10 @@ def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=r"found state.ckpt; add --resume"):
             trainer(*given, resume=False)  # type: ignore[operator]
+    state = tmp_path / "state.ckpt"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(InputError, match="expected a whole checkpoint"):
+        train(tmp_path)
 
 
 def test_validating_more_often_changes_no_weight(
