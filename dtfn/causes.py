@@ -19,10 +19,9 @@ from torch import nn
 
 from dtfn import cache, capture, evaluation, statistics, texture
 from dtfn.datasets import Sample
-from dtfn.harm import FIFTHS, PICTURE, ROLE, Pair, one_control
+from dtfn.harm import FIFTHS, LEVEL, PICTURE, ROLE, Pair, one_control
 from dtfn.metrics import Float
 from dtfn.own import OwnNetwork
-from dtfn.regions import LEVEL
 from dtfn.subpixel import interior
 from dtfn.tiling import Tiling
 

@@ -2,26 +2,32 @@
 
 A `Pair` holds two methods that differ in attention, and its controls: methods that differ by chance
 alone. Harm of a block is its error with attention less that without it, from outputs that are not
-rounded. `measure` looks at every picture once. `curve` and `textures` sum up what it found. They
-weigh a block by its error, so a smooth block that differs by a hair counts for nothing.
+rounded. All figures weigh a block by its error, so a smooth block that differs by a hair counts for
+nothing.
+
+A harmed texture is a `Region`: a connected area whose smoothed harm exceeds what the controls show
+on the same picture. Whatever is thresholded has regions, the controls too. So a region is a
+*discovery* only where chance does not make it, allowing for how many were tried, see `judge`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+from numpy.typing import NDArray
+from scipy import ndimage, stats
 
-from dtfn import datasets, evaluation, regions, statistics, texture, zoo
+from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
 from dtfn.metrics import Float
-from dtfn.subpixel import block_error, interior, luma, psnr_of
+from dtfn.subpixel import block_error, decibels, gain, interior, luma, psnr_of, signed_root
 
 EFFECT_DB = 0.01  # dB of a picture set's PSNR: below it, nothing that matters
 EFFECT_SHARE = 0.5  # % of the error of a fifth: the same
@@ -29,6 +35,11 @@ FIFTHS = 5
 REPLICATES = 4  # of a switch pair
 KINDS = ("switch", "placebo", "twin")
 ROLE, PICTURE = ["pair", "kind", "seed", "role"], statistics.PICTURE
+SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
+QUANTILE = 0.99  # of the controls' smoothed harm: the threshold of a region
+SMALLEST, LARGEST = 24, 36  # LR positions: sides of a window, so that a figure shows its pixels
+LEVEL = 0.05  # of false discoveries
+PLACE = ["top", "left", "height", "width", "area"]  # of a region
 
 Errors = Callable[[Sequence[str], Sample], Mapping[str, Float]]
 """(methods, picture) -> method -> block errors (H, W)."""
@@ -67,12 +78,15 @@ class Measured(NamedTuple):
     positions, off (mean error without attention), added, removed (mean error that attention adds,
     and removes; MSE). ``regions``, a row a texture: side (``harm`` or ``help``), top, left, height,
     width, area (LR positions), mass (MSE times positions), held (mean mass of the replicates),
-    strength, p, q, region.
+    strength (excess of smoothed harm, summed, in thresholds), p, q, region.
     """
 
     pictures: pd.DataFrame
     fifths: pd.DataFrame
     regions: pd.DataFrame
+
+
+# --- pairs ------------------------------------------------------------------------------------
 
 
 def pairs_of_zoo(
@@ -124,12 +138,11 @@ def _pairs(
     rows.sort(key=lambda row: -(row.get("gate") or 0))
     names = {(row["variant"], int(row["seed"])): row["name"] for row in rows}
     attentive = {v for v, _ in names if not v.startswith(("local", "placebo"))}
-    for variant in variants:
-        if zoo.own(variant):
-            remedy = "`dtfn gate` takes it, and 09_audit a twin of your choice: -p methods="
-            wanted = "a network of the zoo, whose pairs are known"
-            remedy += f"{variant},TWIN,CONTROL"
-            raise InputError(f"pairs of {variant}", wanted, "a network of your own", remedy)
+    for variant in filter(zoo.own, variants):
+        wanted = "a network of the zoo, whose pairs are known"
+        remedy = "`dtfn gate` takes it, and 09_audit a twin of your choice: -p methods="
+        remedy += f"{variant},TWIN,CONTROL"
+        raise InputError(f"pairs of {variant}", wanted, "a network of your own", remedy)
     for given, known in ((variants, attentive), (seeds, {seed for _, seed in names})):
         wanted = f"one of {', '.join(map(str, sorted(known))) or 'none'}"
         for one in given:
@@ -151,15 +164,11 @@ def _pairs(
             found.append(Pair(variant, "placebo", seed, name, off, ((own, other),)))
         if "twin" in kinds and own != other:
             found.append(Pair(variant, "twin", seed, name, other, ((own, other),)))
-    again = {
-        p: [q for q in found if (q.name, q.kind) == (p.name, p.kind) and q != p] for p in found
-    }
-    return [
-        replace(pair, replicates=tuple((p.on, p.off) for p in others))
-        if len(others) > 1 and not pair.replicates
-        else pair
-        for pair, others in again.items()
-    ]
+    for number, pair in enumerate(found):
+        again = [p for p in found if (p.name, p.kind) == (pair.name, pair.kind) and p.on != pair.on]
+        if len(again) > 1 and not pair.replicates:
+            found[number] = replace(pair, replicates=tuple((p.on, p.off) for p in again))
+    return found
 
 
 def _switch(variant: str, seed: int, name: str) -> Pair:
@@ -179,6 +188,9 @@ def hashes(method: str) -> bool:
     return any(isinstance(layer, HashedAttention) for layer in layers)
 
 
+# --- measuring --------------------------------------------------------------------------------
+
+
 def measure(
     pairs: Sequence[Pair], samples: Iterable[Sample], errors: Errors = evaluation.block_errors
 ) -> Measured:
@@ -189,24 +201,31 @@ def measure(
     """
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
-    pictures, fifths, textures = [], [], []
+    pictures, fifths, found = [], [], []
     for sample in samples:
         made = errors(methods, sample)
         severity = interior(texture.severity(sample.hr, sample.scale))
+        rank = stats.rankdata(severity, method="ordinal").reshape(severity.shape)
+        fifth = 1 + (rank - 1) * FIFTHS // severity.size
         for pair in pairs:
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
-            chance = [harm for role, harm in harms.items() if role != "pair"]
-            limit = regions.region_limit(np.stack(chance or [-harms["pair"]]))
+            limit = region_limit(
+                [h for role, h in harms.items() if role != "pair"] or [*harms.values()]
+            )
             again = np.array([made[a] - made[b] for a, b in pair.replicates])
-            for role, methods_of in pair.roles.items():
+            for role, two in pair.roles.items():
                 key = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
-                on, off = (interior(made[method]) for method in methods_of)
-                psnr, mse = (psnr_of(on), psnr_of(off)), (float(on.mean()), float(off.mean()))
-                rise = psnr[0] - psnr[1] if mse[0] != mse[1] else 0.0
-                pictures.append((*key, *psnr, rise, *mse, on.size))
-                fifths += [(*key, *row) for row in _fifths(on, off, severity)]
+                on, off = (interior(made[method]) for method in two)
+                mse = float(on.mean()), float(off.mean())
+                psnr = [decibels(one) for one in mse]
+                pictures.append((*key, *psnr, gain(*psnr), *mse, on.size))
+                for number in range(1, FIFTHS + 1):
+                    here = fifth == number
+                    change = (on - off)[here]
+                    parts = (np.clip(sign * change, 0, None).mean() for sign in (1, -1))
+                    fifths.append((*key, number, here.sum(), off[here].mean(), *parts))
                 known = again if role == "pair" else again[:0]
-                textures += [(*key, *row) for row in regions.rows(harms[role], limit, known)]
+                found += [(*key, *row) for row in find_regions(harms[role], limit, known)]
     if not pictures:
         raise InputError("pictures", "one or more", "none", "name some")
     keys = [*ROLE, *PICTURE]
@@ -218,45 +237,146 @@ def measure(
     differ = ours[["added", "removed"]].any().any(axis=1)
     for pair in pairs:
         if not differ[pair.name, pair.kind]:
-            found = f"{pair.on} and {pair.off} have equal outputs on every picture"
+            equal = f"{pair.on} and {pair.off} have equal outputs on every picture"
             wanted, remedy = "two methods that differ", "name another method"
-            raise InputError(f"pair {pair.name!r}", wanted, found, remedy)
-    judged = regions.judge(pd.DataFrame(textures, columns=[*keys, *regions.COLUMNS, "region"]))
-    return Measured(_at_stake(table, judged), by_fifth, judged)
-
-
-def _fifths(on: Float, off: Float, severity: Float) -> Iterator[tuple[float, ...]]:
-    """Yield fifth, positions, and the means of e_off and of what attention adds and removes."""
-    rank = rankdata(severity, method="ordinal").reshape(severity.shape) - 1
-    fifth = rank * FIFTHS // severity.size
-    harm = on - off
-    for number in range(FIFTHS):
-        here = fifth == number
-        added, removed = (np.clip(sign * harm[here], 0, None).mean() for sign in (1, -1))
-        yield number + 1, int(here.sum()), float(off[here].mean()), float(added), float(removed)
-
-
-def _at_stake(pictures: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """Return the pictures with what is lost and won in their discoveries."""
-    keys, found = [*ROLE, *PICTURE], regions.discoveries(judged)
-    table = pictures
-    for side, area, decibels, base in (
+            raise InputError(f"pair {pair.name!r}", wanted, equal, remedy)
+    columns = [*keys, "side", *PLACE, "mass", "held", "strength", "p", "region"]
+    judged = judge(pd.DataFrame(found, columns=columns))
+    for side, area, cost, base in (
         ("harm", "harmed", "lost", "mse_on"),
         ("help", "helped", "won", "mse_off"),
     ):
-        ours = found[found["side"] == side].groupby(keys)[["area", "held"]].sum()
-        ours = ours.astype(float).rename(columns={"area": area}).reset_index()
-        table = table.merge(ours, on=keys, how="left").fillna({area: 0.0, "held": 0.0})
-        share = table.pop("held") / table["positions"] / table[base]
-        table[area] *= 100 / table["positions"]
-        table[decibels] = -10 * np.log10(1 - share.clip(0, 1 - 1e-12).fillna(0))
-    return table
+        sums = discoveries(judged[judged["side"] == side]).groupby(keys)[["area", "held"]].sum()
+        sums = sums.reindex(pd.MultiIndex.from_frame(table[keys]), fill_value=0).astype(float)
+        area_, held = sums.to_numpy().T / table["positions"].to_numpy()
+        table[area] = 100 * area_
+        share = (held / table[base]).clip(0, 1 - 1e-12).fillna(0)
+        table[cost] = -10 * np.log10(1 - share)
+    return Measured(table, by_fifth, judged)
 
 
 def folder_errors(methods: Sequence[str], sample: Sample) -> dict[str, Float]:
     """Return the block errors of 8-bit results that the sample holds; ties are exact."""
     y = luma(sample.hr)
     return {m: block_error(sample.outputs[m], y, sample.scale) for m in methods}
+
+
+# --- regions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A connected area of harm or help, in LR positions of the whole picture."""
+
+    place: tuple[slice, slice]  # rows and columns of the rectangle around it
+    inside: NDArray[np.bool_]  # which positions of the rectangle belong to it
+
+    def of(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what a map ``(H, W)`` of the whole picture has at the region's positions."""
+        return values[self.place][self.inside]
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Its `PLACE`."""
+        rows, columns = self.place
+        return rows.start, columns.start, *self.inside.shape, int(self.inside.sum())
+
+    def centre(self) -> tuple[int, int]:
+        """Return (row, column) of the region's position that is farthest from its edge."""
+        depth = ndimage.distance_transform_edt(np.pad(self.inside, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        return self.place[0].start + int(row), self.place[1].start + int(column)
+
+    def window(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Return a square to show, (top, left, height, width), moved into a map of a shape.
+
+        It holds the region, or its middle where the region is too large to see its pixels.
+        """
+        side = max(*self.inside.shape, SMALLEST - 4) + 4
+        middle: tuple[float, ...] = tuple((span.start + span.stop) / 2 for span in self.place)
+        if side > LARGEST + 4:
+            side, middle = LARGEST, self.centre()
+        side = min(side, *shape)
+        ends = zip(middle, shape, strict=True)
+        top, left = (int(np.clip(round(m - side / 2), 0, size - side)) for m, size in ends)
+        return top, left, side, side
+
+
+def find_regions(harm: Float, limit: float, replicates: Float) -> Iterator[tuple[Any, ...]]:
+    """Yield the regions of harm and of help of a map ``(H, W)``, by a `region_limit`.
+
+    A row a region: side, `PLACE`, mass, held, strength, p, and the `Region`, see `Measured`.
+    ``replicates`` are harm measured again, with other chance, ``(n, H, W)``. The p-value is that of
+    the region's mean mass in them being 0 or less; NaN with fewer than two.
+    """
+    for side, sign in (("harm", 1), ("help", -1)):
+        smooth = _smoothed(sign * harm)
+        # Two equal networks leave nothing to measure strength by: any excess is infinite.
+        excess = smooth / limit - 1 if limit > 0 else np.where(smooth > 0, np.inf, 0.0)
+        labels, _ = ndimage.label(smooth > limit)
+        for number, place in enumerate(ndimage.find_objects(labels), start=1):
+            region = Region(place, labels[place] == number)
+            mass, strength = (float(region.of(m).sum()) for m in (sign * harm, excess))
+            again = np.array([sign * region.of(one).sum() for one in replicates])
+            held, p = mass, float("nan")
+            if len(again) > 1:
+                held, p = float(again.mean()), float(again[0] <= 0)
+                if np.ptp(again) > 1e-12 * np.abs(again).max():  # else nothing is left to chance
+                    p = float(stats.ttest_1samp(again, 0, alternative="greater").pvalue)
+            yield side, *region.numbers, mass, held, strength, p, region
+
+
+def region_limit(chance: Sequence[Float]) -> float:
+    """Return the threshold of a region: a quantile of the smoothed harm of controls (H, W)."""
+    return float(np.quantile(np.abs([_smoothed(one) for one in chance]), QUANTILE))
+
+
+def _smoothed(harm: Float) -> Float:
+    """Return the signed root of harm under a Gaussian, so that one wild block is no region."""
+    smooth: Float = ndimage.gaussian_filter(signed_root(harm), SIGMA)
+    return smooth
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the regions of all pictures with p-values, and with q, which allow for their number.
+
+    The table is `Measured.regions`. Calling all of ``q <= 0.05`` discoveries, one in twenty is
+    expected to be false (Benjamini and Hochberg; over all regions of a pair, role and side).
+
+    With replicates, p says whether the region's harm recurs in them: a t-test on its mass there,
+    which played no part in finding it. Without replicates, p is the share of the controls' regions,
+    of all pictures together, that are at least as strong: the cluster-mass test (Bullmore et al.
+    1999) with controls in the place of permutations. Strength is in thresholds of the region's own
+    picture, so pictures can be pooled. A handful of regions is then never a discovery: it takes
+    some ten that are stronger than all of the controls'. Of a control's own regions, those of other
+    pictures count. Without replicates and controls p is NaN.
+    """
+
+    def shares(strengths: pd.Series[float], chance: pd.Series[float]) -> Float:
+        smaller = np.searchsorted(np.sort(chance), strengths, side="left")
+        share: Float = (1 + len(chance) - smaller) / (1 + len(chance))  # each itself counted
+        return share
+
+    table = table.astype({"p": float, "strength": float})
+    for _, part in table.groupby(["pair", "kind"]):
+        ours = part.loc[(part["role"] == "pair") & part["p"].isna(), "strength"]
+        chance = part.loc[part["role"] != "pair"]
+        if chance.empty:
+            continue
+        table.loc[ours.index, "p"] = shares(ours, chance["strength"])
+        for _, own in chance.groupby(PICTURE):
+            others = chance["strength"].drop(own.index)
+            table.loc[own.index, "p"] = shares(own["strength"], others)
+    groups = table.groupby(["pair", "kind", "role", "side"])
+    return table.assign(q=groups["p"].transform(statistics.false_discovery))
+
+
+def discoveries(table: pd.DataFrame) -> pd.DataFrame:
+    """Return those regions of `judge`'s table that chance does not make."""
+    return table[table["q"] <= LEVEL]
+
+
+# --- what was found ---------------------------------------------------------------------------
 
 
 def curve(fifths: pd.DataFrame) -> pd.DataFrame:
@@ -293,21 +413,22 @@ def textures(measured: Measured) -> pd.DataFrame:
 
     Returns
     -------
-    A row a pair, kind and role: seeds, pictures, harmed and helped (textures that chance does not
-    make, see `dtfn.regions.judge`: false discovery rate 5 %), harmed_area, helped_area (% of the
-    positions), lost, won (dB of PSNR in them, mean over pictures). All controls of a pair are one
-    role, ``control``.
+    A row a pair, kind and role: seeds, pictures, harmed and helped (numbers of `discoveries`),
+    harmed_area, helped_area (% of the positions), lost, won (dB of PSNR in them, mean over
+    pictures). All controls of a pair are one role, ``control``.
     """
-    keys, sides = ["pair", "kind", "role"], {"harm": "harmed", "help": "helped"}
+    keys = ["pair", "kind", "role"]
     pictures = one_control(measured.pictures)
     pictures["picture"] = pictures["dataset"] + "/" + pictures["image"]
     groups = pictures.groupby(keys, sort=False)
-    sizes = groups.agg(seeds=("seed", "nunique"), pictures=("picture", "nunique"))
-    counts = one_control(regions.discoveries(measured.regions)).groupby([*keys, "side"]).size()
-    counts = counts.unstack("side").reindex(index=sizes.index, columns=list(sides)).fillna(0)
+    table = groups.agg(seeds=("seed", "nunique"), pictures=("picture", "nunique"))
+    found = one_control(discoveries(measured.regions))
+    for side in ("harm", "help"):
+        counts = found[found["side"] == side].groupby(keys).size()
+        table[f"{side}ed"] = counts.reindex(table.index, fill_value=0)
     means = groups[["harmed", "helped", "lost", "won"]].mean()
-    means = means.rename(columns={side: f"{side}_area" for side in sides.values()})
-    return pd.concat([sizes, counts.astype(int).rename(columns=sides), means], axis=1).reset_index()
+    means = means.rename(columns={"harmed": "harmed_area", "helped": "helped_area"})
+    return table.join(means).reset_index()
 
 
 def one_control(table: pd.DataFrame) -> pd.DataFrame:
@@ -320,55 +441,113 @@ def networks(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
 
 
+# --- single textures --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A region with all that shows it; maps are on the whole LR grid ``(H, W)``, MSE."""
+
+    sample: Sample  # the whole picture with the outputs of the methods
+    side: str  # harm or help
+    pair: str
+    methods: tuple[str, ...]  # on and off of the pair, then others
+    region: Region
+    p: float  # see `judge`, also q; NaN without controls
+    q: float
+    errors: Mapping[str, Float]  # of each method
+
+    @property
+    def harm(self) -> Float:
+        """Error of the first method less that of the second."""
+        return self.errors[self.methods[0]] - self.errors[self.methods[1]]
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """What is shown: top, left, height, width (LR positions)."""
+        return self.region.window(self.harm.shape)
+
+    @property
+    def view(self) -> Sample:
+        """The window of LR, HR and all outputs."""
+        return self.sample.crop(*self.window)
+
+    @functools.cached_property
+    def maps(self) -> dict[str, dict[str, Float]]:
+        """Method -> measure -> `dtfn.texture.distortion_maps` of the whole picture."""
+        one = self.sample
+        return {m: texture.distortion_maps(one.outputs[m], one.hr, one.scale) for m in self.methods}
+
+    def crop(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the window of a map over the LR grid."""
+        top, left, height, width = self.window
+        return values[top : top + height, left : left + width]
+
+    def outline(self) -> NDArray[np.bool_]:
+        """Return which positions of the window belong to the region."""
+        whole = np.zeros(self.harm.shape, bool)
+        whole[self.region.place] = self.region.inside
+        return self.crop(whole)
+
+
 def cases(
     measured: Measured,
     pair: Pair,
     most: int = 3,
     samples: Iterable[Sample] | None = None,
     errors: Errors = evaluation.block_errors,
-) -> list[regions.Case]:
+) -> list[Case]:
     """Return the heaviest textures of harm, then those of help; one a picture and side at most.
 
-    Discoveries come first; where there are fewer than asked for, other regions follow, and their
-    ``q`` says so. Of results in folders the controls are shown, too.
-
-    Parameters
-    ----------
-    measured, pair
-        Of `measure`, and one of the pairs that it measured.
-    most
-        How many of each side.
-    samples
-        Where the pictures are found; none: benchmarks. Networks run on what is shown, unless the
-        outputs are there.
-    errors
-        As for `measure`.
+    ``most`` is how many of each side. Discoveries come first; where there are fewer, other regions
+    follow, and their ``q`` says so. Of results in folders the controls are shown, too. ``samples``
+    are where the pictures are found; without, benchmarks. Networks run on what is shown, unless the
+    outputs are there. ``errors`` is as for `measure`.
     """
     table = measured.regions
     table = table[(table[ROLE] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
-    table = table.assign(open=~(table["q"] <= regions.LEVEL), light=-table["mass"])
+    table = table.assign(open=~(table["q"] <= LEVEL), light=-table["mass"])
     chosen = table.sort_values(["side", "open", "light"], kind="stable")
     chosen = chosen.drop_duplicates(["side", *PICTURE]).groupby("side").head(most)
-    wanted = dict.fromkeys(zip(chosen["dataset"], chosen["image"], strict=True))
-    if samples is None and wanted:
+    if samples is None and len(chosen):
         scale = int(evaluation.network(pair.on).scale)  # type: ignore[arg-type]
-        samples = (datasets.sample(*place, scale) for place in wanted)
+        places = dict.fromkeys(zip(chosen["dataset"], chosen["image"], strict=True))
+        samples = (datasets.sample(*place, scale) for place in places)
     others = [method for method, _ in pair.controls] if pair.kind == "results" else []
     methods = (pair.on, pair.off, *others)
-    found: dict[int, regions.Case] = {}
+    found: dict[object, Case] = {}
     for sample in samples or ():
-        here = chosen[(chosen["dataset"] == sample.dataset) & (chosen["image"] == sample.image)]
+        here = chosen[(chosen[PICTURE] == [sample.dataset, sample.image]).all(axis=1)]
         if here.empty:
             continue
-        made = dict(errors(methods, sample))
+        made = errors(methods, sample)
         lacking = [method for method in methods if method not in sample.outputs]
         outputs = evaluation.outputs(lacking, sample) if lacking else {}
         sample = sample.with_outputs({name: one.image for name, one in outputs.items()})
-        harm = made[pair.on] - made[pair.off]
         for row in here.itertuples():
-            window = row.region.window(harm.shape)
-            place = (row.side, pair.name, methods, row.region, window, row.p, row.q)
-            found[row.Index] = regions.Case(sample, *place, harm, made)
+            place = (row.side, pair.name, methods, row.region, row.p, row.q)
+            found[row.Index] = Case(sample, *place, made)
         if len(found) == len(chosen):
             break
     return [found[index] for index in chosen.index if index in found]
+
+
+def case_table(cases: Sequence[Case]) -> pd.DataFrame:
+    """Return how good each method is in each region: a row a case and method.
+
+    number (from 1), pair, side, dataset, image, `PLACE`, p, q, severity (MSE that bicubic has
+    there), method, psnr (dB), and the measures of `dtfn.texture.distortion_maps`, all means over
+    the region's positions.
+    """
+    rows = []
+    for number, case in enumerate(cases, start=1):
+        of, sample = case.region.of, case.sample
+        lost = of(texture.severity(sample.hr, sample.scale)).mean()
+        row = (number, case.pair, case.side, sample.dataset, sample.image, *case.region.numbers)
+        for method in case.methods:
+            means = [of(case.maps[method][measure]).mean() for measure in texture.DISTORTIONS]
+            rows.append(
+                (*row, case.p, case.q, lost, method, psnr_of(of(case.errors[method])), *means)
+            )
+    names = ["number", "pair", "side", *PICTURE, *PLACE, "p", "q", "severity", "method", "psnr"]
+    return pd.DataFrame(rows, columns=[*names, *texture.DISTORTIONS])

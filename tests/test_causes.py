@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from dtfn import capture, causes, evaluation, images, models, statistics, texture
 from dtfn.causes import Look
 from dtfn.datasets import Sample
-from dtfn.harm import Pair
+from dtfn.harm import Pair, Region
 from dtfn.plots import WIDTH, curves, pictures
-from dtfn.regions import Region
 
 Float = NDArray[np.float64]
 RNG = np.random.default_rng(0)
@@ -200,14 +199,19 @@ def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(nois
     other = Sample("toy", "other", 2, noise.lr, noise.hr)
     rows = [
         {"pair": "n", "kind": "switch", "seed": seed, "role": role, "dataset": "toy", "q": q}
-        | {"image": image, "side": side, "mass": mass, "region": Region(top, top, 3, 3, 9, mass)}
-        for seed, role, image, side, q, mass, top in (
-            (0, "pair", "noise", "harm", 0.01, 5.0, 2),
-            (0, "pair", "noise", "harm", 0.9, 50.0, 4),
-            (0, "control 1", "other", "harm", 0.01, 90.0, 4),
-            (1, "pair", "other", "harm", 0.01, 90.0, 4),
-            (0, "pair", "other", "help", 0.01, -99.0, 6),
-            (0, "pair", "noise", "help", 0.01, -7.0, 8),
+        | {
+            "image": image,
+            "side": side,
+            "mass": mass,
+            "region": Region((span, span), np.ones((3, 3), bool)),
+        }
+        for seed, role, image, side, q, mass, span in (
+            (0, "pair", "noise", "harm", 0.01, 5.0, slice(2, 5)),
+            (0, "pair", "noise", "harm", 0.9, 50.0, slice(4, 7)),
+            (0, "control 1", "other", "harm", 0.01, 90.0, slice(4, 7)),
+            (1, "pair", "other", "harm", 0.01, 90.0, slice(4, 7)),
+            (0, "pair", "other", "help", 0.01, -99.0, slice(6, 9)),
+            (0, "pair", "noise", "help", 0.01, -7.0, slice(8, 11)),
         )
     ]
     pair, table = Pair("n", "switch", 0, "n", "n@off"), pd.DataFrame(rows)

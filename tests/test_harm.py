@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage import measure
 from tiny_networks import saved
 
-from dtfn import datasets, evaluation, harm, images, regions, subpixel, verdicts
+from dtfn import datasets, evaluation, harm, images, subpixel, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -66,7 +67,7 @@ def switch(name: str, seed: int = 0) -> Pair:
 
 def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
     measured = harm.measure([switch("on")], PICTURES, planted)
-    found = regions.discoveries(measured.regions)
+    found = harm.discoveries(measured.regions)
     assert set(found["side"]) == {"harm"}
     assert set(found["image"]) == {sample.image for sample in PICTURES}
     for row in found.itertuples():
@@ -86,7 +87,7 @@ def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
 def test_chance_alone_has_no_texture_and_no_curve() -> None:
     measured = harm.measure([switch("same", seed) for seed in range(3)], PICTURES, planted)
     assert len(measured.regions) > 20, "there is something to be mistaken about"
-    assert len(regions.discoveries(measured.regions)) <= 1
+    assert len(harm.discoveries(measured.regions)) <= 1
     curve = harm.curve(measured.fifths)
     ours = curve[curve["role"] == "pair"]
     assert (ours[["low", "high"]].abs() < harm.EFFECT_SHARE).all(axis=None)
@@ -166,31 +167,31 @@ def test_a_pair_of_equals_is_refused() -> None:
 
 def test_regions_are_those_of_a_second_library() -> None:
     rng = np.random.default_rng(0)
-    field = rng.normal(size=SHAPE)
-    limit = regions.region_limit(rng.normal(size=(1, *SHAPE)))
-    above = regions.smoothed(field) > limit
-    labels, count = ndimage.label(above)
-    found = regions.find_regions(field, limit)
-    assert sorted(r.area for r in found) == sorted(np.bincount(labels.ravel())[1:])
-    masses = ndimage.sum_labels(field, labels, range(1, count + 1))
-    np.testing.assert_allclose(sorted(r.mass for r in found), sorted(masses))
+    field, again = rng.normal(size=(2, *SHAPE))
+    limit = harm.region_limit([again])
+    above = ndimage.gaussian_filter(subpixel.signed_root(field), harm.SIGMA) > limit
+    expected = measure.regionprops(measure.label(above, connectivity=1), intensity_image=field)
+    found = [
+        row for row in harm.find_regions(field, limit, np.zeros((0, 0, 0))) if row[0] == "harm"
+    ]
+    assert [row[5] for row in found] == [one.area for one in expected]
+    masses = [one.intensity_mean * one.area for one in expected]
+    np.testing.assert_allclose([row[6] for row in found], masses)
 
 
 def test_a_single_wild_block_is_no_texture() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.normal(size=SHAPE)
+    noise, *chance = np.random.default_rng(0).normal(size=(3, *SHAPE))
     noise[20, 20] = 60
-    limit = regions.region_limit(rng.normal(size=(2, *SHAPE)))
-    assert max(r.area for r in regions.find_regions(noise, limit)) < 25
+    found = harm.find_regions(noise, harm.region_limit(chance), np.zeros((0, 0, 0)))
+    assert max(row[5] for row in found) < 25
 
 
-def test_a_window_is_square_and_never_leaves_the_picture() -> None:
-    for top, left, size in ((0, 0, 3), (37, 45, 3), (5, 5, 34)):
-        one = regions.Region(top, left, size, size, size**2, 1.0)
-        r, c, height, width = one.window(SHAPE)
-        assert height == width >= min(regions.SMALLEST, *SHAPE)
-        assert 0 <= r <= SHAPE[0] - height
-        assert 0 <= c <= SHAPE[1] - width
+@pytest.mark.parametrize("where", [np.s_[0:3, 0:3], np.s_[37:40, 45:48], np.s_[5:39, 5:39]])
+def test_a_window_is_square_and_never_leaves_the_picture(where: tuple[slice, slice]) -> None:
+    r, c, height, width = harm.Region(where, np.ones(SHAPE, bool)[where]).window(SHAPE)
+    assert height == width >= harm.SMALLEST
+    assert 0 <= r <= SHAPE[0] - height
+    assert 0 <= c <= SHAPE[1] - width
 
 
 def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
@@ -201,8 +202,8 @@ def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
         for n, strength in enumerate(some)
     ]
     columns = ["pair", "kind", "seed", "role", "dataset", "image", "side", "strength", "p"]
-    judged = regions.judge(pd.DataFrame(rows, columns=columns))
-    found = regions.discoveries(judged)
+    judged = harm.judge(pd.DataFrame(rows, columns=columns))
+    found = harm.discoveries(judged)
     assert set(found["role"]) == {"pair"}
     assert (found["strength"] == 9).all()
     assert len(found) == 30
@@ -214,8 +215,8 @@ def test_the_gallery_shows_the_planted_texture_first() -> None:
     measured = harm.measure([switch("on")], samples, planted)
     cases = harm.cases(measured, switch("on"), 2, samples, planted)
     assert [case.side for case in cases][:2] == ["harm", "harm"]
-    assert cases[0].outline().sum() == cases[0].region.area
-    table = regions.case_table(cases[:1]).set_index("method")
+    assert cases[0].outline().sum() == cases[0].region.inside.sum()
+    table = harm.case_table(cases[:1]).set_index("method")
     inside = cases[0].region.of(planted([], cases[0].sample)["on0"])
     assert table.loc["on0", "psnr"] == pytest.approx(10 * np.log10(255**2 / inside.mean()))
 

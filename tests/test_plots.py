@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 
 from dtfn import plots
 from dtfn.datasets import Sample
+from dtfn.harm import Case, Region
 from dtfn.plots import WIDTH, curves, pictures
-from dtfn.regions import Case, Region
 
 RNG = np.random.default_rng(0)
 
@@ -28,10 +28,8 @@ def case(grey: bool = False) -> Case:
     made = {name: np.roll(hr, 1, axis=0) for name in ("local", "nla")}
     errors = {name: np.abs(RNG.normal(0, 9, (30, 40))) for name in ("nla", "local")}
     sample = Sample("Set5", "baby", 4, np.zeros((30, 40, 3), np.uint8), hr, made)
-    region = Region(6, 12, 10, 8, 60, 99.0)
-    networks, harm = ("nla", "local"), errors["nla"] - errors["local"]
-    window = (2, 9, 24, 24)
-    return Case(sample, "harm", "nla", networks, region, window, 0.1, 0.2, harm, errors)
+    region = Region(np.s_[6:16, 12:20], np.ones((10, 8), bool))
+    return Case(sample, "harm", "nla", ("nla", "local"), region, 0.1, 0.2, errors)
 
 
 RESULTS = pd.DataFrame(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dtfn.causes import Look
     from dtfn.datasets import Sample
     from dtfn.donors import Scene
-    from dtfn.regions import Case
+    from dtfn.harm import Case
 
 COPIED = "#56B4E9"  # what attention reads
 _PATCH = 2  # LR positions on each side of a position: the 5 x 5 of a patch
@@ -207,7 +207,7 @@ def _headline(case: Case) -> str:
     for measure in DISTORTIONS:
         before, after = (of(maps[network][measure]).mean() for network in (off, on))
         words.append(f"{measure} {before:.3g} → {after:.3g}")
-    picture = f"{case.sample.dataset} {case.sample.image}, {case.region.area} positions"
+    picture = f"{case.sample.dataset} {case.sample.image}, {case.region.inside.sum()} positions"
     return f"{which}: {picture}, {sure}\n{_short(off)} → {_short(on)}: {', '.join(words)}"
 
 
