@@ -100,7 +100,7 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
             if backward:
                 out.float().abs().mean().backward()
 
-    with Products() as products_made:
+    with Products() as products_made:  # type: ignore[no-untyped-call]
         run()
     spent = seconds(run, 5 if device == "cuda" else 2, device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
