@@ -50,30 +50,25 @@ def intervened(network: nn.Module, kind: str, seed: int = 0) -> Iterator[None]:
     network
         From `dtfn.models`, or a `dtfn.own.OwnNetwork`. In the latter the keys of a query are those
         of a weight above 0, and ``off`` sets all weights to 0.
-    kind
-        One of `KINDS`, or one with a number.
-    seed
-        Of the positions that ``random`` draws.
+    kind, seed
+        See `KINDS`; the seed is that of the positions that ``random`` draws.
 
     Raises
     ------
     InputError
         An unknown kind, or a network without what it changes.
     """
-    match = re.fullmatch(r"(window|hash|turn|layers)\((\d+)\)", kind)
+    match = re.fullmatch(r"(window|hash|layers)\((\d+)\)|(turn)\(([0-7])\)", kind)
     if match is None and kind not in KINDS:
-        known = (*KINDS, "window(8)", "hash(1)", "turn(1)", "layers(1000)")
+        known = (*KINDS, "window(8)", "hash(1)", "turn(7)", "layers(1000)")
         raise InputError("intervention", "a known one", repr(kind), nearest(kind, known))
-    name, digits = match.groups() if match else (kind, "")
-    change: AbstractContextManager[object]
-    if name == "hash":
-        change = hash_seed(network, int(digits))
-    elif name == "turn":
-        change = _turned(network, int(digits))
+    name, digits = [part for part in match.groups() if part] if match else (kind, "")
+    numbered: dict[str, Callable[..., AbstractContextManager[object]]]
+    numbered = {"hash": hash_seed, "turn": _turned, "window": _windowed}
+    if name in numbered:
+        change = numbered[name](network, int(digits))
     elif name == "layers":
         change = _switched(network, digits)
-    elif name == "window":
-        change = _windowed(network, int(digits))
     elif isinstance(network, OwnNetwork):
         network.require_attention()
         change = network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind, seed))
@@ -92,17 +87,11 @@ def turned(x: Tensor, element: int, back: bool = False) -> Tensor:
 
 
 def hash_seed(network: nn.Module, seed: int) -> AbstractContextManager[object]:
-    """Give every attention layer that hashes another hash seed, until the context is left.
-
-    Raises
-    ------
-    InputError
-        The network does not hash, or has that seed already.
-    """
+    """Give every attention layer that hashes another hash seed, until the context is left."""
     hashed = [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
     if not hashed or seed in [layer.hash_seed for layer in hashed]:
-        wanted = "a network that hashes, and a seed that it does not have"
         found = seed if hashed else "a network without hashing"
+        wanted = "a network that hashes, and a seed that it does not have"
         raise InputError("hash seed", wanted, found, "choose another")
     return assign(hashed, "hash_seed", seed)
 
@@ -124,11 +113,6 @@ def oracle(
         Temperature, in squared units of the details; or one for each query (H * W,).
     share
         Of these weights, in (0, 1]. The trained weights have the rest.
-
-    Raises
-    ------
-    InputError
-        A network without attention.
     """
     rows = torch.as_tensor(details, dtype=torch.float32).flatten(0, 1)
     norms = rows.square().sum(-1)
@@ -145,14 +129,10 @@ def oracle(
 def attending(
     network: nn.Module, index: Tensor, weights: Tensor, share: float = 1.0
 ) -> AbstractContextManager[object]:
-    """Let every position attend to given keys, whatever hashing or windows would allow.
+    """Let every position attend to given keys, whatever hashing would allow; see `oracle`.
 
-    Parameters
-    ----------
-    network, share
-        As for `oracle`.
-    index, weights
-        (H * W, K): the keys of each position, int64, and their weights, float32, which sum to 1.
+    ``index`` (H * W, K), int64, has the keys of each position, and ``weights`` (H * W, K), float32,
+    their weights, which sum to 1.
     """
 
     def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -204,8 +184,6 @@ def attention_layers(network: nn.Module) -> list[Attention]:
 @contextmanager
 def _turned(network: nn.Module, element: int) -> Iterator[None]:
     """Flip and turn what a network sees, and its output back."""
-    if element > 7:
-        raise InputError("turn", "0 to 7", element, "choose one of these")
 
     def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         return turned(inputs[0], element)
@@ -222,9 +200,8 @@ def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
     layers = switches(network)
     if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
-        remedy = f"write layers({'1' * len(layers)}) for all of them"
-        none = "this network has no layers that can be switched"
-        raise InputError("layers", wanted, bits, remedy if layers else none)
+        remedy = f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
+        raise InputError("layers", wanted, bits, remedy)
     off = [layer for layer, bit in zip(layers, bits, strict=True) if bit == "0"]
     return assign(off, "on", False)
 

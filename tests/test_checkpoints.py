@@ -71,7 +71,7 @@ def test_own_files_know_everything(tmp_path: Path) -> None:
     assert load(file).assumed == []
     assert same_output(load(file), network)
     assert load(file, n_hashes=3).hyperparameters["n_hashes"] == 3
-    with pytest.raises(InputError, match=r"fc\.2\.bias is \(16,\), not \(32,\)"):
+    with pytest.raises(InputError, match=r"size mismatch for .*fc\.0\.weight"):
         load(file, chunk_size=32)
     with pytest.raises(InputError, match=r"'n_hash'.*did you mean 'n_hashes'"):
         load(file, n_hash=3)
@@ -86,11 +86,7 @@ def spoil(state: State) -> None:
     state["body.0.body.3.weight"] = torch.zeros(2, 3)
 
 
-FAULTS = (
-    r"found body\.0\.body\.3\.weight is \(2, 3\), not \(16, 16, 3, 3\)",
-    r"missing body\.1\.body\.2\.shrink\.0\.bias",
-    r"unexpected body\.0\.body\.9\.weight; load the",
-)
+FAULTS = r"Missing .*body\.1\.body\.2\.shrink\.0\.bias.*Unexpected .*body\.0\.body\.9\.weight"
 
 
 @pytest.mark.parametrize(
@@ -102,9 +98,9 @@ FAULTS = (
         (lambda state: {"epoch": 3, "lr": 0.1}, "found epoch, lr"),
         (lambda state: nn.Linear(1, 1), "nothing but tensors"),
         (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
-        (spoil, "; ".join(FAULTS)),
-        (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "weight is not finite"),
-        (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "weight is not finite"),
+        (spoil, FAULTS + r".*size mismatch for body\.0\.body\.3\.weight"),
+        (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "NaN or infinity in tail"),
+        (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "NaN or infinity in tail"),
         (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
         (lambda state: state["sub_mean.weight"].mul_(2), "mean colour of DIV2K"),
         (lambda state: create("mini-nla", 2).state_dict(), "found .* a mini network, whose name"),
@@ -224,7 +220,7 @@ def test_round_trip_of_a_hyperparameter(name: str, key: str, tmp_path: Path) -> 
         authors = AUTHORS | ({"n_hashes": 3} if name == "dlsn" else {})
         assert load(file).hyperparameters[key] == authors[key]
     else:
-        with pytest.raises(InputError, match=rf"{key}|missing|unexpected"):
+        with pytest.raises(InputError, match=rf"{key}|Missing|Unexpected|size mismatch"):
             load(file, **hidden_values(network) | {key: 1})
     found = load(file, **hidden_values(network) | {key: value})
     assert found.hyperparameters[key] == value

@@ -204,7 +204,11 @@ def test_a_method_may_carry_a_change(pictures: list[datasets.Sample], tmp_path: 
         with intervened(network, "turn(5)"):
             assert close(network(x), expected)
     assert not np.allclose(turned, plain)
-    for kind, message in {"of": "'off'", "layers(1)": "2 digits", "turn(8)": "0 to 7"}.items():
+    for kind, message in {
+        "of": "'off'",
+        "layers(1)": "2 digits",
+        "turn(8)": "did you mean 'turn\\(7\\)'",
+    }.items():
         with pytest.raises(InputError, match=message):
             evaluation.block_errors(f"{name}@{kind}", sample)
 

@@ -290,7 +290,7 @@ def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
     infinite = state | {"head.0.weight": torch.full_like(state["head.0.weight"], 1e30)}
     for content, values, message in (
         (infinite, {}, "NaN or infinity"),
-        (state | {"head.0.bias": torch.zeros(3)}, {}, r"head\.0\.bias is \(3,\)"),
+        (state | {"head.0.bias": torch.zeros(3)}, {}, r"size mismatch for head\.0\.bias"),
         (state, {"n_hashes": "four"}, "hyperparameters: expected numbers"),
         (state, {"n_feats": "8"}, "n_feats"),
     ):

@@ -36,35 +36,21 @@ Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Attention(Switchable):
     """What all attention layers share: the residual, the switch and the intervention.
 
-    Parameters
-    ----------
-    res_scale
-        Weight of the attention before it is added to the input.
-
-    Attributes
-    ----------
-    intervene : Intervention or None
-        Changes the logits on their way to the softmax. Dense layers show it all keys, a block of
-        queries at a time. Layers with hashing show it the keys of each chunk, in each hash round;
-        the softmax then runs over the keys of all rounds together.
-    chooses : bool
-        Whether it compares queries with keys, so that it has maps.
+    ``intervene`` changes the logits on their way to the softmax. Dense layers show it all keys, a
+    block of queries at a time. Layers with hashing show it the keys of each chunk, in each hash
+    round; the softmax then runs over the keys of all rounds together.
     """
 
     intervene: Intervention | None = None
-    chooses = False
+    chooses = False  # whether it compares queries with keys, so that it has maps
+    # x -> queries (N, Cq, H, W), keys or what else is compared, and values (N, C, H, W); rows
+    # (N, L, ...) of these three -> what each position receives (N, L, C).
+    embed: Callable[[Tensor], tuple[Tensor, Tensor | None, Tensor]]
+    mix: Callable[..., Tensor]
 
     def __init__(self, res_scale: float) -> None:
         super().__init__()
         self.res_scale = res_scale
-
-    def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return queries (N, Cq, H, W), keys or what else is compared, and values (N, C, H, W)."""
-        raise NotImplementedError
-
-    def mix(self, query: Tensor, key: Any, value: Tensor) -> Tensor:
-        """Return what each position receives (N, L, C), for rows (N, L, ...) of `embed`."""
-        raise NotImplementedError
 
     def weigh(self, logits: Tensor) -> Tensor:
         """Return the weights (q, k) of keys with logits (q, k)."""
@@ -93,7 +79,7 @@ class Attention(Switchable):
         return torch.stack(images)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
+        """Return (N, C, H, W) for x of the same shape."""
         return torch.add(x, self.attend(x), alpha=self.res_scale)
 
 
@@ -181,10 +167,7 @@ class HighSimilarityPassAttention(NonLocalAttention):
 
 
 class SparseBlock(torch.autograd.Function):
-    """``sparsemax(query @ key^T) @ value`` of a block of queries; backward recomputes the scores.
-
-    Arguments of `apply`: queries (q, Cq), keys (k, Cq), values (k, C), and `threshold`'s ``topk``.
-    """
+    """``sparsemax(query @ key^T) @ value`` of some queries; backward recomputes the scores."""
 
     @staticmethod
     def forward(ctx, query, key, value, topk):  # type: ignore[no-untyped-def]
@@ -239,24 +222,21 @@ class HashedAttention(Attention):
     ----------
     channels, reduction, res_scale
         As above.
-    chunk_size
-        m. With L < m positions there is one chunk and no hashing: dense attention.
-    n_hashes
-        Hash rounds.
+    chunk_size, n_hashes
+        m, and hash rounds. With L < m positions there is one chunk and no hashing.
     hash_seed
         An integer makes the rotations depend on (hash_seed, layer) alone, and in training on the
         step too. None draws them from torch's global generator, in the authors' order.
 
     Attributes
     ----------
-    layer : int
-        Index of the layer in its network; set by the network.
-    draws : int
-        Number of the training forward pass; set by the trainer when it resumes.
+    layer, draws : int
+        Index of the layer in its network, and number of the training pass; a trainer that resumes
+        sets it.
     rotation_bank, rotation_step : Tensor or None
-        Rotations (steps, n_hashes, Cq, buckets) of training steps drawn beforehand by `bank`, and
-        a tensor (1,) with the row of the bank that the next training pass uses. A CUDA graph then
-        replays with fresh rotations; the trainer advances the tensor.
+        Rotations (steps, n_hashes, Cq, buckets) drawn beforehand by `bank`, and a tensor (1,) with
+        the row of the bank that the next training pass uses. A CUDA graph then replays with fresh
+        rotations; the trainer advances the tensor.
     """
 
     chooses = True
@@ -279,9 +259,7 @@ class HashedAttention(Attention):
         self.query_width = channels // reduction
         self._build(channels)
 
-    def _build(self, channels: int) -> None:
-        """Add the submodules."""
-        raise NotImplementedError
+    _build: Callable[[int], None]  # adds the submodules, for C channels
 
     def order(self, query: Tensor) -> tuple[Tensor, int]:
         """Return the chunked order of the positions for queries (N, L, Cq), and the chunk size.
@@ -311,10 +289,9 @@ class HashedAttention(Attention):
         return hashing.seeded(self.rotations, *shape, **source)
 
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
-        """Return the rotations that training passes use if ``draws`` has these values before them.
+        """Return the rotations (steps, ...) of training passes on patches of L positions.
 
-        They are (steps, n_hashes, Cq, buckets), on the CPU, for patches of L = ``length``
-        positions; None if L is too small to hash, or without a hash seed.
+        ``draws`` has these values before them. None if L is too small to hash, or without a seed.
         """
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets or self.hash_seed is None:
@@ -401,7 +378,7 @@ class DeformableNonLocalFusion(GlobalLearnableAttention):
         return query.relu(), self._score(feature.relu()), values.sample(x, offset, logit)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
+        """Return (N, C, H, W) for x of the same shape."""
         out = self.attend(x)
         if self.fidelity:
             out = fuse(x, out, self.fusion, self.shrink)

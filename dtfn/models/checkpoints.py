@@ -44,17 +44,7 @@ State = dict[str, Tensor]
 
 
 def save(network: Network, file: Path, **notes: Any) -> None:
-    """Write a network's weights, with all that is needed to build it again.
-
-    Parameters
-    ----------
-    network
-        From `dtfn.models.create`.
-    file
-        ``.safetensors``; written whole or not at all.
-    **notes
-        JSON-able facts to keep with the weights.
-    """
+    """Write weights as safetensors, with what builds the network again and JSON-able notes."""
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
     # Written here, since a full disk is no OSError of safetensors'.
@@ -80,9 +70,7 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
     Raises
     ------
     InputError
-        No such network or file; a file with more than tensors in it; weights of an unknown network,
-        or of other hyperparameters; keys that are missing, unexpected or mis-shaped; numbers that
-        are not finite; an EDSR whose ``rgb_range`` nobody knows.
+        The file is not there, holds more than tensors, or does not fit one network exactly.
     """
     file = zoo.file_of(str(name_or_file))
     state, build = _read(file)
@@ -110,24 +98,19 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
         raise InputError(f"rgb_range of {file}", wanted, found, remedy)
     try:
         with torch.device("meta"):  # a damaged file must not fill the memory
-            planned = create(name, scale, **shown | hyperparameters)
+            network = create(name, scale, hash_seed, **shown | hyperparameters)
     except InputError as error:
         error.args = (f"{file}: {error}",)
         raise
-    own = planned.state_dict()
-    faults = [f"missing {key}" for key in own.keys() - given.keys()]
-    faults += [f"unexpected {key}" for key in given.keys() - own.keys()]
-    for key in own.keys() & given.keys():
-        if given[key].shape != own[key].shape:
-            faults.append(f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}")
-        elif not given[key].isfinite().all():
-            faults.append(f"{key} is not finite")
-    if faults:
-        wanted = f"weights of {name} x{scale} with {planned.hyperparameters}"
-        remedy = "load the checkpoint of this network"
-        raise InputError(file, wanted, "; ".join(sorted(faults)), remedy)
-    network = create(name, scale, hash_seed, **shown | hyperparameters)
-    network.load_state_dict(given)
+    exact = {key: value.to(torch.float32, copy=True) for key, value in given.items()}
+    wanted = f"weights of {name} x{scale} with {network.hyperparameters}"
+    try:
+        network.load_state_dict(exact, assign=True)
+    except RuntimeError as error:  # names keys that are missing, unexpected or mis-shaped
+        said, remedy = " ".join(str(error).split()), "load the checkpoint of this network"
+        raise InputError(file, wanted, said[:500], remedy) from error
+    if odd := [key for key, value in exact.items() if not value.isfinite().all()]:
+        raise InputError(file, wanted, f"NaN or infinity in {odd[0]}", "fetch or train it again")
     if build is None:
         seen = (shown.keys() - {"res_scale"}) | hyperparameters.keys()
         network.assumed = sorted(network.hyperparameters.keys() - seen)
@@ -147,23 +130,14 @@ def import_weights(
 
     Parameters
     ----------
-    file
-        Checkpoint of EDSR, NLN, NLSN, DLSN, HSPAN or DTFN, as for `load`.
-    name
-        Its name from now on; by default ``<network>-x<scale>``.
-    hyperparameters
-        Values, as text, that the weights do not show, where they differ from the authors'.
-    replace
-        Whether other weights of this name are replaced.
+    file, hyperparameters
+        As for `load`; values are text.
+    name, replace
+        Its name from now on (default ``<network>-x<scale>``); may it replace other weights?
 
     Returns
     -------
     Its entry, see `dtfn.zoo.imported`.
-
-    Raises
-    ------
-    InputError
-        As `load`; an output that is not finite; a name of the zoo, or that other weights have.
     """
     try:
         values = {key: json.loads(text) for key, text in (hyperparameters or {}).items()}
@@ -176,16 +150,15 @@ def import_weights(
     if name in taken or Path(name).name != name or Path(name).suffix in zoo.SUFFIXES:
         wanted, found = "a plain word that no method has", "a method or the name of a file"
         raise InputError(f"name {name!r}", wanted, found, "choose another with --name")
-    full = NETWORKS[network.name][1] if network.name in NETWORKS else {}
+    known, (_, full) = network.hyperparameters, NETWORKS.get(network.name, (None, {}))
     sizes = ("n_feats", "n_resblocks", "n_resgroups")
     made: dict[str, Any] = {
         "name": name,
         "network": network.name,
         "scale": network.scale,
         "parameters": sum(weight.numel() for weight in network.parameters()),
-        "full_size": bool(full)
-        and all(full.get(key) == network.hyperparameters.get(key) for key in sizes),
-        "hyperparameters": network.hyperparameters,
+        "full_size": bool(full) and all(full.get(key) == known.get(key) for key in sizes),
+        "hyperparameters": known,
         "assumed": network.assumed,
         "file": f"{name}.safetensors",
         "source": file.name,
@@ -221,10 +194,7 @@ def start_from(network: Network, begin: Network) -> None:
     What it starts from may have another scale: then the upsampler stays fresh, as where the authors
     train x3 and x4 on from x2. Or it has no TFS: then TFS at first changes nothing.
 
-    Raises
-    ------
-    InputError
-        Another network, or of another size.
+    Another network, or one of another size, is an `InputError`.
     """
     state, own = begin.state_dict(), network.state_dict()
     fresh: tuple[str, ...] = () if network.scale == begin.scale else ("tail.0.",)

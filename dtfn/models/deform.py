@@ -51,18 +51,9 @@ def deformable_conv2d(
 ) -> Tensor:
     """Modulated deformable 3x3 convolution (DCNv2), zeros outside, as torchvision computes it.
 
-    Parameters
-    ----------
-    x
-        (N, C, H, W).
-    offset, mask
-        (N, 18, H, W) in pixels, (dy, dx) a tap, taps row-major; (N, 9, H, W).
-    weight, bias
-        (D, C, 3, 3) and (D,) or None.
-
-    Returns
-    -------
-    (N, D, H, W), in channels-last memory.
+    For x (N, C, H, W), offsets (N, 18, H, W) in pixels, (dy, dx) a tap, taps row-major, modulation
+    (N, 9, H, W), weight (D, C, 3, 3) and bias (D,) or None it is (N, D, H, W) in channels-last
+    memory.
     """
     n, channels, height, width = x.shape
     table, offset, mask = (rows_of(exact(t)) for t in (x, offset, mask))  # (N, L, ...)

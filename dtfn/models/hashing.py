@@ -157,32 +157,18 @@ def _rounds(order: Tensor, m: int, length: int) -> Iterator[_Round]:
 
 
 class ChunkedAttention(torch.autograd.Function):
-    """Softmax attention within chunks, over all hash rounds at once.
+    """Softmax attention within chunks of m positions, over all hash rounds at once.
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
     keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L
     and free of the number of keys, unless they take at most `KEPT` bytes. No shape depends on the
     data and nothing waits for a GPU, so a step can be captured as a CUDA graph.
 
-    Arguments of `apply`
-    --------------------
-    query, key
-        (N, L, Cq), in float32 or float64.
-    value
-        (N, L, C), in the same type or in bfloat16; then its products are in bfloat16.
-    score
-        (N, L, m) or None: what a key adds to the score of each of the m query slots.
-    order
-        (N, n_hashes, (K + 2) m) from `chunk_order`.
-    m
-        Positions of a chunk.
-    change
-        None, or a `dtfn.models.attention.Intervention`; then there are no gradients. A key that is
-        met in several rounds counts several times, as it does without a change.
-
-    Returns
-    -------
-    (N, L, C) in the type of the queries.
+    Arguments of `apply`: queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the
+    same type, or in bfloat16 for products in bfloat16; scores (N, L, m) or None, which a key adds
+    for each query slot; order (N, n_hashes, (K + 2) m) from `chunk_order`; m; perhaps a
+    `dtfn.models.attention.Intervention`, which leaves no gradients. It returns (N, L, C) in the
+    type of the queries.
     """
 
     @staticmethod

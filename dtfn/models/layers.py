@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
@@ -55,20 +55,15 @@ def assign(objects: Iterable[object], name: str, value: object) -> ExitStack:
 
 
 class Switchable(nn.Module):
-    """A layer that maps (N, C, H, W) to itself and can be skipped.
+    """A layer that maps (N, C, H, W) to itself, by `when_on`, and can be skipped.
 
-    Attributes
-    ----------
-    on : bool or Tensor
-        False returns the input untouched. A bool tensor (N,) decides for each picture of the batch;
-        it may be overwritten in place between the replays of a CUDA graph.
+    Where ``on`` is False it returns its input. A bool tensor (N,) decides for each picture of the
+    batch; it may be overwritten in place between the replays of a CUDA graph.
     """
 
     on: bool | Tensor = True
 
-    def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
-        raise NotImplementedError
+    when_on: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
@@ -102,9 +97,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, res_scale: float = 1.0) -> None:
         super().__init__()
         self.res_scale = res_scale
-        self.body = nn.Sequential(
-            conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels)
-        )
+        first, last = conv3x3(channels, channels), conv3x3(channels, channels)
+        self.body = nn.Sequential(first, nn.ReLU(inplace=True), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
@@ -126,11 +120,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels // 2, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels // 2, channels, 1),
-        )
+        down, up = nn.Conv2d(channels, channels // 2, 1), nn.Conv2d(channels // 2, channels, 1)
+        self.body = nn.Sequential(down, nn.ReLU(inplace=True), up)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 2C, H, W) for x of the same shape."""
@@ -144,14 +135,11 @@ class CCALayer(nn.Module):
     as 0; a bare square root would give NaN there.
     """
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(channels, max(1, channels // reduction), 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(max(1, channels // reduction), channels, 1),
-            nn.Sigmoid(),
-        )
+        narrow = max(1, channels // 16)
+        down, up = nn.Conv2d(channels, narrow, 1), nn.Conv2d(narrow, channels, 1)
+        self.conv_du = nn.Sequential(down, nn.ReLU(inplace=True), up, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
@@ -170,15 +158,8 @@ class TextureFidelity(Switchable):
 
     ``z = concat(x, attended); z = z + fusion(z); out = shrink(z) * res_scale + x``
 
-    Parameters
-    ----------
-    attention
-        A layer of `dtfn.models.attention`, whose bare ``attend(x)`` is fused with x, or any module
-        that maps (N, C, H, W) to itself, whose output is fused with x. Its own switch is not asked.
-    channels
-        C.
-    res_scale
-        Weight of the fused residual before it is added to x.
+    ``attended`` is the bare ``attend(x)`` of a layer of `dtfn.models.attention`, or else the output
+    of any module that maps (N, C, H, W) to itself. The attention's own switch is not asked.
     """
 
     def __init__(self, attention: nn.Module, channels: int, res_scale: float = 1.0) -> None:
@@ -187,7 +168,7 @@ class TextureFidelity(Switchable):
         self.fusion, self.shrink = fusion_layers(channels)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape, whatever the switch says."""
+        """Return (N, C, H, W) for x of the same shape."""
         attended = getattr(self.attention, "attend", self.attention)(x)
         return torch.add(x, fuse(x, attended, self.fusion, self.shrink), alpha=self.res_scale)
 

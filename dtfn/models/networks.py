@@ -85,15 +85,8 @@ class Network(nn.Module):
     around a bicubic skip: one LR position gives its s*s sub-pixels in one step, and the body has to
     learn only what bicubic interpolation misses, so that it trains several times faster.
 
-    Attributes
-    ----------
-    name : str
-        ``"dtfn"``, ``"dlsn+tfs"``, ``"mini-nla"``, ...
-    scale : int
-    hyperparameters : dict
-        What was built, defaults included.
-    assumed : list of str
-        Those of them that the weights do not show and nobody gave; the authors' values.
+    ``name``, ``scale`` and ``hyperparameters`` say what was built, defaults included; ``assumed``
+    names those that the weights do not show and nobody gave: they are the authors'.
     """
 
     mean: Tensor
@@ -106,7 +99,8 @@ class Network(nn.Module):
         self.assumed: list[str] = []
         self.is_mini = name.startswith("mini-")
         channels, self.rgb_range = values["n_feats"], values["rgb_range"]
-        mean = self.rgb_range * torch.tensor(RGB_MEAN).view(1, 3, 1, 1)
+        # On the CPU even where weights are planned on the meta device: no file holds it.
+        mean = self.rgb_range * torch.tensor(RGB_MEAN, device="cpu").view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(*body, conv3x3(channels, channels))
@@ -119,26 +113,15 @@ class Network(nn.Module):
     def attention(self, on: bool | Tensor) -> AbstractContextManager[object]:
         """Switch attention on or off, TFS and DNLF included; without attention nothing happens.
 
-        Parameters
-        ----------
-        on
-            For all pictures, or a bool tensor (N,) with one entry a picture of the batch.
-
-        Returns
-        -------
-        A context manager that restores the switches on leaving; it need not be entered.
+        A bool tensor (N,) has one entry a picture of the batch. The context restores the switches
+        on leaving; it need not be entered.
         """
         if isinstance(on, Tensor):
             on = on.to(next(self.parameters()).device)
         return assign(switches(self), "on", on)
 
     def intervene(self, change: kinds.Intervention | None) -> AbstractContextManager[object]:
-        """Let ``change`` alter the logits of every attention layer; None ends it.
-
-        Returns
-        -------
-        A context manager as of `attention`.
-        """
+        """Let ``change`` alter the logits of every attention layer; a context as of `attention`."""
         layers = [m for m in self.modules() if isinstance(m, kinds.Attention)]
         return assign(layers, "intervene", change)
 
@@ -201,8 +184,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         wanted = f"at most n_feats, {channels}"
         raise InputError(f"reduction of {name}", wanted, values["reduction"], remedy)
     own = {key: value for key, value in values.items() if key not in _GROUPS}
-    # DLSN and NLN add their attention unscaled; the others scale it like their blocks.
-    own["res_scale"] = 1.0 if base in ("dlsn", "nln") else res_scale
+    own["res_scale"] = 1.0 if base in ("dlsn", "nln") else res_scale  # the authors' choice
 
     def attention() -> list[nn.Module]:
         if kind is None:
@@ -229,23 +211,16 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
 def register(variant: str, attention: Kind, **hyperparameters: Any) -> None:
     """Make an attention from anywhere a variant of the mini networks: ``mini-<variant>``.
 
-    In this process recipes, weights files and all that takes a network know it from then on.
+    In this process recipes, weights files and all that takes a network know it from then on. A
+    variant of the package itself is an `InputError`; of others the newest counts.
 
     Parameters
     ----------
-    variant
-        A name that the package does not have; registered again, the newest counts.
     attention
         A subclass of `dtfn.models.attention.Attention`, best of its `NonLocalAttention`, which
-        `dtfn.capture` can map. It is called with the channels, ``res_scale`` and these
-        hyperparameters.
+        `dtfn.capture` can map. It is called with the channels, ``res_scale`` and hyperparameters.
     **hyperparameters
         Name -> default; weights files keep their values.
-
-    Raises
-    ------
-    InputError
-        The package has an attention of this name.
     """
     if variant in recipes.VARIANTS:
         found = "one of the package's"
