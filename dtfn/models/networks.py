@@ -100,7 +100,8 @@ class Network(nn.Module):
         self.is_mini = name.startswith("mini-")
         channels, self.rgb_range = values["n_feats"], values["rgb_range"]
         # On the CPU even where weights are planned on the meta device: no file holds it.
-        mean = self.rgb_range * torch.tensor(RGB_MEAN, device="cpu").view(1, 3, 1, 1)
+        # Flat: several processes exchange buffers, which another memory format would break.
+        mean = self.rgb_range * torch.tensor(RGB_MEAN, device="cpu")
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(*body, conv3x3(channels, channels))
@@ -134,10 +135,11 @@ class Network(nn.Module):
                 f"{x.dtype} of shape {tuple(x.shape)}",
                 "convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
             )
-        shallow = self.head(x * self.rgb_range - self.mean)
+        mean = self.mean.view(3, 1, 1)
+        shallow = self.head(x * self.rgb_range - mean)
         out = self.tail(self.body(shallow) + shallow)
         if not self.is_mini:
-            return (out + self.mean) / self.rgb_range
+            return (out + mean) / self.rgb_range
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
         skip = F.interpolate(exact(x), scale_factor=self.scale, mode="bicubic", antialias=True)
         return out / self.rgb_range + skip
