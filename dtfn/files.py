@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
-from dtfn.errors import InputError
-
 Json = TypeVar("Json", dict[str, Any], list[Any])
 
 
@@ -32,40 +30,28 @@ def _sha256(file: Path, modified: int, size: int, inode: int) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Raise `InputError` for any `OSError` while a path is written, e.g. of a full disk."""
-    try:
-        yield
-    except OSError as error:
-        remedy = "free some room, get the right to write there, or choose another"
-        found = error.strerror or error
-        raise InputError(path, "a place that can be written", found, remedy) from error
-
-
-@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a draft in the same folder, of a unique name, that replaces ``path`` at the end.
+    """Yield a draft in the same folder that replaces ``path`` at the end, unless the body raises.
 
-    Folders are made as needed. If it fails, what was there stays; errors as `writing`.
+    Folders are made as needed.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-        try:
-            yield draft
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; errors as `writing`."""
+    """Write a file whole or not at all."""
     with replacing(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file as `write` does."""
+    """Write a JSON file whole or not at all."""
     write(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -97,8 +83,6 @@ def updating(path: Path, empty: Json) -> Iterator[Json]:
 
     One process or thread at a time, so that no entry is lost.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         content = read_json(path, empty)
         yield content

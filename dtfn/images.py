@@ -109,7 +109,7 @@ def _deep_colour(data: bytes) -> NDArray[np.generic] | None:
 
 
 def write(path: str | Path, image: Pixels) -> None:
-    """Write an image as a PNG, whole or not at all; errors as `encode` and `dtfn.files.write`."""
+    """Write an image as a PNG, whole or not at all; errors as `encode`."""
     if Path(path).suffix.lower() != ".png":
         raise InputError(path, "a name that ends in .png", "another", "rename it")
     files.write(Path(path), encode(image))

