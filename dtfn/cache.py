@@ -86,15 +86,8 @@ def key(*parts: object) -> str:
 
 @functools.cache
 def source(*names: str) -> str:
-    """Hash modules of this package, without comments and docstrings, and the version of torch.
-
-    Packages stand for all modules in them. Hashed once a process: what is imported stays as it was.
-    """
-    codes, package = [importlib.metadata.version("torch")], provenance.PACKAGE
-    for name in names:
-        files = sorted(package.glob(f"{name}/*.py")) or [package / f"{name}.py"]
-        codes += [provenance.source_key(file.read_text(encoding="utf-8")) for file in files]
-    return key(*codes)
+    """Hash modules of this package and the version of torch, once: imported code stays as it is."""
+    return key(importlib.metadata.version("torch"), provenance.code_key(*names))
 
 
 def size(text: str, what: str) -> int:

@@ -1,9 +1,4 @@
-"""Where a result comes from: keys of code and content, commit, libraries, machine.
-
-The key of some modules is the hash of all that they can run, however it is written. Who keeps a
-result under such a key computes it again when the code changes, and only then: comments,
-docstrings, blank lines and modules that are out of reach do not count.
-"""
+"""Where a result comes from: keys of code and content, commit, libraries, machine."""
 
 from __future__ import annotations
 
@@ -16,14 +11,13 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dtfn import files, paths
+from dtfn import paths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,77 +72,34 @@ def machine() -> dict[str, object]:
     }
 
 
-# --- keys -----------------------------------------------------------------------------------
-
-
 def digest(value: Any) -> str:
     """Return the SHA-256 of what JSON can hold; the order of mappings does not count."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def code_key(modules: Iterable[str]) -> str:
-    """Return the hash of modules of this package and of all that they import, at whatever depth.
+def code_key(*modules: str) -> str:
+    """Return the hash of modules of this package, e.g. ``"models"``, else of all but the commands.
 
-    Modules are full names, such as ``"dtfn.models"``; a name in a module counts as the module.
-    ``"dtfn"``, which can be asked for any of its names, stands for the whole package. Data files
-    count with the modules of the package that they are in.
+    A package stands for all files in it. Comments, layout and texts of docstrings do not count.
     """
-    hashes = {}
-    for part in reach(modules):
-        code = (PACKAGE / part).read_text(encoding="utf-8") if part.endswith(".py") else ""
-        hashes[part] = source_key(code) if code else files.sha256(PACKAGE / part)
-    return digest(hashes)
-
-
-def reach(modules: Iterable[str]) -> list[str]:
-    """Return the files that `code_key` hashes, relative to the package, sorted."""
-    waiting = sorted(PACKAGE.rglob("*.py")) if "dtfn" in modules else [*_files(modules)]
-    found: set[Path] = set()
-    while waiting:
-        file = waiting.pop()
-        if file not in found:
-            found.add(file)
-            waiting += _files(imported(file.read_text(encoding="utf-8")))
-    packages = {file.parent for file in found}
-    for data in PACKAGE.rglob("*"):
-        shipped = data.is_relative_to(PACKAGE / "shipped")  # notebooks and networks: no code
-        if data.is_file() and data.suffix not in (".py", ".pyc") and not shipped:
-            home = next(folder for folder in data.parents if (folder / "__init__.py").is_file())
-            found |= {data} if home in packages else set()
-    return sorted(file.relative_to(PACKAGE).as_posix() for file in found)
+    parts = {}
+    for place in map(PACKAGE.joinpath, modules or [""]):
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".py")]:
+            part = file.relative_to(PACKAGE)
+            # Shipped notebooks and networks are no code.
+            if part.parts[0] in ("cli", "shipped") or file.suffix == ".pyc" or file.is_dir():
+                continue
+            content = file.read_bytes()
+            parts[part.as_posix()] = (
+                _tree(content) if file.suffix == ".py" else hashlib.sha256(content).hexdigest()
+            )
+    return digest(parts)
 
 
 @functools.cache
-def imported(source: str) -> set[str]:
-    """Return what code imports of this package, at its top or in functions, by full names."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.partition(".")[0] == "dtfn"}
-
-
-@functools.cache
-def source_key(source: str) -> str:
-    """Return the hash of Python source without comments, docstrings and layout."""
+def _tree(source: bytes) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):  # a docstring is an expression that is only a text
-            texts = [
-                x for x in body if isinstance(x, ast.Expr) and isinstance(x.value, ast.Constant)
-            ]
-            node.body = [line for line in body if line not in texts]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
     return digest(ast.dump(tree))
-
-
-def _files(names: Iterable[str]) -> Iterator[Path]:
-    """Yield the files that run when names are imported: the packages above them too."""
-    for name in names:
-        parts = name.split(".")[1:]
-        for depth in range(len(parts) + 1):
-            place = PACKAGE.joinpath(*parts[:depth])
-            candidates = (place / "__init__.py", place.with_suffix(".py"))
-            yield from (file for file in candidates if file.is_file())

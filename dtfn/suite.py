@@ -1,7 +1,7 @@
 """The suite: papermill runs one notebook into a folder, Snakemake runs the plan of a tier.
 
-A run's folder is named by the key of its content: the notebook, its parameters, the code that it
-imports, the pictures and the weights that it reads. So what is there is up to date.
+A run's folder is named by the key of its content: the notebook, its parameters, the code of the
+package, the pictures and the weights that it reads. So what is there is up to date.
 """
 
 from __future__ import annotations
@@ -132,12 +132,11 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
         images.check_scale(scale)
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]  # no outputs
-    code = "\n".join(source for kind, source in sources if kind == "code")
     # Imported weights count where methods can be chosen, the shipped ones always.
     weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
         "notebook": provenance.digest(sources),
-        "code": provenance.code_key({"dtfn.reports", *provenance.imported(code)}),
+        "code": provenance.code_key(),
         "libraries": provenance.digest(provenance.versions()),
         "parameters": provenance.digest(values),
         "inputs": _hash(_inputs(values)),
@@ -269,10 +268,7 @@ def run(
 
 def _lock(name: str) -> FileLock:
     """Return the lock of this name, which processes on this machine take in turn."""
-    folder = paths.CACHE / "locks"
-    with files.writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"{provenance.digest(name)[:16]}.lock")
+    return FileLock(paths.CACHE / "locks" / f"{provenance.digest(name)[:16]}.lock")
 
 
 def _end_with(lifeline: str) -> None:
@@ -285,9 +281,8 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
     """Make a run under a hidden name, and return its folder."""
     folder = Path(entry["folder"])
     partial = folder.with_name(f"{run_folders.PARTIAL}{folder.name}")
-    with files.writing(partial):
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir(parents=True)
     began = time.perf_counter()
     error: Any = None
     record = run_folders.new_record(step.notebook, entry["parameters"])
@@ -405,19 +400,15 @@ def reproduce(
             if entry not in todo:
                 print(f"{entry['name']}: up to date, {entry['folder']}")
         if todo:
-            with files.writing(folder):
-                (folder / ".suite").mkdir(parents=True, exist_ok=True)
+            (folder / ".suite").mkdir(parents=True, exist_ok=True)
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
         missing = {}
         for entry in content["runs"]:
             if not run_folders.read(Path(entry["folder"])):
                 missing[entry["name"]] = _failed(Path(entry["folder"]))
-        shown = page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content, missing)
-        if todo or not (folder / page.INDEX).exists() or page.suite_runs(folder) != shown:
-            killed = [name for name, remains in missing.items() if not remains.is_dir()]
-            page.write_index(folder, killed)
-    print(f"report: {folder / page.INDEX}")
+        killed = [name for name, remains in missing.items() if not remains.is_dir()]
+        print(f"report: {page.write_index(folder, killed)}")
     return list(missing)
 
 

@@ -194,65 +194,32 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
 # --- keys of code -------------------------------------------------------------------------
 
 
-MODULES = {
-    "__init__.py": '"""The package."""\n',
-    "low.py": '"""Low."""\nVALUE = 1  # one\n',
-    "middle.py": "def f():\n    from dtfn import low\n    return low.VALUE\n",
-    "aside.py": "VALUE = 2\n",
-    "group/__init__.py": "",
-    "group/one.py": "from dtfn.middle import f\n",
-    "group/data.csv": "1\n",
-}
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in MODULES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-    return tmp_path
-
-
-def test_reach_follows_imports_in_functions_too(package: Path) -> None:
-    everything = ["__init__.py", "group/__init__.py", "group/data.csv", "group/one.py"]
-    assert provenance.reach(["dtfn.group.one"]) == [*everything, "low.py", "middle.py"]
-    assert provenance.reach(["dtfn.low.VALUE"]) == ["__init__.py", "low.py"]
-    assert provenance.reach(["dtfn"]) == sorted(MODULES)
-
-
 @pytest.mark.parametrize(
     ("file", "text", "changes"),
     [
-        ("low.py", '"""Another text."""\n\nVALUE = (1)\n', False),
-        (
-            "middle.py",
-            'def f():\n    """Why."""\n    from dtfn import low\n    return low.VALUE',
-            False,
-        ),
-        ("aside.py", "VALUE = 3\n", False),
-        ("low.py", "VALUE = 2\n", True),
-        ("group/data.csv", "22\n", True),
-        ("group/__init__.py", "import dtfn.aside\n", True),
+        ("low.py", '"""Another text."""\n\nVALUE = (1)  # why\n', []),
+        ("cli/__init__.py", "VALUE = 2", []),
+        ("low.py", '"""Low."""\nVALUE = 2', ["low", ""]),
+        ("group/data.csv", "22\n", ["group", ""]),
+        ("group/two.py", "", ["group", ""]),
     ],
 )
-def test_only_code_within_reach_changes_a_key(
-    package: Path, file: str, text: str, changes: bool
+def test_a_key_changes_with_the_code_that_it_is_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, changes: list[str]
 ) -> None:
-    before = provenance.code_key(["dtfn.group.one"])
-    (package / file).write_text(text)
-    assert (provenance.code_key(["dtfn.group.one"]) != before) == changes
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "group").mkdir()
+    for name in ("__init__.py", "cli/__init__.py", "group/__init__.py", "group/data.csv"):
+        (tmp_path / name).write_text("1")
+    (tmp_path / "low.py").write_text('"""Low."""\nVALUE = 1')
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
 
-
-def test_the_key_of_a_package_is_that_of_the_code_of_all_its_modules(package: Path) -> None:
-    def source(*names: str) -> str:
+    def keys() -> dict[str, str]:
         cache.source.cache_clear()
-        return cache.source(*names)
+        return {name: cache.source(*filter(None, [name])) for name in ("group", "low", "")}
 
-    before = source("group")
-    (package / "group" / "one.py").write_text("from dtfn.middle import f  # a comment")
-    assert source("group") == before != source("group", "low")
-    (package / "group" / "two.py").write_text("new")
-    assert source("group") != before
-    with pytest.raises(OSError, match="typo"):
-        source("typo")
+    before = keys()
+    (tmp_path / file).write_text(text)
+    assert [name for name, key in keys().items() if key != before[name]] == changes
+    with pytest.raises(FileNotFoundError, match="typo"):
+        cache.source("group", "typo")

@@ -113,9 +113,7 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
     assert "Measured on 3 pictures: enough to see how, too few to judge." in text
 
 
-def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) -> None:
     reports, out, readme = tmp_path / "reports", tmp_path / "kept", tmp_path / "README.md"
 
     def keep(*more: str) -> int:
@@ -141,9 +139,6 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
     (out / "old.png").write_text("of an older run")
     assert keep() == 0
     assert not (out / "old.png").exists()
-    monkeypatch.setattr(page, "LARGEST", 100)
-    assert keep() == 2
-    assert (out / "verdicts.csv").exists(), "the older one stays until there is another"
     (out / "README.md").write_text("mine")
     with pytest.raises(InputError, match="choose another folder"):
         page.keep(reports, out)
@@ -153,4 +148,3 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(
 def test_the_readme_says_what_the_baseline_says() -> None:
     readme = (ROOT / "README.md").read_text()
     assert page.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
-    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= page.LARGEST

@@ -104,8 +104,9 @@ def _compare_runs(
     from dtfn.reports import runs, tables
 
     folder = (reports or paths.REPORTS) / "runs"
-    result = runs.compare(runs.find(before, folder), runs.find(after, folder))
-    print(f"{result.before} -> {result.after}: {result.summary}")
+    first, second = runs.find(before, folder), runs.find(after, folder)
+    result = runs.compare(first, second)
+    print(f"{first} -> {second}: {result.summary}")
     for name, (old, new) in result.settings.items():
         print(f"parameter {name}: {old} -> {new}")
     for frame in (result.verdicts, result.changed[:most]):

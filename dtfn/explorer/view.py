@@ -201,7 +201,7 @@ class View:
             ),
             self._crops,
         ]
-        self._worker.submit(provenance.code_key, ["dtfn"])  # what is sent would wait for it
+        self._worker.submit(provenance.code_key)  # what is sent would wait for it
 
     def tell(self, share: float, what: str) -> None:
         """Show progress; nothing once all is done."""

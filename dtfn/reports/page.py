@@ -26,7 +26,6 @@ from dtfn.reports import findings, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-LARGEST = 3_000_000  # bytes of a baseline
 FEW = ("smoke", "demo")  # tiers of too few pictures to judge by
 _THUMBNAIL, _SHOWN, _KEPT = 480, 1240, 1000  # pixels across: overview, first screen, baseline
 _CURVE, _TEXTURES = ("harm_curve",), ("worst_and_best", "textures")  # the first screen's figures
@@ -180,7 +179,7 @@ def keep(reports: Path, folder: Path) -> Path:
     Raises
     ------
     InputError
-        There is something else in that place, no suite was reproduced, or the runs are too large.
+        There is something else in that place, or no suite was reproduced.
     """
     kept, page = suite_runs(reports), folder / "README.md"
     if not kept:
@@ -188,8 +187,7 @@ def keep(reports: Path, folder: Path) -> Path:
     if folder.exists() and not (page.is_file() and _MARK in page.read_text(encoding="utf-8")):
         wanted = "a new folder, or an older baseline"
         raise InputError(folder, wanted, "something else", "choose another folder")
-    with files.writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
         draft = Path(place) / "draft"
         for run in kept.values():
@@ -207,10 +205,6 @@ def keep(reports: Path, folder: Path) -> Path:
         shutil.copyfile(reports / suite, draft / suite)
         (draft / page.name).write_text(cut(_README, draft, "."), encoding="utf-8")
         write_index(draft)
-        size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
-        if size > LARGEST:
-            wanted, remedy = f"at most {LARGEST:,} bytes", "save fewer figures or tables"
-            raise InputError(reports, wanted, f"{size:,}", remedy)
         if folder.exists():
             folder.rename(Path(place) / "older")
         draft.rename(folder)

@@ -7,9 +7,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -65,7 +64,7 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "title": headings[0].removeprefix("# ") if headings else notebook.stem,
         "notebook_sha256": files.sha256(notebook),
         "parameters": dict(parameters),
-        "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_key(["dtfn"])},
+        "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_key()},
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -98,54 +97,40 @@ def plain(value: Any) -> Any:
     return json.loads(text, parse_constant=lambda _: None)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """What changed from the run in the folder ``before`` to that in ``after``.
+class Comparison(NamedTuple):
+    """What changed between two runs."""
 
-    ``changed`` has a row a number that is not the same (file, row, column, before, after,
-    difference; NaN where only one run has it), the largest relative difference first, of
-    ``numbers`` in all. ``settings`` are the parameters that differ, ``verdicts`` the claims that
-    are not answered as before (claim, before, after).
-    """
-
-    before: Path
-    after: Path
-    changed: pd.DataFrame
-    numbers: int
-    settings: dict[str, tuple[object, object]]
-    verdicts: pd.DataFrame
-
-    @property
-    def summary(self) -> str:
-        """One line: how many of how many numbers, and the largest difference."""
-        if self.changed.empty:
-            return f"all {self.numbers} numbers are the same"
-        largest = self.changed["difference"].abs().max()
-        what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
-        return f"{len(self.changed)} of {self.numbers} numbers changed{what}"
+    summary: str  # how many of how many numbers, and the largest difference
+    changed: pd.DataFrame  # file, row, column, before, after, difference; largest share first
+    settings: dict[str, tuple[object, object]]  # parameters that differ
+    verdicts: pd.DataFrame  # claims that are not answered as before: claim, before, after
 
 
 def compare(before: Path, after: Path) -> Comparison:
     """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
 
     Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
-    these to know them apart (row, column, step); else by their place.
+    these to know them apart (row, column, step); else by their place. A number that only one run
+    has is NaN in the other.
     """
     both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
     same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
     both["difference"] = both["after"] - both["before"]
     relative = both["difference"].abs() / both[["before", "after"]].abs().max(axis=1)
     order = relative.fillna(float("inf"))[~same].sort_values(ascending=False, kind="stable")
-    one, two = read(before), read(after)
-    old, new = one["parameters"], two["parameters"]
-    pairs = {name: (old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])}
-    said = pd.concat({"before": _answers(one), "after": _answers(two)}, axis=1)
-    said = said.fillna("not claimed").rename_axis("claim").reset_index()
+    changed = both.loc[order.index].reset_index(drop=True)
+    summary = f"all {len(both)} numbers are the same"
+    if len(changed):
+        largest = changed["difference"].abs().max()
+        what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
+        summary = f"{len(changed)} of {len(both)} numbers changed{what}"
+    old, new = (read(folder)["parameters"] for folder in (before, after))
+    pairs = {name: (old.get(name), new.get(name)) for name in [*old, *new]}
+    answers = {name: _answers(folder) for name, folder in (("before", before), ("after", after))}
+    said = pd.DataFrame(answers).fillna("not claimed").rename_axis("claim").reset_index()
     return Comparison(
-        before,
-        after,
-        both.loc[order.index].reset_index(drop=True),
-        len(both),
+        summary,
+        changed,
         {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
         said[said["before"] != said["after"]].reset_index(drop=True),
     )
@@ -160,9 +145,9 @@ def fingerprint(file: Path) -> str:
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
-def _answers(record: dict[str, Any]) -> pd.Series:
-    printed = {v["claim"]: v["printed"] for v in record["verdicts"]}
-    return pd.Series({c: f"{p['measured']} {p['holds']}" for c, p in printed.items()}, dtype=object)
+def _answers(folder: Path) -> dict[str, str]:
+    printed = [verdict["printed"] for verdict in read(folder)["verdicts"]]
+    return {row["claim"]: f"{row['measured']} {row['holds']}" for row in printed}
 
 
 def _numbers(folder: Path) -> pd.Series:
