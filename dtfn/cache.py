@@ -27,7 +27,6 @@ from dtfn import paths, provenance
 from dtfn.errors import InputError
 
 LIMIT = "12GB"  # some fifty networks on the four benchmarks; the oldest outputs go first
-LIMIT_VARIABLE = "DTFN_CACHE_LIMIT"
 FORMAT = "3"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,7 +37,7 @@ _stores: list[diskcache.Cache | None] = []  # the open one, if any
 
 def limit() -> int:
     """Return the bytes that the cache may hold: ``$DTFN_CACHE_LIMIT``, else 12GB."""
-    return size(os.environ.get(LIMIT_VARIABLE) or LIMIT, LIMIT_VARIABLE)
+    return size(os.environ.get("DTFN_CACHE_LIMIT") or LIMIT, "DTFN_CACHE_LIMIT")
 
 
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:

@@ -36,9 +36,6 @@ _TRAINING = (
 )
 _ALIASES = {"B100": "BSD100", "BSD100": "B100"}  # one set, two names in the field
 
-# SSIM's window. With a border of `scale` pixels shaved, anything smaller has no SSIM.
-_WINDOW = 11
-
 # What may stand behind a picture's own name in that of the truth: "_HR", "_GT", "_SRF_4", "x4".
 _OF_HR = re.compile(r"([ ._-](hr|gt|srf[ ._-]?\d|\dx)|[ ._-]?x\d)+$")
 # What may in that of its LR or of a result: anything after a separator, or a scale.
@@ -49,11 +46,7 @@ _SCALE = re.compile(r"(?<!\d)x([1-9])(?!\d)|(?<![0-9a-z])([1-9])x(?![0-9a-z])|sr
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture at one scale, and what networks made of it.
-
-    The one container that flows through the project: `benchmark` yields it without outputs,
-    `dtfn.evaluation` adds them, the analysis reads them. Pixels are uint8 in [0, 255].
-    """
+    """One picture at one scale, and what networks made of it; uint8 in [0, 255]."""
 
     dataset: str  # the benchmark's name: its folder's, or "mini"; "file" for a picture by itself
     image: str  # the file's stem
@@ -149,14 +142,8 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
     """Return the (first ``count``) samples of a benchmark in the order of `names`, read one by one.
 
     Its name is ``"mini"``, or that of a folder under `dtfn.paths.data_root`. ``"B100"`` and
-    ``"BSD100"`` mean whichever of the two is there.
-
-    Raises
-    ------
-    InputError
-        At once, for another scale, a count below 1, a missing or empty folder, two files of one
-        stem, or an LR folder that lacks an image. While iterating, for an image that is unreadable
-        or too small, or an LR image whose size does not fit its HR.
+    ``"BSD100"`` mean whichever of the two is there. What is wrong with the arguments or folders is
+    an `InputError` at once, what is wrong with a picture is one while iterating.
     """
     scale = images.check_scale(scale)
     if count is not None and count < 1:
@@ -188,7 +175,7 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
     """Read one image and its LR, or make the LR."""
     hr = images.modcrop(images.grey_or_rgb(hr_file), scale)
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
-    smallest = _WINDOW + 2 * scale
+    smallest = 11 + 2 * scale  # SSIM's window, after a border of `scale` pixels is shaved
     if min(hr.shape[:2]) < smallest:
         expected = f"at least {smallest} x {smallest} pixels at scale {scale}"
         found = f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})"

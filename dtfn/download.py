@@ -178,11 +178,6 @@ def fetch(
     ``agree`` is asked for each text of terms that was not accepted earlier, with the names of its
     sets. ``mirrors`` are URLs of copies of a data folder (or of the archives), tried first. However
     it ends, it leaves whole files and whole sets of an archive; the next call goes on from there.
-
-    Raises
-    ------
-    InputError
-        If something cannot be had, is not accepted, or is in the way.
     """
     tasks: list[tuple[Source, Listed]] = []
     for source in sets:

@@ -58,8 +58,7 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path, empty: Json) -> Json:
     """Return what a JSON file of this project holds; ``empty``, ``{}`` or ``[]``, if there is none.
 
-    A broken file, or one that holds another type, is set aside as ``NAME.broken`` and named in the
-    log: one bad file must not stop everything else.
+    A broken file is set aside and named in the log: it must not stop everything else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -18,8 +18,6 @@ from pydantic import TypeAdapter
 from dtfn import paths
 from dtfn.errors import InputError, nearest
 
-_INJECTED = "# Parameters"  # the first line of the cell that papermill adds
-
 
 class Parameter(NamedTuple):
     """One line ``name: kind = default`` of a parameters cell; the kind as it is written."""
@@ -87,7 +85,7 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
     The set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``, and text for
     another type too. Errors as `check`.
     """
-    cells = [cell for cell in namespace.get("In", []) if cell.startswith(_INJECTED)]
+    cells = [c for c in namespace.get("In", []) if c.startswith("# Parameters")]  # papermill's
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
     names = [*(t.id for t in targets if isinstance(t, ast.Name)), *read(notebook)]
     return check(notebook, {name: namespace.get(name) for name in names}, _strict)

@@ -43,11 +43,7 @@ _LIFELINE = "DTFN_LIFELINE"  # the lock of `reproduce`; when it is free, its run
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook raised an error; its run is kept in ``folder`` with the traceback."""
-
-    def __init__(self, message: str, folder: Path) -> None:
-        super().__init__(f"{folder.parent.name} failed: {message}; see {folder / 'traceback.txt'}")
-        self.folder = folder
+    """A notebook raised an error; its run is kept in a folder with the traceback."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +64,6 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
     """Return the runs of a tier of a plan (default notebooks/suite.yaml, which explains itself).
 
     ``only`` names some of them.
-
-    Raises
-    ------
-    InputError
-        There is no such tier, plan or run, or the plan names an unknown notebook, tier, key or
-        parameter, or gives a parameter a value of another type.
     """
     import yaml
 
@@ -107,10 +97,7 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
 def overview(
     tier: str, folder: Path | None = None, file: Path | None = None, only: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`.
-
-    Parameters as `reproduce`, errors as `plan` and `status`.
-    """
+    """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`."""
     folder = (folder or paths.REPORTS).resolve()
     runs = [status(step, folder / "runs") for step in plan(tier, file, only)]
     return {"tier": tier, "reports": str(folder), "plan": str(_plan_file(file)), "runs": runs}
@@ -119,12 +106,8 @@ def overview(
 def status(step: Step, runs: Path) -> dict[str, Any]:
     """Return what a run depends on, and whether its result is there, as JSON holds it.
 
-    Returns
-    -------
-    dict
-        ``name``, ``notebook``, ``parameters`` (all of them), ``resources``, ``parts`` (part -> its
-        hash), ``key`` (the hash of all parts), ``folder`` (of the complete run, there or not),
-        ``up_to_date`` and ``reason`` (why it has to run).
+    ``parts`` has a hash of each, ``key`` the hash of all; ``folder`` is that of the complete run,
+    there or not, and ``reason`` says why it has to run.
     """
     values = {name: p.default for name, p in parameters.read(step.notebook).items()}
     values = run_folders.plain(values | step.parameters)
@@ -298,14 +281,21 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         record["status"] = "failed" if error else "complete"
         if error:
-            record["error"] = _cause(error)
-            files.write(partial / "traceback.txt", record["error"]["traceback"])
+            if hasattr(error, "ename"):  # papermill's: it says what the notebook raised
+                name, message = error.ename, error.evalue
+                trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+            else:
+                name, message = type(error).__name__, str(error).strip().partition("\n")[0]
+                trace = "".join(traceback.format_exception(error))
+            record["error"] = {"message": f"{name}: {message}", "traceback": trace}
+            files.write(partial / "traceback.txt", trace)
         if (executed := partial / step.notebook.name).exists():
             page.write_run(executed, record)
         run_folders.write(partial, record)
         shutil.rmtree(_failed(folder), ignore_errors=True)
         if error:
-            raise NotebookFailed(record["error"]["message"], partial.rename(_failed(folder)))
+            kept = partial.rename(_failed(folder)) / "traceback.txt"
+            raise NotebookFailed(f"{step.name} failed: {name}: {message}; see {kept}")
         shutil.rmtree(folder, ignore_errors=True)
         return partial.rename(folder)
     finally:
@@ -344,15 +334,6 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
     )
 
 
-def _cause(error: Exception) -> dict[str, str]:
-    """Return one line and traceback of what a notebook raised, or of what kept it from it."""
-    if hasattr(error, "ename"):  # papermill's: it says what the notebook raised
-        lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)) + "\n"  # type: ignore[attr-defined]
-        return {"message": f"{error.ename}: {error.evalue}", "traceback": lines}  # type: ignore[attr-defined]
-    message = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    return {"message": message, "traceback": "".join(traceback.format_exception(error))}
-
-
 # --- all runs of a plan ---------------------------------------------------------------------
 
 
@@ -371,20 +352,9 @@ def reproduce(
     A run that fails is kept and the others go on. What is complete stays complete when this
     process is killed; the next call runs the rest.
 
-    Parameters
-    ----------
-    tier, file, only
-        As `plan`.
-    folder
-        Where ``runs/``, ``index.html`` and ``suite-TIER.json`` go; default reports/.
-    jobs
-        How many runs at a time; default 1, with a profile what that says.
-    force, profile
-        Run again what is up to date; run on other machines, by a Snakemake profile.
-
-    Returns
-    -------
-    The names of the runs that failed; empty if every run is there.
+    ``tier``, ``file`` and ``only`` are as for `plan`. ``runs/``, ``index.html`` and
+    ``suite-TIER.json`` go into ``folder`` (default reports/). ``jobs`` run at a time, by default 1
+    or what a Snakemake ``profile`` says. Returns the names of the runs that failed.
     """
     folder = (folder or paths.REPORTS).resolve()
     lock = _lock(f"report {folder}")

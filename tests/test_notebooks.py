@@ -118,9 +118,7 @@ def test_the_numbers_of_two_runs_are_the_same(
 @pytest.mark.parametrize(
     ("folder", "given", "message"),
     [
-        (NOTEBOOKS, ["-p", "count", "1", "-y", "methods: [local-x4-s0]"], ""),
         (NOTEBOOKS.parent, ["-p", "count", "1", "-y", "methods: [local-x4-s0]"], ""),
-        (NOTEBOOKS, ["-p", "datasets", "Set5"], "expected list[str] such as ['mini']"),
         (NOTEBOOKS, ["-p", "datasts", "Set5"], "did you mean 'datasets'"),
     ],
 )

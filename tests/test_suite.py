@@ -255,15 +255,6 @@ def test_a_wrong_plan_is_refused(notebooks: Path, plan: str, only: list[str], me
         suite.plan("bnch")
 
 
-def test_the_plan_as_json_describes_a_run(folder: Path) -> None:
-    run = status(folder, "a: {resources: {smoke: {gpu: 1, minutes: 3}}, smoke: {scale: 2}}")
-    content = json.loads(json.dumps(suite.overview("smoke", folder, folder / "suite.yaml")))
-    assert content["runs"] == [run]
-    assert (content["tier"], content["reports"]) == ("smoke", str(folder))
-    assert (run["name"], run["notebook"], run["parameters"]["scale"]) == ("a", "a", 2)
-    assert run["resources"] == {"gpu": 1, "memory_mb": 3000, "minutes": 3, "threads": 1}
-
-
 def test_threads_are_divided_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert [suite.threads(1, jobs) for jobs in (1, 2, 9)] == [3, 1, 1]
@@ -278,9 +269,13 @@ def test_a_cluster_would_run_the_plan(folder: Path, profile: str) -> None:
     for plugin in (f"executor_plugin_{profile}", "storage_plugin_fs"):
         if importlib.util.find_spec(f"snakemake_{plugin}") is None:
             pytest.skip("needs pip install '.[dev]'")
-    run = status(folder, "a: {resources: {smoke: {gpu: 1, minutes: 3}}, smoke: {}}")
+    run = status(folder, "a: {resources: {smoke: {gpu: 1, minutes: 3}}, smoke: {scale: 2}}")
     planned = folder / "plan.json"
     planned.write_text(json.dumps(suite.overview("smoke", folder, folder / "suite.yaml")))
+    content = json.loads(planned.read_text())
+    assert (content["tier"], content["reports"], content["runs"]) == ("smoke", str(folder), [run])
+    assert (run["name"], run["notebook"], run["parameters"]["scale"]) == ("a", "a", 2)
+    assert run["resources"] == {"gpu": 1, "memory_mb": 3000, "minutes": 3, "threads": 1}
     command = ["--dry-run", "--snakefile", str(paths.SNAKEFILE), "--config", f"plan={planned}"]
     command += ["--printshellcmds", "--profile", str(paths.ROOT / "profiles" / profile)]
     done = subprocess.run(
@@ -347,7 +342,9 @@ def test_a_failure_is_kept_and_does_not_stop_the_others(
 
 
 @pytest.mark.slow
-def test_a_second_call_starts_nothing(planned: tuple[Path, int, str, str]) -> None:
+def test_a_second_call_starts_nothing_and_another_leaves_the_same_record(
+    planned: tuple[Path, int, str, str],
+) -> None:
     folder = planned[0]
     began = time.monotonic()
     code = (
@@ -360,17 +357,12 @@ def test_a_second_call_starts_nothing(planned: tuple[Path, int, str, str]) -> No
     assert time.monotonic() - began < 10
     assert out.startswith(f"good: up to date, {folder / 'one' / 'runs' / 'good'}")
     assert out.splitlines()[-1] == "set()", "nothing heavy is imported"
-
-
-@pytest.mark.slow
-def test_the_record_is_the_same_however_many_jobs(planned: tuple[Path, int, str, str]) -> None:
-    folder = planned[0]
     record = (folder / "one" / "suite-smoke.json").read_bytes()
     assert set(json.loads(record)["runs"]) == {"good"}
     assert "tables/numbers.csv" in json.loads(record)["runs"]["good"]["outputs"]
-    code, _, err = ended(reproduce(folder, "two", "--only", "good"))
-    assert code == 0, err
-    assert (folder / "two" / "suite-smoke.json").read_bytes() == record
+    returned, _, err = ended(reproduce(folder, "two", "--only", "good"))
+    assert returned == 0, err
+    assert (folder / "two" / "suite-smoke.json").read_bytes() == record, "however many jobs"
 
 
 SLOW = (
@@ -381,12 +373,9 @@ SLOW = (
 )
 
 
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+def alive(pid: str) -> bool:
+    status = Path(f"/proc/{pid}/status")
+    return status.exists() and "(zombie)" not in status.read_text()
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> None:
@@ -409,7 +398,7 @@ def test_after_a_kill_nothing_runs_and_the_next_call_does_the_rest(
     wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text(), 240)
     process.send_signal(how)
     process.communicate(timeout=240)
-    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    pids = (tmp_path / "pids").read_text().split()
     wait_until(lambda: not any(map(alive, pids)), 30)
     assert run_folders.finished(tmp_path / "one" / "runs") == []
     (tmp_path / "slow").unlink()

@@ -88,33 +88,34 @@ def write_all(folder: Path) -> Path:
     return folder
 
 
-class _Requests(HTMLParser):
+class _Page(HTMLParser):
     """Collects what a browser would fetch or run when it opens a page; links are not followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: Path) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.requests: list[str] = []
         self.policy = ""
         self._style = False
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
         self._style = tag == "style"
-        if values.get("http-equiv", "").lower() == "content-security-policy":
+        equivalent = values.get("http-equiv", "").lower()
+        if equivalent == "content-security-policy":
             self.policy = values["content"]
-        if tag == "script" or values.get("http-equiv", "").lower() == "refresh":
-            self.found.append(tag)
+        if tag == "script" or equivalent == "refresh":
+            self.requests.append(tag)
         for name, value in values.items():
             fetched = name in ("src", "srcset", "data", "poster", "background")
             fetched |= name == "href" and tag != "a"
-            if fetched and not value.startswith("data:"):
-                self.found.append(f"{tag} {name}={value}")
-            if name.startswith("on") or (name == "style" and _in_css(value)):
-                self.found.append(f"{tag} {name}={value}")
+            styled = name == "style" and _in_css(value)
+            if (fetched and not value.startswith("data:")) or name.startswith("on") or styled:
+                self.requests.append(f"{tag} {name}={value}")
 
     def handle_data(self, data: str) -> None:
         if self._style:
-            self.found += _in_css(data)
+            self.requests += _in_css(data)
 
 
 def _in_css(text: str) -> list[str]:
@@ -123,13 +124,9 @@ def _in_css(text: str) -> list[str]:
 
 def requests(page: Path) -> list[str]:
     """Return what a browser would fetch from elsewhere, or run, when it opens the page."""
-    reader = _Requests()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return reader.found
+    return _Page(page).requests
 
 
 def policy(page: Path) -> str:
     """Return the page's content security policy."""
-    reader = _Requests()
-    reader.feed(page.read_text(encoding="utf-8"))
-    return reader.policy
+    return _Page(page).policy

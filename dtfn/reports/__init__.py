@@ -93,9 +93,8 @@ class Run:
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
 
-        ``data`` are the numbers drawn. The caption says what is seen; with metric, channel and
-        border where pixels are compared. A second figure of the name replaces the first. Without
-        any data, or of a figure without axes, a sentence says that there is nothing.
+        ``data`` are the numbers drawn; without any, a sentence says that there is nothing. A second
+        figure of the name replaces the first.
         """
         from dtfn import plots
 
@@ -168,13 +167,7 @@ class Run:
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     """Begin the run of a notebook of the working directory, else of notebooks/.
 
-    ``namespace`` is where the parameters live, i.e. ``globals()``. Their names are read from the
-    notebook's own ``parameters`` cell, so none can be left out of the manifest.
-
-    Raises
-    ------
-    InputError
-        There is no such notebook, or a parameter has no value.
+    ``namespace`` is its ``globals()``, where the values of the parameters are.
     """
     candidates = [folder / f"{notebook}.ipynb" for folder in (Path.cwd(), paths.NOTEBOOKS)]
     file = next((f for f in candidates if f.exists()), None)

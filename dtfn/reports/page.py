@@ -100,12 +100,9 @@ def write_run(notebook: Path, record: Mapping[str, Any]) -> None:
 def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     """Write ``index.html`` and ``verdicts.csv`` over all runs and return the page's path.
 
-    It begins with what the runs of the newest suite found (see `suite_runs`), and shows each of
-    them by thumbnails that lead to its own page. Other runs, that a reader started or sent, follow:
-    the newest complete one of each name. All runs are listed with their times.
-
-    Runs that failed, and were not followed by a complete one, are named; and so are ``killed``
-    ones, whose process ended before they left anything.
+    First come the runs of the newest suite (see `suite_runs`), then the newest complete one of each
+    name that a reader started. Runs whose last try failed are named, and so are ``killed`` ones,
+    whose process ended before they left anything.
     """
     records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
     complete = [folder for folder, record in records.items() if record["status"] == "complete"]
@@ -172,14 +169,8 @@ def suite_runs(reports: Path) -> dict[str, Path]:
 def keep(reports: Path, folder: Path) -> Path:
     """Copy the suite that was reproduced last to where it can be committed, and return its page.
 
-    The copy is a report in itself: index, manifests, tables as CSV, and figures as WebP; without
-    notebooks. Its README.md shows the same where there is no browser. It takes the place of an
-    older baseline as a whole.
-
-    Raises
-    ------
-    InputError
-        There is something else in that place, or no suite was reproduced.
+    The copy is a report in itself, without notebooks. It takes the place of an older baseline as a
+    whole.
     """
     kept, page = suite_runs(reports), folder / "README.md"
     if not kept:
