@@ -62,10 +62,10 @@ def imports(file: Path) -> Iterator[str]:
 
 
 def third_party(files: list[Path]) -> set[str]:
-    """Return the distributions, by canonical name, that files import."""
+    """Return the distributions, by canonical name, that files import; Triton comes with torch."""
     owners = metadata.packages_distributions()
     tops = {name.partition(".")[0] for file in files for name in imports(file)}
-    ours = {"dtfn", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
+    ours = {"dtfn", "triton", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
     return {
         canonicalize_name(owners.get(top, [top])[0])
         for top in tops - ours - set(sys.stdlib_module_names)

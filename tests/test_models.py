@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -330,3 +333,26 @@ def test_gpu_is_the_cpu(name: str, size: tuple[int, int]) -> None:
     on_gpu = copy.deepcopy(layer).cuda()
     for one, other in zip(answers(on_gpu, x.cuda()), answers(layer, x), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_triton_kernels_are_the_embedding_bag() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    program = """
+import torch
+from dtfn.models.deform import WeightedRows, fused
+
+def answers(kind):
+    source = torch.Generator().manual_seed(0)
+    index = torch.randint(0, 50, (300, 4), generator=source)
+    made = [torch.randn(*size, generator=source) for size in ((50, 20), (300, 4))]
+    table, share = (one.to(kind).requires_grad_() for one in made)
+    out = WeightedRows.apply(table, index, share)
+    (out * torch.linspace(0, 1, out.shape[1], dtype=kind)).sum().backward()
+    return out, table.grad, share.grad
+
+assert fused(torch.zeros(1)) and not fused(torch.zeros(1).double())
+for one, other in zip(answers(torch.float32), answers(torch.float64), strict=True):
+    torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+"""
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

@@ -1,10 +1,13 @@
 """Modulated deformable 3x3 convolution, forward and backward.
 
 A sample at a fractional position is a weighted sum of four rows of the (L, C) feature table, an
-embedding bag; the convolution that follows is one matrix product over (taps, channels).
+embedding bag; on a GPU two Triton kernels, where Triton is installed. The convolution that follows
+is one matrix product over (taps, channels).
 """
 
 from __future__ import annotations
+
+import os
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dtfn.models import layers
 from dtfn.models.layers import conv3x3, exact, maps_of, room, rows_of
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # it comes with torch for GPUs
+    triton = None
 
 BLOCK = 1 << 14  # positions sampled at once without gradients: bounds the (BLOCK, 9, C) columns
 KEPT = 1 << 26  # bytes of columns that a layer keeps for backward; larger ones are recomputed
@@ -56,7 +65,8 @@ def deformable_conv2d(
     memory.
     """
     n, channels, height, width = x.shape
-    table, offset, mask = (rows_of(exact(t)) for t in (x, offset, mask))  # (N, L, ...)
+    offset, mask = (rows_of(exact(t)) for t in (offset, mask))  # (N, L, ...)
+    table = rows_of(x if fused(x) else exact(x))
     kernel = weight.permute(0, 2, 3, 1).reshape(len(weight), -1, 1, 1)  # (D, 9C): (tap, channel)
 
     def sampled(table: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
@@ -92,6 +102,10 @@ class WeightedRows(torch.autograd.Function):
     def forward(ctx, table, index, share):  # type: ignore[no-untyped-def]
         """Return ``sum_k share[:, k] * table[index[:, k]]``."""
         ctx.save_for_backward(table, index, share)
+        if fused(table):
+            out = table.new_empty(len(index), table.shape[1])
+            _launch(_gather_rows, table, index, share, out)
+            return out
         return F.embedding_bag(index, table, mode="sum", per_sample_weights=share)
 
     @staticmethod
@@ -99,6 +113,10 @@ class WeightedRows(torch.autograd.Function):
         """Return the gradients of the table and of the shares."""
         table, index, share = ctx.saved_tensors
         grad, count = grad.contiguous(), len(index)
+        if fused(table):
+            d_table, d_share = torch.zeros_like(table, dtype=torch.float32), torch.empty_like(share)
+            _launch(_scatter_rows, table, index, share, grad, d_table, d_share)
+            return d_table.to(table.dtype), None, d_share
         starts = torch.arange(0, 4 * count + 1, 4, device=grad.device)
         bags = torch.arange(count, device=grad.device).repeat_interleave(4)
         d_share = torch.ops.aten._embedding_bag_per_sample_weights_backward(
@@ -114,6 +132,82 @@ class WeightedRows(torch.autograd.Function):
         parts = (share.numpy().ravel(), index.numpy().ravel(), starts.numpy())
         matrix = csr_array(parts, shape=(count, len(table)))
         return torch.from_numpy(matrix.T @ grad.numpy()), None, d_share
+
+
+def fused(table: Tensor) -> bool:
+    """Return whether the Triton kernels run on a tensor (in a test also on a CPU, interpreted)."""
+    if triton is None or table.dtype == torch.float64:
+        return False
+    return table.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _launch(kernel: object, table: Tensor, index: Tensor, *others: Tensor) -> None:
+    """Run a kernel, so many samples a program that it holds 4096 numbers of a tensor."""
+    count, channels = len(index), table.shape[1]
+    width = min(256, triton.next_power_of_2(channels))
+    grid = (triton.cdiv(count, 4096 // width),)
+    with torch.cuda.device_of(table):
+        kernel[grid](table, index, *others, count, channels, BLOCK=4096 // width, WIDTH=width)  # type: ignore[index]
+
+
+if triton is not None:
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def _gather_rows(  # type: ignore[no-untyped-def]
+        table, index, share, out, count, channels, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+    ):
+        """Write the weighted sums of four rows for BLOCK samples."""
+        sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = sample < count
+        for start in range(0, channels, WIDTH):
+            channel = start + tl.arange(0, WIDTH)
+            here = inside[:, None] & (channel < channels)[None, :]
+            total = tl.zeros((BLOCK, WIDTH), tl.float32)
+            for corner in tl.static_range(4):
+                row = tl.load(index + sample * 4 + corner, mask=inside, other=0)
+                weight = tl.load(share + sample * 4 + corner, mask=inside, other=0.0)
+                at = table + row[:, None] * channels + channel[None, :]
+                value = tl.load(at, mask=here & (weight != 0)[:, None], other=0.0)
+                total += weight[:, None] * value.to(tl.float32)
+            at = out + sample[:, None] * channels + channel[None, :]
+            tl.store(at, total.to(out.dtype.element_ty), mask=here)
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def _scatter_rows(  # type: ignore[no-untyped-def]
+        table,
+        index,
+        share,
+        grad,
+        d_table,
+        d_share,
+        count,
+        channels,
+        BLOCK: tl.constexpr,
+        WIDTH: tl.constexpr,
+    ):
+        """Add the gradients of BLOCK samples to the table's, and write those of their shares."""
+        sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        inside = sample < count
+        for corner in tl.static_range(4):
+            row = tl.load(index + sample * 4 + corner, mask=inside, other=0)
+            weight = tl.load(share + sample * 4 + corner, mask=inside, other=0.0)
+            product = tl.zeros((BLOCK,), tl.float32)
+            for start in range(0, channels, WIDTH):
+                channel = start + tl.arange(0, WIDTH)
+                here = inside[:, None] & (channel < channels)[None, :]
+                upstream = tl.load(
+                    grad + sample[:, None] * channels + channel[None, :], mask=here, other=0.0
+                ).to(tl.float32)
+                at = row[:, None] * channels + channel[None, :]
+                value = tl.load(table + at, mask=here, other=0.0).to(tl.float32)
+                product += tl.sum(upstream * value, axis=1)
+                tl.atomic_add(
+                    d_table + at,
+                    upstream * weight[:, None],
+                    mask=here & (weight != 0)[:, None],
+                    sem="relaxed",
+                )
+            tl.store(d_share + sample * 4 + corner, product, mask=inside)
 
 
 class DeformableConv2d(nn.Module):
