@@ -388,6 +388,8 @@ def progress(*iterable: Iterable[Any], **options: Any) -> Any:
 
 def samples(datasets: Names, scale: int, count: int | None = None) -> Iterator[Sample]:
     """Yield the samples of some datasets, with a progress bar; parameters as for `evaluate`."""
+    if not datasets:
+        raise InputError("datasets", "one or more", "none", "name one, e.g. mini")
     totals = {name: len(benchmarks.names(name)[:count]) for name in _listed(datasets)}
     for dataset, total in totals.items():  # all of them are there
         bar = {"desc": f"{dataset} x{scale}", "total": total, "unit": "image"}

@@ -212,6 +212,8 @@ class OwnNetwork(nn.Module):
             wanted = "an output in [0, 1] for a picture in [0, 1]"
             found = f"numbers up to {largest:.0f}" + ", as of 0 to 255" * (largest <= 1000)
             remedy = "divide by 255 in forward, and multiply its input by 255 if it wants that"
+            if math.isnan(largest):
+                found, remedy = "NaN", "load its trained weights, and look for a division by 0"
         elif not torch.allclose(first, again, atol=CLOSE, rtol=0):
             wanted = "the same output for the same picture, alone or in a batch"
             found = "another one the second time"

@@ -13,7 +13,7 @@ mkdir -p "$out"
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 "$python" -m pytest -q -m gpu -p no:cacheprovider tests/test_models*.py tests/test_attention.py \
-    tests/test_training.py >"$out/tests.txt" 2>&1
+    tests/test_capture.py tests/test_training.py >"$out/tests.txt" 2>&1
 tests=$?
 
 "$python" -m dtfn bench --device cuda >"$out/bench.md" 2>"$out/bench.log"

@@ -103,6 +103,7 @@ FAULTS = r"Missing .*body\.1\.body\.2\.shrink\.0\.bias.*Unexpected .*body\.0\.bo
         (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "NaN or infinity in tail"),
         (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
         (lambda state: state["sub_mean.weight"].mul_(2), "mean colour of DIV2K"),
+        (lambda state: state | {"sub_mean.weight": ONE}, "named as in"),  # of a grey network
         (lambda state: create("mini-nla", 2).state_dict(), "found .* a mini network, whose name"),
     ],
 )
@@ -128,6 +129,9 @@ def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
         assert "weights_only" not in str(refused.value), "which would run what is in the file"
     file.write_bytes(b"\n<!DOCTYPE html><html>")
     with pytest.raises(InputError, match="found a web page"):
+        load(file)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match=r"found a Git LFS pointer; .* `git lfs pull`"):
         load(file)
 
 

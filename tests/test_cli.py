@@ -60,6 +60,8 @@ def test_commands_and_version_are_printed(capsys: pytest.CaptureFixture[str]) ->
         (["evaluate", "bicubik"], "did you mean 'bicubic'?"),
         (["evaluate", "bicubic", "--scale", "5"], "expected 2, 3 or 4"),
         (["evaluate", "bicubic", "--datasets", "Set55"], "Set5"),
+        (["evaluate", "bicubic", "--datasets", ""], "datasets"),
+        (["gate", "nlsa-x4-s0", "--datasets", "mini, Set55"], "/Set55: "),
         (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
         (["zoo", "show", "no-such-network"], "no-such-network"),
     ],

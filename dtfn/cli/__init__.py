@@ -229,7 +229,7 @@ def gate(
     """
     from dtfn import gate as gates
 
-    table = gates.table(gates.costs(networks, datasets.split(","), count))
+    table = gates.table(gates.costs(networks, _split(datasets), count))
     if as_json:
         print(table.to_json(orient="records", indent=1))
         return
@@ -276,7 +276,7 @@ def evaluate(
     cut = tiling.way(text) if tile is None else tiling.Tiling(tile, overlap)
     if csv is not None:
         _require_place(csv)
-    sets = [name for text in datasets.split(",") if (name := text.strip())]
+    sets = _split(datasets)
     how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
     for row in evaluation.forecast(methods, sets, scale, count, **how).itertuples():
         if memory is not None and row.memory * 2**20 > cache.size(memory, "--memory"):
@@ -412,6 +412,10 @@ def bench(
 
     table = bench.table(tuple(int(size) for size in sizes.split(",")), threads, device)
     print(tables.markdown(table), end="")
+
+
+def _split(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _require_place(file: Path) -> None:

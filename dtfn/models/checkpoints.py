@@ -82,9 +82,10 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
             name, scale, shown = build["name"], build["scale"], dict(build["hyperparameters"])
             if max(shown["n_resblocks"], shown.get("n_resgroups", 0)) > len(given):
                 raise ValueError("more blocks than weights")
-    except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         known = f"weights of {', '.join(NAMES.values())}, named as in the authors' code"
-        some = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}, {error}"
+        some = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}"
+        some += f"; no {error}" if isinstance(error, LookupError) else f"; {error}"
         remedy = "pass the state_dict of one of these networks, or a file of dtfn.models.save"
         raise InputError(file, known, some, remedy) from error
     # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
@@ -144,6 +145,7 @@ def import_weights(
     except ValueError as error:
         remedy = "write for example -p n_hashes=4"
         raise InputError("hyperparameters", "numbers", hyperparameters, remedy) from error
+    file = zoo.file_of(str(file))
     network = load(file, **values)
     name = name or f"{network.name}-x{network.scale}"
     taken = {"bicubic", *(row["name"] for row in zoo.registry())}
@@ -231,11 +233,15 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
         build = json.loads(metadata["build"]) if "build" in metadata else None
     except Exception as error:  # the libraries raise whatever a broken file leads them to
         with file.open("rb") as stream:
-            is_page = stream.read(64).lstrip().startswith(b"<")
+            begins = stream.read(64).lstrip()
         # torch goes on to advise reading the file unchecked, which may run any code in it.
         said = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
         remedy = "fetch it again, or save the network's state_dict() where it was trained"
-        wanted, found = "weights, and nothing but tensors", "a web page" if is_page else said
+        wanted, found = "weights, and nothing but tensors", said
+        if begins.startswith(b"<"):
+            found = "a web page"
+        elif begins.startswith(b"version https://git-lfs"):
+            found, remedy = "a Git LFS pointer", "get the file itself with `git lfs pull`"
         raise InputError(file, wanted, found, remedy) from error
     while isinstance(content, Mapping):
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
@@ -276,6 +282,8 @@ def _recognised(state: State, given: State) -> tuple[str, int, dict[str, Any]]:
     tfs, place = (layer[2], f"{layer[1]}{layer[2] or ''}.") if layer else (None, "")
     signs = ["conv_assembly.offset_conv", "fc.0", "conv_match1.0", "conv_match.0"]
     kind = next((sign for sign in signs if f"{place}{sign}.weight" in shapes), "")
+    if ("groups" if groups else "chain", kind) not in NAMES:
+        raise ValueError("another body or attention")
     name = NAMES["groups" if groups else "chain", kind]
     growth, n_feats = shapes["tail.0.0.weight"][:2]
     factor = {4: 2, 9: 3}[growth // n_feats]
