@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dtfn import evaluation, files, images, reports, zoo
@@ -29,7 +30,7 @@ NOTEBOOK = "07_explore"
 
 
 class Session:
-    """What the notebook does with its parameters; made by `begin`."""
+    """What the notebook does with its parameters, which live in ``globals()``."""
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
         self._given = dict(namespace)
@@ -43,8 +44,7 @@ class Session:
             view = View(lambda state, **shown: send(state, self._given, **shown))
             view.start(lambda tell: opened(self._given, tell))
             return
-        state = opened(self._given)
-        missed = []
+        state, missed = opened(self._given), list[float]()
         for index, (row, column) in enumerate(self._given["positions"], start=1):
             state = state.click(column, row)
             *_, deepest = state, *state.deeper()
@@ -63,9 +63,7 @@ class Session:
             print("Nothing is saved until you press Send to report.")
 
 
-def begin(namespace: Mapping[str, Any]) -> Session:
-    """Begin a session of the notebook, whose parameters live in ``globals()``."""
-    return Session(namespace)
+begin = Session
 
 
 def is_headless() -> bool:
@@ -115,17 +113,17 @@ def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
     ``given`` are the notebook's parameters; those that the reader changed are noted as they are
     now. ``shown`` is as for `dtfn.explorer.page.sheet`.
     """
-    run = reports.begin(NOTEBOOK, {**given, **parameters(state)})
+    run = reports.begin(NOTEBOOK, {**given, **_parameters(state)})
     _save(run, "view", state, **shown)
     run.finish()
     return run.folder
 
 
-def parameters(state: State) -> dict[str, Any]:
+def _parameters(state: State) -> dict[str, Any]:
     """Return the notebook's parameters that show what the state shows."""
-    lists = {"control": list(state.choice.control), "tile": list(state.choice.tile)}
-    more = {"quantile": state.quantile, "positions": [list(state.position)]}
-    return {**asdict(state.choice), **lists, **more}
+    more = {"quantile": state.quantile, "positions": [state.position]}
+    plain: dict[str, Any] = runs.plain({**asdict(state.choice), **more})  # tuples become lists
+    return plain
 
 
 def _save(run: Run, name: str, state: State, **shown: Any) -> None:
@@ -133,11 +131,11 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
     choice, (row, column), (rows, columns) = state.choice, state.position, state.shape
     used = sorted({evaluation.split_change(method)[0] for method in choice.methods})
     run.uses([state.whole], [zoo.file_of(network) for network in used])
-    found = {"attention": state.attention, "harm": state.harm, "chance": state.chance}
-    found |= {f"error_{method}": output.error for method, output in state.outputs.items()}
-    maps = {key: values for key, values in found.items() if values is not None}
+    maps: dict[str, Any] = {name: getattr(state, name) for name in ("attention", "harm", "chance")}
+    maps |= {f"error_{method}": output.error for method, output in state.outputs.items()}
     at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
-    data = pd.DataFrame({key: values.ravel() for key, values in maps.items()}, at).reset_index()
+    data = pd.DataFrame({key: np.ravel(values) for key, values in maps.items()}, at)
+    data = data.dropna(axis=1)
     part = f", {Window(*choice.tile)}" if choice.tile else ""
     caption = (
         f"{choice.dataset}/{choice.image}{part}: row {row}, column {column} (×{choice.scale}, Y, "
@@ -146,13 +144,11 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
         "attended positions. 'differs': squared difference of a patch's HR detail from the "
         "query's, over the latter."
     )
-    run.figure(name, page.sheet(state, **shown), data=data, caption=caption)
+    run.figure(name, page.sheet(state, **shown), data=data.reset_index(), caption=caption)
     numbers = {
-        **parameters(state),
-        "row": row,
-        "column": column,
-        "threshold": state.threshold,
-        **{key: values[row, column] for key, values in maps.items()},
+        **_parameters(state),
+        **{"row": row, "column": column, "threshold": state.threshold},
+        **data.loc[row, column],
         "spread": state.spread,
         "copied": [copy._asdict() for copy in state.copied],
     }

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
@@ -21,6 +21,7 @@ from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled
+from dtfn.plots.pictures import frame, show
 
 RING = "#56B4E9"
 ATTENTION = "magma"
@@ -74,11 +75,11 @@ class Crop(NamedTuple):
 
 def verdict(state: State) -> str:
     """Return what the harm of this block means against chance."""
-    if state.harm is None:
+    if not state.has_truth:
         return f"Harm {NO_TRUTH}"
     if state.record is None:
         return "This network has no attention: any difference is chance"
-    if state.chance is None:
+    if not state.choice.control:
         return "Chance is not known: choose a control to judge this block"
     harm, chance = state.harm[state.position], abs(state.chance[state.position])
     if abs(harm) <= state.threshold:
@@ -96,16 +97,14 @@ def block_lines(state: State) -> list[Line]:
         shown = round(differences[state.position], 2) + 0.0  # no "−0.00"
         return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
 
-    if state.harm is None:
+    if not state.has_truth:
         return []
-    switched = state.choice.baseline == state.choice.off
-    label = "harm: on minus off" if switched else "harm: over baseline"
+    choice = state.choice
+    label = "harm: on minus off" if choice.baseline == choice.off else "harm: over baseline"
     about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
     lines = [(label, mse(state.harm), about)]
-    if state.chance is not None:
-        about = "The same difference where chance alone acts: " + " minus ".join(
-            state.choice.control
-        )
+    if choice.control:
+        about = f"The same difference where chance alone acts: {' minus '.join(choice.control)}"
         lines.append(("chance, this block", mse(state.chance), about))
         about = "Chance differs less at 95 % of the positions, or at the share that you set"
         lines.append(("threshold", f"±{state.threshold:.2f} MSE", about))
@@ -138,13 +137,12 @@ def looked(state: State) -> str:
     if state.attention is None or state.record is None:
         return f"{state.choice.network} has no attention layer: choose another network."
     reached = int((state.attention > 0).sum())
-    some = "" if reached == state.attention.size else f"the {reached:,} positions that get any"
-    if state.spread["support"] >= EVEN * reached:
-        said = f"Spread evenly over {some or 'the whole picture'}."
-    else:
+    all_of = reached == state.attention.size
+    of = "all positions" if all_of else f"the {reached:,} positions that get any"
+    said = f"Spread evenly over {of}."
+    if state.spread["support"] < EVEN * reached:
         half = np.cumsum(np.sort(state.attention, axis=None)[::-1]) < 0.5
-        of = f"of {some}" if some else "positions"
-        said = f"Half of the weight is on {int(half.sum()) + 1:,} {of}."
+        said = f"Half of the weight is on {int(half.sum()) + 1:,} of {of}."
     if isinstance(state.record.module(state.choice.layer), HashedAttention):
         said += " Equal hash codes are cut into chunks row by row, hence the band."
     return said
@@ -152,13 +150,14 @@ def looked(state: State) -> str:
 
 def share(state: State) -> str:
     """Return how often harm and chance are beyond the threshold on the picture."""
-    if state.harm is None:
+    if not state.has_truth:
         return f"Harm {NO_TRUTH}."
     limit = state.threshold
-    ours = np.mean(subpixel.interior(state.harm) > limit)
-    if state.chance is None:
+    ours, by_chance = (
+        float(np.mean(subpixel.interior(one) > limit)) for one in (state.harm, state.chance)
+    )
+    if not state.choice.control:
         return f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
-    by_chance = np.mean(subpixel.interior(state.chance) > limit)
     return f"Harm above {limit:.2f} MSE at {ours:.1%} of the positions; by chance {by_chance:.1%}."
 
 
@@ -181,7 +180,6 @@ def attention_map(state: State, strength: float) -> UInt8:
 
 def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
     """Return harm beyond ``shown`` (MSE) in colours centred at 0, and their limit (levels)."""
-    assert state.harm is not None
     root = subpixel.signed_root(state.harm)
     limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
     level = np.where(np.abs(state.harm) > shown, root / limit, 0).clip(-1, 1) / 2 + 0.5
@@ -199,13 +197,14 @@ def crops(state: State, side: int) -> list[Crop]:
     if sample.hr.size:
         hr = images.as_rgb(sample.hr)
         shown.append(_crop("HR", "the truth", hr, sample.scale, window, at))
-    titles = {choice.off: OFF, choice.uniform: "uniform weights"}
+    uniform = f"{choice.network}@uniform"
+    titles = {choice.off: OFF, uniform: "uniform weights"}
     if state.record is not None:
         titles[choice.network] = "attention on"
-    order = [choice.network, choice.off, choice.uniform, WITHOUT, choice.baseline, choice.third]
+    order = [choice.network, choice.off, uniform, WITHOUT, choice.baseline, choice.third]
     for method in [method for method in dict.fromkeys(order) if method in state.outputs]:
         made, note = state.outputs[method], ""
-        if made.error is not None:
+        if state.has_truth:
             note = f"{made.error[at]:.2f} MSE · {subpixel.decibels(made.error[at]):.2f} dB"
         title = titles.get(method, method.rpartition("/")[2])
         shown.append(_crop(title, note, made.image, sample.scale, window, at))
@@ -229,30 +228,26 @@ def copies(state: State) -> list[Crop]:
     scale, hr = state.sample.scale, state.sample.hr
     source = images.as_rgb(hr if hr.size else state.outputs[state.choice.network].image)
     box = Window(SPAN // 2 * scale, SPAN // 2 * scale, scale, scale)
+    mixed = Crop("weighted mix", "of all positions", mix(source, state.attention, scale), box)
     patches = [("query", f"{state.position}", state.position)]
-    for copy in state.copied:
-        known = not math.isnan(copy.disagreement)
-        note = f"({copy.row}, {copy.column})"
-        note += f" · differs {copy.disagreement:.1f}" if known else ""
-        patches.append((f"{copy.weight:.2%}", note, (copy.row, copy.column)))
-    shown = [
+    for row, column, weight, apart in state.copied:
+        differs = "" if math.isnan(apart) else f" · differs {apart:.1f}"
+        patches.append((f"{weight:.2%}", f"({row}, {column}){differs}", (row, column)))
+    query, *copied = (
         _crop(title, note, source, scale, around(state.shape, at, SPAN), at)
         for title, note, at in patches
-    ]
-    mixed = mix(source, state.attention, scale)
-    return [shown[0], Crop("weighted mix", "of all positions", mixed, box), *shown[1:]]
+    )
+    return [query, mixed, *copied]
 
 
 def mix(source: UInt8, attention: Float, scale: int) -> UInt8:
     """Return the mean of the patches around all positions by weight, uint8 ``(7s, 7s, 3)``."""
     height, width = attention.shape
-    blocks = source.reshape(height, scale, width, scale, 3).swapaxes(1, 2)
-    reach = SPAN // 2
-    padded = np.pad(blocks, ((reach, reach), (reach, reach), (0, 0), (0, 0), (0, 0)), mode="edge")
-    weights = attention.astype(np.float32)
-    shifted = (padded[i : i + height, j : j + width] for i in range(SPAN) for j in range(SPAN))
-    mixed = np.array([np.tensordot(weights, one, 2) for one in shifted])  # (49, s, s, 3)
-    mixed = mixed.reshape(SPAN, SPAN, scale, scale, 3).swapaxes(1, 2)
+    blocks = source.reshape(height, scale, width, scale, 3).transpose(1, 3, 4, 0, 2)
+    edges = [(0, 0)] * 3 + [(SPAN // 2, SPAN // 2)] * 2
+    padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
+    views = sliding_window_view(padded, attention.shape, axis=(3, 4))  # (s, s, 3, 7, 7, H, W)
+    mixed = np.einsum("abcijhw,hw->iajbc", views, attention.astype(np.float32))
     return np.rint(mixed.reshape(SPAN * scale, SPAN * scale, 3)).clip(0, 255).astype(np.uint8)
 
 
@@ -280,18 +275,14 @@ def message(text: str, *, is_error: bool = False) -> str:
 
 def attention(state: State) -> str:
     """Return what stands under the map of attention."""
-    if state.attention is None:
-        return f'<div class="note">{escape(looked(state))}</div>'
-    bar = _bar(ATTENTION, "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×")
-    return f'{bar}<div class="quiet">{escape(looked(state))}</div>'
+    ends = "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×"
+    return _under(looked(state), ATTENTION, () if state.attention is None else ends)
 
 
 def harm(state: State, limit: float) -> str:
     """Return what stands under the map of harm, whose colours end at ``limit``."""
-    if state.harm is None:
-        return f'<div class="note">{escape(share(state))}</div>'
-    bar = _bar(SIGNED, f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed")
-    return f'{bar}<div class="quiet">{escape(share(state))}</div>'
+    ends = f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed"
+    return _under(share(state), SIGNED, ends if state.has_truth else ())
 
 
 def numbers(state: State) -> str:
@@ -328,11 +319,14 @@ def _table(lines: Sequence[Line]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _bar(cmap: str, *ends: str) -> str:
+def _under(words: str, cmap: str, ends: tuple[str, ...]) -> str:
+    """Return words under the colours of a map; without its ends there is no map."""
+    if not ends:
+        return f'<div class="note">{escape(words)}</div>'
     colours = ", ".join(to_hex(mpl.colormaps[cmap](i / 8)) for i in range(9))
-    labels = "".join(f"<span>{escape(end)}</span>" for end in ends)
+    labels = "".join(f"<span>{end}</span>" for end in ends)
     bar = f'<div class="bar" style="background: linear-gradient(to right, {colours})"></div>'
-    return f'{bar}<div class="ends">{labels}</div>'
+    return f'{bar}<div class="ends">{labels}</div><div class="quiet">{escape(words)}</div>'
 
 
 # --- as a figure -----------------------------------------------------------------------------
@@ -347,49 +341,34 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, 2.0, 1.5])
     left, right, text = parts[0].subplots(1, 3)
-    for ax in (left, right, text):
-        ax.set_axis_off()
     rings = np.array([(copy.column, copy.row) for copy in state.copied]).reshape(-1, 2)
     left.scatter(*rings.T, s=22, facecolors="none", edgecolors=RING, linewidths=0.9)
     overlay, title = attention_map(state, strength), f"attention of {state.choice.layer}"
-    maps = [
-        (left, overlay, title, ATTENTION, (0.0, math.log2(BRIGHTEST)), "log2 of weight × L", BOX)
-    ]
-    if state.harm is None:
-        right.text(0.5, 0.5, f"Harm {NO_TRUTH}".replace(", ", ",\n"), ha="center", va="center")
-    else:
+    ends = (0.0, math.log2(BRIGHTEST))
+    maps = [(left, overlay, title, ATTENTION, ends, "log2 of weight × L", BOX)]
+    if state.has_truth:
         image, limit = harm_map(state, shown)
         title, unit = "harm: red harmed, blue helped", "signed root (8-bit levels)"
         maps.append((right, image, title, SIGNED, (-limit, limit), unit, "black"))
+    else:
+        right.set_axis_off()
+        right.text(0.5, 0.5, f"Harm {NO_TRUTH}".replace(", ", ",\n"), ha="center", va="center")
+    (row, column), grow = state.position, max(state.shape) / 40
     for ax, image, title, cmap, ends, unit, ink in maps:
-        _panel(ax, image, title, 9)
-        colours = ScalarMappable(Normalize(*ends), cmap)
+        show(ax, image, title)
+        frame(ax, (row - grow, column - grow, 1 + 2 * grow, 1 + 2 * grow), 1, ink)
         where = {"location": "bottom", "shrink": 0.9, "aspect": 30}
-        parts[0].colorbar(colours, ax=ax, label=unit, **where)
-        _box(ax, Window(*state.position, 1, 1), ink, max(state.shape) / 40)
-    lines = [
-        f"{label}: {value}" for label, value, _ in (*block_lines(state), *attention_lines(state))
-    ]
+        parts[0].colorbar(ScalarMappable(Normalize(*ends), cmap), ax=ax, label=unit, **where)
+    lines = [f"{name}: {value}" for name, value, _ in block_lines(state) + attention_lines(state)]
     words = verdict(state).replace(", ", ",\n").replace(": ", ":\n")
-    words = "\n".join(["row {}, column {}".format(*state.position), words, "", *lines])
+    words = "\n".join([f"row {row}, column {column}", words, "", *lines])
+    text.set_axis_off()
     text.text(0, 1, words, va="top", fontsize=7, transform=text.transAxes)
-    for part, row in ((parts[1], crops(state, side)), (parts[2], copies(state))):
-        axes = part.subplots(1, len(row), squeeze=False)[0] if row else []
-        for ax, crop in zip(axes, row, strict=True):
-            _panel(ax, crop.image, crop.title.replace(": ", ":\n"), 6.5)
-            _box(ax, crop.box, BOX)
+    for part, line in ((parts[1], crops(state, side)), (parts[2], copies(state))):
+        axes = part.subplots(1, len(line), squeeze=False)[0] if line else []
+        for ax, crop in zip(axes, line, strict=True):
+            show(ax, crop.image, crop.title.replace(": ", ":\n"), 6.5)
+            frame(ax, crop.box, 1)
             note = crop.note.replace(" · ", "\n")
             ax.text(0.5, -0.05, note, ha="center", va="top", fontsize=6.5, transform=ax.transAxes)
     return figure
-
-
-def _panel(ax: Any, image: UInt8, title: str, size: float) -> None:
-    ax.imshow(image, interpolation="nearest")
-    ax.set_title(title, fontsize=size, y=1)  # to look for a place takes half a second
-    ax.set_axis_off()
-
-
-def _box(ax: Any, box: Window, ink: str, grow: float = 0) -> None:
-    corner = (box.left - 0.5 - grow, box.top - 0.5 - grow)
-    size = (box.width + 2 * grow, box.height + 2 * grow)
-    ax.add_patch(Rectangle(corner, *size, fill=False, edgecolor=ink))

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,13 +22,12 @@ from torch import Tensor
 from dtfn import attribution, capture, datasets, evaluation, images, subpixel, texture, zoo
 from dtfn.attribution import Attribution
 from dtfn.capture import Record
+from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
-from dtfn.harm import hashes
+from dtfn.harm import hashes, pairs_of_zoo
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
-from dtfn.models.attention import NonLocalAttention
-from dtfn.models.networks import NETWORKS
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
@@ -39,8 +37,8 @@ FILES = "uploads"  # stands among the benchmarks for the pictures that the reade
 WITHOUT = "without the ringed"  # the network, with the most attended positions as keys of none
 LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: the first answer takes seconds, a click far below 0.3 s
-DENSE = 40_000  # LR positions: some 20 s on one core for a mini network, growing with the square
-LARGEST = 160_000  # the same for networks whose time grows with the positions
+DENSE = TILE**2  # LR positions at most, where time and memory grow with their square
+LARGEST = 160_000  # the same for other networks
 KEPT = 16  # outputs that are remembered
 SIDE, PATCH, STEPS = 48, 4, 8  # of attribution: what the network sees, the patch, the path
 
@@ -62,21 +60,17 @@ class Output(NamedTuple):
     """What a method made of a picture."""
 
     image: UInt8  # (sH, sW, 3)
-    error: Float | None  # of its blocks on Y, not rounded (MSE), (H, W); None without the truth
+    error: Float  # of its blocks on Y, not rounded (MSE), (H, W); NaN without the truth
     record: Record | None  # what its attention layers received; None where it has none
 
 
 class Copied(NamedTuple):
-    """One attended position: row, column, weight in [0, 1], and how much its HR detail disagrees.
-
-    ``disagreement`` is |d(p) - d(q)|^2 / |d(p)|^2 of the details of the query p and this position
-    q: 0 the same, above 1 worse than copying nothing, 2 unrelated; NaN where it is not known.
-    """
+    """One attended position; for its ``disagreement`` see `dtfn.texture.disagreement`."""
 
     row: int
     column: int
-    weight: float
-    disagreement: float
+    weight: float  # in [0, 1]
+    disagreement: float  # of its HR detail with the query's; NaN where it is not known
 
 
 class Upload(NamedTuple):
@@ -105,11 +99,6 @@ class Choice:
     def off(self) -> str:
         """The network with its attention off."""
         return f"{self.network}@off"
-
-    @property
-    def uniform(self) -> str:
-        """The network with equal attention weights."""
-        return f"{self.network}@uniform"
 
     @property
     def methods(self) -> list[str]:
@@ -145,54 +134,70 @@ class State:
         return self.sample.lr.shape[0], self.sample.lr.shape[1]
 
     @property
+    def has_truth(self) -> bool:
+        """Whether HR is known, and with it errors, harm and chance."""
+        return self.sample.hr.size > 0
+
+    @property
     def record(self) -> Record | None:
         """What the network's attention layers received; None where it has none."""
         return self.outputs[self.choice.network].record
 
     @property
-    def harm(self) -> Float | None:
-        """Error of the network minus error of the baseline, (H, W); None without the truth."""
-        return self._difference(self.choice.network, self.choice.baseline)
+    def harm(self) -> Float:
+        """Error of the network minus error of the baseline, (H, W); NaN without the truth."""
+        return self.outputs[self.choice.network].error - self.outputs[self.choice.baseline].error
 
     @property
-    def chance(self) -> Float | None:
-        """The same of the control; None where there is none."""
-        return self._difference(*self.choice.control) if self.choice.control else None
-
-    def _difference(self, one: str, other: str) -> Float | None:
-        errors = self.outputs[one].error, self.outputs[other].error
-        return None if errors[0] is None or errors[1] is None else errors[0] - errors[1]
+    def chance(self) -> Float:
+        """The same of the control; NaN where there is none."""
+        if not self.choice.control:
+            return np.full(self.shape, np.nan)
+        one, other = self.choice.control
+        return self.outputs[one].error - self.outputs[other].error
 
     @property
     def threshold(self) -> float:
         """Harm (MSE) that chance reaches at one position in twenty, by default; else 0."""
-        chance = self.chance
-        return 0.0 if chance is None else float(np.quantile(np.abs(chance), self.quantile))
+        return float(np.nan_to_num(np.quantile(np.abs(self.chance), self.quantile)))
 
     def images(self, dataset: str) -> list[str]:
         """Return the pictures of a benchmark, or those that the reader brought."""
         return sorted(self.files) if dataset == FILES else datasets.names(dataset)
 
     def choose(self, **changes: Any) -> State:
-        """Change some fields of the choice; what no longer fits follows, see `followed`."""
-        choice = followed(self.choice, changes, self.images)
-        return look(choice, self.files, self.tell, self)
+        """Change some fields of the choice, and make fit what no longer does.
+
+        Another benchmark shows its first picture, another picture its whole, another scale the
+        networks of that scale, another network its last layer; the control fits the baseline.
+        """
+        old, new, follow = self.choice, replace(self.choice, **changes), dict[str, Any]()
+        if new.dataset != old.dataset and "image" not in changes:
+            follow["image"] = self.images(new.dataset)[0]
+        if (new.dataset, new.image, new.scale) != (old.dataset, old.image, old.scale):
+            follow["tile"] = ()
+        if (new.network, new.scale) != (old.network, old.scale):
+            follow["layer"] = ""
+        if new.scale != old.scale:
+            follow |= {"third": "", **usual(new.scale)}
+        elif new.network != old.network and old.baseline == old.off:
+            follow |= usual(new.scale, new.network)
+        elif {"network", "baseline", "hash_seed"} & changes.keys():
+            follow["control"] = controls(new.scale, new.network, new.baseline, new.hash_seed)[0]
+        return look(replace(new, **follow | changes), self.files, self.tell, self)
 
     def upload(self, name: str, data: bytes, *, truth: bool) -> State:
         """Take a picture that the reader brought, and show it."""
         with_it = replace(self, files={**self.files, name: Upload(data, truth)})
         return with_it.choose(dataset=FILES, image=name, tile=())
 
-    def click(self, x: float | None, y: float | None) -> State:
-        """Look at the position under column x and row y; None: outside of the picture."""
-        (rows, columns), found = self.shape, "outside"
-        if x is not None and y is not None:
-            row, column = round(y), round(x)
-            if 0 <= row < rows and 0 <= column < columns:
-                return self.looked((row, column))
-            found = f"row {row}, column {column}"
-        wanted = f"row 0 to {rows - 1} and column 0 to {columns - 1}"
-        raise InputError("position", wanted, found, "click inside the picture")
+    def click(self, x: float, y: float) -> State:
+        """Look at the position under column x and row y."""
+        (rows, columns), at = self.shape, (round(y), round(x))
+        if not (0 <= at[0] < rows and 0 <= at[1] < columns):
+            wanted = f"row 0 to {rows - 1} and column 0 to {columns - 1}"
+            raise InputError("position", wanted, at, "click inside the picture")
+        return self.looked(at)
 
     def move(self, down: int, right: int) -> State:
         """Step from the position, and stay inside the picture."""
@@ -211,35 +216,32 @@ class State:
             return here
         attention = self.record.map(self.choice.layer, at).double().cpu().numpy()
         summary = self.record.summary(self.choice.layer, [at], details=self.detail).iloc[0]
-        apart, width = np.full(attention.size, np.nan), self.shape[1]
+        apart = np.full(attention.shape, np.nan)
         if self.detail is not None:
-            (apart,) = texture.disagreement(self.detail, [at[0] * width + at[1]])
-        order = np.argsort(-attention, axis=None, kind="stable")[: self.most]
-        copied = tuple(
-            Copied(i // width, i % width, float(attention.flat[i]), float(apart[i]))
-            for i in order.tolist()
-            if attention.flat[i] > 0
-        )
-        spread = {str(key): float(value) for key, value in summary.items()}
-        return replace(here, attention=attention, spread=spread, copied=copied)
+            flat = int(np.ravel_multi_index(at, self.shape))
+            apart = texture.disagreement(self.detail, [flat]).reshape(self.shape)
+        most = Look(self.choice.network, 0, at, attention).strongest(self.most)
+        copied = tuple(Copied(*p, float(attention[p]), float(apart[p])) for p in most)
+        return replace(here, attention=attention, spread=summary.to_dict(), copied=copied)
 
     def deeper(self) -> Iterator[State]:
         """Yield the state with more and more of what takes seconds to know about the position.
 
-        These are the outputs `WITHOUT` and `Choice.uniform`, and the attribution.
+        These are the outputs `WITHOUT` and with uniform weights, and the attribution.
         """
         if self.attention is None:
             return
         choice, outputs = self.choice, dict(self.outputs)
         seed = _seed(choice.network, choice.hash_seed)
         # The position itself stays: the question is what the others brought.
-        ringed = [(c.row, c.column) for c in self.copied if (c.row, c.column) != self.position]
+        ringed = {(copy.row, copy.column) for copy in self.copied} - {self.position}
         removed = tuple(sorted(row * self.shape[1] + column for row, column in ringed))
         network = evaluation.network(choice.network)
         if getattr(network, "placed", []) == getattr(network, "dense", []):  # none in windows
             outputs[WITHOUT] = run(choice.network, self.sample, seed, removed)
             yield replace(self, outputs=dict(outputs))
-        outputs[choice.uniform] = run(choice.uniform, self.sample, 0)
+        uniform = f"{choice.network}@uniform"
+        outputs[uniform] = run(uniform, self.sample, 0)
         yield replace(self, outputs=outputs)
         crop, patch = (around(self.shape, self.position, side) for side in (SIDE, PATCH))
         inside = (patch.top - crop.top, patch.left - crop.left, patch.height, patch.width)
@@ -272,7 +274,9 @@ def look(
     evaluation.require(choice.methods, choice.scale)
     sample = _cut(whole, choice.tile)
     rows, columns = sample.lr.shape[:2]
-    most, slowest = min((_largest(name), name) for name in choice.methods)
+    most, slowest = min(
+        (DENSE if evaluation.analysis_tiling(name) else LARGEST, name) for name in choice.methods
+    )
     if rows * columns > most:
         offered = tiles(whole.lr.shape)
         choice = replace(choice, tile=offered[0])
@@ -304,62 +308,21 @@ def look(
     return state.looked(at)  # the first look at a layer costs more than the next ones
 
 
-def followed(old: Choice, changes: Mapping[str, Any], listed: Callable[[str], list[str]]) -> Choice:
-    """Return a choice after changes of its fields, the rest made to fit.
-
-    Another benchmark shows its first picture (``listed`` names them), another picture its whole,
-    another scale the networks of that scale, another network its last layer; the control fits the
-    baseline.
-    """
-    new = replace(old, **changes)
-    follow: dict[str, Any] = {}
-    if new.dataset != old.dataset and "image" not in changes:
-        follow["image"] = listed(new.dataset)[0]
-    if (new.dataset, new.image, new.scale) != (old.dataset, old.image, old.scale):
-        follow["tile"] = ()
-    if new.scale != old.scale:
-        follow |= {"third": "", **usual(new.scale)}
-    elif new.network != old.network and old.baseline == old.off:
-        follow |= usual(new.scale, new.network)
-    elif (new.network, new.baseline, new.hash_seed) != (old.network, old.baseline, old.hash_seed):
-        follow["control"] = controls(new.scale, new.network, new.baseline, new.hash_seed)[0]
-    if new.network != old.network or new.scale != old.scale:
-        follow["layer"] = ""
-    return replace(new, **{name: v for name, v in follow.items() if name not in changes})
-
-
 # --- networks --------------------------------------------------------------------------------
 
 
 def usual(scale: int, network: str = "") -> dict[str, Any]:
     """Return network, baseline and control that a reader would choose first.
 
-    The network is the zoo's smallest of the lowest seed, if possible with hashed attention that
-    chooses and was trained to be switched off. The baseline is then itself with attention off; else
-    its placebo, or a local network, preferably of another seed.
+    The network is that of the zoo whose attention does most, without TFS if there is one. It is
+    compared with itself with attention off where it was trained for that, else with a local one.
 
-    Raises `InputError` where the zoo has none of this scale.
+    Raises `InputError` where the zoo has no pair of this scale.
     """
-
-    def rank(row: zoo.Entry) -> tuple[Any, ...]:
-        _, settings = NETWORKS.get(f"mini-{row['variant']}".partition("+")[0], (None, {}))
-        is_slow = "chunk_size" not in settings  # dense attention
-        is_fit = row.get("chooses") is not False and trained_for_both(row["name"])
-        return is_local(row), not is_fit, is_slow, row["seed"], row["parameters"]
-
-    rows = sorted((row for row in zoo.registry() if row["scale"] == scale), key=rank)
-    if not network and not rows:
-        known = sorted({f"x{row['scale']}" for row in zoo.registry()})
-        remedy = "choose another scale, or train one with `dtfn train`"
-        raise InputError("scale", f"one of the zoo ({', '.join(known)})", scale, remedy)
-    network = network or rows[0]["name"]
-    seed = next((row["seed"] for row in rows if row["name"] == network), 0)
-    others = sorted(rows, key=lambda row: row["seed"] == seed)
-    twins = [row["name"] for row in others if (row["variant"], row["seed"]) == ("placebo", seed)]
-    twins += [row["name"] for row in others if row["variant"] == "local"]
-    both = trained_for_both(network)
-    rivals = [] if both else [name for name in twins if name != network]
-    baseline = [*rivals, f"{network}@off"][0]
+    network = network or min(pairs_of_zoo(scale), key=lambda pair: "+" in pair.name).on
+    twins = [name for name in _local(scale) if name != network]
+    alone = zoo.switched(network) or not twins
+    baseline = f"{network}@off" if alone else twins[-1]
     control = controls(scale, network, baseline)[0]
     return {"network": network, "baseline": baseline, "control": control}
 
@@ -371,24 +334,15 @@ def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tup
     it does not hash. For other baselines: two local networks, the baseline if it is one.
     """
     changed = f"{network}@hash({seed + 1})" if hashes(network) else f"{network}@turn(1)"
-    own = [(changed, network)]
-    named = [r["name"] for r in zoo.registry() if (r["variant"], r["scale"]) == ("local", scale)]
-    named.sort(key=lambda name: name == baseline)
-    two = [(one, other) for one, other in combinations(named, 2) if other == named[-1]]
-    return [*own, *two, ()] if baseline == f"{network}@off" else [*two, (), *own]
+    named = sorted(_local(scale), key=lambda name: name == baseline)
+    two = [(one, named[-1]) for one in named[:-1]]
+    own = (changed, network)
+    return [own, *two, ()] if baseline == f"{network}@off" else [*two, (), own]
 
 
-def trained_for_both(network: str) -> bool:
-    """Return whether a network was trained with attention on and off."""
-    try:
-        return zoo.switched(network)
-    except InputError:  # weights from elsewhere name no recipe
-        return False
-
-
-def is_local(row: zoo.Entry) -> bool:
-    """Return whether a network of a registry has no attention that chooses."""
-    return str(row.get("variant", "")).startswith(("local", "placebo"))
+def _local(scale: int) -> list[str]:
+    wanted = ("local", scale)
+    return [row["name"] for row in zoo.registry() if (row["variant"], row["scale"]) == wanted]
 
 
 _LOCK = threading.RLock()  # a network whose attention is changed must not run elsewhere
@@ -405,7 +359,7 @@ def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -
         gone = torch.isin(keys, torch.tensor(removed))
         return logits.masked_fill(gone[..., None, :], -torch.inf)
 
-    network, record, error = evaluation.network(method), None, None
+    network, record = evaluation.network(method), None
     change = evaluation.split_change(method)[1]
     with _LOCK, ExitStack() as stack:
         if seed:
@@ -417,24 +371,15 @@ def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -
         elif capture.layers(network):
             record = stack.enter_context(capture.record(network))
         made = 255 * evaluation.unrounded(network, sample.lr)
+    error = np.full(sample.lr.shape[:2], np.nan)
     if sample.hr.size:
-        truth = subpixel.luma(sample.hr)
-        error = subpixel.block_error(images.luma(made), truth, sample.scale)
+        error = subpixel.block_error(images.luma(made), subpixel.luma(sample.hr), sample.scale)
     return Output(np.floor(made + np.float32(0.5)).astype(np.uint8), error, record)
 
 
 def _seed(method: str, seed: int) -> int:
     """Return the hash seed of a method: 0 where it has its own, or does not hash."""
     return seed if "@hash" not in method and hashes(method) else 0
-
-
-def _largest(method: str) -> int:
-    """Return how many LR positions a network can take in seconds."""
-    network = evaluation.network(method)
-    if getattr(network, "dense", False):  # a user's own, which may hold all of its weights
-        return TILE**2
-    dense = any(isinstance(module, NonLocalAttention) for module in network.modules())
-    return DENSE if dense else LARGEST
 
 
 # --- pictures --------------------------------------------------------------------------------
@@ -463,30 +408,25 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     lr, hr = rgb, np.zeros((0, 0, 3), np.uint8)
     if upload.truth:
         hr = images.modcrop(rgb[:, :, 0] if channels <= 2 else rgb, scale)
-        hr = np.ascontiguousarray(hr)
         lr = images.as_rgb(images.degrade(hr, scale))
-    return Sample(FILES, name, scale, lr, hr), " ".join(notes)
+    return Sample(FILES, name, scale, lr, np.ascontiguousarray(hr)), " ".join(notes)
 
 
 def tiles(shape: tuple[int, ...]) -> list[Window]:
     """Return windows of one size that cover an LR grid, row by row, and overlap where they must."""
-
-    def starts(length: int) -> tuple[int, list[int]]:
-        size, count = min(length, TILE), math.ceil(length / TILE)
-        return size, [round(i * (length - size) / max(count - 1, 1)) for i in range(count)]
-
-    (height, tops), (width, lefts) = starts(shape[0]), starts(shape[1])
-    return [Window(top, left, height, width) for top in tops for left in lefts]
-
-
-def around(shape: tuple[int, ...], position: Position, side: int) -> Window:
-    """Return a square window around a position, moved into a grid, smaller where that is."""
-    size = min(side, shape[0]), min(side, shape[1])
-    top, left = (
-        min(max(at - length // 2, 0), whole - length)
-        for at, length, whole in zip(position, size, shape, strict=False)
+    size = [min(length, TILE) for length in shape[:2]]
+    tops, lefts = (
+        np.linspace(0, length - side, math.ceil(length / TILE)).round().astype(int).tolist()
+        for length, side in zip(shape, size, strict=False)
     )
-    return Window(top, left, *size)
+    return [Window(top, left, *size) for top in tops for left in lefts]
+
+
+def around(shape: Position, position: Position, side: int) -> Window:
+    """Return a square window around a position, moved into a grid, smaller where that is."""
+    size = np.minimum(side, shape)
+    corner = np.clip(np.subtract(position, size // 2), 0, np.subtract(shape, size))
+    return Window(*corner.tolist(), *size.tolist())
 
 
 @functools.lru_cache(maxsize=4)  # so that what was made of a tile is found again
@@ -497,6 +437,5 @@ def _cut(whole: Sample, tile: tuple[int, ...]) -> Sample:
     inside = 0 <= top <= rows - height and 0 <= left <= columns - width
     if not inside or min(height, width) < LEAST:
         wanted = f"{LEAST} or more of {rows} rows and of {columns} columns"
-        remedy = "choose one of the tiles offered"
-        raise InputError("tile", wanted, Window(*tile), remedy)
+        raise InputError("tile", wanted, Window(*tile), "choose one of the tiles offered")
     return whole.crop(*tile)

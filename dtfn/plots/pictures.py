@@ -48,12 +48,12 @@ def texture_gallery(cases: Sequence[Case]) -> Figure:
         part.suptitle(f"{number}. {_headline(case)}", fontsize=8.5, x=0.01, ha="left")
         axes = part.subplots(1, columns)
         _whole(axes[0], case)
-        _image(axes[1], case.view.lr, "LR")
-        _image(axes[2], case.view.hr, "HR")
+        show(axes[1], case.view.lr, "LR")
+        show(axes[2], case.view.hr, "HR")
         on, off, *others = case.methods
         for ax, network in zip(axes[3:], (off, on, *others), strict=False):
             psnr = psnr_of(case.region.of(case.errors[network]))
-            _image(ax, case.view.outputs[network], f"{_short(network)}: {psnr:.2f}")
+            show(ax, case.view.outputs[network], f"{_short(network)}: {psnr:.2f}")
             _outline(ax, case, case.sample.scale)
         for ax in axes[3 + len(case.methods) : -1]:
             ax.set_visible(False)
@@ -75,20 +75,20 @@ def distortion_panel(case: Case | None) -> Figure:
     height = (1 + len(networks)) * (WIDTH / columns + 0.25) + 0.6
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots(1 + len(networks), columns)
-    _image(axes[0, 0], case.view.hr, "HR")
-    _image(axes[0, 1], case.view.lr, "LR")
+    show(axes[0, 0], case.view.hr, "HR")
+    show(axes[0, 1], case.view.lr, "LR")
     _whole(axes[0, 2], case)
     _overlay(axes[0, 3], case)
     for ax in axes[0, 4:]:
         ax.set_visible(False)
     for ax, network in zip(axes[1:, 0], networks, strict=True):
-        _image(ax, case.view.outputs[network], network)
+        show(ax, case.view.outputs[network], network)
     for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
         maps = [case.crop(case.maps[network][measure]) for network in networks]
         norm = Normalize(0, max(float(values.max()) for values in maps) or 1.0)
         for ax, network, values in zip(axes[1:, column], networks, maps, strict=True):
             mean = case.region.of(case.maps[network][measure]).mean()
-            shown = _image(ax, values, f"region: {mean:.3g}", cmap=POSITIVE, norm=norm)
+            shown = show(ax, values, f"region: {mean:.3g}", cmap=POSITIVE, norm=norm)
             _outline(ax, case, 1)
         figure.colorbar(shown, ax=axes[1:, column], location="bottom", label=title, shrink=0.9)
     return figure
@@ -119,7 +119,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
         ax = line[look.place - 1]
         ax.set_visible(True)
         support = np.exp(-np.sum(look.map[look.map > 0] * np.log(look.map[look.map > 0])))
-        _image(ax, dim, f"layer {look.place}: {support:,.0f} positions")
+        show(ax, dim, f"layer {look.place}: {support:,.0f} positions")
         grown = maximum_filter(np.sqrt(look.map / look.map.max()), 3)
         ax.imshow(grown, cmap="magma", norm=Normalize(0, 1), alpha=0.15 + 0.85 * grown)
         for row, column in look.strongest():
@@ -173,27 +173,27 @@ def donor_panel(scene: Scene | None) -> Figure:
     top, left = (span.start // sample.scale for span in around)
 
     def output(ax: Axes, kind: str, title: str) -> None:
-        _image(ax, scene.outputs[kind][around], f"{title}: MSE {scene.error(kind):.0f}")
+        show(ax, scene.outputs[kind][around], f"{title}: MSE {scene.error(kind):.0f}")
 
-    _image(axes[0, 0], sample.lr, f"{sample.dataset} {sample.image}: LR")
-    _image(axes[0, 1], sample.hr[around], "truth (box: the query)")
+    show(axes[0, 0], sample.lr, f"{sample.dataset} {sample.image}: LR")
+    show(axes[0, 1], sample.hr[around], "truth (box: the query)")
     output(axes[0, 2], "off", "attention off")
     output(axes[0, 3], "none", "on, without donors")
     for line, kind in zip(axes[1:], kinds, strict=True):
         trial = scene.trials[kind]
-        _image(line[0], trial.sample.lr, "LR with donors")
+        show(line[0], trial.sample.lr, "LR with donors")
         line[0].set_ylabel(f"{kind}\ndonors", fontsize=10)
         for row, column in reversed(trial.cells.tolist()):
-            _box(line[0], (row, column, trial.side, trial.side), 1, COPIED)
+            frame(line[0], (row, column, trial.side, trial.side), 1, COPIED)
         donor = trial.sample.crop(row, column, trial.side, trial.side)
-        _image(line[1], donor.hr, "a donor's truth")
-        _image(line[2], scene.copied(kind), f"what layer {scene.layer} copies")
+        show(line[1], donor.hr, "a donor's truth")
+        show(line[2], scene.copied(kind), f"what layer {scene.layer} copies")
         line[2].set_xlabel(f"{scene.weight(kind):.0%} from donors", fontsize=9)
         output(line[3], kind, "attention on")
     for ax in (*axes[0, 1:], *axes[1:, 3]):
-        _box(ax, (query.row - 1 - top, query.column - 1 - left, 3, 3), sample.scale)
+        frame(ax, (query.row - 1 - top, query.column - 1 - left, 3, 3), sample.scale)
     for ax in axes[:, 0]:
-        _box(ax, (query.row - 1, query.column - 1, 3, 3), 1)
+        frame(ax, (query.row - 1, query.column - 1, 3, 3), 1)
     return figure
 
 
@@ -220,8 +220,8 @@ def _short(network: str) -> str:
 def _whole(ax: Axes, case: Case) -> None:
     """Show the whole picture, reduced to every so many pixels, and box the window."""
     s = case.sample.scale
-    _image(ax, as_rgb(case.sample.hr)[s // 2 :: s, s // 2 :: s], case.sample.image)
-    _box(ax, case.window, 1)
+    show(ax, as_rgb(case.sample.hr)[s // 2 :: s, s // 2 :: s], case.sample.image)
+    frame(ax, case.window, 1)
 
 
 def _overlay(ax: Axes, case: Case) -> None:
@@ -229,7 +229,7 @@ def _overlay(ax: Axes, case: Case) -> None:
     grey = as_rgb(case.view.hr).astype(float).mean(axis=2)
     root = signed_root(case.crop(case.harm))
     most = float(np.abs(root).max()) or 1.0
-    _image(ax, grey, f"harm, ±{most:.0f} levels", norm=Normalize(-80, 335))
+    show(ax, grey, f"harm, ±{most:.0f} levels", norm=Normalize(-80, 335))
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
     alpha = np.minimum(1, 1.4 * np.abs(root) / most)
     ax.imshow(root, cmap=SIGNED, norm=Normalize(-most, most), extent=extent, alpha=alpha)
@@ -251,24 +251,24 @@ def _patch(ax: Axes, sample: Sample, at: tuple[int, int], title: str, ink: str) 
     y, x = max(top, 0), max(left, 0)
     part = sample.hr[y:bottom, x:right]
     extent = (x - 0.5, x + part.shape[1] - 0.5, y + part.shape[0] - 0.5, y - 0.5)
-    _image(ax, part, title, extent=extent)
+    show(ax, part, title, extent=extent)
     ax.set(xlim=(left - 0.5, right - 0.5), ylim=(bottom - 0.5, top - 0.5))
     for spine in ax.spines.values():
         spine.set(visible=True, edgecolor=ink, linewidth=2.5, linestyle="--" if ink == BAD else "-")
-    _box(ax, (*at, 1, 1), s)
+    frame(ax, (*at, 1, 1), s)
 
 
-def _image(ax: Axes, image: NDArray[Any], title: str, **how: Any) -> Any:
+def show(ax: Axes, image: NDArray[Any], title: str, size: float = 9, **how: Any) -> Any:
     """Show an image as its pixels are: RGB, grey of 0 to 255, or a map with its colours."""
     look: dict[str, Any] = {"cmap": "gray", "norm": Normalize(0, 255)} | how
-    ax.set_title(title, fontsize=9)
+    ax.set_title(title, fontsize=size, y=1)  # to look for a place takes half a second
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     return ax.imshow(image, interpolation="nearest", **look)
 
 
-def _box(ax: Axes, window: tuple[int, int, int, int], pixels: int, ink: str = BOX) -> None:
+def frame(ax: Axes, window: Sequence[float], pixels: int, ink: str = BOX) -> None:
     """Frame (top, left, height, width) in LR positions; a pixel begins half before its number."""
     top, left, height, width = (pixels * v for v in window)
     corner = (left - 0.5, top - 0.5)
