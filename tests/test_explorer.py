@@ -221,8 +221,6 @@ def test_words_say_where_attention_is_spread(network: str) -> None:
     assert ("that get any" if network == N else "all positions") in said
     assert ("hence the band" in said) == (network == N)
     assert "Half of the weight is on" in page.looked(replace(flat, spread={"support": 3}))
-    drawn = page.attention_map(flat, 1.0)
-    assert drawn.max() < 0.85 * images.luma(flat.sample.lr).max() + 40, "nothing stands out"
 
 
 # --- how fast --------------------------------------------------------------------------------
@@ -298,15 +296,16 @@ def test_uploads(shown: State) -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "notes"),
+    ("shape", "depth", "notes"),
     [
-        (noise(50, 47), ["grey"]),
-        (noise(50, 47, 4), ["white"]),
-        (noise(50, 47, 2), ["grey", "white"]),
-        (noise(50, 47).astype(np.uint16) * 257, ["grey", "16 bits"]),
+        ((50, 47), np.uint8, ["grey"]),
+        ((50, 47, 4), np.uint8, ["white"]),
+        ((50, 47, 2), np.uint8, ["grey", "white"]),
+        ((50, 47), np.uint16, ["grey", "16 bits"]),
     ],
 )
-def test_grey_alpha_and_deep_uploads(image: np.ndarray[Any, Any], notes: list[str]) -> None:
+def test_grey_alpha_and_deep_uploads(shape: tuple[int, ...], depth: Any, notes: list[str]) -> None:
+    image = noise(*shape).astype(depth) * (np.iinfo(depth).max // 255)
     sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
     assert all(note in said for note in notes)
     assert sample.lr.shape == (12, 11, 3)
@@ -442,13 +441,10 @@ def test_crops_outline_the_block(shown: State) -> None:
         scale = 1 if crop.title == "LR" else 4
         assert crop.image.shape == (12 * scale, 12 * scale, 3)
         assert crop.box == (11 * scale, 0, scale, scale)
-        factor = 8 // scale
-        large = crop.zoomed(factor)
+        large = crop.zoomed(8 // scale)
         assert large.shape == (96, 96, 3)
-        row = int((11 + 0.5) * scale * factor)
-        assert large[row, scale * factor].tolist() == [240, 228, 66], "the outline, in yellow"
-        inside = large[row, scale * factor - 1]
-        np.testing.assert_array_equal(inside, crop.image[int(11.5 * scale), scale - 1])
+        assert large[92, 8].tolist() == [240, 228, 66], "the outline, in yellow"
+        np.testing.assert_array_equal(large[92, 7], crop.image[23 * scale // 2, scale - 1])
 
 
 def test_maps_are_coloured_by_their_numbers(shown: State) -> None:
