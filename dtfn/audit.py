@@ -25,7 +25,7 @@ from dtfn.metrics import GREY, Float
 from dtfn.reports import Verdict, above_zero
 from dtfn.results import Results, in_folders
 from dtfn.statistics import LEAST, Interval, crossed
-from dtfn.subpixel import block_mean, decibels, interior, luma, psnr_of
+from dtfn.subpixel import block_mean, interior, luma, psnr_of
 
 FIGURES = ("psnr_with", "psnr_without", "harm_rate", "help_rate", "selection_bound", "fusion_bound")
 """What a summary has as means over pictures: PSNR of A and of B (dB); shares of the blocks where A
@@ -40,30 +40,14 @@ CANNOT = (
 
 @dataclass(frozen=True)
 class Findings:
-    """What `look` found.
+    """What `look` found."""
 
-    Attributes
-    ----------
-    names
-        Of A, of B, and of the controls.
-    pair
-        A against B with all controls.
-    pictures
-        A row a picture: dataset, image, and `FIGURES`.
-    quality
-        A row a picture, a column a name: PSNR (dB).
-    measured
-        Of `dtfn.harm.measure`, for that pair.
-    apart
-        Control -> the same with this control alone.
-    """
-
-    names: tuple[str, ...]
-    pair: Pair
-    pictures: pd.DataFrame
-    quality: pd.DataFrame
-    measured: Measured
-    apart: Mapping[str, Measured]
+    names: tuple[str, ...]  # of A, of B, and of the controls
+    pair: Pair  # A against B with all controls
+    pictures: pd.DataFrame  # a row a picture: dataset, image, and `FIGURES`
+    quality: pd.DataFrame  # a row a picture, a column a name: PSNR (dB)
+    measured: Measured  # of `dtfn.harm.measure`, for that pair
+    apart: Mapping[str, Measured]  # control -> the same with this control alone
 
     def psnr(self) -> pd.DataFrame:
         """Return name, psnr (dB), and gain over B with its interval: a row a result."""
@@ -76,10 +60,8 @@ class Findings:
         """Return those two results each whose PSNR differs: the interval of the gain holds no 0."""
         a, b, *controls = self.names
         both = [(a, b), *((c, b) for c in controls), *((a, c) for c in controls)]
-        gains = {f"{one} and {other} differ in PSNR": self._gain(one, other) for one, other in both}
-        return {
-            text: one for text, one in gains.items() if above_zero(one.low, one.high) is not None
-        }
+        gains = {f"{x} and {y} differ in PSNR": self._gain(x, y) for x, y in both}
+        return {k: one for k, one in gains.items() if above_zero(one.low, one.high) is not None}
 
     def _gain(self, name: str, over: str) -> Interval:
         gain = self.quality[name] - self.quality[over]
@@ -95,9 +77,8 @@ class Findings:
         ]
         if len(self.names) < 3:
             notes.append(
-                "no control: two networks that differ by chance alone also err differently "
-                "everywhere; a second result like B, of another training seed, shows how much "
-                "that is (--control)"
+                "no control: a second result like B, of another training seed, shows how "
+                "differently two networks err by chance alone (--control)"
             )
         if count < truths:
             used = f"{count} of the {truths} pictures of the truth were used"
@@ -137,9 +118,8 @@ class Findings:
         gain = self._gain(a, b)
         ends = (gain.low, gain.high)
         better = above_zero(*ends) if enough else None
-        first = Verdict(
-            f"{a} has a higher PSNR than {b}", gain.estimate, ends, better, "{:+.3f} dB"
-        )
+        claim = f"{a} has a higher PSNR than {b}"
+        first = Verdict(claim, gain.estimate, ends, better, "{:+.3f} dB")
         worse = f"where most detail was lost, {a} adds error to {b}'s"
         some = f"{a} has textures that are worse than {b}'s"
         if why := "; ".join(self.unequal()) if controls else "there is no control":
@@ -197,9 +177,7 @@ def look(results: Results) -> Findings:
         made = harm.folder_errors(methods, sample)
         rows.append(_row(sample, made, a, b))
         quality.append({name: psnr_of(interior(made[name])) for name in results.names})
-        alike.intersection_update(
-            [(one, other) for one, other in alike if np.array_equal(made[one], made[other])]
-        )
+        alike.difference_update([two for two in alike if (made[two[0]] != made[two[1]]).any()])
         return made
 
     groups = {f"{a} against {b}": controls}
@@ -215,8 +193,8 @@ def look(results: Results) -> Findings:
         raise InputError("--control", "what another network made", found, "name another folder")
     whole, *parts = (Measured(*(t[t["pair"] == pair] for t in measured)) for pair in groups)
     apart = dict(zip(controls, parts or [whole], strict=False))
-    pictures = pd.DataFrame(rows)
-    return Findings(results.names, pairs[0], pictures, pd.DataFrame(quality), whole, apart)
+    tables = pd.DataFrame(rows), pd.DataFrame(quality)
+    return Findings(results.names, pairs[0], *tables, whole, apart)
 
 
 def _row(sample: Sample, errors: Mapping[str, Float], a: str, b: str) -> dict[str, Any]:
@@ -227,9 +205,8 @@ def _row(sample: Sample, errors: Mapping[str, Float], a: str, b: str) -> dict[st
     along = block_mean((x - y) * (truth - y), sample.scale)
     weight = np.divide(along, length, out=np.zeros_like(along), where=length > 0).clip(0, 1)
     mixed = interior(errors[b] - weight * (2 * along - weight * length)).clip(min=0)
+    reached = [psnr_of(error) for error in (mine, other, np.minimum(mine, other), mixed)]
     shares = float((mine > other).mean()), float((mine < other).mean())
-    errors_ = (mine, other, np.minimum(mine, other), mixed)
-    reached = [decibels(float(error.mean())) for error in errors_]
     place = {"dataset": sample.dataset, "image": sample.image}
     return place | dict(zip(FIGURES, (*reached[:2], *shares, *reached[2:]), strict=True))
 
@@ -239,15 +216,11 @@ def audit(
 ) -> tuple[dict[str, Any], Findings]:
     """Compare folders of results, and write ``summary.json`` and ``images.csv`` into ``out``.
 
-    Parameters and errors are those of `dtfn.results.in_folders` and `look`.
-
-    Returns
-    -------
-    What summary.json holds, and what was found. How it was measured (dtfn, scale, channel, border,
-    grey, tau: the threshold of harm, folders, names, images, hr_images, confidence); each of
-    `FIGURES`, and ``intervals``: figure -> low, high, images, note; ``psnr`` of each result with
-    its gain over B; ``curve``, of `dtfn.harm.curve`; ``fifths``, of `Findings.beyond`;
-    ``textures``, of `dtfn.harm.textures`; ``verdicts`` and ``notes``.
+    Parameters and errors are those of `dtfn.results.in_folders` and `look`. Returned are what
+    summary.json holds, and what was found. In it are `FIGURES` with their ``intervals``; ``psnr``
+    of each result with its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of
+    `Findings.beyond`, ``textures`` of `dtfn.harm.textures`; and how all was measured (tau: the
+    threshold of harm).
     """
     folders = [hr, with_, without, *controls]
     results = in_folders(folders, scale)

@@ -50,22 +50,14 @@ _CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?(\+[a-z]+(\([0-9]+\))?)*")
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
 
 Names = Sequence[str] | str
-"""Several names, or a single one."""
-Cut = Tiling | Chop | None
-"""How one image is cut; None: not at all."""
+Cut = Tiling | Chop | None  # how one image is cut; None: not at all
 
 
 class Output(NamedTuple):
-    """What a method made of one LR image: uint8 RGB ``(sH, sW, 3)``, and the wall time it took.
+    """What a method made of one LR image, and the time of the run that made it."""
 
-    The time is that of the run that made it, also where the cache remembered it.
-    """
-
-    image: UInt8
+    image: UInt8  # RGB (sH, sW, 3)
     seconds: float
-
-
-# --- methods and their networks ---------------------------------------------------------------
 
 
 def split_change(method: str) -> tuple[str, str]:
@@ -75,10 +67,7 @@ def split_change(method: str) -> tuple[str, str]:
 
 
 def fingerprint(method: str) -> str:
-    """Return the SHA-256 of a method's weights, of code too for a user's own; else ``"bicubic"``.
-
-    An unknown name, or weights that are missing, are an `InputError`.
-    """
+    """Return the SHA-256 of a method's weights, of a user's own code too; else ``"bicubic"``."""
     name, change = split_change(method)
     if change:
         return f"{fingerprint(name)} @{change} {cache.source('interventions')}"
@@ -90,10 +79,7 @@ def fingerprint(method: str) -> str:
 def network(method: str, device: str = "cpu", scale: int | None = None) -> nn.Module:
     """Return the network of a method, loaded once a process, without its change.
 
-    Raises
-    ------
-    InputError
-        As `dtfn.models.load`; another scale than ``scale``; a change that it cannot have.
+    Another scale than ``scale``, or a change that it cannot have, is an `InputError`.
     """
     name = split_change(method)[0]
     loaded = _network(name, fingerprint(name), device)
@@ -106,8 +92,7 @@ def network(method: str, device: str = "cpu", scale: int | None = None) -> nn.Mo
 
 @functools.cache
 def _network(name: str, weights: str, device: str) -> nn.Module:
-    """Load a network; the hash of its weights counts, because a file can be trained anew."""
-    from dtfn import models, own
+    from dtfn import models, own  # the weights' hash counts: a file can be trained anew
 
     loaded: nn.Module = own.load(name) if zoo.own(name) else models.load(name)
     return loaded.to(device)
@@ -115,11 +100,10 @@ def _network(name: str, weights: str, device: str) -> nn.Module:
 
 @contextlib.contextmanager
 def _changed(network: nn.Module, method: str) -> Iterator[None]:
-    """Change a network's attention as the method says."""
+    from dtfn.interventions import intervened
+
     with contextlib.ExitStack() as stack:
         for kind in filter(None, split_change(method)[1].split("+")):
-            from dtfn.interventions import intervened
-
             stack.enter_context(intervened(network, kind))
         yield
 
@@ -137,12 +121,10 @@ def require(methods: Names, scale: int) -> None:
 
 def torch_device(name: str) -> str:
     """Return what ``"auto"`` stands for; others as given, if this machine has them."""
-    if name == "cpu":
-        return name
     import torch
 
     there = torch.cuda.is_available()
-    if name != "auto" and not there:
+    if name not in ("cpu", "auto") and not there:
         remedy = "leave it out, or install a torch with CUDA"
         raise InputError(f"device {name!r}", "cpu, or cuda where there is a GPU", "no GPU", remedy)
     return name if name != "auto" else "cuda" if there else "cpu"
@@ -168,11 +150,7 @@ def analysis_tiling(method: str) -> Tiling | None:
 
 
 def _listed(names: Names) -> list[str]:
-    """Return names in their order, each once."""
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))
-
-
-# --- one picture --------------------------------------------------------------------------------
 
 
 def outputs(
@@ -184,19 +162,9 @@ def outputs(
 ) -> dict[str, Output]:
     """Return what each method makes of the sample's LR image.
 
-    Parameters
-    ----------
-    methods, sample
-        One or more methods; the LR image and its scale.
-    tiling, self_ensemble
-        As for `upscale`; with a `dtfn.tiling.Budget`, images that do not fit into it are tiled.
-    device
-        ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one; digits may differ.
-
-    Raises
-    ------
-    InputError
-        For an unknown method, one of another scale, or a budget that is too small.
+    ``tiling`` and ``self_ensemble`` are as for `upscale`; with a `dtfn.tiling.Budget`, images that
+    do not fit into it are tiled. ``device`` is ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where
+    there is one; digits may differ. An unfit method or budget is an `InputError`.
     """
 
     def one(method: str) -> Output:
@@ -221,11 +189,8 @@ def outputs(
 def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[str, Float]:
     """Return the block errors of each method on a picture, from outputs that are not rounded.
 
-    Networks with attention from all positions to all run in the tiles of their card, else of
-    `DENSE_TILE`; others see the whole picture.
-
-    They are float64 ``(H, W)``, see `dtfn.subpixel.block_error`; without rounding, their mean over
-    the interior positions is the MSE behind the PSNR on Y.
+    They are float64 ``(H, W)``, see `dtfn.subpixel.block_error`: their mean over the interior
+    positions is the MSE behind the PSNR on Y. Networks run in the tiles of `analysis_tiling`.
     """
     truth = luma(sample.hr)
 
@@ -255,12 +220,10 @@ def remembered(
     """
     name, change = split_change(method)
     if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):
-        raise InputError(
-            f"method {method!r}",
-            "a change that leaves each position its keys: @uniform, @random, @self",
-            f"@{unfit.pop()}, which is off-distribution: nobody trained the network for it",
-            "compare it with another network, one without attention",
-        )
+        wanted = "a change that leaves each position its keys: @uniform, @random, @self"
+        found = f"@{unfit.pop()}, which is off-distribution: nobody trained the network for it"
+        remedy = "compare it with another network, one without attention"
+        raise InputError(f"method {method!r}", wanted, found, remedy)
     device = torch_device(device)
 
     def made() -> Arrays:
@@ -272,13 +235,11 @@ def remembered(
 
 
 def _key(method: str, sample: Sample, way: str, device: str) -> str:
-    """Return what arrays of `remembered` depend on, hashed."""
     code = cache.source("models")
     return cache.key(fingerprint(method), sample.lr, sample.hr, sample.scale, way, device, code)
 
 
 def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
-    """Return how an image is cut: None where it is a single tile, a budget's choice made."""
     size = sample.lr.shape[:2]
     tiling = tiling or card_tiling(method)
     if isinstance(tiling, Budget):
@@ -290,7 +251,7 @@ def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
 def upscale(
     network: nn.Module, lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
 ) -> UInt8:
-    """Return the super-resolved image of ``lr``.
+    """Return the super-resolved image of ``lr``, uint8 RGB ``(sH, sW, 3)``, rounded half up.
 
     Parameters
     ----------
@@ -303,14 +264,7 @@ def upscale(
         Average over the 8 flips and quarter turns of the image, each tiled by itself, before
         rounding, as the "+" methods of the field do.
 
-    Returns
-    -------
-    uint8 ``(sH, sW, 3)``: the output clamped to [0, 1], times 255, rounded half up.
-
-    Raises
-    ------
-    InputError
-        For another input, or an output of another size or with NaN or infinity in it.
+    Another input, and an output of another size or with NaN or infinity, are an `InputError`.
     """
     y = unrounded(network, lr, tiling, self_ensemble)
     return np.floor(y * 255 + np.float32(0.5)).astype(np.uint8)
@@ -322,6 +276,8 @@ def unrounded(
     """Return `upscale`'s image before it is rounded, float32 ``(sH, sW, 3)`` in [0, 1]."""
     import torch
 
+    from dtfn.interventions import turned
+
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
         found = f"{lr.dtype} {lr.shape}"
         raise InputError("LR image", "uint8 (H, W, 3)", found, "use dtfn.images.as_rgb")
@@ -330,22 +286,14 @@ def unrounded(
     network.eval()
     try:
         with torch.inference_mode():
-            x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None]  # (1, 3, H, W)
-            y = (_ensemble if self_ensemble else _tiled)(network, x.float() / 255, tiling)
+            x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+            views = range(8 if self_ensemble else 1)
+            ys = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in views]
+            y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
     finally:
         network.train(was_training)
-    made: NDArray[np.float32] = y[0].clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    made: NDArray[np.float32] = y.permute(1, 2, 0).cpu().numpy()
     return np.ascontiguousarray(made)
-
-
-def _ensemble(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
-    """Return the mean (1, 3, sH, sW) over the dihedral group, each turned back."""
-    import torch
-
-    from dtfn.interventions import turned
-
-    views = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in range(8)]
-    return torch.stack(views).mean(0)
 
 
 def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
@@ -359,25 +307,16 @@ def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
         made = network(seen.contiguous(memory_format=torch.channels_last)).float()
         shape, found = (3, scale * seen.shape[2], scale * seen.shape[3]), tuple(made.shape[1:])
         if not (finite := bool(made.isfinite().all())) or found != shape:
-            raise InputError(
-                "network output",
-                f"finite numbers of shape {shape}",
-                f"{'finite numbers' if finite else 'NaN or infinity'}, {found}",
-                "the weights or the scale are wrong: load or train the network again",
-            )
+            text = f"{'finite numbers' if finite else 'NaN or infinity'}, {found}"
+            remedy = "the weights or the scale are wrong: load or train the network again"
+            raise InputError("network output", f"finite numbers of shape {shape}", text, remedy)
         kept = made[:, :, rows.inner(scale), columns.inner(scale)]
         out[:, :, rows.kept(scale), columns.kept(scale)] = kept
     return out
 
 
-# --- many pictures ------------------------------------------------------------------------------
-
-
 def progress(*iterable: Iterable[Any], **options: Any) -> Any:
-    """Return tqdm's bar where somebody looks: on a terminal, or in a notebook that a person runs.
-
-    A notebook that the suite runs keeps no bars; parameters are tqdm's.
-    """
+    """Return tqdm's bar on a terminal, and in a notebook that the suite does not run."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if type(shell).__name__ == "ZMQInteractiveShell" and "DTFN_RUN_DIR" not in os.environ:
         from tqdm.notebook import tqdm as notebook_bar
@@ -419,35 +358,29 @@ def evaluate(
     tiling, self_ensemble, device
         As for `outputs`; bicubic does not depend on them.
     grey, rounded
-        The rule for grey pictures, and whether Y is rounded: see `dtfn.metrics.psnr`.
+        As for `psnr`.
 
     Returns
     -------
     A row an image and method: method, dataset, image, scale, psnr (dB), ssim, seconds, and lr:
-    ``"file"`` where LR was given, ``"from HR"`` where it was made.
-
-    Raises
-    ------
-    InputError
-        For unknown or unfit methods, before anything is computed, and for missing datasets.
+    ``"file"`` where LR was given, ``"from HR"`` where it was made. Unfit methods are an
+    `InputError` before anything is computed.
     """
     require(methods, scale)
     with cache.opened():
         rows = [
-            {
-                "method": method,
-                "dataset": sample.dataset,
-                "image": sample.image,
-                "scale": scale,
-                "psnr": psnr(output.image, sample.hr, scale, grey, rounded),
-                "ssim": ssim(output.image, sample.hr, scale, grey, rounded),
-                "seconds": output.seconds,
-                "lr": "file" if sample.lr_file else "from HR",
-            }
+            (
+                *(method, sample.dataset, sample.image, scale),
+                psnr(output.image, sample.hr, scale, grey, rounded),
+                ssim(output.image, sample.hr, scale, grey, rounded),
+                output.seconds,
+                "file" if sample.lr_file else "from HR",
+            )
             for sample in samples(datasets, scale, count)
             for method, output in outputs(methods, sample, tiling, self_ensemble, device).items()
         ]
-    return pd.DataFrame(rows)
+    columns = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -473,34 +406,27 @@ def forecast(
     """Say, before it is done, what `evaluate` will cost; parameters and errors as there.
 
     Each network is tried on one small image, and time and memory are taken to grow with the
-    positions. What the cache holds costs nothing.
-
-    Returns
-    -------
-    A row a method: method, pictures (to be run), tiles (that the network will see), seconds,
-    memory (MB of the process at its peak).
+    positions. What the cache holds costs nothing. A row a method: method, pictures (to be run),
+    tiles (that the network will see), seconds, memory (MB of the process at its peak).
     """
     require(methods, scale)
     device = torch_device(device)
-    runs = [method for method in _listed(methods) if method != BICUBIC]
-    seen: dict[str, list[int]] = {method: [] for method in runs}  # positions of each tile
-    pictures = dict.fromkeys(runs, 0)
+    seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
     with cache.opened():
-        for sample in samples(datasets, scale, count) if runs else ():
-            for method in runs:
+        for sample in samples(datasets, scale, count) if seen else ():
+            for method, pictures in seen.items():
                 cut = _cut(method, sample, tiling, device)
                 if cache.missing(_key(method, sample, f"{cut} {self_ensemble}", device)):
-                    pictures[method] += 1
-                    for rows, columns in (cut or WHOLE).tiles(*sample.lr.shape[:2]):
-                        size = (rows.stop - rows.start) * (columns.stop - columns.start)
-                        seen[method] += [size] * (8 if self_ensemble else 1)
-    table = []
-    for method, sizes in seen.items():
-        cost = _cost(split_change(method)[0], device) if sizes else _Cost(0, 0, 0)
+                    tiles = (cut or WHOLE).tiles(*sample.lr.shape[:2])
+                    sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
+                    pictures.append(sizes * (8 if self_ensemble else 1))
+    rows = []
+    for method, pictures in seen.items():
+        cost = _cost(split_change(method)[0], device) if pictures else _Cost(0, 0, 0)
+        sizes = [size for tiles in pictures for size in tiles]  # positions
         memory = (cost.rest + cost.position * max(sizes, default=0)) / 2**20
-        row = (method, pictures[method], len(sizes), cost.seconds * sum(sizes), memory)
-        table.append(row)
-    return pd.DataFrame(table, columns=["method", "pictures", "tiles", "seconds", "memory"])
+        rows.append((method, len(pictures), len(sizes), cost.seconds * sum(sizes), memory))
+    return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
 
 class _Cost(NamedTuple):
@@ -528,7 +454,7 @@ def _cost(name: str, device: str) -> _Cost:
 
 
 def _peak(device: str, forget: bool = False) -> float:
-    """Return the most bytes that this process has held, of the GPU if the device is one.
+    """Return the most bytes that this process, or the GPU, has held; only Linux tells of a process.
 
     ``forget``: the peak is then what is held now, and that is returned.
     """
@@ -539,10 +465,8 @@ def _peak(device: str, forget: bool = False) -> float:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.max_memory_allocated(device))
-    if sys.platform != "linux":
-        import resource
-
-        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    if not sys.platform.startswith("linux"):
+        return 0.0
     if forget:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system

@@ -39,18 +39,14 @@ def costs(
 ) -> pd.DataFrame:
     """Measure what each intervention costs on the first ``count`` pictures of benchmarks.
 
-    Networks run as in `dtfn.evaluation.block_errors`. A user's own has only `OWN_KINDS`.
+    Networks run as in `dtfn.evaluation.block_errors`. A user's own has only `OWN_KINDS`; a network
+    without attention is an `InputError`.
 
     Returns
     -------
     A row a network, picture and intervention: name, dataset, image, scale, psnr (dB, Y, border of
     ``scale``; of the network as trained), intervention, cost (dB, positive: the network loses); for
     a user's own network also bicubic (dB, its PSNR).
-
-    Raises
-    ------
-    InputError
-        An unknown network, data set or intervention, or a network without attention.
     """
     from dtfn.interventions import attention_layers
 
@@ -64,13 +60,12 @@ def costs(
             possible[name] = [k for k in kinds if k in OWN_KINDS and (square or k != "self")]
         else:
             attention_layers(loaded)
-    rows: list[dict[str, object]] = []
+    rows = []
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
     runs = pictures * sum(1 + len(some) for some in possible.values())
     with evaluation.progress(total=runs, unit="run", desc="gate") as bar:
         for scale in sorted(set(scales.values())):
             for sample in evaluation.samples(sets, scale, count):
-                place = {"dataset": sample.dataset, "image": sample.image, "scale": scale}
                 for name in (name for name in networks if scales[name] == scale):
                     psnr = {}
                     for kind in ("", *possible[name]):
@@ -78,29 +73,23 @@ def costs(
                         error = evaluation.block_errors(method, sample, device)[method]
                         psnr[kind] = psnr_of(interior(error))
                         bar.update()
-                    plain = psnr.pop("")
-                    one = {"name": name, **place, "psnr": plain}
+                    one = {"name": name, "dataset": sample.dataset, "image": sample.image}
+                    one |= {"scale": scale, "psnr": (plain := psnr.pop(""))}
                     if zoo.own(name):
                         image = images.imresize(sample.lr, scale)
                         one["bicubic"] = evaluation.psnr(image, sample.hr, scale)
-                    rows += [
-                        one | {"intervention": kind, "cost": plain - changed}
-                        for kind, changed in psnr.items()
-                    ]
+                    rows += [one | {"intervention": k, "cost": plain - p} for k, p in psnr.items()]
     return pd.DataFrame(rows)
 
 
 def table(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the verdict on each network and data set from `costs`, uniform among them.
 
-    Returns
-    -------
     A row a network and data set: name, dataset, scale, pictures, psnr, least (what uniform weights
     must cost, dB), chooses, verdict, and the mean cost of each intervention with the ends of its
     95 % interval over pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for
-    ``window(8)``. If a user's own network loses more than `COLLAPSE` or falls more than `BELOW`
-    under bicubic, the interventions that do this are named in off_distribution: they say nothing
-    about what its attention does.
+    ``window(8)``. The interventions under which a user's own network loses more than `COLLAPSE`, or
+    falls more than `BELOW` under bicubic, are in off_distribution: they say nothing about it.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
@@ -118,10 +107,10 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
         row["least"] = least(str(name))
         row["chooses"] = bool(row["uniform_low"] >= row["least"])
         row["verdict"] = "chooses" if row["chooses"] else "not testable: does not choose"
-        if collapsed:
-            row["off_distribution"] = ", ".join(collapsed)
         if "uniform" in collapsed:
             row |= {"chooses": False, "verdict": f"uniform is {OFF_DISTRIBUTION}"}
+        if collapsed:
+            row["off_distribution"] = ", ".join(collapsed)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -20,11 +20,10 @@ Array = NDArray[Any]
 Float = NDArray[np.float64]
 Grey = Literal["rgb", "y"]
 
-GREY: dict[Grey, str] = {
+GREY: dict[Grey, str] = {  # in words
     "rgb": "Grey pictures are read as RGB, then Y.",
     "y": "Grey pictures are taken as Y.",
 }
-"""Each rule in words, for captions."""
 
 PEAK = 255.0
 WINDOW, SIGMA = 11, 1.5  # SSIM's Gaussian
@@ -44,8 +43,6 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
     rounded
         Whether Y is rounded to whole levels first, as some published tables do (MATLAB's
         ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.
-
-    Another dtype or shape, sizes that differ, or a border that leaves nothing, are refused.
     """
     x, y = _shaved_luma(sr, hr, shave, 1, grey, rounded)
     mse = float(np.mean((x - y) ** 2))
@@ -53,11 +50,10 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
 
 
 def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
-    """Return the SSIM of ``sr`` against ``hr`` on float Y, in [-1, 1].
+    """Return the SSIM of ``sr`` against ``hr`` on float Y, in [-1, 1]; 11 x 11 pixels must be left.
 
-    Parameters and errors are those of `psnr`, but 11 x 11 pixels must be left. As in Wang et al.
-    2004: Gaussian window of 11 x 11 with sigma 1.5, K = 0.01 and 0.03, population covariance, mean
-    over the positions where the window lies inside.
+    As in Wang et al. 2004: Gaussian window of 11 x 11 with sigma 1.5, K = 0.01 and 0.03, population
+    covariance, mean over the positions where the window lies inside.
     """
     x, y = _shaved_luma(sr, hr, shave, WINDOW, grey, rounded)
     of_paper = {"gaussian_weights": True, "sigma": SIGMA, "use_sample_covariance": False}
@@ -65,7 +61,7 @@ def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
 
 
 def width_by_height(image: Array) -> str:
-    """Return the size of an image as messages write it: width first."""
+    """Return the size of an image as messages write it."""
     return f"{image.shape[1]} x {image.shape[0]}"
 
 
@@ -81,11 +77,8 @@ def _shaved_luma(
     height, width = y.shape
     if shave < 0 or min(height, width) < 2 * shave + least:
         expected = f"a border that leaves {least} x {least} pixels or more"
-        found, remedy = (
-            f"{shave} of {width_by_height(hr)}",
-            "use a larger image or a smaller border",
-        )
-        raise InputError("shave", expected, found, remedy)
+        found = f"{shave} of {width_by_height(hr)}"
+        raise InputError("shave", expected, found, "use a larger image or a smaller border")
     inside = np.s_[shave : height - shave, shave : width - shave]
     if grey == "y" and hr.ndim == 2:
         x, y = ((part - 16) * (255 / 219) for part in (x, y))

@@ -25,24 +25,18 @@ from dtfn.reports import Verdict, above_zero
 from dtfn.results import match_folders, read_match
 
 FILE = Path(__file__).with_suffix(".csv")
+# Pictures of each benchmark; only whole ones are compared.
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
-"""Benchmark -> pictures; only whole ones are compared."""
-
 CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
 CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
 
-# --- what is published ------------------------------------------------------------------------
-
-
 @functools.cache
 def values() -> pd.DataFrame:
     """Return all published values, not to be changed.
 
-    Returns
-    -------
     A row a cell of a table: method, scale, dataset, psnr (dB), ssim (NaN where a table has none),
     remeasured (who measured it, where that is not its paper; else empty), table (its name here) and
     source (where that is).
@@ -60,50 +54,33 @@ def sources(scales: Iterable[int]) -> pd.DataFrame:
 def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     """Return one published value a method and benchmark, in the form of `evaluation.summary`.
 
-    Where several tables have a method, its first table counts, and where that lacks a benchmark,
-    the next. Re-measured values are rows of their own: ``EDSR (re-measured by torchSR)``.
+    The first table of a method that has the benchmark counts. Re-measured values are rows of their
+    own: ``EDSR (re-measured by torchSR)``.
     """
     part = values()[lambda t: t["scale"].isin(list(scales))]
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
-    part = part.assign(method=part["method"] + by)
-    first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values("scale", kind="stable")
-    order = first["dataset"].map(list(SIZES).index).sort_values(kind="stable").index
-    return first.loc[order, ["dataset", "scale", "method", "psnr", "ssim"]].reset_index(drop=True)
-
-
-# --- what is measured -------------------------------------------------------------------------
+    part = part.assign(method=part["method"] + by, at=part["dataset"].map(list(SIZES).index))
+    first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values(["at", "scale"])
+    return first[["dataset", "scale", "method", "psnr", "ssim"]].reset_index(drop=True)
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured on which benchmarks, at which scales, in which ways.
-
-    Attributes
-    ----------
-    benchmarks, scales, count, device
-        As for `dtfn.evaluation.evaluate`; several scales.
-    methods
-        Those that fit a scale; none: bicubic, every imported network and every one of the zoo.
-    tilings, ensembles
-        Each as for `dtfn.tiling.way`; whether by self-ensemble, ``(False, True)`` does both.
-    zoo
-        False: without methods only bicubic and the imported networks.
-    """
+    """What is measured on which benchmarks, at which scales, in which ways."""
 
     benchmarks: Sequence[str]
     scales: Sequence[int]
-    methods: Sequence[str] = ()
-    tilings: Sequence[str] = ("whole",)
-    ensembles: Sequence[bool] = (False,)
+    methods: Sequence[str] = ()  # those that fit a scale; none: all, see `contenders`
+    tilings: Sequence[str] = ("whole",)  # each as for `dtfn.tiling.way`
+    ensembles: Sequence[bool] = (False,)  # whether by self-ensemble; (False, True) does both
     count: int | None = None
     device: str = "cpu"
-    zoo: bool = True
+    zoo: bool = True  # whether its networks are measured, too, if no methods are named
 
     def contenders(self, scale: int) -> list[str]:
-        """Return the methods of a scale."""
-        rows = zoo.everything()
+        """Return the methods of a scale: without any named, bicubic and all networks."""
         if self.methods:
-            other = {row["name"] for row in rows if row["scale"] != scale}
+            other = {row["name"] for row in zoo.everything() if row["scale"] != scale}
             return [method for method in self.methods if method not in other]
         rows = [*zoo.imported(), *(zoo.registry() if self.zoo else [])]
         return [BICUBIC, *(row["name"] for row in rows if row["scale"] == scale)]
@@ -113,68 +90,60 @@ class Study:
         names = dict.fromkeys(name for scale in self.scales for name in self.contenders(scale))
         return [zoo.file_of(name) for name in names if name != BICUBIC]
 
-    def _ways(self) -> Iterator[tuple[list[str], str, dict[str, Any]]]:
-        """Yield what to run, and how: at each scale bicubic once, the networks in every way."""
+    def _ways(self) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
+        """Yield names with their labels, and how to run them: bicubic once, networks in each way."""
         for scale in self.scales:
             how = {"datasets": self.benchmarks, "scale": scale, "count": self.count}
             names = self.contenders(scale)
             if BICUBIC in names:
-                yield [BICUBIC], "whole", how
-            how["device"] = self.device
-            chosen = [name for name in names if name != BICUBIC]
-            for tiling, ensemble in product(self.tilings, self.ensembles) if chosen else ():
-                way = {"tiling": cutting.way(tiling), "self_ensemble": ensemble}
-                yield chosen, tiling, how | way
+                yield {BICUBIC: BICUBIC}, how
+            for text, ensemble in product(self.tilings, self.ensembles):
+                way = cutting.way(text)
+                labels = {}
+                for name in (name for name in names if name != BICUBIC):
+                    cut = way or evaluation.card_tiling(name)
+                    note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else ""
+                    note = f", within {text}" if isinstance(cut, cutting.Budget) else note
+                    note = ", chop" if isinstance(cut, cutting.Chop) else note
+                    labels[name] = f"{name}{'+' * ensemble}{note}"
+                of_way = {"device": self.device, "tiling": way, "self_ensemble": ensemble}
+                if labels:
+                    yield labels, how | of_way
 
     def forecast(self) -> pd.DataFrame:
         """Return `dtfn.evaluation.forecast` of all, with the method's name of `measure`, scale."""
         columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
         parts = []
-        for chosen, tiling, how in self._ways():
-            if chosen != [BICUBIC]:
-                part = evaluation.forecast(chosen, **how)
-                labels = [_label(name, tiling, how["self_ensemble"]) for name in part["method"]]
-                parts.append(part.assign(method=labels, scale=how["scale"])[columns])
+        for labels, how in self._ways():
+            if BICUBIC not in labels:
+                part = evaluation.forecast(list(labels), **how).replace({"method": labels})
+                parts.append(part.assign(scale=how["scale"])[columns])
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def measure(self, folders: Sequence[str] = (), rounded: bool = False) -> pd.DataFrame:
-        """Measure all, and folders of pictures that others have made.
+        """Measure all, and folders of pictures that others have made, each ``NAME=FOLDER``.
 
-        Parameters
-        ----------
-        folders
-            Each ``NAME=FOLDER``; in FOLDER, ``{dataset}`` and ``{scale}`` stand for these. A folder
-            that does not exist is left out, if another does.
-        rounded
-            As for `dtfn.evaluation.evaluate`.
+        In FOLDER, ``{dataset}`` and ``{scale}`` stand for these. A folder that does not exist is
+        left out, if another does.
 
-        Returns
-        -------
-        `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds are NaN. The
-        method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped. The column
-        published has its name in published tables; it is empty where they cannot have it, as for
-        self-ensembles and small networks.
-
-        Raises
-        ------
-        InputError
-            As `dtfn.evaluation.evaluate`; or for a folder of another form, that does not exist for
-            any benchmark and scale, or whose pictures do not match.
+        Returned is `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds
+        are NaN. The method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped.
+        The column published has its name in published tables; it is empty where they cannot have
+        it, as for self-ensembles and small networks.
         """
         parts = [_measured_folder(text, self.benchmarks, self.scales, rounded) for text in folders]
         known = {row["name"]: _published(row) for row in zoo.imported()}
         known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
-        for chosen, tiling, how in self._ways():
-            made = evaluation.evaluate(chosen, **how, rounded=rounded)
-            ensemble = how.get("self_ensemble", False)
-            names = ["" if ensemble else known.get(name, name) for name in made["method"]]
-            labels = [_label(name, tiling, ensemble) for name in made["method"]]
-            if chosen == [BICUBIC]:  # its published values follow the classical rule
-                classical = evaluation.evaluate(chosen, **how, rounded=rounded, grey="y")
+        for labels, how in self._ways():
+            made = evaluation.evaluate(list(labels), **how, rounded=rounded)
+            names = made["method"].map(lambda name: known.get(name, name))
+            made = made.assign(published="" if how.get("self_ensemble") else names)
+            if BICUBIC in labels:  # its published values follow the classical rule
+                classical = evaluation.evaluate(BICUBIC, **how, rounded=rounded, grey="y")
                 if (classical["psnr"] != made["psnr"]).any():
                     parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
-                    names = [""] * len(made)
-            parts.append(made.assign(method=labels, published=names))
+                    made["published"] = ""
+            parts.append(made.replace({"method": labels}))
         table = pd.concat(parts, ignore_index=True)
         first = table["method"].map({BICUBIC: 0, CLASSICAL: 1}).fillna(2)
         return table.iloc[np.lexsort((first, table["scale"]))].reset_index(drop=True)  # stable
@@ -197,16 +166,6 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
     return list(here), absent
 
 
-def _label(method: str, tiling: str, ensemble: bool) -> str:
-    name = f"{method}+" if ensemble else method
-    if tiling == "whole":
-        own = None if method == BICUBIC else evaluation.card_tiling(method)
-        return name if own is None else f"{name}, tiles of {own.size}"
-    if tiling == "chop":
-        return f"{name}, chop"
-    return f"{name}, tiles of {tiling}" if tiling.isdigit() else f"{name}, within {tiling}"
-
-
 def _published(row: Mapping[str, Any]) -> str:
     """Return what tables call an imported network; empty if it is not of the published size."""
     size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
@@ -223,15 +182,14 @@ def _measured_folder(
         remedy = "write e.g. RCAN=results/{dataset}/x{scale}"
         raise InputError("folder of pictures", "NAME=FOLDER", repr(text), remedy)
     rows = []
-    for dataset in (b for b in benchmarks if b != datasets.MINI):
+    for dataset, scale in product((b for b in benchmarks if b != datasets.MINI), scales):
         hr = datasets.files(dataset)[0].parent
-        for scale in scales:
-            folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
-            for one in match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
-                truth, made = read_match(one, scale)
-                both = (evaluation.psnr, evaluation.ssim)
-                scores = (metric(made[name], truth, scale, rounded=rounded) for metric in both)
-                rows.append((hr.parent.name, one.image, scale, *scores))
+        folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
+        for one in match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
+            truth, made = read_match(one, scale)
+            both = (evaluation.psnr, evaluation.ssim)
+            scores = (metric(made[name], truth, scale, rounded=rounded) for metric in both)
+            rows.append((hr.parent.name, one.image, scale, *scores))
     if not rows:
         wanted = "a folder for one of the benchmarks and scales"
         raise InputError(f"pictures of {name}", wanted, f"none, e.g. {folder}", "mend the path")
@@ -239,37 +197,29 @@ def _measured_folder(
     return table.assign(method=name, published=name, seconds=np.nan)
 
 
-# --- both -------------------------------------------------------------------------------------
-
-
 def compare(results: pd.DataFrame) -> pd.DataFrame:
     """Compare measured means with published ones.
 
-    ``results`` are of `dtfn.evaluation.evaluate`, with a column published as of `Study.measure`.
-
-    Returns
-    -------
-    A row a measured and a published value: method, scale, dataset; psnr and ssim, each *measured*,
-    *published* and as their *difference*, measured less published; verdict; and published in, the
-    tables that print the value. Tables that agree share a row. A method that no table has, has one
-    row a scale, without a dataset.
+    ``results`` are of `Study.measure`. A row a measured and a published value: method, scale,
+    dataset; psnr and ssim, each *measured*, *published* and as their *difference*, measured less
+    published; verdict; and published in, the tables that print the value. Tables that agree share a
+    row. A method that no table has, has one row a scale, without a dataset.
     """
     of = ["method", "scale"]
     names = results.groupby(of, sort=False, as_index=False)["published"].first()
     table = evaluation.summary(results).merge(names, on=of)
     table["known"] = table["dataset"].replace("B100", "BSD100")
-    printed = values().add_prefix("published ").rename(columns={"published scale": "scale"})
-    printed = printed.rename(
-        columns={"published method": "published", "published dataset": "known"}
-    )
-    cells = ["published", "scale", "known", "published psnr", "published ssim"]
-    groups = printed.groupby(cells, sort=False, dropna=False)["published table"]
-    printed = groups.agg("; ".join).rename("published in").reset_index()
-    table = table.merge(printed, how="left", on=cells[:3])
-    table = table.rename(columns={"psnr": "measured psnr", "ssim": "measured ssim"})
-    for metric in ("psnr", "ssim"):
-        difference = table[f"measured {metric}"] - table[f"published {metric}"]
-        table[f"difference {metric}"] = difference
+    cells = ["published", "scale", "known", "psnr", "ssim"]
+    printed = values().rename(columns={"method": "published", "dataset": "known"})
+    printed = printed.groupby(cells, sort=False, dropna=False)["table"].agg("; ".join)
+    printed = printed.rename("published in").reset_index()
+    both = {
+        side: {m: f"{side} {m}" for m in ("psnr", "ssim")} for side in ("measured", "published")
+    }
+    table = table.rename(columns=both["measured"])
+    table = table.merge(printed.rename(columns=both["published"]), how="left", on=cells[:3])
+    for m in ("psnr", "ssim"):
+        table[f"difference {m}"] = table[f"measured {m}"] - table[f"published {m}"]
     found = table["published psnr"].notna()
     whole = table["images"] == table["known"].map(SIZES)
     close = (table["measured psnr"].round(2) - table["published psnr"]).abs().round(2) <= CLOSE

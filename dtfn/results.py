@@ -22,24 +22,12 @@ _SCALE = re.compile(r"x?[234]x?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Results:
-    """What is compared.
+    """What is compared."""
 
-    Attributes
-    ----------
-    names
-        Of A, of B, and of the controls.
-    samples
-        Opens the pictures anew, with the outputs of all names.
-    files
-        What they rest on: a name -> the file of a picture or of weights.
-    truths
-        How many true pictures there are; the results may hold fewer.
-    """
-
-    names: tuple[str, ...]
-    samples: Callable[[], Iterable[Sample]]
-    files: Mapping[str, Path]
-    truths: int = 0
+    names: tuple[str, ...]  # of A, of B, and of the controls
+    samples: Callable[[], Iterable[Sample]]  # opens the pictures anew, with the outputs of all
+    files: Mapping[str, Path]  # what they rest on: name -> file of a picture or of weights
+    truths: int = 0  # true pictures that there are; the results may hold fewer
 
     def inputs(self) -> dict[str, str]:
         """Return the SHA-256 of each file by its name."""
@@ -59,26 +47,23 @@ def in_folders(given: Sequence[Path | str], scale: int) -> Results:
 
     One folder twice is an `InputError`; others as `match_folders`.
     """
-    places = [Path(folder) for folder in given]
-    options = ["--hr", "--with", "--without", *["--control"] * (len(places) - 3)]
-    if len(places) < 3:
+    if len(given) < 3:
         wanted = "folders of the truth, of A, of B, and perhaps of controls"
         raise InputError("folders", wanted, list(given), "name at least three")
-    seen: dict[Path, str] = {}
-    for option, folder in zip(options, places, strict=True):
-        if other := seen.get(folder.resolve()):
-            remedy = "name the folder of other results"
-            raise InputError(option, f"another folder than {other}", folder, remedy)
-        seen[folder.resolve()] = option
-    hr, *results = places
+    options = ["--hr", "--with", "--without", *["--control"] * (len(given) - 3)]
+    places = [Path(folder).resolve() for folder in given]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            wanted = f"another folder than {options[places.index(place)]}"
+            raise InputError(options[number], wanted, place, "name the folder of other results")
+    hr, *results = map(Path, given)
     names = _names(results, hr)
     matches = match_folders(hr, dict(zip(names, results, strict=True)), scale)
     used = {f"HR/{one.hr.name}": one.hr for one in matches}
     used |= {f"{name}/{file.name}": file for one in matches for name, file in one.results.items()}
 
     def samples() -> Iterator[Sample]:
-        bar = {"desc": _dataset(hr), "unit": "image"}
-        for one in evaluation.progress(matches, **bar):
+        for one in evaluation.progress(matches, desc=_dataset(hr), unit="image"):
             truth, outputs = read_match(one, scale)
             lr = images.as_rgb(images.degrade(truth, scale))
             yield Sample(_dataset(hr), one.image, scale, lr, truth, outputs)
@@ -89,10 +74,7 @@ def in_folders(given: Sequence[Path | str], scale: int) -> Results:
 def of_methods(
     methods: Sequence[str], sets: Sequence[str], scale: int, count: int | None = None
 ) -> Results:
-    """Return what networks A, B and perhaps controls make of benchmarks, rounded to 8 bits.
-
-    Parameters and errors are those of `dtfn.evaluation.evaluate`; it takes two methods or more.
-    """
+    """Return what networks A, B and perhaps controls make of benchmarks, rounded to 8 bits."""
     if len(set(methods)) < max(2, len(methods)):
         wanted, remedy = "A, B and perhaps controls, each once", "name two or more"
         raise InputError("methods", wanted, list(methods), remedy)
@@ -111,8 +93,8 @@ def of_methods(
 def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
     """Return a folder of results: the given one, or what a network makes of the true pictures.
 
-    A network is named as for `dtfn.evaluation.evaluate`; it sees the pictures in ``hr`` degraded.
-    What it makes is written to ``outputs/`` in the folder ``out``, as PNG.
+    The network sees the pictures in ``hr`` degraded; what it makes is written to ``outputs/`` in
+    the folder ``out``, as PNG.
     """
     folder = Path(given).expanduser()
     if folder.is_dir():
@@ -121,9 +103,8 @@ def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
         evaluation.require([given], scale)
     except InputError as error:
         wanted = f"a folder of pictures, or a network of scale {scale}"
-        found = f"no such folder, and for the network: {error}"
         remedy = "mend the path, or choose one of `dtfn zoo list`"
-        raise InputError(f"results {given!r}", wanted, found, remedy) from error
+        raise InputError(f"results {given!r}", wanted, f"neither ({error})", remedy) from error
     made = out / "outputs" / re.sub(r"[^\w.+-]+", "_", given).strip("_")
     for file in evaluation.progress(datasets.pictures(hr), desc=given, unit="image"):
         truth = images.modcrop(images.as_rgb(images.read(file)), scale)
@@ -137,17 +118,19 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
     """Return the pictures of a folder with their results in other folders, sorted by name.
 
     ``results`` is name -> folder. Names are matched as `dtfn.datasets.match` does. Pictures of the
-    truth that no folder has are left out.
-
-    Raises
-    ------
-    InputError
-        With all problems at once: folders without pictures; pictures that some folders lack or have
-        twice; results without a truth, or named for another scale.
+    truth that no folder has are left out. All problems are one `InputError`: folders without
+    pictures; pictures that some folders lack or have twice; results without a truth, or named for
+    another scale.
     """
     images.check_scale(scale)
     truths = datasets.pictures(hr)
-    problems = [text for folder in (hr, *results.values()) if (text := _empty(folder))]
+    problems = []
+    for folder in (hr, *results.values()):
+        if not folder.is_dir():
+            problems.append(f"{folder} is no folder")
+        elif not datasets.pictures(folder):
+            below = ", ".join(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+            problems.append(f"{folder} has no picture" + f", but folders {below}" * bool(below))
     folders = {} if problems else results
     found = {n: datasets.match(truths, _results(at), scale) for n, at in folders.items()}
     used = {truth for files, _ in found.values() for truth in files}
@@ -157,17 +140,13 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
     if problems or not used:
         problems = problems or ["no picture has a result"]
         listed = "; ".join(problems[:LISTED])
-        listed += f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)
-        raise InputError(
-            "folders of results",
-            f"one result for each picture of {hr}",
-            f"{len(problems)} problem{'s' * (len(problems) > 1)}: {listed}",
-            "mend or remove these files, or check the folders and the scale",
-        )
+        more = f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)
+        wanted = f"one result for each picture of {hr}"
+        remedy = "mend or remove these files, or check the folders and the scale"
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise InputError("folders of results", wanted, f"{count}: {listed}{more}", remedy)
     return [
-        Match(
-            datasets.stem(truth), truth, {name: files[truth] for name, (files, _) in found.items()}
-        )
+        Match(datasets.stem(truth), truth, {name: found[name][0][truth] for name in found})
         for truth in truths
         if truth in used
     ]
@@ -221,11 +200,3 @@ def _results(folder: Path) -> list[Path]:
     kinds = {file: _SAVED.fullmatch(name) for file, name in named.items()}
     made = set(named.values())
     return [file for file, kind in kinds.items() if not (kind and f"{kind[1]}sr" in made)]
-
-
-def _empty(folder: Path) -> str:
-    """Say what a folder without pictures is; "" for one with some."""
-    if datasets.pictures(folder) or not folder.is_dir():
-        return "" if folder.is_dir() else f"{folder} is no folder"
-    below = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-    return f"{folder} has no picture" + (f", but folders {', '.join(below)}" if below else "")

@@ -43,16 +43,14 @@ class Span(NamedTuple):
         return slice(scale * (self.first - self.start), scale * (self.last - self.start))
 
 
-Tile = tuple[Span, Span]
-"""Rows and columns."""
+Tile = tuple[Span, Span]  # rows and columns
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square tiles of one size, evenly spread.
+    """Square tiles of ``size`` LR positions a side, or as large as the image, evenly spread.
 
-    ``size`` LR positions a side are seen at once; an image is never enlarged to fill a tile. Of
-    these, ``overlap`` at least are not kept, on each side that has a neighbour.
+    On each side that has a neighbour, ``overlap`` positions at least are not kept.
     """
 
     size: int
@@ -60,9 +58,8 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.size:
-            found = f"size {self.size}, overlap {self.overlap}"
-            remedy = "choose larger tiles or less overlap"
-            raise InputError("tiling", "tiles larger than twice their overlap", found, remedy)
+            wanted, remedy = "tiles larger than twice their overlap", "choose larger ones"
+            raise InputError("tiling", wanted, f"size {self.size}, overlap {self.overlap}", remedy)
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Return the tiles of an image of ``height x width`` LR positions, row by row."""
@@ -83,8 +80,7 @@ class Chop:
 
     The image is always cut into four overlapping quarters, and each of them again until a quarter
     has fewer than ``min_size`` positions. A quarter is half the image and ``shave``, rounded up to
-    the next multiple of 4 rows and 8 columns (a multiple itself grows too). Where that is more
-    than the image, which the authors' code fails on, it is the image's size.
+    the next multiple of 4 rows and 8 columns (a multiple itself grows too), but at most the image.
     """
 
     shave: int = 10
@@ -119,37 +115,35 @@ class Chop:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that a process, or on a GPU the GPU, may take: larger images are cut into tiles."""
+    """Bytes that a process, or the GPU, may take: larger images are cut into tiles."""
 
     bytes: int
 
     def tiling(self, rest: float, position: float, height: int, width: int) -> Tiling | None:
         """Return the largest tiles that fit, or None where the image of ``height x width`` does.
 
-        The process takes ``rest`` bytes when no network runs, and on top ``position`` bytes for
-        each LR position that a network sees at once. `InputError` if no tiles fit.
+        The process takes ``rest`` bytes when no network runs, and ``position`` bytes more for each
+        LR position that a network sees at once. `InputError` if no tiles fit.
         """
         positions = (SPARE * self.bytes - rest) / position
         if height * width <= positions:
             return None
         fitting = [side for side in SIDES if side**2 <= positions]
         if not fitting:
-            least = (rest + SIDES[0] ** 2 * position) / SPARE / 2**20
-            expected = f"at least {least:.0f} MB for this network"
-            raise InputError("memory", expected, f"{self.bytes / 2**20:.0f} MB", "allow more")
+            least = f"at least {(rest + SIDES[0] ** 2 * position) / SPARE / 2**20:.0f} MB"
+            found = f"{self.bytes / 2**20:.0f} MB"
+            raise InputError("memory", f"{least} for this network", found, "allow more")
         return Tiling(fitting[-1])
 
 
 Way = Tiling | Chop | Budget | None
-"""How images are cut. None: whole, but a network of the zoo as its card says. A tile that is larger
-than any image leaves all whole."""
+"""How images are cut. None: whole, but a network of the zoo as its card says."""
 
 
 def way(text: str) -> Way:
-    """Return how images are cut, from text.
+    """Return how images are cut: ``"whole"``, ``"chop"``, ``"128"`` (a tile's side), or ``"8GB"``.
 
-    ``"whole"``; ``"chop"``, as the authors do; a number such as ``"128"``, the LR positions a side
-    of a tile; or memory such as ``"8GB"``. `InputError` for anything else.
+    Anything else is an `InputError`.
     """
     if text in ("whole", "chop"):
         return Chop() if text == "chop" else None

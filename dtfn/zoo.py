@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from dtfn import files, paths, recipes
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, nearest, require_known
 from dtfn.recipes import Recipe
 
 REGISTRY = "registry.json"
@@ -59,11 +59,6 @@ def own(name: str) -> Own | None:
     maps (N, 3, H, W) in [0, 1] to (N, 3, sH, sW). With ``?weights=FILE`` it takes that file's path;
     ``&attention=NAME`` (repeatable; a submodule) says which attention is meant. What the file
     imports is not part of what the cache depends on.
-
-    Raises
-    ------
-    InputError
-        Something else is given after the question mark.
     """
     parsed = re.fullmatch(r"(.+\.py):(\w+)(?:\?(.*))?", name)
     if parsed is None:
@@ -109,9 +104,7 @@ def everything() -> list[Entry]:
 def entry(name: str) -> Entry:
     """Return the entry of a shipped network; an unknown name is an `InputError`."""
     known = {row["name"]: row for row in registry()}
-    if name not in known:
-        remedy = nearest(name, known) if known else "train one with `dtfn train`"
-        raise InputError(f"network {name!r}", "a name of the zoo", "none of them", remedy)
+    require_known(name, known, "network", "a name of the zoo")
     return known[name]
 
 
@@ -132,15 +125,11 @@ def file_of(name_or_file: str) -> Path:
     given = Path(name_or_file).expanduser()
     if given.is_file() or given.suffix.lower() in SUFFIXES or given.parent != Path():
         return _existing(given, "correct the path, or name a network of `dtfn zoo list`")
+    remedy = nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())])
     if name_or_file == "bicubic":
-        remedy = "leave it out: what they are compared with is measured in any case"
-        raise InputError("networks", "networks with weights", "bicubic, which has none", remedy)
-    raise InputError(
-        f"method {name_or_file!r}",
-        "a name of the zoo or of imported weights, a weights file, or for some bicubic",
-        "none of these",
-        nearest(name_or_file, ["bicubic", *(row["name"] for row in everything())]),
-    )
+        remedy = "leave bicubic out: it has no weights, and is measured in any case"
+    wanted = "a name of the zoo or of imported weights, a weights file, or for some bicubic"
+    raise InputError(f"method {name_or_file!r}", wanted, "none of these", remedy)
 
 
 def _existing(file: Path, remedy: str = "restore it with `git checkout data/zoo`") -> Path:
@@ -177,8 +166,8 @@ def _recipe(file: Path) -> Recipe | None:
         with safe_open(file, "np") as content:
             notes = json.loads((content.metadata() or {}).get("notes", "{}"))
     except (SafetensorError, ValueError) as error:
-        expected, remedy = "a whole .safetensors file", "train or fetch it again"
-        raise InputError(file, expected, str(error), remedy) from error
+        remedy = "train or fetch it again"
+        raise InputError(file, "a whole .safetensors file", str(error), remedy) from error
     return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
 
 

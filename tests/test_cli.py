@@ -157,8 +157,6 @@ def test_slow_work_is_announced_and_too_large_work_refused(
     assert "about 900 MB for a; found 800MB" in capsys.readouterr().err
 
 
-# --- the zoo --------------------------------------------------------------------------------
-
 ROW = {
     **{"name": "local-x4-s0", "variant": "local", "scale": 4, "seed": 0, "parameters": 300000},
     **{"psnr": {"Set5": 31.5}, "ssim": {"Set5": 0.885}, "file": "local-x4-s0.safetensors"},
@@ -175,9 +173,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_zoo_is_listed_for_people_and_for_programs(
-    zoo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_zoo_is_listed_and_verified(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("zoo", "list") == 0
     head, line = capsys.readouterr().out.splitlines()
     assert head.split() == ["name", "variant", "scale", "seed", "parameters", "gate", "Set5"]
@@ -188,9 +184,6 @@ def test_the_zoo_is_listed_for_people_and_for_programs(
     assert capsys.readouterr().out == "# local-x4-s0\n"
     assert call("zoo", "show", "local-x4-s0", "--json") == 0
     assert json.loads(capsys.readouterr().out) == ROW
-
-
-def test_a_changed_weights_file_is_told(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("zoo", "verify") == 0
     assert capsys.readouterr().out == "local-x4-s0: ok\n"
     (zoo / str(ROW["file"])).write_bytes(b"x")
@@ -206,15 +199,14 @@ def test_bench_prints_what_was_measured(
     def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:
         assert (sizes, threads, device) == ((12,), 1, "cpu")
         hashed = {"n_hashes": 1, "chunk_size": 16}
-        jobs = [
-            bench.Job("mini-dtfn", 2, 1, 12, "fp32", False, hashed),
-            bench.Job("mini-local", 2, 2, 12, "bf16", True),
-        ]
-        return pd.DataFrame([bench.measure(job) for job in jobs])
+        jobs = (
+            ("mini-dtfn", 2, 1, 12, "fp32", False, hashed),
+            ("mini-local", 2, 2, 12, "bf16", True),
+        )
+        return pd.DataFrame([bench.measure(bench.Job(*job)) for job in jobs])
 
     monkeypatch.setattr(bench, "table", table)
     assert call("bench", "--sizes", "12", "--threads", "1") == 0
-    head, _, *rows = capsys.readouterr().out.splitlines()
-    assert head.startswith("| what | size | ms | limit ms | share")
+    _, _, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 2
     assert all(0 < float(row.split("|")[5].strip(" %")) < 1000 for row in rows)

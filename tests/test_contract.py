@@ -83,15 +83,6 @@ def tracked() -> list[Path]:
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name]
 
 
-# --- dependencies ---------------------------------------------------------------------------
-
-
-def test_conda_environment_is_pyproject() -> None:
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert environment[:-1] == [f"python{PROJECT['requires-python']}", "pip"]
-    assert environment[-1]["pip"] in [[f"-e .[{extra}]"] for extra in EXTRAS]
-
-
 def test_imports_are_declared_and_what_is_declared_is_used_or_explained() -> None:
     package = third_party(MODULES)
     tests = third_party(sorted((ROOT / "tests").glob("*.py")))
@@ -139,17 +130,17 @@ def test_makefile_accepts_the_pythons_and_torches_of_pyproject() -> None:
     assert f">= ({floor})" in makefile
 
 
-def test_citation_is_of_this_version_and_this_paper() -> None:
+def test_conda_and_citation_agree_with_pyproject() -> None:
     from dtfn import __version__
 
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert environment[:-1] == [f"python{PROJECT['requires-python']}", "pip"]
+    assert environment[-1]["pip"] in [[f"-e .[{extra}]"] for extra in EXTRAS]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["version"], citation["license"]) == (__version__, PROJECT["license"])
     doi = citation["references"][0]["doi"]
     assert doi == "10.1109/TPAMI.2024.3457790"
     assert doi in (ROOT / "README.md").read_text()
-
-
-# --- commands -------------------------------------------------------------------------------
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -160,17 +151,12 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def readme_code() -> str:
-    """Return the README's code, inline and in blocks, a piece a line."""
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```.*?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"(?<!`)`([^`\n]+)`", text)
-    return "\n".join([*(fenced or indented for fenced, indented in blocks), *inline])
-
-
 def told_commands() -> str:
     """Return what the README, docstrings, errors and the Makefile tell to run, a piece a line."""
-    told = [readme_code()]
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```.*?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
+    told = [fenced or indented for fenced, indented in blocks]
+    told += re.findall(r"(?<!`)`([^`\n]+)`", text)
     told += re.findall(r"\$\(BIN\)/(dtfn [^\n$]*)", (ROOT / "Makefile").read_text())
     for file in MODULES:
         told += re.findall(r"`((?:make|dtfn) [a-z][^`]*)`", file.read_text())
@@ -189,6 +175,9 @@ def test_only_commands_and_options_that_exist_are_named() -> None:
 
     from dtfn import cli
 
+    def options(command: Any) -> set[str]:
+        return {"--help", *(option for one in command.params for option in one.opts)}
+
     for words in re.findall(r"(?<![\w/])(?<!from )dtfn((?: +[^\s#|&]+)+)", told_commands()):
         command: Any = typer.main.get_command(cli.app)
         for word in words.split():
@@ -197,10 +186,6 @@ def test_only_commands_and_options_that_exist_are_named() -> None:
                 command = command.commands.get(word, command)
             elif word.startswith("-"):
                 assert word.partition("=")[0] in options(command), words
-
-
-def options(command: Any) -> set[str]:
-    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
 
 
 def test_an_installed_torch_is_found_by_the_new_environment(tmp_path: Path) -> None:
@@ -217,9 +202,6 @@ def test_an_installed_torch_is_found_by_the_new_environment(tmp_path: Path) -> N
     assert subprocess.check_output(asked, cwd=tmp_path, text=True) == "2.99\n"
 
 
-# --- the package ----------------------------------------------------------------------------
-
-
 def test_imports_run_downward() -> None:
     graph: dict[str, set[str]] = {}
     for file in MODULES:
@@ -234,23 +216,13 @@ def test_imports_run_downward() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize(
-    ("library", "module"),
-    [
-        ("papermill", "suite"),
-        ("ipywidgets", "explorer"),
-        ("lightning_fabric", "training"),
-        ("lightning", ""),
-        ("pytorch_lightning", ""),
-    ],
-)
-def test_few_modules_know_the_library(library: str, module: str) -> None:
-    users = {
-        module_name(file)
-        for file in MODULES
-        if any(name.partition(".")[0] == library for name in imports(file))
-    }
-    assert {user.split(".")[1] for user in users} <= set(module.split())
+def test_few_modules_know_a_library() -> None:
+    known = {"papermill": "suite", "ipywidgets": "explorer", "lightning_fabric": "training"}
+    for file in MODULES:
+        tops = {name.partition(".")[0] for name in imports(file)}
+        assert not tops & {"lightning", "pytorch_lightning"}
+        for library in tops & known.keys():
+            assert module_name(file).split(".")[1] == known[library]
 
 
 @pytest.mark.parametrize(
@@ -293,18 +265,12 @@ def test_a_module_is_one_noun_with_few_public_names_all_documented(file: Path) -
                     assert ast.get_docstring(child), child.name
 
 
-# --- the repository -------------------------------------------------------------------------
-
-
-def test_tracked_files_are_small() -> None:
-    large = [file for file in tracked() if file.is_file() and file.stat().st_size > 2.1e6]
-    assert not large
-
-
-def test_no_tracked_text_knows_a_machine() -> None:
+def test_tracked_files_are_small_and_know_no_machine() -> None:
     machine = re.compile(rb"(?<![\w.])/(work|farm|root|home/\w+|Users/\w+)/")
-    for file in tracked():
-        if file.is_file() and b"\0" not in (content := file.read_bytes()):
+    for file in filter(Path.is_file, tracked()):
+        content = file.read_bytes()
+        assert len(content) < 2.1e6, file
+        if b"\0" not in content:
             found = machine.search(content)
             assert not found, f"{file.relative_to(ROOT)}: {found and found[0]!r}"
 
@@ -362,8 +328,6 @@ def test_a_clone_stays_clean_after_a_look_in_jupyterlab(
         manager.create_checkpoint(f"notebooks/{file.name}")
     assert git("status", "--porcelain") == ""
 
-
-# --- notebooks ------------------------------------------------------------------------------
 
 GOOD: list[dict[str, Any]] = [
     {"cell_type": "markdown", "source": "# Does it hold?", "metadata": {}},

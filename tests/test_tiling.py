@@ -67,9 +67,6 @@ def run(network: nn.Module, x: np.ndarray) -> np.ndarray:
         return network(tensor)[0].permute(1, 2, 0).numpy()
 
 
-# --- geometry ---------------------------------------------------------------------------------
-
-
 @given(LENGTHS, LENGTHS, st.integers(1, 40), st.integers(0, 12))
 def test_tiles_are_of_one_size_and_keep_every_position_once(
     height: int, width: int, size: int, overlap: int
@@ -103,9 +100,6 @@ def test_no_more_tiles_than_needed() -> None:
     for size, overlap in ((32, 16), (0, 0), (8, -1)):
         with pytest.raises(InputError, match="larger than twice"):
             Tiling(size, overlap)
-
-
-# --- what networks make of tiles --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("height", "width", "scale"), [(23, 41, 2), (9, 64, 3), (12, 12, 2)])
@@ -160,9 +154,6 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns(cut: Tiling | Chop | Non
 
     np.testing.assert_allclose(made.astype(int), levels(total / 8).astype(int), atol=1)
     assert (made != evaluation.upscale(Uneven(), lr, cut)).mean() > 0.5
-
-
-# --- what a budget and a text choose ----------------------------------------------------------
 
 
 def test_a_budget_takes_the_largest_tiles_that_fit() -> None:
