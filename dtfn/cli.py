@@ -27,17 +27,17 @@ app = Typer(
 )
 
 
-def _group(name: str, text: str, **how: Any) -> Typer:
-    group = Typer(help=text, rich_markup_mode=None, **how)
+def _group(name: str, text: str) -> Typer:
+    group = Typer(help=text, no_args_is_help=name != "report", rich_markup_mode=None)
     app.add_typer(group, name=name)
     return group
 
 
 report_app = _group("report", "Write the index again.")
-cache_app = _group("cache", "What networks made, kept on disk.", no_args_is_help=True)
-zoo_app = _group("zoo", "The trained networks of the package.", no_args_is_help=True)
-weights_app = _group("weights", "Your own checkpoints.", no_args_is_help=True)
-data_app = _group("data", "Pictures: what there is, and how to get it.", no_args_is_help=True)
+cache_app = _group("cache", "What networks made, kept on disk.")
+zoo_app = _group("zoo", "The trained networks of the package.")
+weights_app = _group("weights", "Your own checkpoints of EDSR, NLN, NLSN, DLSN, HSPAN or DTFN.")
+data_app = _group("data", "Pictures: what there is, and how to get it.")
 
 Count = Annotated[int | None, Option(help="Number of pictures of each benchmark (default all).")]
 Datasets = Annotated[str, Option(help="Names of benchmarks, with commas.")]
@@ -47,7 +47,6 @@ Scale = Annotated[int, Option(help="Scale: 2, 3 or 4.")]
 Threads = Annotated[int, Option(help="CPU threads; 0 leaves torch's choice.")]
 Tier = Annotated[str, Option(help="smoke (seconds), demo (minutes), bench or paper (full size).")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
-Name = Annotated[str, Argument(help="A name of `dtfn zoo list`.")]
 Reports = Annotated[Path | None, Option(help="Folder of the report (default reports/).")]
 Run = Annotated[str, Argument(help="Folder or name of a run; or a notebook's newest, NAME~1.")]
 Settings = Annotated[
@@ -326,7 +325,7 @@ def train(
     parameter: Settings = None,
     resume: Annotated[bool, Option(help="Continue from the folder's checkpoint.")] = False,
     side_by_side: Annotated[bool, Option("--side-by-side", help="All at once on one GPU.")] = False,
-    minutes: Annotated[float | None, Option(help="Side by side: end after them.")] = None,
+    minutes: Annotated[float | None, Option(help="Side by side: end within.")] = None,
     keep_every: Annotated[int, Option(help="Side by side: steps between kept weights.")] = 0,
     accelerator: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, Option(help="Processes or GPUs a node.")] = 1,
@@ -489,7 +488,9 @@ def _list_zoo(as_json: Json = False) -> None:
 
 
 @zoo_app.command("show")
-def _show_network(name: Name, as_json: Json = False) -> None:
+def _show_network(
+    name: Annotated[str, Argument(help="A name of `dtfn zoo list`.")], as_json: Json = False
+) -> None:
     """Print the card of a network, or its entry as JSON."""
     print(json.dumps(dtfn.zoo.entry(name), indent=1) if as_json else dtfn.zoo.show(name).rstrip())
 
@@ -570,8 +571,7 @@ def _fetch_data(
     yes: Annotated[bool, Option("--yes", help="Accept the terms of all of them.")] = False,
     jobs: Annotated[int, Option(min=1, help="Downloads at a time.")] = 8,
     mirror: Annotated[
-        list[str] | None,
-        Option(metavar="URL", help="A copy of a data folder, tried first. Repeatable."),
+        list[str] | None, Option(metavar="URL", help="A copy of a data folder; repeatable.")
     ] = None,
 ) -> None:
     """Download what is missing of sets, check it, and put it where the suite looks for it."""
@@ -598,11 +598,8 @@ def _verify_data(
         sets = [source for source in sets if source.pictures and source.present]
     faults = 0
     for source in sets:
-        wrong = list(dtfn.download.verify(source))
-        for file, fault in wrong:
-            print(f"{file}: {fault}")
-        if not wrong:
-            print(f"{source.name}: {len(source.pictures)} files ok")
+        wrong = [f"{file}: {fault}" for file, fault in dtfn.download.verify(source)]
+        print("\n".join(wrong) or f"{source.name}: {len(source.pictures)} files ok")
         faults += len(wrong)
     if faults or not sets:
         wanted = "pictures as listed" if sets else "some set of pictures"

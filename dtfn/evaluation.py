@@ -243,8 +243,8 @@ def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
     size = sample.lr.shape[:2]
     tiling = tiling or card_tiling(method)
     if isinstance(tiling, Budget):
-        cost = _cost(split_change(method)[0], device)
-        tiling = tiling.tiling(cost.rest, cost.position, *size)
+        rest, position, _ = _cost(split_change(method)[0], device)
+        tiling = tiling.tiling(rest, position, *size)
     return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
 
 
@@ -422,24 +422,20 @@ def forecast(
                     pictures.append(sizes * (8 if self_ensemble else 1))
     rows = []
     for method, pictures in seen.items():
-        cost = _cost(split_change(method)[0], device) if pictures else _Cost(0, 0, 0)
+        none = (0.0, 0.0, 0.0)
+        rest, position, seconds = _cost(split_change(method)[0], device) if pictures else none
         sizes = [size for tiles in pictures for size in tiles]  # positions
-        memory = (cost.rest + cost.position * max(sizes, default=0)) / 2**20
-        rows.append((method, len(pictures), len(sizes), cost.seconds * sum(sizes), memory))
+        memory = (rest + position * max(sizes, default=0)) / 2**20
+        rows.append((method, len(pictures), len(sizes), seconds * sum(sizes), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
 
-class _Cost(NamedTuple):
-    """What a network takes: bytes of the process at rest; bytes and seconds a position."""
-
-    rest: float
-    position: float
-    seconds: float
-
-
 @functools.cache
-def _cost(name: str, device: str) -> _Cost:
-    """Measure what a network takes: one run on a small image, after a smaller one to warm up."""
+def _cost(name: str, device: str) -> tuple[float, float, float]:
+    """Measure bytes of the process at rest, and bytes and seconds that a position takes.
+
+    The network runs on a small image, after a smaller one to warm up.
+    """
     import torch
 
     loaded = network(name, device)
@@ -450,7 +446,7 @@ def _cost(name: str, device: str) -> _Cost:
         start = time.perf_counter()
         _tiled(loaded, x, None)
         seconds = time.perf_counter() - start
-    return _Cost(rest, max(_peak(device) - rest, 1.0) / TRIED**2, seconds / TRIED**2)
+    return rest, max(_peak(device) - rest, 1.0) / TRIED**2, seconds / TRIED**2
 
 
 def _peak(device: str, forget: bool = False) -> float:

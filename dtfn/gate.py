@@ -73,8 +73,9 @@ def costs(
                         error = evaluation.block_errors(method, sample, device)[method]
                         psnr[kind] = psnr_of(interior(error))
                         bar.update()
-                    one = {"name": name, "dataset": sample.dataset, "image": sample.image}
-                    one |= {"scale": scale, "psnr": (plain := psnr.pop(""))}
+                    plain = psnr.pop("")
+                    one: dict[str, Any] = {"name": name, "dataset": sample.dataset}
+                    one |= {"image": sample.image, "scale": scale, "psnr": plain}
                     if zoo.own(name):
                         image = images.imresize(sample.lr, scale)
                         one["bicubic"] = evaluation.psnr(image, sample.hr, scale)

@@ -91,7 +91,7 @@ class Study:
         return [zoo.file_of(name) for name in names if name != BICUBIC]
 
     def _ways(self) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-        """Yield names with their labels, and how to run them: bicubic once, networks in each way."""
+        """Yield names with their labels, and how to run them: bicubic once, networks each way."""
         for scale in self.scales:
             how = {"datasets": self.benchmarks, "scale": scale, "count": self.count}
             names = self.contenders(scale)

@@ -151,12 +151,17 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def told_commands() -> str:
-    """Return what the README, docstrings, errors and the Makefile tell to run, a piece a line."""
+def readme_code() -> str:
+    """Return the README's code, inline and in blocks, a piece a line."""
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```.*?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
-    told = [fenced or indented for fenced, indented in blocks]
-    told += re.findall(r"(?<!`)`([^`\n]+)`", text)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`", text)
+    return "\n".join([*(fenced or indented for fenced, indented in blocks), *inline])
+
+
+def told_commands() -> str:
+    """Return what the README, docstrings, errors and the Makefile tell to run, a piece a line."""
+    told = [readme_code()]
     told += re.findall(r"\$\(BIN\)/(dtfn [^\n$]*)", (ROOT / "Makefile").read_text())
     for file in MODULES:
         told += re.findall(r"`((?:make|dtfn) [a-z][^`]*)`", file.read_text())

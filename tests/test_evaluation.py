@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,34 +38,29 @@ class Shifted(nn.Module):
         return nn.functional.interpolate(x, scale_factor=self.scale) + self.shift
 
 
-@dataclass
-class Zoo:
-    """What the tests put in the place of the shipped networks."""
-
-    folder: Path
-    networks: dict[str, Shifted] = field(default_factory=dict)
-
-    def add(self, name: str, network: Shifted) -> Shifted:
-        self.networks[name] = network
-        (self.folder / f"{name}.safetensors").write_text(f"{name} {network.shift.item()}")
-        rows = [
-            {"name": name, "scale": network.scale, "file": f"{name}.safetensors"}
-            for name, network in self.networks.items()
-        ]
-        (self.folder / "registry.json").write_text(json.dumps(rows))
-        return network
+Add = Callable[[str, Shifted], Shifted]
 
 
 @pytest.fixture(autouse=True)
-def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoo]:
+def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
+    """Put networks in the place of the shipped ones."""
+    networks: dict[str, Shifted] = {}
+
+    def added(name: str, network: Shifted) -> Shifted:
+        networks[name] = network
+        (paths.ZOO / f"{name}.safetensors").write_text(f"{name} {network.shift.item()}")
+        rows = [
+            {"name": n, "scale": networks[n].scale, "file": f"{n}.safetensors"} for n in networks
+        ]
+        (paths.ZOO / "registry.json").write_text(json.dumps(rows))
+        return network
+
     caches = evaluation._network, evaluation._cost  # a test may put others in their places
-    fake = Zoo(tmp_path / "zoo")
-    fake.folder.mkdir()
-    monkeypatch.setattr(paths, "ZOO", fake.folder)
-    monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(models, "load", lambda name: fake.networks[Path(name).stem])
-    yield fake
+    for place in ("ZOO", "WEIGHTS", "CACHE"):
+        monkeypatch.setattr(paths, place, tmp_path / place)
+    paths.ZOO.mkdir()
+    monkeypatch.setattr(models, "load", lambda name: networks[Path(name).stem])
+    yield added
     for remembered in caches:
         remembered.cache_clear()
 
@@ -131,16 +125,16 @@ def test_upscale_refuses_other_pictures_nan_and_a_wrong_size() -> None:
 
 
 def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
-    zoo: Zoo, monkeypatch: pytest.MonkeyPatch
+    add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = zoo.add("one", Shifted())
+    network = add("one", Shifted())
     flat = np.zeros((4, 9, 3), np.uint8)
     for lr in (flat, flat + np.uint8(1), flat.reshape(9, 4, 3)):
         hr = np.zeros((2 * lr.shape[0], 2 * lr.shape[1], 3), np.uint8)
         evaluation.outputs(["one"], Sample("toy", "flat", 2, lr, hr))
     assert network.runs == 3
 
-    brighter = zoo.add("one", Shifted(shift=0.5))
+    brighter = add("one", Shifted(shift=0.5))
     output = evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))["one"]
     assert brighter.runs == 1
     assert output.image.min() == 128
@@ -150,8 +144,8 @@ def test_the_cache_tells_apart_pixels_sizes_weights_and_code(
     assert brighter.runs == 2
 
 
-def test_the_cache_tells_apart_tilings_and_self_ensemble(zoo: Zoo) -> None:
-    network = zoo.add("one", Shifted())
+def test_the_cache_tells_apart_tilings_and_self_ensemble(add: Add) -> None:
+    network = add("one", Shifted())
     picture = sample(size=(20, 30))
     cuts = (None, Tiling(16, 2), Tiling(16, 4), Chop(), Chop(12))
     ways = [*((cut, False) for cut in cuts), (None, True), (Tiling(16, 2), True)]
@@ -167,9 +161,9 @@ def test_the_cache_tells_apart_tilings_and_self_ensemble(zoo: Zoo) -> None:
     assert first.seconds == again.seconds > 0
 
 
-def test_methods_are_bicubic_zoo_names_and_files(zoo: Zoo) -> None:
-    zoo.add("one", Shifted())
-    file = str(zoo.folder / "one.safetensors")
+def test_methods_are_bicubic_zoo_names_and_files(add: Add) -> None:
+    add("one", Shifted())
+    file = str(paths.ZOO / "one.safetensors")
 
     found = evaluation.outputs(["bicubic", "one", file], sample())
 
@@ -178,9 +172,9 @@ def test_methods_are_bicubic_zoo_names_and_files(zoo: Zoo) -> None:
     assert not (found["one"].image == found["bicubic"].image).all()
 
 
-def test_what_is_refused_before_anything_runs(zoo: Zoo) -> None:
-    two, three = zoo.add("local-x2-s0", Shifted(2)), zoo.add("three", Shifted(3))
-    file = zoo.folder / "three.safetensors"
+def test_what_is_refused_before_anything_runs(add: Add) -> None:
+    two, three = add("local-x2-s0", Shifted(2)), add("three", Shifted(3))
+    file = paths.ZOO / "three.safetensors"
     for methods, text in (
         (["bicubic", "lokal-x2-s0"], "did you mean 'local-x2-s0'"),
         ([], "expected one or more"),
@@ -198,8 +192,8 @@ def test_what_is_refused_before_anything_runs(zoo: Zoo) -> None:
     assert two.runs == three.runs == 0
 
 
-def test_evaluate_gives_one_tidy_row_a_method_and_image(zoo: Zoo) -> None:
-    zoo.add("one", Shifted(4))
+def test_evaluate_gives_one_tidy_row_a_method_and_image(add: Add) -> None:
+    add("one", Shifted(4))
 
     table = evaluation.evaluate(["bicubic", "one"], ["mini"], 4, count=2)
 
@@ -234,7 +228,7 @@ cost = evaluation._cost(sys.argv[1], "cpu")
 evaluation._peak("cpu", forget=True)
 with torch.inference_mode():
     network(x.contiguous(memory_format=torch.channels_last))
-print(evaluation._peak("cpu") - cost.rest, cost.position * 160**2)
+print(evaluation._peak("cpu") - cost[0], cost[1] * 160**2)
 """
 
 
@@ -249,10 +243,9 @@ def test_the_memory_of_a_large_image_is_forecast_from_a_small_one(tmp_path: Path
 
 
 @pytest.fixture
-def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation._Cost:
-    cost = evaluation._Cost(rest=3e8, position=4000.0, seconds=1e-4)
+def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = (3e8, 4000.0, 1e-4)  # bytes at rest, bytes and seconds a position
     monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
-    return cost
 
 
 @pytest.mark.parametrize(
@@ -260,9 +253,9 @@ def known_cost(monkeypatch: pytest.MonkeyPatch) -> evaluation._Cost:
     [(None, 1, 128 * 128), (Tiling(64, 8), 9, 64 * 64), (Chop(), 4, 76 * 80)],
 )
 def test_a_forecast_is_the_sum_over_tiles(
-    zoo: Zoo, known_cost: evaluation._Cost, tiling: Tiling | Chop | None, runs: int, largest: int
+    add: Add, known_cost: None, tiling: Tiling | Chop | None, runs: int, largest: int
 ) -> None:
-    network = zoo.add("one", Shifted(4))
+    network = add("one", Shifted(4))
     how: dict[str, Any] = {"tiling": tiling, "self_ensemble": runs == 4}
     table = evaluation.forecast(["bicubic", "one"], ["mini"], 4, 1, **how)
 
@@ -279,8 +272,8 @@ def test_a_forecast_is_the_sum_over_tiles(
 
 
 @pytest.mark.usefixtures("known_cost")
-def test_a_budget_evaluates_in_the_tiles_that_it_chooses(zoo: Zoo) -> None:
-    network = zoo.add("one", Shifted())
+def test_a_budget_evaluates_in_the_tiles_that_it_chooses(add: Add) -> None:
+    network = add("one", Shifted())
     picture = sample(size=(70, 80))
     memory = int((3e8 + 4000 * 64**2) / tiling.SPARE) + 1
     by_budget = evaluation.outputs("one", picture, Budget(memory))["one"]
@@ -290,8 +283,8 @@ def test_a_budget_evaluates_in_the_tiles_that_it_chooses(zoo: Zoo) -> None:
     assert network.runs == runs > 1  # remembered under the same key
 
 
-def test_what_a_trial_measures_is_used_and_a_device_is_checked(zoo: Zoo) -> None:
-    zoo.add("one", Shifted())
+def test_what_a_trial_measures_is_used_and_a_device_is_checked(add: Add) -> None:
+    add("one", Shifted())
     (row,) = evaluation.forecast("one", "mini", 2, 1, device="auto").to_dict("records")
     assert 0 < row["seconds"] < 5
     assert 50 < row["memory"] < 5000

@@ -125,7 +125,7 @@ def test_only_what_can_be_published_has_a_published_name(
 
 
 def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = evaluation._Cost(2.0**20, 1.0, 1e-4)
+    cost = (2.0**20, 1.0, 1e-4)
     monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
     ways: dict[str, Any] = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
     expected = published.Study(["toy"], [2, 4], **ways).forecast()
