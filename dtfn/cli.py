@@ -56,6 +56,7 @@ Settings = Annotated[
 SLOW = 30.0  # seconds; longer work of a network is announced
 # Errors of a disk that are the user's to mend; others are ours, and keep their traceback.
 DISK = {"ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "EFBIG", "ENAMETOOLONG"}
+DISK |= {"EEXIST", "ENOTDIR", "EISDIR"}
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
 IDLE = 120  # seconds after which the kernel of a closed page ends; it holds up to 1 GB
 
@@ -372,12 +373,11 @@ def bench(
 
 def _require_place(file: Path) -> None:
     """Check, before the work, that a file can be written; make its folder."""
-    with dtfn.files.writing(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        new = not file.exists()
-        file.open("a").close()
-        if new:
-            file.unlink()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = not file.exists()
+    file.open("a").close()
+    if new:
+        file.unlink()
 
 
 def settings(given: list[str] | None) -> dict[str, str]:
@@ -442,9 +442,9 @@ def _compare_runs(
     The exit code is 1 if any does.
     """
     folder = (reports or dtfn.paths.REPORTS) / "runs"
-    runs = [dtfn.reports.runs.find(run, folder) for run in (before, after)]
-    result = dtfn.reports.runs.compare(*runs)
-    print(f"{result.before} -> {result.after}: {result.summary}")
+    first, second = (dtfn.reports.runs.find(run, folder) for run in (before, after))
+    result = dtfn.reports.runs.compare(first, second)
+    print(f"{first} -> {second}: {result.summary}")
     for name, (old, new) in result.settings.items():
         print(f"parameter {name}: {old} -> {new}")
     for frame in (result.verdicts, result.changed[:most]):
