@@ -208,7 +208,7 @@ def gate(
     Printed is what interventions on the attention cost in PSNR (dB). It chooses where equal weights
     for all positions cost at least 0.10 dB at the lower end of the 95 % interval over pictures.
     """
-    table = dtfn.gate.table(dtfn.gate.costs(networks, datasets.split(","), count))
+    table = dtfn.gate.table(dtfn.gate.costs(networks, _split(datasets), count))
     if as_json:
         print(table.to_json(orient="records", indent=1))
         return
@@ -250,7 +250,7 @@ def evaluate(
     cut = dtfn.tiling.way(text) if tile is None else dtfn.tiling.Tiling(tile, overlap)
     if csv is not None:
         _require_place(csv)
-    sets = [name for text in datasets.split(",") if (name := text.strip())]
+    sets = _split(datasets)
     how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
     for row in dtfn.evaluation.forecast(methods, sets, scale, count, **how).itertuples():
         if memory is not None and row.memory * 2**20 > dtfn.cache.size(memory, "--memory"):
@@ -369,6 +369,10 @@ def bench(
     """
     table = dtfn.bench.table(tuple(int(size) for size in sizes.split(",")), threads, device)
     print(dtfn.reports.tables.markdown(table), end="")
+
+
+def _split(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _require_place(file: Path) -> None:
