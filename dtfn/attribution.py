@@ -37,29 +37,14 @@ def attribute(
 ) -> Attribution:
     """Return what a patch of a network's output owes to each LR pixel.
 
-    Parameters
-    ----------
-    network
-        Maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3, sH, sW)``, s being its attribute ``scale``.
-        It runs in evaluation mode, in the type and on the device of its weights.
-    lr
-        uint8 RGB ``(H, W, 3)``. Time is some three passes of the network a step.
-    window
-        (top, left, height, width) of the patch in LR positions: the blocks whose detail counts.
-    steps
-        Of the path; the error falls with their square where the network is smooth.
+    ``lr`` is uint8 RGB ``(H, W, 3)``; ``window`` is (top, left, height, width) of the patch in LR
+    positions. A step of the path takes some three passes of the network. The sum of the map is the
+    `total_slope` of the patch less that for the blurred LR picture, except for what the steps and
+    the jumps of a hashed attention leave out.
 
-    Returns
-    -------
-    The sum of its map is the `total_slope` of the patch less that for the blurred LR picture,
-    except for what the steps and the jumps of a hashed attention leave out.
-
-    Notes
-    -----
     Gu and Dong's equations: with the path g(a) = blur of sigma (1 - a), pixel i gets the integral
     over a in [0, 1] of dD(F(g(a)))/dg_i dg_i/da. Here each step's difference of g meets the
-    gradient at the middle of the step (they take an end of it), so linear networks are exact in
-    one step.
+    gradient at the middle of the step (they take an end), so linear networks need one step.
     """
     weight, scale = next(network.parameters()), int(network.scale)  # type: ignore[arg-type]
     top, left, height, width = (scale * v for v in window)
@@ -87,10 +72,7 @@ def attribute(
 
 
 def total_slope(patch: Tensor) -> Tensor:
-    """Return how much detail a patch (1, 3, h, w) has: the sum of its gradient magnitudes.
-
-    These are differences to the next pixel below and to the right.
-    """
+    """Return how much detail a patch (1, 3, h, w) has: the sum of its gradient magnitudes."""
     down = patch[:, :, 1:, :-1] - patch[:, :, :-1, :-1]
     right = patch[:, :, :-1, 1:] - patch[:, :, :-1, :-1]
     return (down.square() + right.square() + FLAT).sqrt().sum()

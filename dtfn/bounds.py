@@ -56,21 +56,14 @@ COLUMNS = ["pair", "seed", *PICTURE, "bound", "granularity", "role", "gain"]
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
     """Measure every bound of switch pairs on pictures with their truth.
 
-    Returns
-    -------
-    A row a pair, picture, bound, granularity and role (``bound`` or ``control``): pair, seed,
-    dataset, image, bound (of `CHAIN`), granularity (``image``, ``32`` ... ``1``, or empty), role,
-    gain (dB over attention off). Empty without pairs; no picture, or a pair of another kind, is an
-    `InputError`.
+    A row a pair, picture, bound (of `CHAIN`), granularity (``image``, ``32`` ... ``1``, or empty)
+    and role (``bound`` or ``control``): gain (dB over attention off). Empty without pairs; no
+    picture is an `InputError`.
 
-    Notes
-    -----
     Controls: of *selection* and *layer* the same choice among as many outputs that differ by chance
     alone (hash seeds, or up to 8 flips and turns). Of *matching* the keys and weights of the same
     picture turned by half. Of *weights* candidates at random positions.
     """
-    if others := [pair.kind for pair in pairs if pair.kind != "switch"]:
-        raise InputError("pairs", "switch pairs", others[0], "pass harm.switches(scale)")
     rows: list[tuple[Any, ...]] = []
     for sample in samples if pairs else ():
         bar = {"desc": sample.image, "unit": "network", "leave": False}
@@ -118,45 +111,36 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
 def chain(table: pd.DataFrame) -> pd.DataFrame:
     """Return the chain of bounds: means over pictures and seeds with their 95 % intervals.
 
-    Selection and layer count at their finest, one LR position. ``table`` is of `measure`.
-
-    Returns
-    -------
-    A row a pair, dataset and bound: gain (dB over attention off), low, high; control (dB over
-    attention off, NaN without one); net, net_low, net_high as `net_gain`; seeds, pictures.
+    A row a pair, dataset and bound of `measure`, cells at their finest: gain (dB over attention
+    off), low, high; control (the same, NaN without one); net, net_low, net_high as `net_gain`;
+    seeds, pictures.
     """
-    finest, rows = table[table["granularity"].isin(["", "1"])], []
-    nothing = statistics.Interval(np.nan, np.nan, np.nan, 0)
-    for (pair, dataset), part in finest.groupby(["pair", "dataset"], sort=False):
-        for bound in (bound for bound in CHAIN if bound in set(part["bound"])):
-            gains = part[part["bound"] == bound].groupby("role")
-            one, control = statistics.crossed(gains.get_group("bound"), "gain"), np.nan
-            if "control" in gains.groups:
-                control = gains.get_group("control")["gain"].mean()
-            net = nothing if np.isnan(control) else net_gain(part, bound)
-            row = (pair, dataset, bound, one.estimate, one.low, one.high, control)
-            rows.append((*row, net.estimate, net.low, net.high, one.seeds, one.pictures))
-    names = ["pair", "dataset", "bound", "gain", "low", "high", "control"]
-    names += ["net", "net_low", "net_high", "seeds", "pictures"]
-    return pd.DataFrame(rows, columns=names)
+    names = ["gain", "low", "high", "control", "net", "net_low", "net_high", "seeds", "pictures"]
+    rows = []
+    for (pair, dataset), part in table.groupby(["pair", "dataset"], sort=False):
+        wide = _wide(part)
+        for bound in (bound for bound in CHAIN if bound in wide):
+            one = statistics.crossed(wide, bound)
+            row = [one.estimate, one.low, one.high, *[np.nan] * 4, one.seeds, one.pictures]
+            if (control := f"{bound} control") in wide:
+                net = net_gain(part, bound)
+                row[3:7] = wide[control].mean(), net.estimate, net.low, net.high
+            rows.append((pair, dataset, bound, *row))
+    return pd.DataFrame(rows, columns=["pair", "dataset", "bound", *names])
 
 
 def by_granularity(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the selection and the layer bound by the size of the cells, over all benchmarks.
-
-    Columns: pair, bound, granularity, role, gain (dB over attention off), low, high, seeds,
-    pictures.
-    """
+    """Return the gain of the selection and layer bound by the size of the cells, with its ends."""
     keys = ["pair", "bound", "granularity", "role"]
     made = statistics.crossed_by(table[table["granularity"] != ""], keys, ["gain"])
     return made.rename(columns={"gain_low": "low", "gain_high": "high"})
 
 
 def net_gain(table: pd.DataFrame, bound: str = "matching") -> statistics.Crossed:
-    """Return what a bound of `measure` gains beyond chance (dB), over all networks and pictures.
+    """Return what a bound of `measure` gains over its control (dB), over networks and pictures.
 
-    It is the gain over the control. Of ``"matching"`` and ``"own keys"`` it is the gain over
-    attention as trained where that is better than the control, so that a bad control earns nothing.
+    Of ``"matching"`` and ``"own keys"`` it is the gain over attention as trained where that is
+    better than the control, so that a bad control earns nothing.
     """
     wide, control = _wide(table), f"{bound} control"
     base = control
@@ -169,24 +153,16 @@ def net_gain(table: pd.DataFrame, bound: str = "matching") -> statistics.Crossed
 def recovery(table: pd.DataFrame) -> pd.DataFrame:
     """Return which part of what a better choice of keys would gain is gained by TFS.
 
-    Returns
-    -------
-    A row a pair with TFS: pair, tfs and matching (dB over attention on) with ``_low`` and
-    ``_high``; recovered, tfs / matching, with its interval, NaN unless matching_low is above 0.01
-    dB.
+    A row a pair with TFS: tfs and matching (dB over attention on), and recovered, tfs / matching,
+    NaN unless the interval of matching is above 0.01 dB; all with ``_low`` and ``_high``.
     """
-    rows = []
-    for pair, part in table.groupby("pair", sort=False):
-        wide = _wide(part)
-        if "tfs" not in wide:
-            continue
-        for name in ("tfs", "matching"):
-            wide[name] -= wide["on"]
-        row = {"pair": pair} | statistics.crossed(wide, "tfs").columns("tfs")
-        row |= statistics.crossed(wide, "matching").columns("matching")
-        share = statistics.crossed(wide, "tfs", "matching").columns("recovered")
-        rows.append(row | (share if row["matching_low"] > 0.01 else dict.fromkeys(share, np.nan)))
-    return pd.DataFrame(rows)
+    wide = _wide(table).reindex(columns=["pair", "seed", *PICTURE, "on", "tfs", "matching"])
+    wide[["tfs", "matching"]] = wide[["tfs", "matching"]].sub(wide["on"], axis=0)
+    wide = wide.dropna(subset="tfs").assign(recovered=wide["tfs"])
+    found = statistics.crossed_by(wide, ["pair"], ["tfs", "matching"])
+    shares = statistics.crossed_by(wide, ["pair"], ["recovered"], "matching").drop(columns="pair")
+    shares = shares.where(found["matching_low"] > 0.01)
+    return pd.concat([found, shares], axis=1).drop(columns=["seeds", "pictures"])
 
 
 def _wide(table: pd.DataFrame) -> pd.DataFrame:
@@ -203,8 +179,8 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
 def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
     """Return the PSNR (dB) of taking, cell by cell, the best of several outputs.
 
-    ``errors`` are block errors ``(H, W)``, commonly the interior. Cells of g x g positions are laid
-    from the top left; the last ones may be smaller. None: the whole image is one cell.
+    Cells of g x g positions of block errors ``(H, W)`` are laid from the top left; the last ones
+    may be smaller. None: the whole image is one cell.
     """
     rows, columns = (np.arange(0, side, granularity or side) for side in errors[0].shape)
     sums = [np.add.reduceat(np.add.reduceat(e, rows, axis=0), columns, axis=1) for e in errors]
@@ -227,10 +203,7 @@ def _settings(pair: Pair) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _similar(sample: Sample) -> tuple[torch.Tensor, NDArray[np.int32], NDArray[np.float32]]:
-    """Return true details around positions (H, W, D), and the most similar ones of the picture.
-
-    These are positions and mean squared differences, ``(H * W, NEAREST)``.
-    """
+    """Return true details around positions (H, W, D), and the nearest: positions, distances."""
     details = texture.detail_blocks(sample.hr, sample.scale).reshape(*sample.lr.shape[:2], -1)
     around = interventions.neighbourhoods(details)
     vectors = around.flatten(0, 1).contiguous().numpy()
@@ -341,11 +314,9 @@ def mixed_details(
     """Return for each position the best mixture of drawn details, fitted on its neighbours.
 
     The weights w are those of a simplex over the position p and its candidates q. They minimise the
-    sum over the 8 neighbours o of |d*(p + o) - sum of w_q d(q + o)|^2. The centre is not used to
-    fit them, so that what they gain there is no chance.
-
-    The details d and d* of each block, drawn and true, are ``(H * W, s * s)`` with (H, W) = shape,
-    as is the result; ``index`` are the candidates, ``(H * W, K)``.
+    sum over the 8 neighbours o of |d*(p + o) - sum of w_q d(q + o)|^2, not over the centre, so that
+    what they gain there is no chance. Details drawn (d) and true (d*) are ``(H * W, s * s)`` with
+    (H, W) = shape, as is the result; candidates are ``(H * W, K)``.
     """
     rings = []  # what is around each position, (H * W, 8 s s); beyond the border the nearest counts
     for values in (drawn, truth):

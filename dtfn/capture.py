@@ -41,10 +41,9 @@ BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB
 
 
 class Record:
-    """What the attention layers of a network did in their last pass; made by `record`.
+    """What the attention layers of a network did in their last pass, also after the ``with``.
 
-    It remains valid after the ``with``. Of a batch, the first picture counts. What a layer's maps
-    need is computed for the first of them and kept; the next take about a millisecond.
+    Of a batch, the first picture counts. The first map of a layer takes longer than the next.
     """
 
     def __init__(self) -> None:
@@ -57,8 +56,7 @@ class Record:
 
     @property
     def features(self) -> dict[str, Tensor]:
-        """Layer -> its input (1, C, H, W); for a user's own network, the network's."""
-        # A copy of what inference mode made can be computed with.
+        """Layer -> a copy of its input (1, C, H, W); for a user's own network, the network's."""
         return {name: seen.features.clone() for name, seen in self._passes.items()}
 
     def module(self, layer: str) -> nn.Module:
@@ -73,8 +71,7 @@ class Record:
     def maps(self, layer: str, queries: Queries) -> Tensor:
         """Return `attention_map` (Q, H, W) of Q queries, each (row, column).
 
-        For a user's own network, weights are means over heads, and over windows that share a
-        position.
+        Of a user's own network they are means over heads, and over windows that share a position.
         """
         seen, pairs = self._pass(layer), np.asarray(queries)
         height, width = seen.features.shape[2:]
@@ -93,11 +90,10 @@ class Record:
         """Return how each query spreads its attention a, in numbers.
 
         Columns: row, column; entropy (-sum a log a, in nats); support (its exp, the effective
-        number of positions); participation (1 / sum a^2, the same with less weight on a long tail);
-        distance (mean Euclidean distance to what is attended, in LR pixels); on_self (the query's
-        weight on itself). With ``details`` (L, D) or (H, W, D), of `dtfn.texture.detail_blocks`:
-        inconsistency (the mean `dtfn.texture.disagreement` by weight) and disagreeing (the weight
-        where it is above 1), NaN where the query has no detail.
+        number of positions); distance (mean Euclidean distance to what is attended, in LR pixels);
+        on_self (the query's weight on itself). With ``details`` (L, D), of
+        `dtfn.texture.detail_blocks`: inconsistency (the mean `dtfn.texture.disagreement` by weight)
+        and disagreeing (the weight where it is above 1), NaN where the query has no detail.
         """
         maps, at = self.maps(layer, queries).double().cpu().numpy(), np.asarray(queries)
         a, here = maps.reshape(len(at), -1), at @ (maps.shape[2], 1)
@@ -105,21 +101,17 @@ class Record:
         table = pd.DataFrame(at, columns=["row", "column"])
         table["entropy"] = entr(a).sum(1)
         table["support"] = np.exp(table["entropy"])
-        table["participation"] = 1 / (a**2).sum(1)
         table["distance"] = (a * np.linalg.norm(at[:, None] - grid, axis=2)).sum(1)
         table["on_self"] = a[range(len(at)), here]
         if details is not None:
-            k = texture.disagreement(np.asarray(details).reshape(a.shape[1], -1), here)  # (Q, L)
+            k = texture.disagreement(np.asarray(details), here)  # (Q, L)
             table["inconsistency"] = (a * k).sum(1)
             table["disagreeing"] = np.where(np.isnan(k), k, a * (k > 1)).sum(1)
         return table
 
     @torch.no_grad()
     def means(self, layer: str, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return what a layer of dtfn makes of other values (L, C), at all positions: (L, C).
-
-        These are the means of the values by weight, from the layer's own fast kernel.
-        """
+        """Return the means by weight of other values (L, C) at all positions, by its kernel."""
         seen: Any = self._pass(layer)
         query, other = seen.compared
         # Dense layers pad queries to the width of the values, so that must not be smaller.
@@ -139,26 +131,12 @@ class Record:
 
 
 def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -> Tensor:
-    """Return what one position attends to, on the whole LR grid.
+    """Return what one position (row, column) attends to: (H, W), non-negative, sum 1.
 
-    Parameters
-    ----------
-    module
-        A layer of `dtfn.models.attention`, or a `TextureFidelity` around one. It runs once.
-    features
-        (1, C, H, W), the layer's input; `record` keeps it.
-    query
-        (row, column) of the position.
-
-    Returns
-    -------
-    (H, W), non-negative, sum 1. The sum over positions of map times ``conv_assembly(features)`` is
-    what the attention adds at the query, before ``res_scale`` and before a fusion.
-
-    Raises
-    ------
-    InputError
-        Another module; a query outside.
+    The module is a layer of `dtfn.models.attention`, or a `TextureFidelity` around one; features
+    (1, C, H, W) are its input, which `record` keeps. The sum over positions of map times
+    ``conv_assembly(features)`` is what the attention adds at the query, before ``res_scale`` and
+    before a fusion. Another module, or a query outside, is an `InputError`.
     """
     with torch.no_grad(), record(module) as kept:
         module(features)
@@ -168,8 +146,7 @@ def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -
 def layers(network: nn.Module) -> list[str]:
     """Return the names of the attention layers, in the order of the network's modules.
 
-    A `TextureFidelity` stands for the attention inside it, so that a network with and without TFS
-    has the same names. A network without attention has none.
+    A `TextureFidelity` stands for the attention inside it: names are the same without TFS.
     """
     return network.placed if isinstance(network, OwnNetwork) else list(_layers(network))
 
@@ -191,16 +168,8 @@ def _layers(network: nn.Module) -> dict[str, Any]:
 def record(network: nn.Module) -> Iterator[Record]:
     """Keep what the attention layers of a network do, while it runs inside the ``with``.
 
-    Parameters
-    ----------
-    network
-        Any module with layers of `dtfn.models.attention` that choose, or a `dtfn.own.OwnNetwork`
-        with attention on known positions. Where it runs several times, the last pass is kept.
-
-    Raises
-    ------
-    InputError
-        The network has no such attention, or nobody knows to which positions its weights belong.
+    The network has layers of `dtfn.models.attention` that choose, or is a `dtfn.own.OwnNetwork`
+    with attention on known positions; any other is an `InputError`. The last pass is kept.
     """
     kept, named = Record(), {} if isinstance(network, OwnNetwork) else _layers(network)
     with ExitStack() as stack:
@@ -260,9 +229,8 @@ class _LayerPass:
         """The rows of its attention matrix.
 
         With hashing, a query's keys are those of its own chunk and of both neighbours in every
-        round. Mixing the rounds by the softmax of their logsumexp is one softmax over all of them
-        together. A position that occurs several times (in several rounds, or as padding) gets the
-        sum.
+        round. Mixing the rounds by the softmax of their logsumexp is one softmax over all of them.
+        A position that occurs several times gets the sum.
         """
         query, other = self.compared
         query, length = query[0], query.shape[1]

@@ -106,10 +106,9 @@ def places(
 ) -> tuple[Sample, dict[str, Query]]:
     """Return where to look: in the texture that the first pair harms most, and in one it helps.
 
-    ``textures`` are the regions of `dtfn.harm.measure`; those at a false discovery rate of 5 % come
-    first. Returned are the picture of the most harmed texture, and name -> LR position: the middle
-    of that texture, and that of the texture of this picture that is helped most. Without any, it is
-    the middle of the first picture.
+    ``textures`` are the regions of `dtfn.harm.measure`; discoveries come first. Returned are the
+    picture of the most harmed texture, and name -> LR position: the middle of that texture, and of
+    the one of this picture that is helped most. Without any, it is the middle of the first picture.
     """
     sample, found = samples[0], dict[str, Query]()
     if pairs and textures is not None:
@@ -136,15 +135,11 @@ def places(
 class Causes(NamedTuple):
     """What `measure` found; every row also holds pair, kind, seed, role, dataset and image.
 
-    Attributes
-    ----------
-    pictures
-        A row a picture and kind of k, ``of``: ``attended`` (mean over layers), ``layer 1`` and so
-        on, ``nearest`` (the most similar LR patches). slope, steeper and severity are those of
-        `slopes`; inconsistency is mean k, weighed by the energy of the detail.
-    cells
-        A row a picture, ``severity`` and ``k`` (fifths, 1 to 5; of the attended): off (sum of the
-        errors without attention), change (sum of what attention adds to them).
+    ``pictures``, a row a picture and kind of k, ``of``: ``attended`` (mean over layers), ``layer
+    1`` and so on, ``nearest`` (the most similar LR patches). slope, steeper and severity are those
+    of `slopes`; inconsistency is mean k, weighed by the energy of the detail. ``cells``, a row a
+    picture, ``severity`` and ``k`` (fifths, 1 to 5; of the attended): off (sum of the errors
+    without attention), change (sum of what attention adds to them).
     """
 
     pictures: pd.DataFrame
@@ -155,9 +150,8 @@ def attended(method: str, sample: Sample) -> Float:
     """Return the inconsistency k of what each layer of a network attends to.
 
     k(p) = sum over q of a(p, q) |D(q) - D(p)|^2 / |D(p)|^2, with the weights a and the true details
-    D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. The
-    network sees the picture as in `dtfn.evaluation.block_errors`. DTFN's values are read around a
-    position, not only at it; k is that of the position.
+    D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. DTFN's
+    values are read around a position, not only at it; k is that of the position.
     """
     tiling = evaluation.analysis_tiling(method)
 
@@ -219,24 +213,16 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
 def model(pictures: pd.DataFrame) -> pd.DataFrame:
     """Return the mean slopes over pictures and training seeds: a row a pair, kind, k and role.
 
-    Columns: pair, kind, of, role (all controls are one, ``control``), seeds, pictures; slope,
-    steeper, inconsistency, the first two with ``_low`` and ``_high``, ends of their 95 % intervals.
+    All controls are one role, ``control``. New are seeds, pictures, and the ends of the 95 %
+    intervals of slope and steeper, ``_low`` and ``_high``.
     """
-    rows, names = [], ["pair", "kind", "of", "role"]
-    for key, part in one_control(pictures).groupby(names, sort=False):
-        slope, steeper = (statistics.crossed(part, name) for name in ("slope", "steeper"))
-        row = dict(zip(names, key, strict=True)) | {"seeds": slope.seeds}
-        row |= {"pictures": slope.pictures} | slope.columns("slope") | steeper.columns("steeper")
-        rows.append(row | {"inconsistency": part["inconsistency"].mean()})
-    ends = [f"{name}{end}" for name in ("slope", "steeper") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=[*names, "seeds", "pictures", *ends, "inconsistency"])
+    names, table = ["pair", "kind", "of", "role"], one_control(pictures)
+    means = table.groupby(names, sort=False)["inconsistency"].mean().reset_index()
+    return statistics.crossed_by(table, names, ["slope", "steeper"]).merge(means, on=names)
 
 
 def net_map(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return what attention changes by fifths of severity and k: pair, severity, k, net (%).
-
-    Controls do not count.
-    """
+    """Return what attention changes by fifths of severity and k: pair, severity, k, net (%)."""
     ours = cells[cells["role"] == "pair"]
     sums = ours.groupby(["pair", "severity", "k"], sort=False)[["off", "change"]].sum()
     return (100 * sums["change"] / sums["off"]).rename("net").reset_index()
@@ -248,20 +234,12 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
     A linear model of log(on / off) on the ranks of severity and of k, and on their product, each
     position weighed by the mean of its two errors. So the weighed logarithm is the harm itself to
     second order, without leaning to either network. k is ranked within classes of like severity,
-    and severity so that every decile holds a tenth of the error.
+    and severity so that every decile holds a tenth of the error. Where k is NaN, positions do not
+    count.
 
-    Parameters
-    ----------
-    on, off
-        Block errors with attention and without it.
-    severity, k
-        Of the same positions; where k is NaN they do not count.
-
-    Returns
-    -------
-    In % of the error, NaN where the positions are too few or all alike: ``slope``, the rise from
-    the lowest to the highest decile of k; ``steeper``, that slope in the highest decile of severity
-    less that in the lowest; ``severity``, the rise from the lowest to its highest decile.
+    Returned are, in % of the error, NaN where the positions are too few or all alike: ``slope``,
+    the rise from the lowest to the highest decile of k; ``steeper``, that slope in the highest
+    decile of severity less that in the lowest; ``severity``, its own rise.
     """
     on, off, rank, within = _ranked(on, off, severity, k)
     weight = (on + off) / 2

@@ -46,18 +46,18 @@ REACH = 1  # the query is the 3 x 3 positions around its middle
 INSET = 16  # LR pixels from the query to the two nearest edges of its window
 MARGIN = SIDE // 2 + 5  # LR pixels from a middle to the picture's border: degrading looks so far
 BEYOND = 1e-9  # share of the gradient that may lie outside of the receptive field
-UNCHANGED = 1e-3  # grey levels: what a pixel may change by without attention, which is rounding
+UNCHANGED = 1e-6  # of outputs in [0, 1], without attention: rounding
 TEXTURED = 0.8  # queries are drawn from positions above this quantile of severity
 LOOK = 5  # LR pixels a side on which patches are compared
 ENERGIES = (0.5, 2.0)  # of a similar patch's detail, relative to the query's
 MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
-COLUMNS = [*NETWORK, *PLACE, *("donor", "dose", "hash", "on", "off", "weight", "likeness", "k")]
+COLUMNS = [*NETWORK, *PLACE, "donor", "dose", "hash", "on", "off", "weight"]
 """Of `measure`. pair, kind, seed: the network. dataset, image, row, column: the query. donor: one
 of `KINDS`; ``none`` at dose 0. dose: number of donors. hash: hash seed. on, off: error over the
 3 x 3 positions with attention and without (MSE). weight: share of the query's attention that is on
-the donors, mean over layers, under the first hash seed. likeness, k: see `Trial`."""
+the donors, mean over layers, under the first hash seed."""
 
 Places = NDArray[np.int64]  # (n, 2): rows and columns of LR positions
 
@@ -106,10 +106,6 @@ class Trial(NamedTuple):
     dose: int
     sample: Sample
     cells: Places  # where the donors begin, (dose, 2)
-    # Mean distance of their LR patches to the query's over that patch's own contrast, all without
-    # means: 0 the same, 1.4 unrelated.
-    likeness: float
-    k: float  # that of `dtfn.causes`, of the query's 3 x 3 positions; mean
     side: int = SIDE
 
     @property
@@ -122,14 +118,13 @@ class Trial(NamedTuple):
 
 
 class Pool:
-    """The textures of some pictures with their truth: queries, and patches that look like them."""
+    """The textures of some pictures: queries, and patches that look like them."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = [one for one in samples if min(one.lr.shape[:2]) > 2 * MARGIN]
         if not self.samples:
             wanted = f"a picture of more than {2 * MARGIN} x {2 * MARGIN} LR pixels"
-            found = f"{len(samples)} pictures, all smaller"
-            raise InputError("donors", wanted, found, "use larger pictures")
+            raise InputError("donors", wanted, "smaller ones", "use larger pictures")
         self._textured: list[Places] = []  # of each picture, where severity is highest
         places, looks, details = [], [], []
         for number, sample in enumerate(self.samples):
@@ -145,11 +140,7 @@ class Pool:
         self._places, self._looks, self._details = map(np.concatenate, (places, looks, details))
 
     def queries(self, count: int) -> list[Query]:
-        """Return so many textures of high severity, spread over the pictures; always the same.
-
-        They are drawn at random from the fifth of the positions of each picture where severity, as
-        a mean over 3 x 3 positions, is highest, and lie apart from each other.
-        """
+        """Return so many textures of high severity, spread over the pictures; always the same."""
         drawn = []
         for number, sample in enumerate(self.samples):
             most = count // len(self.samples) + (number < count % len(self.samples))
@@ -160,14 +151,16 @@ class Pool:
             drawn += kept
         return drawn
 
-    def look_alikes(self, query: Query, count: int) -> list[Query]:
+    def similar(self, query: Query, count: int) -> list[Query]:
         """Return the positions that look most like a query in LR among those of other detail.
 
-        Their details over 3 x 3 positions do not correlate with the query's, or negatively, and
-        have at least half and at most twice its energy. Fewer than ``count`` where that is all.
+        Their details over 3 x 3 positions do not correlate with the query's, or negatively, and are
+        of like energy. Fewer than ``count`` where that is all.
         """
         own = _looks(query.sample.lr, np.array([[query.row, query.column]]))[0]
-        detail = _lost(query.cut(), query.sample.scale)
+        lr, hr = query.cut()
+        lost = images.luma(hr) - images.luma(images.imresize(lr, query.sample.scale))
+        detail = _details(lost, MIDDLE, query.sample.scale)[0]
         energy = np.sum(self._details**2, axis=1) / max(float(detail @ detail), 1e-9)
         low, high = ENERGIES
         fits = (energy >= low) & (energy <= high) & (self._details @ detail <= 0)
@@ -189,7 +182,7 @@ class Pool:
         None where the picture has no room for donors outside of that, or no patch looks alike.
         """
         (seen, cells), count = _placed(query, reach), max(doses)
-        alike = self.look_alikes(query, count)
+        alike = self.similar(query, count)
         if len(cells) < count or not alike:
             return None
         scale, (small, large) = query.sample.scale, query.cut()
@@ -209,21 +202,17 @@ class Pool:
             shift = np.rint(small[middle].mean(axis=(0, 1)) - lr[middle].mean(axis=(0, 1)))
             lr, hr = (np.clip(one + shift, 0, 255).astype(np.uint8) for one in (lr, hr))
             patches["inconsistent"].append((lr, hr))
-        look, truth = _looks(small, MIDDLE)[0], _lost((small, large), scale)
-        made = [Trial("none", 0, seen.sample, cells[:0], np.nan, np.nan)]
+        made = [Trial("none", 0, seen.sample, cells[:0])]
         for kind in KINDS:
             some = [patches[kind][n % len(patches[kind])] for n in range(count)]
-            likeness = [_relative(_looks(lr, MIDDLE)[0] - look, look) for lr, _ in some]
-            k = [_relative(_lost(one, scale) - truth, truth) ** 2 for one in some]
             for dose in doses:
                 lr, hr = seen.sample.lr.copy(), seen.sample.hr.copy()
                 for (top, left), (low, high) in zip(cells[:dose], some, strict=False):
                     lr[top : top + SIDE, left : left + SIDE] = low
                     rows = slice(scale * top, scale * (top + SIDE))
                     hr[rows, scale * left : scale * (left + SIDE)] = high
-                means = float(np.mean(likeness[:dose])), float(np.mean(k[:dose]))
                 pasted = replace(seen.sample, lr=lr, hr=hr)
-                made.append(Trial(kind, dose, pasted, cells[:dose], *means))
+                made.append(Trial(kind, dose, pasted, cells[:dose]))
         return seen, made
 
 
@@ -233,10 +222,6 @@ def _apart(kept: Sequence[Query], sample: Sample, row: int, column: int, side: i
         sample is not q.sample or max(abs(q.row - row), abs(q.column - column)) >= side
         for q in kept
     )
-
-
-def _relative(step: Float, own: Float) -> float:
-    return float(np.linalg.norm(step) / max(float(np.linalg.norm(own)), 1e-9))
 
 
 def _looks(lr: UInt8, at: Places) -> NDArray[np.float32]:
@@ -252,12 +237,6 @@ def _details(lost: Float, at: Places, scale: int) -> Float:
     side, first = (2 * REACH + 1) * scale, scale * (at - REACH)
     views = sliding_window_view(lost, (side, side))
     return views[first[:, 0], first[:, 1]].reshape(len(at), side**2)
-
-
-def _lost(patch: tuple[UInt8, UInt8], scale: int) -> Float:
-    """Return the true detail in the middle 3 x 3 positions of an LR and HR patch, flat."""
-    lr, hr = patch
-    return _details(images.luma(hr) - images.luma(images.imresize(lr, scale)), MIDDLE, scale)[0]
 
 
 def radius(network: nn.Module) -> int:
@@ -306,23 +285,21 @@ def _placed(query: Query, reach: int) -> tuple[Query, Places]:
 def measure(
     pairs: Sequence[Pair], pool: Pool, queries: int, doses: Sequence[int], hash_seeds: int = 2
 ) -> pd.DataFrame:
-    """Run the experiment; what a network makes of a query is remembered on disk.
+    """Run the experiment: a row a network, query, donor, dose and hash seed, see `COLUMNS`.
 
     Networks must have been trained without attention, too. The gate of TFS, which depends on the
     whole picture, is held at its value of the unchanged picture. Networks that hash run under so
     many hash seeds: any change of a picture moves the borders of their chunks, and the plain donors
-    measure what that alone does. A dose below 1, or an output without attention that is not what it
-    was, is an `InputError`.
+    measure what that alone does. Queries without room or without similar patches are left out. What
+    a network makes of a query is remembered on disk.
 
-    Returns
-    -------
-    A row a network, query, donor, dose and hash seed, see `COLUMNS`; none without pairs. Queries
-    without room or without similar patches are left out.
+    A dose below 1 is an `InputError`. So is an output without attention that donors change at the
+    query by more than 1e-6 of its range [0, 1]: the last bits of a float32 may differ, no more.
     """
     if not doses or min(doses) < 1:
         raise InputError("doses", "numbers of 1 or more", list(doses), "name some")
     code = cache.source("donors", "capture", "images", "interventions")
-    chosen, reach = pool.queries(queries) if pairs else [], _reach(pairs)
+    chosen, reach = (pool.queries(queries), _reach(pairs)) if pairs else ([], 0)
     rows: list[tuple[Any, ...]] = []
     bar = evaluation.progress(total=len(chosen) * len(pairs), desc="donors", unit="query")
     with cache.opened(), bar:
@@ -340,14 +317,14 @@ def measure(
                 key = (pair.name, pair.kind, pair.seed, seen.sample.dataset, seen.sample.image)
                 for trial, on, weight in zip(trials, made["on"], made["weight"], strict=True):
                     what = (*key, query.row, query.column, trial.donor, trial.dose)
-                    more = (float(made["off"]), float(weight), trial.likeness, trial.k)
+                    more = float(made["off"]), float(weight)
                     rows += [(*what, n, error, *more) for n, error in enumerate(on.tolist())]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _reach(pairs: Sequence[Pair]) -> int:
     """Return the largest radius: all networks are asked about the same windows."""
-    return max((radius(evaluation.network(pair.on)) for pair in pairs), default=0)
+    return max(radius(evaluation.network(pair.on)) for pair in pairs)
 
 
 def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) -> cache.Arrays:
@@ -357,11 +334,10 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
         off = evaluation.unrounded(network, seen.sample.lr)
         for trial in (trial for trial in trials if trial.dose == most):
             again = evaluation.unrounded(network, trial.sample.lr)
-            if (change := 255 * float(np.abs(again - off)[here].max())) > UNCHANGED:
+            if (change := float(np.abs(again - off)[here].max())) > UNCHANGED:
                 wanted = "the output without attention that there was before"
                 remedy = "the network sees farther than its gradient says: report this"
-                found = f"a change of {change:.2g} grey levels"
-                raise InputError(f"{trial.donor} donors", wanted, found, remedy)
+                raise InputError(f"{trial.donor} donors", wanted, f"a change of {change}", remedy)
     near = np.arange(-REACH, REACH + 1)
     at = ((seen.row + near[:, None]) * seen.sample.lr.shape[1] + seen.column + near).ravel()
     layers = list(network.modules())
@@ -403,10 +379,10 @@ def held_gates(network: nn.Module) -> Iterator[None]:
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """Return what donors change, by query: a row a network, query, donor and dose of `measure`.
+    """Return what donors change: a row a network, query, donor and dose of `measure`.
 
-    Columns: its own, and change: the error with attention less that with plain donors of the same
-    dose (MSE, mean over hash seeds). Of plain donors: less that of the unchanged picture.
+    New is change: the error with attention less that with plain donors of the same dose (MSE, mean
+    over hash seeds). Of plain donors: less that of the unchanged picture.
     """
     keys = [*NETWORK, *PLACE]
     means = table.groupby([*keys, "donor", "dose"], sort=False)[["on", "off", "weight"]].mean()
@@ -422,9 +398,8 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
 def curves(table: pd.DataFrame) -> pd.DataFrame:
     """Return the dose curves of `measure`: a row a pair, kind, donor and dose.
 
-    Columns: effect (the change of `effects` in % of the error without attention; above 0, the
-    donors harm) with effect_low and effect_high, the ends of its 95 % interval over pictures and
-    training seeds; seeds, pictures, queries; weight (mean share of attention on the donors, %).
+    effect is the change of `effects` in % of the error without attention (above 0, the donors harm)
+    with effect_low and effect_high; weight is the mean share of attention on the donors (%).
     """
     by, changes = ["pair", "kind", "donor", "dose"], effects(table)
     changes = changes.assign(effect=100 * changes["change"], weight=100 * changes["weight"])
@@ -438,8 +413,8 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """Return by how much inconsistent donors harm more than consistent ones: a row a query.
 
-    Columns: network, query, off, and contrast: at the largest dose of `measure`, the error with
-    inconsistent donors less that with consistent ones (MSE, mean over hash seeds).
+    contrast is, at the largest dose of `measure`, the error with inconsistent donors less that with
+    consistent ones (MSE, mean over hash seeds).
     """
     changes = effects(table)
     changes = changes[changes["dose"] == changes["dose"].max()]
@@ -459,7 +434,7 @@ class Scene:
     maps: Mapping[str, Float]  # the query's attention (H, W) in that layer
 
     def error(self, kind: str) -> float:
-        """Return the error on Y over the 3 x 3 positions of the query (MSE)."""
+        """Return `Query.error` of an output."""
         return self.query.error(self.outputs[kind])
 
     def weight(self, kind: str) -> float:
@@ -491,8 +466,8 @@ def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | Non
     query = Query(places[best["dataset"], best["image"]], int(best["row"]), int(best["column"]))
     placed = pool.trials(query, _reach(pairs), [int(table["dose"].max())])
     assert placed is not None
-    seen, network = placed[0], evaluation.network(pair.on)
-    trials, outputs, maps = {trial.donor: trial for trial in placed[1]}, {}, {}
+    seen, network, outputs, maps = placed[0], evaluation.network(pair.on), {}, {}
+    trials = {trial.donor: trial for trial in placed[1]}
     with network.attention(False):  # type: ignore[operator]
         outputs["off"] = evaluation.unrounded(network, seen.sample.lr)
     with held_gates(network):

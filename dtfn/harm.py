@@ -115,10 +115,10 @@ def pairs_of_zoo(
 
 
 def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Pair]:
-    """Return the switch pairs of the zoo and of weights files; none where there is none.
+    """Return the switch pairs of the zoo, or of variants and weights files; perhaps none.
 
-    Parameters are those of `pairs_of_zoo`; variants may be weights files too. A user's own network
-    has no switch. An unknown variant, or a weights file of another scale, is an `InputError`.
+    A user's own network has no switch. Parameters and errors are those of `pairs_of_zoo`; a weights
+    file of another scale is an `InputError`, too.
     """
     found, names = [], [one for one in variants if not zoo.own(one)]
     for file in [name for name in names if Path(name).suffix in zoo.SUFFIXES]:
@@ -382,10 +382,6 @@ def discoveries(table: pd.DataFrame) -> pd.DataFrame:
 def curve(fifths: pd.DataFrame) -> pd.DataFrame:
     """Return the harm curve: what attention does to the error of each fifth of severity.
 
-    ``fifths`` is of `measure`.
-
-    Returns
-    -------
     A row a pair, kind, role and fifth: net (the change of error in % of the error without
     attention; above 0, attention harms) with low and high, the ends of its 95 % interval; added and
     removed, its two parts (%); seeds, pictures. All controls of a pair are one role, ``control``.
@@ -400,10 +396,7 @@ def curve(fifths: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(pictures: pd.DataFrame) -> pd.DataFrame:
-    """Return gain, lost and won of `measure`'s pictures: `statistics.crossed_by` role and dataset.
-
-    All controls of a pair are one role, ``control``.
-    """
+    """Return gain, lost and won (dB) of `measure`'s pictures, by role and dataset."""
     by = ["pair", "kind", "role", "dataset"]
     return statistics.crossed_by(one_control(pictures), by, ["gain", "lost", "won"])
 
@@ -411,8 +404,6 @@ def gains(pictures: pd.DataFrame) -> pd.DataFrame:
 def textures(measured: Measured) -> pd.DataFrame:
     """Return how many textures each pair harms and helps, and what is at stake in them.
 
-    Returns
-    -------
     A row a pair, kind and role: seeds, pictures, harmed and helped (numbers of `discoveries`),
     harmed_area, helped_area (% of the positions), lost, won (dB of PSNR in them, mean over
     pictures). All controls of a pair are one role, ``control``.

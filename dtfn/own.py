@@ -59,20 +59,9 @@ Meet = Callable[[str, Weights], Tensor | None]
 class OwnNetwork(nn.Module):
     """A user's network: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW).
 
-    Parameters
-    ----------
-    name
-        For messages.
-    network
-        The user's module. Of several or nested outputs the first with three channels counts.
-    attention
-        Names of submodules inside of which attention counts, or whose output holds weights; none:
-        all over positions.
-
-    Raises
-    ------
-    InputError
-        It does not keep the contract, or there is no such submodule.
+    Of several or nested outputs the first with three channels counts. ``attention`` names the
+    submodules inside of which attention counts, or whose output holds weights; none: all over
+    positions. A network that does not keep the contract is an `InputError`.
     """
 
     seen: Tensor  # the input of the last pass
@@ -150,7 +139,7 @@ class OwnNetwork(nn.Module):
         """Return where weights of a shape lie, of a pass with pictures (N, 3, H, W).
 
         These are flat LR positions of queries (R, L) and keys (R, S) of R windows and heads of one
-        picture, -1 for none. None: no module says it. `InputError`: what it says does not fit.
+        picture, -1 for none. None: no module says it.
         """
         names = call.split("#")[0].split(".")
         around = [self.parts.get(".".join(names[:n])) for n in range(len(names), 0, -1)]
@@ -225,7 +214,7 @@ class OwnNetwork(nn.Module):
 
 
 def load(name: str) -> OwnNetwork:
-    """Return the network that a name as for `dtfn.zoo.own` stands for, or raise `InputError`."""
+    """Return the network that a name as for `dtfn.zoo.own` stands for."""
     own = zoo.own(name)
     assert own is not None
     own.fingerprint()  # refuses files that do not exist

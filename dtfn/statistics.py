@@ -82,10 +82,7 @@ class Crossed(Interval):
         return _figure(estimate, self.pictures, each, self.draws - other.draws)
 
     def p_value(self, effect: float) -> float:
-        """Return the two-sided p-value of the figure being no further from 0 than an effect.
-
-        It is the share of the bootstrap on the wrong side of the effect, doubled; never 0.
-        """
+        """Return twice the share of the bootstrap on the wrong side of an effect; never 0."""
         side = np.sign(self.estimate) or 1.0
         wrong = np.count_nonzero(side * self.draws <= effect)
         return float(min(1.0, 2 * (1 + wrong) / (1 + self.draws.size)))
@@ -98,9 +95,8 @@ def crossed(
 
     Pictures are drawn with replacement, and training seeds are too, independently of them (Owen
     2007): all seeds saw the same pictures, so the two are crossed, not nested. Rows of one picture
-    (dataset, image) and seed are averaged first; rows with NaN do not count, and none left is an
-    `InputError`. The interval is that of 95 %, by percentiles of fixed draws; NaN for a single
-    picture. With a single seed it speaks of pictures alone.
+    and seed are averaged first; rows with NaN do not count, and none left is an `InputError`. The
+    interval is of 95 %, by percentiles of fixed draws; NaN for a single picture.
     """
     known = table.assign(_one=1.0).dropna(subset=[numerator, denominator or "_one"])
     if known.empty:
@@ -125,10 +121,7 @@ def _figure(estimate: float, pictures: int, each: Float, draws: Float) -> Crosse
 def crossed_by(
     table: pd.DataFrame, by: Sequence[str], figures: Sequence[str], denominator: str = ""
 ) -> pd.DataFrame:
-    """Return `crossed` of some columns, group by group, in the table's order.
-
-    A row a group: ``by``; each figure with ``_low`` and ``_high``; seeds and pictures.
-    """
+    """Return `crossed` of some columns, a row a group; with seeds and pictures."""
     rows = []
     for key, part in table.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True))
@@ -143,8 +136,7 @@ def crossed_by(
 def false_discovery(p_values: ArrayLike) -> Float:
     """Return p-values adjusted for their number (Benjamini and Hochberg 1995); NaN does not count.
 
-    Call all that are at most q discoveries, and in expectation at most a share q of these is false,
-    if the tests are independent or depend positively, as those of neighbouring regions do.
+    They hold for tests that are independent or depend positively, as neighbouring regions do.
     """
     p = np.asarray(p_values, float)
     adjusted, known = np.full_like(p, np.nan), ~np.isnan(p)

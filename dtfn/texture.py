@@ -47,9 +47,8 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np
     """Return the K most similar patches of an LR picture for its positions, ``(n, K)``.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
-    positions are candidates, however near. They are numbers row * W + column, as of `nearest`, and
-    computed once. ``every`` asks about every so many rows and columns only, see `asked`: the time
-    rises with the square of the picture's area, at 2048 x 1536 to hours.
+    positions are candidates, as numbers row * W + column. They are searched once. The time rises
+    with the square of the picture's area, so ``every`` asks about every so many rows and columns.
     """
     if count >= lr.shape[0] * lr.shape[1]:
         wanted, remedy = f"more than {count} positions", "use a larger picture"
@@ -123,9 +122,8 @@ def _faiss() -> Any:
 def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """Return what the degradation lost of each HR pixel, ``(sH, sW)``, signed, on Y.
 
-    HR is uint8, RGB or grey, and cropped at the top left to a multiple of s. ``lr`` is
-    `dtfn.images.degrade` of it, where that is known. Both resizings round to uint8, as everybody's
-    do. So even a smooth ramp has a detail of some 0.2 MSE; a constant picture has exactly none.
+    HR is uint8, RGB or grey, and cropped to a multiple of s. ``lr`` is `dtfn.images.degrade` of it,
+    where that is known. Both resizings round to uint8, so a smooth ramp has some 0.2 MSE.
     """
     hr = images.modcrop(hr, scale)
     lr = images.degrade(hr, scale) if lr is None else lr
@@ -151,8 +149,7 @@ def detail_blocks(hr: Array, scale: int) -> NDArray[np.float32]:
 def disagreement(details: Array, asked: Sequence[int] | Array) -> Float:
     """Return |d(p) - d(q)|^2 / |d(p)|^2 of details ``(L, D)``, ``(n, L)`` for n positions p asked.
 
-    0: the same detail. Above 1, no detail at all is nearer to the truth than q's. NaN where p has
-    no detail.
+    Above 1, no detail at all is nearer to the truth than q's. NaN where p has no detail.
     """
     details = np.asarray(details, float)  # differences of squares lose digits
     energy = np.sum(details[asked] ** 2, axis=1, keepdims=True)
@@ -165,9 +162,8 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
 
     k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
     the details of a block. 0: all similar patches have the same detail. 1: copying one gains
-    nothing over copying none. 2: their details are unrelated, of equal energy. NaN: p has no detail
-    at all (as in a constant picture), or was not asked about. Ratios have long tails: rank k, or
-    take its median; for a mean, divide mean by mean.
+    nothing over copying none. 2: their details are unrelated, of equal energy. NaN: p has no
+    detail, or was not asked about. Ratios have long tails: rank k, or divide mean by mean.
     """
     blocks, at = detail_blocks(hr, scale), asked(lr.shape, every)
     differ = differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
@@ -181,12 +177,7 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
 
 
 def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
-    """Return all distortion maps of an output over its LR grid, each ``(H, W)``; 0: none.
-
-    ``orientation`` (degrees, in [0, 90]), ``spectrum`` (dB), ``structure`` (1 - SSIM, in [0, 2]),
-    ``gradient`` (1 - gradient similarity, in [0, 1]); the mean over a block of maps of pixels.
-    Pictures are as in `dtfn.subpixel`.
-    """
+    """Return the `DISTORTIONS` of an output over its LR grid, each ``(H, W)``; 0: none."""
     x, y = same_size(luma(sr), luma(hr))
     return {
         "orientation": block_mean(orientation_error(x, y, SIGMA * scale), scale),
@@ -199,8 +190,8 @@ def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
 def orientation_error(x: Float, y: Float, sigma: float) -> Float:
     """Return the angle between both dominant directions (degrees) times the true coherence.
 
-    Directions are those of the structure tensor (Bigun and Granlund 1987), ``(sH, sW)``. Where the
-    output has no direction at all, the angle counts as 45 degrees, the mean of a random one.
+    Directions are of the structure tensor (Bigun and Granlund 1987). An output without any counts
+    as 45 degrees, the mean of a random one.
     """
     from skimage.feature import structure_tensor  # importing takes half a second
 
@@ -244,8 +235,8 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
 def ssim_map(x: Float, y: Float) -> Float:
     """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, as `dtfn.metrics.ssim` has its mean."""
     of_paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    similarity: Float = structural_similarity(x, y, data_range=PEAK, full=True, **of_paper)[1]  # type: ignore[no-untyped-call]
-    return similarity
+    made: Float = structural_similarity(x, y, data_range=PEAK, full=True, **of_paper)[1]  # type: ignore[no-untyped-call]
+    return made
 
 
 def gradient_similarity(x: Float, y: Float) -> Float:

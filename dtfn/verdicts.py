@@ -43,9 +43,8 @@ def judge(
 ) -> pd.DataFrame:
     """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, reason (of the verdict) and p.
 
-    The figure over pictures and networks rests on so many training seeds. ``unless`` says why the
-    claim cannot be *yes* although its figure is large enough; else it is empty. ``effect`` is the
-    smallest that counts; 0: that of `CLAIMS`.
+    ``seeds`` are those of training. ``unless`` says why the claim cannot be *yes* although its
+    figure is large enough. ``effect`` is the smallest that counts; 0: that of `CLAIMS`.
     """
     claim, unit, usual = CLAIMS[number]
     effect = effect or usual
@@ -75,9 +74,8 @@ def of_pairs(
 ) -> pd.DataFrame:
     """Return the rows of claims 0, 1, 2, 3 and 6 from the pairs of the zoo.
 
-    The pairs of the first kind that there is decide, those whose attention chooses on Urban100 as
-    the zoo's registry says; that it does so on these pictures, as for `dtfn.gate.costs`, is the row
-    of claim 0.
+    The pairs of the first kind decide, those whose attention chooses as the zoo's registry says;
+    that it does so on these pictures is the row of claim 0.
     """
     first = [pair for pair in pairs if pair.kind == pairs[0].kind]
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
@@ -95,18 +93,16 @@ def of_pairs(
 
 
 def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
-    """Return the rows of claims 1 to 3: harm, hidden harm, and harm by severity.
+    """Return the rows of claims 1 to 3 from pairs of one kind without TFS.
 
-    ``measured`` is of pairs of one kind without TFS. How harm grows is net of the controls.
+    How harm grows with severity is net of the controls.
     """
     pictures = networks(measured.pictures[measured.pictures["role"] == "pair"])
     seeds = pictures["seed"].nunique()
     rows = [judge(1, scale, _crossed(pictures, "lost"), seeds)]
     raised = pictures[pictures["gain"] > 0]
-    if raised.empty:
-        rows.append(not_testable(2, scale, "it raises the PSNR of no picture"))
-    else:
-        rows.append(judge(2, scale, _crossed(raised, "lost"), seeds))
+    none = not_testable(2, scale, "it raises the PSNR of no picture")
+    rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), seeds))
     fifths = networks(measured.fifths)
     fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
 
@@ -136,11 +132,11 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
 def of_causes(
     pairs: Sequence[Pair], pictures: pd.DataFrame, experiment: pd.DataFrame, scale: int
 ) -> pd.DataFrame:
-    """Return the rows of claims 4 and 7: inconsistency as observed, and as an experiment.
+    """Return the rows of claims 4 and 7 from `dtfn.causes.measure` and `dtfn.donors.measure`.
 
-    ``pairs`` are those whose attention chooses; others do not count. Of `dtfn.causes.measure`: how
-    harm rises with k, net of the controls. Of `dtfn.donors.measure`, at the largest dose: what
-    inconsistent donors add to the error beyond consistent ones, where consistent ones lower it.
+    ``pairs`` are those whose attention chooses; others do not count. Claim 4: how harm rises with
+    k, net of the controls. Claim 7, at the largest dose: what inconsistent donors add to the error
+    beyond consistent ones, where consistent ones lower it.
     """
     attended = networks(_of(pairs, pictures[pictures["of"] == "attended"]))
     changes = networks(_of(pairs, donors.effects(experiment)))

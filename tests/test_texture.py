@@ -16,7 +16,7 @@ from scipy import ndimage
 from skimage.feature import structure_tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from dtfn import images, metrics, paths, subpixel, texture
+from dtfn import images, paths, subpixel, texture
 from dtfn.errors import InputError
 
 SEED = st.integers(0, 2**32 - 1)
@@ -86,19 +86,14 @@ def test_patches_are_searched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         texture.similar_patches(lr, 108)
 
 
-def test_equal_patches_stand_in_reading_order() -> None:
-    tile = noise(0, 8, 8)
-    found = texture.similar_patches(np.tile(tile, (4, 4)), 3)
-
-    p = 10 * 32 + 10  # its patch and those 8 rows or columns away are equal, but for the border
-    inner = [i * 32 + j for i in (2, 10, 18, 26) for j in (2, 10, 18, 26) if i * 32 + j != p]
-    assert found[p].tolist() == inner[:3]
-
-
-def test_flat_patches_are_exactly_flat() -> None:
+def test_equal_patches_stand_in_reading_order_and_flat_ones_are_flat() -> None:
     """Whatever the colour: or rounding would decide which flat patches are texture."""
     for colour in noise(0, 50, 3):
         assert (texture.patches(np.tile(colour, (6, 6, 1))) == 0).all()
+    found = texture.similar_patches(np.tile(noise(0, 8, 8), (4, 4)), 3)
+    p = 10 * 32 + 10  # its patch and those 8 rows or columns away are equal, but for the border
+    inner = [i * 32 + j for i in (2, 10, 18, 26) for j in (2, 10, 18, 26) if i * 32 + j != p]
+    assert found[p].tolist() == inner[:3]
 
 
 @pytest.mark.parametrize("first", ["torch", "faiss"])
@@ -127,8 +122,6 @@ def test_severity_is_the_block_error_of_bicubic(scale: int, channels: tuple[int,
     found = texture.severity(hr, scale)
 
     np.testing.assert_allclose(found, subpixel.block_error(bicubic, cropped, scale), rtol=1e-12)
-    inner = subpixel.interior(texture.severity(hr, scale)).mean()
-    assert 10 * np.log10(255**2 / inner) == pytest.approx(metrics.psnr(bicubic, cropped, scale))
 
 
 # --- inconsistency ----------------------------------------------------------------------------
@@ -152,10 +145,6 @@ def test_noise_is_inconsistent(scale: int) -> None:
     energy = texture.severity(hr, scale)[AWAY]
 
     assert np.mean(k * energy) / np.mean(energy) == pytest.approx(2, abs=0.06)
-    # Block by block the energy divided by varies, so the mean of ratios is above the ratio of
-    # means: 1 + n / (n - 2) for n independent normal details a block.
-    assert np.median(k) == pytest.approx(2, abs=0.3)
-    assert np.mean(k) > 2
 
 
 def test_inconsistency_equals_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +202,10 @@ def test_the_angle_between_two_gratings(true: float, drawn: float) -> None:
     assert found == pytest.approx(min(turn, 180 - turn), abs=1)
 
 
-def test_an_output_without_direction_is_wrong_by_half_a_right_angle() -> None:
+def test_the_weight_is_the_coherence_of_the_truth() -> None:
+    """Without any direction, the angle is half a right one."""
     found = texture.orientation_error(np.full((64, 64), 100.0), stripes(30), 6)
     assert middle(found) == pytest.approx(45, abs=0.5)
-
-
-def test_the_weight_is_the_coherence_of_the_truth() -> None:
     sr, hr = NOISE
     found = texture.orientation_error(sr, hr, 4)
 
@@ -301,10 +288,3 @@ def test_the_maps_lie_on_the_lr_grid_and_are_0_for_the_truth(scale: int) -> None
         assert (other[name] >= 0).all()
         assert (other[name] <= limits[name]).all()
         assert other[name].mean() > 0.01
-
-
-def test_sizes_that_cannot_be_compared() -> None:
-    with pytest.raises(InputError, match="one size"):
-        texture.distortion_maps(NOISE[0], NOISE[1][:-2], 2)
-    with pytest.raises(InputError, match="multiples of the scale"):
-        texture.distortion_maps(NOISE[0][:-1], NOISE[1][:-1], 2)
