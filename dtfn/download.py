@@ -1,7 +1,7 @@
 """Sets of pictures: where they come from, on what terms, what is here, and how the rest gets here.
 
-`resources/sources.toml` and `resources/pictures` list every file with its SHA-256. What is here is
-never replaced.
+`resources/sources.toml` and `resources/pictures` list every file with its SHA-256. pooch downloads,
+tries again and checks; what is here is never replaced.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
-import shutil
+import itertools
+import logging
 import tempfile
 import threading
 import tomllib
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import pandas as pd
+import pooch
 import requests
 from tqdm import tqdm
 
@@ -33,6 +35,8 @@ PATIENCE = 30.0  # seconds to wait for a connection, and for the next bytes
 LICENCES = "licences.json"  # in the data root: accepted terms -> day
 
 _ROOTS = {"data": paths.data_root, "train": paths.training_root, "val": paths.validation_root}
+
+pooch.get_logger().setLevel(logging.ERROR)  # it would announce every file
 
 
 class Listed(NamedTuple):
@@ -225,44 +229,45 @@ def _download(
     stop: threading.Event,
 ) -> None:
     """Put a picture, or what an archive holds, into its place, whole or not at all."""
-    urls, error = source.addresses(listed, mirrors), None
-    with ExitStack() as stack:
+    urls = source.addresses(listed, mirrors)
+    turns = itertools.cycle(sorted(urls, key=lambda url: urlsplit(url).netloc in silent))
+
+    def receive(_: str, output: str, __: object) -> None:
+        """Ask the next mirror; pooch calls this again if that fails or the hash is another."""
+        url = next(turns)
+        try:
+            with (
+                requests.get(url, stream=True, timeout=PATIENCE) as answer,
+                Path(output).open("wb") as file,
+            ):
+                answer.raise_for_status()
+                for chunk in answer.iter_content(1 << 16):
+                    if stop.is_set():
+                        raise CancelledError
+                    bar.update(file.write(chunk))
+        except (requests.ConnectionError, requests.Timeout):
+            silent.add(urlsplit(url).netloc)
+            raise
+
+    with files.writing(source.folder), ExitStack() as stack:
         place = source.folder
         if listed is source.archive:
             place.parent.mkdir(parents=True, exist_ok=True)
             draft = tempfile.TemporaryDirectory(prefix=".", dir=place.parent)
             place = Path(stack.enter_context(draft))
-        order = sorted(urls, key=lambda url: urlsplit(url).netloc in silent)
-        for turn, url in enumerate(order * ROUNDS):
-            stop.wait(turn // len(urls))  # a second before the next round
-            known = hashlib.sha256()
-            try:
-                with (
-                    requests.get(url, stream=True, timeout=PATIENCE) as answer,
-                    files.replacing(place / listed.file) as draft_file,
-                    draft_file.open("wb") as file,
-                ):
-                    answer.raise_for_status()
-                    for chunk in answer.iter_content(1 << 16):
-                        if stop.is_set():
-                            raise CancelledError
-                        known.update(chunk)
-                        bar.update(file.write(chunk))
-                    if known.hexdigest() != listed.sha256:
-                        raise requests.RequestException("another SHA-256")
-                break
-            except requests.RequestException as failure:
-                error = failure
-                if isinstance(error, requests.ConnectionError | requests.Timeout):
-                    silent.add(urlsplit(url).netloc)
-        else:
+        known, tries = {listed.file: f"sha256:{listed.sha256}"}, ROUNDS * len(urls)
+        store = pooch.create(place, "", registry=known, retry_if_failed=tries - 1)
+        try:
+            file = Path(store.fetch(listed.file, downloader=receive))
+        except (requests.RequestException, ValueError) as error:
             what, last = f"{source.name}/{listed.file}", f"{type(error).__name__}: {error}"
             expected = f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}..."
-            found = f"{ROUNDS * len(urls)} failures at {len(urls)} mirrors, the last: {last[:120]}"
+            found = f"{tries} failures at {len(urls)} mirrors, the last: {last[:120]}"
             remedy = "check the network, try later, or name a copy with --mirror URL"
             raise InputError(what, expected, found, remedy) from error
+        file.chmod(0o644)  # pooch's are for their owner alone
         if listed is source.archive:
-            shutil.unpack_archive(place / listed.file, place)
+            unpacked = pooch.Unzip(extract_dir=".")(str(file), "download", store)
             # Whatever folder of the archive the pictures lie in.
-            folders = [folder for folder in place.rglob("*") if folder.is_dir()]
-            max(folders, key=lambda f: len(datasets.pictures(f))).rename(source.folder)
+            places = {Path(name).parent for name in unpacked}
+            max(places, key=lambda p: len(datasets.pictures(p))).rename(source.folder)

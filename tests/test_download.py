@@ -94,6 +94,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "PATIENCE", 0.3)
+    monkeypatch.setattr("pooch.core.time.sleep", lambda seconds: None)
     return tmp_path / "data"
 
 
@@ -256,7 +257,7 @@ def test_training_sets_stay_next_to_benchmarks_where_they_are_already(
     [
         ("404", "HTTPError: 404"),
         ("503", "HTTPError: 503"),
-        ("tamper", "RequestException: another SHA-256"),
+        ("tamper", "ValueError: SHA256 hash of downloaded file"),
         ("drop 9", "ChunkedEncodingError"),
         ("hang", "ReadTimeout"),
     ],
@@ -287,6 +288,19 @@ def test_a_host_that_does_not_answer_is_asked_last_from_then_on(site: Site, root
     fetch(source, jobs=1)
     assert site.asked.count("/dead") == 1
     assert source.state == "present"
+
+
+def test_the_first_failure_ends_all_and_whole_files_stay(site: Site, root: Path) -> None:
+    contents = {f"{i:02d}.png": png(i) for i in range(40)}
+    source = tiny(site, contents)
+    site.faults |= {f"/{mirror}/src/03.png": ["404"] for mirror in ("one", "two")}
+    with pytest.raises(InputError, match=r"03\.png"):
+        fetch(source, jobs=2)
+    there = len(left(root / "Tiny"))
+    assert there < 39, "the failure did not end the rest"
+    site.faults.clear()
+    assert fetch(source) == 40 - there
+    assert list(verify(source)) == []
 
 
 SCRIPT = """
@@ -387,6 +401,15 @@ def test_terms_are_asked_once_and_again_when_they_change(site: Site, root: Path)
     (root / "Tiny/a.png").unlink()
     with pytest.raises(InputError, match="Other terms"):
         fetch(dataclasses.replace(source, terms="Other terms"), yes=False)
+
+
+def test_a_place_that_cannot_be_written_is_one_line(
+    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root.parent.joinpath("file").write_text("")
+    monkeypatch.setenv("DTFN_DATA", str(root.parent / "file"))
+    with pytest.raises(InputError, match="a place that can be written; found File exists"):
+        fetch(tiny(site, {"a.png": png(0)}))
 
 
 # --- the commands
