@@ -249,7 +249,7 @@ def _download(
             silent.add(urlsplit(url).netloc)
             raise
 
-    with files.writing(source.folder), ExitStack() as stack:
+    with ExitStack() as stack:
         place = source.folder
         if listed is source.archive:
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,23 @@ def code_key(*modules: str) -> str:
     return digest(parts)
 
 
+def reach(source: str) -> set[str]:
+    """Return the modules and packages of this package that code imports, at whatever depth."""
+    found, waiting = {"__init__"}, [source]
+    while waiting:
+        names = []
+        for node in ast.walk(ast.parse(waiting.pop())):
+            if isinstance(node, ast.Import):
+                names += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+        for part in {name.split(".")[1] for name in names if name.startswith("dtfn.")} - found:
+            if code := [*PACKAGE.glob(f"{part}.py"), *PACKAGE.glob(f"{part}/**/*.py")]:
+                found.add(part)
+                waiting += [file.read_text(encoding="utf-8") for file in code]
+    return found
+
+
 @functools.cache
 def _tree(source: bytes) -> str:
     tree = ast.parse(source)

@@ -1,7 +1,7 @@
 """The suite: papermill runs one notebook into a folder, Snakemake runs the plan of a tier.
 
-A run's folder is named by the key of its content: the notebook, its parameters, the code of the
-package, the pictures and the weights that it reads. So what is there is up to date.
+A run's folder is named by the key of its content: the notebook, its parameters, the code that it
+imports, the pictures and the weights that it reads. So what is there is up to date.
 """
 
 from __future__ import annotations
@@ -115,11 +115,14 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
         images.check_scale(scale)
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]  # no outputs
+    code = "\n".join(
+        ["from dtfn import reports", *(text for kind, text in sources if kind == "code")]
+    )
     # Imported weights count where methods can be chosen, the shipped ones always.
     weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
         "notebook": provenance.digest(sources),
-        "code": provenance.code_key(),
+        "code": provenance.code_key(*sorted(provenance.reach(code))),
         "libraries": provenance.digest(provenance.versions()),
         "parameters": provenance.digest(values),
         "inputs": _hash(_inputs(values)),

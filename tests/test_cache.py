@@ -221,3 +221,19 @@ def test_a_key_changes_with_the_code_that_it_is_of(
     assert [name for name, key in keys().items() if key != before[name]] == changes
     with pytest.raises(FileNotFoundError, match="typo"):
         cache.source("group", "typo")
+
+
+def test_reach_follows_imports_in_functions_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "group").mkdir()
+    for name, text in {
+        "group/one.py": "def f():\n    from dtfn.low import VALUE",
+        "low.py": "import dtfn.lowest, os",
+        "lowest.py": "from dtfn import __version__",
+        "aside.py": "from dtfn import low",
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
+    expected = {"__init__", "group", "low", "lowest"}
+    assert provenance.reach("from dtfn.group import one") == expected

@@ -403,15 +403,6 @@ def test_terms_are_asked_once_and_again_when_they_change(site: Site, root: Path)
         fetch(dataclasses.replace(source, terms="Other terms"), yes=False)
 
 
-def test_a_place_that_cannot_be_written_is_one_line(
-    site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root.parent.joinpath("file").write_text("")
-    monkeypatch.setenv("DTFN_DATA", str(root.parent / "file"))
-    with pytest.raises(InputError, match="a place that can be written; found File exists"):
-        fetch(tiny(site, {"a.png": png(0)}))
-
-
 # --- the commands
 
 

@@ -148,3 +148,4 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
 def test_the_readme_says_what_the_baseline_says() -> None:
     readme = (ROOT / "README.md").read_text()
     assert page.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
+    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= page.LARGEST

@@ -202,6 +202,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a cell": ("changed: notebook", lambda f: tiny.write(f, "a", OTHER)),
     "code": ("changed: code", lambda f: (f / "package" / "a.py").write_text("X = 2")),
     "a comment": ("up to date", lambda f: (f / "package" / "a.py").write_text("X = 1  # one")),
+    "other code": ("up to date", lambda f: (f / "package" / "b.py").write_text("2")),
     "outputs": ("up to date", saved_in_lab),
     "weights": ("changed: weights", lambda f: (f / "zoo" / "one.safetensors").write_text("2")),
     "import": ("changed: weights", lambda f: (f / "weights" / "my.pt").write_text("2")),

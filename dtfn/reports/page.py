@@ -26,6 +26,7 @@ from dtfn.reports import findings, runs, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
+LARGEST = 3_000_000  # bytes of a baseline
 FEW = ("smoke", "demo")  # tiers of too few pictures to judge by
 _THUMBNAIL, _SHOWN, _KEPT = 480, 1240, 1000  # pixels across: overview, first screen, baseline
 _CURVE, _TEXTURES = ("harm_curve",), ("worst_and_best", "textures")  # the first screen's figures
@@ -196,6 +197,10 @@ def keep(reports: Path, folder: Path) -> Path:
         shutil.copyfile(reports / suite, draft / suite)
         (draft / page.name).write_text(cut(_README, draft, "."), encoding="utf-8")
         write_index(draft)
+        size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+        if size > LARGEST:
+            wanted, remedy = f"at most {LARGEST:,} bytes", "save fewer figures or tables"
+            raise InputError(reports, wanted, f"{size:,}", remedy)
         if folder.exists():
             folder.rename(Path(place) / "older")
         draft.rename(folder)
