@@ -335,10 +335,9 @@ def mixed_details(
 
 
 def simplex_weights(gram: Float, cross: Float) -> Float:
-    """Return the w >= 0 of sum 1 that minimise w G w - 2 c w, for many problems at once.
+    """Return the w >= 0 of sum 1 ``(n, K)`` that minimise w G w - 2 c w, for n problems at once.
 
-    G is symmetric and positive semidefinite, ``(n, K, K)``; c and the result are ``(n, K)``. Weight
-    moves between the two candidates that gain most by it (Platt 1998), until no move gains.
+    Weight moves between the two candidates that gain most by it (Platt 1998), until no move gains.
     """
     count = np.arange(len(cross))
     diagonal = np.einsum("nkk->nk", gram)

@@ -98,9 +98,8 @@ def pairs_of_zoo(
     """Return the pairs that the zoo has at a scale, those whose attention does most first.
 
     Controls and replicates of a switch pair are the same network under other hash seeds, or under
-    flips of the picture where it does not hash. Controls of the other kinds are two local networks
-    of different training seeds; such a pair without them is left out. Replicates are the pairs of
-    other training seeds, where there are two or more.
+    flips of the picture where it does not hash. Of the other kinds, controls are two local networks
+    of different training seeds, replicates the pairs of two or more other training seeds.
 
     Variants are those with attention, e.g. ``"nlsa"``; without variants or training seeds all are
     taken. One that the zoo does not have at this scale, or no pair at all, is an `InputError`.
@@ -343,13 +342,11 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     The table is `Measured.regions`. Calling all of ``q <= 0.05`` discoveries, one in twenty is
     expected to be false (Benjamini and Hochberg; over all regions of a pair, role and side).
 
-    With replicates, p says whether the region's harm recurs in them: a t-test on its mass there,
-    which played no part in finding it. Without replicates, p is the share of the controls' regions,
-    of all pictures together, that are at least as strong: the cluster-mass test (Bullmore et al.
-    1999) with controls in the place of permutations. Strength is in thresholds of the region's own
-    picture, so pictures can be pooled. A handful of regions is then never a discovery: it takes
-    some ten that are stronger than all of the controls'. Of a control's own regions, those of other
-    pictures count. Without replicates and controls p is NaN.
+    With replicates, p says whether the region's harm recurs in them, see `find_regions`. Without,
+    p is the share of the controls' regions, of all pictures together, that are at least as strong:
+    the cluster-mass test (Bullmore et al. 1999) with controls in the place of permutations. It
+    takes some ten regions that are stronger than all of the controls' to be discoveries. Of a
+    control's own regions, those of other pictures count. Without both p is NaN.
     """
 
     def shares(strengths: pd.Series[float], chance: pd.Series[float]) -> Float:

@@ -1,7 +1,6 @@
-"""Intervals and tests whose replicates are pictures, because the pixels of one picture are not.
+"""Intervals and tests over pictures: the positions of one share its texture, so they are one.
 
-Positions of one picture share its texture, so however many there are, they are one observation. All
-pictures weigh the same, as in the field's tables.
+All pictures weigh the same, as in the field's tables.
 """
 
 from __future__ import annotations

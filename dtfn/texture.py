@@ -212,8 +212,8 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     """Return the log-spectral distance of the texture around each LR position, dB, ``(H, W)``.
 
     The root mean square, over the frequencies but 0 of a Hann window of 5 x 5 LR positions, of the
-    difference of both power spectra in dB (Gray and Markel 1976). A shifted texture has none; a
-    blurred one has. To both spectra the power of rounding to whole levels is added.
+    difference of both power spectra in dB (Gray and Markel 1976), the power of rounding added. A
+    shifted texture has none; a blurred one has.
     """
     side, margin = SIDE * scale, SIDE // 2 * scale
     window = np.outer(np.hanning(side), np.hanning(side))
@@ -242,8 +242,7 @@ def ssim_map(x: Float, y: Float) -> Float:
 def gradient_similarity(x: Float, y: Float) -> Float:
     """Return how alike the gradient magnitudes are at each pixel, in [0, 1], ``(sH, sW)``.
 
-    (2 g_x g_y + 170) / (g_x^2 + g_y^2 + 170) with Prewitt's gradients: equation 4 of Xue et al.
-    2014 (GMSD), who halve the picture first, for a score of whole pictures seen from afar.
+    Equation 4 of Xue et al. 2014 (GMSD), who halve the picture first.
     """
     # The paper's taps are 1/3, scipy's are 1.
     g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))
