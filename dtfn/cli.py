@@ -367,7 +367,10 @@ def bench(
 
     It takes minutes and needs a quiet machine.
     """
-    table = dtfn.bench.table(tuple(int(size) for size in sizes.split(",")), threads, device)
+    sides = _split(sizes)
+    if not sides or not all(side.isdigit() and int(side) for side in sides):
+        raise InputError("--sizes", "numbers such as 48,96", repr(sizes), "write such numbers")
+    table = dtfn.bench.table(tuple(map(int, sides)), threads, device)
     print(dtfn.reports.tables.markdown(table), end="")
 
 

@@ -96,6 +96,7 @@ FAULTS = r"Missing .*body\.1\.body\.2\.shrink\.0\.bias.*Unexpected .*body\.0\.bo
         (lambda state: {"conv_first.weight": ONE}, "1 tensors: conv_first.weight"),
         (lambda state: [1, 2], "expected a state dict.*; found list"),
         (lambda state: {"epoch": 3, "lr": 0.1}, "found epoch, lr"),
+        (lambda state: {"tally": {}, "network": state}, "name the weights.safetensors"),
         (lambda state: nn.Linear(1, 1), "nothing but tensors"),
         (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
         (spoil, FAULTS + r".*size mismatch for body\.0\.body\.3\.weight"),

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from dtfn import cli, evaluation, paths
+from dtfn import cli, evaluation, paths, training
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +64,7 @@ def test_commands_and_version_are_printed(capsys: pytest.CaptureFixture[str]) ->
         (["gate", "nlsa-x4-s0", "--datasets", "mini, Set55"], "/Set55: "),
         (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
         (["zoo", "show", "no-such-network"], "no-such-network"),
+        (["bench", "--sizes", "48,x"], "--sizes"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -128,6 +129,9 @@ def test_a_bad_output_path_is_refused_before_the_work(
         assert call("evaluate", "bicubic", "--csv", str(csv)) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "cannot be written or read: " in line
+    monkeypatch.setattr(training.Run, "step", lambda *_: pytest.fail("it works"))
+    assert call("train", "demo-local-x4-s0", "--out", str(tmp_path / "file" / "run")) == 2
+    assert "cannot be written or read: " in capsys.readouterr().err
 
 
 def test_a_disk_that_fails_is_one_line_and_no_other_fault_is_hidden(

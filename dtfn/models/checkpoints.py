@@ -255,6 +255,8 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
         is_fit = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
         if not is_fit or not value.is_floating_point():
             remedy = f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}"
+            if "tally" in state:
+                remedy = "name the weights.safetensors of a finished run, not its checkpoint"
             raise InputError(file, "a state dict of real numbers", ", ".join(state)[:200], remedy)
     trained = [key for key in state if not IGNORED.fullmatch(key)]
     for prefix in (p for _ in range(3) for p in PREFIXES):
