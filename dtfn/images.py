@@ -33,7 +33,6 @@ SCALES = (2, 3, 4)
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff")
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MODES = ("L", "LA", "RGB", "RGBA", "I;16", "I;16B")
 
 # It logs every damaged tag, which without a handler would go to the terminal next to our one line.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -80,7 +79,7 @@ def _pillow(data: bytes) -> NDArray[np.generic]:
             raise ValueError("a PNG with 16 bits of colour or transparency")
         mode = {"1": "L", "P": "RGB", "PA": "RGBA"}.get(image.mode, image.mode)
         mode += "A" * (transparent and mode in ("L", "RGB"))
-        if mode not in _MODES:
+        if mode not in ("L", "LA", "RGB", "RGBA", "I;16", "I;16B"):
             raise ValueError(f"{file.format} of mode {image.mode}")
         pixels = np.array(image if mode == image.mode else image.convert(mode))
     return pixels.astype(np.uint16 if mode.startswith("I;16") else np.uint8)
@@ -179,13 +178,9 @@ def check_scale(scale: int) -> int:
 def luma(image: UInt8 | NDArray[np.float32]) -> Float:
     """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, in [16, 235].
 
-    It is float64 ``(H, W)``: rounding Y costs 0.09 dB of PSNR at scale 2.
-
-    Parameters
-    ----------
-    image
-        RGB ``(H, W, 3)`` in [0, 255], uint8, or float32 for an output that is not rounded. Or grey
-        ``(H, W)``, which counts as RGB of three equal channels, as in published tables.
+    It is float64 ``(H, W)``: rounding Y costs 0.09 dB of PSNR at scale 2. The image is RGB
+    ``(H, W, 3)`` in [0, 255], uint8 or not rounded float32, or grey ``(H, W)``, which counts as RGB
+    of three equal channels, as in published tables.
     """
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
@@ -207,10 +202,7 @@ def modcrop(image: NDArray[Depth], scale: int) -> NDArray[Depth]:
 
 
 def degrade(hr: UInt8, scale: int) -> UInt8:
-    """Return the LR image ``(H // scale, W // scale[, C])`` of the benchmarks.
-
-    It is `modcrop`, then `imresize` by ``1 / scale``.
-    """
+    """Return the LR image of the benchmarks: `modcrop`, then `imresize` by ``1 / scale``."""
     check_scale(scale)
     _require(hr, "degrade", (np.uint8,))
     return imresize(modcrop(hr, scale), 1 / scale)
@@ -223,12 +215,9 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     done first, and the result is rounded (half away from zero) to uint8 after each of the two
     passes: a single rounding at the end reproduces only 85-90 % of the benchmarks' LR pixels.
 
-    uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``.
-
-    Notes
-    -----
-    Both passes are products with a sparse matrix in float64, whose terms are summed in the order
-    of the taps: BLAS would sum in an order of its own, and so break exact ties.
+    uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``. The weights
+    are a sparse matrix, whose terms are summed in the order of the taps: BLAS would sum in an order
+    of its own, and so break exact ties.
     """
     _require(image, "imresize", (np.uint8,))
     if not (math.isfinite(factor) and factor > 0):

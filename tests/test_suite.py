@@ -64,7 +64,9 @@ def test_the_manifest_binds_all_that_belongs_to_a_run(good: Path, notebooks: Pat
     assert (unknown["measured"], unknown["holds"]) == (None, None)
 
 
-def test_the_page_makes_no_request_and_hides_the_setup(good: Path) -> None:
+def test_the_page_runs_no_script_and_hides_the_setup(
+    good: Path, notebooks: Path, tmp_path: Path
+) -> None:
     page = good / "good.html"
     assert tiny.requests(page) == []
     assert tiny.policy(page).startswith("default-src 'none'")
@@ -74,12 +76,9 @@ def test_the_page_makes_no_request_and_hides_the_setup(good: Path) -> None:
     assert "reports.begin" not in text
     assert 'href="../../../index.html#bare"' in text, "neighbours are found in the index"
     assert 'href="figures/line.svg"' in text, "its files are named"
-
-
-def test_even_a_page_with_scripts_in_it_runs_none(notebooks: Path, tmp_path: Path) -> None:
+    # What a cell itself wrote stays in the page, and the policy forbids the browser to fetch it.
     page = suite.run(notebooks / "requesting.ipynb", runs=tmp_path) / "requesting.html"
     assert "script" not in tiny.requests(page)
-    # What a cell itself wrote stays in the page, and the policy forbids the browser to fetch it.
     assert "default-src 'none'; img-src data:" in tiny.policy(page)
 
 
