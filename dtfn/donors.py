@@ -53,11 +53,11 @@ ENERGIES = (0.5, 2.0)  # of a similar patch's detail, relative to the query's
 MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
-COLUMNS = [*NETWORK, *PLACE, "donor", "dose", "hash", "on", "off", "weight"]
+COLUMNS = [*NETWORK, *PLACE, *("donor", "dose", "hash", "on", "off", "weight", "likeness", "k")]
 """Of `measure`. pair, kind, seed: the network. dataset, image, row, column: the query. donor: one
 of `KINDS`; ``none`` at dose 0. dose: number of donors. hash: hash seed. on, off: error over the
 3 x 3 positions with attention and without (MSE). weight: share of the query's attention that is on
-the donors, mean over layers, under the first hash seed."""
+the donors, mean over layers, under the first hash seed. likeness, k: see `Trial`."""
 
 Places = NDArray[np.int64]  # (n, 2): rows and columns of LR positions
 
@@ -106,6 +106,10 @@ class Trial(NamedTuple):
     dose: int
     sample: Sample
     cells: Places  # where the donors begin, (dose, 2)
+    # Mean distance of their LR patches to the query's over that patch's own contrast, all without
+    # means: 0 the same, 1.4 unrelated.
+    likeness: float
+    k: float  # that of `dtfn.causes`, of the query's 3 x 3 positions; mean
     side: int = SIDE
 
     @property
@@ -158,9 +162,7 @@ class Pool:
         of like energy. Fewer than ``count`` where that is all.
         """
         own = _looks(query.sample.lr, np.array([[query.row, query.column]]))[0]
-        lr, hr = query.cut()
-        lost = images.luma(hr) - images.luma(images.imresize(lr, query.sample.scale))
-        detail = _details(lost, MIDDLE, query.sample.scale)[0]
+        detail = _lost(query.cut(), query.sample.scale)
         energy = np.sum(self._details**2, axis=1) / max(float(detail @ detail), 1e-9)
         low, high = ENERGIES
         fits = (energy >= low) & (energy <= high) & (self._details @ detail <= 0)
@@ -202,9 +204,12 @@ class Pool:
             shift = np.rint(small[middle].mean(axis=(0, 1)) - lr[middle].mean(axis=(0, 1)))
             lr, hr = (np.clip(one + shift, 0, 255).astype(np.uint8) for one in (lr, hr))
             patches["inconsistent"].append((lr, hr))
-        made = [Trial("none", 0, seen.sample, cells[:0])]
+        look, truth = _looks(small, MIDDLE)[0], _lost((small, large), scale)
+        made = [Trial("none", 0, seen.sample, cells[:0], np.nan, np.nan)]
         for kind in KINDS:
             some = [patches[kind][n % len(patches[kind])] for n in range(count)]
+            likeness = [_relative(_looks(lr, MIDDLE)[0] - look, look) for lr, _ in some]
+            k = [_relative(_lost(one, scale) - truth, truth) ** 2 for one in some]
             for dose in doses:
                 lr, hr = seen.sample.lr.copy(), seen.sample.hr.copy()
                 for (top, left), (low, high) in zip(cells[:dose], some, strict=False):
@@ -212,7 +217,8 @@ class Pool:
                     rows = slice(scale * top, scale * (top + SIDE))
                     hr[rows, scale * left : scale * (left + SIDE)] = high
                 pasted = replace(seen.sample, lr=lr, hr=hr)
-                made.append(Trial(kind, dose, pasted, cells[:dose]))
+                means = float(np.mean(likeness[:dose])), float(np.mean(k[:dose]))
+                made.append(Trial(kind, dose, pasted, cells[:dose], *means))
         return seen, made
 
 
@@ -222,6 +228,10 @@ def _apart(kept: Sequence[Query], sample: Sample, row: int, column: int, side: i
         sample is not q.sample or max(abs(q.row - row), abs(q.column - column)) >= side
         for q in kept
     )
+
+
+def _relative(step: Float, own: Float) -> float:
+    return float(np.linalg.norm(step) / max(float(np.linalg.norm(own)), 1e-9))
 
 
 def _looks(lr: UInt8, at: Places) -> NDArray[np.float32]:
@@ -237,6 +247,12 @@ def _details(lost: Float, at: Places, scale: int) -> Float:
     side, first = (2 * REACH + 1) * scale, scale * (at - REACH)
     views = sliding_window_view(lost, (side, side))
     return views[first[:, 0], first[:, 1]].reshape(len(at), side**2)
+
+
+def _lost(patch: tuple[UInt8, UInt8], scale: int) -> Float:
+    """Return the true detail in the middle 3 x 3 positions of an LR and HR patch, flat."""
+    lr, hr = patch
+    return _details(images.luma(hr) - images.luma(images.imresize(lr, scale)), MIDDLE, scale)[0]
 
 
 def radius(network: nn.Module) -> int:
@@ -317,7 +333,7 @@ def measure(
                 key = (pair.name, pair.kind, pair.seed, seen.sample.dataset, seen.sample.image)
                 for trial, on, weight in zip(trials, made["on"], made["weight"], strict=True):
                     what = (*key, query.row, query.column, trial.donor, trial.dose)
-                    more = float(made["off"]), float(weight)
+                    more = (float(made["off"]), float(weight), trial.likeness, trial.k)
                     rows += [(*what, n, error, *more) for n, error in enumerate(on.tolist())]
     return pd.DataFrame(rows, columns=COLUMNS)
 

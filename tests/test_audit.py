@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from PIL import Image
+import torch
+from torch import nn
 
 from dtfn import audit, cli, datasets, images, paths, results, statistics, texture
 from dtfn.errors import InputError
@@ -143,19 +144,47 @@ def noisy(root: Path, name: str, seed: int, spread: float, count: int = 8, side:
     return root / name / "toy"
 
 
-def test_unrelated_upscalers_are_not_judged_falsely(tmp_path: Path) -> None:
-    """Three of them, one of lower quality, in any order of the three roles."""
-    how = {"p": Image.Resampling.BICUBIC, "q": Image.Resampling.LANCZOS}
-    how["weak"] = Image.Resampling.NEAREST
+def trained(
+    root: Path, name: str, seed: int, steps: int, kernel: int, activation: nn.Module
+) -> Path:
+    """Train a small network of its kind for a second; write what it makes of root/hr."""
+    torch.manual_seed(seed)
+    last = nn.Conv2d(12, 48, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    first = nn.Conv2d(3, 12, kernel, padding=kernel // 2)
+    network = nn.Sequential(first, activation, last, nn.PixelShuffle(4))
+    truths = [images.as_rgb(images.read(file)) for file in sorted((root / "hr").iterdir())]
+    lrs = [images.degrade(truth, 4) for truth in truths]
+    hr, lr, base = (
+        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
+        for pictures in (truths, lrs, [images.imresize(one, 4) for one in lrs])
+    )
+    adam = torch.optim.Adam(network.parameters(), 4e-3)
+    for _ in range(steps):
+        adam.zero_grad()
+        (base + network(lr) - hr).square().mean().backward()
+        adam.step()
+    with torch.no_grad():
+        outputs = ((base + network(lr)).clamp(0, 1) * 255).round().to(torch.uint8)
+    for k, output in enumerate(outputs):
+        pixels = np.ascontiguousarray(output.permute(1, 2, 0).numpy())
+        images.write(root / name / "toy" / f"{k}.png", pixels)
+    return root / name / "toy"
+
+
+def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
+    """Three unrelated networks, one of lower quality, in any order of the three roles."""
     for k, sample in enumerate(datasets.benchmark("mini", 4)):
         crop = np.ascontiguousarray(images.as_rgb(sample.hr)[:96, :96])
         images.write(tmp_path / "hr" / f"{k}.png", crop)
-        lr = Image.fromarray(images.degrade(crop, 4))
-        for name, kind in how.items():
-            images.write(tmp_path / name / f"{k}.png", np.array(lr.resize((96, 96), kind)))
-    for a, b, c in permutations(how):
+    made = {
+        "p": trained(tmp_path, "p", 1, 60, 3, nn.ReLU()),
+        "q": trained(tmp_path, "q", 2, 60, 5, nn.GELU()),
+        "weak": trained(tmp_path, "weak", 3, 4, 3, nn.Tanh()),
+    }
+    for a, b, c in permutations(made):
         out = tmp_path / "out"
-        report, found = audit.audit(*(tmp_path / n for n in ("hr", a, b)), 4, out, [tmp_path / c])
+        report, found = audit.audit(tmp_path / "hr", made[a], made[b], 4, out, [made[c]])
         assert report["names"] == {"with": a, "without": b, "controls": [c]}
         better, *worse = found.verdicts()
         assert better.claim == f"{a} has a higher PSNR than {b}"
@@ -268,6 +297,18 @@ def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--control: .*found copy is with on every picture"):
         run(folders | {"null": copy}, tmp_path / "out", null=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_results_that_one_can_see_through_are_refused(tmp_path: Path) -> None:
+    folders = write(tmp_path)
+    file = folders["with"] / "b_x4_SR.png"
+    opaque = np.dstack([images.read(file), np.full((36, 40), 255)]).astype(np.uint8)
+    images.write(file, opaque)
+    run(folders, tmp_path / "out")
+    opaque[3, 5, 3] = 254
+    images.write(file, opaque)
+    with pytest.raises(InputError, match=r"b_x4_SR\.png: expected an opaque picture"):
+        run(folders, tmp_path / "out")
 
 
 def test_the_command_prints_the_figures_and_a_network_stands_for_its_folder(

@@ -164,6 +164,7 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
         assert (trial.sample.lr[unchanged] == placed[0].sample.lr[unchanged]).all()
         if trial.donor == "consistent":
             assert (np.stack(patches) == own).all()
+            assert trial.likeness == trial.k == 0
         elif trial.donor == "plain":
             assert np.ptp(np.stack(patches), axis=(1, 2)).max() == 0
         elif trial.donor == "shifted":
@@ -176,6 +177,8 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
                 for lr, hr in (query.cut(), *(_cut(trial.sample, *cell) for cell in trial.cells))
             )
             assert all((true * other).sum() <= 0 for other in others), "unrelated or opposed detail"
+            assert trial.likeness > 0
+            assert trial.k >= 1
 
 
 def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None:
@@ -228,7 +231,7 @@ def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str
             errors = {"none": 1.0, "consistent": consistent, "inconsistent": 1.2, "plain": 1.0}
             for kind, error in errors.items():
                 place = ("toy", image, 9, 9, kind, 0 if kind == "none" else 8, 0)
-                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1))
+                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1, 0.0, 0.0))
     columns = ["pair", "kind", "seed", "role", "dataset", "image", "of", "slope"]
     tables = pd.DataFrame(slopes, columns=columns), pd.DataFrame(made, columns=donors.COLUMNS)
     pairs = [Pair("nlsa", "switch", seed, "on", "off") for seed in range(3)]
