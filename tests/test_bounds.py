@@ -64,7 +64,7 @@ def test_drawn_details_are_mixed_as_planted_and_fitted_without_the_centre() -> N
     """The truth is 0.25 d(p) + 0.75 d(q); a false truth at the centre does not change it."""
     shape, shift = (9, 10), 33
     drawn = RNG.normal(size=(90, 4))
-    index = (np.arange(90)[:, None] + [shift, 7]) % 90
+    index = (np.arange(90)[:, None] + np.array([shift, 7])) % 90
     truth = 0.25 * drawn + 0.75 * np.roll(drawn, -shift, axis=0)
     mixed = bounds.mixed_details(drawn, truth, index, shape)
     inner = np.arange(90).reshape(shape)[1:5, 1:5].ravel()  # no neighbour of theirs wraps around

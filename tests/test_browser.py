@@ -118,10 +118,17 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
         )
         page = context.pages[0]
         page.set_default_timeout(PATIENCE)
+
         # There may be no network.
-        page.on("request", lambda asked: OTHER.match(asked.url) and problems.append(asked.url))
+        def heard(said: Any) -> None:
+            problems.extend([said.text] if said.type == "error" else [])
+
+        def asked(request: Any) -> None:
+            problems.extend([request.url] if OTHER.match(request.url) else [])
+
+        page.on("request", asked)
         page.on("pageerror", lambda error: problems.append(f"page: {error}"))
-        page.on("console", lambda said: said.type == "error" and problems.append(said.text))
+        page.on("console", heard)
         try:
             yield page
         except BaseException:

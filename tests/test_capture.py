@@ -134,8 +134,8 @@ def test_a_gpu_has_the_same_maps(name: str) -> None:
 
     assert maps.is_cuda
     torch.testing.assert_close(maps.cpu(), here.maps("", everywhere(x)), rtol=0, atol=1e-12)
-    tables = [record.summary("", everywhere(x), details) for record in (here, there)]
-    np.testing.assert_allclose(*tables, atol=1e-9)
+    one, other = (record.summary("", everywhere(x), details) for record in (here, there))
+    np.testing.assert_allclose(one, other, atol=1e-9)
     np.testing.assert_allclose(there.means("", details), here.means("", details), atol=1e-12)
 
 

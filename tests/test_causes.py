@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from dtfn import capture, causes, evaluation, images, models, statistics, texture
+from dtfn import capture, causes, evaluation, images, models, plots, statistics, texture
 from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.harm import Pair, Region
@@ -235,8 +235,8 @@ def test_maps_have_a_row_a_network_and_a_panel_a_layer(
     assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
     cross = next(line for line in shown[0].lines if line.get_marker() == "+")
     assert (cross.get_xdata(), cross.get_ydata()) == ([QUERIES[0][1]], [QUERIES[0][0]])
-    rings = [line.get_xydata() for line in shown[0].lines if line.get_marker() == "o"]
-    assert [(int(y), int(x)) for ((x, y),) in rings] == one[0].strongest()  # type: ignore[misc]
+    rings = [np.ravel(line.get_xydata()) for line in shown[0].lines if line.get_marker() == "o"]
+    assert [(int(y), int(x)) for x, y in rings] == one[0].strongest()
 
 
 def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], noise: Sample) -> None:
@@ -246,7 +246,7 @@ def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], nois
 
     part = table[table["network"] == table["network"].iloc[0]].head(4)
     for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
-        ink = pictures.BAD if row.inconsistency > 1 else pictures.GOOD
+        ink = plots.BAD if row.inconsistency > 1 else plots.GOOD
         assert to_hex(ax.spines["top"].get_edgecolor()) == ink.lower()
         x, y = 2 * row.column, 2 * row.row
         (block,) = (p for p in ax.patches if isinstance(p, Rectangle))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ class Copy(Attention):
 def copying(folder: Path) -> str:
     """A network that is bicubic with attention off; on, each block moves to the copied colour."""
     models.networks.register("copy", Copy)
-    network = models.create("mini-copy", S, n_feats=3, n_resblocks=1, n_resgroups=1)
+    network: Any = models.create("mini-copy", S, n_feats=3, n_resblocks=1, n_resgroups=1)
     centre = torch.zeros(3, 3, 3, 3)
     centre[range(3), range(3), 1, 1] = 1.0
     with torch.no_grad():
@@ -135,7 +136,7 @@ def test_attention_weighs_its_donors_and_a_scene_shows_them(
     found = donors.curves(table)
     figure = curves.dose_curves(found)
     figure.draw_without_rendering()
-    lines = {line.get_label(): line for line in figure.axes[0].containers}
+    lines: dict[str, Any] = {str(line.get_label()): line for line in figure.axes[0].containers}
     for kind, (_, label) in curves.DONORS.items():
         effect = found.loc[found["donor"] == kind, "effect"]
         np.testing.assert_allclose(lines[label].lines[0].get_ydata(), [0, *effect])
@@ -239,5 +240,6 @@ def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str
     assert rows["verdict"].tolist() == answers
     assert rows["measured"].tolist() == pytest.approx([slope, 100 * (1.2 - consistent)], abs=0.01)
     for untested in (tables, [one[:0] for one in tables]):
-        rows = verdicts.of_causes([], *untested, S)
+        slopes_, experiment = untested
+        rows = verdicts.of_causes([], slopes_, experiment, S)
         assert rows["verdict"].tolist() == ["not testable"] * 2

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage import measure
 from tiny_networks import saved
 
-from dtfn import datasets, evaluation, harm, images, subpixel, verdicts
+from dtfn import datasets, evaluation, harm, images, subpixel, texture, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -100,7 +100,7 @@ def test_the_curve_weighs_blocks_by_their_error() -> None:
     """The fifth of the most severe blocks errs 10 % more; so says SciPy's ranking of severity."""
 
     def errors(_: Sequence[str], sample: Sample) -> Errors:
-        severity = harm.texture.severity(sample.hr, S)
+        severity = texture.severity(sample.hr, S)
         inner = subpixel.interior(severity)
         most = severity >= np.quantile(inner, 0.8)
         flicker = np.where(np.indices(SHAPE).sum(axis=0) % 2, 0.01, -0.01)
@@ -170,7 +170,8 @@ def test_regions_are_those_of_a_second_library() -> None:
     field, again = rng.normal(size=(2, *SHAPE))
     limit = harm.region_limit([again])
     above = ndimage.gaussian_filter(subpixel.signed_root(field), harm.SIGMA) > limit
-    expected = measure.regionprops(measure.label(above, connectivity=1), intensity_image=field)
+    labels = measure.label(above, connectivity=1)  # type: ignore[no-untyped-call]
+    expected = measure.regionprops(labels, intensity_image=field)  # type: ignore[no-untyped-call]
     found = [
         row for row in harm.find_regions(field, limit, np.zeros((0, 0, 0))) if row[0] == "harm"
     ]

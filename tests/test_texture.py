@@ -213,7 +213,7 @@ def test_the_weight_is_the_coherence_of_the_truth() -> None:
     for y in (sr, hr):
         row, mixed, column = structure_tensor(y, 4, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
         values, vectors = np.linalg.eigh(
-            np.moveaxis([[row, mixed], [mixed, column]], (0, 1), (2, 3))
+            np.moveaxis(np.array([[row, mixed], [mixed, column]]), (0, 1), (2, 3))
         )
         coherence = (values[..., 1] - values[..., 0]) / values.sum(-1)
         angles.append(vectors[..., :, 1] @ [1j, 1])
