@@ -325,8 +325,12 @@ def train(
     out: Annotated[Path, Option(help="Folder for weights, log and checkpoints.")],
     parameter: Settings = None,
     resume: Annotated[bool, Option(help="Continue from the folder's checkpoint.")] = False,
-    side_by_side: Annotated[bool, Option("--side-by-side", help="All at once on one GPU.")] = False,
-    minutes: Annotated[float | None, Option(help="Side by side: end within.")] = None,
+    side_by_side: Annotated[
+        bool, Option("--side-by-side", help="All at once on one GPU, in OUT/NAME.")
+    ] = False,
+    minutes: Annotated[
+        float | None, Option(help="Side by side: lower the steps to end in time.")
+    ] = None,
     keep_every: Annotated[int, Option(help="Side by side: steps between kept weights.")] = 0,
     accelerator: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, Option(help="Processes or GPUs a node.")] = 1,

@@ -167,7 +167,7 @@ def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
             raise InputError(match.image, wanted, found, "take the colour results, or a grey truth")
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             sizes = " or ".join(dict.fromkeys((width_by_height(hr), width_by_height(cropped))))
-            wanted = f"{sizes} pixels {name!r}, as the truth has"
+            wanted = f"{sizes} pixels in {name!r}, as the truth has"
             remedy = "take the pictures of this scale, without a border cut off"
             raise InputError(match.image, wanted, width_by_height(sr), remedy)
     if min(cropped.shape[:2]) < 3 * scale:

@@ -490,7 +490,7 @@ def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("truth", "made", "message"),
     [
-        ((27, 30), (26, 30), "expected 30 x 27 or 28 x 24 pixels 'a'.*found 30 x 26"),
+        ((27, 30), (26, 30), "expected 30 x 27 or 28 x 24 pixels in 'a'.*found 30 x 26"),
         ((27, 30), (27, 28), "found 28 x 27"),
         ((27, 30), (23, 28), "found 28 x 23"),
         ((27, 30), (28, 32), "found 32 x 28"),
