@@ -33,7 +33,7 @@ EFFECT_DB = 0.01  # dB of a picture set's PSNR: below it, nothing that matters
 EFFECT_SHARE = 0.5  # % of the error of a fifth: the same
 FIFTHS = 5
 REPLICATES = 4  # of a switch pair
-KINDS = ("switch", "placebo", "twin")
+KINDS = ("switch", "choice", "placebo", "twin")
 ROLE, PICTURE = ["pair", "kind", "seed", "role"], statistics.PICTURE
 SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
 QUANTILE = 0.99  # of the controls' smoothed harm: the threshold of a region
@@ -50,6 +50,7 @@ class Pair:
     """Two methods that differ in attention, and methods that differ by chance alone.
 
     A ``switch`` pair is attention on and off in one network that was trained for both. A
+    ``choice`` pair is a user's own network as it is, and with equal weights for the same keys. A
     ``placebo`` is the network whose weights were uniform in training, too; a ``twin`` is a network
     without attention. A harmed texture is one where the replicates agree.
     """
@@ -101,8 +102,9 @@ def pairs_of_zoo(
     flips of the picture where it does not hash. Of the other kinds, controls are two local networks
     of different training seeds, replicates the pairs of two or more other training seeds.
 
-    Variants are those with attention, e.g. ``"nlsa"``; without variants or training seeds all are
-    taken. One that the zoo does not have at this scale, or no pair at all, is an `InputError`.
+    Variants are those with attention, e.g. ``"nlsa"``, or networks of a user's own, each of which
+    has a choice pair whatever the kinds; without variants or training seeds all are taken. One that
+    the zoo does not have at this scale, or no pair at all, is an `InputError`.
     """
     found = _pairs(scale, variants, kinds, seeds)
     if not found:
@@ -126,7 +128,8 @@ def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()
         if recipe.scale != scale:
             raise InputError(file, f"scale {scale}", recipe.scale, "choose another file")
         if recipe.attention_off:
-            found.append(_switch(recipe.network.removeprefix("mini-"), recipe.seed, file))
+            variant = recipe.network.removeprefix("mini-")
+            found.append(_within(variant, "switch", recipe.seed, file, "off"))
     return found if variants and not names else [*found, *_pairs(scale, names, ("switch",), seeds)]
 
 
@@ -137,22 +140,24 @@ def _pairs(
     rows.sort(key=lambda row: -(row.get("gate") or 0))
     names = {(row["variant"], int(row["seed"])): row["name"] for row in rows}
     attentive = {v for v, _ in names if not v.startswith(("local", "placebo"))}
-    for variant in filter(zoo.own, variants):
-        wanted = "a network of the zoo, whose pairs are known"
-        remedy = "`dtfn gate` takes it, and 09_audit a twin of your choice: -p methods="
-        remedy += f"{variant},TWIN,CONTROL"
-        raise InputError(f"pairs of {variant}", wanted, "a network of your own", remedy)
+    mine = [variant for variant in variants if zoo.own(variant)]
+    found = [
+        _within(name.partition("?")[0].rpartition("/")[2], "choice", 0, name, "uniform")
+        for name in mine
+    ]
+    variants = [variant for variant in variants if variant not in mine]
+    if mine and not variants:
+        return found
     for given, known in ((variants, attentive), (seeds, {seed for _, seed in names})):
         wanted = f"one of {', '.join(map(str, sorted(known))) or 'none'}"
         for one in given:
             require_known(str(one), set(map(str, known)), f"zoo x{scale}", wanted)
     local = sorted(seed for variant, seed in names if variant == "local")
-    found = []
     for (variant, seed), name in names.items():
         if variant not in (variants or attentive) or (seeds and seed not in seeds):
             continue
         if "switch" in kinds and zoo.switched(name):
-            found.append(_switch(variant, seed, name))
+            found.append(_within(variant, "switch", seed, name, "off"))
         # The next local network of another seed, and that of this seed, else of a further one.
         others = sorted((s for s in local if s != seed), key=lambda s: (s <= seed, s))
         if not others:
@@ -170,13 +175,14 @@ def _pairs(
     return found
 
 
-def _switch(variant: str, seed: int, name: str) -> Pair:
-    off = f"{name}@off"
+def _within(variant: str, kind: str, seed: int, name: str, change: str) -> Pair:
+    """Return the pair of a network and the same network with its attention changed."""
+    off = f"{name}@{change}"
     again = [(f"{name}@turn({k})", f"{off}+turn({k})") for k in range(1, REPLICATES + 1)]
     if hashes(name):
         again = [(f"{name}@hash({k})", off) for k in range(1, REPLICATES + 1)]
     controls = tuple((on, name) for on, _ in again[:2])
-    return Pair(variant, "switch", seed, name, off, controls, tuple(again))
+    return Pair(variant, kind, seed, name, off, controls, tuple(again))
 
 
 def hashes(method: str) -> bool:

@@ -85,6 +85,11 @@ def of_pairs(
     needed = max(gate.least(pair.on) for pair in tested)
     rows = [judge(0, scale, cost, len({pair.seed for pair in tested}), effect=needed)]
     chosen = Measured(*(_of(choosing, part) for part in measured))
+    if first[0].kind == "choice":
+        reason = "a network of yours was not trained without its choice of keys"
+        if "off_distribution" in gate.table(costs):
+            rows = [not_testable(0, scale, f"uniform weights are {gate.OFF_DISTRIBUTION}")]
+        return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
     if plain.pictures.empty:
         reason = "this attention does not choose"

@@ -28,6 +28,7 @@ from dtfn import (
     parameters,
     paths,
     results,
+    verdicts,
     zoo,
 )
 from dtfn.datasets import Sample
@@ -352,8 +353,20 @@ def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
             evaluation.evaluate(f"{mine}@{change}", "mini", 4, 1)
     with pytest.raises(InputError, match="expected scale 2; found scale 4"):
         evaluation.evaluate([mine], "mini", 2, 1)
-    with pytest.raises(InputError, match="a network of your own; `dtfn gate` takes it"):
-        harm.pairs_of_zoo(4, [mine])
+
+
+def test_its_choice_of_keys_is_measured_and_not_judged(mine: str) -> None:
+    (pair,) = harm.pairs_of_zoo(4, [mine], ("switch",))
+    assert (pair.name, pair.kind, pair.off) == ("mine.py:network", "choice", f"{mine}@uniform")
+    measured = harm.measure([pair], evaluation.samples(["mini"], 4, 1))
+    costs = gate.costs([mine], ["mini"], 1, ["uniform"])
+    rows = measured.pictures.set_index("role")
+    assert rows.loc["pair", "gain"] == pytest.approx(costs["cost"].item(), abs=1e-6)
+    assert rows.loc["control 1", "gain"] != 0
+    found = verdicts.of_pairs([pair], measured, 4, ["mini"], 1)
+    assert set(found["verdict"]) == {"open", "not testable"}
+    assert found["reason"].str.contains("not trained without its choice").sum() == 4
+    assert not harm.cases(measured, pair, 1), "a turn of the picture changes more"
 
 
 def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:

@@ -5,7 +5,8 @@
 RUNS is the folder of one finished training run, or a folder of many. Every network is measured on
 the benchmarks, and by the gate where it has attention; outputs are remembered, so a script that was
 stopped goes on. A key ``note`` in a run's ``run.json`` says on the card what else is to be known.
-Checkpoints that a run kept, ``weights-STEP.safetensors``, give its history a column ``gate``. An
+Checkpoints that a run kept, ``weights-STEP.safetensors``, give its history a column ``gate``; the
+history may hold earlier stages, too, their steps before those of the last. An
 entry of the same name is replaced.
 """
 
@@ -59,7 +60,7 @@ def ship(run: Path, sets: Sequence[str], count: int | None, few: int | None, dev
             course[int(file.stem.removeprefix("weights-"))] = cost.mean()
         if course:
             last = costs[costs["intervention"] == "uniform"]["cost"].iloc[:COURSE]
-            course[trained.steps] = last.mean()
+            course[int(pd.read_csv(run / "history.csv")["step"].iloc[-1])] = last.mean()
     entry = add(run, evaluation.summary(table), verdict, tiling, course)
     return f"{entry['name']}: PSNR {entry['psnr']}, gate {entry['gate']}"
 
