@@ -246,7 +246,8 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
         claim = f"{method} ×{scale} has its published PSNR, to 0.01 dB"
         share = f"{int(cells.sum())} of {len(cells)} benchmarks"
         judged.append(Verdict(claim, share, None, bool(cells.all())))
-    return judged
+    nothing = "no whole benchmark with a published value was measured"
+    return judged or [Verdict("the published PSNR is met, to 0.01 dB", nothing, None, None)]
 
 
 def beats(results: pd.DataFrame, methods: Sequence[str], base: str = BICUBIC) -> list[Verdict]:

@@ -245,8 +245,8 @@ class Run:
         self, fabric: Any, recipe: Recipe, out: Path, compiled: bool = False, **adam: Any
     ) -> None:
         self.fabric, self.recipe, self.out, self.tally = fabric, recipe, out, Tally()
-        out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         self.network: Any = fresh(recipe)
+        out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         average = copy.deepcopy(self.network).requires_grad_(False)
         objective: nn.Module = Objective(self.network, recipe.loss)
         self.hashed = [m for m in self.network.modules() if isinstance(m, HashedAttention)]
