@@ -255,6 +255,8 @@ def _download(
             place.parent.mkdir(parents=True, exist_ok=True)
             draft = tempfile.TemporaryDirectory(prefix=".", dir=place.parent)
             place = Path(stack.enter_context(draft))
+        # Of two threads that make one folder, pooch stops the second.
+        (place / listed.file).parent.mkdir(parents=True, exist_ok=True)
         known, tries = {listed.file: f"sha256:{listed.sha256}"}, ROUNDS * len(urls)
         store = pooch.create(place, "", registry=known, retry_if_failed=tries - 1)
         try:

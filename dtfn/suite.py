@@ -379,9 +379,12 @@ def reproduce(
         for entry in content["runs"]:
             if not run_folders.read(Path(entry["folder"])):
                 missing[entry["name"]] = _failed(Path(entry["folder"]))
+        shown = page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content, missing)
-        killed = [name for name, remains in missing.items() if not remains.is_dir()]
-        print(f"report: {page.write_index(folder, killed)}")
+        # An index that is as it should be may tell of failures that this call did not see.
+        if todo or not (folder / page.INDEX).exists() or page.suite_runs(folder) != shown:
+            page.write_index(folder, [n for n, remains in missing.items() if not remains.is_dir()])
+    print(f"report: {folder / page.INDEX}")
     return list(missing)
 
 

@@ -403,7 +403,11 @@ def test_what_no_longer_fits_follows(shown: State, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_usual_pair_is_chosen_from_what_the_zoo_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tuple(state.usual(4).values()) == (N, OFF, (f"{N}@hash(1)", N))
+    plain = (
+        row for row in zoo.registry() if row["scale"] == 4 and row["variant"] in ("nlsa", "gla")
+    )
+    most = max(plain, key=lambda row: row["gate"])["name"]
+    assert tuple(state.usual(4).values()) == (most, f"{most}@off", (f"{most}@hash(1)", most))
     assert tuple(state.usual(4, L).values()) == (L, NULL, (L, NULL))
     assert tuple(state.usual(4, DENSE).values()) == (DENSE, L, (NULL, L))
     with pytest.raises(InputError, match="dtfn train"):
