@@ -87,7 +87,11 @@ def code_key(*modules: str) -> str:
         for file in sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".py")]:
             part = file.relative_to(PACKAGE)
             # Shipped notebooks and networks are no code.
-            if part.parts[0] in ("cli", "shipped") or file.suffix == ".pyc" or file.is_dir():
+            if (
+                part.parts[0].partition(".")[0] in ("cli", "shipped")
+                or file.suffix == ".pyc"
+                or file.is_dir()
+            ):
                 continue
             content = file.read_bytes()
             parts[part.as_posix()] = (
@@ -100,17 +104,23 @@ def reach(source: str) -> set[str]:
     """Return the modules and packages of this package that code imports, at whatever depth."""
     found, waiting = {"__init__"}, [source]
     while waiting:
-        names = []
-        for node in ast.walk(ast.parse(waiting.pop())):
-            if isinstance(node, ast.Import):
-                names += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names += [f"{node.module}.{alias.name}" for alias in node.names]
-        for part in {name.split(".")[1] for name in names if name.startswith("dtfn.")} - found:
+        for part in _imports(waiting.pop()) - found:
             if code := [*PACKAGE.glob(f"{part}.py"), *PACKAGE.glob(f"{part}/**/*.py")]:
                 found.add(part)
                 waiting += [file.read_text(encoding="utf-8") for file in code]
     return found
+
+
+@functools.cache
+def _imports(source: str) -> frozenset[str]:
+    """Return the modules and packages of this package that code itself imports."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return frozenset(name.split(".")[1] for name in names if name.startswith("dtfn."))
 
 
 @functools.cache

@@ -197,6 +197,7 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
     [
         ("low.py", '"""Another text."""\n\nVALUE = (1)  # why\n', []),
         ("cli/__init__.py", "VALUE = 2", []),
+        ("cli.py", "VALUE = 2", []),
         ("low.py", '"""Low."""\nVALUE = 2', ["low", ""]),
         ("group/data.csv", "22\n", ["group", ""]),
         ("group/two.py", "", ["group", ""]),
