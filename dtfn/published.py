@@ -250,14 +250,16 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
     return judged or [Verdict("the published PSNR is met, to 0.01 dB", nothing, None, None)]
 
 
-def beats(results: pd.DataFrame, methods: Sequence[str], base: str = BICUBIC) -> list[Verdict]:
-    """Return the verdict on each method having a higher mean PSNR over all pictures than `base`."""
+def beats(results: pd.DataFrame, methods: Sequence[str]) -> list[Verdict]:
+    """Return for each method whether its mean PSNR over all pictures is above that of bicubic."""
     psnr = results.pivot(index=["dataset", "image", "scale"], columns="method", values="psnr")
     verdicts = []
     for method in methods:
-        gain = statistics.mean_interval(psnr[method] - psnr[base])
+        gain = statistics.mean_interval(psnr[method] - psnr[BICUBIC])
         enough = gain.pictures >= statistics.LEAST
         ends = (gain.low, gain.high) if enough else None
         holds = above_zero(*ends) if ends else None
-        verdicts.append(Verdict(f"{method} beats {base}", gain.estimate, ends, holds, "{:+.2f} dB"))
+        verdicts.append(
+            Verdict(f"{method} beats {BICUBIC}", gain.estimate, ends, holds, "{:+.2f} dB")
+        )
     return verdicts

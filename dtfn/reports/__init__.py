@@ -4,7 +4,7 @@ A notebook begins a run, saves into it and finishes it::
 
     run = reports.begin("02_benchmark", globals())
     run.figure("gains", curves.psnr_gains(results), data=results, caption="...")
-    run.verdict(*studies.beats(results, methods))
+    run.verdict(*published.beats(results, methods))
     run.finish()
 
 The manifest is written last, so a folder that has one is a whole run.
