@@ -20,6 +20,7 @@ from torch import nn
 from dtfn import cache, capture, evaluation, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.harm import FIFTHS, LEVEL, PICTURE, ROLE, Pair, one_control
+from dtfn.images import UInt8, as_rgb
 from dtfn.metrics import Float
 from dtfn.own import OwnNetwork
 from dtfn.subpixel import interior
@@ -153,30 +154,59 @@ def attended(method: str, sample: Sample) -> Float:
     D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. DTFN's
     values are read around a position, not only at it; k is that of the position.
     """
-    tiling = evaluation.analysis_tiling(method)
 
     def make(network: nn.Module) -> cache.Arrays:
-        height, width = sample.lr.shape[:2]
         details = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
         energy = np.sum(details**2, axis=1, keepdims=True)
         table = np.concatenate([details, energy, np.ones_like(energy)], axis=1)
-        table = table.reshape(height, width, -1)
-        maps = np.full((len(capture.layers(network)), height, width), np.nan, np.float32)
-        for rows, columns in (tiling or Tiling(max(height, width), 0)).tiles(height, width):
-            own = table[rows.seen, columns.seen]
-            with capture.record(network) as record:
-                evaluation.unrounded(network, sample.lr[rows.seen, columns.seen])
-            for number, layer in enumerate(record.layers):
-                mean = record.means(layer, own.reshape(-1, own.shape[-1])).reshape(own.shape)
-                product = np.sum(own[..., :-2] * mean[..., :-2], axis=-1)
-                base = mean[..., -1] * own[..., -2]  # weights sum to 1 but for rounding
-                apart = np.maximum(base - 2 * product + mean[..., -2], 0)
-                k = np.divide(apart, base, out=np.full_like(apart, np.nan), where=base > 0)
-                maps[number, rows.kept(1), columns.kept(1)] = k[rows.inner(1), columns.inner(1)]
-        return {"k": maps}
+        own = table.reshape(*sample.lr.shape[:2], -1)
+        mean = _means(method, network, sample, own)
+        product = np.sum(own[..., :-2] * mean[..., :-2], axis=-1)
+        base = mean[..., -1] * own[..., -2]  # weights sum to 1 but for rounding
+        apart = np.maximum(base - 2 * product + mean[..., -2], 0)
+        k = np.divide(apart, base, out=np.full_like(apart, np.nan), where=base > 0)
+        return {"k": k.astype(np.float32)}
 
-    way = f"attended {tiling} {cache.source('causes', 'capture', 'texture', 'images')}"
-    return evaluation.remembered(method, sample, way, make)["k"]
+    return evaluation.remembered(method, sample, _way("attended", method), make)["k"]
+
+
+def copied(method: str, sample: Sample) -> UInt8:
+    """Return what attention looks at, as a picture (sH, sW, 3) like HR.
+
+    Each block is the mean of the true blocks of all positions, by the position's weights in one
+    layer: the layer whose picture is nearest to HR. No network sees this; it shows the choice.
+    """
+
+    def make(network: nn.Module) -> cache.Arrays:
+        (height, width), s = sample.lr.shape[:2], sample.scale
+        hr = as_rgb(sample.hr)
+        blocks = hr.reshape(height, s, width, s, 3).transpose(0, 2, 1, 3, 4)
+        means = _means(method, network, sample, blocks.reshape(height, width, -1).astype(float))
+        pictures = means.reshape(-1, height, width, s, s, 3).transpose(0, 1, 3, 2, 4, 5)
+        made = pictures.reshape(-1, *hr.shape).round().clip(0, 255).astype(np.uint8)
+        return {"copied": min(made, key=lambda one: float(np.mean((one - hr.astype(float)) ** 2)))}
+
+    return evaluation.remembered(method, sample, _way("copied", method), make)["copied"]
+
+
+def _way(what: str, method: str) -> str:
+    source = cache.source("causes", "capture", "texture", "images")
+    return f"{what} {evaluation.analysis_tiling(method)} {source}"
+
+
+def _means(method: str, network: nn.Module, sample: Sample, values: Float) -> Float:
+    """Return the means of values (H, W, C) by the weights of each layer: (layers, H, W, C)."""
+    height, width = sample.lr.shape[:2]
+    tiling = evaluation.analysis_tiling(method) or Tiling(max(height, width), 0)
+    means = np.empty((len(capture.layers(network)), *values.shape))
+    for rows, columns in tiling.tiles(height, width):
+        own = values[rows.seen, columns.seen]
+        with capture.record(network) as record:
+            evaluation.unrounded(network, sample.lr[rows.seen, columns.seen])
+        for number, layer in enumerate(record.layers):
+            mean = record.means(layer, own.reshape(-1, own.shape[-1])).reshape(own.shape)
+            means[number, rows.kept(1), columns.kept(1)] = mean[rows.inner(1), columns.inner(1)]
+    return means
 
 
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:

@@ -490,13 +490,14 @@ def cases(
     most: int = 3,
     samples: Iterable[Sample] | None = None,
     errors: Errors = evaluation.block_errors,
+    beside: Sequence[str] = (),
 ) -> list[Case]:
     """Return the heaviest textures of harm, then those of help; one a picture and side at most.
 
     ``most`` is how many of each side. Discoveries come first; where there are fewer, other regions
-    follow, and their ``q`` says so. Of results in folders the controls are shown, too. ``samples``
-    are where the pictures are found; without, benchmarks. Networks run on what is shown, unless the
-    outputs are there. ``errors`` is as for `measure`.
+    follow, and their ``q`` says so. Of results in folders the controls are shown, too, and the
+    methods ``beside``. ``samples`` are where the pictures are found; without, benchmarks. Networks
+    run on what is shown, unless the outputs are there. ``errors`` is as for `measure`.
     """
     table = measured.regions
     table = table[(table[ROLE] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
@@ -508,7 +509,7 @@ def cases(
         places = dict.fromkeys(zip(chosen["dataset"], chosen["image"], strict=True))
         samples = (datasets.sample(*place, scale) for place in places)
     others = [method for method, _ in pair.controls] if pair.kind == "results" else []
-    methods = (pair.on, pair.off, *others)
+    methods = (pair.on, pair.off, *others, *beside)
     found: dict[object, Case] = {}
     for sample in samples or ():
         here = chosen[(chosen[PICTURE] == [sample.dataset, sample.image]).all(axis=1)]

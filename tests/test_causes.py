@@ -55,6 +55,10 @@ def test_inconsistency_is_that_of_brute_force(
             apart = ((near - detail[query]) ** 2).sum(axis=1)
             expected = weights.numpy().ravel() @ apart / (detail[query] ** 2).sum()
             assert k[query] == pytest.approx(expected, rel=1e-4)
+    same, even = (causes.copied(f"{method}@{kind}", one) for kind in ("self", "uniform"))
+    assert (same == one.hr).all(), "a position that sees itself alone copies itself"
+    mean = seen.hr.reshape(9, 2, -1, 2, 3).mean(axis=(0, 2))
+    assert np.abs(even[:2, :2] - mean).max() <= 0.5
 
 
 def ranks(values: Float) -> Float:

@@ -155,6 +155,9 @@ def test_the_harm_curve_shows_net_parts_and_control() -> None:
 
 def test_the_gallery_shows_outputs_with_the_psnr_of_the_texture() -> None:
     one = case()
-    titles: list[Any] = [ax.get_title() for ax in pictures.texture_gallery([one]).axes]
+    drawn = pictures.texture_gallery([one], [one.sample.hr])
+    titles: list[Any] = [ax.get_title() for ax in drawn.axes]
     expected = 10 * np.log10(255**2 / one.region.of(one.errors["local"]).mean())
     assert titles.index("HR") < titles.index(f"local: {expected:.2f}")
+    copied = drawn.axes[titles.index("attention copies")].images[0].get_array()
+    assert (copied == one.view.hr).all()

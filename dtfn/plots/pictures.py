@@ -34,16 +34,17 @@ _PATCH = 2  # LR positions on each side of a position: the 5 x 5 of a patch
 
 
 @styled()
-def texture_gallery(cases: Sequence[Case]) -> Figure:
+def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) -> Figure:
     """Draw cases, a row each: where it is, LR, HR, what the networks made, and the harm over HR.
 
-    PSNR and all numbers are of the region's positions (outlined), not of the crop.
+    PSNR and all numbers are of the region's positions (outlined), not of the crop. ``copied``, a
+    whole picture a case, is shown before the harm: see `dtfn.causes.copied`.
     """
     if not cases:
         return Figure()
     figure = Figure(figsize=(WIDTH, 1.95 * len(cases)), layout="constrained")
     parts = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
-    columns = 4 + max(len(case.methods) for case in cases)
+    columns = 4 + max(len(case.methods) for case in cases) + bool(copied)
     for number, (part, case) in enumerate(zip(parts, cases, strict=True), start=1):
         part.suptitle(f"{number}. {_headline(case)}", fontsize=8.5, x=0.01, ha="left")
         axes = part.subplots(1, columns)
@@ -57,6 +58,10 @@ def texture_gallery(cases: Sequence[Case]) -> Figure:
             _outline(ax, case, case.sample.scale)
         for ax in axes[3 + len(case.methods) : -1]:
             ax.set_visible(False)
+        if copied:
+            axes[-2].set_visible(True)
+            show(axes[-2], _pixels(case, copied[number - 1]), "attention copies")
+            _outline(axes[-2], case, case.sample.scale)
         _overlay(axes[-1], case)
     return figure
 
@@ -209,6 +214,12 @@ def _headline(case: Case) -> str:
         words.append(f"{measure} {before:.3g} → {after:.3g}")
     picture = f"{case.sample.dataset} {case.sample.image}, {case.region.inside.sum()} positions"
     return f"{which}: {picture}, {sure}\n{_short(off)} → {_short(on)}: {', '.join(words)}"
+
+
+def _pixels(case: Case, picture: NDArray[Any]) -> NDArray[Any]:
+    """Return the window of a picture like HR."""
+    top, left, height, width = (case.sample.scale * n for n in case.window)
+    return picture[top : top + height, left : left + width]
 
 
 def _short(network: str) -> str:
