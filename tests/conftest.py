@@ -1,4 +1,4 @@
-"""What every test shares: the pictures, the golden vectors, and that none may go missing."""
+"""What every test shares: the pictures, a cache apart, and that no test skips in silence."""
 
 from __future__ import annotations
 
@@ -39,14 +39,6 @@ def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "CACHE", tmp_path_factory.getbasetemp() / "cache")
         yield
-
-
-@pytest.fixture(scope="session")
-def golden() -> Path:
-    """The folder of the recorded outputs of other implementations: ``DTFN_GOLDEN``, or ours."""
-    import vectors  # not at the top: it imports torch, and most tests do without
-
-    return vectors.FOLDER
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

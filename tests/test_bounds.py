@@ -37,9 +37,6 @@ def switch(name: str, kind: str = "hash", **changes: Any) -> Pair:
     return replace(Pair("nlsa", "switch", 0, name, f"{name}@off", again), **changes)
 
 
-# --- bound A ----------------------------------------------------------------------------------
-
-
 def test_simplex_weights_are_scipy_s() -> None:
     """Also with a candidate twice, so that many weights are equally good."""
     near = RNG.normal(size=(12, 9, 20))
@@ -73,9 +70,6 @@ def test_drawn_details_are_mixed_as_planted_and_fitted_without_the_centre() -> N
     truth[centre] += 100
     again = bounds.mixed_details(drawn, truth, index, shape)
     np.testing.assert_array_equal(again[centre], mixed[centre])
-
-
-# --- on networks ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +153,6 @@ def test_without_pictures_or_pairs_nothing_is_measured(
     table = bounds.measure(harm.switches(4), [])
     assert bounds.chain(table).empty
     assert bounds.by_granularity(table).empty
-
-
-# --- what is said of them ----------------------------------------------------------------------
 
 
 def planted(gains: dict[tuple[str, str], float]) -> pd.DataFrame:

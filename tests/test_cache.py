@@ -13,8 +13,9 @@ from pathlib import Path
 import diskcache
 import numpy as np
 import pytest
+from tiny import call
 
-from dtfn import cache, cli, paths, provenance
+from dtfn import cache, paths, provenance
 from dtfn.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -166,9 +167,7 @@ def test_it_is_counted_limited_and_cleared(
     assert cache.limit() == 12 * 2**30
     monkeypatch.setenv("DTFN_CACHE_LIMIT", "2GB")
     for arguments in (["show"], ["clear"]):
-        with pytest.raises(SystemExit) as caught:
-            cli.main(["cache", *arguments])
-        assert not caught.value.code
+        assert call("cache", *arguments) == 0
     shown, cleared = capsys.readouterr().out.splitlines()
     assert shown.startswith(f"{paths.CACHE / 'outputs'}: 3 outputs and maps, 0.")
     assert shown.endswith(" of 2048.0 MB")
@@ -187,9 +186,6 @@ def test_sizes_are_read(text: str, bytes_: int) -> None:
     for other in ("", "big", f"-{text}", "4XB", f"{text} 1"):
         with pytest.raises(InputError, match="--memory: expected a size"):
             cache.size(other, "--memory")
-
-
-# --- keys of code -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -224,9 +220,7 @@ def test_a_key_changes_with_the_code_that_it_is_of(
         cache.source("group", "typo")
 
 
-def test_reach_follows_imports_in_functions_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reach_follows_inner_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "group").mkdir()
     for name, text in {
         "group/one.py": "def f():\n    from dtfn.low import VALUE",

@@ -38,9 +38,7 @@ def watched(method: str, sample: Sample) -> capture.Record:
 
 
 @pytest.mark.parametrize(("name", "shape"), [("dlsn", (9, 8)), ("nln", (9, 110))])
-def test_inconsistency_is_that_of_brute_force(
-    name: str, shape: tuple[int, int], tmp_path: Path
-) -> None:
+def test_inconsistency_by_brute_force(name: str, shape: tuple[int, int], tmp_path: Path) -> None:
     """A dense network sees 110 columns in two tiles; the first holds column 5."""
     one, method = sample(*shape, 2), tiny_networks.saved(tmp_path, name)
     found = causes.attended(method, one)
@@ -132,8 +130,6 @@ def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
     sums = found.cells[found.cells["role"] == "pair"].groupby("image")["off"].sum()
     assert sums.to_numpy() == pytest.approx(10 * 38 * 46, rel=0.02)
 
-
-# --- where networks look ----------------------------------------------------------------------
 
 QUERIES = [(3, 4), (10, 7)]
 NAMES = ["edsr", "nln", "dtfn", "nln+tfs"]
@@ -260,7 +256,3 @@ def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], nois
         pixels = np.asarray(image.get_array())
         inside = pixels[y - int(top + 0.5), x - int(left + 0.5)]
         np.testing.assert_array_equal(inside, noise.hr[y, x])
-
-
-def test_without_networks_there_is_nothing_to_draw(noise: Sample) -> None:
-    assert not pictures.copied_patches(causes.copies([], noise), noise).axes

@@ -12,6 +12,7 @@ from unittest import mock
 import pandas as pd
 import pytest
 import tiny
+from tiny import call
 
 from dtfn import cli, evaluation, paths, training
 
@@ -23,30 +24,14 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "RUNS", tmp_path / "reports" / "runs")
 
 
-def call(*arguments: str) -> int:
-    """Return the exit code of a command."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main(list(arguments))
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
-
-
 def test_help_takes_less_than_a_second() -> None:
     took = []
-    for _ in range(3):  # a busy machine may be slow once
+    for option, said in {"--help": "\n  reproduce ", "--version": "dtfn 0."}.items():
         began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "dtfn", "--help"], check=True, capture_output=True)
+        shown = subprocess.check_output([sys.executable, "-m", "dtfn", option], text=True)
         took.append(time.perf_counter() - began)
-    assert min(took) < 1
-
-
-def test_commands_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--help") == 0
-    printed = capsys.readouterr().out
-    commands = ("reproduce", "run", "train", "evaluate", "report")
-    assert all(f"\n  {name} " in printed for name in commands)
-    assert call("--version") == 0
-    assert capsys.readouterr().out.startswith("dtfn 0.")
+        assert said in shown
+    assert min(took) < 1  # a busy machine may be slow once
 
 
 @pytest.mark.parametrize(
@@ -55,11 +40,9 @@ def test_commands_and_version_are_printed(capsys: pytest.CaptureFixture[str]) ->
         (["reproduce", "--tier", "dmo"], "did you mean 'demo'?"),
         (["run", "02_benchmrk"], "did you mean '02_benchmark'?"),
         (["run", "02_benchmark", "-p", "scal=2"], "did you mean 'scale'?"),
-        (["run", "02_benchmark", "-p", "scale=two"], "expected int"),
         (["run", "02_benchmark", "-p", "scale"], "expected NAME=VALUE; found 'scale'"),
         (["evaluate", "bicubik"], "did you mean 'bicubic'?"),
         (["evaluate", "bicubic", "--scale", "5"], "expected 2, 3 or 4"),
-        (["evaluate", "bicubic", "--datasets", "Set55"], "Set5"),
         (["evaluate", "bicubic", "--datasets", ""], "datasets"),
         (["gate", "nlsa-x4-s0", "--datasets", "mini, Set55"], "/Set55: "),
         (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
@@ -80,9 +63,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (tmp_path / "reports").exists()
 
 
-def test_a_notebook_that_fails_is_one_line_and_exit_code_1(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_notebook_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     notebook = tiny.write_all(tmp_path) / "failing.ipynb"
     assert call("run", str(notebook), "-p", "scale=2") == 1
     (line,) = capfd.readouterr().err.splitlines()
@@ -90,9 +71,7 @@ def test_a_notebook_that_fails_is_one_line_and_exit_code_1(
     assert Path(line.partition("; see ")[2]).is_file()
 
 
-def test_a_notebook_that_runs_is_in_the_index(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_is_in_the_index(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     notebook = tiny.write_all(tmp_path) / "good.ipynb"
     assert call("run", str(notebook), "-p", "scale=3", "-p", "names=x,y") == 0
     folder = Path(capfd.readouterr().out.strip())
@@ -195,9 +174,7 @@ def test_the_zoo_is_listed_and_verified(zoo: Path, capsys: pytest.CaptureFixture
     assert "local-x4-s0.safetensors: expected 50e721e49c01" in capsys.readouterr().err
 
 
-def test_bench_prints_what_was_measured(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bench_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from dtfn import bench
 
     def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:

@@ -49,6 +49,9 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+KNOWN = {module_name(file) for file in MODULES}
+
+
 def imports(file: Path) -> Iterator[str]:
     """Yield all that a file imports, at the top or inside a function, submodules by full name."""
     for node in ast.walk(ast.parse(file.read_text())):
@@ -57,8 +60,7 @@ def imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{file.name} line {node.lineno}: import by the full name"
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            known = {module_name(other) for other in MODULES}
-            yield from (names & known) or {node.module}
+            yield from (names & KNOWN) or {node.module}
 
 
 def third_party(files: list[Path]) -> set[str]:
@@ -234,7 +236,7 @@ def test_few_modules_know_a_library() -> None:
     ("modules", "heavy"),
     [
         ("cli", "torch pandas matplotlib scipy skimage papermill IPython rich"),
-        ("datasets evaluation subpixel texture statistics plots reports suite zoo", "torch"),
+        ("evaluation harm recipes subpixel texture plots reports suite zoo", "torch"),
     ],
 )
 def test_modules_do_not_import_what_is_heavy(modules: str, heavy: str) -> None:
@@ -294,9 +296,7 @@ def test_the_wheel_holds_all_that_an_installation_needs(tmp_path: Path) -> None:
     assert code <= names
 
 
-def test_a_clone_stays_clean_after_a_look_in_jupyterlab(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clone_stays_clean_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebooks are committed in the form in which our server saves them, and git's filter too."""
     from jupyter_server.services.contents.largefilemanager import LargeFileManager
 
@@ -354,20 +354,16 @@ def test_notebook_hygiene(notebook: Path) -> None:
         (0, {}, ""),
         (0, {"cell_type": "code", "source": "1"}, "question"),
         (1, {"source": "scale = 4"}, "`name: type = default"),
-        (1, {"metadata": {}}, "tagged parameters"),
         (3, {"metadata": {"tags": ["hide-input"]}}, "no other"),
         (3, {"outputs": [{"output_type": "stream"}]}, "outputs"),
         (3, {"source": "\n".join(["f()"] * 17)}, "17 lines"),
-        (3, {"source": "def f(): pass"}, "FunctionDef"),
         (3, {"source": "for x in y: f(x)"}, "For"),
         (3, {"source": "%matplotlib inline"}, "plain Python"),
         (3, {"source": "open('~/x.png')"}, "absolute"),
         (4, {"source": "print('done')"}, "verdicts"),
     ],
 )
-def test_hygiene_names_the_problem(
-    tmp_path: Path, cell: int, change: dict[str, Any], problem: str
-) -> None:
+def test_hygiene_problems(tmp_path: Path, cell: int, change: dict[str, Any], problem: str) -> None:
     code: dict[str, Any] = {"cell_type": "code", "metadata": {}}
     code |= {"outputs": [], "execution_count": None}
     cells = [code | good | (change if at == cell else {}) for at, good in enumerate(GOOD)]

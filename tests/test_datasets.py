@@ -40,19 +40,10 @@ def save(root: Path) -> Save:
     return write
 
 
-# --- the embedded benchmark
-
-
 def test_mini_is_seven_textures_and_photographs_of_scikit_image() -> None:
-    expected = {
-        "astronaut": (512, 512, 3),
-        "brick": (512, 512),
-        "camera": (512, 512),
-        "chelsea": (300, 448, 3),  # of 451
-        "coffee": (400, 600, 3),
-        "grass": (512, 512),
-        "gravel": (512, 512),
-    }
+    expected: dict[str, tuple[int, ...]]
+    expected = dict.fromkeys(("brick", "camera", "grass", "gravel"), (512, 512))
+    expected |= {"astronaut": (512, 512, 3), "chelsea": (300, 448, 3), "coffee": (400, 600, 3)}
     samples = list(benchmark("mini", 4))
     assert {sample.image: sample.hr.shape for sample in samples} == expected
     assert names("mini") == [sample.image for sample in samples] == sorted(expected)
@@ -67,9 +58,7 @@ def test_mini_is_seven_textures_and_photographs_of_scikit_image() -> None:
         datasets.sample("mini", "cofee", 4)
 
 
-def test_what_is_embedded_needs_no_folder_and_no_download(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_embedded_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTFN_DATA", str(tmp_path / "missing"))
     monkeypatch.setitem(sys.modules, "skimage.data", None)  # any import of it now fails
     tested = [images.as_rgb(sample.hr) for sample in benchmark("mini", 2)]
@@ -80,9 +69,6 @@ def test_what_is_embedded_needs_no_folder_and_no_download(
         assert image.shape[2] == 3
         assert min(image.shape[:2]) >= 172
         assert not any(np.array_equal(image, hr) for hr in tested)
-
-
-# --- folders
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -106,7 +92,6 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC",
 @pytest.mark.parametrize(
     ("file", "name"),
     [
-        ("LR_bicubic/X4/ax4.png", "a"),
         ("LR_bicubic/X4/ax4.PNG", "a"),
         ("LR_bicubic/X4/a.png", "a"),
         ("LR_bicubic/X4/a_LRBDx4.png", "a"),
@@ -146,9 +131,7 @@ def test_an_lr_folder_that_does_not_match_is_refused(save: Save, file: str, foun
         benchmark("Own", 4)
 
 
-def test_every_kind_of_file_is_an_8_bit_sample_and_others_are_left_alone(
-    root: Path, save: Save
-) -> None:
+def test_every_kind_of_file_is_an_8_bit_sample(root: Path, save: Save) -> None:
     deep = images.read(save("Own/HR/a.tiff", (40, 40), "uint16"))
     alpha = images.read(save("Own/HR/b.tif", (40, 40, 2)))
     colour = images.read(save("Own/HR/c.JPG", (40, 40, 3)))
@@ -177,15 +160,10 @@ def test_count_takes_the_first_of_the_sorted_and_each_is_read_alone(root: Path, 
         benchmark("B100", 2, count=0)
 
 
-# --- what is wrong is said at once, in one line
-
-
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         ("Set5", r"/Set5: expected a folder with HR/.*no such folder; .*fetch Set5`.*DTFN_DATA"),
-        ("Mine", r"/Mine: expected a folder with HR/.*no such folder; .*fetch Mine`.*DTFN_DATA"),
-        ("set5", "did you mean 'Set5'"),
         ("Urban", "did you mean 'Urban100'"),
         ("Pebles", "did you mean 'Pebbles'"),
         ("Empty", "found a folder without HR"),
@@ -225,19 +203,3 @@ def test_an_lr_of_another_size_names_both_files(save: Save) -> None:
     expected = re.escape(f"{lr}: expected 10 x 10 pixels, 1/4 of {hr}; found 11 x 10 (width")
     with pytest.raises(InputError, match=expected):
         next(benchmark("Own", 4))
-
-
-# --- the real benchmarks
-
-
-@pytest.mark.parametrize(
-    ("name", "count"), [("Set5", 5), ("Set14", 14), ("B100", 100), ("Urban100", 100)]
-)
-def test_the_real_benchmarks_are_complete(
-    benchmarks: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int
-) -> None:
-    monkeypatch.setenv("DTFN_DATA", str(benchmarks))
-    assert len(names(name)) == count
-    for sample in benchmark(name, 4, count=14):
-        height, width = sample.lr.shape[:2]
-        assert sample.hr.shape[:2] == (4 * height, 4 * width)

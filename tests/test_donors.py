@@ -84,9 +84,7 @@ def pool() -> donors.Pool:
     return donors.Pool(made)
 
 
-def test_an_attention_that_copies_is_helped_by_what_agrees(
-    tmp_path: Path, pool: donors.Pool
-) -> None:
+def test_attention_that_copies_is_helped_by_what_agrees(tmp_path: Path, pool: donors.Pool) -> None:
     """The best of consistent donors is the query's own colour: on is off, exactly."""
     toy = pair(copying(tmp_path))
     table = donors.measure([toy], pool, 9, doses=(1, 4))
@@ -112,9 +110,7 @@ def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Po
 
 
 @pytest.mark.parametrize("name", ["mini-gla+tfs", "mini-nla"])
-def test_attention_weighs_its_donors_and_a_scene_shows_them(
-    name: str, tmp_path: Path, pool: donors.Pool
-) -> None:
+def test_a_scene_shows_the_weights_of_donors(name: str, tmp_path: Path, pool: donors.Pool) -> None:
     table = donors.measure([pair(saved(tmp_path, name))], pool, 2, doses=(8,))
     assert table["hash"].nunique() == (1 if name == "mini-nla" else 2)
     assert table.loc[table["dose"] == 8, "weight"].between(0.01, 0.99).all()

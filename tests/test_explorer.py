@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import tempfile
@@ -19,8 +18,8 @@ import pytest
 import tiny_networks
 import torch
 from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
-from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
+from tiny_pictures import pillow as png
 
 from dtfn import capture, cli, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
 from dtfn.errors import InputError
@@ -58,12 +57,6 @@ def pair(request: pytest.FixtureRequest) -> State:
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     return tmp_path / "runs" / explorer.NOTEBOOK
-
-
-def png(image: np.ndarray[Any, Any]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()
 
 
 def noise(*shape: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -121,10 +114,8 @@ def test_attention_is_that_of_the_live_layer(shown: State) -> None:
     np.testing.assert_allclose(found.attention, expected, atol=1e-7)
     heaviest = sorted(expected.ravel(), reverse=True)[:8]
     np.testing.assert_allclose([copy.weight for copy in found.copied], heaviest, atol=1e-7)
-    for copy in found.copied:
-        assert expected[copy.row, copy.column] == pytest.approx(copy.weight, abs=1e-7)
-    entropy = -np.sum(expected[expected > 0] * np.log(expected[expected > 0]))
-    assert found.spread["support"] == pytest.approx(np.exp(entropy), rel=1e-4)
+    copied = [expected[copy.row, copy.column] for copy in found.copied]
+    np.testing.assert_allclose(copied, heaviest, atol=1e-7)
 
 
 def test_disagreement_is_that_of_the_lost_detail(shown: State) -> None:
@@ -210,19 +201,6 @@ def test_chance_of_attention_off_is_another_hash_seed_or_a_flip(network: str) ->
     np.testing.assert_array_equal(explored.chance, difference)
 
 
-@pytest.mark.parametrize("network", [N, DENSE], ids=["hashed", "dense"])
-def test_words_say_where_attention_is_spread(network: str) -> None:
-    explored = look(replace(CHOICE, network=network, third=""))
-    assert explored.attention is not None
-    seen = np.where(explored.attention > 0, 1 / np.count_nonzero(explored.attention), 0)
-    flat = replace(explored, attention=seen, spread={"support": float(np.count_nonzero(seen))})
-    said = page.looked(flat)
-    assert said.startswith("Spread evenly over")
-    assert ("that get any" if network == N else "all positions") in said
-    assert ("hence the band" in said) == (network == N)
-    assert "Half of the weight is on" in page.looked(replace(flat, spread={"support": 3}))
-
-
 # --- how fast --------------------------------------------------------------------------------
 
 
@@ -284,10 +262,8 @@ def test_click_outside(shown: State, x: float, y: float) -> None:
 
 
 def test_uploads(shown: State) -> None:
-    whole = png(noise(64, 64, 3))
-    for data in (b"", b"not a picture", whole[: len(whole) // 2]):
-        with pytest.raises(InputError, match=r"x\.png"):
-            shown.upload("x.png", data, truth=True)
+    with pytest.raises(InputError, match=r"x\.png"):
+        shown.upload("x.png", png(noise(64, 64, 3))[:200], truth=True)
     with pytest.raises(InputError, match=r"32 x 32.*64 x 20"):
         shown.upload("s.png", png(noise(20, 64, 3)), truth=True)
     own = shown.upload("x.png", png(noise(48, 48, 3)), truth=True).click(11, 11)
@@ -295,21 +271,14 @@ def test_uploads(shown: State) -> None:
     assert own.upload("x.png", png(noise(40, 40, 3)), truth=True).position == (5, 5)
 
 
-@pytest.mark.parametrize(
-    ("shape", "depth", "notes"),
-    [
-        ((50, 47), np.uint8, ["grey"]),
-        ((50, 47, 4), np.uint8, ["white"]),
-        ((50, 47, 2), np.uint8, ["grey", "white"]),
-        ((50, 47), np.uint16, ["grey", "16 bits"]),
-    ],
-)
-def test_grey_alpha_and_deep_uploads(shape: tuple[int, ...], depth: Any, notes: list[str]) -> None:
-    image = noise(*shape).astype(depth) * (np.iinfo(depth).max // 255)
-    sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
-    assert all(note in said for note in notes)
-    assert sample.lr.shape == (12, 11, 3)
-    assert (sample.hr.ndim == 2) == ("grey" in notes)
+def test_grey_alpha_and_deep_uploads() -> None:
+    deep = noise(50, 47).astype(np.uint16) * 257
+    uploads = {"white": noise(50, 47, 4), "grey, white": noise(50, 47, 2), "grey, 16 bits": deep}
+    for notes, image in uploads.items():
+        sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
+        assert all(note in said for note in notes.split(", "))
+        assert sample.lr.shape == (12, 11, 3)
+        assert (sample.hr.ndim == 2) == ("grey" in notes)
 
 
 def test_without_truth_everything_that_needs_it_says_so(shown: State, runs: Path) -> None:
@@ -333,8 +302,7 @@ def test_too_large_is_shown_by_a_tile(shown: State, monkeypatch: pytest.MonkeyPa
     assert own.shape == (20, 128)
     offered = state.tiles(own.whole.lr.shape)
     assert [str(w) for w in offered] == ["rows 0–19, columns 0–127", "rows 0–19, columns 12–139"]
-    for word in ("2600", DENSE, "140 x 20 LR positions", "tile 1 of 2"):
-        assert word in own.notes
+    assert "140 x 20 LR positions" in own.notes
     second = own.choose(tile=offered[1])
     np.testing.assert_array_equal(second.sample.lr, noise(20, 140, 3)[:, 12:])
     assert own.choose(third="", tile=()).shape == (20, 140)
@@ -344,8 +312,6 @@ def test_a_network_without_attention_has_no_map(shown: State) -> None:
     own = shown.choose(network=NULL)
     assert own.attention is None
     assert np.isfinite(own.harm).all()
-    assert "any difference is chance" in page.verdict(own)
-    assert "no attention layer" in page.attention(own)
     assert page.copies(own) == []
     assert list(own.deeper()) == []
     assert page.sheet(own)
@@ -358,10 +324,8 @@ def test_a_network_without_attention_has_no_map(shown: State) -> None:
     ("changes", "words"),
     [
         ({"network": L}, "two different networks"),
-        ({"network": "nlsa-x4-s77"}, "did you mean"),
         ({"baseline": f"{N}@of"}, "did you mean 'off'"),
         ({"image": "bricks"}, "did you mean 'brick'"),
-        ({"dataset": "Set6"}, "Set6"),
         ({"dataset": FILES, "image": "nothing.png"}, "nothing.png"),
         ({"scale": 7}, "7"),
         ({"tile": Window(0, 0, 200, 20)}, "tile"),
@@ -426,14 +390,10 @@ def test_tiles_cover_the_grid(shape: tuple[int, int]) -> None:
     assert seen.min() == 1
 
 
-@pytest.mark.parametrize(
-    ("middle", "expected"), [((0, 0), (0, 0)), ((9, 11), (5, 7)), ((17, 21), (10, 14))]
-)
-def test_a_window_around_a_position_stays_in_the_picture(
-    middle: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    assert around((18, 22), middle, 8) == (*expected, 8, 8)
-    assert around((18, 22), middle, 90) == (0, 0, 18, 22)
+def test_a_window_around_a_position_stays_in_the_picture() -> None:
+    for middle, corner in {(0, 0): (0, 0), (9, 11): (5, 7), (17, 21): (10, 14)}.items():
+        assert around((18, 22), middle, 8) == (*corner, 8, 8)
+        assert around((18, 22), middle, 90) == (0, 0, 18, 22)
 
 
 # --- pixels and figures ----------------------------------------------------------------------
@@ -480,10 +440,6 @@ def test_sheet_draws_everything(shown: State) -> None:
     assert drawn == 2 + 9 + 10, "two maps, nine crops; query, mix and eight copies"
 
 
-def test_html_escapes_what_a_reader_brings() -> None:
-    assert "<script" not in page.message("<script>alert(1)</script>", is_error=True)
-
-
 # --- the notebook's session ------------------------------------------------------------------
 
 
@@ -506,15 +462,6 @@ def test_headless_session_saves_static_panels(runs: Path) -> None:
     assert numbers["harm"] == pytest.approx(here["harm"])
 
 
-def test_sent_view_is_a_run_that_brings_it_back(shown: State, runs: Path) -> None:
-    folder = explorer.send(shown.click(6, 5), GIVEN, strength=0.5, shown=0.0, side=16)
-    parameters = json.loads((folder / "manifest.json").read_text())["parameters"]
-    again = explorer.opened(parameters)
-    assert parameters["positions"] == [[5, 6]]
-    assert again.choice == shown.choice
-    np.testing.assert_array_equal(again.harm, shown.harm)
-
-
 # --- the command -----------------------------------------------------------------------------
 
 
@@ -533,10 +480,8 @@ def test_command_shows_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("DTFN_DATA", "mine")
     (tmp_path / "mine.png").write_bytes(png(noise(48, 56, 3)))
     arguments, variables = served(monkeypatch, image=Path("mine.png"), port=1, ip="0.0.0.0")
-    assert arguments[1:3] == ["-m", "voila"]
     notebook = str(paths.NOTEBOOKS / f"{explorer.NOTEBOOK}.ipynb")
-    assert {"--port=1", "--Voila.ip=0.0.0.0", notebook} <= set(arguments)
-    assert any("VoilaKernelManager.cull_idle_timeout" in argument for argument in arguments)
+    assert {"voila", "--port=1", "--Voila.ip=0.0.0.0", notebook} <= set(arguments)
     assert variables["DTFN_DATA"] == str(tmp_path / "mine")
     monkeypatch.setattr(os, "environ", variables)
     assert explorer.opened({**GIVEN, "tile": []}).shape == (12, 14)
@@ -547,9 +492,8 @@ def test_command_shows_a_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_command_shows_the_notebook_in_jupyterlab(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments, _ = served(monkeypatch, lab=True, allow_root=True, browser=False)
-    assert arguments[1:3] == ["-m", "jupyterlab"]
-    expected = {"--allow-root", "--no-browser", "--LabApp.default_url=/lab/tree/07_explore.ipynb"}
-    assert expected <= set(arguments)
+    address = "--LabApp.default_url=/lab/tree/07_explore.ipynb"
+    assert {"jupyterlab", "--allow-root", "--no-browser", address} <= set(arguments)
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"voila.*pip install"):
         cli.explore()
@@ -636,6 +580,7 @@ def test_view_says_what_is_wrong_and_lives_on(view: Any) -> None:
     assert 'class="error"' in text(view, "status")
     assert "two different networks" in text(view, "status")
     assert view.controls["baseline"].value == OFF, "the menu says what is shown"
+    assert "<script" not in page.message("<script>alert(1)</script>", is_error=True)
     mouse(view, 3, 4)
     assert "error" not in text(view, "status")
     view.controls["network"].value = NULL
@@ -658,23 +603,25 @@ def test_view_takes_uploads(view: Any) -> None:
     bring(png(noise(20, 22)))
     assert "grey" in text(view, "status")
     assert view.controls["dataset"].value == FILES
-    assert page.NO_TRUTH in text(view, "numbers")
     assert view.harm.layout.display == "none"
-    mouse(view, 2, 2)
-    assert view.state.position == (2, 2)
     view.controls["truth"].value = True
     bring(png(noise(64, 64, 3)))
     assert view.harm.layout.display == ""
 
 
-def test_view_sends_to_the_report(view: Any, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_sends_a_run(view: Any, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mouse(view, 6, 5)
     view.masked.value = True
     view.send.click()
     assert "Saved" in text(view, "status")
-    assert 'download="view.png"' in text(view, "status")
     (folder,) = runs.iterdir()
-    for ending in ("svg", "png", "csv", "json"):
-        assert (folder / "figures" / f"view.{ending}").stat().st_size
+    names = {file.name for file in (folder / "figures").iterdir()}
+    assert names == {f"view.{ending}" for ending in ("svg", "png", "csv", "json")}
+    parameters = json.loads((folder / "manifest.json").read_text())["parameters"]
+    assert parameters["positions"] == [[5, 6]]
+    again = explorer.opened(parameters)
+    assert again.choice == view.state.choice
+    np.testing.assert_array_equal(again.harm, view.state.harm)
 
     def full(*_: Any, **__: Any) -> Path:
         raise OSError("no space left")

@@ -75,9 +75,6 @@ def test_no_entry_is_lost_between_processes(tmp_path: Path) -> None:
     assert len(files.read_json(file, {})) == 3 * 20
 
 
-# --- where things are
-
-
 def dtfn(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code with dtfn in a process."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DTFN_", "XDG_"))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -162,9 +160,6 @@ def test_a_pair_of_equals_is_refused() -> None:
         harm.measure([switch("on")], [], planted)
 
 
-# --- regions --------------------------------------------------------------------------------
-
-
 def test_regions_are_those_of_a_second_library() -> None:
     rng = np.random.default_rng(0)
     field, again = rng.normal(size=(2, *SHAPE))
@@ -226,9 +221,3 @@ def test_the_network_says_whether_it_hashes(tmp_path: Path) -> None:
     """A variant of any name: turned pictures are the controls where nothing is hashed."""
     assert harm.hashes(saved(tmp_path, "dlsn"))
     assert not harm.hashes(saved(tmp_path, "hspan"))
-
-
-def test_importing_does_not_import_torch() -> None:
-    """Folders of pictures are compared without it."""
-    code = "import sys, dtfn.harm; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-import zlib
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -13,13 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from skimage.color import rgb2ycbcr
+from tiny_pictures import pillow, png, tiff
 
 from dtfn import images
 from dtfn.errors import InputError
@@ -97,9 +94,7 @@ def _keys(x: Fraction) -> Fraction:
 
 
 @given(image=IMAGES, factor=FACTORS)
-def test_an_image_is_its_columns_resized_then_its_rows(
-    image: UInt8, factor: float | Fraction
-) -> None:
+def test_an_image_is_its_columns_resized_then_rows(image: UInt8, factor: float | Fraction) -> None:
     """Both the order of the passes and the rounding between them."""
     columns = [images.imresize(image[:, j : j + 1], factor)[:, 0] for j in range(image.shape[1])]
     rows = [images.imresize(row[None], factor)[0] for row in np.stack(columns, axis=1)]
@@ -166,31 +161,12 @@ def _noise(shape: tuple[int, ...], depth: str) -> images.Pixels:
     return RNG.integers(0, np.iinfo(depth).max, shape, dtype=depth, endpoint=True)
 
 
-def _pillow(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _tiff(pixels: NDArray[np.generic], **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, **options)
-    return buffer.getvalue()
-
-
 def _png(pixels: images.Pixels) -> bytes:
-    """Write a PNG by its specification (one IDAT, no filter), independent of any library."""
     height, width = pixels.shape[:2]
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[pixels[0, 0].size]
     rows = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(height, -1)
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    header = struct.pack(">2I5B", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
+    data = b"".join(b"\0" + row.tobytes() for row in rows)  # no filter
+    return png(width, height, data, 8 * pixels.itemsize, colour)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +192,7 @@ def test_tiff_of_tifffile_is_read(
     stored = _noise((23, 17, 3), depth)
     samples = stored if planar == "contig" else np.ascontiguousarray(np.moveaxis(stored, 2, 0))
     options = {"photometric": "rgb", "planarconfig": planar, "compression": compression}
-    data = _tiff(samples, byteorder=order, **options)
+    data = tiff(samples, byteorder=order, **options)
     np.testing.assert_array_equal(images.decode(data, "a.tif"), stored)
 
 
@@ -224,7 +200,7 @@ def test_tiff_of_tifffile_is_read(
 def test_palettes_and_bits_are_expanded(kind: str) -> None:
     indexed = Image.fromarray(_noise((23, 17, 3), "uint8")).quantize(16)
     for image, mode in ((indexed, "RGB"), (Image.fromarray(SMOOTH).convert("1"), "L")):
-        got = images.decode(_pillow(image, kind), "a")
+        got = images.decode(pillow(image, kind), "a")
         np.testing.assert_array_equal(got, np.asarray(image.convert(mode)))
 
 
@@ -233,7 +209,7 @@ def test_a_transparent_colour_becomes_alpha() -> None:
     rgb = Image.fromarray(np.stack([grey, grey, grey], axis=2))
     for image in (Image.fromarray(grey), Image.fromarray(grey).convert("P"), rgb):
         colour = (7, 7, 7) if image is rgb else 7
-        got = images.decode(_pillow(image, "PNG", transparency=colour), "a.png")
+        got = images.decode(pillow(image, "PNG", transparency=colour), "a.png")
         assert got[:, :, -1].tolist() == [[255, 0], [0, 255]]
         assert got[:, :, 0].tolist() == grey.tolist()
 
@@ -244,11 +220,11 @@ def test_an_orientation_tag_is_applied(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     for kind in ("PNG", "JPEG", "TIFF"):
-        data = _pillow(Image.fromarray(SMOOTH), kind, exif=exif)
+        data = pillow(SMOOTH, kind, exif=exif)
         expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
         np.testing.assert_array_equal(images.decode(data, "a"), expected)
     deep = SMOOTH.astype(np.uint16) * 257
-    data = _tiff(deep, extratags=[(0x0112, 3, 1, orientation, True)])
+    data = tiff(deep, extratags=[(0x0112, 3, 1, orientation, True)])
     np.testing.assert_array_equal(images.decode(data, "a"), expected * np.uint16(257))
 
 
@@ -262,17 +238,17 @@ DEEP = _noise((23, 17, 3), "uint16")
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (_pillow(CMYK, "JPEG"), "JPEG of mode CMYK"),
-        (_pillow(CMYK.convert("RGB").convert("LAB"), "TIFF"), "TIFF of mode LAB"),
-        (_tiff(SMOOTH.astype(np.float32), photometric="minisblack"), "TIFF of mode F"),
-        (_tiff(np.dstack([SMOOTH] * 3).astype(np.float32), photometric="rgb"), "begin b'II"),
-        (_tiff(SMOOTH.astype(np.float16), photometric="minisblack"), "TIFF of float16"),
-        (_tiff(SMOOTH.astype(np.uint16), photometric="miniswhite"), "TIFF of uint16 MINISWHITE"),
-        (_tiff(np.stack([SMOOTH, SMOOTH]), photometric="minisblack"), "2 pages"),
-        (_tiff(DEEP, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)]), "turned: True"),
+        (pillow(CMYK, "JPEG"), "JPEG of mode CMYK"),
+        (pillow(CMYK.convert("RGB").convert("LAB"), "TIFF"), "TIFF of mode LAB"),
+        (tiff(SMOOTH.astype(np.float32), photometric="minisblack"), "TIFF of mode F"),
+        (tiff(np.dstack([SMOOTH] * 3).astype(np.float32), photometric="rgb"), "begin b'II"),
+        (tiff(SMOOTH.astype(np.float16), photometric="minisblack"), "TIFF of float16"),
+        (tiff(SMOOTH.astype(np.uint16), photometric="miniswhite"), "TIFF of uint16 MINISWHITE"),
+        (tiff(np.stack([SMOOTH, SMOOTH]), photometric="minisblack"), "2 pages"),
+        (tiff(DEEP, photometric="rgb", extratags=[(0x0112, 3, 1, 6, True)]), "turned: True"),
         *((_png(_noise(s, "uint16")), "PNG with 16 bits of colour") for s in SHAPES[1:]),
         (b"", "0 bytes"),
-        (_pillow(Image.fromarray(SMOOTH), "WEBP"), "begin b'RIFF"),
+        (pillow(SMOOTH, "WEBP"), "begin b'RIFF"),
         (b"\n<!DOCTYPE html><html>log in</html>", r"begin b'\\n<!DOCTYPE html>"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "https://git-lf"),
     ],
@@ -286,21 +262,18 @@ def test_what_cannot_be_read_is_one_line_with_its_content(data: bytes, found: st
 LARGE = _noise((40, 48, 3), "uint8")
 LARGE16 = _noise((40, 48, 3), "uint16")
 FILES = {  # name: what is stored, and the file
-    "png": (LARGE, _pillow(Image.fromarray(LARGE), "PNG")),
-    "png of 16 bits": (LARGE16[..., 0], _pillow(Image.fromarray(LARGE16[..., 0]), "PNG")),
-    "jpeg": (None, _pillow(Image.fromarray(SMOOTH), "JPEG")),
-    "bmp": (SMOOTH, _pillow(Image.fromarray(SMOOTH), "BMP")),
-    "tiff, plain": (LARGE, _tiff(LARGE, photometric="rgb")),
-    "tiff of 16 bits, plain": (LARGE16, _tiff(LARGE16, photometric="rgb")),
+    "png": (LARGE, pillow(LARGE, "PNG")),
+    "png of 16 bits": (LARGE16[..., 0], pillow(LARGE16[..., 0], "PNG")),
+    "jpeg": (None, pillow(SMOOTH, "JPEG")),
+    "bmp": (SMOOTH, pillow(SMOOTH, "BMP")),
+    "tiff, plain": (LARGE, tiff(LARGE, photometric="rgb")),
+    "tiff of 16 bits, plain": (LARGE16, tiff(LARGE16, photometric="rgb")),
     **{
-        f"tiff, {how}": (LARGE, _pillow(Image.fromarray(LARGE), "TIFF", compression=how))
+        f"tiff, {how}": (LARGE, pillow(LARGE, "TIFF", compression=how))
         for how in ("tiff_lzw", "packbits", "tiff_adobe_deflate")
     },
-    "tiff of 16 bits": (LARGE16, _tiff(LARGE16, photometric="rgb", compression="zlib")),
-    "grey tiff": (
-        LARGE16[..., 0],
-        _pillow(Image.fromarray(LARGE16[..., 0]), "TIFF", compression="tiff_lzw"),
-    ),
+    "tiff of 16 bits": (LARGE16, tiff(LARGE16, photometric="rgb", compression="zlib")),
+    "grey tiff": (LARGE16[..., 0], pillow(LARGE16[..., 0], "TIFF", compression="tiff_lzw")),
 }
 
 
@@ -334,16 +307,12 @@ FLOAT = PHOTO / 255
 @pytest.mark.parametrize(
     ("function", "arguments", "message"),
     [
-        *((images.imresize, (PHOTO, f), "factor: expected a number") for f in (0, -1, math.nan)),
-        (images.imresize, (PHOTO, math.inf), "factor: expected a number above 0"),
+        *((images.imresize, (PHOTO, f), "factor: .* above 0") for f in (0, math.nan, math.inf)),
         (images.imresize, (FLOAT, 2), "imresize: expected a non-empty uint8 image"),
-        (images.imresize, (PHOTO.astype(np.uint16), 2), "found uint16"),
-        (images.imresize, (PHOTO[:0], 2), r"found uint8 of shape \(0, 50, 3\)"),
-        (images.imresize, (PHOTO[None], 2), "found uint8 of shape"),
-        *((images.degrade, (PHOTO, s), "scale: expected 2, 3 or 4") for s in (0, 5, 2.5, "4")),
+        *((images.imresize, (x, 2), "found uint8 of shape") for x in (PHOTO[:0], PHOTO[None])),
+        *((images.degrade, (PHOTO, s), "scale: expected 2, 3 or 4") for s in (5, 2.5, "4")),
         (images.degrade, (PHOTO[:3], 4), "expected a non-empty"),  # smaller than the scale
-        (images.luma, (PHOTO[:, :, :2],), "luma: expected"),
-        (images.luma, (FLOAT,), "luma: expected"),
+        *((images.luma, (x,), "luma: expected") for x in (PHOTO[:, :, :2], FLOAT)),
         *((images.as_rgb, (x,), "as_rgb: expected") for x in (FLOAT, PHOTO[None], PHOTO[0, 0])),
         (images.encode, (FLOAT,), "found float64"),
         (images.encode, (DEEP,), "expected 8 bits, or 16 bits of grey; found uint16"),

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tiny import call
 from tiny_networks import SMALL, saved, small
 from torch import Tensor, nn
 
-from dtfn import cli, datasets, evaluation, gate, images, interventions, models, paths, zoo
+from dtfn import datasets, evaluation, gate, images, interventions, models, paths, zoo
 from dtfn.errors import InputError
 from dtfn.interventions import intervened
 from dtfn.models.attention import HashedAttention
@@ -34,9 +35,6 @@ def output(network: nn.Module, change: AbstractContextManager[object] | None = N
 
 def close(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, atol=1e-6, rtol=0)
-
-
-# --- on networks of the family --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*ATTENTIVE, "mini-placebo"])
@@ -115,20 +113,18 @@ def test_another_hash_seed_is_the_network_built_with_it(name: str) -> None:
     assert torch.equal(output(network), before)
 
 
-def enter(context: AbstractContextManager[object]) -> None:
-    with context:
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("edsr", lambda n: intervened(n, "uniform"), "network: expected one with attention"),
+        ("nln", lambda n: intervened(n, "unifrom"), "did you mean 'uniform'"),
+        ("nln", lambda n: interventions.hash_seed(n, 1), "a network without hashing"),
+        ("dtfn", lambda n: interventions.hash_seed(n, 0), "a seed that it does not have; found 0"),
+    ],
+)
+def test_what_cannot_be_changed_is_refused(name: str, change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message), change(small(name)):
         pass
-
-
-def test_what_cannot_be_changed_is_refused() -> None:
-    with pytest.raises(InputError, match="network: expected one with attention"):
-        enter(intervened(small("edsr"), "uniform"))
-    with pytest.raises(InputError, match="did you mean 'uniform'"):
-        enter(intervened(small("nln"), "unifrom"))
-    with pytest.raises(InputError, match="a network without hashing"):
-        enter(interventions.hash_seed(small("nln"), 1))
-    with pytest.raises(InputError, match="a seed that it does not have; found 0"):
-        enter(interventions.hash_seed(small("dtfn"), 0))
 
 
 def test_an_oracle_matches_by_true_details() -> None:
@@ -151,9 +147,6 @@ def test_neighbourhoods_hold_the_details_around_each_position() -> None:
     for row, column in ((0, 0), (2, 3), (4, 5)):
         expected = padded[row : row + 3, column : column + 3].transpose(2, 0, 1)
         np.testing.assert_array_equal(around[row, column], expected)
-
-
-# --- the gate -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -278,9 +271,7 @@ def test_the_command_prints_verdicts_and_json(
 ) -> None:
     name = saved(tmp_path, "nlsn")
     for options in (["--json"], []):
-        with pytest.raises(SystemExit) as end:
-            cli.main(["gate", name, "--datasets", "mini", "--count", "1", *options])
-        assert end.value.code == 0
+        assert call("gate", name, "--datasets", "mini", "--count", "1", *options) == 0
     text = capsys.readouterr().out
     rows, rest = json.JSONDecoder().raw_decode(text)[0], text[text.rindex("\n]\n") :]
     assert (rows[0]["name"], rows[0]["dataset"], rows[0]["chooses"]) == (name, "mini", False)

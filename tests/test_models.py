@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_networks
 import torch
 from torch import Tensor, nn
 
@@ -137,21 +138,6 @@ def test_result_depends_on_weights_image_and_seed_alone(name: str) -> None:
     torch.testing.assert_close(network(last), first, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dtfn", "nlsn", "hspan"])
-@torch.no_grad()
-def test_number_of_threads(name: str) -> None:
-    network, x = small(name).double(), image(1, 3, 12, 12).double()
-    before = torch.get_num_threads()
-    try:
-        outputs = []
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            outputs.append(network(x))
-    finally:
-        torch.set_num_threads(before)
-    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)
-
-
 @torch.no_grad()
 def test_training_draws_anew_and_evaluation_does_not() -> None:
     network, x = small("dtfn"), image(1, 3, 9, 9)
@@ -209,9 +195,8 @@ def test_half_precision(name: str, dtype: torch.dtype) -> None:
     assert (output.float() - expected).abs().mean().item() < 0.1 * spread
 
 
-@pytest.mark.parametrize("name", ["mini-local", "edsr"])
-def test_compiles_whole(name: str) -> None:
-    network, x = small(name), image(1, 3, 8, 8)
+def test_compiles_whole() -> None:
+    network, x = small("mini-local"), image(1, 3, 8, 8)
     torch._dynamo.reset()
     # The graph is what may break; what a backend makes of it is no matter of ours.
     compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
@@ -232,10 +217,8 @@ def test_compiles_whole(name: str) -> None:
         ({"n_feat": 3}, r"hyperparameter of dtfn.*'n_feat'.*did you mean 'n_feats'"),
         ({"topk": 3}, "hyperparameter of dtfn"),
         ({"n_feats": 0}, "n_feats of dtfn: expected a positive integer; found 0"),
-        ({"n_feats": 32.0}, "expected a positive integer; found 32.0"),
         ({"n_feats": True}, "expected a positive integer; found True"),
-        ({"res_scale": "0.1"}, "expected a positive number; found '0.1'"),
-        ({"rgb_range": math.nan}, "rgb_range of dtfn"),
+        ({"rgb_range": math.nan}, "rgb_range of dtfn: expected a positive number"),
         ({"reduction": 33, "n_feats": 32}, "reduction of dtfn: expected at most n_feats, 32"),
     ],
 )
@@ -245,33 +228,17 @@ def test_arguments_that_make_no_network(arguments: dict[str, Any], match: str) -
         create(**defaults | arguments)
 
 
-@pytest.mark.parametrize(
-    "x",
-    [
-        torch.zeros(1, 3, 8, 8, dtype=torch.uint8),
-        torch.zeros(1, 8, 8, 3),
-        torch.zeros(3, 8, 8),
-        torch.zeros(1, 3, 0, 8),
-    ],
-    ids=["integers", "hwc", "no-batch", "empty"],
-)
-def test_images_that_no_network_takes(x: Tensor) -> None:
-    with pytest.raises(InputError, match=r"network input: expected a floating \(N, 3, H, W\)"):
-        create("edsr", 2, n_feats=8, n_resblocks=1)(x)
+def test_images_that_no_network_takes() -> None:
+    network, message = small("edsr"), r"network input: expected a floating \(N, 3, H, W\)"
+    integers = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    for x in (integers, image(1, 8, 8, 3), image(3, 8, 8), image(1, 3, 0, 8)):
+        with pytest.raises(InputError, match=message):
+            network(x)
 
-
-# --- the way of a GPU, few large operations: on a CPU by force, and on a GPU where there is one ---
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "placebo": lambda: attention.PlaceboAttention(16),
-    "nla": lambda: attention.NonLocalAttention(16),
-    "hspa": lambda: attention.HighSimilarityPassAttention(16, topk=4),
-    "nlsa": lambda: attention.NonLocalSparseAttention(16, 4, 1.0, 16, 2),
-    "gla": lambda: attention.GlobalLearnableAttention(16, 4, 1.0, 16, 3),
-    "dnlf": lambda: attention.DeformableNonLocalFusion(16, 4, 1.0, 16, 2),
-    "nlsa+tfs": lambda: layers.TextureFidelity(
-        attention.NonLocalSparseAttention(16, 4, 1.0, 16, 2), 16
-    ),
+    **tiny_networks.LAYERS,
+    "nlsa+tfs": lambda: layers.TextureFidelity(tiny_networks.LAYERS["nlsa"](), 16),
     "deformable": lambda: deform.DeformableConv2d(16, 16),
 }
 
@@ -302,11 +269,9 @@ def answers(layer: nn.Module, x: Tensor) -> list[Tensor]:
     return [t.detach().cpu() for t in (rested, out, *gradients)]
 
 
-@pytest.mark.parametrize("size", [(3, 3), (5, 7), (8, 8)])
+@pytest.mark.parametrize("size", [(2, 3), (5, 7), (8, 8)])
 @pytest.mark.parametrize("name", LAYERS)
-def test_all_pictures_at_once(
-    name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_at_once(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x, switch = built(name), features(3, 16, *size), torch.tensor([True, False, True])
     expected = answers(layer, x)
     is_switchable = isinstance(layer, layers.Switchable)

@@ -54,9 +54,7 @@ def test_the_zoo_has_the_pairs_of_every_run_of_the_plan(tier: str) -> None:
         assert any(gate.chooses(pair.on) for pair in pairs)
 
 
-def test_the_smoke_tier_leaves_one_complete_run_each(
-    report: Path, runs: dict[Path, dict[str, Any]]
-) -> None:
+def test_smoke_leaves_one_complete_run_each(report: Path, runs: dict[Path, dict[str, Any]]) -> None:
     assert [run.parent.name for run in runs] == NAMES
     for run, content in runs.items():
         assert (content["status"], content["tier"]) == ("complete", "smoke")
@@ -68,9 +66,7 @@ def test_the_smoke_tier_leaves_one_complete_run_each(
     assert [p for p in report.rglob("*") if ".partial" in p.name] == []
 
 
-def test_every_run_has_verdicts_figures_and_tables_for_every_reader(
-    runs: dict[Path, dict[str, Any]],
-) -> None:
+def test_every_run_has_verdicts_figures_and_tables(runs: dict[Path, dict[str, Any]]) -> None:
     for run, content in runs.items():
         gallery = run.parent.name == "06_texture_distortion"
         assert content["verdicts"] or gallery
@@ -104,9 +100,7 @@ def test_pages_make_no_request_and_lead_to_what_is_there(report: Path) -> None:
         assert not anchor or f'id="{anchor}"' in pages[report / (target or "index.html")], link
 
 
-def test_the_numbers_of_two_runs_are_the_same(
-    runs: dict[Path, dict[str, Any]], tmp_path: Path
-) -> None:
+def test_numbers_of_two_runs_are_the_same(runs: dict[Path, dict[str, Any]], tmp_path: Path) -> None:
     first = next(one for one in runs.values() if one["notebook"] == "03_subpixel_quality")
     second = suite.run("03_subpixel_quality", first["parameters"], runs=tmp_path)
     one, two = (record["outputs"] for record in (first, run_folders.read(second)))

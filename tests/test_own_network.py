@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny import call
 from torch import Tensor, nn
 
 from dtfn import (
@@ -420,9 +421,7 @@ def test_the_readme_s_commands_run(
     section = Path("README.md").read_text().split("## Your own network")[1].split("\n## ")[0]
     (line,) = re.findall(rf"^    dtfn ({name} .*)$", section, re.MULTILINE)
     fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}"]}
-    with pytest.raises(SystemExit) as end:
-        cli.main([*line.split(), *fewer.get(name, ["--count=1"])])
-    assert not end.value.code
+    assert call(*line.split(), *fewer.get(name, ["--count=1"])) == 0
     output = capsys.readouterr().out
     assert ("05_attention_maps" if name == "run" else "examples/own_network.py:network") in output
     if name == "gate":

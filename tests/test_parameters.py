@@ -47,7 +47,6 @@ def test_a_line_that_is_no_parameter_is_told(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "result"),
     [
-        ("2", "int", 2),
         ("1e-3", "float", 0.001),
         (1, "float", 1.0),
         ("true", "bool", True),
@@ -55,7 +54,6 @@ def test_a_line_that_is_no_parameter_is_told(tmp_path: Path, line: str) -> None:
         ("Set5, Set14", "list[str]", ["Set5", "Set14"]),
         ("['a', 'b']", "list[str]", ["a", "b"]),
         ("", "list[str]", []),
-        ("1, 2", "list[int]", [1, 2]),
         ("[[1, 2], [3, 4]]", "list[list[int]]", [[1, 2], [3, 4]]),
         (("a",), "list[str]", ["a"]),
         ('{"a": 1}', "dict", {"a": 1}),
@@ -69,22 +67,19 @@ def test_values_become_what_the_notebook_wants(value: Any, kind: str, result: An
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"),
+    ("kind", "values"),
     [
-        (2.0, "int"),
-        ("2.5", "int"),
-        (True, "int"),
-        (1, "bool"),
-        (1, "str"),
-        (3, "list[str]"),
-        (["1"], "list[int]"),
-        ("a", "list[int]"),
-        ("[1", "list[int]"),
+        ("int", [2.0, "2.5", True]),
+        ("bool", [1]),
+        ("str", [1]),
+        ("list[str]", [3]),
+        ("list[int]", [["1"], "a", "[1"]),
     ],
 )
-def test_what_does_not_fit_is_refused(value: Any, kind: str) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        parameters.convert(value, kind)
+def test_what_does_not_fit_is_refused(kind: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises((ValueError, TypeError)):
+            parameters.convert(value, kind)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +90,7 @@ def test_what_does_not_fit_is_refused(value: Any, kind: str) -> None:
         ("scael = 3", "did you mean 'scale'"),
     ],
 )
-def test_the_notebook_itself_refuses_what_papermill_lets_through(
-    tmp_path: Path, injected: str, message: str
-) -> None:
+def test_the_notebook_refuses_it_too(tmp_path: Path, injected: str, message: str) -> None:
     source = "scale: int = 4  # s\nnames: list[str] = ['a']  # n"
     file = tiny.write(tmp_path, "n", [("parameters", source)])
     with pytest.raises(InputError, match="'scale' of n: expected int such as 4; found None"):

@@ -30,9 +30,6 @@ def pool(scale: int = 2, **changes: Any) -> patches.Pool:
     return patches.pool(tiny.recipe(f"dtfn-x{scale}-s0", **{"patch": 8, **changes}))
 
 
-# --- pictures and their cache -------------------------------------------------------------------
-
-
 def test_a_picture_is_decoded_once_and_again_when_it_has_changed(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,13 +83,8 @@ def test_what_cannot_be_used_is_refused_and_leaves_no_cache_behind(world: Path) 
     assert not list((world / "cache" / "patches").iterdir())
 
 
-# --- batches ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_a_patch_and_its_lr_lie_at_the_same_place_in_the_same_orientation(
-    world: Path, scale: int
-) -> None:
+def test_a_patch_and_its_lr_lie_at_the_same_place_and_orientation(world: Path, scale: int) -> None:
     """Every patch is looked for in the pictures by brute force, in all eight orientations."""
     files = (world / "train" / "t").iterdir()
     hrs = [images.modcrop(images.as_rgb(images.read(file)), scale) for file in files]
@@ -152,9 +144,6 @@ def test_every_position_is_equally_likely_and_so_is_every_orientation(world: Pat
     assert off / 4000 == pytest.approx(0.25, abs=0.03)  # four standard deviations
     always = tiny.recipe(sets="two", batch=10, patch=8)  # the patches do not depend on it
     assert torch.equal(two.batch(always, 399)[1], hr)
-
-
-# --- the leak guard -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

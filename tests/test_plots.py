@@ -108,12 +108,9 @@ def test_a_network_has_one_colour_in_every_figure() -> None:
 
 def test_training_shows_loss_and_psnr_with_bicubic() -> None:
     axes: Any = curves.training_curve(HISTORY, 25.0).axes
-    loss, psnr = axes
-    assert list(loss.lines[0].get_ydata()) == [0.1, 0.05]
-    assert loss.get_yscale() == "log"
-    network, bicubic = psnr.lines
-    assert list(network.get_ydata()) == [24.0, 26.0]
-    assert set(bicubic.get_ydata()) == {25.0}
+    drawn = [set(line.get_ydata()) for ax in axes for line in ax.lines]
+    assert drawn == [{0.1, 0.05}, {24.0, 26.0}, {25.0}]
+    assert axes[0].get_yscale() == "log"
 
 
 def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:

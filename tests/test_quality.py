@@ -83,16 +83,10 @@ def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
     pd.testing.assert_frame_equal(theirs.iloc[:, 1:], ours.loc[[4]].iloc[:, 1:])
 
 
-@pytest.mark.parametrize(
-    ("spec", "told"),
-    [("results", "NAME=FOLDER"), ("=x", "NAME=FOLDER"), ("me=nowhere/{dataset}", "nowhere/toy")],
-)
-def test_folders_that_say_nothing_are_refused(spec: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        measure(["toy"], [4], [spec], methods=["bicubic"])
-
-
-def test_optional_benchmarks_that_are_absent_are_named() -> None:
+def test_folders_and_benchmarks_that_are_absent_are_named() -> None:
+    for spec, message in {"=x": "NAME=FOLDER", "me=nowhere/{dataset}": "nowhere/toy"}.items():
+        with pytest.raises(InputError, match=message):
+            measure(["toy"], [4], [spec], methods=["bicubic"])
     assert published.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
     with pytest.raises(InputError, match="dtfn data fetch Manga109"):
         published.present(["toy", "Manga109"], [])
@@ -108,9 +102,7 @@ def test_networks_of_other_scales_are_left_out() -> None:
     assert named.contenders(2) == ["edsr-x2"]
 
 
-def test_only_what_can_be_published_has_a_published_name(
-    world: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_some_have_a_published_name(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = models.create("edsr", 4, n_feats=64, n_resblocks=16)
     models.import_weights(tiny.write(world, tiny.state_of(base)), "mine")
     fake = [{**row, "full_size": row["name"] == "edsr-x4"} for row in zoo.imported()]

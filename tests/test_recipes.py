@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,11 +14,6 @@ def test_every_variant_of_the_zoo_is_a_network() -> None:
     from dtfn import models
 
     assert {f"mini-{variant}" for variant in recipes.VARIANTS} <= set(models.known_names())
-
-
-def test_recipes_need_no_torch() -> None:
-    code = "import sys, dtfn.recipes, dtfn.zoo; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -76,20 +69,16 @@ def test_names_and_what_a_demonstration_needs() -> None:
     [
         ("dtfn_x5", {}, "did you mean 'dtfn_x"),
         ("nlla-x4-s0", {}, "did you mean 'nla-x4-s0'"),
-        ("local-x5-s0", {}, "did you mean 'local-x"),
         ("local-x4-s0", {"step": 3}, "expected a known field; found 'step'; did you mean 'steps'"),
         ("local-x4-s0", {"steps": 2.5}, "steps of a recipe: expected a valid integer.* found 2.5"),
         ("local-x4-s0", {"steps": 0}, "expected greater than or equal to 1; found 0"),
         ("local-x4-s0", {"sets": ()}, "sets of a recipe: .* at least 1 item"),
         ("local-x4-s0", {"loss": "l2"}, "expected 'l1' or 'charbonnier'; found 'l2'"),
         ("local-x4-s0", {"learning_rate": float("nan")}, "expected a finite number"),
-        ("local-x4-s0", {"milestones": "3,x"}, "milestones of a recipe: expected a valid integer"),
         ("local-x4-s0", {"hyperparameters": 3}, "hyperparameters of a recipe: expected"),
     ],
 )
-def test_what_is_no_recipe_is_refused_with_what_is_expected(
-    name: str, changes: dict[str, Any], message: str
-) -> None:
+def test_what_is_no_recipe_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         recipes.preset(name, **changes)
 

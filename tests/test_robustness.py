@@ -14,19 +14,18 @@ import subprocess
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 import tiny_networks
 import tiny_training
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save
+from tiny_pictures import pillow, png, tiff
 
 from dtfn import images, models, training
 from dtfn.errors import InputError
@@ -43,16 +42,9 @@ Files = dict[str, bytes]
 # --- sound files, and damaged ones made of them ----------------------------------------------
 
 
-def _packed(write: Callable[..., object], *content: object, **options: object) -> bytes:
-    """Return what a function writes."""
+def _packed(content: object) -> bytes:
     buffer = io.BytesIO()
-    write(*content[:1], buffer, *content[1:], **options)
-    return buffer.getvalue()
-
-
-def _tiff(pixels: np.ndarray, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, photometric="rgb", **options)
+    torch.save(content, buffer)
     return buffer.getvalue()
 
 
@@ -60,14 +52,14 @@ def _sound_pictures() -> Files:
     noise = np.random.default_rng(SEED).integers(0, 256, (23, 31, 3), np.uint8)
     rgb = Image.fromarray(noise)
     return {
-        "rgb.png": _packed(Image.Image.save, rgb, "PNG"),
+        "rgb.png": pillow(rgb, "PNG"),
         "grey.png": images.encode(noise[..., 0].astype(np.uint16) * 257),
-        "palette.png": _packed(Image.Image.save, rgb.quantize(16), "PNG"),
-        "rgb.jpg": _packed(Image.Image.save, rgb, "JPEG"),
-        "progressive.jpeg": _packed(Image.Image.save, rgb, "JPEG", progressive=True),
-        "rgb.bmp": _packed(Image.Image.save, rgb, "BMP"),
-        "rgb.tif": _packed(Image.Image.save, rgb, "TIFF", compression="tiff_lzw"),
-        "deep.tiff": _tiff(noise.astype(np.uint16) * 257, compression="zlib"),
+        "palette.png": pillow(rgb.quantize(16), "PNG"),
+        "rgb.jpg": pillow(rgb, "JPEG"),
+        "progressive.jpeg": pillow(rgb, "JPEG", progressive=True),
+        "rgb.bmp": pillow(rgb, "BMP"),
+        "rgb.tif": pillow(rgb, "TIFF", compression="tiff_lzw"),
+        "deep.tiff": tiff(noise.astype(np.uint16) * 257, photometric="rgb", compression="zlib"),
     }
 
 
@@ -76,7 +68,7 @@ BUILD = {"name": "nlsn", "scale": 2, "hyperparameters": tiny_networks.SMALL["nls
 
 def _sound_networks() -> Files:
     states = {name: tiny_networks.small(name).state_dict() for name in ("edsr", "nlsn", "dtfn")}
-    made = {f"{name}.pt": _packed(torch.save, state) for name, state in states.items()}
+    made = {f"{name}.pt": _packed(state) for name, state in states.items()}
     notes = {"build": json.dumps(BUILD), "notes": "{}"}
     return made | {"saved.safetensors": save(states["nlsn"], notes)}
 
@@ -102,24 +94,13 @@ def _mutated(sound: Files, count: int, endings: list[str]) -> Files:
     return made
 
 
-def _large_png(side: int) -> bytes:
-    """Return a PNG that says it is large, and holds next to nothing."""
-    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    parts = [head, b"IDAT" + zlib.compress(bytes(1000)), b"IEND"]
-    chunks = [
-        struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part))
-        for part in parts
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def _large_tiff(data: bytes, tags: dict[int, int]) -> bytes:
+def _altered(pixels: np.ndarray, tags: dict[int, int], **options: Any) -> bytes:
     """Return a TIFF with other numbers in it, by tag."""
-    tiff = bytearray(data)
+    data = bytearray(tiff(pixels, photometric="rgb", **options))
     for tag, number in tags.items():
-        place = tiff.index(struct.pack("<H", tag), 8)
-        tiff[place : place + 12] = struct.pack("<HHII", tag, 4, 1, number)
-    return bytes(tiff)
+        place = data.index(struct.pack("<H", tag), 8)
+        data[place : place + 12] = struct.pack("<HHII", tag, 4, 1, number)
+    return bytes(data)
 
 
 def _special_pictures() -> Files:
@@ -128,17 +109,18 @@ def _special_pictures() -> Files:
     bmp[18:26] = struct.pack("<ii", side, side)
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = struct.pack(">HH", side, side)
-    large = {"large.png": _large_png(side), "large.bmp": bytes(bmp), "large.jpg": bytes(jpeg)}
-    for samples in (np.uint8, np.uint16):
-        tiff = _tiff(np.zeros((8, 8, 3), samples))
-        tags = dict.fromkeys((256, 257, 278), side)  # width, height, rows of a strip
-        large[f"large-{np.dtype(samples)}.tif"] = _large_tiff(tiff, tags)
-    tall = _tiff(np.ones((23, 31, 3), np.uint16), compression="zlib")
-    return large | {
-        "tall.tif": _large_tiff(tall, {257: 2**20}),  # rows, of which it has 23
-        "middle.png": _large_png(10_000),  # Pillow warns, and would read it
-        "one.png": _packed(Image.Image.save, one, "PNG"),
-        "one.tif": _packed(Image.Image.save, one, "TIFF"),
+    tags = dict.fromkeys((256, 257, 278), side)  # width, height, rows of a strip
+    tall = np.ones((23, 31, 3), np.uint16)
+    return {
+        "large.png": png(side, side, bytes(1000)),
+        "large.bmp": bytes(bmp),
+        "large.jpg": bytes(jpeg),
+        "large.tif": _altered(np.zeros((8, 8, 3), np.uint8), tags),
+        "large16.tif": _altered(np.zeros((8, 8, 3), np.uint16), tags),
+        "tall.tif": _altered(tall, {257: 2**20}, compression="zlib"),  # it has 23 rows
+        "middle.png": png(10_000, 10_000, bytes(1000)),  # Pillow warns, and would read it
+        "one.png": pillow(one),
+        "one.tif": pillow(one, "TIFF"),
     }
 
 
@@ -180,7 +162,7 @@ def _special_networks(trap: Path) -> Files:
         f"{name}.safetensors": save(network, {"build": one, "notes": "{}"})
         for name, one in notes.items()
     }
-    made |= {f"{name}.pt": _packed(torch.save, content) for name, content in contents.items()}
+    made |= {f"{name}.pt": _packed(content) for name, content in contents.items()}
     return made | {
         "trap.pt": pickle.dumps(_Creates(trap)),
         "pointer.ckpt": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",

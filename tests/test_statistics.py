@@ -33,17 +33,12 @@ def test_a_large_sample_agrees_with_the_t_interval() -> None:
         ([2.0, 2.0, 2.0], 2, 2, "all images equal"),
     ],
 )
-def test_what_has_no_interval_says_so(
-    values: list[float], estimate: float, ends: float, note: str
-) -> None:
+def test_no_interval_says_so(values: list[float], estimate: float, ends: float, note: str) -> None:
     found = statistics.mean_interval(values)
     assert (found.estimate, found.note) == (estimate, note)
     np.testing.assert_equal([found.low, found.high], [ends, ends])
     with pytest.raises(InputError, match="expected one or more numbers"):
         statistics.mean_interval([*values, np.nan])
-
-
-# --- the crossed bootstrap ------------------------------------------------------------------
 
 
 def table(
@@ -118,9 +113,6 @@ def test_a_p_value_is_twice_the_share_on_the_wrong_side(effect: float, below: fl
     wrong = (found.draws <= effect).sum()
     assert found.p_value(effect) == pytest.approx(min(1, 2 * (1 + wrong) / 2001))
     assert 0 < found.p_value(effect) < below
-
-
-# --- false discoveries ------------------------------------------------------------------------
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=20), st.sampled_from([0.05, 0.2, 0.5]))

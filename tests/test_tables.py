@@ -107,15 +107,6 @@ def test_several_scales_are_groups_with_marks_of_their_own() -> None:
     assert first == ["", "", '<i class="rule"></i>', ""]
 
 
-@pytest.mark.parametrize(
-    ("columns", "text", "size"),
-    [(2, "x", "small"), (8, "some words", "medium"), (20, "some words", "wide")],
-)
-def test_a_wide_table_says_that_it_scrolls(columns: int, text: str, size: str) -> None:
-    frame = pd.DataFrame({f"c{i}": [text] for i in range(columns)})
-    assert f'class="scroll {size}"' in tables.html(frame)
-
-
 def test_rows_of_one_name_are_not_multiplied() -> None:
     frame = pd.DataFrame({"pair": list("abc"), "psnr": [1.0, 2.0, 3.0]}, index=["x"] * 3)
     assert tables.html(frame).count("<tr>") == 4

@@ -131,9 +131,7 @@ def chopped(network: nn.Module, x: np.ndarray, shave: int, min_size: int) -> np.
     ("size", "shave", "min_size"),
     [((48, 48), 10, 120_000), ((25, 33), 10, 120_000), ((97, 141), 4, 1000), ((64, 64), 2, 400)],
 )
-def test_chop_is_the_recursion_of_the_authors(
-    size: tuple[int, int], shave: int, min_size: int
-) -> None:
+def test_chop_is_the_authors_recursion(size: tuple[int, int], shave: int, min_size: int) -> None:
     lr, network = picture(*size), Uneven()
     made = evaluation.upscale(network, lr, Chop(shave, min_size))
     expected = chopped(Uneven(), (lr / 255).astype(np.float32), shave, min_size)

@@ -139,15 +139,13 @@ def test_validating_more_often_changes_no_weight(
         assert list(history["step"]) == steps
         assert history["loader_share"].between(0, 1).all()
         assert (history["seconds_per_step"] > 0).all()
-    last = re.split(r"[\r\n]", capsys.readouterr().err.strip())[-1]
-    assert re.search(r"6/6 \[.*<.*step.*loss=\d\.\d+, psnr=\d+\.\d+", last), last
+    assert re.search(r"6/6 \[.*loss=\d.*psnr=\d", capsys.readouterr().err)
 
 
 # --- the same on other hardware -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("stop", [None, 3])
+@pytest.mark.parametrize(("strategy", "stop"), [("ddp", 3), ("fsdp", None), ("fsdp", 3)])
 def test_two_processes_train_the_same_weights(
     world: Path, whole: Path, tmp_path: Path, strategy: str, stop: int | None, monkeypatch: Any
 ) -> None:
@@ -248,9 +246,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(
     assert json.loads((tmp_path / "run.json").read_text())["skipped"] == 3
 
 
-def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
-    whole: Path, tmp_path: Path
-) -> None:
+def test_three_bad_steps_stop_and_leave_a_good_checkpoint(whole: Path, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fail(patch, (2, 3, 4))
         with pytest.raises(training.Diverged, match=r"steps 2 to 4: .* from before them"):
@@ -259,9 +255,7 @@ def test_three_bad_steps_in_a_row_stop_and_leave_a_good_checkpoint(
     assert_same(tmp_path, whole)
 
 
-def test_an_overflow_in_half_precision_halves_the_scale_and_is_no_divergence(
-    tmp_path: Path,
-) -> None:
+def test_an_overflow_in_half_precision_halves_the_scale(tmp_path: Path) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     precision = MixedPrecision("16-mixed", "cpu", scaler)
     fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
@@ -338,32 +332,13 @@ def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path
         np.testing.assert_allclose(reached[key], given[key], rtol=0, atol=1e-9)
 
 
-def test_a_network_with_tfs_starts_from_one_without(tmp_path: Path) -> None:
-    small = {"n_feats": 8, "n_resgroups": 1, "n_resblocks": 1, "chunk_size": 16}
-    given = models.create("mini-nlsa", 2, **small).eval()
-    torch.nn.init.normal_(given.get_parameter("tail.0.weight"))  # zero at first, as in all of them
-    models.save(given, tmp_path / "w.safetensors")
-    begun = training.fresh(tiny.recipe("nlsa+tfs-x2-s0", start=str(tmp_path / "w.safetensors")))
-    x = torch.rand(1, 3, 9, 8)
-    torch.testing.assert_close(begun.eval()(x), given(x), rtol=0, atol=1e-5)
-
-
-def test_weights_of_another_network_or_size_are_no_start(whole: Path) -> None:
-    begin, other = str(whole / "weights.safetensors"), {"name": "nla-x2-s0", "hyperparameters": ()}
-    for changes in (other, {"hyperparameters": {"n_feats": 12}}):
-        with pytest.raises(InputError, match="expected weights that fit mini-"):
-            training.fresh(tiny.recipe(**changes, start=begin))  # type: ignore[arg-type]
-
-
 def test_what_is_shipped_has_the_hyperparameters_of_testing(tmp_path: Path) -> None:
     few = dict(tiny.recipe().hyperparameters) | {"n_hashes": 1}
     changes = {"hyperparameters": few, "testing": {"n_hashes": 4}, "steps": 1, "warmup": 0}
     assert models.load(train(tmp_path, changes)).hyperparameters["n_hashes"] == 4
 
 
-def test_tensorboard_has_what_the_history_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tensorboard_has_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[dict[str, float]] = []
     logger = SimpleNamespace(log_metrics=lambda metrics, step: logged.append(metrics))
     monkeypatch.setattr(training, "TensorBoardLogger", lambda *_: logger)
@@ -390,9 +365,7 @@ def test_attention_is_skipped_for_the_drawn_pictures_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_side_by_side_takes_the_steps_of_the_plain_trainer(
-    whole: Path, tmp_path: Path, name: str
-) -> None:
+def test_side_by_side_takes_the_same_steps(whole: Path, tmp_path: Path, name: str) -> None:
     training.train(TOGETHER[name], tmp_path, accelerator="cpu", threads=1)
     assert_same(whole / "together" / name, tmp_path, ROUNDING)
 
@@ -413,9 +386,7 @@ def test_either_trainer_continues_what_the_other_began(
     assert_same(tmp_path / "run", whole, ROUNDING)
 
 
-def test_minutes_shorten_the_schedule_to_its_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_minutes_shorten_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_by_side, "QUEUED", 4)
     # A clock that goes by its own looks, so that a busy machine changes nothing.
     clock = SimpleNamespace(monotonic=itertools.count(0, 0.1).__next__)

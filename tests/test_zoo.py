@@ -17,8 +17,9 @@ import pytest
 import tiny_networks as tiny
 import torch
 from safetensors.torch import save_file
+from tiny import call
 
-from dtfn import cli, datasets, evaluation, files, images, models, paths, recipes, tiling, zoo
+from dtfn import datasets, evaluation, files, images, models, paths, recipes, tiling, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
@@ -32,14 +33,6 @@ QUALITY = pd.DataFrame(
 GATE = {
     **{"dataset": "Urban100", "pictures": 100, "off": 0.3, "least": 0.05, "chooses": True},
     **{"uniform": 0.26, "uniform_low": 0.2, "uniform_high": 0.31},
-}
-HIDDEN = {
-    "edsr": {"res_scale"},
-    "nln": {"res_scale"},
-    "nlsn": {"res_scale", "n_hashes", "chunk_size"},
-    "dlsn": {"res_scale", "n_hashes"},
-    "hspan": {"res_scale", "topk"},
-    "dtfn": {"res_scale", "n_hashes"},
 }
 
 
@@ -81,9 +74,7 @@ def entry(run: Path) -> dict[str, Any]:
     return ship.add(run, QUALITY, GATE)
 
 
-def test_an_added_network_is_listed_with_what_others_rely_on(
-    run: Path, entry: dict[str, Any]
-) -> None:
+def test_an_added_network_is_listed_with_what_others_use(run: Path, entry: dict[str, Any]) -> None:
     assert zoo.registry() == [entry] == json.loads((paths.ZOO / "registry.json").read_text())
     assert (entry["name"], entry["variant"], entry["scale"], entry["seed"]) == (NAME, "dtfn", 2, 0)
     assert entry["psnr"] == {"Set5": 31.2346, "Set14": 28.0}
@@ -119,15 +110,6 @@ def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
     tiled = evaluation.upscale(models.load(NAME), picture.lr, tiling.Tiling(20, 4))
     np.testing.assert_array_equal(output, tiled)
     assert (output != evaluation.upscale(models.load(NAME), picture.lr)).any()
-
-
-def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
-    preset = recipes.preset("nla+tfs-x4-s0")
-    ours = {**vars(preset), "start": "/elsewhere/w.safetensors"}
-    for steps, expected in ((preset.steps, preset.start), (7, "/elsewhere/w.safetensors")):
-        ship.add(finished(tmp_path, "nla+tfs-x4-s0", **ours | {"steps": steps}), QUALITY, GATE)
-        assert zoo.recipe("nla+tfs-x4-s0").start == expected
-        assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in zoo.show("nla+tfs-x4-s0")
 
 
 def test_a_folder_of_runs_is_measured_and_shipped(tmp_path: Path) -> None:
@@ -193,22 +175,14 @@ def sample(scale: int, height: int = 20, width: int = 24) -> Sample:
     return datasets.Sample("toy", "noise", scale, images.imresize(hr, 1 / scale), hr)
 
 
-def call(*arguments: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(list(arguments))
-    assert end.value.code == 0
-
-
 @pytest.mark.parametrize(
-    ("name", "scale"), [(name, 2 + index % 3) for index, name in enumerate(sorted(HIDDEN))]
+    ("name", "scale"), [(name, 2 + index % 3) for index, name in enumerate(sorted(tiny.HIDDEN))]
 )
-def test_a_checkpoint_is_recognised_and_then_a_method(
-    name: str, scale: int, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_recognised_then_a_method(name: str, scale: int, tmp_path: Path) -> None:
     file = checkpoint(tmp_path, name, scale)
     entry = models.import_weights(file)
     assert (entry["name"], entry["network"], entry["scale"]) == (f"{name}-x{scale}", name, scale)
-    assert set(entry["assumed"]) == HIDDEN[name]
+    assert set(entry["assumed"]) == tiny.HIDDEN[name]
     assert entry["source"] == file.name
     assert zoo.imported() == [entry]
     assert not entry["full_size"]
@@ -288,29 +262,18 @@ def test_missing_weights_are_named_and_a_broken_registry_stops_nothing(tmp_path:
     assert [models.import_weights(tmp_path / "EDSR_x2.pt")] == zoo.imported()
 
 
-def test_a_weights_file_may_have_any_suffix(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(checkpoint(tmp_path, "edsr"), "odd.weights")
-    assert models.load("odd.weights").name == "edsr"
-    np.savez("arrays.npz", a=np.zeros(3))
-    with pytest.raises(InputError, match=r"arrays\.npz: expected weights, and nothing but tensors"):
-        models.load("arrays.npz")
-
-
 def test_the_command_says_what_is_known_and_what_is_assumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.safetensors"
     save_file(tiny.small("hspan", 4).state_dict(), file)
-    call("weights", "import", str(file), "--name", "mine", "-p", "topk=32")
+    assert call("weights", "import", str(file), "--name", "mine", "-p", "topk=32") == 0
     first, known, assumed, _ = capsys.readouterr().out.splitlines()
     assert first.startswith("mine: hspan x4, ")
     assert "n_feats 16" in known
     assert "topk 32" in known
     assert "res_scale 0.1" in assumed
-    call("weights", "list", "--json")
+    assert call("weights", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == zoo.imported()
-    call("weights", "list")
+    assert call("weights", "list") == 0
     assert "hspan" in capsys.readouterr().out.splitlines()[1]

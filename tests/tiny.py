@@ -1,12 +1,16 @@
-"""Tiny notebooks that go right or wrong in one way each, and a reader of the requests of a page."""
+"""The command line in this process, notebooks that are right or wrong, what a page requests."""
 
 from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+import pytest
+from bs4 import BeautifulSoup
+
+from dtfn import cli
 
 PARAMETERS = "scale: int = 4  # the scale\nnames: list[str] = ['a', 'b']  # some names"
 BEGIN = "from dtfn import reports\nrun = reports.begin('good', globals())"
@@ -61,6 +65,13 @@ NOTEBOOKS: dict[str, list[Source]] = {
 }
 
 
+def call(*arguments: str) -> int:
+    """Run ``dtfn`` in this process and return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    return int(ended.value.code or 0)
+
+
 def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3") -> Path:
     """Write a notebook whose metadata name a kernel."""
     content: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
@@ -88,45 +99,29 @@ def write_all(folder: Path) -> Path:
     return folder
 
 
-class _Page(HTMLParser):
-    """Collects what a browser would fetch or run when it opens a page; links are not followed."""
-
-    def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.requests: list[str] = []
-        self.policy = ""
-        self._style = False
-        self.feed(page.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = {name: value or "" for name, value in attrs}
-        self._style = tag == "style"
-        equivalent = values.get("http-equiv", "").lower()
-        if equivalent == "content-security-policy":
-            self.policy = values["content"]
-        if tag == "script" or equivalent == "refresh":
-            self.requests.append(tag)
-        for name, value in values.items():
+def requests(page: Path) -> list[str]:
+    """Return what a browser would fetch from elsewhere, or run, when it opens the page."""
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    found = ["script" for _ in soup("script")]
+    found += [rule for style in soup("style") for rule in _in_css(style.text)]
+    for tag in soup(True):
+        for name, value in tag.attrs.items():
             fetched = name in ("src", "srcset", "data", "poster", "background")
-            fetched |= name == "href" and tag != "a"
-            styled = name == "style" and _in_css(value)
-            if (fetched and not value.startswith("data:")) or name.startswith("on") or styled:
-                self.requests.append(f"{tag} {name}={value}")
-
-    def handle_data(self, data: str) -> None:
-        if self._style:
-            self.requests += _in_css(data)
+            fetched |= name == "href" and tag.name != "a"  # links are not followed
+            refreshes = name == "http-equiv" and str(value).lower() == "refresh"
+            styled = name == "style" and bool(_in_css(str(value)))
+            outside = fetched and not str(value).startswith("data:")
+            if outside or refreshes or styled or name.startswith("on"):
+                found.append(f"{tag.name} {name}={value}")
+    return found
 
 
 def _in_css(text: str) -> list[str]:
     return re.findall(r"@import[^;]*|url\(\s*['\"]?(?!data:)[^)]*\)", text)
 
 
-def requests(page: Path) -> list[str]:
-    """Return what a browser would fetch from elsewhere, or run, when it opens the page."""
-    return _Page(page).requests
-
-
 def policy(page: Path) -> str:
     """Return the page's content security policy."""
-    return _Page(page).policy
+    soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+    meta = soup.find("meta", {"http-equiv": "Content-Security-Policy"})
+    return str(meta["content"]) if meta else ""

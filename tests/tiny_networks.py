@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dtfn.models import Network, create, save
+from dtfn.models import Network, attention, create, save
 
 CHAIN = {"n_feats": 16, "n_resblocks": 8}
 GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
@@ -24,6 +25,28 @@ SMALL: dict[str, dict[str, Any]] = {
     "dlsn+tfs": GROUPS | HASHED,
     "hspan+tfs": GROUPS,
     "nln+tfs": CHAIN,
+}
+# Every attention, of 16 channels; the hashed ones with chunks of 8 positions.
+LAYERS: dict[str, Callable[[], attention.Attention]] = {
+    "placebo": lambda: attention.PlaceboAttention(16),
+    "nla": lambda: attention.NonLocalAttention(16),
+    "hspa": lambda: attention.HighSimilarityPassAttention(16, topk=4),
+    "nlsa": lambda: attention.NonLocalSparseAttention(16, 4, 1.0, 8, 3),
+    "gla": lambda: attention.GlobalLearnableAttention(16, 4, 1.0, 8, 3),
+    "gla, one round": lambda: attention.GlobalLearnableAttention(16, 4, 1.0, 8, 1),
+    "dnlf": lambda: attention.DeformableNonLocalFusion(16, 4, 1.0, 8, 3),
+    "dnlf without tfs": lambda: attention.DeformableNonLocalFusion(
+        16, 4, 1.0, 8, 3, fidelity=False
+    ),
+}
+# What no weight of the authors' networks shows.
+HIDDEN = {
+    "edsr": {"res_scale"},
+    "nln": {"res_scale"},
+    "nlsn": {"res_scale", "n_hashes", "chunk_size"},
+    "dlsn": {"res_scale", "n_hashes"},
+    "hspan": {"res_scale", "topk"},
+    "dtfn": {"res_scale", "n_hashes"},
 }
 IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 
