@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -23,9 +24,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from tiny import call
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dtfn"
+README = ROOT / "README.md"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -142,7 +145,7 @@ def test_conda_and_citation_agree_with_pyproject() -> None:
     assert (citation["version"], citation["license"]) == (__version__, PROJECT["license"])
     doi = citation["references"][0]["doi"]
     assert doi == "10.1109/TPAMI.2024.3457790"
-    assert doi in (ROOT / "README.md").read_text()
+    assert doi in README.read_text()
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -155,10 +158,35 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[st
 
 def readme_code() -> str:
     """Return the README's code, inline and in blocks, a piece a line."""
-    text = (ROOT / "README.md").read_text()
+    text = README.read_text()
     blocks = re.findall(r"^```.*?\n(.*?)^```|^((?: {4}[^\n]*\n)+)", text, re.MULTILINE | re.DOTALL)
     inline = re.findall(r"(?<!`)`([^`\n]+)`", text)
     return "\n".join([*(fenced or indented for fenced, indented in blocks), *inline])
+
+
+# Commands that need no data, server or time; test_own_network runs those of its section.
+SMALL = re.findall(
+    r"\bdtfn ((?:evaluate|zoo list|data list)\b(?!.*own_network)[^#\n]*)", readme_code()
+)
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    on, off, uniform = (float(n) for n in re.findall(r"([\d.]+) dB", capsys.readouterr().out))
+    assert 20 < min(off, uniform) <= max(off, uniform) < on < 40
+    assert len(code.splitlines()) <= 12
+
+
+@pytest.mark.parametrize("line", SMALL)
+def test_a_command_runs(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    less = ["--datasets", "mini", "--count", "1"] * line.startswith("evaluate")
+    assert call(*shlex.split(line), *less) == 0
+    assert capsys.readouterr().out
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 150
 
 
 def told_commands() -> str:
