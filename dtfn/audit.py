@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import __version__, files, harm, statistics
+from dtfn import __version__, evaluation, files, harm, statistics
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
@@ -174,7 +174,7 @@ def look(results: Results) -> Findings:
     alike = {(control, other) for control in controls for other in (a, b)}
 
     def errors(methods: Sequence[str], sample: Sample) -> dict[str, Float]:
-        made = harm.folder_errors(methods, sample)
+        made = evaluation.block_errors(methods, sample)
         rows.append(_row(sample, made, a, b))
         quality.append({name: psnr_of(interior(made[name])) for name in results.names})
         alike.difference_update([two for two in alike if (made[two[0]] != made[two[1]]).any()])

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from tqdm import tqdm
 
-from dtfn import evaluation, models
+from dtfn import methods, models
 
 # Arithmetic: the type under autocast (None: none), and the precision of float32 products.
 KINDS = {"fp32": (None, "highest"), "tf32": (None, "high"), "bf16": (torch.bfloat16, "high")}
@@ -69,7 +69,7 @@ def table(sizes: tuple[int, ...], threads: int = 0, device: str = "cpu") -> pd.D
         ``"cpu"``, ``"cuda"`` or ``"auto"``. On a CPU each row runs alone in a fresh process, so
         that its peak memory is its own.
     """
-    if evaluation.torch_device(device) == "cuda":
+    if methods.torch_device(device) == "cuda":
         return pd.DataFrame([measure(job, "cuda") for job in tqdm(GPU_JOBS, "bench")])
     passes = [Job("dtfn", 2, 1, size, "fp32", False) for size in sizes]
     jobs = [*passes, passes[0]._replace(kind="bf16"), *CPU_STEPS]

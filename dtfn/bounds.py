@@ -28,10 +28,21 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
-from dtfn import cache, datasets, evaluation, images, interventions, paths, statistics, texture, zoo
+from dtfn import (
+    cache,
+    datasets,
+    evaluation,
+    images,
+    interventions,
+    methods,
+    paths,
+    statistics,
+    texture,
+    zoo,
+)
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.harm import Pair, hashes, networks
+from dtfn.harm import Pair, networks
 from dtfn.metrics import Float
 from dtfn.models.layers import switches
 from dtfn.statistics import PICTURE
@@ -99,7 +110,7 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
             cells = str(granularity or "image")
             yield bound, cells, "bound", best_choice(ours, granularity)
             yield bound, cells, "control", best_choice(control, granularity)
-    for bound in ("matching", "own keys") if hashes(pair.on) else ("matching",):
+    for bound in ("matching", "own keys") if methods.hashes(pair.on) else ("matching",):
         setting = _chosen(pair.on, sample.scale, bound == "own keys")
         for role in ("bound", "control"):
             error = _matched(pair.on, sample, bound == "own keys", role == "control", setting)
@@ -189,7 +200,7 @@ def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
 
 def _settings(pair: Pair) -> list[str]:
     """Return the methods with attention on in some layers only; of many layers, in all but one."""
-    number = len(switches(evaluation.network(pair.on)))
+    number = len(switches(methods.network(pair.on)))
     ends = {"1" * number: pair.on, "0" * number: pair.off}
     settings = ["".join(bits) for bits in itertools.product("10", repeat=min(number, MOST_LAYERS))]
     if number > MOST_LAYERS:
@@ -236,7 +247,7 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
     if not setting[1]:
         return evaluation.block_errors(method, sample)[method]
     height, width = sample.lr.shape[:2]
-    tiling = evaluation.analysis_tiling(method)
+    tiling = methods.analysis_tiling(method)
 
     def make(network: nn.Module) -> cache.Arrays:
         y = np.empty(sample.hr.shape[:2])
@@ -251,7 +262,7 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
 
     code = cache.source("bounds", "interventions", "texture", "subpixel")
     way = f"matched {own} {turned} {setting} {tiling} {code}"
-    return evaluation.remembered(method, sample, way, make)["errors"].astype(np.float64)
+    return methods.remembered(method, sample, way, make)["errors"].astype(np.float64)
 
 
 @functools.cache
@@ -304,7 +315,7 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
         return made
 
     way = f"weights {cache.source('bounds', 'texture', 'subpixel')}"
-    made = evaluation.remembered(pair.on, sample, way, make)
+    made = methods.remembered(pair.on, sample, way, make)
     return {role: error.astype(float).reshape(height, width) for role, error in made.items()}
 
 

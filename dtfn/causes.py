@@ -21,6 +21,7 @@ from dtfn import cache, capture, evaluation, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.harm import FIFTHS, LEVEL, PICTURE, ROLE, Pair, one_control
 from dtfn.images import UInt8, as_rgb
+from dtfn.methods import analysis_tiling, remembered
 from dtfn.metrics import Float
 from dtfn.own import OwnNetwork
 from dtfn.subpixel import interior
@@ -73,7 +74,7 @@ def looks(
     way = f"looks {list(queries)} {cache.source('capture', 'causes')}"
     found: dict[Query, list[Look]] = {query: [] for query in queries}
     for method in methods:
-        maps = evaluation.remembered(method, sample, way, make)["maps"]
+        maps = remembered(method, sample, way, make)["maps"]
         for place, layer in enumerate(maps, start=1):
             for query, weights in zip(queries, layer, strict=True):
                 found[query].append(Look(method, place, query, weights))
@@ -167,7 +168,7 @@ def attended(method: str, sample: Sample) -> Float:
         k = np.divide(apart, base, out=np.full_like(apart, np.nan), where=base > 0)
         return {"k": k.astype(np.float32)}
 
-    return evaluation.remembered(method, sample, _way("attended", method), make)["k"]
+    return remembered(method, sample, _way("attended", method), make)["k"]
 
 
 def copied(method: str, sample: Sample) -> UInt8:
@@ -186,18 +187,18 @@ def copied(method: str, sample: Sample) -> UInt8:
         made = pictures.reshape(-1, *hr.shape).round().clip(0, 255).astype(np.uint8)
         return {"copied": min(made, key=lambda one: float(np.mean((one - hr.astype(float)) ** 2)))}
 
-    return evaluation.remembered(method, sample, _way("copied", method), make)["copied"]
+    return remembered(method, sample, _way("copied", method), make)["copied"]
 
 
 def _way(what: str, method: str) -> str:
     source = cache.source("causes", "capture", "texture", "images")
-    return f"{what} {evaluation.analysis_tiling(method)} {source}"
+    return f"{what} {analysis_tiling(method)} {source}"
 
 
 def _means(method: str, network: nn.Module, sample: Sample, values: Float) -> Float:
     """Return the means of values (H, W, C) by the weights of each layer: (layers, H, W, C)."""
     height, width = sample.lr.shape[:2]
-    tiling = evaluation.analysis_tiling(method) or Tiling(max(height, width), 0)
+    tiling = analysis_tiling(method) or Tiling(max(height, width), 0)
     means = np.empty((len(capture.layers(network)), *values.shape))
     for rows, columns in tiling.tiles(height, width):
         own = values[rows.seen, columns.seen]

@@ -176,7 +176,7 @@ def explore(
         dtfn.images.read(image)  # refuse here what would else be refused in the page
         chosen["DTFN_EXPLORE"] = str(image.expanduser().resolve())
     if network is not None:
-        dtfn.evaluation.fingerprint(network)  # the same
+        dtfn.methods.fingerprint(network)  # the same
         chosen["DTFN_EXPLORE_NETWORK"] = str(dtfn.zoo.own(network) or network)
     notebook = dtfn.paths.NOTEBOOKS / "07_explore.ipynb"
     kernels, application = ("Mapping", "ServerApp") if lab else ("Voila", "Voila")

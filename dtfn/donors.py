@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
-from dtfn import cache, capture, evaluation, images, interventions, statistics, texture
+from dtfn import cache, capture, evaluation, images, interventions, methods, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -329,7 +329,7 @@ def measure(
                 given = (trial.sample.lr for trial in trials)
                 way = cache.key(code, list(doses), hash_seeds, seen.row, seen.column, *given)
                 make = functools.partial(_run, seen, trials, hash_seeds)
-                made = evaluation.remembered(pair.on, seen.sample, f"donors {way}", make)
+                made = methods.remembered(pair.on, seen.sample, f"donors {way}", make)
                 key = (pair.name, pair.kind, pair.seed, seen.sample.dataset, seen.sample.image)
                 for trial, on, weight in zip(trials, made["on"], made["weight"], strict=True):
                     what = (*key, query.row, query.column, trial.donor, trial.dose)
@@ -340,7 +340,7 @@ def measure(
 
 def _reach(pairs: Sequence[Pair]) -> int:
     """Return the largest radius: all networks are asked about the same windows."""
-    return max(radius(evaluation.network(pair.on)) for pair in pairs)
+    return max(radius(methods.network(pair.on)) for pair in pairs)
 
 
 def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) -> cache.Arrays:
@@ -482,7 +482,7 @@ def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | Non
     query = Query(places[best["dataset"], best["image"]], int(best["row"]), int(best["column"]))
     placed = pool.trials(query, _reach(pairs), [int(table["dose"].max())])
     assert placed is not None
-    seen, network, outputs, maps = placed[0], evaluation.network(pair.on), {}, {}
+    seen, network, outputs, maps = placed[0], methods.network(pair.on), {}, {}
     trials = {trial.donor: trial for trial in placed[1]}
     with network.attention(False):  # type: ignore[operator]
         outputs["off"] = evaluation.unrounded(network, seen.sample.lr)

@@ -1,11 +1,7 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
-A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
-a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`). ``METHOD@CHANGE`` is the same
-network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`. Several
-changes are joined by ``+``: ``nla-x4-s0@off+turn(1)``.
-Networks run on whole images or in tiles (`dtfn.tiling`); outputs are kept on disk (`dtfn.cache`).
-`psnr` and `ssim` are those of `dtfn.metrics`.
+`dtfn.methods` says what a method is. Networks run on whole images or in tiles (`dtfn.tiling`);
+outputs are kept on disk (`dtfn.cache`). `psnr` and `ssim` are those of `dtfn.metrics`.
 """
 
 from __future__ import annotations
@@ -14,24 +10,34 @@ import contextlib
 import ctypes
 import functools
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dtfn import cache, files, images, zoo
+from dtfn import cache, images
 from dtfn import datasets as benchmarks
 from dtfn.cache import Arrays
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import UInt8
+from dtfn.methods import (
+    BICUBIC,
+    analysis_tiling,
+    card_tiling,
+    key,
+    network,
+    remembered,
+    require,
+    split_change,
+    torch_device,
+)
 from dtfn.metrics import Float, Grey
 from dtfn.metrics import psnr as psnr
 from dtfn.metrics import ssim as ssim
@@ -42,15 +48,19 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-BICUBIC = "bicubic"
-DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
-OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
 WHOLE = Tiling(2**20)  # a tile that is larger than any image
-_CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?(\+[a-z]+(\([0-9]+\))?)*")
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
 
 Names = Sequence[str] | str
 Cut = Tiling | Chop | None  # how one image is cut; None: not at all
+
+
+class How(TypedDict, total=False):
+    """How networks run: these parameters of `outputs`."""
+
+    tiling: Way
+    self_ensemble: bool
+    device: str
 
 
 class Output(NamedTuple):
@@ -58,95 +68,6 @@ class Output(NamedTuple):
 
     image: UInt8  # RGB (sH, sW, 3)
     seconds: float
-
-
-def split_change(method: str) -> tuple[str, str]:
-    """Return a method's network and the change of its attention, "" for none."""
-    name, mark, change = method.rpartition("@")
-    return (name, change) if mark and _CHANGE.fullmatch(change) else (method, "")
-
-
-def fingerprint(method: str) -> str:
-    """Return the SHA-256 of a method's weights, of a user's own code too; else ``"bicubic"``."""
-    name, change = split_change(method)
-    if change:
-        return f"{fingerprint(name)} @{change} {cache.source('interventions')}"
-    if mine := zoo.own(method):
-        return f"{mine.fingerprint()} {cache.source('own')}"
-    return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
-
-
-def network(method: str, device: str = "cpu", scale: int | None = None) -> nn.Module:
-    """Return the network of a method, loaded once a process, without its change.
-
-    Another scale than ``scale``, or a change that it cannot have, is an `InputError`.
-    """
-    name = split_change(method)[0]
-    loaded = _network(name, fingerprint(name), device)
-    if scale not in (None, loaded.scale):
-        found, remedy = f"scale {loaded.scale}", "choose a network of that scale"
-        raise InputError(f"network {method!r}", f"scale {scale}", found, remedy)
-    with _changed(loaded, method):  # fails here, before anything is computed
-        return loaded
-
-
-@functools.cache
-def _network(name: str, weights: str, device: str) -> nn.Module:
-    from dtfn import models, own  # the weights' hash counts: a file can be trained anew
-
-    loaded: nn.Module = own.load(name) if zoo.own(name) else models.load(name)
-    return loaded.to(device)
-
-
-@contextlib.contextmanager
-def _changed(network: nn.Module, method: str) -> Iterator[None]:
-    from dtfn.interventions import intervened
-
-    with contextlib.ExitStack() as stack:
-        for kind in filter(None, split_change(method)[1].split("+")):
-            stack.enter_context(intervened(network, kind))
-        yield
-
-
-def require(methods: Names, scale: int) -> None:
-    """Check, before anything runs, that every method exists and has this scale."""
-    if not methods:
-        raise InputError("methods", "one or more", "none", "name one")
-    known = {row["name"] for row in zoo.everything() if row["scale"] == scale}
-    for method in _listed(methods):
-        fingerprint(method)
-        if method not in known and method != BICUBIC:
-            network(method, scale=scale)
-
-
-def torch_device(name: str) -> str:
-    """Return what ``"auto"`` stands for; others as given, if this machine has them."""
-    import torch
-
-    there = torch.cuda.is_available()
-    if name not in ("cpu", "auto") and not there:
-        remedy = "leave it out, or install a torch with CUDA"
-        raise InputError(f"device {name!r}", "cpu, or cuda where there is a GPU", "no GPU", remedy)
-    return name if name != "auto" else "cuda" if there else "cpu"
-
-
-def card_tiling(method: str) -> Tiling | None:
-    """Return the tiles in which a network of the zoo was measured, and is run; None for none."""
-    name = split_change(method)[0]
-    tile = next((row.get("tile") for row in zoo.registry() if row["name"] == name), None)
-    return Tiling(*tile) if tile else None
-
-
-def analysis_tiling(method: str) -> Tiling | None:
-    """Return the tiles in which `block_errors` runs a network; None for whole images."""
-    from dtfn.models.attention import NonLocalAttention
-
-    name = split_change(method)[0]
-    loaded = network(name)
-    if zoo.own(name):
-        return OWN_TILE if loaded.dense else None
-    dense = any(isinstance(layer, NonLocalAttention) for layer in loaded.modules())
-    return card_tiling(name) or (DENSE_TILE if dense else None)
 
 
 def _listed(names: Names) -> list[str]:
@@ -160,7 +81,7 @@ def outputs(
     self_ensemble: bool = False,
     device: str = "cpu",
 ) -> dict[str, Output]:
-    """Return what each method makes of the sample's LR image.
+    """Return what each method makes of the sample's LR image; bicubic does not depend on the rest.
 
     ``tiling`` and ``self_ensemble`` are as for `upscale`; with a `dtfn.tiling.Budget`, images that
     do not fit into it are tiled. ``device`` is ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where
@@ -190,13 +111,16 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
     """Return the block errors of each method on a picture, from outputs that are not rounded.
 
     They are float64 ``(H, W)``, see `dtfn.subpixel.block_error`: their mean over the interior
-    positions is the MSE behind the PSNR on Y. Networks run in the tiles of `analysis_tiling`.
+    positions is the MSE behind the PSNR on Y. Networks run in the tiles of `analysis_tiling`. What
+    the sample has in 8 bits as the output of a method counts as it is.
     """
     truth = luma(sample.hr)
 
     def one(method: str) -> Float:
-        if method == BICUBIC:
-            return block_error(images.imresize(sample.lr, sample.scale), truth, sample.scale)
+        if method == BICUBIC or method in sample.outputs:
+            held = sample.outputs.get(method)
+            made = images.imresize(sample.lr, sample.scale) if held is None else held
+            return block_error(made, truth, sample.scale)
         cut = _cut(method, sample, analysis_tiling(method), device)
 
         def make(network: nn.Module) -> Arrays:
@@ -208,35 +132,6 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
 
     with cache.opened():
         return {method: one(method) for method in _listed(methods)}
-
-
-def remembered(
-    method: str, sample: Sample, way: str, make: Callable[[nn.Module], Arrays], device: str = "cpu"
-) -> Arrays:
-    """Return arrays that a method's network gives for a sample, by name; they are computed once.
-
-    ``make`` gets the network, changed as the method says. ``way`` names all that the arrays depend
-    on but method, pictures, scale and device, code too: see `dtfn.cache.source`.
-    """
-    name, change = split_change(method)
-    if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):
-        wanted = "a change that leaves each position its keys: @uniform, @random, @self"
-        found = f"@{unfit.pop()}, which is off-distribution: nobody trained the network for it"
-        remedy = "compare it with another network, one without attention"
-        raise InputError(f"method {method!r}", wanted, found, remedy)
-    device = torch_device(device)
-
-    def made() -> Arrays:
-        loaded = network(method, device, sample.scale)
-        with _changed(loaded, method):
-            return make(loaded)
-
-    return cache.remembered(_key(method, sample, way, device), made)
-
-
-def _key(method: str, sample: Sample, way: str, device: str) -> str:
-    code = cache.source("models")
-    return cache.key(fingerprint(method), sample.lr, sample.hr, sample.scale, way, device, code)
 
 
 def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
@@ -341,24 +236,14 @@ def evaluate(
     scale: int,
     count: int | None = None,
     *,
-    tiling: Way = None,
-    self_ensemble: bool = False,
-    device: str = "cpu",
     grey: Grey = "rgb",
     rounded: bool = False,
+    **how: Unpack[How],
 ) -> pd.DataFrame:
-    """Measure every method on every image.
+    """Measure every method on every image, or the first ``count`` of each dataset.
 
-    Parameters
-    ----------
-    methods, datasets
-        One or more methods, and names for `dtfn.datasets.benchmark`.
-    scale, count
-        2, 3 or 4; only the first so many images of each dataset.
-    tiling, self_ensemble, device
-        As for `outputs`; bicubic does not depend on them.
-    grey, rounded
-        As for `psnr`.
+    Datasets are names for `dtfn.datasets.benchmark`; ``grey`` and ``rounded`` are as for `psnr`,
+    the rest as for `outputs`.
 
     Returns
     -------
@@ -366,7 +251,7 @@ def evaluate(
     ``"file"`` where LR was given, ``"from HR"`` where it was made. Unfit methods are an
     `InputError` before anything is computed.
     """
-    require(methods, scale)
+    require(_listed(methods), scale)
     with cache.opened():
         rows = [
             (
@@ -377,7 +262,7 @@ def evaluate(
                 "file" if sample.lr_file else "from HR",
             )
             for sample in samples(datasets, scale, count)
-            for method, output in outputs(methods, sample, tiling, self_ensemble, device).items()
+            for method, output in outputs(methods, sample, **how).items()
         ]
     columns = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
     return pd.DataFrame(rows, columns=columns)
@@ -394,14 +279,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def forecast(
-    methods: Names,
-    datasets: Names,
-    scale: int,
-    count: int | None = None,
-    *,
-    tiling: Way = None,
-    self_ensemble: bool = False,
-    device: str = "cpu",
+    methods: Names, datasets: Names, scale: int, count: int | None = None, **how: Unpack[How]
 ) -> pd.DataFrame:
     """Say, before it is done, what `evaluate` will cost; parameters and errors as there.
 
@@ -409,17 +287,17 @@ def forecast(
     positions. What the cache holds costs nothing. A row a method: method, pictures (to be run),
     tiles (that the network will see), seconds, memory (MB of the process at its peak).
     """
-    require(methods, scale)
-    device = torch_device(device)
+    require(_listed(methods), scale)
+    device, ensemble = torch_device(how.get("device", "cpu")), how.get("self_ensemble", False)
     seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
     with cache.opened():
         for sample in samples(datasets, scale, count) if seen else ():
             for method, pictures in seen.items():
-                cut = _cut(method, sample, tiling, device)
-                if cache.missing(_key(method, sample, f"{cut} {self_ensemble}", device)):
+                cut = _cut(method, sample, how.get("tiling"), device)
+                if cache.missing(key(method, sample, f"{cut} {ensemble}", device)):
                     tiles = (cut or WHOLE).tiles(*sample.lr.shape[:2])
                     sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
-                    pictures.append(sizes * (8 if self_ensemble else 1))
+                    pictures.append(sizes * (8 if ensemble else 1))
     rows = []
     for method, pictures in seen.items():
         none = (0.0, 0.0, 0.0)

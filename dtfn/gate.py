@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import datasets, evaluation, images, statistics, zoo
+from dtfn import datasets, evaluation, images, methods, statistics, zoo
 from dtfn.subpixel import interior, psnr_of
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
@@ -52,7 +52,7 @@ def costs(
 
     scales, possible = {}, {}
     for name in networks:
-        loaded: Any = evaluation.network(name)
+        loaded: Any = methods.network(name)
         scales[name], possible[name] = int(loaded.scale), list(kinds)
         if zoo.own(name):
             loaded.require_attention()

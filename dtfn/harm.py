@@ -26,8 +26,9 @@ from scipy import ndimage, stats
 from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
+from dtfn.methods import hashes, network
 from dtfn.metrics import Float
-from dtfn.subpixel import block_error, decibels, gain, interior, luma, psnr_of, signed_root
+from dtfn.subpixel import decibels, gain, interior, psnr_of, signed_root
 
 EFFECT_DB = 0.01  # dB of a picture set's PSNR: below it, nothing that matters
 EFFECT_SHARE = 0.5  # % of the error of a fifth: the same
@@ -185,14 +186,6 @@ def _within(variant: str, kind: str, seed: int, name: str, change: str) -> Pair:
     return Pair(variant, kind, seed, name, off, controls, tuple(again))
 
 
-def hashes(method: str) -> bool:
-    """Return whether the attention of a method's network hashes."""
-    from dtfn.models.attention import HashedAttention  # torch is not needed for folders
-
-    layers = evaluation.network(method).modules()
-    return any(isinstance(layer, HashedAttention) for layer in layers)
-
-
 # --- measuring --------------------------------------------------------------------------------
 
 
@@ -201,8 +194,7 @@ def measure(
 ) -> Measured:
     """Measure pairs and their controls on pictures with their truth, one in memory at a time.
 
-    ``errors`` is where block errors come from; `folder_errors` for results in folders. No picture,
-    or two methods of a pair that are equal on every picture, are an `InputError`.
+    No picture, or two methods of a pair that are equal on every picture, are an `InputError`.
     """
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
@@ -258,12 +250,6 @@ def measure(
         share = (held / table[base]).clip(0, 1 - 1e-12).fillna(0)
         table[cost] = -10 * np.log10(1 - share)
     return Measured(table, by_fifth, judged)
-
-
-def folder_errors(methods: Sequence[str], sample: Sample) -> dict[str, Float]:
-    """Return the block errors of 8-bit results that the sample holds; ties are exact."""
-    y = luma(sample.hr)
-    return {m: block_error(sample.outputs[m], y, sample.scale) for m in methods}
 
 
 # --- regions ----------------------------------------------------------------------------------
@@ -505,7 +491,7 @@ def cases(
     chosen = table.sort_values(["side", "open", "light"], kind="stable")
     chosen = chosen.drop_duplicates(["side", *PICTURE]).groupby("side").head(most)
     if samples is None and len(chosen):
-        scale = int(evaluation.network(pair.on).scale)  # type: ignore[arg-type]
+        scale = int(network(pair.on).scale)  # type: ignore[arg-type]
         places = dict.fromkeys(zip(chosen["dataset"], chosen["image"], strict=True))
         samples = (datasets.sample(*place, scale) for place in places)
     others = [method for method, _ in pair.controls] if pair.kind == "results" else []

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import datasets, evaluation, statistics, zoo
+from dtfn import datasets, evaluation, methods, statistics, zoo
 from dtfn import tiling as cutting
 from dtfn.errors import InputError
-from dtfn.evaluation import BICUBIC
+from dtfn.methods import BICUBIC
 from dtfn.reports import Verdict, above_zero
 from dtfn.results import match_folders, read_match
 
@@ -101,7 +101,7 @@ class Study:
                 way = cutting.way(text)
                 labels = {}
                 for name in (name for name in names if name != BICUBIC):
-                    cut = way or evaluation.card_tiling(name)
+                    cut = way or methods.card_tiling(name)
                     note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else ""
                     note = f", within {text}" if isinstance(cut, cutting.Budget) else note
                     note = ", chop" if isinstance(cut, cutting.Chop) else note

@@ -13,6 +13,7 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.files import sha256
 from dtfn.images import UInt8
+from dtfn.methods import BICUBIC, require, split_change
 from dtfn.metrics import width_by_height
 
 LISTED = 12  # problems that one error names
@@ -78,8 +79,8 @@ def of_methods(
     if len(set(methods)) < max(2, len(methods)):
         wanted, remedy = "A, B and perhaps controls, each once", "name two or more"
         raise InputError("methods", wanted, list(methods), remedy)
-    evaluation.require(methods, scale)
-    networks = [evaluation.split_change(m)[0] for m in methods if m != evaluation.BICUBIC]
+    require(methods, scale)
+    networks = [split_change(m)[0] for m in methods if m != BICUBIC]
     rest_on = [own.inputs if (own := zoo.own(n)) else [zoo.file_of(n)] for n in networks]
 
     def samples() -> Iterator[Sample]:
@@ -100,7 +101,7 @@ def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
     if folder.is_dir():
         return folder
     try:
-        evaluation.require([given], scale)
+        require([given], scale)
     except InputError as error:
         wanted = f"a folder of pictures, or a network of scale {scale}"
         remedy = "mend the path, or choose one of `dtfn zoo list`"

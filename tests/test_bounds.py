@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage, optimize
 from tiny_networks import saved, small
 
-from dtfn import bounds, evaluation, harm, images, interventions, paths, plots, subpixel
+from dtfn import bounds, evaluation, harm, images, interventions, methods, paths, plots, subpixel
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -100,7 +100,7 @@ def test_every_bound_is_measured_with_its_control(network: str) -> None:
 
 def test_the_layer_bound_is_the_best_of_all_settings_by_hand(network: str) -> None:
     sample = picture(0)
-    loaded = evaluation.network(network)
+    loaded = methods.network(network)
     psnr = []
     for bits in ("00", "01", "10", "11"):
         with interventions.intervened(loaded, f"layers({bits})"):

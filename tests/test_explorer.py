@@ -21,7 +21,19 @@ from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_pictures import pillow as png
 
-from dtfn import capture, cli, datasets, evaluation, explorer, images, models, paths, subpixel, zoo
+from dtfn import (
+    capture,
+    cli,
+    datasets,
+    evaluation,
+    explorer,
+    images,
+    methods,
+    models,
+    paths,
+    subpixel,
+    zoo,
+)
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
 from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
@@ -73,7 +85,7 @@ def last(explored: State) -> State:
 
 def unrounded(method: str, lr: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return Y of a method's output in [0, 255] by torch alone."""
-    name, change = evaluation.split_change(method)
+    name, change = methods.split_change(method)
     network = models.load(name).eval()
     x = torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad(), network.attention(change != "off"):

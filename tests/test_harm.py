@@ -13,7 +13,7 @@ from scipy import ndimage
 from skimage import measure
 from tiny_networks import saved
 
-from dtfn import datasets, evaluation, harm, images, subpixel, texture, verdicts
+from dtfn import datasets, evaluation, harm, images, methods, subpixel, texture, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -219,5 +219,5 @@ def test_the_gallery_shows_the_planted_texture_first() -> None:
 
 def test_the_network_says_whether_it_hashes(tmp_path: Path) -> None:
     """A variant of any name: turned pictures are the controls where nothing is hashed."""
-    assert harm.hashes(saved(tmp_path, "dlsn"))
-    assert not harm.hashes(saved(tmp_path, "hspan"))
+    assert methods.hashes(saved(tmp_path, "dlsn"))
+    assert not methods.hashes(saved(tmp_path, "hspan"))

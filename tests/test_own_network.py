@@ -25,6 +25,7 @@ from dtfn import (
     gate,
     harm,
     interventions,
+    methods,
     own,
     parameters,
     paths,
@@ -311,9 +312,9 @@ def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: st
     file = tmp_path / "mine.py"
     file.write_text(code)
     with pytest.raises(InputError, match=text):
-        evaluation.network(f"{file}:network{given}")
+        methods.network(f"{file}:network{given}")
     with pytest.raises(InputError, match="expected the file of a network; found no file"):
-        evaluation.network(f"{tmp_path}/none.py:network")
+        methods.network(f"{tmp_path}/none.py:network")
 
 
 # --- from weights to a map --------------------------------------------------------------------
@@ -380,12 +381,12 @@ def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
 
 
 def test_the_cache_knows_code_and_weights(mine: str) -> None:
-    keys = {evaluation.fingerprint(mine), evaluation.fingerprint(f"{mine}&attention=attention")}
+    keys = {methods.fingerprint(mine), methods.fingerprint(f"{mine}&attention=attention")}
     file, _, weights = mine.partition(":network?weights=")
     torch.save({}, weights)
-    keys.add(evaluation.fingerprint(mine))
+    keys.add(methods.fingerprint(mine))
     Path(file).write_text("")
-    keys.add(evaluation.fingerprint(mine))
+    keys.add(methods.fingerprint(mine))
     assert len(keys) == 4
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny_networks as tiny
 
-from dtfn import datasets, evaluation, images, models, paths, published, zoo
+from dtfn import datasets, evaluation, images, methods, models, paths, published, zoo
 from dtfn.errors import InputError
 from dtfn.tiling import Tiling
 
@@ -31,7 +31,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for scale in (2, 4):
         file = tiny.write(tmp_path, tiny.state_of(tiny.small("edsr", scale)), f"edsr_x{scale}.pt")
         models.import_weights(file)
-    evaluation._network.cache_clear()
+    methods._network.cache_clear()
     return tmp_path
 
 
@@ -64,7 +64,8 @@ def test_every_way_of_every_network_is_a_method() -> None:
 
 def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measure(["toy"], [4], methods=["edsr-x4"])
-    monkeypatch.setattr(evaluation, "card_tiling", lambda name: Tiling(8, 1))
+    for module in (evaluation, methods):
+        monkeypatch.setattr(module, "card_tiling", lambda name: Tiling(8, 1))
     tiled = measure(["toy"], [4], methods=["edsr-x4"])
     assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import call
 
-from dtfn import datasets, evaluation, files, images, models, paths, recipes, tiling, zoo
+from dtfn import datasets, evaluation, files, images, methods, models, paths, recipes, tiling, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 
@@ -41,7 +41,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "imported")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    evaluation._network.cache_clear()
+    methods._network.cache_clear()
 
 
 def finished(folder: Path, name: str = NAME, **changes: Any) -> Path:

@@ -25,7 +25,7 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from dtfn import evaluation, files, gate, models, paths, recipes, zoo
+from dtfn import evaluation, files, gate, methods, models, paths, recipes, zoo
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 from dtfn.tiling import Tiling
@@ -47,7 +47,7 @@ def ship(run: Path, sets: Sequence[str], count: int | None, few: int | None, dev
     """Measure one run, put it into the zoo, and return what there is to say about it."""
     weights = str(run / "weights.safetensors")
     trained = zoo.recipe(weights)
-    tiling = evaluation.analysis_tiling(weights)
+    tiling = methods.analysis_tiling(weights)
     table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
     verdict, course = None, dict[int, float]()
     if not trained.network.startswith("mini-local"):

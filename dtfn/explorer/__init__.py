@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import evaluation, files, images, reports, zoo
+from dtfn import files, images, methods, reports, zoo
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
 from dtfn.reports import Run, Verdict, runs
@@ -88,7 +88,7 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
     the notebook's own; `dtfn explore` sets them.
     """
     network = os.environ.get("DTFN_EXPLORE_NETWORK") or given["network"]
-    scale = int(evaluation.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
+    scale = int(methods.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
     dataset, image = str(given["dataset"]), str(given["image"])
     brought: dict[str, Upload] = {}
     file = Path(os.environ.get("DTFN_EXPLORE") or image).expanduser()
@@ -129,7 +129,7 @@ def _parameters(state: State) -> dict[str, Any]:
 def _save(run: Run, name: str, state: State, **shown: Any) -> None:
     """Save what is looked at: figure (SVG, PNG), maps (CSV) and numbers (JSON)."""
     choice, (row, column), (rows, columns) = state.choice, state.position, state.shape
-    used = sorted({evaluation.split_change(method)[0] for method in choice.methods})
+    used = sorted({methods.split_change(method)[0] for method in choice.methods})
     run.uses([state.whole], [zoo.file_of(network) for network in used])
     maps: dict[str, Any] = {name: getattr(state, name) for name in ("attention", "harm", "chance")}
     maps |= {f"error_{method}": output.error for method, output in state.outputs.items()}

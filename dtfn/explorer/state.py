@@ -19,15 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtfn import attribution, capture, datasets, evaluation, images, subpixel, texture, zoo
+from dtfn import attribution, capture, datasets, evaluation, images, methods, subpixel, texture, zoo
 from dtfn.attribution import Attribution
 from dtfn.capture import Record
 from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
-from dtfn.harm import hashes, pairs_of_zoo
+from dtfn.harm import pairs_of_zoo
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
+from dtfn.methods import hashes
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
@@ -236,7 +237,7 @@ class State:
         # The position itself stays: the question is what the others brought.
         ringed = {(copy.row, copy.column) for copy in self.copied} - {self.position}
         removed = tuple(sorted(row * self.shape[1] + column for row, column in ringed))
-        network = evaluation.network(choice.network)
+        network = methods.network(choice.network)
         if getattr(network, "placed", []) == getattr(network, "dense", []):  # none in windows
             outputs[WITHOUT] = run(choice.network, self.sample, seed, removed)
             yield replace(self, outputs=dict(outputs))
@@ -271,11 +272,11 @@ def look(
     if choice.network == choice.baseline:
         twice, remedy = f"{choice.network} twice", "choose another one"
         raise InputError("pair", "two different networks", twice, remedy)
-    evaluation.require(choice.methods, choice.scale)
+    methods.require(choice.methods, choice.scale)
     sample = _cut(whole, choice.tile)
     rows, columns = sample.lr.shape[:2]
     most, slowest = min(
-        (DENSE if evaluation.analysis_tiling(name) else LARGEST, name) for name in choice.methods
+        (DENSE if methods.analysis_tiling(name) else LARGEST, name) for name in choice.methods
     )
     if rows * columns > most:
         offered = tiles(whole.lr.shape)
@@ -283,12 +284,12 @@ def look(
         sample = _cut(whole, choice.tile)
         notes += f" {columns} x {rows} LR positions are more than the {most} that {slowest} can "
         notes += f"take. Shown is tile 1 of {len(offered)}."
-    layers = capture.layers(evaluation.network(choice.network))
+    layers = capture.layers(methods.network(choice.network))
     if choice.layer:
         require_known(choice.layer, layers, "layer", f"one with attention of {choice.network}")
-    methods, outputs = dict.fromkeys([*choice.methods, *([choice.off] if layers else [])]), {}
-    for index, method in enumerate(methods):
-        tell(index / len(methods), f"running {method}")
+    shown, outputs = dict.fromkeys([*choice.methods, *([choice.off] if layers else [])]), {}
+    for index, method in enumerate(shown):
+        tell(index / len(shown), f"running {method}")
         outputs[method] = run(method, sample, _seed(method, choice.hash_seed))
     tell(1.0, "")
     record = outputs[choice.network].record
@@ -359,8 +360,8 @@ def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -
         gone = torch.isin(keys, torch.tensor(removed))
         return logits.masked_fill(gone[..., None, :], -torch.inf)
 
-    network, record = evaluation.network(method), None
-    change = evaluation.split_change(method)[1]
+    network, record = methods.network(method), None
+    change = methods.split_change(method)[1]
     with _LOCK, ExitStack() as stack:
         if seed:
             stack.enter_context(hash_seed(network, seed))

@@ -1,0 +1,155 @@
+"""Methods: what is measured, by name; their networks, and what they give, remembered on disk.
+
+A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
+a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`). ``METHOD@CHANGE`` is the same
+network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`. Several
+changes are joined by ``+``: ``nla-x4-s0@off+turn(1)``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from dtfn import cache, files, zoo
+from dtfn.cache import Arrays
+from dtfn.datasets import Sample
+from dtfn.errors import InputError
+from dtfn.tiling import Tiling
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BICUBIC = "bicubic"
+DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
+OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
+_CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?(\+[a-z]+(\([0-9]+\))?)*")
+
+
+def split_change(method: str) -> tuple[str, str]:
+    """Return a method's network and the change of its attention, "" for none."""
+    name, mark, change = method.rpartition("@")
+    return (name, change) if mark and _CHANGE.fullmatch(change) else (method, "")
+
+
+def fingerprint(method: str) -> str:
+    """Return the SHA-256 of a method's weights, of a user's own code too; else ``"bicubic"``."""
+    name, change = split_change(method)
+    if change:
+        return f"{fingerprint(name)} @{change} {cache.source('interventions')}"
+    if mine := zoo.own(method):
+        return f"{mine.fingerprint()} {cache.source('own')}"
+    return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
+
+
+def network(method: str, device: str = "cpu", scale: int | None = None) -> nn.Module:
+    """Return the network of a method, loaded once a process, without its change.
+
+    Another scale than ``scale``, or a change that it cannot have, is an `InputError`.
+    """
+    name = split_change(method)[0]
+    loaded = _network(name, fingerprint(name), device)
+    if scale not in (None, loaded.scale):
+        found, remedy = f"scale {loaded.scale}", "choose a network of that scale"
+        raise InputError(f"network {method!r}", f"scale {scale}", found, remedy)
+    with _changed(loaded, method):  # fails here, before anything is computed
+        return loaded
+
+
+@functools.cache
+def _network(name: str, weights: str, device: str) -> nn.Module:
+    from dtfn import models, own  # the weights' hash counts: a file can be trained anew
+
+    loaded: nn.Module = own.load(name) if zoo.own(name) else models.load(name)
+    return loaded.to(device)
+
+
+@contextlib.contextmanager
+def _changed(network: nn.Module, method: str) -> Iterator[None]:
+    from dtfn.interventions import intervened
+
+    with contextlib.ExitStack() as stack:
+        for kind in filter(None, split_change(method)[1].split("+")):
+            stack.enter_context(intervened(network, kind))
+        yield
+
+
+def hashes(method: str) -> bool:
+    """Return whether the attention of a method's network hashes."""
+    from dtfn.models.attention import HashedAttention
+
+    return any(isinstance(layer, HashedAttention) for layer in network(method).modules())
+
+
+def require(methods: Iterable[str], scale: int) -> None:
+    """Check, before anything runs, that every method exists and has this scale."""
+    if not methods:
+        raise InputError("methods", "one or more", "none", "name one")
+    known = {row["name"] for row in zoo.everything() if row["scale"] == scale}
+    for method in methods:
+        fingerprint(method)
+        if method not in known and method != BICUBIC:
+            network(method, scale=scale)
+
+
+def torch_device(name: str) -> str:
+    """Return what ``"auto"`` stands for; others as given, if this machine has them."""
+    import torch
+
+    there = torch.cuda.is_available()
+    if name not in ("cpu", "auto") and not there:
+        remedy = "leave it out, or install a torch with CUDA"
+        raise InputError(f"device {name!r}", "cpu, or cuda where there is a GPU", "no GPU", remedy)
+    return name if name != "auto" else "cuda" if there else "cpu"
+
+
+def card_tiling(method: str) -> Tiling | None:
+    """Return the tiles in which a network of the zoo was measured, and is run; None for none."""
+    name = split_change(method)[0]
+    tile = next((row.get("tile") for row in zoo.registry() if row["name"] == name), None)
+    return Tiling(*tile) if tile else None
+
+
+def analysis_tiling(method: str) -> Tiling | None:
+    """Return the tiles in which a network is analysed; None for whole images."""
+    from dtfn.models.attention import NonLocalAttention
+
+    name = split_change(method)[0]
+    loaded = network(name)
+    if zoo.own(name):
+        return OWN_TILE if loaded.dense else None
+    dense = any(isinstance(layer, NonLocalAttention) for layer in loaded.modules())
+    return card_tiling(name) or (DENSE_TILE if dense else None)
+
+
+def remembered(
+    method: str, sample: Sample, way: str, make: Callable[[nn.Module], Arrays], device: str = "cpu"
+) -> Arrays:
+    """Return arrays that a method's network gives for a sample, by name; they are computed once.
+
+    ``make`` gets the network, changed as the method says. ``way`` names all that the arrays depend
+    on but method, pictures, scale and device, code too: see `dtfn.cache.source`.
+    """
+    name, change = split_change(method)
+    if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):
+        wanted = "a change that leaves each position its keys: @uniform, @random, @self"
+        found = f"@{unfit.pop()}, which is off-distribution: nobody trained the network for it"
+        remedy = "compare it with another network, one without attention"
+        raise InputError(f"method {method!r}", wanted, found, remedy)
+    device = torch_device(device)
+
+    def made() -> Arrays:
+        loaded = network(method, device, sample.scale)
+        with _changed(loaded, method):
+            return make(loaded)
+
+    return cache.remembered(key(method, sample, way, device), made)
+
+
+def key(method: str, sample: Sample, way: str, device: str) -> str:
+    """Return under which key `dtfn.cache` has what `remembered` returns."""
+    code = cache.source("models")
+    return cache.key(fingerprint(method), sample.lr, sample.hr, sample.scale, way, device, code)
