@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dtfn.models import hashing, layers
 from dtfn.models.deform import DeformableConv2d
-from dtfn.models.layers import Switchable, conv3x3, exact, fuse, fusion_layers, maps_of, rows_of
+from dtfn.models.layers import Fusion, Switchable, conv3x3, exact, maps_of, rows_of
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
 # Up to this many positions a training step keeps the (L, L) weights: on a CPU of one picture at a
@@ -36,9 +36,8 @@ Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Attention(Switchable):
     """What all attention layers share: the residual, the switch and the intervention.
 
-    ``intervene`` changes the logits on their way to the softmax. Dense layers show it all keys, a
-    block of queries at a time. Layers with hashing show it the keys of each chunk, in each hash
-    round; the softmax then runs over the keys of all rounds together.
+    Dense layers show ``intervene`` all keys, a block of queries at a time; layers with hashing the
+    keys of each chunk in each hash round, and the softmax runs over all rounds' keys together.
     """
 
     intervene: Intervention | None = None
@@ -162,11 +161,11 @@ class HighSimilarityPassAttention(NonLocalAttention):
         with torch.autocast(value.device.type, enabled=False):
             for q, k, v in zip(exact(query), exact(key), exact(value), strict=True):
                 blocks = q.split(max(32, layers.room(v, SPARSE_SCORES) // len(v)))
-                images.append(torch.cat([SparseBlock.apply(b, k, v, self.topk) for b in blocks]))  # type: ignore[no-untyped-call]
+                images.append(torch.cat([_SparseBlock.apply(b, k, v, self.topk) for b in blocks]))  # type: ignore[no-untyped-call]
         return torch.stack(images)
 
 
-class SparseBlock(torch.autograd.Function):
+class _SparseBlock(torch.autograd.Function):
     """``sparsemax(query @ key^T) @ value`` of some queries; backward recomputes the scores."""
 
     @staticmethod
@@ -218,28 +217,15 @@ def threshold(scores: Tensor, topk: int) -> Tensor:
 class HashedAttention(Attention):
     """What the attention layers with hashing share: seeds, rotations, hash codes and chunks.
 
-    Parameters
-    ----------
-    channels, reduction, res_scale
-        As above.
-    chunk_size, n_hashes
-        m, and hash rounds. With L < m positions there is one chunk and no hashing.
-    hash_seed
-        An integer makes the rotations depend on (hash_seed, layer) alone, and in training on the
-        step too. None draws them from torch's global generator, in the authors' order.
-
-    Attributes
-    ----------
-    layer, draws : int
-        Index of the layer in its network, and number of the training pass; a trainer that resumes
-        sets it.
-    rotation_bank, rotation_step : Tensor or None
-        Rotations (steps, n_hashes, Cq, buckets) drawn beforehand by `bank`, and a tensor (1,) with
-        the row of the bank that the next training pass uses. A CUDA graph then replays with fresh
-        rotations; the trainer advances the tensor.
+    ``chunk_size`` is m, ``n_hashes`` the number of hash rounds. With L < m positions there is one
+    chunk and no hashing. A ``hash_seed`` makes the rotations depend on (hash_seed, layer) alone, in
+    training also on ``draws``, the number of the pass. None draws them from torch's global
+    generator, in the authors' order.
     """
 
     chooses = True
+    # Rotations (steps, n_hashes, Cq, buckets) drawn beforehand by `bank`, and a tensor (1,) with
+    # the row that the next training pass uses: so a CUDA graph replays with fresh rotations.
     rotation_bank: Tensor | None = None
     rotation_step: Tensor | None = None
     rotations = staticmethod(hashing.super_bit_rotations)
@@ -262,10 +248,7 @@ class HashedAttention(Attention):
     _build: Callable[[int], None]  # adds the submodules, for C channels
 
     def order(self, query: Tensor) -> tuple[Tensor, int]:
-        """Return the chunked order of the positions for queries (N, L, Cq), and the chunk size.
-
-        With L < m these are all positions, once, and L.
-        """
+        """Return the chunked order of positions for queries (N, L, Cq), and m; or all, and L."""
         n, length, _ = query.shape
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets:
@@ -289,9 +272,9 @@ class HashedAttention(Attention):
         return hashing.seeded(self.rotations, *shape, **source)
 
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
-        """Return the rotations (steps, ...) of training passes on patches of L positions.
+        """Return the rotations (steps, ...) of passes on L positions, if they hash by a seed.
 
-        ``draws`` has these values before them. None if L is too small to hash, or without a seed.
+        ``draws`` has the values ``steps`` before these passes.
         """
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets or self.hash_seed is None:
@@ -311,9 +294,7 @@ class HashedAttention(Attention):
                 score = score[..., :m] if score is not None else None
             return hashing.chunked_attention(query, normal, value, score, order, m, self.intervene)
 
-    def changed(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
-        """Return `mix`, which asks `intervene`."""
-        return self.mix(query, key, value)
+    changed = mix  # which asks `intervene`
 
 
 class NonLocalSparseAttention(HashedAttention):
@@ -331,10 +312,9 @@ class NonLocalSparseAttention(HashedAttention):
 
 
 class GlobalLearnableAttention(HashedAttention):
-    """GLA of DLSN: super-bit LSH and a learned score, an MLP of the key; see `HashedAttention`.
+    """GLA of DLSN: super-bit LSH and a learned score; see `HashedAttention`.
 
-    The MLP maps each key to m numbers, one a query slot of its chunk. It depends on the position
-    alone, so it runs once a position, not once a neighbour.
+    The score is an MLP that maps each key to m numbers, one a query slot of its chunk.
     """
 
     conv_assembly: nn.Module
@@ -349,43 +329,36 @@ class GlobalLearnableAttention(HashedAttention):
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
         branches = (self.conv_match, self.conv_assembly_fc, self.conv_assembly)
-        query, feature, value = merged_conv(x, *(branch[0] for branch in branches))  # type: ignore[index]
+        query, feature, value = _merged(x, *(branch[0] for branch in branches))  # type: ignore[index]
         return query.relu(), self._score(feature.relu()), value.relu()
 
     def _score(self, feature: Tensor) -> Tensor:
         return maps_of(self.fc(rows_of(feature)), *feature.shape[2:])
 
 
-class DeformableNonLocalFusion(GlobalLearnableAttention):
-    """DNLF of DTFN: GLA with deformable values, followed by the texture-fidelity fusion (TFS).
-
-    Without ``fidelity`` the fusion is left out ("DTFN without TFS"). The other parameters are
-    those of `HashedAttention`; the authors' chunk size is 128.
-    """
+class DeformableNonLocalFusion(GlobalLearnableAttention, Fusion):
+    """DNLF of DTFN: GLA with deformable values, and with ``fidelity`` the fusion (TFS) after it."""
 
     def __init__(self, channels: int, *options: Any, fidelity: bool = True, **named: Any) -> None:
         super().__init__(channels, *options, **named)
         self.conv_assembly = DeformableConv2d(channels, channels)
         self.fidelity = fidelity
         if fidelity:
-            self.fusion, self.shrink = fusion_layers(channels)
+            self.build_fusion(channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
         values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
         convs = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
-        query, feature, offset, logit = merged_conv(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
+        query, feature, offset, logit = _merged(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
         return query.relu(), self._score(feature.relu()), values.sample(x, offset, logit)
 
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        out = self.attend(x)
-        if self.fidelity:
-            out = fuse(x, out, self.fusion, self.shrink)
-        return torch.add(x, out, alpha=self.res_scale)
+        return self.fuse(x, self.attend(x)) if self.fidelity else super().when_on(x)
 
 
-def merged_conv(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:
+def _merged(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:
     """Run several padded 3x3 convolutions of one input (N, C, H, W) as one; return each output."""
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])

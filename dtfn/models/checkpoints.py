@@ -59,18 +59,14 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
     ----------
     name_or_file
         A name of the zoo (see ``dtfn zoo list``), a file written by `save`, or a checkpoint of
-        EDSR, NLN, NLSN, DLSN, HSPAN or DTFN (``.pt``, ``.pth``, ``.safetensors``).
+        EDSR, NLN, NLSN, DLSN, HSPAN or DTFN (``.pt``, ``.pth``, ``.safetensors``). A file that is
+        not there, holds more than tensors or does not fit one network exactly is an `InputError`.
     hash_seed
         Seed of the hash rotations; the result depends on weights, image and this seed alone.
     **hyperparameters
         What the weights do not show (``res_scale``, ``n_hashes``, ``topk``, the ``chunk_size`` of
         NLSN, ``rgb_range`` where there is no mean shift). The defaults are the recorded values, or
         else the authors', which the attribute ``assumed`` of the network names.
-
-    Raises
-    ------
-    InputError
-        The file is not there, holds more than tensors, or does not fit one network exactly.
     """
     file = zoo.file_of(str(name_or_file))
     state, build = _read(file)
@@ -84,8 +80,8 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
                 raise ValueError("more blocks than weights")
     except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
         known = f"weights of {', '.join(NAMES.values())}, named as in the authors' code"
-        some = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}"
-        some += f"; no {error}" if isinstance(error, LookupError) else f"; {error}"
+        no = "no " * isinstance(error, LookupError)
+        some = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}; {no}{error}"
         remedy = "pass the state_dict of one of these networks, or a file of dtfn.models.save"
         raise InputError(file, known, some, remedy) from error
     # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
@@ -127,18 +123,9 @@ def import_weights(
     """Import a checkpoint into ``data/weights``, so that its name stands for it everywhere.
 
     It must load strictly and run on a small image. It is stored as safetensors with its
-    hyperparameters, and the stored network must give the same output, bit by bit.
-
-    Parameters
-    ----------
-    file, hyperparameters
-        As for `load`; values are text.
-    name, replace
-        Its name from now on (default ``<network>-x<scale>``); may it replace other weights?
-
-    Returns
-    -------
-    Its entry, see `dtfn.zoo.imported`.
+    hyperparameters, and the stored network must give the same output, bit by bit. Arguments are as
+    for `load`, the hyperparameters as text; the ``name`` is by default ``<network>-x<scale>``, and
+    stands for other weights only to ``replace`` them. Returned is the entry of `dtfn.zoo.imported`.
     """
     try:
         values = {key: json.loads(text) for key, text in (hyperparameters or {}).items()}
@@ -154,6 +141,7 @@ def import_weights(
         raise InputError(f"name {name!r}", wanted, found, "choose another with --name")
     known, (_, full) = network.hyperparameters, NETWORKS.get(network.name, (None, {}))
     sizes = ("n_feats", "n_resblocks", "n_resgroups")
+    source = {"source": file.name, "source_sha256": files.sha256(file)}
     made: dict[str, Any] = {
         "name": name,
         "network": network.name,
@@ -163,8 +151,7 @@ def import_weights(
         "hyperparameters": known,
         "assumed": network.assumed,
         "file": f"{name}.safetensors",
-        "source": file.name,
-        "source_sha256": files.sha256(file),
+        **source,
     }
     stored = paths.WEIGHTS / made["file"]
     before = next((row for row in zoo.imported() if row["name"] == name and stored.is_file()), None)
@@ -181,10 +168,10 @@ def import_weights(
             wanted = f"a finite output for {TRIED} x {TRIED} pixels"
             remedy = "the weights are damaged, or a hyperparameter that they do not show is wrong"
             raise InputError(file, wanted, "NaN or infinity", remedy)
-        save(network, draft, source=made["source"], source_sha256=made["source_sha256"])
+        save(network, draft, **source)
         if not torch.equal(load(draft)(x), output):
-            wanted, remedy = "the same output from the stored weights", "report this fault"
-            raise InputError(file, wanted, "another", remedy)
+            wanted = "the same output from the stored weights"
+            raise InputError(file, wanted, "another", "report this fault")
     made["sha256"] = files.sha256(stored)
     zoo.record(paths.WEIGHTS, made)
     return made
@@ -194,9 +181,8 @@ def start_from(network: Network, begin: Network) -> None:
     """Give a fresh network the weights of another, in place.
 
     What it starts from may have another scale: then the upsampler stays fresh, as where the authors
-    train x3 and x4 on from x2. Or it has no TFS: then TFS at first changes nothing.
-
-    Another network, or one of another size, is an `InputError`.
+    train x3 and x4 on from x2. Or it has no TFS: then TFS at first changes nothing. Another
+    network, or one of another size, is an `InputError`.
     """
     state, own = begin.state_dict(), network.state_dict()
     fresh: tuple[str, ...] = () if network.scale == begin.scale else ("tail.0.",)
@@ -209,12 +195,14 @@ def start_from(network: Network, begin: Network) -> None:
                     state[key.replace(place, f"{place}.attention", 1)] = state.pop(key)
     kept = {key: value for key, value in state.items() if not key.startswith(fresh)}
     kept |= {key: value for key, value in own.items() if key.startswith(fresh)}
-    shapes, needed = ({k: v.shape for k, v in part.items()} for part in (kept, own))
-    if network.name.removesuffix("+tfs") != begin.name.removesuffix("+tfs") or shapes != needed:
+    try:
+        if network.name.removesuffix("+tfs") != begin.name.removesuffix("+tfs"):
+            raise RuntimeError("another network")
+        network.load_state_dict(kept)
+    except RuntimeError as error:
         wanted = f"weights that fit {network.name}, {network.hyperparameters}"
         found, remedy = f"{begin.name}, {begin.hyperparameters}", "choose a start of the same size"
-        raise InputError("start", wanted, found, remedy)
-    network.load_state_dict(kept)
+        raise InputError("start", wanted, found, remedy) from error
 
 
 def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
@@ -235,14 +223,11 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
         with file.open("rb") as stream:
             begins = stream.read(64).lstrip()
         # torch goes on to advise reading the file unchecked, which may run any code in it.
-        said = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
-        remedy = "fetch it again, or save the network's state_dict() where it was trained"
-        wanted, found = "weights, and nothing but tensors", said
-        if begins.startswith(b"<"):
-            found = "a web page"
-        elif begins.startswith(b"version https://git-lfs"):
-            found, remedy = "a Git LFS pointer", "get the file itself with `git lfs pull`"
-        raise InputError(file, wanted, found, remedy) from error
+        found = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
+        if begins.startswith((b"<", b"version https://git-lfs")):  # a page of an error, a pointer
+            found = f"no weights but {begins.splitlines()[0].decode(errors='replace')!r}"
+        remedy = "fetch it again (`git lfs pull`), or save a state_dict() where it was trained"
+        raise InputError(file, "weights, and nothing but tensors", found, remedy) from error
     while isinstance(content, Mapping):
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
         if not inner:
@@ -255,7 +240,7 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
         is_fit = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
         if not is_fit or not value.is_floating_point():
             remedy = f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}"
-            if "tally" in state:
+            if "tally" in state:  # of `dtfn.training`
                 remedy = "name the weights.safetensors of a finished run, not its checkpoint"
             raise InputError(file, "a state dict of real numbers", ", ".join(state)[:200], remedy)
     trained = [key for key in state if not IGNORED.fullmatch(key)]
@@ -269,8 +254,8 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
 def _recognised(state: State, given: State) -> tuple[str, int, dict[str, Any]]:
     """Return which network the weights belong to, its scale and the hyperparameters they show.
 
-    Names are those of EDSR-PyTorch and its descendants. What does not fit raises a lookup, value or
-    type error, which says why; `load` makes it one line.
+    Names are those of EDSR-PyTorch and its descendants. What does not fit raises an error, which
+    `load` makes one line.
     """
     shapes = {key: tuple(value.shape) for key, value in given.items()}
     if "tail.0.weight" in shapes:

@@ -29,11 +29,10 @@ KEPT = 1 << 26  # bytes of columns that a layer keeps for backward; larger ones 
 
 
 def corners(offset: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Return the four rows and weights, both (N, L, 9, 4), of every bilinear sample.
+    """Return the four rows of the (L, C) table and weights, (N, L, 9, 4), of every bilinear sample.
 
-    These are rows of the (L, C) table and bilinear weights times mask; corners outside of the
-    picture have weight 0. ``offset`` (N, L, 18) has (dy, dx) for each of the nine taps, row-major,
-    ``mask`` (N, L, 9) their modulation.
+    Corners outside of the picture have weight 0. ``offset`` (N, L, 18) has (dy, dx) for each of the
+    nine taps, row-major, ``mask`` (N, L, 9) their modulation.
     """
     tap = torch.arange(9, device=offset.device)
     position = torch.arange(height * width, device=offset.device)[:, None]  # (L, 1)
@@ -60,9 +59,8 @@ def deformable_conv2d(
 ) -> Tensor:
     """Modulated deformable 3x3 convolution (DCNv2), zeros outside, as torchvision computes it.
 
-    For x (N, C, H, W), offsets (N, 18, H, W) in pixels, (dy, dx) a tap, taps row-major, modulation
-    (N, 9, H, W), weight (D, C, 3, 3) and bias (D,) or None it is (N, D, H, W) in channels-last
-    memory.
+    For x (N, C, H, W), offsets (N, 18, H, W) in pixels, see `corners`, modulation (N, 9, H, W),
+    weight (D, C, 3, 3) and bias (D,) or None it is (N, D, H, W) in channels-last memory.
     """
     n, channels, height, width = x.shape
     offset, mask = (rows_of(exact(t)) for t in (offset, mask))  # (N, L, ...)
@@ -94,8 +92,7 @@ def deformable_conv2d(
 class WeightedRows(torch.autograd.Function):
     """Weighted sums of table rows: a weighted embedding bag with a fast backward.
 
-    Arguments of `apply`: table (T, C); index (B, 4) int64; share (B, 4). Returns (B, C) in the type
-    of the table.
+    `apply` takes a table (T, C), index (B, 4) int64 and share (B, 4), and returns (B, C).
     """
 
     @staticmethod

@@ -37,8 +37,7 @@ def super_bit_rotations(
 ) -> Tensor:
     """Draw the (n_hashes, C, buckets) orthogonal projections of super-bit LSH (GLA, DTFN).
 
-    One `torch.nn.init.orthogonal_` draw a round, in float32 on the CPU, as the authors do; with
-    ``source=None`` from torch's global generator.
+    As the authors do: one draw a round, in float32 on the CPU.
     """
     draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
     return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
@@ -61,10 +60,10 @@ def seeded(draw: Callable[..., Tensor], *shape: int, seed: int, layer: int, step
 
 @torch.no_grad()
 def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
-    """Return the bucket of each position in each round: (N, n_hashes, L), uint8.
+    """Return the bucket of each position in each round, (N, n_hashes, L) uint8.
 
-    It is the argmax of the projections of the queries (N, L, C) by the rotations (n_hashes, C,
-    buckets), the first of equals.
+    It is the argmax, the first of equals, of the projections of the queries (N, L, C) by the
+    rotations (n_hashes, C, buckets).
     """
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
@@ -79,7 +78,7 @@ def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
     """Return the positions of each round in the order of their codes (N, n_hashes, L), L >= m.
 
     These are (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The
-    sort is stable; the tail is padded by repeating the last positions, as the authors do.
+    tail is padded by repeating the last positions, as the authors do.
     """
     if layers.batches(codes):
         order = torch.sort(codes, dim=-1, stable=True).indices
@@ -160,15 +159,14 @@ class ChunkedAttention(torch.autograd.Function):
     """Softmax attention within chunks of m positions, over all hash rounds at once.
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
-    keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L
-    and free of the number of keys, unless they take at most `KEPT` bytes. No shape depends on the
-    data and nothing waits for a GPU, so a step can be captured as a CUDA graph.
+    keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L,
+    unless they take at most `KEPT` bytes. No shape depends on the data and nothing waits for a GPU,
+    so a step can be captured as a CUDA graph.
 
     Arguments of `apply`: queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the
     same type, or in bfloat16 for products in bfloat16; scores (N, L, m) or None, which a key adds
-    for each query slot; order (N, n_hashes, (K + 2) m) from `chunk_order`; m; perhaps a
-    `dtfn.models.attention.Intervention`, which leaves no gradients. It returns (N, L, C) in the
-    type of the queries.
+    for each query slot; the `chunk_order`; m; perhaps a `dtfn.models.attention.Intervention`, which
+    leaves no gradients. It returns (N, L, C) in the type of the queries.
     """
 
     @staticmethod

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-HALF = (torch.float16, torch.bfloat16)
-
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """Return a 3x3 convolution that keeps the size (zero padding)."""
@@ -19,7 +17,7 @@ def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def exact(x: Tensor) -> Tensor:
     """Return a tensor in float32 where it is half precision: scores and positions need digits."""
-    return x.float() if x.dtype in HALF else x
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def batches(tensor: Tensor) -> bool:
@@ -82,40 +80,13 @@ class Switchable(nn.Module):
 
 
 def switches(network: nn.Module) -> list[Switchable]:
-    """Return what can be switched off in a network, one an attention layer, from first to last."""
+    """Return what can be switched off in a network, one an attention layer, in their order."""
     layers = [module for module in network.modules() if isinstance(module, Switchable)]
     inside = {part for layer in layers for part in layer.modules() if part is not layer}
     return [layer for layer in layers if layer not in inside]
 
 
-class ResidualBlock(nn.Module):
-    """conv3x3, ReLU, conv3x3 around a skip: ``body(x) * res_scale + x`` (LF of DTFN, EDSR's block).
-
-    ``res_scale`` is 1 in DTFN, DLSN and HSPAN, and 0.1 in EDSR, NLN and NLSN.
-    """
-
-    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
-        super().__init__()
-        self.res_scale = res_scale
-        first, last = conv3x3(channels, channels), conv3x3(channels, channels)
-        self.body = nn.Sequential(first, nn.ReLU(inplace=True), last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
-        return torch.add(x, self.body(x), alpha=self.res_scale)
-
-
-class Upsampler(nn.Sequential):
-    """The authors' upsampler: conv C->4C and shuffle once (x2) or twice (x4), conv C->9C (x3)."""
-
-    def __init__(self, channels: int, scale: int) -> None:
-        layers: list[nn.Module] = []
-        for factor in (2, 2) if scale == 4 else (scale,):
-            layers += [conv3x3(channels, factor**2 * channels), nn.PixelShuffle(factor)]
-        super().__init__(*layers)
-
-
-class Bottleneck(nn.Module):
+class _Bottleneck(nn.Module):
     """1x1 residual bottleneck 2C -> C -> 2C of the texture-fidelity fusion."""
 
     def __init__(self, channels: int) -> None:
@@ -124,7 +95,6 @@ class Bottleneck(nn.Module):
         self.body = nn.Sequential(down, nn.ReLU(inplace=True), up)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, 2C, H, W) for x of the same shape."""
         return self.body(x) + x
 
 
@@ -153,47 +123,51 @@ class CCALayer(nn.Module):
         return x * self.conv_du(contrast)
 
 
-class TextureFidelity(Switchable):
-    """The texture-fidelity strategy (TFS) around any attention: a gate on what it may add.
+class Fusion(nn.Module):
+    """The fusion of the texture-fidelity strategy (TFS), named as in DTFN's checkpoints.
 
     ``z = concat(x, attended); z = z + fusion(z); out = shrink(z) * res_scale + x``
+    """
 
-    ``attended`` is the bare ``attend(x)`` of a layer of `dtfn.models.attention`, or else the output
-    of any module that maps (N, C, H, W) to itself. The attention's own switch is not asked.
+    res_scale: float
+
+    def build_fusion(self, channels: int) -> None:
+        """Add ``fusion`` and ``shrink`` for C channels."""
+        double = 2 * channels
+        gate = nn.Sequential(CCALayer(double), _Bottleneck(double), _Bottleneck(double))
+        self.fusion: Any = nn.Sequential(gate)
+        self.shrink: Any = nn.Sequential(nn.Conv2d(double, channels, 1))
+
+    def fuse(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Return (N, C, H, W) for the local x and the non-local ``attended`` of the same shape."""
+        both = torch.cat((x, attended), 1)  # (N, 2C, H, W)
+        return torch.add(x, self.shrink(both + self.fusion(both)), alpha=self.res_scale)
+
+
+class TextureFidelity(Fusion, Switchable):
+    """The texture-fidelity strategy around any attention: a gate on what it may add.
+
+    What is fused is the bare ``attend(x)`` of a layer of `dtfn.models.attention`, or else the
+    output of any module that maps (N, C, H, W) to itself. The attention's own switch is not asked.
     """
 
     def __init__(self, attention: nn.Module, channels: int, res_scale: float = 1.0) -> None:
         super().__init__()
         self.attention, self.res_scale = attention, res_scale
-        self.fusion, self.shrink = fusion_layers(channels)
+        self.build_fusion(channels)
 
     def when_on(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
-        attended = getattr(self.attention, "attend", self.attention)(x)
-        return torch.add(x, fuse(x, attended, self.fusion, self.shrink), alpha=self.res_scale)
+        return self.fuse(x, getattr(self.attention, "attend", self.attention)(x))
 
     @torch.no_grad()
     def begin_as_attention(self) -> None:
         """Set the weights of the fusion so that at first it changes nothing about the attention."""
-        fusion: Any = self.fusion[0]
-        shrink: Any = self.shrink[0]
-        for last in (fusion[0].conv_du[2], fusion[1].body[2], fusion[2].body[2], shrink):
+        gate, shrink = self.fusion[0], self.shrink[0]
+        for last in (gate[0].conv_du[2], gate[1].body[2], gate[2].body[2], shrink):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         # The gate is 1/2 now, so the fusion adds half of what it gets: 1.5 times is passed on.
         kept = getattr(self.attention, "res_scale", 1.0) / (1.5 * self.res_scale)
         attended = shrink.weight[:, shrink.out_channels :, 0, 0]  # (C, C) of (C, 2C, 1, 1)
         attended.fill_diagonal_(kept)
-
-
-def fusion_layers(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Return ``fusion`` and ``shrink`` for C channels, named as in DTFN's checkpoints."""
-    double = 2 * channels
-    gate = nn.Sequential(CCALayer(double), Bottleneck(double), Bottleneck(double))
-    return nn.Sequential(gate), nn.Sequential(nn.Conv2d(double, channels, 1))
-
-
-def fuse(x: Tensor, attended: Tensor, fusion: nn.Module, shrink: nn.Module) -> Tensor:
-    """Return the fused residual (N, C, H, W) of the local x and the non-local ``attended``."""
-    both = torch.cat((x, attended), 1)  # (N, 2C, H, W)
-    return shrink(both + fusion(both))

@@ -19,15 +19,7 @@ from torch import Tensor, nn
 from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
-from dtfn.models.layers import (
-    ResidualBlock,
-    TextureFidelity,
-    Upsampler,
-    assign,
-    conv3x3,
-    exact,
-    switches,
-)
+from dtfn.models.layers import TextureFidelity, assign, conv3x3, exact, switches
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -62,27 +54,32 @@ NETWORKS: dict[str, tuple[Kind | None, dict[str, Any]]] = {
 }
 
 
-class ResidualGroup(nn.Module):
-    """``body(x) * res_scale + x``: residual blocks, an attention or none, a convolution."""
+class Residual(nn.Module):
+    """Some layers around a skip: ``body(x) * res_scale + x``, (N, C, H, W) like x."""
 
-    def __init__(
-        self, channels: int, n_resblocks: int, attention: Sequence[nn.Module], res_scale: float
-    ) -> None:
+    def __init__(self, *body: nn.Module, res_scale: float) -> None:
         super().__init__()
-        blocks = [ResidualBlock(channels) for _ in range(n_resblocks)]
-        self.body = nn.Sequential(*blocks, *attention, conv3x3(channels, channels))
-        self.res_scale = res_scale
+        self.body, self.res_scale = nn.Sequential(*body), res_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, C, H, W) for x of the same shape."""
         return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
+class ResidualGroup(Residual):
+    """Residual blocks, an attention or none, and a convolution, around a skip."""
+
+
+def _block(channels: int, res_scale: float = 1.0) -> Residual:
+    """Return EDSR's residual block, which is LF of DTFN."""
+    first, last = conv3x3(channels, channels), conv3x3(channels, channels)
+    return Residual(first, nn.ReLU(inplace=True), last, res_scale=res_scale)
+
+
 class Network(nn.Module):
     """A super-resolution network: RGB in [0, 1], (N, 3, H, W) -> (N, 3, sH, sW).
 
-    Built by `create` or `dtfn.models.load`. A mini network has one sub-pixel convolution as tail,
-    around a bicubic skip: one LR position gives its s*s sub-pixels in one step, and the body has to
+    A mini network has one sub-pixel convolution as tail, around a bicubic skip: the body has to
     learn only what bicubic interpolation misses, so that it trains several times faster.
 
     ``name``, ``scale`` and ``hyperparameters`` say what was built, defaults included; ``assumed``
@@ -105,7 +102,10 @@ class Network(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(*body, conv3x3(channels, channels))
-        self.tail: nn.Sequential = nn.Sequential(Upsampler(channels, scale), conv3x3(channels, 3))
+        upsampler: list[nn.Module] = []  # the authors': C->4C once or twice, C->9C for x3
+        for factor in (2, 2) if scale == 4 else (scale,):
+            upsampler += [conv3x3(channels, factor**2 * channels), nn.PixelShuffle(factor)]
+        self.tail = nn.Sequential(nn.Sequential(*upsampler), conv3x3(channels, 3))
         if self.is_mini:
             last = conv3x3(channels, 3 * scale**2)
             nn.init.zeros_(last.weight)  # training starts near bicubic, not at noise
@@ -148,25 +148,9 @@ class Network(nn.Module):
 def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
     """Build a network with fresh weights.
 
-    Parameters
-    ----------
-    name
-        ``edsr``, ``nln``, ``nlsn``, ``dlsn``, ``hspan``, ``dtfn``, or ``mini-<variant>`` with the
-        variants ``local``, ``local-wide``, ``placebo``, ``nla``, ``hspa``, ``nlsa``, ``gla``,
-        ``dtfn-notfs``, ``dtfn``; each with attention also as ``<name>+tfs``.
-    scale
-        2, 3 or 4.
-    hash_seed
-        See `dtfn.models.attention.HashedAttention`.
-    **hyperparameters
-        Override the defaults (the authors' full sizes): ``n_feats``, ``n_resblocks``,
-        ``n_resgroups``, ``res_scale``, ``rgb_range``, ``reduction``, ``chunk_size``, ``n_hashes``,
-        ``topk``, where the network has them.
-
-    Raises
-    ------
-    InputError
-        Unknown network, scale or hyperparameter; a hyperparameter of the wrong type.
+    ``name`` is one of `NETWORKS`, each with attention also as ``<name>+tfs``; ``scale`` is 2, 3 or
+    4; for ``hash_seed`` see `dtfn.models.attention.HashedAttention`. The hyperparameters override
+    the defaults of the network, which `NETWORKS` has. Anything else is an `InputError`.
     """
     require_known(name, known_names(), "network")
     images.check_scale(scale)
@@ -174,17 +158,16 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     kind, defaults = NETWORKS[base]
     for key, value in hyperparameters.items():
         require_known(key, defaults, f"hyperparameter of {name}")
-        is_real = isinstance(defaults[key], float)
-        number = (int, float) if is_real else int
-        if isinstance(value, bool) or not isinstance(value, number) or not 0 < value < math.inf:
-            wanted = "a positive number" if is_real else "a positive integer"
-            raise InputError(f"{key} of {name}", wanted, repr(value), "pass such a number")
+        kind_of, word = (float, "number") if isinstance(defaults[key], float) else (int, "integer")
+        is_number = isinstance(value, (int, kind_of)) and not isinstance(value, bool)
+        if not (is_number and 0 < value < math.inf):
+            what = f"{key} of {name}"
+            raise InputError(what, f"a positive {word}", repr(value), "pass such a number")
     values = defaults | hyperparameters
     channels, blocks, res_scale = (values[k] for k in ("n_feats", "n_resblocks", "res_scale"))
-    if values.get("reduction", 1) > channels:
-        remedy = "it divides the number of features"
+    if (reduction := values.get("reduction", 1)) > channels:
         wanted = f"at most n_feats, {channels}"
-        raise InputError(f"reduction of {name}", wanted, values["reduction"], remedy)
+        raise InputError(f"reduction of {name}", wanted, reduction, "lower it")
     own = {key: value for key, value in values.items() if key not in _GROUPS}
     own["res_scale"] = 1.0 if base in ("dlsn", "nln") else res_scale  # the authors' choice
 
@@ -197,12 +180,14 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
     body: list[nn.Module] = []
     if "n_resgroups" in values:
         for _ in range(values["n_resgroups"]):
-            body.append(ResidualGroup(channels, blocks, attention(), res_scale))
+            last = attention()  # its weights are drawn first
+            group = [*(_block(channels) for _ in range(blocks)), *last]
+            body.append(ResidualGroup(*group, conv3x3(channels, channels), res_scale=res_scale))
     else:
-        body += attention()
         for index in range(blocks):
-            body.append(ResidualBlock(channels, res_scale))
-            body += attention() if (index + 1) % BLOCKS_BETWEEN == 0 else []
+            body += attention() if index % BLOCKS_BETWEEN == 0 else []
+            body.append(_block(channels, res_scale))
+        body += attention() if blocks % BLOCKS_BETWEEN == 0 else []
     network = Network(name, scale, body, values)
     hashed = (m for m in network.modules() if isinstance(m, kinds.HashedAttention))
     for index, layer in enumerate(hashed):
@@ -213,20 +198,14 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
 def register(variant: str, attention: Kind, **hyperparameters: Any) -> None:
     """Make an attention from anywhere a variant of the mini networks: ``mini-<variant>``.
 
-    In this process recipes, weights files and all that takes a network know it from then on. A
-    variant of the package itself is an `InputError`; of others the newest counts.
-
-    Parameters
-    ----------
-    attention
-        A subclass of `dtfn.models.attention.Attention`, best of its `NonLocalAttention`, which
-        `dtfn.capture` can map. It is called with the channels, ``res_scale`` and hyperparameters.
-    **hyperparameters
-        Name -> default; weights files keep their values.
+    In this process recipes, weights files and all that takes a network know it from then on.
+    ``attention`` is a subclass of `dtfn.models.attention.Attention`, best of its
+    `NonLocalAttention`, which `dtfn.capture` can map. It is called with the channels, ``res_scale``
+    and the hyperparameters, given here with their defaults; weights files keep their values.
+    A variant of the package itself is an `InputError`; of others the newest counts.
     """
     if variant in recipes.VARIANTS:
-        found = "one of the package's"
-        raise InputError(f"variant {variant!r}", "a new name", found, "choose another")
+        raise InputError(f"variant {variant!r}", "a new name", "ours", "choose another")
     NETWORKS[f"mini-{variant}"] = (attention, _MINI | hyperparameters)
 
 
