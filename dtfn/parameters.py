@@ -8,8 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import json
-import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,10 +27,7 @@ class Parameter(NamedTuple):
 
 
 def read(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged.
-
-    Each line of the cell must be ``name: type = literal``.
-    """
+    """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -47,12 +43,12 @@ def read(notebook: Path) -> dict[str, Parameter]:
             _adapter(kind)
             parameters[name] = Parameter(name, kind, ast.literal_eval(node.value or "missing"))
         except (ValueError, SyntaxError, NameError, TypeError):
-            raise InputError(
+            what, wanted = (
                 f"parameters of {notebook.name}",
                 "lines of the form 'name: type = literal'",
-                repr(ast.unparse(node)),
-                "write it so, or move the line to another cell",
-            ) from None
+            )
+            remedy = "write it so, or move the line to another cell"
+            raise InputError(what, wanted, repr(ast.unparse(node)), remedy) from None
     return parameters
 
 
@@ -61,7 +57,7 @@ def check(
 ) -> dict[str, Any]:
     """Return the values given, each as the type of its parameter, by `convert` or another function.
 
-    A name that the notebook does not have, or a value that is not of the type, is an `InputError`.
+    An unknown name, or a value of another type, is an `InputError`.
     """
     known, values = read(notebook), {}
     for name, value in given.items():
@@ -82,8 +78,7 @@ def check(
 def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Return the value of every parameter in ``namespace``, the notebook's ``globals()``.
 
-    The set-up cell calls it, so that papermill alone refuses the same as ``dtfn run``, and text for
-    another type too. Errors as `check`.
+    So papermill alone refuses the same as ``dtfn run``, and text for another type too.
     """
     cells = [c for c in namespace.get("In", []) if c.startswith("# Parameters")]  # papermill's
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
@@ -94,8 +89,8 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
 def convert(value: Any, kind: str) -> Any:
     """Return `value` as `kind`, e.g. ``"list[str]"``; `ValueError` if it is not.
 
-    Text, as a command line gives it, is read as that type: ``"2"`` for int, ``"Set5, Set14"`` for
-    ``list[str]``. Any other value must be of the type already, so that 4.0 is no int.
+    Text is read as that type: ``"2"``, ``"Set5, Set14"``. Any other value must be of the type
+    already, so that 4.0 is no int.
     """
     if not isinstance(value, str) or kind == "str":
         return _strict(value, kind)
@@ -117,32 +112,6 @@ def _strict(value: Any, kind: str) -> Any:
 @functools.cache
 def _adapter(kind: str) -> TypeAdapter[Any]:
     return TypeAdapter(eval(kind, {}))  # the notebook's code, which is run anyway
-
-
-def absolute(name: str, value: Any, known: Collection[str]) -> Any:
-    """Return the value of a parameter with every path in it made absolute.
-
-    A notebook runs in its own folder, but a path is meant from the folder of who gives it. A text
-    is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file here,
-    or of a folder in ``folders`` or after a method's name, as in ``mine=results``; but not what is
-    in ``known``, e.g. the name of a network.
-    """
-    if isinstance(value, list):
-        return [absolute(name, part, known) for part in value]
-    if not isinstance(value, str) or not value or value in known:
-        return value
-    code, own, call = value.partition(".py:")
-    if own:  # see `dtfn.zoo.own`
-        head, sign, weights = call.partition("weights=")
-        file, more, rest = weights.partition("&")
-        call = f"{head}{sign}{Path(file).expanduser().absolute()}{more}{rest}" if sign else call
-        return f"{Path(code).expanduser().absolute()}.py:{call}"
-    head, sign, tail = value.rpartition("=")
-    path = Path(tail).expanduser()
-    folder = path.is_dir() and (bool(sign) or name == "folders")
-    if os.sep in tail or tail.startswith("~") or path.is_file() or folder:
-        return f"{head}{sign}{path.absolute()}"
-    return value
 
 
 # --- in the server of JupyterLab, which finds these two names by .ci/jupyter.json ------------

@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,7 @@ class Step:
 
 
 def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[Step]:
-    """Return the runs of a tier of a plan (default notebooks/suite.yaml, which explains itself).
-
-    ``only`` names some of them.
-    """
+    """Return the runs of a tier of a plan (default notebooks/suite.yaml), or ``only`` some."""
     import yaml
 
     def require(what: str, expected: str, names: Iterable[str], known: Sequence[str]) -> None:
@@ -78,8 +76,7 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
     except (OSError, ValueError, yaml.YAMLError) as error:
         entries = " ".join(str(error).split())
     if not isinstance(entries, dict):
-        wanted = "a plan such as notebooks/suite.yaml"
-        raise InputError(file, wanted, entries, "name a plan that is there")
+        raise InputError(file, "a plan such as notebooks/suite.yaml", entries, "name another")
     steps = {}
     for name, entry in entries.items():
         where, keys = f"{file.name}: {name}", (*TIERS, "notebook", "resources")
@@ -106,8 +103,7 @@ def overview(
 def status(step: Step, runs: Path) -> dict[str, Any]:
     """Return what a run depends on, and whether its result is there, as JSON holds it.
 
-    ``parts`` has a hash of each, ``key`` the hash of all; ``folder`` is that of the complete run,
-    there or not, and ``reason`` says why it has to run.
+    ``folder`` is that of the complete run, there or not; ``reason`` says why it has to run.
     """
     values = {name: p.default for name, p in parameters.read(step.notebook).items()}
     values = run_folders.plain(values | step.parameters)
@@ -115,14 +111,13 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
         images.check_scale(scale)
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]  # no outputs
-    code = "\n".join(
-        ["from dtfn import reports", *(text for kind, text in sources if kind == "code")]
-    )
+    code = ["from dtfn import reports", *(text for kind, text in sources if kind == "code")]
+    reached = provenance.reach("\n".join(code))
     # Imported weights count where methods can be chosen, the shipped ones always.
     weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
         "notebook": provenance.digest(sources),
-        "code": provenance.code_key(*sorted(provenance.reach(code))),
+        "code": provenance.code_key(*sorted(reached)),
         "libraries": provenance.digest(provenance.versions()),
         "parameters": provenance.digest(values),
         "inputs": _hash(_inputs(values)),
@@ -131,17 +126,10 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     key = provenance.digest(parts)
     folder = runs / step.name / key[:16]
     reason = _reason(folder, parts)
-    return {
-        "name": step.name,
-        "notebook": step.notebook.stem,
-        "parameters": values,
-        "resources": step.resources,
-        "parts": parts,
-        "key": key,
-        "folder": str(folder),
-        "up_to_date": reason == "up to date",
-        "reason": reason,
-    }
+    done = reason == "up to date"
+    named = {"name": step.name, "notebook": step.notebook.stem, "parameters": values}
+    named |= {"resources": step.resources, "parts": parts, "key": key, "folder": str(folder)}
+    return named | {"up_to_date": done, "reason": reason}
 
 
 def _plan_file(file: Path | None) -> Path:
@@ -161,8 +149,8 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the pictures of the benchmarks, and the files and folders that parameters name."""
 
     def texts(value: Any) -> list[str]:
-        parts = value if isinstance(value, list) else []
-        return [value] if isinstance(value, str) else [t for part in parts for t in texts(part)]
+        parts = value if isinstance(value, list) else [value]
+        return [text for text in parts if isinstance(text, str)]
 
     for key in ("dataset", "datasets", "optional"):
         for name in filter(None, texts(values.get(key))):
@@ -171,12 +159,13 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
             except InputError:
                 if key != "optional":
                     raise
-    for text in texts(list(values.values())):
-        path = Path(re.sub(r"\{\w+\}", "*", text.rpartition("=")[2]))
+    for text in [text for value in values.values() for text in texts(value)]:
+        path = Path(text.rpartition("=")[2])
         if own := zoo.own(text):
             yield from own.inputs
-        elif path.is_absolute():
-            yield from sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        elif path.is_absolute():  # perhaps with {dataset} in it
+            pattern = escape(str(path.relative_to(path.anchor)))
+            yield from sorted(Path(path.anchor).glob(re.sub(r"\{\w+\}", "*", pattern)))
 
 
 def _hash(places: Iterable[Path]) -> str:
@@ -223,26 +212,18 @@ def run(
     directory. The run's folder goes into ``runs`` (default reports/runs), below its name.
     ``force`` runs again what is up to date; ``progress`` shows a bar of the cells.
 
-    Raises
-    ------
-    InputError
-        An unknown notebook, parameter or benchmark, a value of another type, or other input that
-        the notebook itself refused. No run is left, unless it is a step of a plan.
-    NotebookFailed
-        The notebook raised anything else; the run is kept in a folder named ``...-failed``.
+    Input that is refused, also by the notebook itself, is an `InputError` and leaves no run, unless
+    it is a step of a plan. Whatever else the notebook raises is a `NotebookFailed`; that run is
+    kept in a folder named ``...-failed``.
     """
     if os.environ.get(_LIFELINE):
         threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
-    if isinstance(notebook, Step):
-        step = notebook
-    else:
+    step = notebook
+    if not isinstance(step, Step):
         file = _find(str(notebook), paths.NOTEBOOKS)
         step = Step(file.stem, file)
-    known = {row["name"] for row in zoo.everything()}
-    changes = {
-        name: parameters.absolute(name, value, known)
-        for name, value in parameters.check(step.notebook, given or {}).items()
-    }
+    checked = parameters.check(step.notebook, given or {})
+    changes = {name: absolute(name, value) for name, value in checked.items()}
     step = replace(step, parameters=step.parameters | changes)
     runs = (runs or paths.RUNS).resolve()
     with _lock(str(runs / step.name)):
@@ -250,6 +231,27 @@ def run(
         if entry["up_to_date"] and not force:
             return Path(entry["folder"])
         return _made(step, entry, progress)
+
+
+def absolute(name: str, value: Any) -> Any:
+    """Return the value of a parameter with every path in it made absolute.
+
+    A text is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file
+    here, or of a folder in ``folders`` or after a method's name, as in ``mine=results``; but not
+    where it is the name of a network.
+    """
+    if isinstance(value, list):
+        return [absolute(name, part) for part in value]
+    if not isinstance(value, str) or value in {"", *(row["name"] for row in zoo.everything())}:
+        return value
+    if own := zoo.own(value):
+        return str(own)
+    head, sign, tail = value.rpartition("=")
+    path = Path(tail).expanduser()
+    folder = path.is_dir() and (bool(sign) or name == "folders")
+    if os.sep in tail or tail.startswith("~") or path.is_file() or folder:
+        return f"{head}{sign}{path.absolute()}"
+    return value
 
 
 def _lock(name: str) -> FileLock:
@@ -283,14 +285,14 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
         record |= run_folders.read(partial)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         record["status"] = "failed" if error else "complete"
-        if error:
-            if hasattr(error, "ename"):  # papermill's: it says what the notebook raised
-                name, message = error.ename, error.evalue
-                trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
-            else:
-                name, message = type(error).__name__, str(error).strip().partition("\n")[0]
-                trace = "".join(traceback.format_exception(error))
-            record["error"] = {"message": f"{name}: {message}", "traceback": trace}
+        if error:  # papermill's says what the notebook raised
+            name = getattr(error, "ename", type(error).__name__)
+            message = (
+                f"{name}: {getattr(error, 'evalue', str(error).strip().partition(chr(10))[0])}"
+            )
+            lines = getattr(error, "traceback", None) or traceback.format_exception(error)
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
+            record["error"] = {"message": message, "traceback": trace}
             files.write(partial / "traceback.txt", trace)
         if (executed := partial / step.notebook.name).exists():
             page.write_run(executed, record)
@@ -298,7 +300,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
         shutil.rmtree(_failed(folder), ignore_errors=True)
         if error:
             kept = partial.rename(_failed(folder)) / "traceback.txt"
-            raise NotebookFailed(f"{step.name} failed: {name}: {message}; see {kept}")
+            raise NotebookFailed(f"{step.name} failed: {message}; see {kept}")
         shutil.rmtree(folder, ignore_errors=True)
         return partial.rename(folder)
     finally:
@@ -350,14 +352,12 @@ def reproduce(
     force: bool = False,
     profile: Path | None = None,
 ) -> list[str]:
-    """Run by Snakemake what is not up to date of a tier, and write the index.
+    """Run by Snakemake what is not up to date of a tier, and return the names that failed.
 
-    A run that fails is kept and the others go on. What is complete stays complete when this
-    process is killed; the next call runs the rest.
-
-    ``tier``, ``file`` and ``only`` are as for `plan`. ``runs/``, ``index.html`` and
-    ``suite-TIER.json`` go into ``folder`` (default reports/). ``jobs`` run at a time, by default 1
-    or what a Snakemake ``profile`` says. Returns the names of the runs that failed.
+    A run that fails is kept and the others go on. After a kill the next call runs the rest. For
+    ``tier``, ``file`` and ``only`` see `plan`. ``runs/``, ``index.html`` and ``suite-TIER.json`` go
+    into ``folder`` (default reports/). ``jobs`` run at a time, by default 1 or what a Snakemake
+    ``profile`` says.
     """
     folder = (folder or paths.REPORTS).resolve()
     lock = _lock(f"report {folder}")
@@ -375,24 +375,22 @@ def reproduce(
         if todo:
             (folder / ".suite").mkdir(parents=True, exist_ok=True)
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
-        missing = {}
-        for entry in content["runs"]:
-            if not run_folders.read(Path(entry["folder"])):
-                missing[entry["name"]] = _failed(Path(entry["folder"]))
+        places = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
+        missing = [name for name, place in places.items() if not run_folders.read(place)]
         shown = page.suite_runs(folder)
-        _write_record(folder / f"suite-{tier}.json", content, missing)
+        _write_record(folder / f"suite-{tier}.json", content)
         # An index that is as it should be may tell of failures that this call did not see.
         if todo or not (folder / page.INDEX).exists() or page.suite_runs(folder) != shown:
-            page.write_index(folder, [n for n, remains in missing.items() if not remains.is_dir()])
+            page.write_index(folder, [n for n in missing if not _failed(places[n]).is_dir()])
     print(f"report: {folder / page.INDEX}")
-    return list(missing)
+    return missing
 
 
 def threads(planned: int, jobs: int) -> int:
     """Return the threads of one of several runs at a time on this machine.
 
-    As many as the plan says, at most its share of the cores: more would change a network's last
-    digits. A number in ``$OMP_NUM_THREADS`` is shared among the runs instead.
+    As many as planned, whose number changes last digits, at most its share of the cores; or its
+    share of ``$OMP_NUM_THREADS``.
     """
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -427,26 +425,21 @@ def _snakemake(
     subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
 
 
-def _write_record(file: Path, content: Mapping[str, Any], missing: Mapping[str, Path]) -> None:
-    """Write ``suite-TIER.json``, which is the same whenever the results are.
+def _write_record(file: Path, content: Mapping[str, Any]) -> None:
+    """Write ``suite-TIER.json``, which is the same whenever the results are: no folder, no time.
 
-    It holds parameters, verdicts and the hashes of figures, tables and data; no folder and no time.
     Runs that an earlier call completed and this one did not ask for stay in it.
     """
     runs = files.read_json(file, {}).get("runs", {})
     for entry in content["runs"]:
-        folder, name = Path(entry["folder"]), entry["name"]
-        runs.pop(name, None)
-        if name in missing:
-            continue
-        record = run_folders.read(folder)
-        runs[name] = {
-            **{key: record[key] for key in ("key", "notebook", "parameters")},
-            "verdicts": [verdict["printed"] for verdict in record["verdicts"]],
-            "outputs": {
-                name: run_folders.fingerprint(folder / name)
-                for name in record["outputs"]
-                if re.fullmatch(r"figures/.*(csv|png|svg)|(tables|data)/.*csv", name)
-            },
-        }
+        folder = Path(entry["folder"])
+        runs.pop(entry["name"], None)
+        if record := run_folders.read(folder):
+            pattern = r"figures/.*(csv|png|svg)|(tables|data)/.*csv"
+            kept = [name for name in record["outputs"] if re.fullmatch(pattern, name)]
+            runs[entry["name"]] = {
+                **{key: record[key] for key in ("key", "notebook", "parameters")},
+                "verdicts": [verdict["printed"] for verdict in record["verdicts"]],
+                "outputs": {name: run_folders.fingerprint(folder / name) for name in kept},
+            }
     files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})

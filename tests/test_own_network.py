@@ -27,9 +27,9 @@ from dtfn import (
     interventions,
     methods,
     own,
-    parameters,
     paths,
     results,
+    suite,
     verdicts,
     zoo,
 )
@@ -338,7 +338,7 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert (read.weights, read.attention) == (Path("w=1.pt").absolute(), ("body.0", "body.1"))
     assert zoo.own(str(read)) == read
     for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
-        assert parameters.absolute("methods", [name], set()) == [str(zoo.own(name))]
+        assert suite.absolute("methods", [name]) == [str(zoo.own(name))]
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is zoo.own("code.py") is None
 
 

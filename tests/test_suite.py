@@ -133,18 +133,18 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.Monke
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(suite, "_execute", lambda step, *_: seen.append(step.parameters))
     monkeypatch.chdir(tmp_path)
-    for name in ("mine", "brick", "local-x4-s0"):
+    for name in ("mine[1]", "brick", "local-x4-s0"):
         (tmp_path / name).mkdir()
     (tmp_path / "my.pt").write_bytes(b"1")
     lines = "methods: list[str] = []  # m\nimage: str = 'a'  # i\nfolders: list[str] = []  # f"
     notebook = tiny.write(tmp_path, "n", [("parameters", lines)])
-    given = {"methods": "my.pt,local-x4-s0,A=mine,B=other/{dataset}", "image": "brick"}
-    given["folders"] = "mine"
+    given = {"methods": "my.pt,local-x4-s0,A=mine[1],B=other/{dataset}", "image": "brick"}
+    given["folders"] = "mine[1]"
     first = suite.run(notebook, given, runs=tmp_path / "runs")
     here = tmp_path.resolve()
-    methods = [f"{here}/my.pt", "local-x4-s0", f"A={here}/mine", f"B={here}/other/{{dataset}}"]
-    assert seen == [{"methods": methods, "image": "brick", "folders": [f"{here}/mine"]}]
-    (tmp_path / "mine" / "x.png").write_bytes(b"1")  # what a folder holds is an input
+    methods = [f"{here}/my.pt", "local-x4-s0", f"A={here}/mine[1]", f"B={here}/other/{{dataset}}"]
+    assert seen == [{"methods": methods, "image": "brick", "folders": [f"{here}/mine[1]"]}]
+    (tmp_path / "mine[1]" / "x.png").write_bytes(b"1")  # what a folder holds is an input
     assert suite.run(notebook, given, runs=tmp_path / "runs") != first
 
 
