@@ -72,12 +72,24 @@ class Sample:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """Return the pictures right in a folder, sorted by name; none where there is no folder.
-
-    Hidden ones do not count: macOS puts ``._baby.png`` next to ``baby.png``.
-    """
+    """Return the pictures right in a folder, sorted by name; none where there is no folder."""
     entries = folder.iterdir() if folder.is_dir() else ()
+    # Hidden ones do not count: macOS puts ._baby.png next to baby.png.
     return sorted(f for f in entries if f.suffix.lower() in images.SUFFIXES and f.name[0] != ".")
+
+
+def by_name(folder: Path, remedy: str) -> dict[str, Path]:
+    """Return the pictures right in a folder by their `stem`; none, or two of one, is an error."""
+    found: dict[str, Path] = {}
+    for file in pictures(folder):
+        other = found.setdefault(stem(file), file)
+        if other != file:
+            wanted, twice = f"one picture named {stem(file)!r}", f"{other.name} and {file.name}"
+            raise InputError(folder, wanted, twice, "remove or rename all but one")
+    if not found:
+        missing = "none" if folder.is_dir() else "no such folder"
+        raise InputError(folder, f"pictures ({', '.join(images.SUFFIXES)})", missing, remedy)
+    return found
 
 
 def stem(file: Path) -> str:
@@ -88,12 +100,11 @@ def stem(file: Path) -> str:
 def match(
     truths: Sequence[Path], files: Sequence[Path], scale: int
 ) -> tuple[dict[Path, Path], list[str]]:
-    """Match LR pictures or results to the true pictures by their names.
+    """Match LR pictures or results to the true pictures by their names, whatever their case.
 
     A file belongs to the truth whose name it has or continues: after a separator (space, ``.``,
-    ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts, so
-    ``img_1_x4`` is ``img_1``'s and not ``img``'s. Case does not matter. Returns truth -> its file,
-    and what is missing, doubtful or named for another scale, a phrase each.
+    ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts.
+    Returns truth -> its file, and what is missing, doubtful or of another scale, a phrase each.
     """
     names: dict[str, set[Path]] = defaultdict(set)
     for truth in truths:
@@ -141,9 +152,8 @@ def files(name: str) -> list[Path]:
 def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sample]:
     """Return the (first ``count``) samples of a benchmark in the order of `names`, read one by one.
 
-    Its name is ``"mini"``, or that of a folder under `dtfn.paths.data_root`. ``"B100"`` and
-    ``"BSD100"`` mean whichever of the two is there. What is wrong with the arguments or folders is
-    an `InputError` at once, what is wrong with a picture is one while iterating.
+    ``"B100"`` and ``"BSD100"`` mean whichever of the two is there. What is wrong with the arguments
+    or folders is an `InputError` at once, what is wrong with a picture is one while iterating.
     """
     scale = images.check_scale(scale)
     if count is not None and count < 1:
@@ -163,10 +173,7 @@ def sample(name: str, image: str, scale: int) -> Sample:
 
 
 def embedded_training() -> dict[str, UInt8]:
-    """Return images to train on that need no download: scikit-image's, without those of ``mini``.
-
-    Name -> uint8 RGB ``(H, W, 3)``; 12 images of 172 to 1411 pixels a side.
-    """
+    """Return scikit-image's images but those of ``mini``: name -> uint8 RGB ``(H, W, 3)``."""
     found = [_scikit_image() / file for file in _TRAINING.split()]
     return {file.stem: images.as_rgb(images.read(file)) for file in found}
 
@@ -179,8 +186,7 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
     if min(hr.shape[:2]) < smallest:
         expected = f"at least {smallest} x {smallest} pixels at scale {scale}"
         found = f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})"
-        remedy = "remove it from the benchmark or use a smaller scale"
-        raise InputError(hr_file, expected, found, remedy)
+        raise InputError(hr_file, expected, found, "remove it or use a smaller scale")
     lr = images.as_rgb(images.read(lr_file) if lr_file else images.degrade(hr, scale))
     if lr.shape[:2] != (height, width):
         expected = f"{width} x {height} pixels, 1/{scale} of {hr_file}"
@@ -195,25 +201,11 @@ def _hr_files(name: str) -> dict[str, Path]:
     """Return the HR files of a benchmark by name."""
     if name == MINI:
         return {image: _scikit_image() / f"{image}.png" for image in _MINI.split()}
-    folder = _folder(name) / "HR"
-    found: dict[str, Path] = {}
-    for file in pictures(folder):
-        other = found.setdefault(stem(file), file)
-        if other != file:
-            twice, remedy = f"{other.name} and {file.name}", "remove or rename all but one"
-            raise InputError(folder, f"one image named {stem(file)!r}", twice, remedy)
-    if not found:
-        expected = f"images ({', '.join(images.SUFFIXES)})"
-        remedy = f"run `dtfn data fetch {name}` or put them there"
-        raise InputError(folder, expected, "none", remedy)
-    return found
+    return by_name(_folder(name) / "HR", f"run `dtfn data fetch {name}` or put them there")
 
 
 def _lr_files(name: str, scale: int) -> dict[Path, Path]:
-    """Return HR file -> LR file; empty where a benchmark has no LR pictures of this scale.
-
-    If there are some, but not one for each HR picture, LR would be made from HR unnoticed.
-    """
+    """Return HR file -> LR file; empty where a benchmark has no LR pictures of this scale."""
     if name == MINI:
         return {}
     hr = sorted(_hr_files(name).values())
@@ -224,13 +216,14 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
         inside = [f for f, name in says.items() if scale in (_scales(name.casefold()) or {scale})]
         there = [f for f in inside if f.suffix.lower() in images.SUFFIXES]
         matched, problems = match(hr, there, scale)
+        # Else LR would be made from HR unnoticed.
         if inside and (len(matched) < len(hr) or folder.name.lower() != "lr_bicubic"):
             example = (there or inside)[0]
+            wanted = f"LR_bicubic/X{scale} with the LR of every picture of HR"
+            problem = "; ".join(problems[:2]) or "has another name"
+            remedy = "rename it as HR is, or move the folder away to have LR made from HR"
             raise InputError(
-                example.parent,
-                f"LR_bicubic/X{scale} with the LR of every picture of HR",
-                f"{example.name}; the folder {'; '.join(problems[:2]) or 'has another name'}",
-                "rename it as HR is, or move the folder away to have LR made from HR",
+                example.parent, wanted, f"{example.name}; the folder {problem}", remedy
             )
         if inside:
             return matched
@@ -253,9 +246,8 @@ def _folder(name: str) -> Path:
     remedy = f"run `dtfn data fetch {name}` or set DTFN_DATA to the folder that holds {name}"
     if name not in BENCHMARKS:
         remedy = f"{nearest(name, {MINI, *BENCHMARKS, *there})}; or {remedy}"
-    expected = "a folder with HR/*.png (and perhaps LR_bicubic/X2, X3, X4)"
     found = "a folder without HR" if (root / name).is_dir() else "no such folder"
-    raise InputError(root / name, expected, found, remedy)
+    raise InputError(root / name, "a folder with HR/*.png", found, remedy)
 
 
 def _scikit_image() -> Path:

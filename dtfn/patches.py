@@ -63,16 +63,9 @@ def sources(
             found |= {f"{EMBEDDED}/{k}": v for k, v in datasets.embedded_training().items()}
             continue
         folder = (root or paths.training_root()) / name
-        listed = datasets.pictures(folder)
-        inside = {f"{folder.name}/{datasets.stem(f)}": f for f in listed}
-        if len(inside) < len(listed):
-            twice = f"{len(listed)} files of {len(inside)} names"
-            raise InputError(folder, "one file a picture", twice, "delete the second of each name")
-        if not inside:
-            missing = "no picture in it" if folder.is_dir() else "no such folder"
-            remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
-            raise InputError(folder, "a folder of pictures", missing, remedy)
-        found |= inside
+        remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
+        inside = datasets.by_name(folder, remedy)
+        found |= {f"{folder.name}/{stem}": file for stem, file in inside.items()}
     return {name: source for name, source in found.items() if name not in exclude}
 
 
