@@ -115,7 +115,7 @@ def test_the_manifest_is_json_whatever_is_put_in(run: reports.Run) -> None:
 def test_a_wrong_notebook_or_a_parameter_without_a_value_is_refused(run: reports.Run) -> None:
     with pytest.raises(InputError, match="names"):
         reports.begin("good", {"scale": 2})
-    with pytest.raises(InputError, match="found no such file"):
+    with pytest.raises(InputError, match="found FileNotFoundError"):
         reports.begin("04_nowhere", {})
 
 

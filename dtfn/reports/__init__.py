@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dtfn import files, parameters, paths, provenance
-from dtfn.errors import InputError
 from dtfn.files import sha256
 from dtfn.reports import runs, tables
 
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RUN_DIR = "DTFN_RUN_DIR"
-"""Environment variable with the folder that a notebook writes to, set by `dtfn.suite`."""
+"""Variable of the environment that `dtfn.suite` sets: the folder that a notebook writes to."""
 
 _HOLDS = {True: "✓ yes", False: "✗ no", None: "? open"}
 
@@ -52,16 +51,12 @@ class Verdict:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
         number, _, unit = self.form.partition("}")
         ends = " to ".join(f"{number}}}".format(end) for end in self.interval or ())
-        measured = self.measured
-        if not isinstance(measured, str):
-            missing = measured is None or measured != measured  # NaN
-            measured = tables.MISSING if missing else self.form.format(measured)
-        return {
-            "claim": self.claim,
-            "measured": measured,
-            "95 % interval": ends + unit if ends else tables.MISSING,
-            "holds": _HOLDS[self.holds],
-        }
+        shown = self.measured
+        if not isinstance(shown, str):
+            shown = tables.MISSING if pd.isna(shown) else self.form.format(shown)
+        row = {"claim": self.claim, "measured": shown}
+        row["95 % interval"] = ends + unit if ends else tables.MISSING
+        return row | {"holds": _HOLDS[self.holds]}
 
 
 def above_zero(low: float, high: float) -> bool | None:
@@ -70,10 +65,7 @@ def above_zero(low: float, high: float) -> bool | None:
 
 
 class Run:
-    """What a notebook writes to; made by `begin`.
-
-    ``folder`` is where it writes, ``record`` becomes the manifest.
-    """
+    """What a notebook writes into ``folder``; made by `begin`. ``record`` becomes the manifest."""
 
     def __init__(self, notebook: Path, values: Mapping[str, Any], folder: Path) -> None:
         self.folder = folder
@@ -93,46 +85,34 @@ class Run:
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
 
-        ``data`` are the numbers drawn; without any, a sentence says that there is nothing. A second
-        figure of the name replaces the first.
+        ``data`` are the numbers drawn; without any, a sentence says that there is nothing.
         """
+        from IPython.display import Image
+
         from dtfn import plots
 
-        folder = self._place("figures", name, caption, data.empty or not figure.axes)
-        if folder is None:
-            return
-        plots.save(figure, folder / name, caption)
-        data.to_csv(folder / f"{name}.csv", index=False)
-        if _in_notebook():
-            from IPython.display import Image, display
-
+        if place := self._saved("figures", name, caption, data if figure.axes else data[:0]):
+            plots.save(figure, place, caption)
             _show(f'<a id="{name}"></a>')
-            image = Image(filename=str(folder / f"{name}.png"), alt=caption, retina=True)  # type: ignore[no-untyped-call]
-            display(image)  # type: ignore[no-untyped-call]
+            _show(Image(filename=f"{place}.png", alt=caption, retina=True))  # type: ignore[no-untyped-call]
             _show(f'<p class="caption">{html.escape(caption)}</p>')
 
     def table(self, name: str, frame: pd.DataFrame, *, caption: str, **how: Any) -> None:
         """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
 
-        The CSV keeps every digit; what ``how`` may say of the others, see
-        `dtfn.reports.tables.printed`. Without any row a sentence says that there is none.
+        The CSV keeps every digit; for ``how`` the others print, see `dtfn.reports.tables.printed`.
         """
-        folder = self._place("tables", name, caption, frame.empty)
-        if folder is None:
-            return
-        frame.to_csv(folder / f"{name}.csv", index=False)
-        shown = tables.html(frame, **how)
-        plain = f"{tables.markdown(frame, **how)}\n{tables.escape(caption)}\n"
-        tex = tables.latex(frame, caption=caption, label=f"tab:{name}", **how)
-        for ending, text in {"html": shown, "md": plain, "tex": tex}.items():
-            files.write(folder / f"{name}.{ending}", text)
-        _show(f'{shown}<p class="caption">{html.escape(caption)}</p>')
+        if place := self._saved("tables", name, caption, frame):
+            shown = tables.html(frame, **how)
+            plain = f"{tables.markdown(frame, **how)}\n{tables.escape(caption)}\n"
+            tex = tables.latex(frame, caption=caption, label=f"tab:{name}", **how)
+            for ending, text in {"html": shown, "md": plain, "tex": tex}.items():
+                files.write(Path(f"{place}.{ending}"), text)
+            _show(f'{shown}<p class="caption">{html.escape(caption)}</p>')
 
     def data(self, name: str, frame: pd.DataFrame, *, caption: str) -> None:
         """Save ``data/name.csv``: the numbers behind what is shown, too long to show."""
-        folder = self._place("data", name, caption, frame.empty)
-        if folder is not None:
-            frame.to_csv(folder / f"{name}.csv", index=False)
+        if self._saved("data", name, caption, frame):
             print(f"data/{name}.csv: {caption}")
 
     def verdict(self, *verdicts: Verdict) -> None:
@@ -151,17 +131,20 @@ class Run:
         place = Path(*self.folder.parts[-3:], runs.MANIFEST)
         print("manifest:", str(place).replace(runs.PARTIAL, ""))  # a runner names it at the end
 
-    def _place(self, kind: str, name: str, caption: str, empty: bool) -> Path | None:
-        """Note what is saved and return its folder; show a sentence where there is nothing."""
-        for known in (kind, "empty"):  # a cell that is run again replaces what it saved before
+    def _saved(self, kind: str, name: str, caption: str, frame: pd.DataFrame) -> Path | None:
+        """Save the numbers of what is shown, and return their place without a suffix.
+
+        A sentence says where there are none. A second one of the name replaces the first.
+        """
+        for known in (kind, "empty"):
             self.record[known] = [e for e in self.record[known] if e["name"] != name]
-        self.record["empty" if empty else kind].append({"name": name, "caption": caption})
-        if empty:
+        self.record["empty" if frame.empty else kind].append({"name": name, "caption": caption})
+        if frame.empty:
             _show(f'<p class="caption">Nothing to show for: {html.escape(caption)}</p>')
             return None
-        folder = self.folder / kind
-        folder.mkdir(exist_ok=True)
-        return folder
+        place = self.folder / kind / name
+        files.write(Path(f"{place}.csv"), frame.to_csv(index=False))
+        return place
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
@@ -169,29 +152,23 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
     ``namespace`` is its ``globals()``, where the values of the parameters are.
     """
-    candidates = [folder / f"{notebook}.ipynb" for folder in (Path.cwd(), paths.NOTEBOOKS)]
-    file = next((f for f in candidates if f.exists()), None)
-    if file is None:
-        wanted = "the name of a notebook in the working directory or in notebooks/"
-        raise InputError(notebook, wanted, "no such file", "pass the file's name without .ipynb")
+    file = Path.cwd() / f"{notebook}.ipynb"
+    if not file.exists():
+        file = paths.NOTEBOOKS / file.name
     values = parameters.check_namespace(file, namespace)
     if given := os.environ.get(RUN_DIR):
         return Run(file, values, Path(given))
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{now}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
+    now = datetime.datetime.now(datetime.UTC)
+    name = f"{now:%Y%m%dT%H%M%SZ}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
     folder = paths.RUNS / notebook / name
     folder.mkdir(parents=True)
     return Run(file, values, folder)
 
 
-def _in_notebook() -> bool:
+def _show(shown: Any) -> None:
+    """Display text as HTML, or a picture, where a notebook runs."""
     from IPython import get_ipython
+    from IPython.display import HTML, display
 
-    return get_ipython() is not None
-
-
-def _show(text: str) -> None:
-    if _in_notebook():
-        from IPython.display import HTML, display
-
-        display(HTML(text))  # type: ignore[no-untyped-call]
+    if get_ipython() is not None:
+        display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]

@@ -102,8 +102,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     """Write ``index.html`` and ``verdicts.csv`` over all runs and return the page's path.
 
     First come the runs of the newest suite (see `suite_runs`), then the newest complete one of each
-    name that a reader started. Runs whose last try failed are named, and so are ``killed`` ones,
-    whose process ended before they left anything.
+    name that a reader started. Runs whose last try failed are named, and the ``killed`` ones.
     """
     records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
     complete = [folder for folder, record in records.items() if record["status"] == "complete"]
@@ -153,9 +152,9 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
         baseline=os.path.relpath(baseline, reports) if baseline.is_file() else None,
     )
     files.write(reports / INDEX, text)
+    (reports / "verdicts.csv").unlink(missing_ok=True)  # of runs that count no more
     if len(rows):
-        table = rows[list(findings.COLUMNS)].to_csv(index=False)
-        files.write(reports / "verdicts.csv", table)
+        files.write(reports / "verdicts.csv", rows[list(findings.COLUMNS)].to_csv(index=False))
     return reports / INDEX
 
 
@@ -170,8 +169,7 @@ def suite_runs(reports: Path) -> dict[str, Path]:
 def keep(reports: Path, folder: Path) -> Path:
     """Copy the suite that was reproduced last to where it can be committed, and return its page.
 
-    The copy is a report in itself, without notebooks. It takes the place of an older baseline as a
-    whole.
+    The copy is a report in itself, without notebooks, in place of an older baseline.
     """
     kept, page = suite_runs(reports), folder / "README.md"
     if not kept:
@@ -211,7 +209,7 @@ def cut(readme: str, folder: Path, link: str) -> str:
     """Return the text of a README with what the baseline in a folder says: picture and verdicts.
 
     They stand between ``<!-- picture ... -->`` or ``<!-- verdicts ... -->`` and ``<!-- end -->``.
-    ``link`` is where the folder is, seen from the README.
+    ``link`` leads from the README to the folder.
     """
     kept, slots = list(suite_runs(folder).values()), {"picture": ""}
     if found := _exhibit(kept, _TEXTURES):

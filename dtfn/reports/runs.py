@@ -16,29 +16,25 @@ from dtfn import files, provenance
 from dtfn.errors import InputError, nearest
 
 MANIFEST = "manifest.json"
-PARTIAL = ".partial-"
-"""Prefix of the folder of a run that is not finished."""
-KINDS = ("figures", "tables", "data")
-"""What a notebook saves: the manifest's lists, and the folders of their files."""
+PARTIAL = ".partial-"  # begins the name of a run's folder that is not finished
+KINDS = ("figures", "tables", "data")  # the manifest's lists, and the folders of their files
+# Columns of what a run cost, not of what it found: they differ from run to run.
 PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
-"""Columns of what a run cost, not of what it found: they differ from run to run."""
 
 
 def finished(folder: Path) -> list[Path]:
     """Return the complete and failed runs below ``folder``, oldest first."""
-    started = {}
-    for file in folder.glob(f"*/*/{MANIFEST}"):
-        record = read(file.parent)
-        if not file.parent.name.startswith(PARTIAL) and {"started", "status"} <= record.keys():
-            started[file.parent] = (record["started"], file.parent.name)
-    return sorted(started, key=started.__getitem__)
+    places = [file.parent for file in folder.glob(f"*/[!.]*/{MANIFEST}")]
+    records = [(read(place), place) for place in places]
+    whole = [(r["started"], f.name, f) for r, f in records if {"started", "status"} <= r.keys()]
+    return [place for *_, place in sorted(whole)]
 
 
 def find(name: str, folder: Path) -> Path:
     """Return the folder of a complete run below ``folder``, or raise `InputError`.
 
-    ``name`` is a run's folder, the name of one, or the name of a notebook: its newest run;
-    ``NAME~1`` is the run before that, and so on.
+    ``name`` is the run's folder, or its name, or a notebook's: its newest run, ``NAME~1`` the run
+    before that.
     """
     if read(Path(name)):
         return Path(name)
@@ -56,12 +52,12 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a manifest says about a run before anything is computed."""
     sha, dirty = provenance.git_state()
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    words = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    headings = [line for line in "\n".join(words).splitlines() if line.startswith("# ")]
+    words = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    heading = re.search("^# (.*)", words, re.MULTILINE)
     return {
         "schema": 1,
         "notebook": notebook.stem,
-        "title": headings[0].removeprefix("# ") if headings else notebook.stem,
+        "title": heading[1] if heading else notebook.stem,
         "notebook_sha256": files.sha256(notebook),
         "parameters": dict(parameters),
         "code": {"git": sha, "dirty": dirty, "sha256": provenance.code_key()},
@@ -109,9 +105,8 @@ class Comparison(NamedTuple):
 def compare(before: Path, after: Path) -> Comparison:
     """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
 
-    Rows are matched by their texts (method, dataset, image), and whole numbers where it takes
-    these to know them apart (row, column, step); else by their place. A number that only one run
-    has is NaN in the other.
+    Rows are matched by their texts (method, dataset, image), by whole numbers where it takes them
+    (row, column, step), else by their place. A number that one run lacks is NaN there.
     """
     both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
     same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
@@ -124,16 +119,13 @@ def compare(before: Path, after: Path) -> Comparison:
         largest = changed["difference"].abs().max()
         what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
         summary = f"{len(changed)} of {len(both)} numbers changed{what}"
-    old, new = (read(folder)["parameters"] for folder in (before, after))
-    pairs = {name: (old.get(name), new.get(name)) for name in [*old, *new]}
-    answers = {name: _answers(folder) for name, folder in (("before", before), ("after", after))}
-    said = pd.DataFrame(answers).fillna("not claimed").rename_axis("claim").reset_index()
-    return Comparison(
-        summary,
-        changed,
-        {name: pair for name, pair in pairs.items() if pair[0] != pair[1]},
-        said[said["before"] != said["after"]].reset_index(drop=True),
-    )
+    old, new = read(before), read(after)
+    names = [*old["parameters"], *new["parameters"]]
+    pairs = {name: (old["parameters"].get(name), new["parameters"].get(name)) for name in names}
+    settings = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    said = pd.DataFrame({"before": _answers(old), "after": _answers(new)}).fillna("not claimed")
+    said = said[said["before"] != said["after"]].rename_axis("claim").reset_index()
+    return Comparison(summary, changed, settings, said)
 
 
 def fingerprint(file: Path) -> str:
@@ -145,8 +137,8 @@ def fingerprint(file: Path) -> str:
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
-def _answers(folder: Path) -> dict[str, str]:
-    printed = [verdict["printed"] for verdict in read(folder)["verdicts"]]
+def _answers(record: Mapping[str, Any]) -> dict[str, str]:
+    printed = [verdict["printed"] for verdict in record["verdicts"]]
     return {row["claim"]: f"{row['measured']} {row['holds']}" for row in printed}
 
 

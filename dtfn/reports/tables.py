@@ -7,7 +7,7 @@ notation translates them together with what it must escape.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import pandas as pd
@@ -32,24 +32,22 @@ FORMS = {
 }
 
 
-def _notation(marks: Sequence[str], escaped: Mapping[str, str]) -> dict[int, str]:
-    """Return what becomes of the marks (around best and second, before a group) and of text."""
-    pairs = [*zip("\1\2\3\4\5", marks, strict=True), *escaped.items()]
-    return {ord(character): text for character, text in pairs}
-
-
-_MARKDOWN = _notation(["**", "**", "<ins>", "</ins>", ""], {"|": r"\|", "<": r"\<"})
-_HTML = _notation(
-    ["<b>", "</b>", "<u>", "</u>", '<i class="rule"></i>'], {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# What becomes of the marks (around best and second, before a group) and of text.
+_MARKDOWN = str.maketrans(
+    {"\1": "**", "\2": "**", "\3": "<ins>", "\4": "</ins>", "\5": "", "|": r"\|", "<": r"\<"}
 )
-_LATEX = _notation(
-    [r"\textbf{", "}", r"\underline{", "}", "\\midrule\n"],
-    {c: f"\\{c}" for c in "&%$#_{}"}
+_HTML = str.maketrans(
+    {"\1": "<b>", "\2": "</b>", "\3": "<u>", "\4": "</u>", "\5": '<i class="rule"></i>'}
+    | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+)
+_LATEX = str.maketrans(
+    {"\1": r"\textbf{", "\2": "}", "\3": r"\underline{", "\4": "}", "\5": "\\midrule\n"}
+    | {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
     | {"[": "{[}", "\N{NO-BREAK SPACE}": "~"}  # a row that begins with [ would be an option
     # What the standard fonts lack.
     | {"×": r"$\times$", "−": "$-$", "·": r"$\cdot$", "±": r"$\pm$", "≤": r"$\leq$", "≥": r"$\geq$"}
-    | {"≈": r"$\approx$", "→": r"$\to$", "τ": r"$\tau$", "✓": r"$\surd$", "✗": r"$\times$"},
+    | {"≈": r"$\approx$", "→": r"$\to$", "τ": r"$\tau$", "✓": r"$\surd$", "✗": r"$\times$"}
 )
 
 
