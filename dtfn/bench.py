@@ -59,15 +59,8 @@ GPU_JOBS = (
 def table(sizes: tuple[int, ...], threads: int = 0, device: str = "cpu") -> pd.DataFrame:
     """Return all measurements, one row a network, size and arithmetic.
 
-    Parameters
-    ----------
-    sizes
-        LR sizes of the full-size forward passes on a CPU.
-    threads
-        CPU threads; 0 leaves torch's own choice.
-    device
-        ``"cpu"``, ``"cuda"`` or ``"auto"``. On a CPU each row runs alone in a fresh process, so
-        that its peak memory is its own.
+    On a CPU ``sizes`` are the LR sizes of the full-size forward passes. There each row runs alone
+    in a fresh process, so that its peak memory is its own.
     """
     if methods.torch_device(device) == "cuda":
         return pd.DataFrame([measure(job, "cuda") for job in tqdm(GPU_JOBS, "bench")])

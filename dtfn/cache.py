@@ -43,8 +43,7 @@ def limit() -> int:
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
     """Return the arrays of a key (from `key`) by name; make and remember them if there are none.
 
-    Processes that ask for the same at one time make it once: the others wait. A process that is
-    killed frees the next one.
+    Processes that ask for the same at one time make it once: the others wait.
     """
     with opened() as store, ExitStack() as stack:
         if (arrays := _recalled(store, key)) is not None:
@@ -111,10 +110,7 @@ def clear() -> int:
 
 @contextmanager
 def opened() -> Iterator[diskcache.Cache | None]:
-    """Open the store, or warn and yield None; inside of another such context, take its store.
-
-    Opening takes as long as reading an output: open it around a loop.
-    """
+    """Open the store around a loop, or warn and yield None; within such a context share its."""
     if _stores:
         yield _stores[-1]
         return

@@ -152,11 +152,7 @@ def verify(source: Source) -> Iterator[tuple[Path, str]]:
 
 
 def _fault(file: Path, listed: Listed) -> str:
-    """Return what is wrong with a picture, or nothing. Other bytes of the same pixels are right.
-
-    The pixels are compared even where the file is right: JPEG decoders differ, and the numbers of
-    a benchmark with them.
-    """
+    """Return what is wrong with a picture, or nothing. Other bytes of the same pixels are right."""
     if not file.is_file():
         return "missing"
     try:
@@ -165,7 +161,7 @@ def _fault(file: Path, listed: Listed) -> str:
         return f"no picture ({file.stat().st_size} bytes instead of {listed.bytes})"
     if hashlib.sha256(pixels.tobytes()).hexdigest() == listed.pixels:
         return ""
-    same = files.sha256(file) == listed.sha256
+    same = files.sha256(file) == listed.sha256  # JPEG decoders differ
     return "the right file, but this machine decodes other pixels" if same else "another picture"
 
 
@@ -181,13 +177,12 @@ def fetch(
 
     ``agree`` is asked for each text of terms that was not accepted earlier, with the names of its
     sets. ``mirrors`` are URLs of copies of a data folder (or of the archives), tried first. However
-    it ends, it leaves whole files and whole sets of an archive; the next call goes on from there.
+    it ends, files and sets of an archive are whole; the next call goes on from there.
     """
     tasks: list[tuple[Source, Listed]] = []
     for source in sets:
         if source.by_hand:
-            expected = "a set that may be downloaded by anyone"
-            raise InputError(source.name, expected, source.terms, source.by_hand)
+            raise InputError(source.name, "a set for anyone", source.terms, source.by_hand)
         if source.archive and source.present < source.count:
             if source.present:
                 expected, remedy = "all pictures of the set, or none", "move the folder away"
@@ -236,10 +231,8 @@ def _download(
         """Ask the next mirror; pooch calls this again if that fails or the hash is another."""
         url = next(turns)
         try:
-            with (
-                requests.get(url, stream=True, timeout=PATIENCE) as answer,
-                Path(output).open("wb") as file,
-            ):
+            answer = requests.get(url, stream=True, timeout=PATIENCE)
+            with answer, Path(output).open("wb") as file:
                 answer.raise_for_status()
                 for chunk in answer.iter_content(1 << 16):
                     if stop.is_set():

@@ -50,9 +50,9 @@ def decode(data: bytes, what: object) -> Pixels:
     """Return the pixels of a PNG, JPEG, BMP or TIFF file. The content decides, not the suffix.
 
     Palettes become RGB, 1-, 2- and 4-bit grey becomes 8-bit grey, a transparent colour becomes an
-    alpha channel, and an orientation tag is applied. ``what`` names the file in errors: if it is
-    damaged or cut short; or holds CMYK, LAB, floats or several pages; or 16-bit colour in a PNG,
-    which Pillow would cut to 8 bits.
+    alpha channel, and an orientation tag is applied. An `InputError`, in which ``what`` names the
+    file: it is damaged or cut short; holds CMYK, LAB, floats or several pages; or 16-bit colour in
+    a PNG, which Pillow would cut to 8 bits.
     """
     try:
         with warnings.catch_warnings():
@@ -119,8 +119,8 @@ def encode(image: Pixels) -> bytes:
     _require(image, "PNG", (np.uint8, np.uint16))
     image = image[:, :, 0] if image.shape[2:] == (1,) else image
     if image.dtype != np.uint8 and image.ndim == 3:
-        found, remedy = f"{image.dtype} of shape {image.shape}", "convert it with as_rgb"
-        raise InputError("PNG", "8 bits, or 16 bits of grey", found, remedy)
+        found = f"{image.dtype} {image.shape}"
+        raise InputError("PNG", "8 bits, or 16 bits of grey", found, "convert it with as_rgb")
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -132,13 +132,11 @@ def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
     If it must be ``opaque``, pixels that one can see through are an error too.
     """
     stored = read(file)
-    has_alpha = stored.ndim == 3 and stored.shape[2] in (2, 4)
-    if opaque and has_alpha and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
-        found = "pixels that one can see through"
-        raise InputError(file, "an opaque picture", found, "save it without alpha")
+    channels = stored.shape[2] if stored.ndim == 3 else 1
+    if opaque and channels in (2, 4) and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
+        raise InputError(file, "an opaque picture", "transparent pixels", "save it without alpha")
     rgb = as_rgb(stored)
-    grey = stored.ndim == 2 or stored.shape[2] == 2
-    return np.ascontiguousarray(rgb[:, :, 0]) if grey else rgb
+    return np.ascontiguousarray(rgb[:, :, 0]) if channels <= 2 else rgb
 
 
 def as_rgb(image: Pixels) -> UInt8:
@@ -179,13 +177,11 @@ def luma(image: UInt8 | NDArray[np.float32]) -> Float:
     """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, in [16, 235].
 
     It is float64 ``(H, W)``: rounding Y costs 0.09 dB of PSNR at scale 2. The image is RGB
-    ``(H, W, 3)`` in [0, 255], uint8 or not rounded float32, or grey ``(H, W)``, which counts as RGB
-    of three equal channels, as in published tables.
+    ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three equal channels.
     """
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
-        remedy = "convert with dtfn.images.as_rgb"
-        raise InputError("luma", "(H, W) or (H, W, 3)", f"shape {image.shape}", remedy)
+        raise InputError("luma", "(H, W) or (H, W, 3)", image.shape, "convert it with as_rgb")
     red, green, blue = [image] * 3 if image.ndim == 2 else np.moveaxis(image, 2, 0)
     y = np.multiply(red, 65.481, dtype=np.float64)  # in place: half the time of one expression
     y += np.multiply(green, 128.553)
@@ -211,13 +207,10 @@ def degrade(hr: UInt8, scale: int) -> UInt8:
 def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     """Resize as MATLAB's ``imresize(image, factor, 'bicubic')`` does, bit for bit.
 
-    Cubic kernel with a = -0.5, widened when shrinking (antialiasing), symmetric borders. Rows are
-    done first, and the result is rounded (half away from zero) to uint8 after each of the two
-    passes: a single rounding at the end reproduces only 85-90 % of the benchmarks' LR pixels.
-
-    uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``. The weights
-    are a sparse matrix, whose terms are summed in the order of the taps: BLAS would sum in an order
-    of its own, and so break exact ties.
+    uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``. Rows are done
+    first, and the result is rounded (half away from zero) to uint8 after each of the two passes: a
+    single rounding at the end reproduces only 85-90 % of the benchmarks' LR pixels. The weights are
+    a sparse matrix, whose terms are summed in the order of the taps: BLAS would break exact ties.
     """
     _require(image, "imresize", (np.uint8,))
     if not (math.isfinite(factor) and factor > 0):

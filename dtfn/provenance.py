@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dtfn import paths
+from dtfn import files, paths
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,16 +34,11 @@ def array_hash(array: NDArray[np.generic]) -> str:
 
 
 def git_state() -> tuple[str, bool]:
-    """Return (short commit id, whether tracked files differ from it).
-
-    ``("nogit", False)`` where the code is not a git checkout or git is missing.
-    """
+    """Return (short commit id, whether tracked files differ from it), or ``("nogit", False)``."""
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.check_output(
-            command, cwd=paths.ROOT, stderr=subprocess.DEVNULL, text=True
-        )
+        how: dict[str, Any] = {"cwd": paths.ROOT, "stderr": subprocess.DEVNULL, "text": True}
+        return str(subprocess.check_output(["git", *arguments], **how))
 
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         # An unpacked archive inside somebody else's repository is not that repository's commit.
@@ -85,18 +81,12 @@ def code_key(*modules: str) -> str:
     parts = {}
     for place in map(PACKAGE.joinpath, modules or [""]):
         for file in sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".py")]:
-            part = file.relative_to(PACKAGE)
+            part = file.relative_to(PACKAGE).as_posix()
             # Shipped notebooks and networks are no code.
-            if (
-                part.parts[0].partition(".")[0] in ("cli", "shipped")
-                or file.suffix == ".pyc"
-                or file.is_dir()
-            ):
-                continue
-            content = file.read_bytes()
-            parts[part.as_posix()] = (
-                _tree(content) if file.suffix == ".py" else hashlib.sha256(content).hexdigest()
-            )
+            skipped = file.is_dir() or file.suffix == ".pyc" or re.match(r"(cli|shipped)\b", part)
+            if not skipped:
+                hashed = _tree(file.read_bytes()) if file.suffix == ".py" else files.sha256(file)
+                parts[part] = hashed
     return digest(parts)
 
 

@@ -19,14 +19,12 @@ KNOWN_LEAKS = ("BSD200/302003",)  # = Set5/woman
 
 
 def _split(value: Any) -> Any:
-    """Read a tuple from text: ``T91, BSD200``."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 
 def _paired(value: Any) -> Any:
-    """Read pairs (name, value) from a mapping or its JSON."""
     value = json.loads(value) if isinstance(value, str) else value
     return list(value.items()) if isinstance(value, dict) else value
 
@@ -43,10 +41,8 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class Recipe:
     """All that decides the weights of a training run, apart from the software.
 
-    `preset` and `from_json` make one and check it. How the work is spread (devices, accumulation,
-    compilation) changes the weights by rounding only, and is an argument of `dtfn.training.train`.
-
-    A tuple of texts may be given as ``"T91, BSD200"``, pairs as a mapping or its JSON.
+    `preset` and `from_json` make one and check it. A tuple of texts may be given as
+    ``"T91, BSD200"``, pairs as a mapping or its JSON.
     """
 
     network: str  # with scale, seed and hyperparameters: see `dtfn.models.create`
@@ -124,30 +120,20 @@ AUTHORS: dict[str, dict[str, Any]] = {
 def preset(name: str, **changes: Any) -> Recipe:
     """Return a named recipe, with changes.
 
-    Parameters
-    ----------
-    name
-        ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``; ``scratch-...`` for the
-        same network from fresh weights, which is the first stage where the zoo's has several;
-        ``demo-...`` for a short run of it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or
-        ``dtfn_x4`` for the full network by the authors' recipe.
-    **changes
-        Fields of `Recipe` to change; also as text of a command line.
-
-    Raises
-    ------
-    InputError
-        Unknown name or field, or a value of the wrong type or outside its range.
+    The name is ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``; ``scratch-...``
+    for the same network from fresh weights, which is the first stage where the zoo's has several;
+    ``demo-...`` for a short run of it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or
+    ``dtfn_x4`` for the full network by the authors' recipe. The changes are fields of `Recipe`,
+    also as text of a command line. An unknown name is an `InputError`; else errors as `from_json`.
     """
     return from_json({**(AUTHORS.get(name) or _mini(name)), **changes})
 
 
 def split_name(name: str) -> tuple[str, int, int] | None:
     """Return (variant, scale, seed) of a name of the zoo; None if it is no such name."""
-    parts = re.fullmatch(r"(?P<variant>.+)-x(?P<scale>[234])-s(?P<seed>\d+)", name)
-    if parts is None or parts["variant"] not in VARIANTS:
-        return None
-    return parts["variant"], int(parts["scale"]), int(parts["seed"])
+    parts = re.fullmatch(r"(.+)-x([234])-s(\d+)", name)
+    known = parts is not None and parts[1] in VARIANTS
+    return (parts[1], int(parts[2]), int(parts[3])) if parts and known else None
 
 
 def _mini(name: str) -> dict[str, Any]:
@@ -174,10 +160,7 @@ def _mini(name: str) -> dict[str, Any]:
 def from_json(values: Mapping[str, Any]) -> Recipe:
     """Return the recipe of some fields, e.g. of ``dataclasses.asdict`` after a trip through JSON.
 
-    Raises
-    ------
-    InputError
-        Unknown field, a missing one, or a value of the wrong type or outside its range.
+    An unknown or missing field, or a value of another type or range, is an `InputError`.
     """
     for key in values:
         require_known(key, Recipe.__dataclass_fields__, "recipe", "a known field")
@@ -185,6 +168,8 @@ def from_json(values: Mapping[str, Any]) -> Recipe:
         return _RECIPE.validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        expected = first["msg"].removeprefix("Input should be ")
-        what = f"{first['loc'][0]} of a recipe"
+        what, expected = (
+            f"{first['loc'][0]} of a recipe",
+            first["msg"].removeprefix("Input should be "),
+        )
         raise InputError(what, expected, repr(first["input"]), "correct it") from None

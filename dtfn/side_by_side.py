@@ -1,14 +1,12 @@
 """Train several small networks on one GPU at once.
 
-A small network leaves most of a GPU idle: its step is hundreds of kernels of a few microseconds.
-So each network's whole step (cut the patches, forward, backward, clip, Adam, average) is captured
-as one CUDA graph, and the graphs of all networks are replayed in turn, each on its own stream.
-All that depends on the step (patches, rate, rotations of the hash) is prepared beforehand in
-tables that the graph reads at its own step counter.
+A small network leaves most of a GPU idle. So each network's whole step (cut the patches, forward,
+backward, clip, Adam, average) is captured as one CUDA graph, and the graphs of all networks are
+replayed in turn, each on its own stream. All that depends on the step (patches, rate, rotations)
+is prepared beforehand in tables that the graph reads at its own step counter.
 
-The steps are those of `dtfn.training`: same patches, rotations, schedule and average, so the
-weights agree up to rounding, and checkpoints can be continued by either trainer. Without a GPU
-the same code runs without graphs.
+The steps are those of `dtfn.training`, so the weights agree up to rounding, and checkpoints can be
+continued by either trainer. Without a GPU the same code runs without graphs.
 """
 
 from __future__ import annotations
@@ -45,30 +43,19 @@ def train_together(
 ) -> list[Path]:
     """Train several networks at once, or go on where the last run into the same folder stopped.
 
+    Arguments and errors are as for `dtfn.training.train`, but for these.
+
     Parameters
     ----------
     recipes
-        Name of each network, which is its folder's name, and its recipe.
+        Name of each network, which is its folder's name, and its recipe; not in 16-mixed precision.
     out
-        Folder of the folders; each is like one of `dtfn.training.train`.
-    accelerator, resume
-        As there; ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        Folder of the folders. Returned is one ``weights.safetensors`` a recipe, in their order.
     minutes
         Time that all of it may take, from this call to the last file. The recipes' steps are
         lowered so that every network ends its whole schedule in time.
     keep_every
         Also keep the averaged weights of every so many steps, as ``weights-<step>.safetensors``.
-
-    Returns
-    -------
-    One ``weights.safetensors`` a recipe, in their order.
-
-    Raises
-    ------
-    InputError
-        As `dtfn.training.train`; a recipe in 16-mixed precision; too little time.
-    Diverged
-        A network with `dtfn.training.BAD_STEPS` or more bad steps since the last look at it.
     """
     began = time.monotonic()
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams that run at once

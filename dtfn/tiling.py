@@ -15,8 +15,7 @@ from dtfn import cache
 from dtfn.errors import InputError
 
 OVERLAP = 16  # LR positions
-# Tile sides that a budget may choose. Coarse, so that a little more or less of free memory, or
-# another machine, chooses the same tiles and thus gives the same pixels.
+# Tile sides that a budget may choose: coarse, so that other machines choose the same.
 SIDES = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SPARE = 0.85  # share of a budget that is planned with: allocators do not fill every gap
 
@@ -122,17 +121,16 @@ class Budget:
     def tiling(self, rest: float, position: float, height: int, width: int) -> Tiling | None:
         """Return the largest tiles that fit, or None where the image of ``height x width`` does.
 
-        The process takes ``rest`` bytes when no network runs, and ``position`` bytes more for each
-        LR position that a network sees at once. `InputError` if no tiles fit.
+        The process takes ``rest`` bytes, and ``position`` more for each LR position seen at once.
         """
         positions = (SPARE * self.bytes - rest) / position
         if height * width <= positions:
             return None
         fitting = [side for side in SIDES if side**2 <= positions]
         if not fitting:
-            least = f"at least {(rest + SIDES[0] ** 2 * position) / SPARE / 2**20:.0f} MB"
-            found = f"{self.bytes / 2**20:.0f} MB"
-            raise InputError("memory", f"{least} for this network", found, "allow more")
+            least = (rest + SIDES[0] ** 2 * position) / SPARE / 2**20
+            wanted, found = f"at least {least:.0f} MB for this network", self.bytes / 2**20
+            raise InputError("memory", wanted, f"{found:.0f} MB", "allow more")
         return Tiling(fitting[-1])
 
 

@@ -64,10 +64,9 @@ def train(
 
     Parameters
     ----------
-    recipe
-        What to train.
     out
-        Folder for the checkpoint, ``history.csv``, ``run.json`` and the result; all processes and
+        Folder for the checkpoint, ``history.csv``, ``run.json`` and the returned
+        ``weights.safetensors``, which has the averaged weights and the recipe; all processes and
         nodes must see the same.
     accelerator, devices, num_nodes
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``; processes (on a CPU) or GPUs a node; nodes.
@@ -76,8 +75,8 @@ def train(
     precision
         Instead of the recipe's.
     accumulate
-        Parts in which each process takes its share of a batch, to save memory. The global batch,
-        and so the result, stays the same but for rounding.
+        Parts in which each process takes its share of a batch, to save memory; it changes the
+        result by rounding only.
     threads
         CPU threads; 0 leaves torch's own choice.
     compiled, tensorboard
@@ -85,15 +84,10 @@ def train(
     resume
         Whether the folder may hold a run to go on with.
 
-    Returns
-    -------
-    ``<out>/weights.safetensors``, with the averaged weights and the recipe as metadata.
-
     Raises
     ------
     InputError
-        No pictures, a test picture among them, weights to start from that do not fit, hardware that
-        is not there, a batch that cannot be divided, or a checkpoint that may not be continued.
+        Pictures, weights to start from, hardware, batch or checkpoint do not fit the recipe.
     Diverged
         Three steps in a row with a loss or gradient that is not finite.
     """
@@ -127,9 +121,7 @@ def train(
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
                 what = f"steps {step + 1 - bad} to {step}"
-                remedy = (
-                    "--resume from before them in 32-true, or lower learning_rate or clip, anew"
-                )
+                remedy = "--resume before them in 32-true, or lower learning_rate or clip, anew"
                 raise Diverged(what, "finite losses and gradients", "NaN or infinity", remedy)
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
@@ -231,14 +223,9 @@ class Tally:
 class Run:
     """A network in training; every process has one, and calls its methods at the same time.
 
-    Attributes
-    ----------
-    network, optimiser
-        Being trained; their tensors may be sharded over processes. ``model`` gives the loss.
-    average
-        The network with averaged weights, sharded alike; the network itself without averaging.
-    judge
-        The network as it is tested, of its own: the trained one keeps its mode and its counters.
+    The tensors of ``network``, ``optimiser`` and ``average`` (of the weights; the network itself
+    without averaging) may be sharded over processes. ``model`` gives the loss, ``judge`` is the
+    network as it is tested: the trained one keeps its mode and its counters.
     """
 
     def __init__(
@@ -280,9 +267,9 @@ class Run:
         ``accumulate`` parts. Return the mean loss of the global batch (not finite if the step was
         skipped), whether an overflow was the cause, and whether any process voted.
 
-        In half precision the loss is scaled, so that small gradients do not vanish, and every now
-        and then the scale is too large: the gradient overflows although the loss is finite. Then
-        the scaler has to see the step, to halve the scale. That is no sign of divergence.
+        In half precision a scale of the loss that is too large makes the gradient overflow although
+        the loss is finite. Then the scaler has to see the step, to halve the scale. That is no sign
+        of divergence.
         """
         fabric, recipe, tally = self.fabric, self.recipe, self.tally
         torch.manual_seed((recipe.seed * 1_000_003 + tally.step) % (1 << 63))
@@ -319,14 +306,7 @@ class Run:
             if recipe.ema:
                 # The first weights replace the average.
                 share = 1 - recipe.ema if tally.step > tally.skipped else 1.0
-                into, new = (
-                    [
-                        (p.to_local() if isinstance(p, DTensor) else p).detach()
-                        for p in m.parameters()
-                    ]
-                    for m in (self.average, self.network)
-                )
-                torch._foreach_lerp_(into, new, share)
+                torch._foreach_lerp_(_local(self.average), _local(self.network), share)
         self.optimiser.zero_grad(set_to_none=True)
         tally.step += 1
         return value if good else math.nan, overflow, votes > 0
@@ -368,7 +348,7 @@ class Run:
         for name in ("network", "average", "optimiser"):
             content[name] = _whole(getattr(self, name).state_dict())
         if self.fabric.is_global_zero:
-            stream = io.BytesIO()
+            stream = io.BytesIO()  # a full disk is no OSError of torch.save's
             torch.save(content, stream)
             files.write(self.out / CHECKPOINT, stream.getvalue())
 
@@ -391,9 +371,9 @@ class Run:
             remedy = "choose another --out folder, or ask for the same recipe"
             found = f"another {', '.join(other)}"
             raise InputError(file, "a checkpoint of this recipe", found, remedy)
-        for network, state in ((self.network, "network"), (self.average, "average")):
-            own = network.state_dict()
-            network.load_state_dict({k: _like(v, own[k]) for k, v in content[state].items()})
+        for name in ("network", "average"):
+            own = (network := getattr(self, name)).state_dict()
+            network.load_state_dict({k: _like(v, own[k]) for k, v in content[name].items()})
         parameters = list(self.network.parameters())
         moments = {
             index: {k: _like(v, parameters[index]) if v.ndim else v for k, v in state.items()}
@@ -451,6 +431,10 @@ def fresh(recipe: Recipe) -> models.Network:
 
 
 # --- tensors that may be sharded over processes --------------------------------------------------
+
+
+def _local(network: nn.Module) -> list[Tensor]:
+    return [(p.to_local() if isinstance(p, DTensor) else p).detach() for p in network.parameters()]
 
 
 def _whole(value: Any) -> Any:
