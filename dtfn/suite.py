@@ -286,11 +286,10 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         record["status"] = "failed" if error else "complete"
         if error:  # papermill's says what the notebook raised
-            name = getattr(error, "ename", type(error).__name__)
-            message = (
-                f"{name}: {getattr(error, 'evalue', str(error).strip().partition(chr(10))[0])}"
-            )
-            lines = getattr(error, "traceback", None) or traceback.format_exception(error)
+            said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
+            message = f"{getattr(error, 'ename', type(error).__name__)}: {said}"
+            whole = "".join(traceback.format_exception(error)).splitlines()
+            lines = getattr(error, "traceback", None) or whole
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
             record["error"] = {"message": message, "traceback": trace}
             files.write(partial / "traceback.txt", trace)
