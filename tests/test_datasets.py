@@ -167,7 +167,7 @@ def test_count_takes_the_first_of_the_sorted_and_each_is_read_alone(root: Path, 
         ("Urban", "did you mean 'Urban100'"),
         ("Pebles", "did you mean 'Pebbles'"),
         ("Empty", "found a folder without HR"),
-        ("Notes", r"Notes/HR: expected images \(.*\.png.*\); found none"),
+        ("Notes", r"Notes/HR: expected pictures \(.*\.png.*\); found none"),
         ("Twice", r"one picture named 'a'; found a\.jpg and a\.png"),
         ("Pebbles/../Pebbles", "expected a folder with HR/"),  # a name cannot leave the root
     ],

@@ -95,6 +95,7 @@ class _Bottleneck(nn.Module):
         self.body = nn.Sequential(down, nn.ReLU(inplace=True), up)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, 2C, H, W) for x of the same shape."""
         return self.body(x) + x
 
 
