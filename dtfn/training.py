@@ -121,7 +121,7 @@ def train(
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
                 what = f"steps {step + 1 - bad} to {step}"
-                remedy = "--resume before them in 32-true, or lower learning_rate or clip, anew"
+                remedy = "--resume from before them in 32-true, or lower learning_rate or clip"
                 raise Diverged(what, "finite losses and gradients", "NaN or infinity", remedy)
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
