@@ -1,7 +1,5 @@
 """What every test shares: the pictures, a cache apart, and that no test skips in silence."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Generator

@@ -3,8 +3,6 @@
 Prints one line for everything that is wrong and exits with 1, or prints nothing.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re

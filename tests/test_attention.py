@@ -1,7 +1,5 @@
 """The layers against plain loops, written from the papers' definitions, in float64."""
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -28,9 +26,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-12) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-# --- hashing --------------------------------------------------------------------------------
-
-
+# --- hashing ---
 def hashed_by_loops(
     query: Tensor, key: Tensor, value: Tensor, score: Tensor | None, codes: Tensor, m: int
 ) -> Tensor:
@@ -165,9 +161,7 @@ def test_rotations_depend_on_seed_layer_and_step_alone() -> None:
         close(rotation.T @ rotation, torch.eye(4, dtype=DOUBLE), 1e-5)
 
 
-# --- dense attention ------------------------------------------------------------------------
-
-
+# --- dense attention ---
 def simplex(scores: np.ndarray) -> np.ndarray:
     """Project a vector onto the simplex: the support is the largest k that is consistent."""
     for k in range(1, len(scores) + 1):
@@ -243,9 +237,7 @@ def test_fewer_positions_than_a_chunk_attend_to_all(
     close(layer(x), x + 0.5 * expected, 1e-13)
 
 
-# --- interventions --------------------------------------------------------------------------
-
-
+# --- interventions ---
 def only_self(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
     return logits.masked_fill(queries[..., :, None] != keys[..., None, :], -torch.inf)
 
@@ -282,9 +274,7 @@ def test_uniform_weights_over_the_keys_of_all_rounds() -> None:
     close(found, hashed_by_loops(0 * query, key, value, None, codes, 4))
 
 
-# --- deformable convolution -----------------------------------------------------------------
-
-
+# --- deformable convolution ---
 def pixel(image: Tensor, y: int, x: int) -> Tensor:
     inside = 0 <= y < image.shape[1] and 0 <= x < image.shape[2]
     return image[:, y, x] if inside else torch.zeros_like(image[:, 0, 0])
@@ -350,9 +340,7 @@ def test_gradients_of_deformable_convolution(kept: int, monkeypatch: pytest.Monk
     assert torch.autograd.gradcheck(deformable_conv2d, case)
 
 
-# --- texture fidelity -----------------------------------------------------------------------
-
-
+# --- texture fidelity ---
 def test_contrast_gate_is_that_of_the_paper() -> None:
     torch.manual_seed(0)
     layer, x = CCALayer(32).double(), normal(2, 32, 4, 5)

@@ -1,7 +1,5 @@
 """Local attribution: complete, exact on linear networks, and its index by brute force."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -56,9 +54,7 @@ def drawn(network: nn.Module, image: NDArray[Any]) -> float:
 def test_a_linear_network_is_exact(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "total_slope", Tensor.sum)
     network = Linear()
-
     found = attribute(network, LR, WINDOW, steps).map
-
     expected = np.zeros((12, 14))
     for row, column in np.ndindex(12, 14):  # what each pixel's own difference does to the patch
         one = np.zeros(LR.shape)
@@ -74,9 +70,7 @@ def test_a_linear_network_is_exact(steps: int, monkeypatch: pytest.MonkeyPatch) 
 def test_a_network_is_complete_the_more_so_with_more_steps(name: str) -> None:
     network = mini(name)
     change = drawn(network, LR / 255) - drawn(network, BLURRED)
-
     few, many = (abs(attribute(network, LR, WINDOW, n).map.sum() - change) for n in (4, 64))
-
     assert change > 0.1, "the sharp picture has more detail than the blurred one"
     assert many < 1e-3 * drawn(network, LR / 255)
     assert many < few
@@ -110,7 +104,6 @@ def test_hashed_attention_is_attributed_and_the_network_left_as_it_was() -> None
 def test_attention_reaches_beyond_the_local_receptive_field() -> None:
     large = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     maps = {n: attribute(mini(n), large, (0, 0, 2, 2), 2) for n in ("mini-local", "mini-nla")}
-
     assert (maps["mini-local"].map[25:, 25:] == 0).all()
     assert (maps["mini-nla"].map[25:, 25:] != 0).all()
     assert maps["mini-local"].diffusion < maps["mini-nla"].diffusion

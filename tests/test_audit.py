@@ -1,7 +1,5 @@
 """From folders of pictures to a report: names, a naive computation, verdicts, every refusal."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -75,7 +73,6 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
     folders = write(tmp_path)
     report = run(folders, tmp_path / "out")
     expected = naive(folders, "with", "without")
-
     written = pd.read_csv(tmp_path / "out" / "images.csv")
     assert written["image"].tolist() == ["a", "b", "c"]
     for name in expected:
@@ -123,7 +120,6 @@ def test_perfect_and_constant_results_are_valid_json(tmp_path: Path) -> None:
     assert any(note.startswith("1 of 2 images are reproduced exactly") for note in report["notes"])
     assert 0 < report["harm_rate"] < 1
     assert np.isfinite(report["psnr_without"])
-
     flat = np.zeros((24, 24), np.uint8)
     off = flat.copy()
     off[8:12] = 128
@@ -350,7 +346,6 @@ def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
         images.write(tmp_path / "bicubic" / f"{file.stem}x4.png", images.imresize(lr, 4))
     hr = benchmarks / "Set5" / "HR"
     report, found = audit.audit(hr, rcan, tmp_path / "bicubic", 4, tmp_path)
-
     assert report["psnr_with"] == pytest.approx(32.634, abs=0.001)
     assert report["psnr_without"] == pytest.approx(28.43, abs=0.005)
     assert 0.1 < report["harm_rate"] < 0.3

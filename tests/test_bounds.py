@@ -1,7 +1,5 @@
 """Bounds: chance and an equal network gain nothing, a planted choice gains what it must gain."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import replace
 from pathlib import Path

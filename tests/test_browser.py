@@ -4,8 +4,6 @@ Skips where there is no Chromium, unless DTFN_BROWSER is set: then that is a fai
 are kept in the folder DTFN_ARTIFACTS, by default tests/artifacts.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

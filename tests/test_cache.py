@@ -1,7 +1,5 @@
 """The cache of arrays: between processes, damaged, on a full disk, its commands; keys of code."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Attention maps against the layers themselves, and that watching changes nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -92,9 +90,7 @@ def test_map_times_values_is_what_the_layer_adds(
 def test_a_gpu_has_the_same_maps(name: str) -> None:
     x, details = picture(8, 12), np.random.default_rng(0).normal(size=(96, 4))
     here, there = recorded(built(name), x), recorded(built(name).cuda(), x.cuda())
-
     maps = there.maps("", everywhere(x))
-
     assert maps.is_cuda
     torch.testing.assert_close(maps.cpu(), here.maps("", everywhere(x)), rtol=0, atol=1e-12)
     one, other = (record.summary("", everywhere(x), details) for record in (here, there))
@@ -122,10 +118,8 @@ class Largest(TorchDispatchMode):
 def test_memory_is_that_of_the_queries(name: str) -> None:
     """Rows that were asked for and the layer's own features and hash codes, never L x L."""
     record, length = recorded(built(name, torch.float32), picture(96, 96, torch.float32)), 96 * 96
-
     with Largest() as seen:
         record.maps("", [(0, 0), (50, 3), (95, 95)])
-
     assert 3 * length <= seen.numel < length**2 / 20
 
 
@@ -152,7 +146,6 @@ def test_record_keeps_what_layers_got_changes_no_bit_and_leaves_nothing(name: st
         with pytest.raises(InputError, match="network input"), capture.record(watched):
             watched(torch.zeros(3))
         after = watched(x)
-
     assert torch.equal(during, before)
     assert torch.equal(after, before)
     assert [set(module.__dict__) for module in watched.modules()] == attributes
@@ -184,9 +177,7 @@ def test_record_of_a_training_pass(name: str, seed: int | None) -> None:
         added = layer.attend(x)[0]
     layer(x)
     state, draws = torch.get_rng_state(), layer.draws
-
     maps = record.maps("", everywhere(x))
-
     means = record.means("", layer.conv_assembly(x)[0].flatten(1).T.detach().numpy())
     np.testing.assert_allclose(means, added.flatten(1).T, rtol=0, atol=1e-12)
     found = torch.einsum("qhw,chw->cq", maps, layer.conv_assembly(x)[0]).view_as(added)
@@ -202,7 +193,6 @@ def test_of_a_batch_the_first_picture_counts_and_of_several_passes_the_last() ->
         first = record.map(record.layers[0], (0, 0))
         watched(x)
     alone = recorded(watched, x[:1])
-
     assert first.shape == (5, 5)
     for layer in record.layers:
         expected = alone.map(layer, (7, 5))
@@ -216,9 +206,7 @@ def test_summary_is_that_of_the_whole_matrix(name: str) -> None:
     details[17], details[8] = details[32], 0
     record = recorded(layer, x)
     a = record.maps("", everywhere(x)).flatten(1).numpy()  # (L, L)
-
     table = record.summary("", everywhere(x), details)
-
     at = np.array(everywhere(x))
     np.testing.assert_array_equal(table[["row", "column"]], at)
     squared = ((details[:, None] - details[None]) ** 2).sum(-1)

@@ -1,7 +1,5 @@
 """Causes: where networks look, and planted slopes of harm on inconsistency that are found again."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -180,7 +178,6 @@ def test_copies_are_the_strongest_with_their_inconsistency(
     looks = [look for of_query in found.values() for look in of_query]
     table = causes.copies(looks, noise, most=3)
     details = texture.detail_blocks(noise.hr, 2).astype(float)
-
     assert len(table) == 3 * len(looks)
     for n, look in enumerate(looks):
         part = table.iloc[3 * n : 3 * n + 3]
@@ -243,7 +240,6 @@ def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], nois
     table = causes.copies(causes.last_layer(found[QUERIES[1]]), noise)
     figure = pictures.copied_patches(table, noise, most=4)
     figure.draw_without_rendering()
-
     part = table[table["network"] == table["network"].iloc[0]].head(4)
     for ax, row in zip(figure.axes[1:5], part.itertuples(), strict=True):
         ink = plots.BAD if row.inconsistency > 1 else plots.GOOD

@@ -1,7 +1,5 @@
 """Weights of others: taken out of their wrappers, loaded whole, or refused with a reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The files that speak of each other agree, and the code keeps the shape that they promise."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

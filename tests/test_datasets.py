@@ -1,7 +1,5 @@
 """Benchmarks: the pairs are right, and a wrong folder is one clear line."""
 
-from __future__ import annotations
-
 import re
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """The donor experiment: known signs where attention copies, nothing where there is none."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Pictures come over a real connection, from servers that do what servers do."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib
@@ -151,9 +149,7 @@ def left(root: Path) -> set[str]:
     return found - {".licences.json.lock"}
 
 
-# --- what the catalogue says
-
-
+# --- what the catalogue says ---
 def test_every_address_is_of_a_pinned_commit_or_a_known_archive() -> None:
     """A mirror that a reader names comes first, then the source, then its copies."""
     known = catalogue()
@@ -200,9 +196,7 @@ def test_real_benchmarks_are_as_listed(benchmarks: Path, monkeypatch: pytest.Mon
         assert list(verify(source)) == []
 
 
-# --- what is fetched is what the suite reads
-
-
+# --- what is fetched is what the suite reads ---
 def test_the_suite_reads_what_was_fetched(site: Site, root: Path) -> None:
     hr, lr = png(0, 40), png(1, 20)
     test = tiny(site, {"HR/a.png": hr, "LR_bicubic/X2/ax2.png": lr})
@@ -237,9 +231,7 @@ def test_training_sets_stay_next_to_benchmarks_where_they_are_already(
     assert paths.validation_root() == root / "elsewhere" / "val"
 
 
-# --- servers that misbehave
-
-
+# --- servers that misbehave ---
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -318,9 +310,7 @@ def test_an_interrupt_is_clean(site: Site, root: Path, capfd: pytest.CaptureFixt
     )
 
 
-# --- archives
-
-
+# --- archives ---
 def test_an_archive_is_unpacked_whole_or_not_at_all(site: Site, root: Path) -> None:
     source = zipped(site)
     site.faults |= {"/one/div.zip": ["404"], "/two/div.zip": ["drop 9000"]}
@@ -341,9 +331,7 @@ def test_an_archive_is_unpacked_whole_or_not_at_all(site: Site, root: Path) -> N
         fetch(source)
 
 
-# --- what is here already, terms, the disk
-
-
+# --- what is here already, terms, the disk ---
 def test_what_is_here_is_not_overwritten_and_each_fault_is_named(site: Site, root: Path) -> None:
     contents = {f"HR/{name}.png": png(i) for i, name in enumerate("abcde")}
     source = tiny(site, contents)
@@ -385,9 +373,7 @@ def test_terms_are_asked_once_and_again_when_they_change(site: Site, root: Path)
         fetch(dataclasses.replace(source, terms="Other terms"), yes=False)
 
 
-# --- the commands
-
-
+# --- the commands ---
 def test_list_shows_what_is_here(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("data", "list", "--json") == 0
     rows = json.loads(capsys.readouterr().out)

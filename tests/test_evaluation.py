@@ -1,7 +1,5 @@
 """Running networks: rounding, cache, scale, and the tidy table; with networks of known output."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -126,12 +124,10 @@ def test_cache_keys_know_pixels_weights_and_code(add: Add, monkeypatch: pytest.M
         hr = np.zeros((2 * lr.shape[0], 2 * lr.shape[1], 3), np.uint8)
         evaluation.outputs(["one"], Sample("toy", "flat", 2, lr, hr))
     assert network.runs == 3
-
     brighter = add("one", Shifted(shift=0.5))
     output = evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))["one"]
     assert brighter.runs == 1
     assert output.image.min() == 128
-
     monkeypatch.setattr(cache, "source", lambda *_: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2

@@ -1,7 +1,5 @@
 """What CONTRIBUTING.md says of an attention that the package does not know."""
 
-from __future__ import annotations
-
 import re
 import runpy
 from pathlib import Path
@@ -38,10 +36,8 @@ def test_an_attention_from_outside_is_trained_gated_and_mapped(
     network = models.load(weights).eval()
     (layer,) = (m for m in network.modules() if isinstance(m, toy.CosineAttention))
     assert layer.temperature != 4, "it was trained"
-
     for method in (str(weights), f"{TOY}:network?weights={weights}"):
         assert (gate.costs([method], ["mini"], 1, ["uniform", "self"])["cost"] != 0).all()
-
     x = torch.rand(1, 3, 9, 7)
     with torch.inference_mode(), capture.record(network) as record:
         network(x)

@@ -1,7 +1,5 @@
 """Files survive kills, full disks, read-only folders and each other."""
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

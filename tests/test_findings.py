@@ -1,7 +1,5 @@
 """What a report says first: the verdicts of all runs, in words and in a table, and the page."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Harm: planted harm is found where it is and as large as it is; chance ends in nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures: MATLAB's bicubic against its own files and exact arithmetic; colour; files."""
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable
@@ -33,9 +31,7 @@ FACTORS = st.sampled_from([1 / 4, 1 / 3, 1 / 2, 2, 3, 4, Fraction(1, 3), Fractio
 IMAGES = arrays.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24)))
 
 
-# --- imresize, degrade
-
-
+# --- imresize, degrade ---
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize(("dataset", "count"), [("Set5", 5), ("Set14", 14)])
 def test_degrade_makes_every_pixel_of_the_published_lr(
@@ -122,9 +118,7 @@ def test_degrade_crops_at_the_top_left_and_divides_evenly(count: int, scale: int
     np.testing.assert_array_equal(images.degrade(PHOTO, scale), expected)
 
 
-# --- colour
-
-
+# --- colour ---
 def test_luma_is_that_of_scikit_image_not_rounded_and_grey_counts_as_rgb() -> None:
     np.testing.assert_allclose(images.luma(PHOTO), rgb2ycbcr(PHOTO)[:, :, 0], atol=1e-10)
     ends = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
@@ -154,9 +148,7 @@ def test_as_rgb_replicates_grey_scales_16_bits_and_composites_alpha_over_white()
     assert images.as_rgb(deep)[0, :, 0].tolist() == [255, 0, 127, 156]
 
 
-# --- files: what is stored comes back
-
-
+# --- files: what is stored comes back ---
 def _noise(shape: tuple[int, ...], depth: str) -> images.Pixels:
     return RNG.integers(0, np.iinfo(depth).max, shape, dtype=depth, endpoint=True)
 
@@ -228,9 +220,7 @@ def test_an_orientation_tag_is_applied(orientation: int) -> None:
     np.testing.assert_array_equal(images.decode(data, "a"), expected * np.uint16(257))
 
 
-# --- files: what is refused
-
-
+# --- files: what is refused ---
 CMYK = Image.fromarray(SMOOTH).convert("CMYK")
 DEEP = _noise((23, 17, 3), "uint16")
 

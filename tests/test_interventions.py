@@ -1,7 +1,5 @@
 """Interventions and the gate: one thing in a network changes, nothing else, and it comes back."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext

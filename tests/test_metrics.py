@@ -1,7 +1,5 @@
 """PSNR and SSIM against scikit-image, published numbers and each other's edge cases."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +36,6 @@ def test_metrics_agree_with_scikit_image(sr: np.ndarray, hr: np.ndarray, shave: 
     of_paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     expected_psnr = peak_signal_noise_ratio(y, x, data_range=255)  # type: ignore[no-untyped-call]
     expected_ssim = structural_similarity(x, y, data_range=255, **of_paper)  # type: ignore[no-untyped-call]
-
     assert psnr(sr, hr, shave) == pytest.approx(expected_psnr)
     assert ssim(sr, hr, shave) == pytest.approx(expected_ssim, abs=1e-12)
 
@@ -52,7 +49,6 @@ def test_rcan_scores_what_it_published(benchmarks: Path, scale: int) -> None:
     for picture in pictures:
         hr = images.read(benchmarks / "Set5" / "HR" / f"{picture.name.split('_')[0]}.png")
         scores.append(psnr(images.read(picture), images.modcrop(hr, scale), scale))
-
     assert len(scores) == 5
     assert np.mean(scores) == pytest.approx(RCAN[scale], abs=5e-4)
 
@@ -72,7 +68,6 @@ def test_bicubic_scores_what_every_paper_states(benchmarks: Path, dataset: str) 
             row.append([psnr(sr, hr, scale, "y"), psnr(sr, hr, scale)])
         scores.append(row)
     classical, rgb = np.mean(scores, axis=0).T
-
     assert classical == pytest.approx(BICUBIC[dataset], abs=0.01)
     more = 20 * np.log10(255 / 219) / 14 if dataset == "Set14" else 0.0
     assert rgb == pytest.approx(classical + more)
@@ -84,7 +79,6 @@ def test_the_two_rules_for_grey_pictures(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sr, hr = rng.integers(0, 256, (2, 17, 19), dtype=np.uint8)
     colour = {"sr": np.dstack([sr] * 3), "hr": np.dstack([hr] * 3)}
-
     assert psnr(sr, hr, 2) == psnr(colour["sr"], hr, 2) == psnr(sr, colour["hr"], 2)
     assert psnr(colour["hr"], hr, 2, "y") == float("inf")
     mse = np.mean((sr.astype(float) - hr)[2:-2, 2:-2] ** 2)

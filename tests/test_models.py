@@ -1,7 +1,5 @@
 """The networks as a whole, and layers in both ways in which they run."""
 
-from __future__ import annotations
-
 import copy
 import math
 import os

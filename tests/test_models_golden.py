@@ -3,8 +3,6 @@
 The golden vectors are in tests/golden, or DTFN_GOLDEN; see golden/README.txt.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Mapping

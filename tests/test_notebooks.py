@@ -1,7 +1,5 @@
 """Every notebook through the runner: the smoke tier from plan to index, and papermill by hand."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

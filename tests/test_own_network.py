@@ -1,7 +1,5 @@
 """A user's own network, from a file of code and weights to a map, and all that is refused."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
@@ -167,9 +165,7 @@ def channels(x: Tensor) -> Tensor:
     return (flat @ flat.mT).softmax(-1).matmul(flat).reshape(x.shape) * x.softmax(1)
 
 
-# --- its attention ----------------------------------------------------------------------------
-
-
+# --- its attention ---
 @pytest.mark.parametrize("attend", [functional, transposed, product, masked, causal, nested])
 @torch.inference_mode()
 def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
@@ -277,9 +273,7 @@ def test_interventions_are_what_they_say(attend: object) -> None:
     assert torch.equal(network(X), plain)
 
 
-# --- the contract -----------------------------------------------------------------------------
-
-
+# --- the contract ---
 @pytest.mark.parametrize(
     ("network", "text"),
     [
@@ -317,9 +311,7 @@ def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: st
         methods.network(f"{tmp_path}/none.py:network")
 
 
-# --- from weights to a map --------------------------------------------------------------------
-
-
+# --- from weights to a map ---
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The example in a file elsewhere, with weights of its own."""

@@ -1,7 +1,5 @@
 """The parameters of notebooks: read as papermill reads them, converted without loss."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Figures: what is drawn, not its pixels."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Published values, how measured values are compared with them, and who beats whom."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

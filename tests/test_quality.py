@@ -1,7 +1,5 @@
 """PSNR and SSIM of everything: ways, scales, folders of pictures, and what is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A run's folder, the index over all of them, and two runs compared; all without a kernel."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

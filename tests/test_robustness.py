@@ -1,7 +1,5 @@
 """Damaged files and killed commands: one clear line, and a second start that succeeds."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -39,9 +37,7 @@ MEMORY = 600 * 2**20  # bytes that all of them may add
 Files = dict[str, bytes]
 
 
-# --- sound files, and damaged ones made of them ----------------------------------------------
-
-
+# --- sound files, and damaged ones made of them ---
 def _packed(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
@@ -170,9 +166,7 @@ def _special_networks(trap: Path) -> Files:
     }
 
 
-# --- read through the public readers ---------------------------------------------------------
-
-
+# --- read through the public readers ---
 def _tried(folder: Path, contents: Files, read: Callable[[Path], object]) -> dict[str, str]:
     """Read every file; return the names of those refused with the message, "" for the others.
 
@@ -235,9 +229,7 @@ def test_a_damaged_checkpoint_is_a_network_or_one_line(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-# --- a full disk -----------------------------------------------------------------------------
-
-
+# --- a full disk ---
 @pytest.mark.filterwarnings("ignore:(no cache of outputs|output not cached)")
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of files")
 def test_weights_and_states_on_a_full_disk_are_whole_or_not_there(

@@ -1,7 +1,5 @@
 """Intervals and tests: known answers, simulated coverage, and what has no answer."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """Block errors and choices among them: against loops, known answers and their properties."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """One notebook by papermill, a plan by Snakemake: what each leaves, and what does not run again."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import json
@@ -35,9 +33,7 @@ def good(notebooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return suite.run(notebooks / "good.ipynb", {"scale": "2"}, runs=runs)
 
 
-# --- one run --------------------------------------------------------------------------------
-
-
+# --- one run ---
 def test_the_manifest_binds_all_that_belongs_to_a_run(good: Path, notebooks: Path) -> None:
     content = json.loads((good / "manifest.json").read_text())
     assert (good.parent.name, good.name) == ("good", content["key"][:16])
@@ -148,9 +144,7 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.Monke
     assert suite.run(notebook, given, runs=tmp_path / "runs") != first
 
 
-# --- plans and keys -------------------------------------------------------------------------
-
-
+# --- plans and keys ---
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a notebook, a network, pictures and a file, and its own package."""
@@ -273,9 +267,7 @@ def test_a_cluster_would_run_the_plan(folder: Path, profile: str) -> None:
     assert "OMP_NUM_THREADS=1 dtfn run a --tier smoke" in printed
 
 
-# --- by Snakemake ---------------------------------------------------------------------------
-
-
+# --- by Snakemake ---
 def reproduce(folder: Path, reports: str, *options: str) -> subprocess.Popen[str]:
     command = ["reproduce", "--tier", "smoke", "--plan", str(folder / "suite.yaml")]
     command += ["--reports", str(folder / reports), *options]

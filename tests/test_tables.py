@@ -1,7 +1,5 @@
 """Tables: the marks of the field, escaping, and joined columns."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Textures: similar patches against a loop, causes with known answers, planted distortions."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +16,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from dtfn import images, paths, subpixel, texture
 from dtfn.errors import InputError
 
+Float = NDArray[np.float64]
 SEED = st.integers(0, 2**32 - 1)
 AWAY = np.s_[4:-4, 4:-4]  # LR positions that no border reaches
 
@@ -55,7 +54,6 @@ def test_search_equals_a_loop_over_all_pairs(lr: np.ndarray, count: int, every: 
     height, width = y.shape
     vectors = [patch(y, i, j) for i in range(height) for j in range(width)]
     found, asked = texture.similar_patches(lr, count, every), texture.asked(lr.shape, every)
-
     np.testing.assert_allclose(texture.patches(lr), vectors, atol=1e-4)
     assert asked.tolist() == [
         i * width + j for i in range(0, height, every) for j in range(0, width, every)
@@ -113,7 +111,6 @@ def test_severity_is_the_block_error_of_bicubic(scale: int, channels: tuple[int,
     cropped = images.modcrop(hr, scale)
     bicubic = images.imresize(images.degrade(hr, scale), scale)
     found = texture.severity(hr, scale)
-
     np.testing.assert_allclose(found, subpixel.block_error(bicubic, cropped, scale), rtol=1e-12)
 
 
@@ -122,7 +119,6 @@ def test_a_periodic_texture_is_consistent(scale: int) -> None:
     """A random tile, repeated: each patch has equals elsewhere, and their details are equal too."""
     tile = noise(0, 8 * scale, 8 * scale, 3)
     hr = np.tile(tile, (6, 6, 1))
-
     k = texture.inconsistency(hr, scale, images.degrade(hr, scale), count=4)
     assert (k[AWAY] == 0).all()
     assert (texture.severity(hr, scale)[AWAY] > 100).all()
@@ -133,7 +129,6 @@ def test_noise_is_inconsistent(scale: int) -> None:
     hr = noise(0, 60 * scale, 60 * scale)
     k = texture.inconsistency(hr, scale, images.degrade(hr, scale))[AWAY]
     energy = texture.severity(hr, scale)[AWAY]
-
     assert np.mean(k * energy) / np.mean(energy) == pytest.approx(2, abs=0.06)
 
 
@@ -152,7 +147,6 @@ def test_inconsistency_equals_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
         for p, row in enumerate(texture.similar_patches(lr, count))
     ]
     k = texture.inconsistency(hr, scale, lr, count)
-
     np.testing.assert_allclose(k.ravel(), expected, rtol=1e-5)
     some = texture.inconsistency(hr, scale, lr, count, every=2)
     np.testing.assert_array_equal(some[::2, ::2], k[::2, ::2])
@@ -171,9 +165,6 @@ def stripes(angle: float, period: float = 10, size: int = 64, phase: float = 0) 
     return 128 + 60 * np.sin(2 * np.pi * way / period + phase)
 
 
-Float = NDArray[np.float64]
-
-
 def middle(values: Float) -> Float:
     edge = len(values) // 4
     return values[edge:-edge, edge:-edge]
@@ -184,7 +175,6 @@ def middle(values: Float) -> Float:
 )
 def test_the_angle_between_two_gratings(true: float, drawn: float) -> None:
     found = middle(texture.orientation_error(stripes(drawn), stripes(true), sigma=6))
-
     turn = abs(true - drawn) % 180
     # One degree: Sobel is not quite the same in all directions.
     assert found == pytest.approx(min(turn, 180 - turn), abs=1)
@@ -196,7 +186,6 @@ def test_the_weight_is_the_coherence_of_the_truth() -> None:
     assert middle(found) == pytest.approx(45, abs=0.5)
     sr, hr = NOISE
     found = texture.orientation_error(sr, hr, 4)
-
     angles, coherence = [], np.zeros(hr.shape)
     for y in (sr, hr):
         row, mixed, column = structure_tensor(y, 4, mode="reflect", order="rc")  # type: ignore[no-untyped-call]
@@ -214,7 +203,6 @@ def test_the_weight_is_the_coherence_of_the_truth() -> None:
 def test_the_spectrum_is_that_of_every_window(scale: int) -> None:
     sr, hr = NOISE[:, : 12 * scale, : 15 * scale] if scale < 4 else NOISE
     found = texture.spectrum_error(sr, hr, scale)
-
     side, half = 5 * scale, 2 * scale
     taps = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(side) / (side - 1))
     window = taps[:, None] * taps
@@ -244,7 +232,6 @@ def test_the_ssim_map_is_that_of_a_second_library() -> None:
 def test_gradient_similarity_is_that_of_every_pixel() -> None:
     sr, hr = NOISE
     found = texture.gradient_similarity(sr, hr)
-
     kernel = np.array([[1, 0, -1]] * 3) / 3
     for row, column in [(1, 1), (20, 30), (46, 58)]:
         near = np.s_[row - 1 : row + 2, column - 1 : column + 2]
@@ -256,9 +243,7 @@ def test_gradient_similarity_is_that_of_every_pixel() -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_the_maps_lie_on_the_lr_grid_and_are_0_for_the_truth(scale: int) -> None:
     hr = noise(0, 12 * scale, 15 * scale, 3)
-
     same, other = (texture.distortion_maps(sr, hr, scale) for sr in (hr, hr[::-1].copy()))
-
     assert set(same) == set(texture.DISTORTIONS)
     limits = {"orientation": 90, "spectrum": np.inf, "structure": 2, "gradient": 1}
     for name, values in same.items():

@@ -1,7 +1,5 @@
 """Tiles: their geometry, the authors' chop, and what networks make of them, by brute force."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np
@@ -147,9 +145,7 @@ def test_self_ensemble_is_the_mean_over_flips_and_turns(cut: Tiling | Chop | Non
         seen = np.rot90(lr[:, ::-1] if mirrored else lr, k)
         back = np.rot90(evaluation.unrounded(Uneven(), seen, cut), -k)
         total += back[:, ::-1] if mirrored else back
-
     made = evaluation.upscale(Uneven(), lr, cut, self_ensemble=True)
-
     np.testing.assert_allclose(made.astype(int), levels(total / 8).astype(int), atol=1)
     assert (made != evaluation.upscale(Uneven(), lr, cut)).mean() > 0.5
 

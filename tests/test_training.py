@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -84,9 +82,7 @@ def start(world: Path, out: Path, **options: Any) -> subprocess.Popen[str]:
     )
 
 
-# --- resuming -----------------------------------------------------------------------------------
-
-
+# --- resuming ---
 def test_a_killed_run_ends_in_the_same_bits(world: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(world, out)
@@ -142,9 +138,7 @@ def test_validating_more_often_changes_no_weight(
     assert re.search(r"6/6 \[.*loss=\d.*psnr=\d", capsys.readouterr().err)
 
 
-# --- the same on other hardware -----------------------------------------------------------------
-
-
+# --- the same on other hardware ---
 @pytest.mark.parametrize(("strategy", "stop"), [("ddp", 3), ("fsdp", None), ("fsdp", 3)])
 def test_two_processes_train_the_same_weights(
     world: Path, whole: Path, tmp_path: Path, strategy: str, stop: int | None, monkeypatch: Any
@@ -216,9 +210,7 @@ def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
     assert np.isfinite(pd.read_csv(tmp_path / "history.csv")["psnr"]).all()
 
 
-# --- steps that go wrong ------------------------------------------------------------------------
-
-
+# --- steps that go wrong ---
 def fail(patch: pytest.MonkeyPatch, bad: tuple[int, ...], gradient: bool = False) -> None:
     """Let the loss or its gradient be not finite at some calls."""
     forward, calls = training.Objective.forward, itertools.count()
@@ -276,9 +268,7 @@ def test_an_overflow_in_half_precision_halves_the_scale(tmp_path: Path) -> None:
     assert not torch.equal(run.network.state_dict()["tail.0.weight"], before["tail.0.weight"])
 
 
-# --- arithmetic against torch -------------------------------------------------------------------
-
-
+# --- arithmetic against torch ---
 def test_the_cosine_is_that_of_torch_after_a_linear_warm_up() -> None:
     recipe = tiny.recipe(steps=500, warmup=40, learning_rate=1e-4)
     assert [recipe.rate(step) for step in (0, 19, 39)] == [1e-4 / 40, 1e-4 / 2, 1e-4]
@@ -317,9 +307,7 @@ def test_the_loss_is_that_of_its_name(kind: str) -> None:
     assert loss == pytest.approx(expected, rel=1e-6)
 
 
-# --- starting from weights, and what is shipped -------------------------------------------------
-
-
+# --- starting from weights, and what is shipped ---
 def test_another_scale_starts_from_the_body_of_the_weights(whole: Path, tmp_path: Path) -> None:
     begin = str(whole / "weights.safetensors")
     changes = {"name": "dtfn-x3-s0", "start": begin, "steps": 1, "warmup": 0}
@@ -361,9 +349,7 @@ def test_attention_is_skipped_for_the_drawn_pictures_alone(tmp_path: Path) -> No
         assert not np.array_equal(trained[0.5][key], start[key].numpy())
 
 
-# --- several networks on one device -------------------------------------------------------------
-
-
+# --- several networks on one device ---
 @pytest.mark.parametrize("name", TOGETHER)
 def test_side_by_side_takes_the_same_steps(whole: Path, tmp_path: Path, name: str) -> None:
     training.train(TOGETHER[name], tmp_path, accelerator="cpu", threads=1)

@@ -1,7 +1,5 @@
 """Shipped and imported networks: names, files and cards, and how both get there."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import re

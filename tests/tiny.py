@@ -1,7 +1,5 @@
 """The command line in this process, notebooks that are right or wrong, what a page requests."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -102,9 +100,9 @@ def write_all(folder: Path) -> Path:
 def requests(page: Path) -> list[str]:
     """Return what a browser would fetch from elsewhere, or run, when it opens the page."""
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-    found = ["script" for _ in soup("script")]
-    found += [rule for style in soup("style") for rule in _in_css(style.text)]
-    for tag in soup(True):
+    found = ["script" for _ in soup.select("script")]
+    found += [rule for style in soup.select("style") for rule in _in_css(style.text)]
+    for tag in soup.select("*"):
         for name, value in tag.attrs.items():
             fetched = name in ("src", "srcset", "data", "poster", "background")
             fetched |= name == "href" and tag.name != "a"  # links are not followed
@@ -123,5 +121,5 @@ def _in_css(text: str) -> list[str]:
 def policy(page: Path) -> str:
     """Return the page's content security policy."""
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
-    meta = soup.find("meta", {"http-equiv": "Content-Security-Policy"})
+    meta = soup.select_one('meta[http-equiv="Content-Security-Policy"]')
     return str(meta["content"]) if meta else ""

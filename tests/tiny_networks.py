@@ -1,7 +1,5 @@
 """Tiny networks and files of weights, for the tests of both."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,10 @@ CHAIN = {"n_feats": 16, "n_resblocks": 8}
 GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
 HASHED = {"chunk_size": 16, "n_hashes": 2}
 SMALL: dict[str, dict[str, Any]] = {
-    "edsr": CHAIN,
-    "nln": CHAIN,
-    "nlsn": CHAIN | HASHED,
-    "dlsn": GROUPS | HASHED,
-    "hspan": GROUPS,
-    "dtfn": GROUPS | HASHED,
-    "nlsn+tfs": CHAIN | HASHED,
-    "dlsn+tfs": GROUPS | HASHED,
-    "hspan+tfs": GROUPS,
-    "nln+tfs": CHAIN,
+    **dict.fromkeys(("edsr", "nln", "nln+tfs"), CHAIN),
+    **dict.fromkeys(("nlsn", "nlsn+tfs"), CHAIN | HASHED),
+    **dict.fromkeys(("dlsn", "dtfn", "dlsn+tfs"), GROUPS | HASHED),
+    **dict.fromkeys(("hspan", "hspan+tfs"), GROUPS),
 }
 # Every attention, of 16 channels; the hashed ones with chunks of 8 positions.
 LAYERS: dict[str, Callable[[], attention.Attention]] = {

@@ -1,7 +1,5 @@
 """Files of pictures, written without the package."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -5,8 +5,6 @@ Run as a program it is a process that can be killed, or one of several that trai
     python tiny_training.py WORLD OUT '{"devices": 2}'
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
