@@ -277,6 +277,7 @@ def test_uploads(shown: State) -> None:
 
 def test_grey_alpha_and_deep_uploads() -> None:
     deep = noise(50, 47).astype(np.uint16) * 257
+    uploads: dict[str, np.ndarray[Any, Any]]
     uploads = {"white": noise(50, 47, 4), "grey, white": noise(50, 47, 2), "grey, 16 bits": deep}
     for notes, image in uploads.items():
         sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
