@@ -27,6 +27,7 @@ LEAST_SWITCHED = 0.05
 OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the keys that it has
 COLLAPSE = 2.0  # dB: a network that loses more was never trained for what it is given
 BELOW = 1.5  # dB below bicubic: the same
+PLACEBO = "placebo"  # no intervention: the network of this seed that was trained with equal weights
 OFF_DISTRIBUTION = "off-distribution, not interpretable"
 
 
@@ -40,7 +41,7 @@ def costs(
     """Measure what each intervention costs on the first ``count`` pictures of benchmarks.
 
     Networks run as in `dtfn.evaluation.block_errors`. A user's own has only `OWN_KINDS`; a network
-    without attention is an `InputError`.
+    without attention is an `InputError`. `PLACEBO` is left out where the zoo has none of the seed.
 
     Returns
     -------
@@ -60,6 +61,8 @@ def costs(
             possible[name] = [k for k in kinds if k in OWN_KINDS and (square or k != "self")]
         else:
             attention_layers(loaded)
+            if placebo_of(name) is None:
+                possible[name] = [kind for kind in kinds if kind != PLACEBO]
     rows = []
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
     runs = pictures * sum(1 + len(some) for some in possible.values())
@@ -70,6 +73,7 @@ def costs(
                     psnr = {}
                     for kind in ("", *possible[name]):
                         method = f"{name}@{kind}" if kind else name
+                        method = str(placebo_of(name)) if kind == PLACEBO else method
                         error = evaluation.block_errors(method, sample, device)[method]
                         psnr[kind] = psnr_of(interior(error))
                         bar.update()
@@ -86,17 +90,19 @@ def costs(
 def table(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the verdict on each network and data set from `costs`, uniform among them.
 
-    A row a network and data set: name, dataset, scale, pictures, psnr, least (what uniform weights
-    must cost, dB), chooses, verdict, and the mean cost of each intervention with the ends of its
-    95 % interval over pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for
-    ``window(8)``. The interventions under which a user's own network loses more than `COLLAPSE`, or
-    falls more than `BELOW` under bicubic, are in off_distribution: they say nothing about it.
+    A row a network and data set: name, dataset, scale, pictures, few (pictures of the interventions
+    that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses,
+    verdict, and the mean cost of each intervention with the ends of its 95 % interval over
+    pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
+    The interventions under which a user's own network loses more than `COLLAPSE`, or falls more
+    than `BELOW` under bicubic, are in off_distribution: they say nothing about it.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
         pictures = part.groupby("image")["psnr"].first()
         row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
-        row |= {"pictures": len(pictures), "psnr": pictures.mean()}
+        counts = part.groupby("intervention")["image"].nunique()
+        row |= {"pictures": len(pictures), "few": int(counts.min()), "psnr": pictures.mean()}
         collapsed = []
         for kind, some in part.groupby("intervention", sort=False):
             column = str(kind).replace("(", "_").rstrip(")")
@@ -120,6 +126,14 @@ def least(name: str) -> float:
     """Return what uniform weights must cost a network in dB: `LEAST`, or `LEAST_SWITCHED`."""
     known = Path(name).exists() or name in {row["name"] for row in zoo.registry()}
     return LEAST_SWITCHED if known and not zoo.own(name) and zoo.switched(name) else LEAST
+
+
+def placebo_of(name: str) -> str | None:
+    """Return the zoo's placebo of a network's scale and seed; None without one, or for itself."""
+    rows = {row["name"]: row for row in zoo.registry()}
+    ours = rows.get(name, {})
+    placebo = f"{PLACEBO}-x{ours.get('scale')}-s{ours.get('seed')}"
+    return placebo if placebo in rows and placebo != name else None
 
 
 def dose(measured: pd.DataFrame) -> pd.DataFrame:

@@ -105,7 +105,8 @@ def pairs_of_zoo(
 
     Variants are those with attention, e.g. ``"nlsa"``, or networks of a user's own, each of which
     has a choice pair whatever the kinds; without variants or training seeds all are taken. One that
-    the zoo does not have at this scale, or no pair at all, is an `InputError`.
+    the zoo does not have at this scale, or no pair at all, is an `InputError`. The placebo has a
+    switch pair alone: a control of what an attention does that cannot choose.
     """
     found = _pairs(scale, variants, kinds, seeds)
     if not found:
@@ -119,8 +120,8 @@ def pairs_of_zoo(
 def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Pair]:
     """Return the switch pairs of the zoo, or of variants and weights files; perhaps none.
 
-    A user's own network has no switch. Parameters and errors are those of `pairs_of_zoo`; a weights
-    file of another scale is an `InputError`, too.
+    A user's own network has no switch, and a placebo looks at nothing. Parameters and errors are
+    those of `pairs_of_zoo`; a weights file of another scale is an `InputError`, too.
     """
     found, names = [], [one for one in variants if not zoo.own(one)]
     for file in [name for name in names if Path(name).suffix in zoo.SUFFIXES]:
@@ -131,7 +132,10 @@ def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()
         if recipe.attention_off:
             variant = recipe.network.removeprefix("mini-")
             found.append(_within(variant, "switch", recipe.seed, file, "off"))
-    return found if variants and not names else [*found, *_pairs(scale, names, ("switch",), seeds)]
+    if names or not variants:
+        pairs = _pairs(scale, names, ("switch",), seeds)
+        found += [pair for pair in pairs if pair.name != "placebo"]
+    return found
 
 
 def _pairs(
@@ -140,7 +144,7 @@ def _pairs(
     rows = [row for row in zoo.registry() if row["scale"] == scale]
     rows.sort(key=lambda row: -(row.get("gate") or 0))
     names = {(row["variant"], int(row["seed"])): row["name"] for row in rows}
-    attentive = {v for v, _ in names if not v.startswith(("local", "placebo"))}
+    attentive = {v for v, _ in names if not v.startswith("local")}
     mine = [variant for variant in variants if zoo.own(variant)]
     found = [
         _within(name.partition("?")[0].rpartition("/")[2], "choice", 0, name, "uniform")
@@ -164,6 +168,8 @@ def _pairs(
         if not others:
             continue
         other, own = (names["local", s] for s in (others[0], seed if seed in local else others[-1]))
+        if variant == "placebo":  # a control itself: nothing but the switch is asked of it
+            continue
         if "placebo" in kinds and ("placebo", seed) in names:
             off = names["placebo", seed]
             found.append(Pair(variant, "placebo", seed, name, off, ((own, other),)))

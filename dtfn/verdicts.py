@@ -15,58 +15,95 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import donors, gate, statistics
+from dtfn import bounds, donors, gate, statistics
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, networks
 from dtfn.reports import Verdict
-from dtfn.reports.findings import COLUMNS
+from dtfn.reports.findings import COLUMNS, MORE
 from dtfn.statistics import Crossed
 
+_LOST = "PSNR lost in harmed textures: found under one hash seed, measured under others"
 CLAIMS = (
-    ("attention chooses: uniform weights cost PSNR", "dB", gate.LEAST),
-    ("attention harms textures, by more than chance does", "dB", EFFECT_DB),
-    ("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
-    ("harm grows with severity", "%", EFFECT_SHARE),
-    ("harm grows with the inconsistency of what is attended", "%", EFFECT_SHARE),
-    ("a better choice of keys would gain", "dB", EFFECT_DB),
-    ("TFS lowers the harm and does not lower PSNR", "dB", EFFECT_DB),
-    ("inconsistent donors harm where consistent ones help", "%", EFFECT_SHARE),
+    (
+        *("attention chooses: uniform weights cost PSNR", "dB", gate.LEAST),
+        "PSNR with the trained weights less that with equal weights",
+    ),
+    ("attention harms textures, by more than chance does", "dB", EFFECT_DB, _LOST),
+    (
+        *("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
+        "the same loss, in those pictures alone",
+    ),
+    (
+        *("harm grows with severity", "%", EFFECT_SHARE),
+        "net change of error in the most severe fifth less that in the least; control subtracted",
+    ),
+    (
+        *("harm grows with the inconsistency of what is attended", "%", EFFECT_SHARE),
+        "rise of the error from the lowest tenth of inconsistency to the highest, among blocks of "
+        "like severity; control subtracted",
+    ),
+    (
+        *("a better choice of keys would gain", "dB", EFFECT_DB),
+        "PSNR if the true details choose the keys, less that as trained or of the control",
+    ),
+    (
+        *("TFS lowers the harm and does not lower PSNR", "dB", EFFECT_DB),
+        "PSNR lost in harmed textures without TFS, less that with it",
+    ),
+    (
+        *("inconsistent donors harm where consistent ones help", "%", EFFECT_SHARE),
+        "error with inconsistent donors less that with consistent ones",
+    ),
 )
-"""Claim, unit of its figure, and the smallest effect that counts."""
+"""Claim, unit of its figure, the smallest effect that counts, and what the figure is."""
 
 SEEDS = 3  # training seeds that a yes or a no needs
+PLACEBO = "placebo"  # the variant that cannot choose: a control, never part of a row's figure
+FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
+NONE_CHOOSES = "no attention that chooses was trained to be switched off"
 
 _crossed = functools.partial(statistics.crossed, seed="network")
 
 
 def judge(
-    number: int, scale: int, figure: Crossed, seeds: int, unless: str = "", effect: float = 0.0
+    number: int,
+    scale: int,
+    figure: Crossed,
+    pooled: pd.DataFrame,
+    unless: str = "",
+    effect: float = 0.0,
+    note: str = "",
 ) -> pd.DataFrame:
-    """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, reason (of the verdict) and p.
+    """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, ``MORE`` and p.
 
-    ``seeds`` are those of training. ``unless`` says why the claim cannot be *yes* although its
-    figure is large enough. ``effect`` is the smallest that counts; 0: that of `CLAIMS`.
+    The columns pair and seed of ``pooled`` say which networks the figure rests on. ``unless`` says
+    why the claim cannot be *yes* however large its figure is: a premise that fails. ``effect`` is
+    the smallest that counts; 0: that of `CLAIMS`. ``note`` and ``unless`` become part of the
+    reason.
     """
-    claim, unit, usual = CLAIMS[number]
-    effect = effect or usual
+    claim, unit, usual, quantity = CLAIMS[number]
+    effect, seeds = effect or usual, pooled["seed"].nunique()
     answer = "no" if figure.high < effect else "open"
     if figure.low > effect and figure.agree and not unless:
         answer = "yes"
-    reason = unless if figure.low > effect else ""
+    few = ""
     enough = {"training seed": (seeds, SEEDS), "picture": (figure.pictures, statistics.LEAST)}
     for what, (have, least) in enough.items():
         if have < least and answer != "open":
-            reason = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
+            few = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
             answer = "open"
-    ends = (figure.estimate, figure.low, figure.high)
-    row = (claim, scale, answer, *ends, unit, seeds, figure.pictures)
-    return pd.DataFrame([(*row, reason, figure.p_value(effect))], columns=[*COLUMNS, "reason", "p"])
+    each = pooled[["pair", "seed"]].drop_duplicates().sort_values(["pair", "seed"]).astype(str)
+    named = (each["pair"] + " s" + each.groupby("pair")["seed"].transform(" s".join)).unique()
+    row = (claim, scale, answer, figure.estimate, figure.low, figure.high, unit, seeds)
+    about = (quantity, effect, ", ".join(named), "; ".join(filter(None, (few, unless, note))))
+    p = figure.p_value(effect)
+    return pd.DataFrame([(*row, figure.pictures, *about, p)], columns=[*COLUMNS, *MORE, "p"])
 
 
 def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
     """Return the row of a claim about which nothing can be said, and why."""
-    claim, unit, _ = CLAIMS[number]
-    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0, reason, np.nan)
-    return pd.DataFrame([row], columns=[*COLUMNS, "reason", "p"])
+    claim, unit, effect, quantity = CLAIMS[number]
+    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0, quantity, effect, "", reason)
+    return pd.DataFrame([(*row, np.nan)], columns=[*COLUMNS, *MORE, "p"])
 
 
 def of_pairs(
@@ -75,15 +112,20 @@ def of_pairs(
     """Return the rows of claims 0, 1, 2, 3 and 6 from the pairs of the zoo.
 
     The pairs of the first kind decide, those whose attention chooses as the zoo's registry says;
-    that it does so on these pictures is the row of claim 0.
+    that it does so on these pictures is the row of claim 0, which names those left out. What the
+    placebo loses is part of the reason of claim 1.
     """
-    first = [pair for pair in pairs if pair.kind == pairs[0].kind]
+    kind = [pair for pair in pairs if pair.kind == pairs[0].kind]
+    first = [pair for pair in kind if pair.name != PLACEBO] or kind
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
     tested = choosing or first
     costs = gate.costs([pair.on for pair in tested], sets, count, ["uniform"])
     cost = _crossed(costs.rename(columns={"name": "network"}), "cost")
     needed = max(gate.least(pair.on) for pair in tested)
-    rows = [judge(0, scale, cost, len({pair.seed for pair in tested}), effect=needed)]
+    left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
+    note = f"left out: {', '.join(left)}, whose attention does not choose" if left else ""
+    pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
+    rows = [judge(0, scale, cost, pooled, effect=needed, note=note)]
     chosen = Measured(*(_of(choosing, part) for part in measured))
     if first[0].kind == "choice":
         reason = "a network of yours was not trained without its choice of keys"
@@ -94,20 +136,24 @@ def of_pairs(
     if plain.pictures.empty:
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
-    return pd.concat([*rows, of_harm(plain, scale), of_tfs(chosen.pictures, scale)])
+    placebo = _of([pair for pair in kind if pair.name == PLACEBO], measured.pictures)
+    note = ""
+    if len(placebo := networks(placebo[placebo["role"] == "pair"])):
+        note = f"a placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}"
+    return pd.concat([*rows, of_harm(plain, scale, note), of_tfs(chosen.pictures, scale)])
 
 
-def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
+def of_harm(measured: Measured, scale: int, note: str = "") -> pd.DataFrame:
     """Return the rows of claims 1 to 3 from pairs of one kind without TFS.
 
-    How harm grows with severity is net of the controls.
+    How harm grows with severity is net of the controls. ``note`` becomes part of the reason of
+    claim 1.
     """
     pictures = networks(measured.pictures[measured.pictures["role"] == "pair"])
-    seeds = pictures["seed"].nunique()
-    rows = [judge(1, scale, _crossed(pictures, "lost"), seeds)]
+    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, note=note)]
     raised = pictures[pictures["gain"] > 0]
     none = not_testable(2, scale, "it raises the PSNR of no picture")
-    rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), seeds))
+    rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
     fifths = networks(measured.fifths)
     fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
 
@@ -115,7 +161,7 @@ def of_harm(measured: Measured, scale: int) -> pd.DataFrame:
         least, most = (_crossed(part[part["fifth"] == n], "net", "off") for n in (1, FIFTHS))
         return most - least
 
-    rows.append(judge(3, scale, _beyond_chance(fifths, rise), seeds))
+    rows.append(judge(3, scale, _beyond_chance(fifths, rise), pictures))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -130,8 +176,20 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
         return not_testable(6, scale, "no network is there both with TFS and without")
     less = _crossed(both.assign(less=both["lost"] - both["lost_tfs"]), "less")
     gain = _crossed(both.assign(gain=both["psnr_on_tfs"] - both["psnr_on"]), "gain")
-    lowered = "" if gain.low > -EFFECT_DB else f"PSNR changes by {gain.estimate:+.3f} dB"
-    return judge(6, scale, less, both["seed"].nunique(), lowered)
+    lowered = "" if gain.low > -EFFECT_DB else f"TFS changes PSNR by {_printed(gain, '{:+.3f} dB')}"
+    names = both["pair"].unique()
+    both = pd.concat([both, *(both[both["pair"] == n].assign(pair=f"{n}+tfs") for n in names)])
+    return judge(6, scale, less, both, lowered)
+
+
+def of_bounds(pairs: Sequence[Pair], table: pd.DataFrame, scale: int) -> pd.DataFrame:
+    """Return the row of claim 5 from `dtfn.bounds.measure`, for pairs whose attention chooses."""
+    chosen = {(pair.name, pair.seed) for pair in pairs}
+    keys = zip(table["pair"], table["seed"], strict=True)
+    table = table[np.array([key in chosen for key in keys], bool)]
+    if table.empty:
+        return not_testable(5, scale, NONE_CHOOSES)
+    return judge(5, scale, bounds.net_gain(table), table)
 
 
 def of_causes(
@@ -147,17 +205,57 @@ def of_causes(
     changes = networks(_of(pairs, donors.effects(experiment)))
     apart = networks(_of(pairs, donors.contrasts(experiment)))
     if attended.empty or apart.empty:
-        reason = "no attention that chooses was trained to be switched off"
-        return pd.concat([not_testable(n, scale, reason) for n in (4, 7)], ignore_index=True)
-    seeds = attended["seed"].nunique()
+        return pd.concat([not_testable(n, scale, NONE_CHOOSES) for n in (4, 7)], ignore_index=True)
     rise = _beyond_chance(attended, lambda part: _crossed(part, "slope"))
     most = changes["dose"] == changes["dose"].max()
     agreeing = changes[most & (changes["donor"] == "consistent")]
-    helps = _crossed(agreeing, "change", "off").high < 0
+    helps = _crossed(agreeing.assign(change=100 * agreeing["change"]), "change", "off")
     figure = _crossed(apart.assign(contrast=100 * apart["contrast"]), "contrast", "off")
-    unless = "" if helps else "consistent donors do not help"
-    rows = [judge(4, scale, rise, seeds), judge(7, scale, figure, seeds, unless)]
+    how = "harm" if helps.low > 0 else "do not help"
+    premise = f"consistent donors {how}: they change the error by {_printed(helps, '{:+.2f} %')}"
+    unless = "" if helps.high < 0 else premise
+    rows = [judge(4, scale, rise, attended), judge(7, scale, figure, apart, unless)]
     return pd.concat(rows, ignore_index=True)
+
+
+def of_gate(table: pd.DataFrame) -> list[Verdict]:
+    """Return what `dtfn.gate.table` says of all networks, of the placebo, and of distant keys."""
+    placebo = table["name"].str.startswith(PLACEBO)
+    ours, control, found = table[~placebo], table[placebo], []
+
+    def add(claim: str, row: pd.Series, kind: str, holds: bool | None) -> None:
+        ends = (float(row[f"{kind}_low"]), float(row[f"{kind}_high"]))
+        known = row["few" if kind == FAR else "pictures"] >= statistics.LEAST
+        interval = None if np.isnan(ends[0]) else ends
+        found.append(Verdict(claim, row[kind], interval, holds if known else None, "{:+.3f} dB"))
+
+    if len(ours):
+        weakest = ours.loc[ours["uniform"].idxmin()]
+        claim = "every attention chooses"
+        if lacking := list(ours.loc[~ours["chooses"], "name"].unique()):
+            number = ours["name"].nunique()
+            claim += f" ({number - len(lacking)} of {number} do, not {', '.join(lacking)})"
+        claim += (
+            f": equal weights cost {weakest['least']:.2f} dB or more ({weakest['name']}, least)"
+        )
+        add(claim, weakest, "uniform", not lacking)
+    if len(control):
+        strongest = control.loc[control["uniform"].idxmax()]
+        claim = "the placebo, trained with equal weights, does not choose (control)"
+        add(claim, strongest, "uniform", not control["chooses"].any())
+    if FAR in ours and ours[FAR].notna().any():
+        most = ours.loc[ours[FAR].idxmax()]
+        claim = f"keys more than 32 LR pixels away gain 0.01 dB or more ({most['name']}, most)"
+        low, high = most[f"{FAR}_low"] > EFFECT_DB, most[f"{FAR}_high"] < EFFECT_DB
+        add(claim, most, FAR, True if low else False if high else None)
+    return found
+
+
+def _printed(figure: Crossed, form: str) -> str:
+    """Return a figure with its interval, e.g. ``+1.15 % [0.42, 1.86]``; of one picture without."""
+    number = form.partition("}")[0].replace("+", "") + "}"
+    ends = ", ".join(number.format(end) for end in (figure.low, figure.high))
+    return form.format(figure.estimate) + (f" [{ends}]" if figure.pictures > 1 else "")
 
 
 def _of(pairs: Sequence[Pair], table: pd.DataFrame) -> pd.DataFrame:

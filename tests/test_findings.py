@@ -9,6 +9,7 @@ import pytest
 import tiny
 from test_reports import add_run, drawn
 
+from dtfn import verdicts
 from dtfn.errors import InputError
 from dtfn.reports import findings, page
 
@@ -22,7 +23,8 @@ def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.D
     about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100} | numbers
     frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
     frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
-    return frame[list(findings.COLUMNS)].assign(reason="")
+    more = {"quantity": "PSNR lost", "least": 0.01, "networks": "nlsa s0 s1", "reason": ""}
+    return frame[list(findings.COLUMNS)].assign(**more)
 
 
 def judged(
@@ -44,23 +46,34 @@ def suite(reports: Path, tier: str, *folders: Path) -> None:
     (reports / f"suite-{tier}.json").write_text(json.dumps({"tier": tier, "runs": names}))
 
 
-def test_sentences_are_made_from_the_rows() -> None:
+FEW = "{} on 1 training seed; 3 are needed"
+
+
+def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
     four = rows(4, CLAIMS | {"TFS lowers the harm": "not testable"})
     assert findings.sentences(four) == [
-        "Of 4 claims at ×4, 1 holds, 1 does not, 1 is open and 1 cannot be tested.",
-        "Attention chooses (0.233 dB).",
-        "It is not so that harm grows (0.233 dB).",
-        "It is open whether donors help (0.233 dB).",
-        "It cannot be tested here whether TFS lowers the harm.",
+        "Yes at ×4: attention chooses (0.233 dB).",
+        "No at ×4: harm grows (0.233 dB).",
+        "Open at ×4: donors help (0.233 dB).",
+        "Not testable at ×4: TFS lowers the harm.",
     ]
-    both = findings.sentences(pd.concat([four, rows(2, CLAIMS | {"harm grows": "open"})]))
-    assert both[-1] == "At ×2, 2 of 3 verdicts are the same."
-    assert len(both) == findings.SENTENCES
     assert findings.sentences(four.iloc[:0]) == []
-    few = four.assign(reason=["", "", "yes on 1 training seed; 3 are needed", ""])
-    assert findings.sentences(few)[3] == (
-        "Donors help (0.233 dB): yes on 1 training seed; 3 are needed."
-    )
+    open_ = rows(4, dict.fromkeys(["a", "b", "c", "d"], "open"))
+    reasons = [FEW.format("yes"), f"{FEW.format('no')}; donors harm: +1.15 %", "", "PSNR falls"]
+    few = "on fewer seeds or pictures than a verdict needs"
+    assert findings.sentences(open_.assign(reason=reasons)) == [
+        f"Yes so far at ×4, {few}: a (0.233 dB).",
+        f"No so far at ×4, {few}: b (0.233 dB; donors harm: +1.15 %).",
+        "Open at ×4: c (0.233 dB); d (0.233 dB; PSNR falls).",
+    ]
+
+
+def test_only_what_another_scale_answers_otherwise_is_said_of_it() -> None:
+    four, two = rows(4, CLAIMS), rows(2, CLAIMS | {"harm grows": "open", "else": "yes"})
+    both = findings.sentences(pd.concat([four, two, rows(3, CLAIMS)]))
+    assert both[3:] == ["Otherwise at ×2: harm grows (open)."]
+    untested = rows(2, dict.fromkeys(CLAIMS, "not testable"))
+    assert findings.sentences(pd.concat([four, untested])) == findings.sentences(four)
 
 
 def test_runs_are_merged_into_at_most_eight_rows_a_scale(tmp_path: Path) -> None:
@@ -81,15 +94,27 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
     both = findings.merged([one, two])
     assert both["verdict"].tolist() == ["open", "open"]
     assert both["reason"].tolist() == ["no discovery among all claims", "two seeds"]
+    noted = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}).assign(p=0.04, reason="noted"))
+    reason = findings.merged([noted, two])["reason"][0]
+    assert reason == "no discovery among all claims; noted"
 
 
-def test_numbers_are_printed_to_three_digits() -> None:
+def test_numbers_are_printed_to_three_digits_with_what_they_rest_on() -> None:
+    about, basis = "PSNR lost; counts from 0.01 dB", "(nlsa s0 s1; 100 pictures)"
     for measured, text in {
         0.2334: "0.233 dB [0.183, 0.333]",
         1234.5: "1234 dB [1234, 1235]",
     }.items():
         frame = rows(4, {"harm grows": "yes"}, measured)
-        assert f"| harm grows | **yes** {text} |" in findings.markdown(frame)
+        assert f"| harm grows | {about} | **yes** {text} {basis} |" in findings.markdown(frame)
+
+
+def test_every_term_of_the_claims_is_defined_before_the_table() -> None:
+    text = findings.markdown(rows(4, CLAIMS))
+    before = text[: text.index("| claim")]
+    for claim, *_, quantity in verdicts.CLAIMS:
+        for term in ("chance", "control", "placebo", "donors", "TFS", "attention off"):
+            assert term not in f"{claim} {quantity}" or f"*{term[0].upper()}{term[1:]}*: " in before
 
 
 def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
@@ -99,7 +124,9 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
     index = page.write_index(tmp_path)
     text = index.read_text()
     assert tiny.requests(index) == []
-    assert text.index("It is not so that harm grows") < text.index("The suite&#39;s")
+    assert text.index("No at ×4: harm grows") < text.index("The suite&#39;s")
+    for part in (*findings.WORDS, "nlsa s0 s1; 100 pictures", "counts from 0.01 dB"):
+        assert part in text[: text.index("Contents")]
     assert text.index("The suite&#39;s") < text.index("A reader&#39;s")
     assert pd.read_csv(tmp_path / "verdicts.csv")["claim"].tolist() == list(CLAIMS)
     assert text.count("<figcaption>") == 2
@@ -120,10 +147,12 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
     assert keep("--readme", str(readme)) == 0
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
-    assert "| attention chooses | **yes** 0.233 dB" in text
+    assert "| attention chooses | PSNR lost; counts from 0.01 dB | **yes** 0.233 dB" in text
     assert "stale" not in text
     assert page.cut(text, out, "kept") == text
-    assert pd.read_csv(out / "verdicts.csv").shape == (3, 9)
+    kept = pd.read_csv(out / "verdicts.csv")
+    assert tuple(kept) == (*findings.COLUMNS, *findings.MORE)
+    assert len(kept) == 3
     assert "too few" not in (out / "index.html").read_text()
     assert "(./runs/a/" in (out / "README.md").read_text()
 

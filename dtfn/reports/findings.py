@@ -1,7 +1,7 @@
-"""What was found: the rows of all runs' verdicts as one table, five sentences and Markdown.
+"""What was found: the rows of all runs' verdicts as one table, a few sentences and Markdown.
 
-A notebook saves its rows as the table ``verdicts``, with the columns `COLUMNS`. The sentences are
-made from the rows alone.
+A notebook saves its rows as the table ``verdicts``, with the columns `COLUMNS` and `MORE`. The
+sentences are made from the rows alone, and every claim is in one of them.
 """
 
 from __future__ import annotations
@@ -20,24 +20,42 @@ COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seed
 """Of the table ``verdicts``: ``verdict`` is yes, no, open or not testable; ``low`` and ``high`` are
 the ends of the 95 % interval in ``unit``."""
 
+MORE = ("quantity", "least", "networks", "reason")
+"""Of the same table: what was measured, the smallest effect that counts (in ``unit``), the variants
+and training seeds that the number pools, and why the verdict is not plain."""
+
+WORDS = {
+    "Attention off": "the same network with its attention skipped, as in half of its training",
+    "Harm": "error with attention on less that with attention off",
+    "Chance": "what another hash seed changes, or without hashing another orientation of the "
+    "picture; between two networks, another training seed",
+    "Control": "the same measurement where nothing but chance differs",
+    "Placebo": "a network with equal attention weights in training and testing: it cannot choose",
+    "Donors": "patches pasted where only attention sees them: consistent ones repeat the texture, "
+    "inconsistent ones look like it in LR and have other true detail",
+    "TFS": "the paper's gate on what attention adds",
+}
+"""What the claims' terms mean; said where they are first used."""
+
 MOST = 8  # rows of a scale
 LEVEL = 0.05  # of false discoveries among all rows
-SENTENCES = 5
-_COUNTED = {  # verdict -> how one claim and how several are counted, and the sentence of a claim
-    "yes": ("holds", "hold", "{claim}{measured}."),
-    "no": ("does not", "do not", "It is not so that {claim}{measured}."),
-    "open": ("is open", "are open", "It is open whether {claim}{measured}."),
-    "not testable": (*["cannot be tested"] * 2, "It cannot be tested here whether {claim}."),
+_GROUPS = {  # answer -> how the sentence begins that lists its claims
+    "yes": "Yes at ×{}",
+    "no": "No at ×{}",
+    "yes so far": "Yes so far at ×{}, on fewer seeds or pictures than a verdict needs",
+    "no so far": "No so far at ×{}, on fewer seeds or pictures than a verdict needs",
+    "open": "Open at ×{}",
+    "not testable": "Not testable at ×{}",
 }
 
 
 def merged(folders: Iterable[Path]) -> pd.DataFrame:
-    """Return the rows of all runs: `COLUMNS` and reason, at most `MOST` a scale, large ones first.
+    """Return the rows of all runs: `COLUMNS`, `MORE`; at most `MOST` a scale, large ones first.
 
     Of a claim that two runs judge, the last one counts. A yes that is no discovery at a rate of 5 %
     over all these rows becomes open.
     """
-    found = [pd.DataFrame(columns=[*COLUMNS, "reason", "p"])]
+    found = [pd.DataFrame(columns=[*COLUMNS, *MORE, "p"])]
     for folder in folders:
         file = folder / "tables" / "verdicts.csv"
         frame = pd.read_csv(file) if file.is_file() else found[0]
@@ -47,77 +65,94 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
     rows = rows.drop_duplicates(["claim", "scale"], keep="last")
     lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > LEVEL)
     rows["verdict"] = rows["verdict"].mask(lost, "open")
-    reason = rows["reason"].astype(object).fillna("")
-    rows["reason"] = reason.mask(lost, "no discovery among all claims")
+    texts = ["quantity", "networks", "reason"]
+    rows[texts] = rows[texts].astype(object).fillna("")
+    why = "no discovery among all claims; " + rows["reason"]
+    rows["reason"] = rows["reason"].mask(lost, why.str.removesuffix("; "))
     rows = rows.sort_values("scale", ascending=False, kind="stable").drop(columns="p")
     return rows.groupby("scale", sort=False).head(MOST).reset_index(drop=True)
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:
-    """Return what the rows say, in at most `SENTENCES` sentences.
+    """Return what the rows say: a sentence an answer, each with all of its claims.
 
-    The first counts the verdicts of the scale that has most decided ones, the last says how far
-    other scales agree, and those between are about claims: decided ones before others.
+    They are about the scale that has most decided claims. The last sentence names the claims that
+    are answered otherwise at another scale.
     """
     if rows.empty:
         return []
+    rows = rows.assign(answer=[_answer(row) for row in rows.itertuples()])
     decided = rows["verdict"].isin(["yes", "no"])
     main = decided.groupby(rows["scale"], sort=False).sum().idxmax()
-    part, others, last = rows[rows["scale"] == main], rows[rows["scale"] != main], []
-    counts = part["verdict"].value_counts()
-    words = [f"{counts[v]} {w[int(counts[v] > 1)]}" for v, w in _COUNTED.items() if v in counts]
-    first = f"Of {len(part)} claims at ×{main}, {_listed(words)}."
-    if len(others):
-        both = others.merge(part, on="claim")
-        same = (both["verdict_x"] == both["verdict_y"]).sum()
-        scales = _listed([f"×{scale}" for scale in others["scale"].unique()])
-        last = [f"At {scales}, {same} of {len(both)} verdicts are the same."]
-    order = part["verdict"].map(list(_COUNTED).index).clip(lower=1)  # yes and no come alike
-    order = order - 0.5 * part["reason"].map(_leans)
-    chosen = sorted(order.sort_values(kind="stable").index[: SENTENCES - 1 - len(last)])
-    said = []
-    for row in part.loc[chosen].itertuples():
-        measured = f" ({_measured(row)[0]})" if _measured(row) else ""
-        text = _COUNTED[row.verdict][2].format(claim=row.claim, measured=measured)
-        if row.verdict == "open" and _leans(row.reason):
-            text = f"{row.claim}{measured}: {row.reason}."
-        said.append(text[0].upper() + text[1:])
-    return [first, *said, *last]
+    part, others, said = rows[rows["scale"] == main], rows[rows["scale"] != main], []
+    for answer, begin in _GROUPS.items():
+        claims = [_claim(row) for row in part[part["answer"] == answer].itertuples()]
+        said += [f"{begin.format(main)}: {'; '.join(claims)}."] if claims else []
+    both = others.merge(part[["claim", "answer"]], on="claim", suffixes=("", "_main"))
+    both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]
+    for scale, differ in both[both["answer"] != both["answer_main"]].groupby("scale", sort=False):
+        claims = [f"{row.claim} ({row.answer})" for row in differ.itertuples()]
+        said.append(f"Otherwise at ×{scale}: {'; '.join(claims)}.")
+    return said
 
 
 def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row a claim: claim, and for each scale the row's verdict and numbers, or None."""
-    table: dict[str, dict[Any, Any]] = {}
+    """Return a row a claim: claim, about, and for each scale verdict, parts, basis, or None.
+
+    ``about`` says what was measured and from where on it counts, ``basis`` on which networks and
+    pictures; ``parts`` are the number, its interval and the reason.
+    """
+    table: dict[str, dict[str, Any]] = {}
     for row in rows.itertuples():
-        one = table.setdefault(row.claim, dict.fromkeys(rows["scale"].unique()))
-        one[row.scale] = {
+        one = table.setdefault(
+            row.claim, {"about": "", "scales": dict.fromkeys(rows["scale"].unique())}
+        )
+        if row.least > 0 and row.measured == row.measured and not one["about"]:
+            one["about"] = f"{row.quantity}; counts from {row.least:g} {row.unit}"
+        basis = f"{row.networks}; {row.pictures} pictures" if row.networks else ""
+        one["scales"][row.scale] = {
             "verdict": row.verdict,
             "parts": [*_measured(row), *([row.reason] if row.reason else [])],
-            "about": f"{row.seeds} seeds, {row.pictures} pictures",
+            "basis": basis,
         }
-    return [{"claim": claim, "scales": scales} for claim, scales in table.items()]
+    return [{"claim": claim, **one} for claim, one in table.items()]
 
 
 def markdown(rows: pd.DataFrame) -> str:
-    """Return the sentences and the table in Markdown: a row a claim, a column a scale."""
+    """Return sentences, `WORDS` and the table in Markdown: a row a claim, a column a scale."""
     if rows.empty:
         return ""
     cells = [
-        {"claim": row["claim"]}
+        {"claim": row["claim"], "what is measured": row["about"]}
         | {
-            f"×{n}": " ".join([f"**{c['verdict']}**", *c["parts"]])
+            f"×{n}": " ".join([f"**{c['verdict']}**", *c["parts"], f"({c['basis']})"])
             for n, c in row["scales"].items()
             if c
         }
         for row in grid(rows)
     ]
+    table = pd.DataFrame(cells)
+    if not table["what is measured"].any():  # rows of an older report
+        table = table.drop(columns="what is measured")
     said = "".join(f"- {tables.escape(sentence)}\n" for sentence in sentences(rows))
-    return f"{said}\n{tables.markdown(pd.DataFrame(cells))}"
+    words = " ".join(f"*{term}*: {meaning}." for term, meaning in WORDS.items())
+    text = f"{said}\n{words}\n\n{tables.markdown(table)}"
+    return text.replace(" ()", "")
 
 
-def _leans(reason: str) -> bool:
-    """Return whether an open claim has an answer, but on too few seeds or pictures."""
-    return reason.startswith(("yes on ", "no on "))
+def _answer(row: Any) -> str:
+    """Return the verdict; ``yes so far`` if it is open for too few seeds or pictures."""
+    lean = str(row.reason).partition(" on ")[0]
+    return f"{lean} so far" if row.verdict == "open" and lean in ("yes", "no") else row.verdict
+
+
+def _claim(row: Any) -> str:
+    """Return a claim with its number, and with the reason of its verdict but for few seeds."""
+    reasons = str(row.reason).split("; ")
+    if _answer(row).endswith("so far"):
+        reasons = reasons[2:]  # "yes on 1 training seed; 3 are needed"
+    about = "; ".join(filter(None, [*_measured(row)[:1], *reasons]))
+    return f"{row.claim} ({about})" if about else str(row.claim)
 
 
 def _measured(row: Any) -> list[str]:
@@ -128,7 +163,3 @@ def _measured(row: Any) -> list[str]:
     unit = f" {row.unit}" if isinstance(row.unit, str) else ""
     parts = {f"{value}{unit}": row.measured, f"[{low}, {high}]": row.low}
     return [text for text, number in parts.items() if not math.isnan(number)]
-
-
-def _listed(parts: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))

@@ -139,6 +139,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     text = _ENVIRONMENT.get_template("index.html.j2").render(
         made=datetime.datetime.now(datetime.UTC).isoformat(),
         sentences=findings.sentences(rows),
+        words=findings.WORDS,
         grid=findings.grid(rows),
         scales=list(rows["scale"].unique()),
         exhibits=[(_embedded(file, _SHOWN), caption) for file, caption in filter(None, exhibits)],
@@ -154,7 +155,8 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     files.write(reports / INDEX, text)
     (reports / "verdicts.csv").unlink(missing_ok=True)  # of runs that count no more
     if len(rows):
-        files.write(reports / "verdicts.csv", rows[list(findings.COLUMNS)].to_csv(index=False))
+        table = rows[[*findings.COLUMNS, *findings.MORE]].to_csv(index=False)
+        files.write(reports / "verdicts.csv", table)
     return reports / INDEX
 
 
