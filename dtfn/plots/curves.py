@@ -154,19 +154,24 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 
 @styled()
 def bound_chain(table: pd.DataFrame) -> Figure:
-    """Draw the chain of bounds as bars: a row of panels a pair, a column a benchmark.
+    """Draw the chain of bounds as bars: a panel a pair and benchmark, at most two in a row.
 
     ``table`` is of `dtfn.bounds.chain`. Narrow grey bars are the controls. The line at a bar's end
-    is the interval of what the bound gains beyond its control; without a control, of the bar.
+    is the interval of net, what the bound gains beyond its control; without a control, of the bar.
     """
     if table.empty:
         return Figure()
     names, datasets = (list(table[key].unique()) for key in ("pair", "dataset"))
     stages = [stage for stage in reversed(BOUNDS) if stage in set(table["bound"])]
-    size = (WIDTH, 0.7 + (0.5 + 0.26 * len(stages)) * len(names))
+    panels = list(itertools.product(names, datasets))
+    columns = min(2, len(datasets))
+    rows = math.ceil(len(panels) / columns)
+    size = (WIDTH, 0.7 + (0.5 + 0.26 * len(stages)) * rows)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(names), len(datasets), sharex="col", sharey=True, squeeze=False)
-    for ax, (name, dataset) in zip(axes.flat, itertools.product(names, datasets), strict=True):
+    axes = figure.subplots(rows, columns, sharex=len(datasets) == 1, sharey=True, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, (name, dataset) in zip(axes.flat, panels, strict=False):
         part = table[(table["pair"] == name) & (table["dataset"] == dataset)]
         for row in part.itertuples():
             y = stages.index(row.bound)
@@ -178,14 +183,15 @@ def bound_chain(table: pd.DataFrame) -> Figure:
             ax.plot(ends, [y, y], color="black", linewidth=1.4)
             where = max(row.gain, np.nan_to_num(ends[1], nan=row.gain), 0.0), y
             style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
-            ax.annotate(f"{row.gain:+.2f}", where, (4, 0), va="center", **style)
+            text = f"{row.gain:+.2f}" + (f", net {row.net:+.2f}" if row.net == row.net else "")
+            ax.annotate(text, where, (4, 0), va="center", **style)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="y", visible=False)
-        ax.margins(x=0.16)
+        ax.margins(x=0.05 + 0.2 * columns)  # room for the numbers
         pictures = table.loc[table["dataset"] == dataset, "pictures"].max()
         ax.set_title(f"{name}, {dataset} ({_pictures(pictures)})")
         ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in stages])
-    text = "PSNR over attention off (dB, Y); grey: the control of each bound"
+    text = "PSNR over attention off (dB, Y); grey: the control; net: beyond it"
     figure.supxlabel(text, fontsize=10)
     return figure
 
