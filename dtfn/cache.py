@@ -41,10 +41,7 @@ def limit() -> int:
 
 
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays of a key (from `key`) by name; make and remember them if there are none.
-
-    Processes that ask for the same at one time make it once: the others wait.
-    """
+    """Return the arrays of a key (from `key`) by name; one process makes them if there are none."""
     with opened() as store, ExitStack() as stack:
         if (arrays := _recalled(store, key)) is not None:
             return arrays

@@ -179,7 +179,6 @@ def embedded_training() -> dict[str, UInt8]:
 
 
 def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sample:
-    """Read one image and its LR, or make the LR."""
     hr = images.modcrop(images.grey_or_rgb(hr_file), scale)
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
     smallest = 11 + 2 * scale  # SSIM's window, after a border of `scale` pixels is shaved
@@ -198,7 +197,6 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
 
 
 def _hr_files(name: str) -> dict[str, Path]:
-    """Return the HR files of a benchmark by name."""
     if name == MINI:
         return {image: _scikit_image() / f"{image}.png" for image in _MINI.split()}
     return by_name(_folder(name) / "HR", f"run `dtfn data fetch {name}` or put them there")

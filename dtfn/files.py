@@ -31,10 +31,7 @@ def _sha256(file: Path, modified: int, size: int, inode: int) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a draft in the same folder that replaces ``path`` at the end, unless the body raises.
-
-    Folders are made as needed.
-    """
+    """Yield a draft in the same folder, made if needed, that replaces ``path`` if all goes well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -82,10 +79,7 @@ def read_json(path: Path, empty: Json) -> Json:
 
 @contextlib.contextmanager
 def updating(path: Path, empty: Json) -> Iterator[Json]:
-    """Yield what `read_json` returns, to be changed in place, and write it unless the body raises.
-
-    One process or thread at a time, so that no entry is lost.
-    """
+    """Yield what `read_json` returns, under a lock, to be changed in place and written."""
     with FileLock(path.with_name(f".{path.name}.lock")):
         content = read_json(path, empty)
         yield content

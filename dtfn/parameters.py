@@ -55,10 +55,7 @@ def read(notebook: Path) -> dict[str, Parameter]:
 def check(
     notebook: Path, given: Mapping[str, Any], as_kind: Callable[[Any, str], Any] | None = None
 ) -> dict[str, Any]:
-    """Return the values given, each as the type of its parameter, by `convert` or another function.
-
-    An unknown name, or a value of another type, is an `InputError`.
-    """
+    """Return the values given as the types of their parameters; what is not is an `InputError`."""
     known, values = read(notebook), {}
     for name, value in given.items():
         what = f"parameter {name!r} of {notebook.stem}"

@@ -100,16 +100,12 @@ def train_together(
 
 
 def _wait(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class Lane(training.Run):
-    """A run whose whole step happens on the device, in `turn` instead of `step`.
-
-    ``shared`` holds what several lanes read.
-    """
+    """A run whose whole step happens on the device; ``shared`` holds what several lanes read."""
 
     def __init__(
         self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: dict[Any, Any]

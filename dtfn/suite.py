@@ -255,7 +255,6 @@ def absolute(name: str, value: Any) -> Any:
 
 
 def _lock(name: str) -> FileLock:
-    """Return the lock of this name, which processes on this machine take in turn."""
     return FileLock(paths.CACHE / "locks" / f"{provenance.digest(name)[:16]}.lock")
 
 
@@ -425,11 +424,8 @@ def _snakemake(
 
 
 def _write_record(file: Path, content: Mapping[str, Any]) -> None:
-    """Write ``suite-TIER.json``, which is the same whenever the results are: no folder, no time.
-
-    Runs that an earlier call completed and this one did not ask for stay in it.
-    """
-    runs = files.read_json(file, {}).get("runs", {})
+    """Write ``suite-TIER.json``, which is the same whenever the results are: no folder, no time."""
+    runs = files.read_json(file, {}).get("runs", {})  # those not asked for now stay in it
     for entry in content["runs"]:
         folder = Path(entry["folder"])
         runs.pop(entry["name"], None)

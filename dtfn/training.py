@@ -72,17 +72,14 @@ def train(
         ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``; processes (on a CPU) or GPUs a node; nodes.
     strategy
         ``"auto"``; ``"ddp"``: every process has the whole network; ``"fsdp"``: a share of it.
-    precision
-        Instead of the recipe's.
+    precision, threads
+        Instead of the recipe's; CPU threads, 0 leaves torch's own choice.
     accumulate
         Parts in which each process takes its share of a batch, to save memory; it changes the
         result by rounding only.
-    threads
-        CPU threads; 0 leaves torch's own choice.
-    compiled, tensorboard
-        Whether to run through `torch.compile`, and to log to ``<out>/tensorboard``, too.
-    resume
-        Whether the folder may hold a run to go on with.
+    compiled, tensorboard, resume
+        Whether to run through `torch.compile`; to log to ``<out>/tensorboard``, too; and whether
+        the folder may hold a run to go on with.
 
     Raises
     ------
@@ -413,10 +410,7 @@ class Run:
 
 
 def fresh(recipe: Recipe) -> models.Network:
-    """Return the network of a recipe before its first step, on the CPU in channels-last memory.
-
-    Raises `InputError` where the recipe starts from weights that are not there or do not fit.
-    """
+    """Return the network of a recipe before its first step, on the CPU in channels-last memory."""
     torch.manual_seed(recipe.seed)
     values = dict(recipe.hyperparameters)
     network = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **values)

@@ -83,10 +83,7 @@ class Run:
         inputs |= {Path(file).name: sha256(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
-        """Save ``figures/name.{svg,png,csv}`` and show the figure with its caption.
-
-        ``data`` are the numbers drawn; without any, a sentence says that there is nothing.
-        """
+        """Save ``figures/name.{svg,png,csv}``, the CSV of ``data``, and show it, with a caption."""
         from IPython.display import Image
 
         from dtfn import plots
@@ -148,10 +145,7 @@ class Run:
 
 
 def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
-    """Begin the run of a notebook of the working directory, else of notebooks/.
-
-    ``namespace`` is its ``globals()``, where the values of the parameters are.
-    """
+    """Begin the run of a notebook, here or in notebooks/; ``namespace`` is its ``globals()``."""
     file = Path.cwd() / f"{notebook}.ipynb"
     if not file.exists():
         file = paths.NOTEBOOKS / file.name

@@ -65,10 +65,7 @@ _ENVIRONMENT.filters |= {
 
 
 def write_run(notebook: Path, record: Mapping[str, Any]) -> None:
-    """Write an executed notebook as HTML next to it, and what its record says that it used.
-
-    Inputs of cells tagged ``hide-input`` are left out, others are folded.
-    """
+    """Write an executed notebook as HTML next to it, and what its record says that it used."""
     import nbformat
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
