@@ -356,20 +356,21 @@ def wait_until(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_after_a_kill_the_next_call_does_the_rest(tmp_path: Path, how: signal.Signals) -> None:
+def test_after_a_kill_the_next_call_does_the_rest(tmp_path: Path) -> None:
     tiny.write(tmp_path, "z", [("", SLOW)])
     (tmp_path / "suite.yaml").write_text("z: {smoke: }")
     (tmp_path / "slow").touch()
-    process = reproduce(tmp_path, "one")
-    wait_until(lambda: (tmp_path / "pids").exists() and (tmp_path / "pids").read_text(), 240)
-    process.send_signal(how)
-    process.communicate(timeout=240)
-    pids = (tmp_path / "pids").read_text().split()
-    wait_until(lambda: not any(map(alive, pids)), 30)
-    assert run_folders.finished(tmp_path / "one" / "runs") == []
+    started = tmp_path / "pids"
+    for how in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        started.write_text("")
+        process = reproduce(tmp_path, "one")
+        wait_until(started.read_text, 240)
+        process.send_signal(how)
+        process.communicate(timeout=240)
+        wait_until(lambda: not any(map(alive, started.read_text().split())), 30)
+        assert run_folders.finished(tmp_path / "one" / "runs") == []
     (tmp_path / "slow").unlink()
     code, _, err = ended(reproduce(tmp_path, "one"))
     assert code == 0, err
