@@ -114,18 +114,23 @@ class Findings:
     def verdicts(self) -> list[Verdict]:
         """Judge whether A is better, and whether it is worse somewhere, beyond the controls."""
         a, b, *controls = self.names
-        enough = len(self.pictures) >= LEAST
+        enough = (count := len(self.pictures)) >= LEAST
+        few = f" — open on {count} picture{'s' * (count > 1)}; {LEAST} are needed" * (not enough)
         gain = self._gain(a, b)
         ends = (gain.low, gain.high)
         better = above_zero(*ends) if enough else None
         claim = f"{a} has a higher PSNR than {b}"
-        first = Verdict(claim, gain.estimate, ends, better, "{:+.3f} dB")
+        first = Verdict(claim + few, gain.estimate, ends, better, "{:+.3f} dB")
         worse = f"where most detail was lost, {a} adds error to {b}'s"
         some = f"{a} has textures that are worse than {b}'s"
-        if why := "; ".join(self.unequal()) if controls else "there is no control":
+        why = "there is no control; name a second result like B"
+        if controls:
+            why = "; ".join(self.unequal())
+            why += "; take results whose 95 % interval of the PSNR gain holds 0" * bool(why)
+        if why:
             text = f"not judged: {why}"
             return [first, *(Verdict(claim, text, None, None) for claim in (worse, some))]
-        by = f", beyond {' and '.join(controls)}"
+        by = f", beyond {' and '.join(controls)}{few}"
 
         last = self.beyond()[lambda t: t["fifth"] == FIFTHS].set_index("than")
         changes = {than: tuple(row) for than, row in last.drop(columns="fifth").iterrows()}

@@ -146,10 +146,7 @@ def _pairs(
     names = {(row["variant"], int(row["seed"])): row["name"] for row in rows}
     attentive = {v for v, _ in names if not v.startswith("local")}
     mine = [variant for variant in variants if zoo.own(variant)]
-    found = [
-        _within(name.partition("?")[0].rpartition("/")[2], "choice", 0, name, "uniform")
-        for name in mine
-    ]
+    found = [_within(s, "choice", 0, name, "uniform") for name, s in zoo.labels(mine).items()]
     variants = [variant for variant in variants if variant not in mine]
     if mine and not variants:
         return found

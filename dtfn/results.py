@@ -80,39 +80,45 @@ def of_methods(
         wanted, remedy = "A, B and perhaps controls, each once", "name two or more"
         raise InputError("methods", wanted, list(methods), remedy)
     require(methods, scale)
+    names = zoo.labels(methods)
     networks = [split_change(m)[0] for m in methods if m != BICUBIC]
     rest_on = [own.inputs if (own := zoo.own(n)) else [zoo.file_of(n)] for n in networks]
 
     def samples() -> Iterator[Sample]:
         for sample in evaluation.samples(sets, scale, count):
             made = evaluation.outputs(methods, sample)
-            yield sample.with_outputs({name: output.image for name, output in made.items()})
+            yield sample.with_outputs({names[m]: output.image for m, output in made.items()})
 
-    return Results(tuple(methods), samples, {file.name: file for some in rest_on for file in some})
+    return Results(
+        tuple(names.values()), samples, {file.name: file for some in rest_on for file in some}
+    )
 
 
-def folder_of(given: str, hr: Path, scale: int, out: Path) -> Path:
-    """Return a folder of results: the given one, or what a network makes of the true pictures.
+def folders_of(given: Sequence[str], hr: Path, scale: int, out: Path) -> list[Path]:
+    """Return folders of results: those given, or what networks make of the true pictures.
 
-    The network sees the pictures in ``hr`` degraded; what it makes is written to ``outputs/`` in
+    The networks see the pictures in ``hr`` degraded; what they make is written to ``outputs/`` in
     the folder ``out``, as PNG.
     """
-    folder = Path(given).expanduser()
-    if folder.is_dir():
-        return folder
-    try:
-        require([given], scale)
-    except InputError as error:
-        wanted = f"a folder of pictures, or a network of scale {scale}"
-        remedy = "mend the path, or choose one of `dtfn zoo list`"
-        raise InputError(f"results {given!r}", wanted, f"neither ({error})", remedy) from error
-    made = out / "outputs" / re.sub(r"[^\w.+-]+", "_", given).strip("_")
-    for file in evaluation.progress(datasets.pictures(hr), desc=given, unit="image"):
-        truth = images.modcrop(images.as_rgb(images.read(file)), scale)
-        sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(truth, scale), truth)
-        output = evaluation.outputs([given], sample)[given].image
-        images.write(made / f"{sample.image}.png", output)
-    return made
+    folders, labels = list[Path](), zoo.labels(given)
+    for one in given:
+        folder = Path(one).expanduser()
+        folders.append(folder)
+        if folder.is_dir():
+            continue
+        try:
+            require([one], scale)
+        except InputError as error:
+            wanted = f"a folder of pictures, or a network of scale {scale}"
+            remedy = "mend the path, or choose one of `dtfn zoo list`"
+            raise InputError(f"results {one!r}", wanted, f"neither ({error})", remedy) from error
+        folders[-1] = out / "outputs" / re.sub(r"[^\w.+@-]+", "_", labels[one]).strip("_")
+        for file in evaluation.progress(datasets.pictures(hr), desc=labels[one], unit="image"):
+            hr_ = images.modcrop(images.as_rgb(images.read(file)), scale)
+            sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(hr_, scale), hr_)
+            output = evaluation.outputs([one], sample)[one].image
+            images.write(folders[-1] / f"{sample.image}.png", output)
+    return folders
 
 
 def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:

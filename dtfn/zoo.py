@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from dtfn.recipes import Recipe
 
 REGISTRY = "registry.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".tar", ".bin")  # of files with weights
+
+_OWN = re.compile(r"(.+\.py):(\w+)(?:\?(.*))?")  # file, function, what is said of it
 
 Entry = dict[str, Any]
 """What a registry says about one network."""
@@ -58,9 +61,12 @@ def own(name: str) -> Own | None:
     The name is ``FILE.py:function``. The function takes nothing and returns a torch module that
     maps (N, 3, H, W) in [0, 1] to (N, 3, sH, sW). With ``?weights=FILE`` it takes that file's path;
     ``&attention=NAME`` (repeatable; a submodule) says which attention is meant. What the file
-    imports is not part of what the cache depends on.
+    imports is not part of what the cache depends on. A file without a function is an `InputError`.
     """
-    parsed = re.fullmatch(r"(.+\.py):(\w+)(?:\?(.*))?", name)
+    parsed = _OWN.fullmatch(name)
+    if parsed is None and re.fullmatch(r".+\.py:?", name):
+        remedy = "name the function in it that returns the network"
+        raise InputError(f"network {name!r}", "FILE.py:function", "a file alone", remedy)
     if parsed is None:
         return None
     weights, attention = None, []
@@ -74,6 +80,38 @@ def own(name: str) -> Own | None:
             wanted, remedy = "weights=FILE, attention=NAME", "join several by &, and quote it all"
             raise InputError(f"network {name!r}", wanted, part, remedy)
     return Own(Path(parsed[1]).expanduser().absolute(), parsed[2], weights, tuple(attention))
+
+
+def labels(methods: Iterable[str]) -> dict[str, str]:
+    """Return method -> a short name for figures and tables, which no other of them has.
+
+    For a user's own network it is that of its files without folders, e.g. ``mine:network?weights``;
+    for other files of weights likewise. Folders stay as far as names would be the same without.
+    """
+    known = list(dict.fromkeys(methods))
+    for weights, code in ((w, c) for n in range(1, 9) for w, c in ((n, 1), (1, n), (n, n))):
+        short = {method: _label(method, weights, code) for method in known}
+        if len(set(short.values())) == len(known):
+            break
+    return short
+
+
+def _label(method: str, weights: int, code: int) -> str:
+    """Return a method's name with so many parts of the paths of its weights and its code."""
+
+    def stem(file: str, parts: int) -> str:
+        return "/".join(Path(file).with_suffix("").parts[-parts:])
+
+    name, mark, change = method.rpartition("@")
+    if not re.fullmatch(r"[a-z0-9()+]+", change):  # not of `dtfn.interventions`
+        name, mark, change = method, "", ""
+    if parsed := _OWN.fullmatch(name):
+        parts = [part.partition("=")[::2] for part in (parsed[3] or "").split("&") if part]
+        said = "&".join(stem(value, weights) if key == "weights" else value for key, value in parts)
+        name = f"{stem(parsed[1], code)}:{parsed[2]}" + f"?{said}" * bool(said)
+    elif "/" in name and name.endswith(SUFFIXES):
+        name = stem(name, weights)
+    return f"{name}{mark}{change}"
 
 
 def registry() -> list[Entry]:

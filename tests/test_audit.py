@@ -189,6 +189,7 @@ def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
             assert better.holds is (b == "weak")
         assert [verdict.holds for verdict in worse] == [None, None]
         assert all(str(verdict.measured).startswith("not judged: ") for verdict in worse)
+        assert str(worse[0].measured).endswith("95 % interval of the PSNR gain holds 0")
         assert report["notes"][0].endswith("unequal quality looks like harm or help")
         said = (out / "summary.json").read_text()
         assert not re.search("paper|twin|hash seed|first seed|attention|gate", said)
@@ -306,7 +307,8 @@ def test_the_command_prints_the_figures_and_a_network_stands_for_its_folder(
         name = report["names"]["with"]
         assert f"| {name} | {report['psnr_with']:.3f} | " in told
         assert "| 5 | without | " in told
-        assert ("not judged: there is no control" in told) == (not more)
+        assert ("not judged: there is no control; name a s" in told) == (not more)
+        assert f"{name} has a higher PSNR than without — open on 3 pictures; 5 are needed" in told
     (made,) = (out / "outputs").iterdir()
     for file in sorted(folders["hr"].iterdir()):
         lr = images.degrade(images.modcrop(images.as_rgb(images.read(file)), 4), 4)

@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dtfn import zoo
 from dtfn.plots import BAD, GOOD, NULL_COLOUR, SIGNED, WIDTH, colour, styled
 
 DONORS = {
@@ -97,7 +98,7 @@ def psnr_gains(table: pd.DataFrame) -> Figure:
     size = (WIDTH, 1.1 + 0.36 * max(len(methods), 2))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].set_yticks(range(len(methods)), list(zoo.labels(methods).values()))
     axes[0].invert_yaxis()
     for ax, dataset in zip(axes, datasets, strict=True):
         part = frame[frame["dataset"] == dataset]
@@ -133,7 +134,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
         at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(table) - 0.3
         ends = [row[[f"{kind}_{end}" for kind in kinds]].astype(float) for end in ("low", "high")]
         left.vlines(at, *ends, color=ink)
-        label = f"{name}, {dataset}"
+        label = f"{zoo.labels(networks)[name]}, {dataset}"
         left.plot(at, row[kinds].astype(float), label=label, linestyle="none", **style)
         part = doses[(doses["name"] == name) & (doses["dataset"] == dataset)]
         dashed = "--" if "+tfs" in name or "notfs" in name else "-"

@@ -6,7 +6,9 @@ no axes where there is nothing to show.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
+from dtfn import zoo
 from dtfn.images import as_rgb
 from dtfn.plots import BAD, BOX, GOOD, POSITIVE, SIGNED, WIDTH, styled
 from dtfn.subpixel import psnr_of, signed_root
@@ -54,7 +57,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
         on, off, *others = case.methods
         for ax, network in zip(axes[3:], (off, on, *others), strict=False):
             psnr = psnr_of(case.region.of(case.errors[network]))
-            show(ax, case.view.outputs[network], f"{_short(network)}: {psnr:.2f}")
+            show(ax, case.view.outputs[network], fill(f"{_short(network)}: {psnr:.2f}", 22))
             _outline(ax, case, case.sample.scale)
         for ax in axes[3 + len(case.methods) : -1]:
             ax.set_visible(False)
@@ -87,7 +90,7 @@ def distortion_panel(case: Case | None) -> Figure:
     for ax in axes[0, 4:]:
         ax.set_visible(False)
     for ax, network in zip(axes[1:, 0], networks, strict=True):
-        show(ax, case.view.outputs[network], network)
+        show(ax, case.view.outputs[network], zoo.labels(networks)[network])
     for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
         maps = [case.crop(case.maps[network][measure]) for network in networks]
         norm = Normalize(0, max(float(values.max()) for values in maps) or 1.0)
@@ -120,7 +123,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
     ring: dict[str, Any] = {"markersize": 5, "markerfacecolor": "none", "markeredgewidth": 0.9}
     for look in looks:
         line = axes[networks.index(look.network)]
-        line[0].set_ylabel(_short(look.network), fontsize=9)
+        line[0].set_ylabel(fill(_short(look.network), 20), fontsize=9)
         ax = line[look.place - 1]
         ax.set_visible(True)
         support = np.exp(-np.sum(look.map[look.map > 0] * np.log(look.map[look.map > 0])))
@@ -151,7 +154,9 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     for line, (network, part) in zip(axes, networks.items(), strict=True):
         one = part.iloc[0]
         _patch(line[0], sample, (int(one["query_row"]), int(one["query_column"])), "query", BOX)
-        line[0].set_ylabel(f"{network}\nlayer {one['place']}", fontsize=8)
+        line[0].set_ylabel(
+            f"{fill(zoo.labels(networks)[network], 16)}\nlayer {one['place']}", fontsize=8
+        )
         for ax in line[1 + len(part) :]:
             ax.set_visible(False)
         for ax, row in zip(line[1:], part.itertuples(), strict=False):
@@ -224,8 +229,8 @@ def _pixels(case: Case, picture: NDArray[Any]) -> NDArray[Any]:
 
 def _short(network: str) -> str:
     """Return a network's name without scale and seed; what was done to it stays."""
-    name, _, change = network.partition("@")
-    return f"{name.partition('-x')[0]} {change}".strip()
+    name, _, change = zoo.labels([network])[network].partition("@")
+    return f"{re.sub('-x[234].*', '', name)} {change}".strip()
 
 
 def _whole(ax: Axes, case: Case) -> None:

@@ -49,11 +49,11 @@ class Verdict:
 
     def row(self) -> dict[str, str]:
         """Return the verdict as printed: claim, measured, 95 % interval, holds."""
-        number, _, unit = self.form.partition("}")
-        ends = " to ".join(f"{number}}}".format(end) for end in self.interval or ())
+        plain, _, unit = self.form.partition("}")
+        ends = " to ".join(tables.number(f"{plain}}}", end) for end in self.interval or ())
         shown = self.measured
         if not isinstance(shown, str):
-            shown = tables.MISSING if pd.isna(shown) else self.form.format(shown)
+            shown = tables.MISSING if pd.isna(shown) else tables.number(self.form, shown)
         row = {"claim": self.claim, "measured": shown}
         row["95 % interval"] = ends + unit if ends else tables.MISSING
         return row | {"holds": _HOLDS[self.holds]}

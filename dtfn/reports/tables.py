@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from dtfn import zoo
+
 Direction = Literal["max", "min"]
 
 MISSING = "–"
@@ -51,6 +53,11 @@ _LATEX = str.maketrans(
 )
 
 
+def number(form: str, value: object) -> str:
+    """Return a value as ``form`` prints it; a number that rounds to 0 has no sign."""
+    return re.sub(r"^[+-](?=[0.]+(?![\d.e]))", "", form.format(value))
+
+
 def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
     """Return PSNR and SSIM with a row a method and two columns a dataset, as papers print them.
 
@@ -78,6 +85,7 @@ def printed(
     frame
         The table; its index is not printed. The columns "Set5 psnr" and "Set5 ssim" share a cell,
         "psnr/ssim", and so do a value and its interval, x, x_low and x_high: "x [low, high]".
+        Networks of a user's own have their `dtfn.zoo.labels`.
     best
         Last word of columns -> ``"max"`` or ``"min"``: best bold, second underlined. What prints
         the same has the same mark.
@@ -95,8 +103,10 @@ def printed(
         spec = FORMS.get(column, FORMS.get(re.sub("_(low|high)$", "", last)))
         form = (forms or {}).get(column) or (f"{{:{spec}}}" if spec else None)
         known = frame[column].dropna().astype(object)
+        short = zoo.labels(value for value in known if isinstance(value, str))
+        known = known.map(lambda value: short[value] if isinstance(value, str) else value)
         found = known.map(
-            lambda value: (form or ("{:.3f}" if isinstance(value, float) else "{}")).format(value)
+            lambda value: number(form or ("{:.3f}" if isinstance(value, float) else "{}"), value)
         ).reindex(frame.index, fill_value=MISSING)
         direction = (best or {}).get(last)
         for _, part in frame[column].groupby(key) if direction else ():
