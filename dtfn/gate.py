@@ -28,6 +28,7 @@ OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the 
 COLLAPSE = 2.0  # dB: a network that loses more was never trained for what it is given
 BELOW = 1.5  # dB below bicubic: the same
 PLACEBO = "placebo"  # no intervention: the network of this seed that was trained with equal weights
+CHOOSES, NOT = "chooses", "does not choose"
 OFF_DISTRIBUTION = "off-distribution, not interpretable"
 
 
@@ -91,11 +92,11 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the verdict on each network and data set from `costs`, uniform among them.
 
     A row a network and data set: name, dataset, scale, pictures, few (pictures of the interventions
-    that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses,
-    verdict, and the mean cost of each intervention with the ends of its 95 % interval over
+    that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses, verdict
+    (see `verdict`), and the mean cost of each intervention with the ends of its 95 % interval over
     pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
-    The interventions under which a user's own network loses more than `COLLAPSE`, or falls more
-    than `BELOW` under bicubic, are in off_distribution: they say nothing about it.
+    Those under which a user's own network `collapses` are in off_distribution: they say nothing
+    about it.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
@@ -108,18 +109,35 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
             column = str(kind).replace("(", "_").rstrip(")")
             row |= statistics.mean_interval(some["cost"]).columns(column)
             if "bicubic" in some and some["bicubic"].notna().all():
-                left = (some["psnr"] - some["cost"]).mean()
-                if some["cost"].mean() > COLLAPSE or left < some["bicubic"].mean() - BELOW:
-                    collapsed.append(str(kind))
+                cost, bicubic = some["cost"].mean(), some["bicubic"].mean()
+                collapsed += [str(kind)] * collapses(some["psnr"].mean(), cost, bicubic)
         row["least"] = least(str(name))
-        row["chooses"] = bool(row["uniform_low"] >= row["least"])
-        row["verdict"] = "chooses" if row["chooses"] else "not testable: does not choose"
+        row["chooses"] = bool(row["uniform_low"] >= row["least"]) and "uniform" not in collapsed
+        ends = (row["uniform_low"], row["uniform_high"])
+        row["verdict"] = verdict(*ends, row["least"], row["pictures"])
         if "uniform" in collapsed:
-            row |= {"chooses": False, "verdict": f"uniform is {OFF_DISTRIBUTION}"}
+            row["verdict"] = f"uniform is {OFF_DISTRIBUTION}"
         if collapsed:
             row["off_distribution"] = ", ".join(collapsed)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def verdict(low: float, high: float, needed: float, pictures: int) -> str:
+    """Return whether an attention chooses, by the 95 % interval of what uniform weights cost (dB).
+
+    It is `CHOOSES`, `NOT`, or why that is open.
+    """
+    if pictures < statistics.LEAST:
+        return f"open: {pictures} picture{'s' * (pictures > 1)}; {statistics.LEAST} are needed"
+    if low < needed <= high:
+        return f"open: the interval of what uniform weights cost holds {needed:.2f} dB"
+    return CHOOSES if low >= needed else NOT
+
+
+def collapses(psnr: float, cost: float, bicubic: float) -> bool:
+    """Return whether what an intervention leaves of a PSNR (dB) says nothing about a network."""
+    return bool(cost > COLLAPSE or psnr - cost < bicubic - BELOW)
 
 
 def least(name: str) -> float:

@@ -167,7 +167,14 @@ class OwnNetwork(nn.Module):
         """Refuse a network without attention over positions, or whose positions nobody knows."""
         if self.shapes and (self.placed or not placed):
             return
-        found, remedy = "none", "name its submodule: ...?attention=NAME"
+        inside = f" in {', '.join(sorted(self.wanted))}" * bool(self.wanted)
+        found = f"no softmax and no scaled_dot_product_attention{inside}"
+        if self._ignored:
+            found = f"only attention of one size for every picture, as over channels{inside}"
+        remedy = (
+            "let the module of its attention call one of these, or return its weights (..., L, S), "
+            "whose rows sum to 1, and name it: ...?attention=NAME"
+        )
         for name, shape in list(self.shapes.items())[:1]:
             found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
             remedy = (

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import bounds, donors, gate, statistics
+from dtfn import bounds, donors, gate, statistics, zoo
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, networks
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, MORE
@@ -113,8 +113,17 @@ def of_pairs(
 
     The pairs of the first kind decide, those whose attention chooses as the zoo's registry says;
     that it does so on these pictures is the row of claim 0, which names those left out. What the
-    placebo loses is part of the reason of claim 1.
+    placebo loses is part of the reason of claim 1. A user's own networks are `of_own`.
     """
+    if own := [pair for pair in pairs if pair.kind == "choice"]:
+        rest = [pair for pair in pairs if pair not in own]
+        rows = [of_own(own, scale, sets, count, named=len(pairs) > 1)]
+        if rest:
+            return pd.concat([*rows, of_pairs(rest, measured, scale, sets, count)])
+        reason = "a network of yours was not trained without its choice of keys"
+        tfs = "a network of yours has no twin with TFS"
+        rows += [not_testable(n, scale, tfs if n == 6 else reason) for n in (1, 2, 3, 6)]
+        return pd.concat(rows, ignore_index=True)
     kind = [pair for pair in pairs if pair.kind == pairs[0].kind]
     first = [pair for pair in kind if pair.name != PLACEBO] or kind
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
@@ -127,11 +136,6 @@ def of_pairs(
     pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note)]
     chosen = Measured(*(_of(choosing, part) for part in measured))
-    if first[0].kind == "choice":
-        reason = "a network of yours was not trained without its choice of keys"
-        if "off_distribution" in gate.table(costs):
-            rows = [not_testable(0, scale, f"uniform weights are {gate.OFF_DISTRIBUTION}")]
-        return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
     if plain.pictures.empty:
         reason = "this attention does not choose"
@@ -141,6 +145,28 @@ def of_pairs(
     if len(placebo := networks(placebo[placebo["role"] == "pair"])):
         note = f"a placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}"
     return pd.concat([*rows, of_harm(plain, scale, note), of_tfs(chosen.pictures, scale)])
+
+
+def of_own(
+    pairs: Sequence[Pair], scale: int, sets: Sequence[str], count: int | None, named: bool
+) -> pd.DataFrame:
+    """Return the row of claim 0 of each of a user's own networks, as `dtfn.gate.table` has it.
+
+    They are no training seeds of one network, so they are not pooled, and each speaks for itself.
+    """
+    costs = gate.costs([pair.on for pair in pairs], sets, count, ["uniform"])
+    table = gate.table(costs.assign(dataset=" ".join(sets))).set_index("name")
+    rows = []
+    for pair in pairs:
+        found = table.loc[pair.on]
+        row = not_testable(0, scale, found["verdict"]).assign(networks=pair.name)
+        row["claim"] += f" ({pair.name})" * named
+        if gate.OFF_DISTRIBUTION not in found["verdict"]:
+            answer = {gate.CHOOSES: "yes", gate.NOT: "no"}.get(found["verdict"], "open")
+            row = row.assign(verdict=answer, measured=found["uniform"], low=found["uniform_low"])
+            row = row.assign(high=found["uniform_high"], seeds=1, pictures=found["pictures"])
+        rows.append(row)
+    return pd.concat(rows, ignore_index=True)
 
 
 def of_harm(measured: Measured, scale: int, note: str = "") -> pd.DataFrame:
@@ -220,6 +246,7 @@ def of_causes(
 
 def of_gate(table: pd.DataFrame) -> list[Verdict]:
     """Return what `dtfn.gate.table` says of all networks, of the placebo, and of distant keys."""
+    table = table.assign(name=table["name"].map(zoo.labels(table["name"])))
     placebo = table["name"].str.startswith(PLACEBO)
     ours, control, found = table[~placebo], table[placebo], []
 
@@ -238,7 +265,8 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
         claim += (
             f": equal weights cost {weakest['least']:.2f} dB or more ({weakest['name']}, least)"
         )
-        add(claim, weakest, "uniform", not lacking)
+        fails = (ours["uniform_high"] < ours["least"]).any()
+        add(claim, weakest, "uniform", False if fails else None if lacking else True)
     if len(control):
         strongest = control.loc[control["uniform"].idxmax()]
         claim = "the placebo, trained with equal weights, does not choose (control)"

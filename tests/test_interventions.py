@@ -240,10 +240,15 @@ def test_the_verdict_rests_on_the_lower_end() -> None:
     chooses = [*np.linspace(0.1, 0.4, 10)]
     wide = [0.9, 0.01, 0.02, 0.0, 0.01, 0.03, 0.02]
     frames = [measured(chooses, "a"), measured(wide, "b"), measured([0.5], "c")]
+    frames.append(measured([0.01, 0.02, 0.03, 0.02, 0.01], "d"))
     table = gate.table(pd.concat(frames)).set_index("name")
-    assert table["chooses"].tolist() == [True, False, False]
-    assert table.loc["a", "verdict"] == "chooses"
-    assert table.loc["b", "verdict"] == "not testable: does not choose"
+    assert table["chooses"].tolist() == [True, False, False, False]
+    assert table["verdict"].tolist() == [
+        "chooses",
+        "open: the interval of what uniform weights cost holds 0.10 dB",
+        "open: 1 picture; 5 are needed",
+        "does not choose",
+    ]
     assert table.loc["b", "uniform"] > gate.LEAST > table.loc["b", "uniform_low"]
     assert table.loc["a", "window_16"] == pytest.approx(table.loc["a", "uniform"] / 3)
     dose = gate.dose(measured(chooses))
@@ -275,7 +280,7 @@ def test_the_command_prints_verdicts_and_json(
     assert (rows[0]["name"], rows[0]["dataset"], rows[0]["chooses"]) == (name, "mini", False)
     assert rows[0]["uniform_low"] is None, "one picture has no interval"
     assert all(isinstance(rows[0][key], float) for key in ("psnr", "uniform", "random", "off"))
-    assert "not testable: does not choose" in rest
+    assert "open: 1 picture; 5 are needed" in rest
     assert "16" in rest
 
 

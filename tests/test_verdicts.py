@@ -87,10 +87,12 @@ ENDS = {"": 0.0, "_low": -0.005, "_high": 0.005}
 
 
 def test_the_gate_says_which_network_does_not_choose() -> None:
-    table = pd.DataFrame([gated("nlsa-x4-s0", 0.1, 0.02), gated("gla-x4-s0", 0.06, 0.0)])
+    table = pd.DataFrame([gated("nlsa-x4-s0", 0.1, 0.02), gated("gla-x4-s0", 0.04, 0.0)])
     every, far = verdicts.of_gate(table)
     assert "1 of 2 do, not gla-x4-s0" in every.claim
-    assert (every.measured, every.holds) == (0.06, False)
+    assert (every.measured, every.holds) == (0.04, False)
+    between = pd.DataFrame([gated("nlsa-x4-s0", 0.1, 0.02), gated("gla-x4-s0", 0.052, 0.0)])
+    assert verdicts.of_gate(between)[0].holds is None, "its interval holds what is asked"
     assert (far.measured, far.holds) == (0.02, True)
     control = verdicts.of_gate(pd.DataFrame([gated("placebo-x4-s0", 0.0, 0.0)]))
     assert [(one.measured, one.holds) for one in control] == [(0.0, True)]
