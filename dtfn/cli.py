@@ -90,10 +90,19 @@ def run(
     force: Force = False,
     reports: Reports = None,
     file: File = None,
+    listed: Annotated[
+        bool, Option("--parameters", help="List the notebook's parameters, and run nothing.")
+    ] = False,
 ) -> None:
-    """Run one notebook, e.g.: dtfn run 02_benchmark -p scale=4."""
+    """Run one notebook, e.g.: dtfn run 02_benchmark -p scale=4.
+
+    Printed is the page with its result.
+    """
     from dtfn.reports import page
 
+    if listed:
+        print(dtfn.parameters.cell(dtfn.suite.find(notebook)))
+        return
     reports = (reports or dtfn.paths.REPORTS).resolve()
     began, visible = time.monotonic(), sys.stderr.isatty()
     clear = "\r\x1b[K" if visible else ""  # the bar of another run that stands in this line
@@ -110,7 +119,7 @@ def run(
         print(f"{clear}{notebook}: {time.monotonic() - began:.0f} s, {folder}", flush=True)
     else:
         page.write_index(reports)
-        print(folder)
+        print(next(folder.glob("*.html")))
 
 
 @app.command()
@@ -177,7 +186,9 @@ def explore(
         chosen["DTFN_EXPLORE"] = str(image.expanduser().resolve())
     if network is not None:
         dtfn.methods.fingerprint(network)  # the same
-        chosen["DTFN_EXPLORE_NETWORK"] = str(dtfn.zoo.own(network) or network)
+        if own := dtfn.zoo.own(network):
+            dtfn.methods.network(f"{network}@uniform")
+        chosen["DTFN_EXPLORE_NETWORK"] = str(own or network)
     notebook = dtfn.paths.NOTEBOOKS / "07_explore.ipynb"
     kernels, application = ("Mapping", "ServerApp") if lab else ("Voila", "Voila")
     arguments = [
@@ -206,20 +217,24 @@ def gate(
     """Print whether the attention of networks chooses.
 
     Printed is what interventions on the attention cost in PSNR (dB). It chooses where equal weights
-    for all positions cost at least 0.10 dB at the lower end of the 95 % interval over pictures.
+    for all positions cost at least 0.10 dB at the lower end of the 95 % interval over pictures, and
+    does not where they cost less at the upper end. Otherwise, and on few pictures, it is open.
     """
     table = dtfn.gate.table(dtfn.gate.costs(networks, _split(datasets), count))
     if as_json:
         print(table.to_json(orient="records", indent=1))
         return
+    number, labels = dtfn.reports.tables.number, dtfn.zoo.labels(networks)
     for row in table.to_dict("records"):
-        print(f"{row['name']} on {row['dataset']}, {row['pictures']} pictures: {row['verdict']}")
+        where = f"{labels[row['name']]} on {row['dataset']}"
+        print(f"{where}, {row['pictures']} pictures: {row['verdict']}")
         print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
         failed = str(row.get("off_distribution")).split(", ")
         for cost in (name for name in row if f"{name}_low" in row and not math.isnan(row[name])):
             note = f"; {dtfn.gate.OFF_DISTRIBUTION}" if cost in failed else ""
-            interval = f"[{row[f'{cost}_low']:+.3f}, {row[f'{cost}_high']:+.3f}]"
-            print(f"  {cost.replace('_', ' '):<16}{row[cost]:+7.3f} dB {interval}{note}")
+            ends = ", ".join(number("{:+.3f}", row[f"{cost}_{end}"]) for end in ("low", "high"))
+            mean = number("{:+.3f}", row[cost])
+            print(f"  {cost.replace('_', ' '):<16}{mean:>7} dB [{ends}]{note}")
 
 
 @app.command()
@@ -291,8 +306,7 @@ def audit(
 
     out = out or dtfn.paths.REPORTS / "audit"
     _require_place(out / "summary.json")
-    given = (with_, without, *(control or []))
-    results = [dtfn.results.folder_of(one, hr, scale, out) for one in given]
+    results = dtfn.results.folders_of([with_, without, *(control or [])], hr, scale, out)
     a, b, *controls = results
     summary, found = dtfn.audit.audit(hr, a, b, scale, out, controls)
     for note in summary["notes"]:
@@ -311,6 +325,7 @@ def audit(
         print("no report with figures: `pip install 'dtfn[notebook]'` brings what it takes")
     elif report:
         values = {"folders": [str(f.resolve()) for f in (hr, *results)], "scale": scale}
+        values |= {"methods": [], "datasets": []}
         try:
             dtfn.suite.run("09_audit", values, runs=out / "runs", progress=sys.stderr.isatty())
         except dtfn.suite.NotebookFailed as failure:

@@ -26,16 +26,21 @@ class Parameter(NamedTuple):
     default: Any
 
 
-def read(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged."""
+def cell(notebook: Path) -> str:
+    """Return the cell with a notebook's parameters, which says what each is; "" without one."""
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         found, remedy = f"{type(error).__name__}: {error}", "restore the file, e.g. with git"
         raise InputError(notebook, "a Jupyter notebook", found, remedy) from None
     tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    return "".join(tagged[0]["source"]) if tagged else ""
+
+
+def read(notebook: Path) -> dict[str, Parameter]:
+    """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged."""
     parameters: dict[str, Parameter] = {}
-    for node in ast.parse("".join(tagged[0]["source"]) if tagged else "").body:
+    for node in ast.parse(cell(notebook)).body:
         try:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 raise ValueError(node)
@@ -61,7 +66,8 @@ def check(
         what = f"parameter {name!r} of {notebook.stem}"
         if name not in known:
             expected = f"one of {', '.join(known) or 'none: it has no parameters'}"
-            remedy = nearest(name, known) if known else "leave it out"
+            more = f"; `dtfn run {notebook.stem} --parameters` says what each is"
+            remedy = f"{nearest(name, known)}{more}" if known else "leave it out"
             raise InputError(what, expected, "an unknown name", remedy)
         kind = known[name].kind
         try:

@@ -26,7 +26,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dtfn import datasets, files, images, parameters, paths, provenance, reports, zoo
+from dtfn import datasets, files, images, methods, parameters, paths, provenance, reports, zoo
 from dtfn.errors import InputError, nearest, require_known
 from dtfn.reports import page
 from dtfn.reports import runs as run_folders
@@ -82,7 +82,7 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
         where, keys = f"{file.name}: {name}", (*TIERS, "notebook", "resources")
         require(where, "a tier or a key", entry, keys)
         if tier in entry:
-            notebook = _find(entry.get("notebook", name), file.parent)
+            notebook = find(entry.get("notebook", name), file.parent)
             given = parameters.check(notebook, entry[tier] or {})
             changes = entry.get("resources", {}).get(tier) or {}
             require(where, "a resource", changes, [*_DEFAULTS[tier]])
@@ -136,8 +136,9 @@ def _plan_file(file: Path | None) -> Path:
     return (file or paths.NOTEBOOKS / "suite.yaml").resolve()
 
 
-def _find(notebook: str, folder: Path) -> Path:
-    """Return the file of a notebook, given as a path or as its name in a folder."""
+def find(notebook: str, folder: Path | None = None) -> Path:
+    """Return the file of a notebook, given as a path or as its name in a folder (notebooks/)."""
+    folder = folder or paths.NOTEBOOKS
     for file in (Path(notebook), folder / notebook, folder / f"{notebook}.ipynb"):
         if file.suffix == ".ipynb" and file.is_file():
             return file.resolve()
@@ -161,7 +162,7 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
                     raise
     for text in [text for value in values.values() for text in texts(value)]:
         path = Path(text.rpartition("=")[2])
-        if own := zoo.own(text):
+        if own := zoo.own(methods.split_change(text)[0]):
             yield from own.inputs
         elif path.is_absolute():  # perhaps with {dataset} in it
             pattern = escape(str(path.relative_to(path.anchor)))
@@ -220,7 +221,7 @@ def run(
         threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
     step = notebook
     if not isinstance(step, Step):
-        file = _find(str(notebook), paths.NOTEBOOKS)
+        file = find(str(notebook))
         step = Step(file.stem, file)
     checked = parameters.check(step.notebook, given or {})
     changes = {name: absolute(name, value) for name, value in checked.items()}

@@ -44,6 +44,7 @@ def test_help_takes_less_than_a_second() -> None:
         (["evaluate", "bicubic", "--datasets", ""], "datasets"),
         (["gate", "nlsa-x4-s0", "--datasets", "mini, Set55"], "/Set55: "),
         (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
+        (["evaluate", "mine.py"], "expected FILE.py:function"),
         (["zoo", "show", "no-such-network"], "no-such-network"),
         (["bench", "--sizes", "48,x"], "--sizes"),
     ],
@@ -69,10 +70,20 @@ def test_a_failing_notebook_is_one_line(tmp_path: Path, capfd: pytest.CaptureFix
     assert Path(line.partition("; see ")[2]).is_file()
 
 
+def test_parameters_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run("03_gate", listed=True)
+    assert "\nscale: int = 4  # 2, 3 or 4\n" in capsys.readouterr().out
+    assert call("run", "03_gate", "-p", "scal=2") == 2
+    assert "`dtfn run 03_gate --parameters` says what each is" in capsys.readouterr().err
+
+
 def test_a_run_is_in_the_index(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     notebook = tiny.write_all(tmp_path) / "good.ipynb"
     assert call("run", str(notebook), "-p", "scale=3", "-p", "names=x,y") == 0
-    folder = Path(capfd.readouterr().out.strip())
+    page = Path(capfd.readouterr().out.strip())
+    assert page.name == "good.html"
+    assert page.is_file()
+    folder = page.parent
     content = json.loads((folder / "manifest.json").read_text())
     assert content["parameters"] == {"scale": 3, "names": ["x", "y"]}
     index = tmp_path / "reports" / "index.html"

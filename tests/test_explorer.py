@@ -292,7 +292,7 @@ def test_without_truth_everything_that_needs_it_says_so(shown: State, runs: Path
     assert np.isnan(own.harm).all()
     assert "disagreeing" not in own.spread
     titles = [crop.title for crop in page.crops(own, 12)]
-    assert titles == ["LR", "attention on", "attention off", L, Path(DENSE).name]
+    assert titles == ["LR", "attention on", "attention off", L, Path(DENSE).stem]
     assert page.NO_TRUTH in page.harm(own, 0.0)
     assert page.NO_TRUTH in page.numbers(own)
     figures = explorer.send(own, GIVEN) / "figures"
@@ -460,7 +460,19 @@ def test_headless_session_saves_static_panels(runs: Path) -> None:
     assert numbers["harm"] == pytest.approx(here["harm"])
 
 
+@pytest.mark.parametrize("at", [[16, 3], [3, -1], [3]])
+def test_positions_are_chosen_in_the_picture_or_refused(runs: Path, at: list[int]) -> None:
+    with pytest.raises(InputError, match=r"parameter 'positions': expected .* row 0 to 15 and col"):
+        explorer.begin(GIVEN | {"positions": [[3, 4], at]}).show()
+    if len(at) == 1:
+        explorer.begin(GIVEN | {"positions": []}).show()
+        made = [json.loads(file.read_text()) for file in runs.glob("*/figures/*.json")]
+        assert {(one["row"], one["column"]) for one in made} == {(2, 4), (8, 11)}
+
+
 # --- the command ---
+
+
 def served(monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[list[str], dict[str, str]]:
     """Return the command and the variables that `dtfn explore` would become."""
     became: list[Any] = []

@@ -34,8 +34,11 @@ from dtfn import (
 )
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
+from dtfn.explorer import page
+from dtfn.explorer.state import WITHOUT, Choice, look, usual
 from dtfn.images import degrade
 from dtfn.own import OwnNetwork
+from dtfn.reports import tables
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network.py"
 X = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
@@ -242,9 +245,13 @@ def test_positions_that_nobody_knows_are_refused() -> None:
         assert network(X).isfinite().all()
     with pytest.raises(InputError, match="expected attention from all positions to all"):
         interventions.intervened(network, "window(2)").__enter__()
-    for attend in (channels, nested):
-        none = OwnNetwork("mine", Foreign(attend))
-        with pytest.raises(InputError, match="expected attention over positions; found none"):
+    for attend, named, text in (
+        (channels, [], "found only attention of one size for every picture, as over channels"),
+        (nested, [], "found no softmax and no scaled_dot_product_attention; let the module"),
+        (nested, ["head"], "attention in head; let .* return its weights .*attention=NAME"),
+    ):
+        none = OwnNetwork("mine", Foreign(attend), named)
+        with pytest.raises(InputError, match=f"expected attention over positions; .*{text}"):
             interventions.intervened(none, "uniform").__enter__()
     with pytest.raises(InputError, match="did you mean 'attention'"):
         OwnNetwork("mine", Foreign(product), ["atention"])
@@ -338,7 +345,28 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert zoo.own(str(read)) == read
     for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
         assert suite.absolute("methods", [name]) == [str(zoo.own(name))]
-    assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is zoo.own("code.py") is None
+    assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is None
+    for name in ("code.py", "a/code.py:"):
+        with pytest.raises(InputError, match=r"expected FILE\.py:function"):
+            zoo.own(name)
+
+
+def test_labels_are_short_and_none_stands_for_two() -> None:
+    methods = {
+        "nlsa-x4-s0@off": "nlsa-x4-s0@off",
+        "/a/mine.py:make": "mine:make",
+        "/a/mine.py:make?weights=/w/one.pt&attention=body.0": "mine:make?one&body.0",
+        "/a/mine.py:make?weights=/w@x/1.pt@hash(1)": "mine:make?1@hash(1)",
+        "runs/cosine/weights.safetensors": "weights",
+    }
+    assert zoo.labels(methods) == methods
+    two = [f"/{a}/mine.py:make?weights=/{w}/w.pt" for a, w in ("ab", "cd")]
+    assert list(zoo.labels(two).values()) == ["mine:make?b/w", "mine:make?d/w"]
+    two = [f"/{a}/mine.py:make?weights=/w.pt" for a in "ac"]
+    assert list(zoo.labels(two).values()) == ["a/mine:make?w", "c/mine:make?w"]
+    table = pd.DataFrame({"method": two, "gain": [-0.0004, -0.0005]})
+    shown = tables.markdown(table, forms={"gain": "{:+.3f}"}).splitlines()[2:]
+    assert shown == ["| a/mine:make?w | 0.000 |", "| c/mine:make?w | -0.001 |"]
 
 
 def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
@@ -358,23 +386,55 @@ def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
 
 def test_its_choice_of_keys_is_measured_and_not_judged(mine: str) -> None:
     (pair,) = harm.pairs_of_zoo(4, [mine], ("switch",))
-    assert (pair.name, pair.kind, pair.off) == ("mine.py:network", "choice", f"{mine}@uniform")
+    assert (pair.name, pair.kind, pair.off) == ("mine:network?mine", "choice", f"{mine}@uniform")
+    plain = mine.partition("?")[0]
+    names = [pair.name for pair in harm.pairs_of_zoo(4, [mine, plain])]
+    assert names == ["mine:network?mine", "mine:network"], "never seeds of one network"
     measured = harm.measure([pair], evaluation.samples(["mini"], 4, 1))
     costs = gate.costs([mine], ["mini"], 1, ["uniform"])
     rows = measured.pictures.set_index("role")
     assert rows.loc["pair", "gain"] == pytest.approx(costs["cost"].item(), abs=1e-6)
     assert rows.loc["control 1", "gain"] != 0
     found = verdicts.of_pairs([pair], measured, 4, ["mini"], 1)
-    assert set(found["verdict"]) == {"open", "not testable"}
-    assert found["reason"].str.contains("not trained without its choice").sum() == 4
+    assert found["verdict"].tolist() == ["open", *["not testable"] * 4]
+    assert found["reason"].str.contains("not trained without its choice").sum() == 3
+    assert found["reason"].iloc[-1] == "a network of yours has no twin with TFS"
     assert not harm.cases(measured, pair, 1), "a turn of the picture changes more"
+
+
+@pytest.mark.parametrize(
+    ("least", "collapse", "answer", "words"),
+    [
+        *((-9.0, 9.0, "yes", "chooses"), (9.0, 9.0, "no", "does not choose")),
+        (-9.0, -9.0, "not testable", "uniform is off-distribution, not interpretable"),
+    ],
+)
+def test_own_networks_are_judged_one_by_one_as_the_gate_judges_them(
+    mine: str, least: float, collapse: float, answer: str, words: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(gate, "LEAST", least)
+    monkeypatch.setattr(gate, "COLLAPSE", collapse)
+    pairs = harm.pairs_of_zoo(4, [mine, mine.partition("?")[0]])
+    found = verdicts.of_own(pairs, 4, ["mini"], 5, named=True)
+    gated = gate.table(gate.costs([pair.on for pair in pairs], ["mini"], 5, ["uniform"]))
+    claim = verdicts.CLAIMS[0][0]
+    assert found["claim"].tolist() == [f"{claim} ({pair.name})" for pair in pairs]
+    assert found["verdict"].tolist() == [answer] * 2
+    assert found["reason"].tolist() == gated["verdict"].tolist() == [words] * 2
+    if answer != "not testable":
+        assert found["seeds"].tolist() == [1, 1]
+        assert found["low"].tolist() == gated["uniform_low"].tolist()
 
 
 def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
     compared = results.of_methods([mine, "bicubic"], ["mini"], 4, 1)
     assert set(compared.inputs()) == {"mine.py", "mine.pt"}
-    _, worse, _ = audit.look(compared).verdicts()
-    assert worse.measured == "not judged: there is no control"
+    found = audit.look(compared)
+    assert found.names == ("mine:network?mine", "bicubic")
+    better, worse, _ = found.verdicts()
+    claim = "mine:network?mine has a higher PSNR than bicubic"
+    assert better.claim == f"{claim} — open on 1 picture; 5 are needed"
+    assert worse.measured == "not judged: there is no control; name a second result like B"
     with pytest.raises(InputError, match="each once"):
         results.of_methods([mine, mine], ["mini"], 4)
 
@@ -399,14 +459,19 @@ WINDOWED = """
 def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     hr = np.random.default_rng(0).integers(0, 256, (64, 48, 3)).astype(np.uint8)
     sample = Sample("mini", "a", 4, degrade(hr, 4), hr)
-    ((look,),) = causes.looks([mine], sample, [(3, 2)]).values()
-    assert look.map.shape == (16, 12)
-    assert look.map.sum() == pytest.approx(1)
+    ((seen,),) = causes.looks([mine], sample, [(3, 2)]).values()
+    assert seen.map.shape == (16, 12)
+    assert seen.map.sum() == pytest.approx(1)
     file, before = Path(mine.partition(":")[0]), "        mixed = F.scaled"
     code = file.read_text().replace(before, WINDOWED + before)
     file.write_text(code.replace("mixed.mT.reshape(x.shape)", "whole(mixed, x)"))
     with pytest.raises(InputError, match="cannot be assigned to positions of the picture"):
         causes.looks([f"{file}:network"], sample, [(3, 2)])
+    chosen = usual(4, f"{file}:network")
+    state = look(Choice("mini", "brick", 4, **chosen, tile=(0, 0, 16, 20)))
+    assert state.attention is None
+    assert "'attention' has no map: its module lacks a method attention_positions" in state.notes
+    assert "choice of keys" in page.verdict(state) or "chance" in page.verdict(state)
     costs = gate.costs([f"{file}:network"], ["mini"], 1)
     assert set(costs["intervention"]) == set(gate.OWN_KINDS)
 
@@ -423,9 +488,11 @@ def test_the_readme_s_commands_run(
     fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}"]}
     assert call(*line.split(), *fewer.get(name, ["--count=1"])) == 0
     output = capsys.readouterr().out
-    assert ("05_attention_maps" if name == "run" else "examples/own_network.py:network") in output
+    wanted = {"run": "05_attention_maps.html", "explore": "examples/own_network.py:network"}
+    assert wanted.get(name, "own_network:network") in output
     if name == "gate":
-        assert "not testable: does not choose" in output
+        assert "examples" not in output
+        assert "own_network:network on mini, 1 pictures: open: 1 picture" in output
         assert all(f"\n  {kind} " in output for kind in gate.OWN_KINDS)
         assert "off-distribution" not in output
 
@@ -440,12 +507,28 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
     choice = (state.choice.scale, state.choice.network, state.choice.layer)
     assert choice == (4, mine, "attention")
+    assert state.choice.baseline == f"{mine}@uniform"
+    assert state.choice.control == (f"{mine}@turn(1)", mine)
+    assert "compared with itself with equal weights" in state.notes
+    assert gate.OFF_DISTRIBUTION not in state.notes
     assert state.attention is not None
     assert state.attention.sum() == pytest.approx(1)
     *_, deeper = state.deeper()
     assert deeper.attribution is not None
+    titles = [crop.title for crop in page.crops(deeper, 12)]
+    assert titles[2:5] == ["attention on", "uniform weights", WITHOUT]
+    assert "attention off" not in titles
+    monkeypatch.setattr(gate, "COLLAPSE", -1.0)
+    lost = look(state.choice)
+    assert gate.OFF_DISTRIBUTION in lost.notes
+    assert page.verdict(lost).startswith("Not judged: ")
     with pytest.raises(InputError, match="expected a name of the zoo"):
         cli.explore(network="none")
+    Path(mine.partition(":")[0]).write_text(
+        "import torch\ndef network(_): return torch.nn.Upsample(None, 4)"
+    )
+    with pytest.raises(InputError, match="expected attention over positions"):
+        cli.explore(network=mine)
 
 
 def test_a_collapse_is_not_interpreted() -> None:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from dtfn import files, images, methods, reports, zoo
+from dtfn.errors import InputError
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
 from dtfn.reports import Run, Verdict, runs
@@ -37,7 +38,10 @@ class Session:
         self._run = reports.begin(NOTEBOOK, namespace) if is_headless() else None
 
     def show(self) -> None:
-        """Show the view; static panels of the parameter ``positions`` where nobody can click."""
+        """Show the view; static panels of the parameter ``positions`` where nobody can click.
+
+        Without positions, two that lie apart are shown.
+        """
         if self._run is None:
             from dtfn.explorer.view import View
 
@@ -45,8 +49,16 @@ class Session:
             view.start(lambda tell: opened(self._given, tell))
             return
         state, missed = opened(self._given), list[float]()
-        for index, (row, column) in enumerate(self._given["positions"], start=1):
-            state = state.click(column, row)
+        print(state.notes)
+        rows, columns = state.shape
+        chosen = self._given["positions"]
+        for at in chosen:
+            if len(at) != 2 or not (0 <= at[0] < rows and 0 <= at[1] < columns):
+                wanted = f"(row, column) of row 0 to {rows - 1} and column 0 to {columns - 1}"
+                raise InputError("parameter 'positions'", wanted, at, "or leave it out")
+        chosen = chosen or [(rows // 6, columns // 4), (rows // 2, 7 * columns // 10)]
+        for index, at in enumerate(chosen, start=1):
+            state = state.looked(tuple(at))
             *_, deepest = state, *state.deeper()
             _save(self._run, f"position_{index}", deepest)
             if state.attention is not None:
@@ -136,12 +148,12 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
     at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
     data = pd.DataFrame({key: np.ravel(values) for key, values in maps.items()}, at)
     data = data.dropna(axis=1)
-    part = f", {Window(*choice.tile)}" if choice.tile else ""
+    part, labels = f", {Window(*choice.tile)}" if choice.tile else "", choice.labels
     caption = (
         f"{choice.dataset}/{choice.image}{part}: row {row}, column {column} (×{choice.scale}, Y, "
-        f"no border left out). What {choice.network} attended to, what it copied, and how its "
-        f"errors differ from those of {choice.baseline}. Yellow: the block; rings: the most "
-        "attended positions. 'differs': squared difference of a patch's HR detail from the "
+        f"no border left out). What {labels[choice.network]} attended to, what it copied, and how "
+        f"its errors differ from those of {labels[choice.baseline]}. Yellow: the block; rings: the "
+        "most attended positions. 'differs': squared difference of a patch's HR detail from the "
         "query's, over the latter."
     )
     run.figure(name, page.sheet(state, **shown), data=data.reset_index(), caption=caption)

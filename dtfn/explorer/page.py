@@ -77,8 +77,10 @@ def verdict(state: State) -> str:
     """Return what the harm of this block means against chance."""
     if not state.has_truth:
         return f"Harm {NO_TRUTH}"
-    if state.record is None:
-        return "This network has no attention: any difference is chance"
+    if not state.is_judged:
+        return "Not judged: with equal weights the network is off-distribution on this picture"
+    if state.record is None and state.choice.baseline != state.choice.off:
+        return "No attention is seen in this network: any difference is chance"
     if not state.choice.control:
         return "Chance is not known: choose a control to judge this block"
     harm, chance = state.harm[state.position], abs(state.chance[state.position])
@@ -86,7 +88,9 @@ def verdict(state: State) -> str:
         return "No difference beyond chance"
     if abs(harm) <= chance:
         return "Beyond the threshold, but chance differs as much in this very block"
-    who = "Attention" if state.choice.baseline == state.choice.off else "This network"
+    who = "This network"
+    if state.choice.baseline == state.choice.off:
+        who = "Its choice of keys" if state.choice.off.endswith("@uniform") else "Attention"
     return f"{who} {'harmed' if harm > 0 else 'helped'} here, beyond chance"
 
 
@@ -100,11 +104,13 @@ def block_lines(state: State) -> list[Line]:
     if not state.has_truth:
         return []
     choice = state.choice
-    label = "harm: on minus off" if choice.baseline == choice.off else "harm: over baseline"
+    label = "harm: on minus off" if choice.baseline.endswith("@off") else "harm: over baseline"
+    label = "harm: over equal weights" if choice.baseline.endswith("@uniform") else label
     about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
     lines = [(label, mse(state.harm), about)]
     if choice.control:
-        about = f"The same difference where chance alone acts: {' minus '.join(choice.control)}"
+        control = " minus ".join(choice.labels[one] for one in choice.control)
+        about = f"The same difference where chance alone acts: {control}"
         lines.append(("chance, this block", mse(state.chance), about))
         about = "Chance differs less at 95 % of the positions, or at the share that you set"
         lines.append(("threshold", f"±{state.threshold:.2f} MSE", about))
@@ -135,7 +141,8 @@ def attention_lines(state: State) -> list[Line]:
 def looked(state: State) -> str:
     """Return in words what the query attends to, or why nothing is shown."""
     if state.attention is None or state.record is None:
-        return f"{state.choice.network} has no attention layer: choose another network."
+        name = state.choice.labels[state.choice.network]
+        return f"{name} has no attention layer that can be shown: choose another network."
     reached = int((state.attention > 0).sum())
     all_of = reached == state.attention.size
     of = "all positions" if all_of else f"the {reached:,} positions that get any"
@@ -206,7 +213,7 @@ def crops(state: State, side: int) -> list[Crop]:
         made, note = state.outputs[method], ""
         if state.has_truth:
             note = f"{made.error[at]:.2f} MSE · {subpixel.decibels(made.error[at]):.2f} dB"
-        title = titles.get(method, method.rpartition("/")[2])
+        title = titles.get(method, choice.labels[method])
         shown.append(_crop(title, note, made.image, sample.scale, window, at))
     if state.attribution is not None and state.crop is not None:
         values = state.attribution.map

@@ -19,7 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtfn import attribution, capture, datasets, evaluation, images, methods, subpixel, texture, zoo
+from dtfn import (
+    attribution,
+    capture,
+    datasets,
+    evaluation,
+    gate,
+    images,
+    methods,
+    subpixel,
+    texture,
+    zoo,
+)
 from dtfn.attribution import Attribution
 from dtfn.capture import Record
 from dtfn.causes import Look
@@ -98,8 +109,13 @@ class Choice:
 
     @property
     def off(self) -> str:
-        """The network with its attention off."""
-        return f"{self.network}@off"
+        """The network with its attention off; a user's own with equal weights."""
+        return f"{self.network}@{'uniform' if zoo.own(self.network) else 'off'}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Every method that is shown -> its short name."""
+        return zoo.labels([*self.methods, self.off, f"{self.network}@uniform", WITHOUT])
 
     @property
     def methods(self) -> list[str]:
@@ -120,6 +136,7 @@ class State:
     detail: NDArray[np.float32] | None  # that the degradation took from each block, (L, D)
     files: Mapping[str, Upload]
     tell: Tell
+    is_judged: bool = True  # no: without its choice of keys the network is off-distribution
     quantile: float = 0.95  # of the absolute chance: the threshold of harm
     most: int = 8  # attended positions that are named
     position: Position = (0, 0)
@@ -282,12 +299,16 @@ def look(
         offered = tiles(whole.lr.shape)
         choice = replace(choice, tile=offered[0])
         sample = _cut(whole, choice.tile)
+        slowest = zoo.labels([slowest])[slowest]
         notes += f" {columns} x {rows} LR positions are more than the {most} that {slowest} can "
         notes += f"take. Shown is tile 1 of {len(offered)}."
-    layers = capture.layers(methods.network(choice.network))
+    network: Any = methods.network(choice.network)
+    layers = capture.layers(network)
     if choice.layer:
         require_known(choice.layer, layers, "layer", f"one with attention of {choice.network}")
-    shown, outputs = dict.fromkeys([*choice.methods, *([choice.off] if layers else [])]), {}
+    is_own = zoo.own(choice.network) is not None
+    has_off = network.shapes if is_own else layers
+    shown, outputs = dict.fromkeys([*choice.methods, *([choice.off] if has_off else [])]), {}
     for index, method in enumerate(shown):
         tell(index / len(shown), f"running {method}")
         outputs[method] = run(method, sample, _seed(method, choice.hash_seed))
@@ -295,12 +316,28 @@ def look(
     record = outputs[choice.network].record
     if record and not choice.layer:
         choice = replace(choice, layer=record.layers[-1])
-    detail = texture.detail_blocks(sample.hr, sample.scale) if sample.hr.size else None
+    if is_own and has_off and not layers:
+        notes += f" The attention {next(iter(network.shapes))!r} has no map: its module lacks a"
+        notes += " method attention_positions, see dtfn.own."
+    is_judged, detail = True, None
+    if sample.hr.size:
+        detail = texture.detail_blocks(sample.hr, sample.scale)
+        if is_own and choice.baseline == choice.off:
+            notes += " The network was never trained without its attention. So it is compared with "
+            notes += "itself with equal weights for the same keys (its choice pair)."
+            errors = (outputs[method].error for method in (choice.network, choice.off))
+            made, off = (subpixel.psnr_of(subpixel.interior(error)) for error in errors)
+            bicubic = evaluation.psnr(
+                images.imresize(sample.lr, choice.scale), sample.hr, choice.scale
+            )
+            if gate.collapses(made, made - off, bicubic):
+                is_judged = False
+                notes += f" These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}."
     row = next((row for row in zoo.registry() if row["name"] == choice.network), {})
     if row.get("chooses") is False:
         notes += f" {choice.network} fails the gate: equal weights for all positions cost it "
         notes += f"{row['gate']:.2f} dB on Urban100, so what it looks at matters little."
-    state = State(choice, whole, sample, notes.strip(), outputs, detail, files, tell)
+    state = State(choice, whole, sample, notes.strip(), outputs, detail, files, tell, is_judged)
     at = (state.shape[0] // 2, state.shape[1] // 2)
     if before:
         state = replace(state, quantile=before.quantile, most=before.most)
@@ -316,14 +353,15 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
     """Return network, baseline and control that a reader would choose first.
 
     The network is that of the zoo whose attention does most, without TFS if there is one. It is
-    compared with itself with attention off where it was trained for that, else with a local one.
+    compared with itself with attention off where it was trained for that, a user's own with itself
+    with equal weights, any other with a local one.
 
     Raises `InputError` where the zoo has no pair of this scale.
     """
     network = network or min(pairs_of_zoo(scale), key=lambda pair: "+" in pair.name).on
     twins = [name for name in _local(scale) if name != network]
-    alone = zoo.switched(network) or not twins
-    baseline = f"{network}@off" if alone else twins[-1]
+    alone = zoo.own(network) or zoo.switched(network) or not twins
+    baseline = Choice("", "", scale, network, "").off if alone else twins[-1]
     control = controls(scale, network, baseline)[0]
     return {"network": network, "baseline": baseline, "control": control}
 
@@ -331,14 +369,15 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tuple[str, ...]]:
     """Return pairs that differ by chance alone, the fittest first, and () for none.
 
-    For attention off: the network itself under another hash seed, or on the flipped picture where
-    it does not hash. For other baselines: two local networks, the baseline if it is one.
+    For the network itself with other attention: the network under another hash seed, or on the
+    flipped picture where it does not hash. For other baselines: two local networks, the baseline if
+    it is one.
     """
     changed = f"{network}@hash({seed + 1})" if hashes(network) else f"{network}@turn(1)"
     named = sorted(_local(scale), key=lambda name: name == baseline)
     two = [(one, named[-1]) for one in named[:-1]]
     own = (changed, network)
-    return [own, *two, ()] if baseline == f"{network}@off" else [*two, (), own]
+    return [own, *two, ()] if baseline.startswith(f"{network}@") else [*two, (), own]
 
 
 def _local(scale: int) -> list[str]:

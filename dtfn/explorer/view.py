@@ -246,9 +246,12 @@ class View:
         state, choice = self.state, self.state.choice
         listed = [str(row["name"]) for row in zoo.everything() if row["scale"] == choice.scale]
         listed += [name for name in choice.methods if "@" not in name]
-        networks = {name.rpartition("/")[2]: name for name in listed}
-        trained = "" if zoo.switched(choice.network) else " (not trained for it)"
-        off = {f"{page.OFF}{trained}": choice.off} if state.record else {}
+        networks = {label: name for name, label in zoo.labels(listed).items()}
+        off: dict[str, str] = {}
+        if choice.off in state.outputs:
+            said = "uniform weights" if zoo.own(choice.network) else page.OFF
+            trained = "" if zoo.switched(choice.network) else " (not trained for it)"
+            off = {f"{said}{trained}": choice.off}
         pairs = controls(choice.scale, choice.network, choice.baseline, choice.hash_seed)
         layers = state.record.layers if state.record else []
         benchmarks = [MINI, *sorted(hr.parent.name for hr in paths.data_root().glob("*/HR"))]
