@@ -259,7 +259,8 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
     if len(ours):
         weakest = ours.loc[ours["uniform"].idxmin()]
         claim = "every attention chooses"
-        if lacking := list(ours.loc[~ours["chooses"], "name"].unique()):
+        lacking = list(ours.loc[~ours["chooses"], "name"].unique())
+        if lacking and ours["pictures"].min() >= statistics.LEAST:
             number = ours["name"].nunique()
             claim += f" ({number - len(lacking)} of {number} do, not {', '.join(lacking)})"
         claim += (

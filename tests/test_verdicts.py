@@ -98,6 +98,7 @@ def test_the_gate_says_which_network_does_not_choose() -> None:
     assert [(one.measured, one.holds) for one in control] == [(0.0, True)]
     few = verdicts.of_gate(table.assign(few=3, pictures=3))
     assert [one.holds for one in few] == [None, None]
+    assert "1 of 2" not in few[0].claim, "three pictures do not say so"
 
 
 def test_a_premise_that_fails_and_the_networks_are_part_of_the_row() -> None:
