@@ -110,11 +110,10 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
         if row.least > 0 and row.measured == row.measured and not one["about"]:
             one["about"] = f"{row.quantity}; counts from {row.least:g} {row.unit}"
         basis = f"{row.networks}; {row.pictures} pictures" if row.networks else ""
-        one["scales"][row.scale] = {
-            "verdict": row.verdict,
-            "parts": [*_measured(row), *([row.reason] if row.reason else [])],
-            "basis": basis,
-        }
+        parts = _measured(row)
+        if row.reason:
+            parts = [*parts[:-1], *(f"{part};" for part in parts[-1:]), row.reason]
+        one["scales"][row.scale] = {"verdict": row.verdict, "parts": parts, "basis": basis}
     return [{"claim": claim, **one} for claim, one in table.items()]
 
 
