@@ -237,7 +237,7 @@ def of_causes(
     agreeing = changes[most & (changes["donor"] == "consistent")]
     helps = _crossed(agreeing.assign(change=100 * agreeing["change"]), "change", "off")
     figure = _crossed(apart.assign(contrast=100 * apart["contrast"]), "contrast", "off")
-    how = "harm" if helps.low > 0 else "do not help"
+    how = "harm" if helps.low > EFFECT_SHARE else "do not help"
     premise = f"consistent donors {how}: they change the error by {_printed(helps, '{:+.2f} %')}"
     unless = "" if helps.high < 0 else premise
     rows = [judge(4, scale, rise, attended), judge(7, scale, figure, apart, unless)]

@@ -170,4 +170,3 @@ def test_another_hash_seed_is_no_cause_and_no_merit_of_tfs(benchmarks: Path) -> 
     assert table.loc[verdicts.CLAIMS[6][0], "verdict"] == "no"
     donated = table.loc[verdicts.CLAIMS[7][0]]
     assert donated["measured"] == pytest.approx(0, abs=1e-4)
-    assert "consistent donors do not help: they change the error by" in donated["reason"]
