@@ -21,11 +21,10 @@ from dtfn import __version__, evaluation, files, harm, statistics
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
-from dtfn.metrics import GREY, Float
 from dtfn.reports import Verdict, above_zero
 from dtfn.results import Results, in_folders
 from dtfn.statistics import LEAST, Interval, crossed
-from dtfn.subpixel import block_mean, interior, luma, psnr_of
+from dtfn.subpixel import GREY, Float, block_mean, interior, luma, psnr_of
 
 FIGURES = ("psnr_with", "psnr_without", "harm_rate", "help_rate", "selection_bound", "fusion_bound")
 """What a summary has as means over pictures: PSNR of A and of B (dB); shares of the blocks where A

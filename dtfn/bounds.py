@@ -28,25 +28,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import nn
 
-from dtfn import (
-    cache,
-    datasets,
-    evaluation,
-    images,
-    interventions,
-    methods,
-    paths,
-    statistics,
-    texture,
-    zoo,
-)
+from dtfn import cache, datasets, evaluation, images, interventions, paths, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.harm import Pair, networks
-from dtfn.metrics import Float
+from dtfn.harm import Pair
+from dtfn.methods import analysis_tiling, hashes, network, remembered
 from dtfn.models.layers import switches
-from dtfn.statistics import PICTURE
-from dtfn.subpixel import block_error, decibels, gain, interior, luma, psnr_of
+from dtfn.statistics import NETWORK, PICTURE
+from dtfn.subpixel import Float, block_error, interior, luma, psnr_of
 from dtfn.tiling import Tiling
 
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)  # cell sizes in LR positions; None: the whole image
@@ -81,7 +70,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
         for pair in evaluation.progress(pairs, **bar):
             place = (pair.name, pair.seed, sample.dataset, sample.image)
             (*_, base), *found = _bounds(pair, sample)
-            rows += [(*place, *what, gain(psnr, base)) for *what, psnr in found]
+            rows += [(*place, *what, psnr - base if psnr != base else 0.0) for *what, psnr in found]
     if pairs and not rows:
         raise InputError("pictures", "one or more", "none", "name some")
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -110,7 +99,7 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
             cells = str(granularity or "image")
             yield bound, cells, "bound", best_choice(ours, granularity)
             yield bound, cells, "control", best_choice(control, granularity)
-    for bound in ("matching", "own keys") if methods.hashes(pair.on) else ("matching",):
+    for bound in ("matching", "own keys") if hashes(pair.on) else ("matching",):
         setting = _chosen(pair.on, sample.scale, bound == "own keys")
         for role in ("bound", "control"):
             error = _matched(pair.on, sample, bound == "own keys", role == "control", setting)
@@ -157,8 +146,7 @@ def net_gain(table: pd.DataFrame, bound: str = "matching") -> statistics.Crossed
     base = control
     if bound in ("matching", "own keys") and wide["on"].mean() >= wide[control].mean():
         base = "on"
-    wide = networks(wide).assign(net=wide[bound] - wide[base])
-    return statistics.crossed(wide, "net", seed="network")
+    return statistics.crossed(wide.assign(net=wide[bound] - wide[base]), "net", seed=NETWORK)
 
 
 def recovery(table: pd.DataFrame) -> pd.DataFrame:
@@ -184,9 +172,6 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
     return finest.assign(name=name).pivot(index=keys, columns="name", values="gain").reset_index()
 
 
-# --- selection and layer bound ----------------------------------------------------------------
-
-
 def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
     """Return the PSNR (dB) of taking, cell by cell, the best of several outputs.
 
@@ -195,21 +180,18 @@ def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
     """
     rows, columns = (np.arange(0, side, granularity or side) for side in errors[0].shape)
     sums = [np.add.reduceat(np.add.reduceat(e, rows, axis=0), columns, axis=1) for e in errors]
-    return decibels(functools.reduce(np.minimum, sums).sum() / errors[0].size)
+    return psnr_of(functools.reduce(np.minimum, sums).sum() / errors[0].size)
 
 
 def _settings(pair: Pair) -> list[str]:
     """Return the methods with attention on in some layers only; of many layers, in all but one."""
-    number = len(switches(methods.network(pair.on)))
+    number = len(switches(network(pair.on)))
     ends = {"1" * number: pair.on, "0" * number: pair.off}
     settings = ["".join(bits) for bits in itertools.product("10", repeat=min(number, MOST_LAYERS))]
     if number > MOST_LAYERS:
         flips = [f"{e[:n]}{1 - int(e[n])}{e[n + 1 :]}" for e in ends for n in range(number)]
         settings = list(dict.fromkeys([*ends, *flips]))
     return [ends.get(bits, f"{pair.on}@layers({bits})") for bits in settings]
-
-
-# --- bound B: which keys -----------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=4)
@@ -219,8 +201,7 @@ def _similar(sample: Sample) -> tuple[torch.Tensor, NDArray[np.int32], NDArray[n
     around = interventions.neighbourhoods(details)
     vectors = around.flatten(0, 1).contiguous().numpy()
     asked = np.arange(len(vectors), dtype=np.int32)
-    index = texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
-    return around, index, texture.differences(vectors, asked, index)
+    return around, *texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
 
 
 def _oracle(
@@ -247,7 +228,7 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
     if not setting[1]:
         return evaluation.block_errors(method, sample)[method]
     height, width = sample.lr.shape[:2]
-    tiling = methods.analysis_tiling(method)
+    tiling = analysis_tiling(method)
 
     def make(network: nn.Module) -> cache.Arrays:
         y = np.empty(sample.hr.shape[:2])
@@ -262,7 +243,7 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
 
     code = cache.source("bounds", "interventions", "texture", "subpixel")
     way = f"matched {own} {turned} {setting} {tiling} {code}"
-    return methods.remembered(method, sample, way, make)["errors"].astype(np.float64)
+    return remembered(method, sample, way, make)["errors"].astype(np.float64)
 
 
 @functools.cache
@@ -293,9 +274,6 @@ def _chosen(method: str, scale: int, own: bool) -> Setting:
     return max([(1.0, 0.0), *itertools.product(TEMPERATURES, SHARES)], key=psnr)
 
 
-# --- bound A: which weights, and of what was drawn ---------------------------------------------
-
-
 def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
     """Return the block errors of the weights bound and of its control."""
     height, width = sample.lr.shape[:2]
@@ -315,7 +293,7 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
         return made
 
     way = f"weights {cache.source('bounds', 'texture', 'subpixel')}"
-    made = methods.remembered(pair.on, sample, way, make)
+    made = remembered(pair.on, sample, way, make)
     return {role: error.astype(float).reshape(height, width) for role, error in made.items()}
 
 

@@ -19,12 +19,12 @@ from torch import nn
 
 from dtfn import cache, capture, evaluation, statistics, texture
 from dtfn.datasets import Sample
-from dtfn.harm import FIFTHS, LEVEL, PICTURE, ROLE, Pair, one_control
+from dtfn.harm import FIFTHS, PICTURE, ROLE, Pair, one_control
 from dtfn.images import UInt8, as_rgb
 from dtfn.methods import analysis_tiling, remembered
-from dtfn.metrics import Float
 from dtfn.own import OwnNetwork
-from dtfn.subpixel import interior
+from dtfn.regions import LEVEL
+from dtfn.subpixel import Float, interior
 from dtfn.tiling import Tiling
 
 Query = tuple[int, int]
@@ -34,9 +34,6 @@ FLOOR = 0.5  # MSE added to both errors before their logarithm: errors far below
 CLASSES = 20  # of like severity, within which k is ranked
 EVERY = 2  # the nearest patches are searched for every so many rows and columns
 DECILES = 0.9  # in ranks from 0 to 1, from the middle of the lowest decile to that of the highest
-
-
-# --- where networks look ----------------------------------------------------------------------
 
 
 class Look(NamedTuple):
@@ -129,9 +126,6 @@ def places(
                 found[f"where {pair.name} {side}s most"] = best["region"].centre()
     height, width = samples[0].lr.shape[:2]
     return sample, found or {"the middle": (height // 2, width // 2)}
-
-
-# --- whether harm rises with inconsistency ----------------------------------------------------
 
 
 class Causes(NamedTuple):
@@ -232,7 +226,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
                 for name, k in named.items():
                     mean = np.nansum(k * severity) / severity[~np.isnan(k)].sum()
                     pictures.append((*row, name, *slopes(*two, severity, k), mean))
-                here = cells(*two, severity, named["attended"])
+                here = _cells(*two, severity, named["attended"])
                 tables.append(here.assign(**dict(zip(key, row, strict=True))))
     columns = [*key, "severity", "k", "off", "change"]
     return Causes(
@@ -286,14 +280,12 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
     return slope, DECILES * product, level
 
 
-def cells(on: Float, off: Float, severity: Float, k: Float) -> pd.DataFrame:
+def _cells(on: Float, off: Float, severity: Float, k: Float) -> pd.DataFrame:
     """Return the ``cells`` of `Causes` for one picture; parameters are those of `slopes`."""
     on, off, rank, within = _ranked(on, off, severity, k)
-    fifths = {
-        name: (FIFTHS * (ranks + 0.5)).astype(int) + 1
-        for name, ranks in (("severity", rank), ("k", within))
-    }
-    table = pd.DataFrame(fifths | {"off": off - FLOOR, "change": on - off})
+    table = pd.DataFrame({"severity": rank, "k": within})
+    table = (FIFTHS * (table + 0.5)).astype(int) + 1
+    table = table.assign(off=off - FLOOR, change=on - off)
     return table.groupby(["severity", "k"], as_index=False).sum()
 
 

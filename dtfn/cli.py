@@ -258,7 +258,7 @@ def evaluate(
     Printed are the means of PSNR (dB) and SSIM on Y with a border of SCALE left out. Slow work is
     announced on stderr before it starts.
     """
-    require_known(grey, dtfn.metrics.GREY, "--grey")
+    require_known(grey, dtfn.subpixel.GREY, "--grey")
     if chop and tile is not None:
         raise InputError("tiling", "one of --chop and --tile", "both", "leave one out")
     text = "chop" if chop else memory or "whole"
@@ -281,7 +281,7 @@ def evaluate(
     if csv is not None:
         dtfn.files.write(csv, table.to_csv(index=False))
     print(dtfn.reports.tables.markdown(dtfn.evaluation.summary(table)), end="")
-    print(dtfn.metrics.GREY[grey])
+    print(dtfn.subpixel.GREY[grey])
     given = ", ".join(table.loc[table["lr"] == "file", "dataset"].unique())
     print(f"LR: read from files for {given or 'none'}, else made from HR by MATLAB's bicubic rule")
 

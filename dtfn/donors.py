@@ -9,7 +9,7 @@ kinds, see `KINDS`. The dose is their number.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -27,10 +27,9 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
 from dtfn.images import UInt8
-from dtfn.metrics import Float
 from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import CCALayer
-from dtfn.subpixel import block_mean
+from dtfn.subpixel import Float, block_mean
 
 KINDS = ("consistent", "shifted", "inconsistent", "plain")
 """Kinds of donors:
@@ -145,14 +144,11 @@ class Pool:
 
     def queries(self, count: int) -> list[Query]:
         """Return so many textures of high severity, spread over the pictures; always the same."""
-        drawn = []
+        drawn: list[Query] = []
         for number, sample in enumerate(self.samples):
             most = count // len(self.samples) + (number < count % len(self.samples))
-            kept: list[Query] = []
-            for row, column in np.random.default_rng(0).permutation(self._textured[number]):
-                if len(kept) < most and _apart(kept, sample, row, column, SIDE):
-                    kept.append(Query(sample, int(row), int(column)))
-            drawn += kept
+            places = np.random.default_rng(0).permutation(self._textured[number]).tolist()
+            drawn += _apart((Query(sample, *place) for place in places), most, SIDE)
         return drawn
 
     def similar(self, query: Query, count: int) -> list[Query]:
@@ -167,14 +163,8 @@ class Pool:
         low, high = ENERGIES
         fits = (energy >= low) & (energy <= high) & (self._details @ detail <= 0)
         away = np.where(fits, np.linalg.norm(self._looks - own, axis=1), np.inf)
-        found: list[Query] = []
-        for index in np.argsort(away, kind="stable")[: fits.sum()]:
-            number, row, column = self._places[index].tolist()
-            if _apart(found, self.samples[number], row, column, LOOK):
-                found.append(Query(self.samples[number], row, column))
-            if len(found) == count:
-                break
-        return found
+        nearest = self._places[np.argsort(away, kind="stable")[: fits.sum()]].tolist()
+        return _apart((Query(self.samples[n], *place) for n, *place in nearest), count, LOOK)
 
     def trials(
         self, query: Query, reach: int, doses: Sequence[int]
@@ -222,12 +212,16 @@ class Pool:
         return seen, made
 
 
-def _apart(kept: Sequence[Query], sample: Sample, row: int, column: int, side: int) -> bool:
-    """Return whether a position is so far from those of the same picture."""
-    return all(
-        sample is not q.sample or max(abs(q.row - row), abs(q.column - column)) >= side
-        for q in kept
-    )
+def _apart(queries: Iterable[Query], count: int, side: int) -> list[Query]:
+    """Return the first so many that are so far from each other, where they share a picture."""
+    kept: list[Query] = []
+    for one in queries:
+        if len(kept) == count:
+            break
+        near = (q for q in kept if q.sample is one.sample)
+        if all(max(abs(q.row - one.row), abs(q.column - one.column)) >= side for q in near):
+            kept.append(one)
+    return kept
 
 
 def _relative(step: Float, own: Float) -> float:
@@ -251,8 +245,7 @@ def _details(lost: Float, at: Places, scale: int) -> Float:
 
 def _lost(patch: tuple[UInt8, UInt8], scale: int) -> Float:
     """Return the true detail in the middle 3 x 3 positions of an LR and HR patch, flat."""
-    lr, hr = patch
-    return _details(images.luma(hr) - images.luma(images.imresize(lr, scale)), MIDDLE, scale)[0]
+    return _details(texture.detail(patch[1], scale, patch[0]), MIDDLE, scale)[0]
 
 
 def radius(network: nn.Module) -> int:
@@ -389,9 +382,6 @@ def held_gates(network: nn.Module) -> Iterator[None]:
             if isinstance(layer, CCALayer):
                 stack.callback(layer.conv_du.register_forward_hook(hold).remove)
         yield
-
-
-# ---------------------------------------------------------------- what it found
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:

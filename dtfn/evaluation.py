@@ -1,7 +1,7 @@
 """Run networks over benchmarks and measure them, into one tidy table.
 
 `dtfn.methods` says what a method is. Networks run on whole images or in tiles (`dtfn.tiling`);
-outputs are kept on disk (`dtfn.cache`). `psnr` and `ssim` are those of `dtfn.metrics`.
+outputs are kept on disk (`dtfn.cache`). `psnr` and `ssim` are those of `dtfn.subpixel`.
 """
 
 from __future__ import annotations
@@ -23,25 +23,14 @@ from tqdm import tqdm
 
 from dtfn import cache, images
 from dtfn import datasets as benchmarks
+from dtfn import methods as known
 from dtfn.cache import Arrays
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.images import UInt8
-from dtfn.methods import (
-    BICUBIC,
-    analysis_tiling,
-    card_tiling,
-    key,
-    network,
-    remembered,
-    require,
-    split_change,
-    torch_device,
-)
-from dtfn.metrics import Float, Grey
-from dtfn.metrics import psnr as psnr
-from dtfn.metrics import ssim as ssim
-from dtfn.subpixel import block_error, luma
+from dtfn.subpixel import Float, Grey, block_error, luma
+from dtfn.subpixel import psnr as psnr
+from dtfn.subpixel import ssim as ssim
 from dtfn.tiling import Budget, Chop, Tiling, Way
 
 if TYPE_CHECKING:
@@ -90,17 +79,17 @@ def outputs(
 
     def one(method: str) -> Output:
         start = time.perf_counter()
-        if method == BICUBIC:
+        if method == known.BICUBIC:
             image = images.imresize(sample.lr, sample.scale)
             return Output(image, time.perf_counter() - start)
-        cut = _cut(method, sample, tiling, torch_device(device))
+        cut = _cut(method, sample, tiling, known.torch_device(device))
 
         def make(network: nn.Module) -> Arrays:
             start = time.perf_counter()
             image = upscale(network, sample.lr, cut, self_ensemble)
             return {"image": image, "seconds": np.array(time.perf_counter() - start)}
 
-        arrays = remembered(method, sample, f"{cut} {self_ensemble}", make, device)
+        arrays = known.remembered(method, sample, f"{cut} {self_ensemble}", make, device)
         return Output(arrays["image"], float(arrays["seconds"]))
 
     with cache.opened():
@@ -117,18 +106,18 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
     truth = luma(sample.hr)
 
     def one(method: str) -> Float:
-        if method == BICUBIC or method in sample.outputs:
+        if method == known.BICUBIC or method in sample.outputs:
             held = sample.outputs.get(method)
             made = images.imresize(sample.lr, sample.scale) if held is None else held
             return block_error(made, truth, sample.scale)
-        cut = _cut(method, sample, analysis_tiling(method), device)
+        cut = _cut(method, sample, known.analysis_tiling(method), device)
 
         def make(network: nn.Module) -> Arrays:
             y = images.luma(255 * unrounded(network, sample.lr, cut))
             return {"errors": block_error(y, truth, sample.scale).astype(np.float32)}
 
         way = f"errors {cut} {cache.source('subpixel')}"
-        return remembered(method, sample, way, make, device)["errors"].astype(np.float64)
+        return known.remembered(method, sample, way, make, device)["errors"].astype(np.float64)
 
     with cache.opened():
         return {method: one(method) for method in _listed(methods)}
@@ -136,9 +125,9 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
 
 def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
     size = sample.lr.shape[:2]
-    tiling = tiling or card_tiling(method)
+    tiling = tiling or known.card_tiling(method)
     if isinstance(tiling, Budget):
-        rest, position, _ = _cost(split_change(method)[0], device)
+        rest, position, _ = _cost(known.split_change(method)[0], device)
         tiling = tiling.tiling(rest, position, *size)
     return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
 
@@ -148,18 +137,11 @@ def upscale(
 ) -> UInt8:
     """Return the super-resolved image of ``lr``, uint8 RGB ``(sH, sW, 3)``, rounded half up.
 
-    Parameters
-    ----------
-    network
-        Maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3, sH, sW)``, s being its attribute ``scale``.
-        It runs in evaluation mode, on the device of its weights.
-    lr, tiling
-        uint8 ``(H, W, 3)`` RGB, and how it is cut; None: the network sees it whole.
-    self_ensemble
-        Average over the 8 flips and quarter turns of the image, each tiled by itself, before
-        rounding, as the "+" methods of the field do.
-
-    Another input, and an output of another size or with NaN or infinity, are an `InputError`.
+    ``lr`` is uint8 RGB ``(H, W, 3)``. The network maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3,
+    sH, sW)``, s being its attribute ``scale``; it runs in evaluation mode, on the device of its
+    weights. ``self_ensemble`` averages over the 8 flips and quarter turns of the image, each tiled
+    by itself, before rounding, as the "+" methods of the field do. Another input, and an output of
+    another size or with NaN or infinity, are an `InputError`.
     """
     y = unrounded(network, lr, tiling, self_ensemble)
     return np.floor(y * 255 + np.float32(0.5)).astype(np.uint8)
@@ -251,7 +233,7 @@ def evaluate(
     ``"file"`` where LR was given, ``"from HR"`` where it was made. Unfit methods are an
     `InputError` before anything is computed.
     """
-    require(_listed(methods), scale)
+    known.require(_listed(methods), scale)
     with cache.opened():
         rows = [
             (
@@ -287,21 +269,21 @@ def forecast(
     positions. What the cache holds costs nothing. A row a method: method, pictures (to be run),
     tiles (that the network will see), seconds, memory (MB of the process at its peak).
     """
-    require(_listed(methods), scale)
-    device, ensemble = torch_device(how.get("device", "cpu")), how.get("self_ensemble", False)
-    seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != BICUBIC}
+    known.require(_listed(methods), scale)
+    device, ensemble = known.torch_device(how.get("device", "cpu")), how.get("self_ensemble", False)
+    seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != known.BICUBIC}
     with cache.opened():
         for sample in samples(datasets, scale, count) if seen else ():
             for method, pictures in seen.items():
                 cut = _cut(method, sample, how.get("tiling"), device)
-                if cache.missing(key(method, sample, f"{cut} {ensemble}", device)):
+                if cache.missing(known.key(method, sample, f"{cut} {ensemble}", device)):
                     tiles = (cut or WHOLE).tiles(*sample.lr.shape[:2])
                     sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
                     pictures.append(sizes * (8 if ensemble else 1))
     rows = []
     for method, pictures in seen.items():
         none = (0.0, 0.0, 0.0)
-        rest, position, seconds = _cost(split_change(method)[0], device) if pictures else none
+        rest, position, seconds = _cost(known.split_change(method)[0], device) if pictures else none
         sizes = [size for tiles in pictures for size in tiles]  # positions
         memory = (rest + position * max(sizes, default=0)) / 2**20
         rows.append((method, len(pictures), len(sizes), seconds * sum(sizes), memory))
@@ -310,16 +292,13 @@ def forecast(
 
 @functools.cache
 def _cost(name: str, device: str) -> tuple[float, float, float]:
-    """Measure bytes of the process at rest, and bytes and seconds that a position takes.
-
-    The network runs on a small image, after a smaller one to warm up.
-    """
+    """Measure bytes of the process at rest, and bytes and seconds that a position takes."""
     import torch
 
-    loaded = network(name, device)
+    loaded = known.network(name, device)
     x = torch.rand(1, 3, TRIED, TRIED, device=device)
     with torch.inference_mode():
-        _tiled(loaded, x[:, :, ::2, ::2], None)
+        _tiled(loaded, x[:, :, ::2, ::2], None)  # to warm up
         rest = _peak(device, forget=True)
         start = time.perf_counter()
         _tiled(loaded, x, None)

@@ -5,15 +5,13 @@ alone. Harm of a block is its error with attention less that without it, from ou
 rounded. All figures weigh a block by its error, so a smooth block that differs by a hair counts for
 nothing.
 
-A harmed texture is a `Region`: a connected area whose smoothed harm exceeds what the controls show
-on the same picture. Whatever is thresholded has regions, the controls too. So a region is a
-*discovery* only where chance does not make it, allowing for how many were tried, see `judge`.
+A harmed texture is a region that chance does not make, see `dtfn.regions`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import stats
 
 from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
 from dtfn.methods import hashes, network
-from dtfn.metrics import Float
-from dtfn.subpixel import decibels, gain, interior, psnr_of, signed_root
+from dtfn.regions import LEVEL, PLACE, Region, discoveries, find_regions, judge, region_limit
+from dtfn.subpixel import PEAK, Float, interior, psnr_of
 
 EFFECT_DB = 0.01  # dB of a picture set's PSNR: below it, nothing that matters
 EFFECT_SHARE = 0.5  # % of the error of a fifth: the same
@@ -36,11 +34,6 @@ FIFTHS = 5
 REPLICATES = 4  # of a switch pair
 KINDS = ("switch", "choice", "placebo", "twin")
 ROLE, PICTURE = ["pair", "kind", "seed", "role"], statistics.PICTURE
-SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
-QUANTILE = 0.99  # of the controls' smoothed harm: the threshold of a region
-SMALLEST, LARGEST = 24, 36  # LR positions: sides of a window, so that a figure shows its pixels
-LEVEL = 0.05  # of false discoveries
-PLACE = ["top", "left", "height", "width", "area"]  # of a region
 
 Errors = Callable[[Sequence[str], Sample], Mapping[str, Float]]
 """(methods, picture) -> method -> block errors (H, W)."""
@@ -86,9 +79,6 @@ class Measured(NamedTuple):
     pictures: pd.DataFrame
     fifths: pd.DataFrame
     regions: pd.DataFrame
-
-
-# --- pairs ------------------------------------------------------------------------------------
 
 
 def pairs_of_zoo(
@@ -189,9 +179,6 @@ def _within(variant: str, kind: str, seed: int, name: str, change: str) -> Pair:
     return Pair(variant, kind, seed, name, off, controls, tuple(again))
 
 
-# --- measuring --------------------------------------------------------------------------------
-
-
 def measure(
     pairs: Sequence[Pair], samples: Iterable[Sample], errors: Errors = evaluation.block_errors
 ) -> Measured:
@@ -201,6 +188,7 @@ def measure(
     """
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
+    keys = [*ROLE, *PICTURE]
     pictures, fifths, found = [], [], []
     for sample in samples:
         made = errors(methods, sample)
@@ -209,30 +197,25 @@ def measure(
         fifth = 1 + (rank - 1) * FIFTHS // severity.size
         for pair in pairs:
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
-            limit = region_limit(
-                [h for role, h in harms.items() if role != "pair"] or [*harms.values()]
-            )
+            limit = region_limit([*harms.values()][1:] or [*harms.values()])  # of the controls
             again = np.array([made[a] - made[b] for a, b in pair.replicates])
             for role, two in pair.roles.items():
-                key = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
+                one = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
+                key = dict(zip(keys, one, strict=True))
                 on, off = (interior(made[method]) for method in two)
-                mse = float(on.mean()), float(off.mean())
-                psnr = [decibels(one) for one in mse]
-                pictures.append((*key, *psnr, gain(*psnr), *mse, on.size))
+                means = {"mse_on": on.mean(), "mse_off": off.mean(), "positions": on.size}
+                pictures.append(key | means)
                 for number in range(1, FIFTHS + 1):
                     here = fifth == number
                     change = (on - off)[here]
-                    parts = (np.clip(sign * change, 0, None).mean() for sign in (1, -1))
-                    fifths.append((*key, number, here.sum(), off[here].mean(), *parts))
+                    row = {"fifth": number, "positions": here.sum(), "off": off[here].mean()}
+                    row |= {"added": change.clip(0).mean(), "removed": (-change).clip(0).mean()}
+                    fifths.append(key | row)
                 known = again if role == "pair" else again[:0]
-                found += [(*key, *row) for row in find_regions(harms[role], limit, known)]
+                found += [key | row for row in find_regions(harms[role], limit, known)]
     if not pictures:
         raise InputError("pictures", "one or more", "none", "name some")
-    keys = [*ROLE, *PICTURE]
-    numbers = ["psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]
-    table = pd.DataFrame(pictures, columns=[*keys, *numbers])
-    columns = [*keys, "fifth", "positions", "off", "added", "removed"]
-    by_fifth = pd.DataFrame(fifths, columns=columns)
+    by_fifth = pd.DataFrame(fifths)
     ours = by_fifth[by_fifth["role"] == "pair"].groupby(["pair", "kind"])
     differ = ours[["added", "removed"]].any().any(axis=1)
     for pair in pairs:
@@ -241,134 +224,24 @@ def measure(
             wanted, remedy = "two methods that differ", "name another method"
             raise InputError(f"pair {pair.name!r}", wanted, equal, remedy)
     columns = [*keys, "side", *PLACE, "mass", "held", "strength", "p", "region"]
-    judged = judge(pd.DataFrame(found, columns=columns))
+    regions = judge(pd.DataFrame(found, columns=columns))
+    table = pd.DataFrame(pictures)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for side in ("on", "off"):
+            table[f"psnr_{side}"] = 10 * np.log10(PEAK**2 / table[f"mse_{side}"])
+        table["gain"] = (table["psnr_on"] - table["psnr_off"]).fillna(0)  # both infinite
+    table = table[[*keys, "psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]]
     for side, area, cost, base in (
         ("harm", "harmed", "lost", "mse_on"),
         ("help", "helped", "won", "mse_off"),
     ):
-        sums = discoveries(judged[judged["side"] == side]).groupby(keys)[["area", "held"]].sum()
+        sums = discoveries(regions[regions["side"] == side]).groupby(keys)[["area", "held"]].sum()
         sums = sums.reindex(pd.MultiIndex.from_frame(table[keys]), fill_value=0).astype(float)
         area_, held = sums.to_numpy().T / table["positions"].to_numpy()
         table[area] = 100 * area_
         share = (held / table[base]).clip(0, 1 - 1e-12).fillna(0)
         table[cost] = -10 * np.log10(1 - share)
-    return Measured(table, by_fifth, judged)
-
-
-# --- regions ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A connected area of harm or help, in LR positions of the whole picture."""
-
-    place: tuple[slice, slice]  # rows and columns of the rectangle around it
-    inside: NDArray[np.bool_]  # which positions of the rectangle belong to it
-
-    def of(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return what a map ``(H, W)`` of the whole picture has at the region's positions."""
-        return values[self.place][self.inside]
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """Its `PLACE`."""
-        rows, columns = self.place
-        return rows.start, columns.start, *self.inside.shape, int(self.inside.sum())
-
-    def centre(self) -> tuple[int, int]:
-        """Return (row, column) of the region's position that is farthest from its edge."""
-        depth = ndimage.distance_transform_edt(np.pad(self.inside, 1))[1:-1, 1:-1]
-        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-        return self.place[0].start + int(row), self.place[1].start + int(column)
-
-    def window(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """Return a square to show, (top, left, height, width), moved into a map of a shape.
-
-        It holds the region, or its middle where the region is too large to see its pixels.
-        """
-        side = max(*self.inside.shape, SMALLEST - 4) + 4
-        middle: tuple[float, ...] = tuple((span.start + span.stop) / 2 for span in self.place)
-        if side > LARGEST + 4:
-            side, middle = LARGEST, self.centre()
-        side = min(side, *shape)
-        ends = zip(middle, shape, strict=True)
-        top, left = (int(np.clip(round(m - side / 2), 0, size - side)) for m, size in ends)
-        return top, left, side, side
-
-
-def find_regions(harm: Float, limit: float, replicates: Float) -> Iterator[tuple[Any, ...]]:
-    """Yield the regions of harm and of help of a map ``(H, W)``, by a `region_limit`.
-
-    A row a region: side, `PLACE`, mass, held, strength, p, and the `Region`, see `Measured`.
-    ``replicates`` are harm measured again, with other chance, ``(n, H, W)``. The p-value is that of
-    the region's mean mass in them being 0 or less; NaN with fewer than two.
-    """
-    for side, sign in (("harm", 1), ("help", -1)):
-        smooth = _smoothed(sign * harm)
-        # Two equal networks leave nothing to measure strength by: any excess is infinite.
-        excess = smooth / limit - 1 if limit > 0 else np.where(smooth > 0, np.inf, 0.0)
-        labels, _ = ndimage.label(smooth > limit)
-        for number, place in enumerate(ndimage.find_objects(labels), start=1):
-            region = Region(place, labels[place] == number)
-            mass, strength = (float(region.of(m).sum()) for m in (sign * harm, excess))
-            again = np.array([sign * region.of(one).sum() for one in replicates])
-            held, p = mass, float("nan")
-            if len(again) > 1:
-                held, p = float(again.mean()), float(again[0] <= 0)
-                if np.ptp(again) > 1e-12 * np.abs(again).max():  # else nothing is left to chance
-                    p = float(stats.ttest_1samp(again, 0, alternative="greater").pvalue)
-            yield side, *region.numbers, mass, held, strength, p, region
-
-
-def region_limit(chance: Sequence[Float]) -> float:
-    """Return the threshold of a region: a quantile of the smoothed harm of controls (H, W)."""
-    return float(np.quantile(np.abs([_smoothed(one) for one in chance]), QUANTILE))
-
-
-def _smoothed(harm: Float) -> Float:
-    """Return the signed root of harm under a Gaussian, so that one wild block is no region."""
-    smooth: Float = ndimage.gaussian_filter(signed_root(harm), SIGMA)
-    return smooth
-
-
-def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the regions of all pictures with p-values, and with q, which allow for their number.
-
-    The table is `Measured.regions`. Calling all of ``q <= 0.05`` discoveries, one in twenty is
-    expected to be false (Benjamini and Hochberg; over all regions of a pair, role and side).
-
-    With replicates, p says whether the region's harm recurs in them, see `find_regions`. Without,
-    p is the share of the controls' regions, of all pictures together, that are at least as strong:
-    the cluster-mass test (Bullmore et al. 1999) with controls in the place of permutations. It
-    takes some ten regions that are stronger than all of the controls' to be discoveries. Of a
-    control's own regions, those of other pictures count. Without both p is NaN.
-    """
-
-    def shares(strengths: pd.Series[float], chance: pd.Series[float]) -> Float:
-        smaller = np.searchsorted(np.sort(chance), strengths, side="left")
-        share: Float = (1 + len(chance) - smaller) / (1 + len(chance))  # each itself counted
-        return share
-
-    table = table.astype({"p": float, "strength": float})
-    for _, part in table.groupby(["pair", "kind"]):
-        ours = part.loc[(part["role"] == "pair") & part["p"].isna(), "strength"]
-        chance = part.loc[part["role"] != "pair"]
-        if chance.empty:
-            continue
-        table.loc[ours.index, "p"] = shares(ours, chance["strength"])
-        for _, own in chance.groupby(PICTURE):
-            others = chance["strength"].drop(own.index)
-            table.loc[own.index, "p"] = shares(own["strength"], others)
-    groups = table.groupby(["pair", "kind", "role", "side"])
-    return table.assign(q=groups["p"].transform(statistics.false_discovery))
-
-
-def discoveries(table: pd.DataFrame) -> pd.DataFrame:
-    """Return those regions of `judge`'s table that chance does not make."""
-    return table[table["q"] <= LEVEL]
-
-
-# --- what was found ---------------------------------------------------------------------------
+    return Measured(table, by_fifth, regions)
 
 
 def curve(fifths: pd.DataFrame) -> pd.DataFrame:
@@ -419,14 +292,6 @@ def one_control(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(role=table["role"].str.split(" ").str[0])
 
 
-def networks(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with the column network: variant and training seed."""
-    return table.assign(network=table["pair"] + " " + table["seed"].astype(str))
-
-
-# --- single textures --------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
     """A region with all that shows it; maps are on the whole LR grid ``(H, W)``, MSE."""
@@ -461,9 +326,9 @@ class Case:
         one = self.sample
         return {m: texture.distortion_maps(one.outputs[m], one.hr, one.scale) for m in self.methods}
 
-    def crop(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the window of a map over the LR grid."""
-        top, left, height, width = self.window
+    def crop(self, values: NDArray[Any], pixels: int = 1) -> NDArray[Any]:
+        """Return the window of a map over the LR grid, or of a picture of more pixels."""
+        top, left, height, width = (pixels * n for n in self.window)
         return values[top : top + height, left : left + width]
 
     def outline(self) -> NDArray[np.bool_]:
@@ -529,9 +394,8 @@ def case_table(cases: Sequence[Case]) -> pd.DataFrame:
         lost = of(texture.severity(sample.hr, sample.scale)).mean()
         row = (number, case.pair, case.side, sample.dataset, sample.image, *case.region.numbers)
         for method in case.methods:
-            means = [of(case.maps[method][measure]).mean() for measure in texture.DISTORTIONS]
-            rows.append(
-                (*row, case.p, case.q, lost, method, psnr_of(of(case.errors[method])), *means)
-            )
+            measures = [of(case.maps[method][measure]).mean() for measure in texture.DISTORTIONS]
+            psnr = psnr_of(of(case.errors[method]))
+            rows.append((*row, case.p, case.q, lost, method, psnr, *measures))
     names = ["number", "pair", "side", *PICTURE, *PLACE, "p", "q", "severity", "method", "psnr"]
     return pd.DataFrame(rows, columns=[*names, *texture.DISTORTIONS])

@@ -42,20 +42,13 @@ SIDE = 16  # cosine frequencies an axis, so 256 signs
 NEAR = 60
 
 
-# --- pictures ------------------------------------------------------------------------------------
-
-
 def sources(
     sets: Sequence[str], exclude: Collection[str] = (), root: Path | None = None
 ) -> dict[str, Source]:
     """Return the pictures of sets by name, ``"<set>/<stem>"``, not yet decoded.
 
-    A set is ``"embedded"`` or a folder in ``root``, by default `dtfn.paths.training_root`.
-
-    Raises
-    ------
-    InputError
-        A missing or empty folder.
+    A set is ``"embedded"`` or a folder in ``root``, by default `dtfn.paths.training_root`; a
+    missing or empty one is an `InputError`.
     """
     found: dict[str, Source] = {}
     for name in sets:
@@ -69,15 +62,14 @@ def sources(
     return {name: source for name, source in found.items() if name not in exclude}
 
 
-def validation(recipe: Recipe) -> dict[str, Source]:
-    """Return the validation pictures of a recipe, of `dtfn.paths.validation_root`."""
+def _validation(recipe: Recipe) -> dict[str, Source]:
     found = sources([recipe.validation], root=paths.validation_root())
     return dict(list(found.items())[: recipe.validation_count])
 
 
 def validation_pairs(recipe: Recipe) -> list[tuple[Pixels, Pixels]]:
     """Return (LR, HR) uint8 RGB pairs of the validation pictures."""
-    return [_pair(source, recipe.scale) for source in validation(recipe).values()]
+    return [_pair(source, recipe.scale) for source in _validation(recipe).values()]
 
 
 def _pair(source: Source, scale: int) -> tuple[Pixels, Pixels]:
@@ -94,27 +86,19 @@ def _content(source: Source) -> str | Pixels:
     return files.sha256(source) if isinstance(source, Path) else source
 
 
-# --- the leak guard ------------------------------------------------------------------------------
-
-
 def guard(recipe: Recipe) -> None:
     """Refuse training and validation pictures that are test pictures, and say what was compared.
 
-    Hashes are remembered by content, so only new pictures take time (10 ms each).
-
-    Raises
-    ------
-    InputError
-        There are such pictures; all are named.
+    Hashes are remembered by content, so only new pictures take time (10 ms each). The `InputError`
+    names all that are test pictures.
     """
-    tested: dict[str, Source] = {}
-    for sample in datasets.benchmark(datasets.MINI, 2):
-        tested[f"{sample.dataset}/{sample.image}"] = sample.hr
+    mini = datasets.benchmark(datasets.MINI, 2)
+    tested: dict[str, Source] = {f"{one.dataset}/{one.image}": one.hr for one in mini}
     for name in datasets.BENCHMARKS:
         for file in datasets.pictures(paths.data_root() / name / "HR"):
             tested[f"{name}/{datasets.stem(file)}"] = file
     looked = ", ".join(dict.fromkeys(name.partition("/")[0] for name in tested))
-    found = leaks(sources(recipe.sets, recipe.exclude) | validation(recipe), tested)
+    found = leaks(sources(recipe.sets, recipe.exclude) | _validation(recipe), tested)
     if found:
         pairs = "; ".join(f"{name} is {test}" for name, test in found.items())
         remedy = f"delete them, or add {','.join(found)} to the recipe's exclude"
@@ -156,9 +140,6 @@ def _turned(picture: NDArray[Any], turn: int) -> NDArray[Any]:
     return np.rot90(picture[:, ::-1] if turn >= 4 else picture, turn % 4)
 
 
-# --- patches -------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Pool:
     """Decoded pictures and their LR, each kind flat in one tensor; patches are cut by index."""
@@ -174,10 +155,8 @@ class Pool:
     def draw(self, recipe: Recipe, step: int) -> tuple[NDArray[Any], ...]:
         """Return which patches make the global batch of a step, a function of (seed, step) alone.
 
-        Returns
-        -------
-        Index of the picture (B,), top and left LR pixel (B, 2), orientation in [0, 8) (B,), and
-        (B,) whether attention is on.
+        These are index of the picture (B,), top and left LR pixel (B, 2), orientation in [0, 8)
+        (B,), and (B,) whether attention is on.
         """
         rng = np.random.default_rng((recipe.seed, step))
         room = self.sizes - recipe.patch + 1
@@ -215,12 +194,8 @@ def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
     """Return the decoded pictures of a recipe's sets that are at least one patch large.
 
     Decoded once: the cache is keyed by the files' content and the scale, so it is never stale. On
-    the CPU the pixels are memory maps.
-
-    Raises
-    ------
-    InputError
-        As `sources`; an unreadable picture; no picture is large enough.
+    the CPU the pixels are memory maps. An unreadable picture, or none that is large enough, is an
+    `InputError`.
     """
     pictures, scale = sources(recipe.sets, recipe.exclude), recipe.scale
     named = (part for name, source in pictures.items() for part in (name, _content(source)))

@@ -7,7 +7,6 @@ SSIM on Y. What others measured with their own code on the authors' weights is *
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -27,27 +26,26 @@ from dtfn.results import match_folders, read_match
 FILE = Path(__file__).with_suffix(".csv")
 # Pictures of each benchmark; only whole ones are compared.
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
-CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.metrics`
+CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.subpixel`
 CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
 
-@functools.cache
-def values() -> pd.DataFrame:
-    """Return all published values, not to be changed.
+def values(scales: Iterable[int] = (2, 3, 4)) -> pd.DataFrame:
+    """Return the published values of some scales.
 
     A row a cell of a table: method, scale, dataset, psnr (dB), ssim (NaN where a table has none),
     remeasured (who measured it, where that is not its paper; else empty), table (its name here) and
     source (where that is).
     """
-    return pd.read_csv(FILE).fillna({"remeasured": ""})
+    table = pd.read_csv(FILE).fillna({"remeasured": ""})
+    return table[table["scale"].isin(list(scales))]
 
 
 def sources(scales: Iterable[int]) -> pd.DataFrame:
     """Return the tables that have values of these scales: table, source, values (how many)."""
-    part = values()[lambda t: t["scale"].isin(list(scales))]
-    groups = part.groupby(["table", "source"], sort=False, as_index=False)
+    groups = values(scales).groupby(["table", "source"], sort=False, as_index=False)
     return groups.agg(values=("psnr", "size"))
 
 
@@ -57,7 +55,7 @@ def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
     The first table of a method that has the benchmark counts. Re-measured values are rows of their
     own: ``EDSR (re-measured by torchSR)``.
     """
-    part = values()[lambda t: t["scale"].isin(list(scales))]
+    part = values(scales)
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
     part = part.assign(method=part["method"] + by, at=part["dataset"].map(list(SIZES).index))
     first = part.drop_duplicates(["method", "dataset", "scale"]).sort_values(["at", "scale"])

@@ -14,7 +14,7 @@ from dtfn.errors import InputError
 from dtfn.files import sha256
 from dtfn.images import UInt8
 from dtfn.methods import BICUBIC, require, split_change
-from dtfn.metrics import width_by_height
+from dtfn.subpixel import width_by_height
 
 LISTED = 12  # problems that one error names
 _SAVED = re.compile(r"(.+[ ._-])[lh]r")  # what the authors' code saves next to its results

@@ -19,6 +19,7 @@ Float = NDArray[np.float64]
 
 LEAST = 5  # pictures below which a bootstrap is narrow by itself
 PICTURE = ["dataset", "image"]
+NETWORK = ["pair", "seed"]  # the variant and the training seed
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Crossed(Interval):
 
 
 def crossed(
-    table: pd.DataFrame, numerator: str, denominator: str = "", seed: str = "seed"
+    table: pd.DataFrame, numerator: str, denominator: str = "", seed: str | list[str] = "seed"
 ) -> Crossed:
     """Return a mean of a column, or the ratio of two, with a bootstrap over pictures and seeds.
 
@@ -100,7 +101,8 @@ def crossed(
     known = table.assign(_one=1.0).dropna(subset=[numerator, denominator or "_one"])
     if known.empty:
         raise InputError(numerator, "a picture that has it", "none", "use other pictures")
-    cells = known.groupby([*PICTURE, seed])[[numerator, denominator or "_one"]].mean().unstack(seed)
+    by, names = [seed] if isinstance(seed, str) else seed, [numerator, denominator or "_one"]
+    cells = known.groupby([*PICTURE, *by])[names].mean().unstack(by).sort_index(axis=1)[names]
     top, under = cells.to_numpy(float, na_value=0.0).reshape(len(cells), 2, -1).swapaxes(0, 1)
     rng = np.random.default_rng(0)
     pictures, seeds = (rng.multinomial(n, np.full(n, 1 / n), 2000) for n in top.shape)  # (B, n)

@@ -18,12 +18,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 from scipy.spatial.distance import cdist
-from skimage.metrics import structural_similarity
 
 from dtfn import cache, images
 from dtfn.errors import InputError
-from dtfn.metrics import PEAK, Array, Float
-from dtfn.subpixel import block_mean, luma, same_size
+from dtfn.subpixel import Array, Float, block_mean, luma, lumas, ssim_map
 
 SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
 COUNT = 8  # similar patches
@@ -40,9 +38,6 @@ DISTORTIONS = {
 """The keys of `distortion_maps` -> the title of a map."""
 
 
-# --- similar patches --------------------------------------------------------------------------
-
-
 def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np.int32]:
     """Return the K most similar patches of an LR picture for its positions, ``(n, K)``.
 
@@ -54,13 +49,14 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np
         wanted, remedy = f"more than {count} positions", "use a larger picture"
         raise InputError("search for similar patches", wanted, lr.shape[:2], remedy)
     key = cache.key("neighbours", _faiss().__version__, cache.source("texture"), count, every, lr)
-    return cache.remembered(
-        key, lambda: {"index": nearest(patches(lr), asked(lr.shape, every), count)}
-    )["index"]
+    made = cache.remembered(
+        key, lambda: {"index": nearest(patches(lr), _asked(lr.shape, every), count)[0]}
+    )
+    return made["index"]
 
 
-def asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
-    """Return the positions in every so many rows and columns of a grid ``(H, W)``, rising."""
+def _asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
+    """Return the positions in every so many rows and columns, rising."""
     grid = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape[:2])
     return grid[::every, ::every].ravel()
 
@@ -77,8 +73,12 @@ def patches(lr: Array) -> NDArray[np.float32]:
     return (vectors - vectors.mean(axis=1, keepdims=True)).astype(np.float32)
 
 
-def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Return the K nearest of float32 vectors ``(n, D)`` to those asked about, ``(m, K)``.
+def nearest(
+    vectors: Array, asked: NDArray[np.int32], count: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Return the K nearest of float32 vectors ``(n, D)`` to those asked about, and how near.
+
+    Both are ``(m, K)``; how near is the mean square of the differences.
 
     Nearest first, equals in their order, themselves left out. Exact but for float32: of two vectors
     whose squared distances differ by less than some 1e-6 of their energy, either may be the last.
@@ -90,11 +90,12 @@ def nearest(vectors: Array, asked: NDArray[np.int32], count: int) -> NDArray[np.
     own[~own.any(axis=1), -1] = True
     index = index[~own].reshape(len(asked), count).astype(np.int32)
     # faiss gets distances as |a|^2 - 2 ab + |b|^2, which rounds; order by the differences.
-    order = np.lexsort((index, differences(vectors, asked, index)), axis=1)
-    return np.take_along_axis(index, order, axis=1)
+    apart = _differences(vectors, asked, index)
+    order = np.lexsort((index, apart), axis=1)
+    return np.take_along_axis(index, order, axis=1), np.take_along_axis(apart, order, axis=1)
 
 
-def differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
+def _differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
     """Return how values ``(H * W, D)`` differ from those at index ``(n, K)``: mean squares."""
     result = np.empty(index.shape, np.float32)
     size = max(1, ELEMENTS // (index.shape[1] * values.shape[1]))
@@ -114,9 +115,6 @@ def _faiss() -> Any:
     if sys.platform == "darwin":
         faiss.omp_set_num_threads(1)
     return faiss
-
-
-# --- causes -----------------------------------------------------------------------------------
 
 
 def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
@@ -165,24 +163,21 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
     nothing over copying none. 2: their details are unrelated, of equal energy. NaN: p has no
     detail, or was not asked about. Ratios have long tails: rank k, or divide mean by mean.
     """
-    blocks, at = detail_blocks(hr, scale), asked(lr.shape, every)
-    differ = differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
+    blocks, at = detail_blocks(hr, scale), _asked(lr.shape, every)
+    differ = _differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
     energy = np.mean(blocks[at].astype(np.float64) ** 2, axis=1)
     k = np.full(lr.shape[:2], np.nan)
     k.flat[at] = np.divide(differ, energy, out=np.full(len(at), np.nan), where=energy > 0)
     return k
 
 
-# --- distortion -------------------------------------------------------------------------------
-
-
 def distortion_maps(sr: Array, hr: Array, scale: int) -> dict[str, Float]:
     """Return the `DISTORTIONS` of an output over its LR grid, each ``(H, W)``; 0: none."""
-    x, y = same_size(luma(sr), luma(hr))
+    x, y = lumas(sr, hr)
     return {
         "orientation": block_mean(orientation_error(x, y, SIGMA * scale), scale),
         "spectrum": spectrum_error(x, y, scale),
-        "structure": block_mean(1 - ssim_map(x, y), scale),
+        "structure": block_mean(1 - ssim_map(x, y)[1], scale),
         "gradient": block_mean(1 - gradient_similarity(x, y), scale),
     }
 
@@ -230,13 +225,6 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
         difference = (logs[0] - logs[1]).reshape(len(line), -1)
         line[:] = np.sqrt(np.mean(difference[:, 1:] ** 2, axis=1))
     return found
-
-
-def ssim_map(x: Float, y: Float) -> Float:
-    """Return SSIM at each pixel, in [-1, 1], ``(sH, sW)``, as `dtfn.metrics.ssim` has its mean."""
-    of_paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    made: Float = structural_similarity(x, y, data_range=PEAK, full=True, **of_paper)[1]  # type: ignore[no-untyped-call]
-    return made
 
 
 def gradient_similarity(x: Float, y: Float) -> Float:

@@ -31,7 +31,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 
-from dtfn import evaluation, files, metrics, models, patches, provenance, zoo
+from dtfn import evaluation, files, models, patches, provenance, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
 from dtfn.models.networks import ResidualGroup
@@ -312,7 +312,7 @@ class Run:
         """Return the mean PSNR (dB; Y) of the averaged weights on the validation pictures."""
         self.judge.load_state_dict(_whole(self.average.state_dict()))
         outputs = [(evaluation.upscale(self.judge, lr), hr) for lr, hr in self.pairs]
-        return float(np.mean([metrics.psnr(sr, hr, self.recipe.scale) for sr, hr in outputs]))
+        return float(np.mean([subpixel.psnr(sr, hr, self.recipe.scale) for sr, hr in outputs]))
 
     def look(self) -> None:
         """Validate, and add a row to the history."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from dtfn import bounds, donors, gate, statistics, zoo
-from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, networks
+from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, MORE
 from dtfn.statistics import Crossed
@@ -61,7 +61,7 @@ PLACEBO = "placebo"  # the variant that cannot choose: a control, never part of 
 FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
 NONE_CHOOSES = "no attention that chooses was trained to be switched off"
 
-_crossed = functools.partial(statistics.crossed, seed="network")
+_crossed = functools.partial(statistics.crossed, seed=statistics.NETWORK)
 
 
 def judge(
@@ -129,7 +129,7 @@ def of_pairs(
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
     tested = choosing or first
     costs = gate.costs([pair.on for pair in tested], sets, count, ["uniform"])
-    cost = _crossed(costs.rename(columns={"name": "network"}), "cost")
+    cost = statistics.crossed(costs, "cost", seed="name")
     needed = max(gate.least(pair.on) for pair in tested)
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
     note = f"left out: {', '.join(left)}, whose attention does not choose" if left else ""
@@ -142,7 +142,7 @@ def of_pairs(
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     placebo = _of([pair for pair in kind if pair.name == PLACEBO], measured.pictures)
     note = ""
-    if len(placebo := networks(placebo[placebo["role"] == "pair"])):
+    if len(placebo := placebo[placebo["role"] == "pair"]):
         note = f"a placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}"
     return pd.concat([*rows, of_harm(plain, scale, note), of_tfs(chosen.pictures, scale)])
 
@@ -175,12 +175,12 @@ def of_harm(measured: Measured, scale: int, note: str = "") -> pd.DataFrame:
     How harm grows with severity is net of the controls. ``note`` becomes part of the reason of
     claim 1.
     """
-    pictures = networks(measured.pictures[measured.pictures["role"] == "pair"])
+    pictures = measured.pictures[measured.pictures["role"] == "pair"]
     rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, note=note)]
     raised = pictures[pictures["gain"] > 0]
     none = not_testable(2, scale, "it raises the PSNR of no picture")
     rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
-    fifths = networks(measured.fifths)
+    fifths = measured.fifths
     fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
 
     def rise(part: pd.DataFrame) -> Crossed:
@@ -197,7 +197,7 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
     has = ours["pair"].str.endswith("+tfs")
     tfs = ours[has].assign(pair=ours["pair"].str.removesuffix("+tfs"))
     keys = ["pair", "seed", "dataset", "image"]
-    both = networks(ours[~has].merge(tfs, on=keys, suffixes=("", "_tfs")))
+    both = ours[~has].merge(tfs, on=keys, suffixes=("", "_tfs"))
     if both.empty:
         return not_testable(6, scale, "no network is there both with TFS and without")
     less = _crossed(both.assign(less=both["lost"] - both["lost_tfs"]), "less")
@@ -227,9 +227,9 @@ def of_causes(
     k, net of the controls. Claim 7, at the largest dose: what inconsistent donors add to the error
     beyond consistent ones, where consistent ones lower it.
     """
-    attended = networks(_of(pairs, pictures[pictures["of"] == "attended"]))
-    changes = networks(_of(pairs, donors.effects(experiment)))
-    apart = networks(_of(pairs, donors.contrasts(experiment)))
+    attended = _of(pairs, pictures[pictures["of"] == "attended"])
+    changes = _of(pairs, donors.effects(experiment))
+    apart = _of(pairs, donors.contrasts(experiment))
     if attended.empty or apart.empty:
         return pd.concat([not_testable(n, scale, NONE_CHOOSES) for n in (4, 7)], ignore_index=True)
     rise = _beyond_chance(attended, lambda part: _crossed(part, "slope"))

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from dtfn import capture, causes, evaluation, images, models, plots, statistics, texture
 from dtfn.causes import Look
 from dtfn.datasets import Sample
-from dtfn.harm import Pair, Region
+from dtfn.harm import Pair
 from dtfn.plots import curves, pictures
+from dtfn.regions import Region
 
 Float = NDArray[np.float64]
 RNG = np.random.default_rng(0)
@@ -73,7 +74,7 @@ def test_planted_slopes_are_recovered() -> None:
     slope, steeper, _ = causes.slopes(*planted(0.2, 0.3))
     assert slope == pytest.approx(90 * 0.2, rel=0.1)
     assert steeper == pytest.approx(81 * 0.3, rel=0.2)
-    table = causes.cells(*planted(0.2))
+    table = causes._cells(*planted(0.2))
     assert len(table) == 25
     low, high = (table.loc[table["k"] == k, "change"].sum() for k in (1, 5))
     assert high - low == pytest.approx(10 * 1600 / 2 * 0.2 * 0.8, rel=0.1)

@@ -104,7 +104,7 @@ def test_block_is_that_of_the_pixels(pair: State) -> None:
             error = clicked.outputs[name].error[row, column]
             assert error == pytest.approx(mse[name], rel=1e-3)
             psnr = peak_signal_noise_ratio(hr[at], y[name][at], data_range=255)  # type: ignore[no-untyped-call]
-            assert subpixel.decibels(error) == pytest.approx(psnr, abs=1e-2)
+            assert subpixel.psnr_of(error) == pytest.approx(psnr, abs=1e-2)
             assert name in clicked.choice.control or f"{error:.2f} MSE" in notes
         harm = mse[N] - mse[clicked.choice.baseline]
         assert clicked.harm[row, column] == pytest.approx(harm, abs=1e-2)

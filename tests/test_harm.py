@@ -11,7 +11,7 @@ from scipy import ndimage
 from skimage import measure
 from tiny_networks import saved
 
-from dtfn import datasets, evaluation, harm, images, methods, subpixel, texture, verdicts
+from dtfn import datasets, evaluation, harm, images, methods, regions, subpixel, texture, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -63,7 +63,7 @@ def switch(name: str, seed: int = 0) -> Pair:
 
 def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
     measured = harm.measure([switch("on")], PICTURES, planted)
-    found = harm.discoveries(measured.regions)
+    found = regions.discoveries(measured.regions)
     assert set(found["side"]) == {"harm"}
     assert set(found["image"]) == {sample.image for sample in PICTURES}
     for row in found.itertuples():
@@ -83,7 +83,7 @@ def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
 def test_chance_alone_has_no_texture_and_no_curve() -> None:
     measured = harm.measure([switch("same", seed) for seed in range(3)], PICTURES, planted)
     assert len(measured.regions) > 20, "there is something to be mistaken about"
-    assert len(harm.discoveries(measured.regions)) <= 1
+    assert len(regions.discoveries(measured.regions)) <= 1
     curve = harm.curve(measured.fifths)
     ours = curve[curve["role"] == "pair"]
     assert (ours[["low", "high"]].abs() < harm.EFFECT_SHARE).all(axis=None)
@@ -161,29 +161,31 @@ def test_a_pair_of_equals_is_refused() -> None:
 def test_regions_are_those_of_a_second_library() -> None:
     rng = np.random.default_rng(0)
     field, again = rng.normal(size=(2, *SHAPE))
-    limit = harm.region_limit([again])
-    above = ndimage.gaussian_filter(subpixel.signed_root(field), harm.SIGMA) > limit
+    limit = regions.region_limit([again])
+    above = ndimage.gaussian_filter(subpixel.signed_root(field), regions.SIGMA) > limit
     labels = measure.label(above, connectivity=1)  # type: ignore[no-untyped-call]
     expected = measure.regionprops(labels, intensity_image=field)  # type: ignore[no-untyped-call]
     found = [
-        row for row in harm.find_regions(field, limit, np.zeros((0, 0, 0))) if row[0] == "harm"
+        row
+        for row in regions.find_regions(field, limit, np.zeros((0, 0, 0)))
+        if row["side"] == "harm"
     ]
-    assert [row[5] for row in found] == [one.area for one in expected]
+    assert [row["area"] for row in found] == [one.area for one in expected]
     masses = [one.intensity_mean * one.area for one in expected]
-    np.testing.assert_allclose([row[6] for row in found], masses)
+    np.testing.assert_allclose([row["mass"] for row in found], masses)
 
 
 def test_a_single_wild_block_is_no_texture() -> None:
     noise, *chance = np.random.default_rng(0).normal(size=(3, *SHAPE))
     noise[20, 20] = 60
-    found = harm.find_regions(noise, harm.region_limit(chance), np.zeros((0, 0, 0)))
-    assert max(row[5] for row in found) < 25
+    found = regions.find_regions(noise, regions.region_limit(chance), np.zeros((0, 0, 0)))
+    assert max(row["area"] for row in found) < 25
 
 
 @pytest.mark.parametrize("where", [np.s_[0:3, 0:3], np.s_[37:40, 45:48], np.s_[5:39, 5:39]])
 def test_a_window_is_square_and_never_leaves_the_picture(where: tuple[slice, slice]) -> None:
-    r, c, height, width = harm.Region(where, np.ones(SHAPE, bool)[where]).window(SHAPE)
-    assert height == width >= harm.SMALLEST
+    r, c, height, width = regions.Region(where, np.ones(SHAPE, bool)[where]).window(SHAPE)
+    assert height == width >= regions.SMALLEST
     assert 0 <= r <= SHAPE[0] - height
     assert 0 <= c <= SHAPE[1] - width
 
@@ -196,8 +198,8 @@ def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
         for n, strength in enumerate(some)
     ]
     columns = ["pair", "kind", "seed", "role", "dataset", "image", "side", "strength", "p"]
-    judged = harm.judge(pd.DataFrame(rows, columns=columns))
-    found = harm.discoveries(judged)
+    judged = regions.judge(pd.DataFrame(rows, columns=columns))
+    found = regions.discoveries(judged)
     assert set(found["role"]) == {"pair"}
     assert (found["strength"] == 9).all()
     assert len(found) == 30

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dtfn import images
 from dtfn.errors import InputError
-from dtfn.metrics import psnr, ssim
+from dtfn.subpixel import psnr, ssim
 
 SEED = st.integers(0, 2**32 - 1)
 RNG = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_the_two_rules_for_grey_pictures(seed: int) -> None:
     [
         (SR[:-1], HR, 2, "images of one size; found 45 x 36 and 45 x 37"),
         (SR / 255.0, HR, 2, "uint8 .* found float64"),
-        (SR, np.dstack([HR, HR[..., :1]]), 2, r"found shape \(37, 45, 4\)"),
+        (SR, np.dstack([HR, HR[..., :1]]), 2, r"found \(37, 45, 4\)"),
         (SR, HR, 19, "found 19 of 45 x 37"),
         (SR, HR, -1, "found -1 of"),
     ],

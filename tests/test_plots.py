@@ -15,8 +15,9 @@ from matplotlib.patches import Rectangle
 
 from dtfn import plots
 from dtfn.datasets import Sample
-from dtfn.harm import Case, Region
+from dtfn.harm import Case
 from dtfn.plots import WIDTH, curves, pictures
+from dtfn.regions import Region
 
 RNG = np.random.default_rng(0)
 

@@ -62,8 +62,7 @@ def test_every_way_of_every_network_is_a_method() -> None:
 
 def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measure(["toy"], [4], methods=["edsr-x4"])
-    for module in (evaluation, methods):
-        monkeypatch.setattr(module, "card_tiling", lambda name: Tiling(8, 1))
+    monkeypatch.setattr(methods, "card_tiling", lambda name: Tiling(8, 1))
     tiled = measure(["toy"], [4], methods=["edsr-x4"])
     assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}

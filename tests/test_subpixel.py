@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtfn import bounds, images, metrics, subpixel
+from dtfn import bounds, images, subpixel
 from dtfn.errors import InputError
 
 Maps = tuple[np.ndarray, np.ndarray]
@@ -49,7 +49,7 @@ def test_block_errors_equal_a_loop_and_their_interior_has_the_psnr_of_the_field(
     found = subpixel.block_error(sr, hr, s)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
     psnr = subpixel.psnr_of(subpixel.interior(found))
-    assert psnr == pytest.approx(metrics.psnr(sr, hr, s), abs=CLOSE)
+    assert psnr == pytest.approx(subpixel.psnr(sr, hr, s), abs=CLOSE)
 
 
 @given(maps(), st.sampled_from([1, 2, 3, 4, 8, 16, 32]))

@@ -21,6 +21,7 @@ from dtfn import (
     models,
     paths,
     recipes,
+    regions,
     subpixel,
     verdicts,
     zoo,
@@ -136,7 +137,7 @@ def test_harm_planted_in_real_outputs_is_found_with_its_size(benchmarks: Path) -
     again = tuple((f"on{k}", "off") for k in range(1, 5))
     pair = Pair("nlsa", "switch", 0, "on0", "off", (("same1", "same2"),), again)
     measured = harm.measure([pair], datasets.benchmark("Set5", S), errors)
-    found = harm.discoveries(measured.regions)
+    found = regions.discoveries(measured.regions)
     found = found[found["role"] == "pair"]
     assert set(found["side"]) == {"harm"}
     assert found["image"].nunique() == len(found) == 5

@@ -212,7 +212,7 @@ def crops(state: State, side: int) -> list[Crop]:
     for method in [method for method in dict.fromkeys(order) if method in state.outputs]:
         made, note = state.outputs[method], ""
         if state.has_truth:
-            note = f"{made.error[at]:.2f} MSE · {subpixel.decibels(made.error[at]):.2f} dB"
+            note = f"{made.error[at]:.2f} MSE · {subpixel.psnr_of(made.error[at]):.2f} dB"
         title = titles.get(method, choice.labels[method])
         shown.append(_crop(title, note, made.image, sample.scale, window, at))
     if state.attribution is not None and state.crop is not None:

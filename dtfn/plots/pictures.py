@@ -63,7 +63,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
             ax.set_visible(False)
         if copied:
             axes[-2].set_visible(True)
-            show(axes[-2], _pixels(case, copied[number - 1]), "attention copies")
+            show(axes[-2], case.crop(copied[number - 1], case.sample.scale), "attention copies")
             _outline(axes[-2], case, case.sample.scale)
         _overlay(axes[-1], case)
     return figure
@@ -137,8 +137,8 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
 
 
 @styled()
-def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
-    """Draw the true patches at the query and at the ``most`` positions that each network copies.
+def copied_patches(table: pd.DataFrame, sample: Sample) -> Figure:
+    """Draw the true patches at the query and at the seven positions that each network copies.
 
     ``table`` is of `dtfn.causes.copies`, one query and a layer a network; patches are of HR, 5 x
     5 LR positions. The frame is blue where the detail of the position's block agrees with the
@@ -147,7 +147,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     if table.empty:
         return Figure()
     networks = dict(list(table.sort_values("rank").groupby("network", sort=False)))
-    most = min(most, int(table["rank"].max()))
+    most = min(7, int(table["rank"].max()))
     size = (WIDTH, len(networks) * (WIDTH / (most + 1) + 0.42) + 0.1)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(networks), most + 1, squeeze=False)
@@ -219,12 +219,6 @@ def _headline(case: Case) -> str:
         words.append(f"{measure} {before:.3g} → {after:.3g}")
     picture = f"{case.sample.dataset} {case.sample.image}, {case.region.inside.sum()} positions"
     return f"{which}: {picture}, {sure}\n{_short(off)} → {_short(on)}: {', '.join(words)}"
-
-
-def _pixels(case: Case, picture: NDArray[Any]) -> NDArray[Any]:
-    """Return the window of a picture like HR."""
-    top, left, height, width = (case.sample.scale * n for n in case.window)
-    return picture[top : top + height, left : left + width]
 
 
 def _short(network: str) -> str:
