@@ -193,7 +193,7 @@ def of_harm(measured: Measured, scale: int, note: str = "") -> pd.DataFrame:
 
 def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
     """Return the row of claim 6 from pictures of pairs without TFS and of the same with TFS."""
-    ours = pictures[pictures["role"] == "pair"]
+    ours = pictures[pictures["role"] == "pair"].reset_index(drop=True)
     has = ours["pair"].str.endswith("+tfs")
     tfs = ours[has].assign(pair=ours["pair"].str.removesuffix("+tfs"))
     keys = ["pair", "seed", "dataset", "image"]
