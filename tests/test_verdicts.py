@@ -47,8 +47,10 @@ def small_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / f"{name}.safetensors"
         models.save(network, file, recipe=dataclasses.asdict(recipes.preset(name)))
         about = {"name": name, "variant": variant, "scale": S, "seed": seed, "file": file.name}
-        gated = {"nlsa": {"gate": 0.2, "chooses": True}, "placebo": {"gate": 0, "chooses": False}}
-        zoo.record(tmp_path, about | {"sha256": files.sha256(file)} | gated.get(variant, {}))
+        found = {"gate": 0.2 * (variant == "nlsa"), "chooses": variant == "nlsa"}
+        if variant != "local":
+            about |= found
+        zoo.record(tmp_path, about | {"sha256": files.sha256(file)})
 
 
 @pytest.mark.usefixtures("small_zoo")
