@@ -137,8 +137,8 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
 
 
 @styled()
-def copied_patches(table: pd.DataFrame, sample: Sample) -> Figure:
-    """Draw the true patches at the query and at the seven positions that each network copies.
+def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure:
+    """Draw the true patches at the query and at the ``most`` positions that each network copies.
 
     ``table`` is of `dtfn.causes.copies`, one query and a layer a network; patches are of HR, 5 x
     5 LR positions. The frame is blue where the detail of the position's block agrees with the
@@ -147,7 +147,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample) -> Figure:
     if table.empty:
         return Figure()
     networks = dict(list(table.sort_values("rank").groupby("network", sort=False)))
-    most = min(7, int(table["rank"].max()))
+    most = min(most, int(table["rank"].max()))
     size = (WIDTH, len(networks) * (WIDTH / (most + 1) + 0.42) + 0.1)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(len(networks), most + 1, squeeze=False)
