@@ -161,12 +161,14 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
                 if key != "optional":
                     raise
     for text in [text for value in values.values() for text in texts(value)]:
-        path = Path(text.rpartition("=")[2])
-        if own := zoo.own(methods.split_change(text)[0]):
+        method = methods.split_change(text)[0]
+        if own := zoo.own(method):
             yield from own.inputs
-        elif path.is_absolute():  # perhaps with {dataset} in it
-            pattern = escape(str(path.relative_to(path.anchor)))
-            yield from sorted(Path(path.anchor).glob(re.sub(r"\{\w+\}", "*", pattern)))
+            continue
+        for path in [Path(one.rpartition("=")[2]) for one in dict.fromkeys([text, method])]:
+            if path.is_absolute():  # perhaps with {dataset} in it
+                pattern = escape(str(path.relative_to(path.anchor)))
+                yield from sorted(Path(path.anchor).glob(re.sub(r"\{\w+\}", "*", pattern)))
 
 
 def _hash(places: Iterable[Path]) -> str:
@@ -239,18 +241,20 @@ def absolute(name: str, value: Any) -> Any:
 
     A text is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file
     here, or of a folder in ``folders`` or after a method's name, as in ``mine=results``; but not
-    where it is the name of a network.
+    where it is the name of a network. A change such as ``@uniform`` stays.
     """
     if isinstance(value, list):
         return [absolute(name, part) for part in value]
     if not isinstance(value, str) or value in {"", *(row["name"] for row in zoo.everything())}:
         return value
-    if own := zoo.own(value):
-        return str(own)
+    method, change = methods.split_change(value)
+    if own := zoo.own(method):
+        return f"{own}@{change}" if change else str(own)
     head, sign, tail = value.rpartition("=")
     path = Path(tail).expanduser()
     folder = path.is_dir() and (bool(sign) or name == "folders")
-    if os.sep in tail or tail.startswith("~") or path.is_file() or folder:
+    file = path.is_file() or Path(method).is_file()
+    if os.sep in tail or tail.startswith("~") or file or folder:
         return f"{head}{sign}{path.absolute()}"
     return value
 

@@ -345,6 +345,7 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert zoo.own(str(read)) == read
     for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
         assert suite.absolute("methods", [name]) == [str(zoo.own(name))]
+        assert suite.absolute("methods", f"{name}@uniform") == f"{zoo.own(name)}@uniform"
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is None
     for name in ("code.py", "a/code.py:"):
         with pytest.raises(InputError, match=r"expected FILE\.py:function"):

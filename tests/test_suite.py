@@ -134,14 +134,17 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "my.pt").write_bytes(b"1")
     lines = "methods: list[str] = []  # m\nimage: str = 'a'  # i\nfolders: list[str] = []  # f"
     notebook = tiny.write(tmp_path, "n", [("parameters", lines)])
-    given = {"methods": "my.pt,local-x4-s0,A=mine[1],B=other/{dataset}", "image": "brick"}
+    given = {"methods": "my.pt@off,local-x4-s0,A=mine[1],B=other/{dataset}", "image": "brick"}
     given["folders"] = "mine[1]"
     first = suite.run(notebook, given, runs=tmp_path / "runs")
     here = tmp_path.resolve()
-    methods = [f"{here}/my.pt", "local-x4-s0", f"A={here}/mine[1]", f"B={here}/other/{{dataset}}"]
+    methods = [f"{here}/my.pt@off", "local-x4-s0"]
+    methods += [f"A={here}/mine[1]", f"B={here}/other/{{dataset}}"]
     assert seen == [{"methods": methods, "image": "brick", "folders": [f"{here}/mine[1]"]}]
     (tmp_path / "mine[1]" / "x.png").write_bytes(b"1")  # what a folder holds is an input
-    assert suite.run(notebook, given, runs=tmp_path / "runs") != first
+    second = suite.run(notebook, given, runs=tmp_path / "runs")
+    (tmp_path / "my.pt").write_bytes(b"2")  # whatever is changed in its attention
+    assert len({first, second, suite.run(notebook, given, runs=tmp_path / "runs")}) == 3
 
 
 # --- plans and keys ---
