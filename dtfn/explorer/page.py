@@ -104,8 +104,9 @@ def block_lines(state: State) -> list[Line]:
     if not state.has_truth:
         return []
     choice = state.choice
-    label = "harm: on minus off" if choice.baseline.endswith("@off") else "harm: over baseline"
-    label = "harm: over equal weights" if choice.baseline.endswith("@uniform") else label
+    labels = {f"{choice.network}@off": "harm: on minus off"}
+    labels[f"{choice.network}@uniform"] = "harm: over equal weights"
+    label = labels.get(choice.baseline, "harm: over baseline")
     about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
     lines = [(label, mse(state.harm), about)]
     if choice.control:
