@@ -164,7 +164,9 @@ def _pairs(
             found.append(Pair(variant, "twin", seed, name, other, ((own, other),)))
     for number, pair in enumerate(found):
         again = [p for p in found if (p.name, p.kind) == (pair.name, pair.kind) and p.on != pair.on]
-        if len(again) > 1 and not pair.replicates:
+        # As replicates of chance they must be independent, so no two may share a network.
+        apart = len({pair.off, *(p.off for p in again)}) == len(again) + 1
+        if len(again) > 2 and apart and not pair.replicates:
             found[number] = replace(pair, replicates=tuple((p.on, p.off) for p in again))
     return found
 
@@ -344,14 +346,14 @@ def cases(
     most: int = 3,
     samples: Iterable[Sample] | None = None,
     errors: Errors = evaluation.block_errors,
-    beside: Sequence[str] = (),
+    more: Sequence[str] = (),
 ) -> list[Case]:
     """Return the heaviest textures of harm, then those of help; one a picture and side at most.
 
     ``most`` is how many of each side. Discoveries come first; where there are fewer, other regions
-    follow, and their ``q`` says so. Of results in folders the controls are shown, too, and the
-    methods ``beside``. ``samples`` are where the pictures are found; without, benchmarks. Networks
-    run on what is shown, unless the outputs are there. ``errors`` is as for `measure`.
+    follow, and their ``q`` says so. The methods ``more`` are shown, too, and of results in
+    folders the controls. ``samples`` are where the pictures are found; without, benchmarks.
+    Networks run on what is shown, unless the outputs are there. ``errors`` is as for `measure`.
     """
     table = measured.regions
     table = table[(table[ROLE] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
@@ -363,7 +365,7 @@ def cases(
         places = dict.fromkeys(zip(chosen["dataset"], chosen["image"], strict=True))
         samples = (datasets.sample(*place, scale) for place in places)
     others = [method for method, _ in pair.controls] if pair.kind == "results" else []
-    methods = (pair.on, pair.off, *others, *beside)
+    methods = (pair.on, pair.off, *others, *more)
     found: dict[object, Case] = {}
     for sample in samples or ():
         here = chosen[(chosen[PICTURE] == [sample.dataset, sample.image]).all(axis=1)]

@@ -119,7 +119,7 @@ def of_pairs(
     """
     if own := [pair for pair in pairs if pair.kind == "choice"]:
         rest = [pair for pair in pairs if pair not in own]
-        rows = [of_own(own, scale, sets, count, named=len(pairs) > 1)]
+        rows = [of_own(own, scale, sets, count)]
         if rest:
             return pd.concat([*rows, of_pairs(rest, measured, scale, sets, count)])
         reason = "a network of yours was not trained without its choice of keys"
@@ -132,10 +132,11 @@ def of_pairs(
     tested = choosing or first
     gated = [GATED] if GATED in sets else sets
     costs = gate.costs([pair.on for pair in tested], gated, count, ["uniform"])
-    cost = statistics.crossed(costs, "cost", seed="name")
+    costs["seed"] = costs["name"].map({pair.on: pair.seed for pair in tested})
+    cost = statistics.crossed(costs, "cost")  # variants of a seed share their first stage
     needed = max(gate.least(pair.on) for pair in tested)
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
-    note = f"left out: {', '.join(left)}, whose attention does not choose" if left else ""
+    note = f"left out: {', '.join(left)}, which the gate does not show to choose" if left else ""
     pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note)]
     chosen = Measured(*(_of(choosing, part) for part in measured))
@@ -151,11 +152,12 @@ def of_pairs(
 
 
 def of_own(
-    pairs: Sequence[Pair], scale: int, sets: Sequence[str], count: int | None, named: bool
+    pairs: Sequence[Pair], scale: int, sets: Sequence[str], count: int | None
 ) -> pd.DataFrame:
     """Return the row of claim 0 of each of a user's own networks, as `dtfn.gate.table` has it.
 
-    They are no training seeds of one network, so they are not pooled, and each speaks for itself.
+    They are no training seeds of one network, so they are not pooled, and each speaks for itself:
+    *yes* and *no* are about these weights alone.
     """
     costs = gate.costs([pair.on for pair in pairs], sets, count, ["uniform"])
     table = gate.table(costs.assign(dataset=" ".join(sets))).set_index("name")
@@ -163,9 +165,10 @@ def of_own(
     for pair in pairs:
         found = table.loc[pair.on]
         row = not_testable(0, scale, found["verdict"]).assign(networks=pair.name)
-        row["claim"] += f" ({pair.name})" * named
+        row["claim"] += f" ({pair.name})"
         if gate.OFF_DISTRIBUTION not in found["verdict"]:
             answer = {gate.CHOOSES: "yes", gate.NOT: "no"}.get(found["verdict"], "open")
+            row["reason"] = found["verdict"] if answer == "open" else "of these weights alone"
             row = row.assign(verdict=answer, measured=found["uniform"], low=found["uniform_low"])
             row = row.assign(high=found["uniform_high"], seeds=1, pictures=found["pictures"])
         rows.append(row)
@@ -240,7 +243,7 @@ def of_causes(
     agreeing = changes[most & (changes["donor"] == "consistent")]
     helps = _crossed(agreeing.assign(change=100 * agreeing["change"]), "change", "off")
     figure = _crossed(apart.assign(contrast=100 * apart["contrast"]), "contrast", "off")
-    how = "harm" if helps.low > EFFECT_SHARE else "do not help"
+    how = "harm" if helps.low > EFFECT_SHARE else "are not shown to help"
     premise = f"consistent donors {how}: they change the error by {_printed(helps, '{:+.2f} %')}"
     unless = "" if helps.high < 0 else premise
     rows = [judge(4, scale, rise, attended), judge(7, scale, figure, apart, unless)]
@@ -250,6 +253,7 @@ def of_causes(
 def of_gate(table: pd.DataFrame) -> list[Verdict]:
     """Return what `dtfn.gate.table` says of all networks, of the placebo, and of distant keys."""
     table = table.assign(name=table["name"].map(zoo.labels(table["name"])))
+    table = table[~table["verdict"].str.contains(gate.OFF_DISTRIBUTION, regex=False)]
     placebo = table["name"].str.startswith(PLACEBO)
     ours, control, found = table[~placebo], table[placebo], []
 
@@ -260,17 +264,19 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
         found.append(Verdict(claim, row[kind], interval, holds if known else None, "{:+.3f} dB"))
 
     if len(ours):
-        weakest = ours.loc[ours["uniform"].idxmin()]
+        weakest = ours.loc[(ours["uniform"] - ours["least"]).idxmin()]
         claim = "every attention chooses"
-        lacking = list(ours.loc[~ours["chooses"], "name"].unique())
-        if lacking and ours["pictures"].min() >= statistics.LEAST:
-            number = ours["name"].nunique()
-            claim += f" ({number - len(lacking)} of {number} do, not {', '.join(lacking)})"
+        fails, lacking = ours["uniform_high"] < ours["least"], ~ours["chooses"]
+        if lacking.any() and ours["pictures"].min() >= statistics.LEAST:
+            number, names = ours["name"].nunique(), ours["name"]
+            parts = [f"{number - names[lacking].nunique()} of {number} do"]
+            for word, rows in (("not", fails), ("open", lacking & ~fails)):
+                parts += [f"{word}: {', '.join(names[rows].unique())}"] if rows.any() else []
+            claim += f" ({'; '.join(parts)})"
         claim += (
             f": equal weights cost {weakest['least']:.2f} dB or more ({weakest['name']}, least)"
         )
-        fails = (ours["uniform_high"] < ours["least"]).any()
-        add(claim, weakest, "uniform", False if fails else None if lacking else True)
+        add(claim, weakest, "uniform", False if fails.any() else None if lacking.any() else True)
     if len(control):
         strongest = control.loc[control["uniform"].idxmax()]
         claim = "the placebo, trained with equal weights, does not choose (control)"

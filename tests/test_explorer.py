@@ -345,7 +345,8 @@ def test_a_network_that_fails_the_gate_is_named(monkeypatch: pytest.MonkeyPatch)
     rows = [row | {"gate": 0.031, "chooses": row["name"] != N} for row in zoo.registry()]
     monkeypatch.setattr(zoo, "registry", lambda: rows)
     assert (
-        f"{N} fails the gate: equal weights for all positions cost it 0.03" in look(SWITCHED).notes
+        f"{N} does not pass the gate: equal weights for all positions cost it 0.03"
+        in look(SWITCHED).notes
     )
 
 

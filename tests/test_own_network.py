@@ -416,12 +416,14 @@ def test_own_networks_are_judged_one_by_one_as_the_gate_judges_them(
     monkeypatch.setattr(gate, "LEAST", least)
     monkeypatch.setattr(gate, "COLLAPSE", collapse)
     pairs = harm.pairs_of_zoo(4, [mine, mine.partition("?")[0]])
-    found = verdicts.of_own(pairs, 4, ["mini"], 5, named=True)
+    found = verdicts.of_own(pairs, 4, ["mini"], 5)
     gated = gate.table(gate.costs([pair.on for pair in pairs], ["mini"], 5, ["uniform"]))
     claim = verdicts.CLAIMS[0][0]
     assert found["claim"].tolist() == [f"{claim} ({pair.name})" for pair in pairs]
     assert found["verdict"].tolist() == [answer] * 2
-    assert found["reason"].tolist() == gated["verdict"].tolist() == [words] * 2
+    assert gated["verdict"].tolist() == [words] * 2
+    alone = words if answer == "not testable" else "of these weights alone"
+    assert found["reason"].tolist() == [alone] * 2
     if answer != "not testable":
         assert found["seeds"].tolist() == [1, 1]
         assert found["low"].tolist() == gated["uniform_low"].tolist()

@@ -83,6 +83,7 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
 def gated(name: str, uniform: float, far: float) -> dict[str, object]:
     ends = {"uniform": uniform, "window_32": far}
     row = {f"{kind}{end}": n + d for kind, n in ends.items() for end, d in ENDS.items()}
+    row["verdict"] = "as measured"
     return {"name": name, "pictures": 10, "few": 5, "least": 0.05, "chooses": uniform > 0.06} | row
 
 
@@ -92,10 +93,12 @@ ENDS = {"": 0.0, "_low": -0.005, "_high": 0.005}
 def test_the_gate_says_which_network_does_not_choose() -> None:
     table = pd.DataFrame([gated("nlsa-x4-s0", 0.1, 0.02), gated("gla-x4-s0", 0.04, 0.0)])
     every, far = verdicts.of_gate(table)
-    assert "1 of 2 do, not gla-x4-s0" in every.claim
+    assert "1 of 2 do; not: gla-x4-s0" in every.claim
     assert (every.measured, every.holds) == (0.04, False)
     between = pd.DataFrame([gated("nlsa-x4-s0", 0.1, 0.02), gated("gla-x4-s0", 0.052, 0.0)])
-    assert verdicts.of_gate(between)[0].holds is None, "its interval holds what is asked"
+    (every, _) = verdicts.of_gate(between)
+    assert every.holds is None, "its interval holds what is asked"
+    assert "1 of 2 do; open: gla-x4-s0" in every.claim
     assert (far.measured, far.holds) == (0.02, True)
     control = verdicts.of_gate(pd.DataFrame([gated("placebo-x4-s0", 0.0, 0.0)]))
     assert [(one.measured, one.holds) for one in control] == [(0.0, True)]

@@ -135,7 +135,7 @@ def _card(
             f"Gate: uniform attention weights cost {gate['uniform']:.3f} dB "
             f"[{gate['uniform_low']:.3f}, {gate['uniform_high']:.3f}] on {gate['pictures']} "
             f"pictures of {gate['dataset']}: "
-            f"{'it chooses' if gate['chooses'] else 'not testable, it does not choose'} "
+            f"{'it chooses' if gate['chooses'] else 'it is not shown to choose'} "
             f"(the lower end must be {gate['least']:.2f} dB). "
             f"Attention off costs {gate['off']:.3f} dB."
         )

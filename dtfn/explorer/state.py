@@ -335,8 +335,10 @@ def look(
                 notes += f" These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}."
     row = next((row for row in zoo.registry() if row["name"] == choice.network), {})
     if row.get("chooses") is False:
-        notes += f" {choice.network} fails the gate: equal weights for all positions cost it "
-        notes += f"{row['gate']:.2f} dB on Urban100, so what it looks at matters little."
+        notes += (
+            f" {choice.network} does not pass the gate: equal weights for all positions cost it "
+        )
+        notes += f"{row['gate']:.2f} dB on Urban100, so what it looks at may matter little."
     state = State(choice, whole, sample, notes.strip(), outputs, detail, files, tell, is_judged)
     at = (state.shape[0] // 2, state.shape[1] // 2)
     if before:
