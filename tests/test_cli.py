@@ -24,12 +24,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_help_takes_less_than_a_second() -> None:
     took = []
-    for option, said in {"--help": "\n  reproduce ", "--version": "dtfn 0."}.items():
+    for option, said in (("--help", "\n  reproduce "), ("--help", ""), ("--version", "dtfn 0.")):
         began = time.perf_counter()
         shown = subprocess.check_output([sys.executable, "-m", "dtfn", option], text=True)
         took.append(time.perf_counter() - began)
         assert said in shown
-    assert min(took) < 1  # a busy machine may be slow once
+    assert min(took[:2]) < 1  # a busy machine may be slow once
 
 
 @pytest.mark.parametrize(

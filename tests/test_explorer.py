@@ -209,6 +209,19 @@ def test_chance_of_attention_off_is_another_hash_seed_or_a_flip(network: str) ->
     np.testing.assert_array_equal(explored.chance, difference)
 
 
+@pytest.mark.parametrize("network", [N, DENSE], ids=["hashed", "dense"])
+def test_words_say_where_attention_is_spread(network: str) -> None:
+    explored = look(replace(CHOICE, network=network, third=""))
+    assert explored.attention is not None
+    seen = np.where(explored.attention > 0, 1 / np.count_nonzero(explored.attention), 0)
+    flat = replace(explored, attention=seen, spread={"support": float(np.count_nonzero(seen))})
+    said = page.looked(flat)
+    assert said.startswith("Spread evenly over")
+    assert ("that get any" if network == N else "all positions") in said
+    assert ("hence the band" in said) == (network == N)
+    assert "Half of the weight is on" in page.looked(replace(flat, spread={"support": 3}))
+
+
 # --- how fast ---
 def test_networks_run_once_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     state.run.cache_clear()

@@ -319,3 +319,18 @@ for one, other in zip(answers(torch.float32), answers(torch.float64), strict=Tru
 """
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+@pytest.mark.parametrize("name", ["dtfn", "nlsn", "hspan"])
+@torch.no_grad()
+def test_number_of_threads(name: str) -> None:
+    network, x = small(name).double(), image(1, 3, 12, 12).double()
+    before = torch.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            outputs.append(network(x))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-12)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 from skimage.feature import structure_tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -250,3 +251,12 @@ def test_the_maps_lie_on_the_lr_grid_and_are_0_for_the_truth(scale: int) -> None
         assert (other[name] >= 0).all()
         assert (other[name] <= limits[name]).all()
         assert other[name].mean() > 0.01
+
+
+def test_the_spectrum_sees_lost_energy_and_not_a_shift() -> None:
+    true, shifted = stripes(0), stripes(0, phase=np.pi)
+    blurred = ndimage.gaussian_filter(true, 3)
+    moved, lost = (middle(texture.spectrum_error(x, true, 2)) for x in (shifted, blurred))
+
+    assert np.mean((shifted - true) ** 2) > np.mean((blurred - true) ** 2)
+    assert moved.mean() < 0.2 * lost.mean()

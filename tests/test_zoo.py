@@ -275,3 +275,12 @@ def test_the_command_says_what_is_known_and_what_is_assumed(
     assert json.loads(capsys.readouterr().out) == zoo.imported()
     assert call("weights", "list") == 0
     assert "hspan" in capsys.readouterr().out.splitlines()[1]
+
+
+def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
+    preset = recipes.preset("nla+tfs-x4-s0")
+    ours = {**vars(preset), "start": "/elsewhere/w.safetensors"}
+    for steps, expected in ((preset.steps, preset.start), (7, "/elsewhere/w.safetensors")):
+        ship.add(finished(tmp_path, "nla+tfs-x4-s0", **ours | {"steps": steps}), QUALITY, GATE)
+        assert zoo.recipe("nla+tfs-x4-s0").start == expected
+        assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in zoo.show("nla+tfs-x4-s0")
