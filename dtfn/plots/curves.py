@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -120,8 +121,9 @@ def psnr_gains(table: pd.DataFrame) -> Figure:
 def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -> Figure:
     """Draw what interventions on attention cost, and what is lost as its window shrinks.
 
-    A colour an attention, a marker a dataset. ``table`` is of `dtfn.gate.table`, ``doses`` of
-    `dtfn.gate.dose`; ``least`` is what equal weights must cost (dB), a line.
+    A colour an attention, hollow with TFS, a marker a dataset; training seeds look alike. ``table``
+    is of `dtfn.gate.table`, ``doses`` of `dtfn.gate.dose`; ``least`` is what equal weights must
+    cost (dB), a line.
     """
     kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
     networks, datasets = (list(table[key].unique()) for key in ("name", "dataset"))
@@ -130,15 +132,16 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     for index, (_, row) in enumerate(table.iterrows()):
         name, dataset = row["name"], row["dataset"]
         ink, mark = colour(name, networks), "osD^v"[datasets.index(dataset) % 5]
+        hollow = "+tfs" in name or "notfs" in name
         style: dict[str, Any] = {"color": ink, "marker": mark, "markersize": 4}
+        style["markerfacecolor"] = "white" if hollow else ink
         at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(table) - 0.3
         ends = [row[[f"{kind}_{end}" for kind in kinds]].astype(float) for end in ("low", "high")]
         left.vlines(at, *ends, color=ink)
-        label = f"{zoo.labels(networks)[name]}, {dataset}"
+        label = f"{re.sub(r'-s[0-9]+$', '', zoo.labels(networks)[name])}, {dataset}"
         left.plot(at, row[kinds].astype(float), label=label, linestyle="none", **style)
         part = doses[(doses["name"] == name) & (doses["dataset"] == dataset)]
-        dashed = "--" if "+tfs" in name or "notfs" in name else "-"
-        right.plot(range(len(part)), part["cost"], dashed, **style)
+        right.plot(range(len(part)), part["cost"], "--" if hollow else "-", **style)
         _band(right, part["cost_low"], part["cost_high"], ink)
     for ax in (left, right):
         ax.axhline(0, color="black", linewidth=0.8)
@@ -149,7 +152,9 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     names = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
     right.set_xticks(range(len(names)), names)
     right.set_xlabel("keys at most so many LR pixels away")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    handles, labels = left.get_legend_handles_labels()
+    shown = dict(zip(labels, handles, strict=True))  # seeds share an entry
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=3)
     return figure
 
 
