@@ -33,7 +33,7 @@ from dtfn import (
     zoo,
 )
 from dtfn.errors import InputError
-from dtfn.explorer import page, state
+from dtfn.explorer import page, state, summary
 from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
 
 # ipympl passes its canvas on to traitlets, which will refuse that one day.
@@ -179,12 +179,12 @@ def test_the_mix_is_the_mean_of_all_patches_by_weight() -> None:
 def test_harm_is_judged_against_chance(pair: State) -> None:
     harm, chance, limit = pair.harm, pair.chance, pair.threshold
     assert limit == pytest.approx(np.quantile(np.abs(chance), 0.95))
-    said = page.share(pair)
+    said = summary.share(pair)
     assert f"{np.mean(harm[1:-1, 1:-1] > limit):.1%}" in said
     assert f"{np.mean(chance[1:-1, 1:-1] > limit):.1%}" in said
     beyond = (np.abs(harm) > limit) & (np.abs(harm) > np.abs(chance))
     for at in np.ndindex(*harm.shape):
-        words = page.verdict(replace(pair, position=at))
+        words = summary.verdict(replace(pair, position=at))
         assert ("harmed here" in words) == (beyond[at] and harm[at] > 0)
         assert ("helped here" in words) == (beyond[at] and harm[at] < 0)
         if beyond[at]:
@@ -215,11 +215,11 @@ def test_words_say_where_attention_is_spread(network: str) -> None:
     assert explored.attention is not None
     seen = np.where(explored.attention > 0, 1 / np.count_nonzero(explored.attention), 0)
     flat = replace(explored, attention=seen, spread={"support": float(np.count_nonzero(seen))})
-    said = page.looked(flat)
+    said = summary.looked(flat)
     assert said.startswith("Spread evenly over")
     assert ("that get any" if network == N else "all positions") in said
     assert ("hence the band" in said) == (network == N)
-    assert "Half of the weight is on" in page.looked(replace(flat, spread={"support": 3}))
+    assert "Half of the weight is on" in summary.looked(replace(flat, spread={"support": 3}))
 
 
 # --- how fast ---
@@ -306,8 +306,8 @@ def test_without_truth_everything_that_needs_it_says_so(shown: State, runs: Path
     assert "disagreeing" not in own.spread
     titles = [crop.title for crop in page.crops(own, 12)]
     assert titles == ["LR", "attention on", "attention off", L, Path(DENSE).stem]
-    assert page.NO_TRUTH in page.harm(own, 0.0)
-    assert page.NO_TRUTH in page.numbers(own)
+    assert summary.NO_TRUTH in page.harm(own, 0.0)
+    assert summary.NO_TRUTH in page.numbers(own)
     figures = explorer.send(own, GIVEN) / "figures"
     assert (figures / "view.png").is_file()
     assert list(pd.read_csv(figures / "view.csv")) == ["row", "column", "attention"]
@@ -448,7 +448,7 @@ def words(figure: Any) -> str:
 def test_sheet_draws_everything(shown: State) -> None:
     deeper = last(shown.click(6, 5))
     figure = page.sheet(deeper)
-    for _, value, _ in (*page.block_lines(deeper), *page.attention_lines(deeper)):
+    for _, value, _ in (*summary.block_lines(deeper), *summary.attention_lines(deeper)):
         assert value in words(figure)
     drawn = sum(len(ax.images) for ax in figure.get_axes())
     assert drawn == 2 + 9 + 10, "two maps, nine crops; query, mix and eight copies"

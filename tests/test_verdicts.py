@@ -83,8 +83,8 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
 def gated(name: str, uniform: float, far: float) -> dict[str, object]:
     ends = {"uniform": uniform, "window_32": far}
     row = {f"{kind}{end}": n + d for kind, n in ends.items() for end, d in ENDS.items()}
-    row["verdict"] = "as measured"
-    return {"name": name, "pictures": 10, "few": 5, "least": 0.05, "chooses": uniform > 0.06} | row
+    about = {"pictures": 10, "few": 5, "least": 0.05, "verdict": "as measured"}
+    return {"name": name, "chooses": uniform > 0.06, **about, **row}
 
 
 ENDS = {"": 0.0, "_low": -0.005, "_high": 0.005}

@@ -17,9 +17,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
+from dtfn.explorer import summary
 from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
 from dtfn.images import UInt8
-from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled
 from dtfn.plots.pictures import frame, show
 
@@ -28,10 +28,8 @@ ATTENTION = "magma"
 BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
 FLOOR = 0.2  # of the overlay's strength where attention is least, so that the rest shows
 CLIPPED = 0.002  # of the positions may have more harm than the colours reach
-EVEN = 0.8  # effective positions as a share of those in sight, from which attention is even
 SPAN = 7  # LR positions a side of a copied patch
 CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
-NO_TRUTH = "needs the truth (HR), and this picture came without"
 
 OFF = "attention off"
 ABOUT = {
@@ -47,8 +45,6 @@ ABOUT = {
     "weighted mix": "The mean of all patches by attention weight: what the layer could copy",
 }
 """What the pictures show, for who points at them."""
-
-Line = tuple[str, str, str]  # label, value and meaning of a number
 
 
 class Crop(NamedTuple):
@@ -68,108 +64,6 @@ class Crop(NamedTuple):
         edges = (left - 2, top - 2, left + width + 1, top + height + 1)
         ImageDraw.Draw(large).rectangle(edges, outline=BOX, width=2)
         return np.asarray(large)
-
-
-# --- in words and numbers --------------------------------------------------------------------
-
-
-def verdict(state: State) -> str:
-    """Return what the harm of this block means against chance."""
-    if not state.has_truth:
-        return f"Harm {NO_TRUTH}"
-    if not state.is_judged:
-        return "Not judged: with equal weights the network is off-distribution on this picture"
-    if state.record is None and state.choice.baseline != state.choice.off:
-        return "No attention is seen in this network: any difference is chance"
-    if not state.choice.control:
-        return "Chance is not known: choose a control to judge this block"
-    harm, chance = state.harm[state.position], abs(state.chance[state.position])
-    if abs(harm) <= state.threshold:
-        return "No difference beyond chance"
-    if abs(harm) <= chance:
-        return "Beyond the threshold, but chance differs as much in this very block"
-    who = "This network"
-    if state.choice.baseline == state.choice.off:
-        who = "Its choice of keys" if state.choice.off.endswith("@uniform") else "Attention"
-    return f"{who} {'harmed' if harm > 0 else 'helped'} here, beyond chance"
-
-
-def block_lines(state: State) -> list[Line]:
-    """Return the numbers of the block at the position; empty without the truth."""
-
-    def mse(differences: Float) -> str:
-        shown = round(differences[state.position], 2) + 0.0  # no "−0.00"
-        return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
-
-    if not state.has_truth:
-        return []
-    choice = state.choice
-    labels = {f"{choice.network}@off": "harm: on minus off"}
-    labels[f"{choice.network}@uniform"] = "harm: over equal weights"
-    label = labels.get(choice.baseline, "harm: over baseline")
-    about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
-    lines = [(label, mse(state.harm), about)]
-    if choice.control:
-        control = " minus ".join(choice.labels[one] for one in choice.control)
-        about = f"The same difference where chance alone acts: {control}"
-        lines.append(("chance, this block", mse(state.chance), about))
-        about = "Chance differs less at 95 % of the positions, or at the share that you set"
-        lines.append(("threshold", f"±{state.threshold:.2f} MSE", about))
-    return lines
-
-
-def attention_lines(state: State) -> list[Line]:
-    """Return how the query spreads its attention; empty where there is none."""
-    if state.attention is None:
-        return []
-    a, total = state.spread, state.attention.size
-    named = sum(copy.weight for copy in state.copied)
-    most = f"{state.attention.max() * total:.3g} × uniform"
-    support = f"{a['support']:,.0f} of {total:,}"
-    lines = [
-        ("effective positions", support, "exp of the entropy of the weights"),
-        ("largest weight", most, "1 × is what each gets if all get the same"),
-        (f"on the {len(state.copied)} ringed", f"{named:.1%}", "Their summed weight"),
-        ("on itself", f"{a['on_self']:.2%}", "The weight of this very position"),
-        ("mean distance", f"{a['distance']:.1f} LR pixels", "By weight"),
-    ]
-    if not math.isnan(a.get("disagreeing", math.nan)):
-        about = "Weight on positions whose detail is farther from the truth than no detail"
-        lines.append(("on false detail", f"{a['disagreeing']:.0%}", about))
-    return lines
-
-
-def looked(state: State) -> str:
-    """Return in words what the query attends to, or why nothing is shown."""
-    if state.attention is None or state.record is None:
-        name = state.choice.labels[state.choice.network]
-        return f"{name} has no attention layer that can be shown: choose another network."
-    reached = int((state.attention > 0).sum())
-    all_of = reached == state.attention.size
-    of = "all positions" if all_of else f"the {reached:,} positions that get any"
-    said = f"Spread evenly over {of}."
-    if state.spread["support"] < EVEN * reached:
-        half = np.cumsum(np.sort(state.attention, axis=None)[::-1]) < 0.5
-        said = f"Half of the weight is on {int(half.sum()) + 1:,} of {of}."
-    if isinstance(state.record.module(state.choice.layer), HashedAttention):
-        said += " Equal hash codes are cut into chunks row by row, hence the band."
-    return said
-
-
-def share(state: State) -> str:
-    """Return how often harm and chance are beyond the threshold on the picture."""
-    if not state.has_truth:
-        return f"Harm {NO_TRUTH}."
-    limit = state.threshold
-    ours, by_chance = (
-        float(np.mean(subpixel.interior(one) > limit)) for one in (state.harm, state.chance)
-    )
-    if not state.choice.control:
-        return f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
-    return f"Harm above {limit:.2f} MSE at {ours:.1%} of the positions; by chance {by_chance:.1%}."
-
-
-# --- in pixels -------------------------------------------------------------------------------
 
 
 def attention_map(state: State, strength: float) -> UInt8:
@@ -272,9 +166,6 @@ def _over(lr: UInt8, cmap: str, level: Float, opacity: Float) -> UInt8:
     return np.rint((1 - share) * grey + share * colours).astype(np.uint8)
 
 
-# --- in HTML ---------------------------------------------------------------------------------
-
-
 def message(text: str, *, is_error: bool = False) -> str:
     """Return a line for the reader; screen readers read it out."""
     kind = f' class="{"error" if is_error else "note"}"' if text else ""
@@ -284,23 +175,23 @@ def message(text: str, *, is_error: bool = False) -> str:
 def attention(state: State) -> str:
     """Return what stands under the map of attention."""
     ends = "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×"
-    return _under(looked(state), ATTENTION, () if state.attention is None else ends)
+    return _under(summary.looked(state), ATTENTION, () if state.attention is None else ends)
 
 
 def harm(state: State, limit: float) -> str:
     """Return what stands under the map of harm, whose colours end at ``limit``."""
     ends = f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed"
-    return _under(share(state), SIGNED, ends if state.has_truth else ())
+    return _under(summary.share(state), SIGNED, ends if state.has_truth else ())
 
 
 def numbers(state: State) -> str:
     """Return the verdict and the table of numbers."""
-    said = verdict(state)
+    said = summary.verdict(state)
     kind = next((kind for kind in ("harmed", "helped") if f"{kind} here" in said), "")
     return (
         "<h4>Row {}, column {}</h4>".format(*state.position)
-        + f'<div class="said {kind}">{escape(said)}</div>{_table(block_lines(state))}'
-        + f"<h4>Its attention</h4>{_table(attention_lines(state))}"
+        + f'<div class="said {kind}">{escape(said)}</div>{_table(summary.block_lines(state))}'
+        + f"<h4>Its attention</h4>{_table(summary.attention_lines(state))}"
     )
 
 
@@ -319,7 +210,7 @@ def strip(shown: Sequence[Crop], width: int) -> str:
     return f'<div class="strip">{"".join(parts)}</div>'
 
 
-def _table(lines: Sequence[Line]) -> str:
+def _table(lines: Sequence[summary.Line]) -> str:
     rows = (
         f'<tr title="{escape(about)}"><td>{escape(label)}</td><td>{escape(value)}</td></tr>'
         for label, value, about in lines
@@ -327,17 +218,14 @@ def _table(lines: Sequence[Line]) -> str:
     return f"<table>{''.join(rows)}</table>"
 
 
-def _under(words: str, cmap: str, ends: tuple[str, ...]) -> str:
-    """Return words under the colours of a map; without its ends there is no map."""
+def _under(said: str, cmap: str, ends: tuple[str, ...]) -> str:
+    """Return text under the colours of a map; without its ends there is no map."""
     if not ends:
-        return f'<div class="note">{escape(words)}</div>'
+        return f'<div class="note">{escape(said)}</div>'
     colours = ", ".join(to_hex(mpl.colormaps[cmap](i / 8)) for i in range(9))
     labels = "".join(f"<span>{end}</span>" for end in ends)
     bar = f'<div class="bar" style="background: linear-gradient(to right, {colours})"></div>'
-    return f'{bar}<div class="ends">{labels}</div><div class="quiet">{escape(words)}</div>'
-
-
-# --- as a figure -----------------------------------------------------------------------------
+    return f'{bar}<div class="ends">{labels}</div><div class="quiet">{escape(said)}</div>'
 
 
 @styled()
@@ -360,18 +248,20 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
         maps.append((right, image, title, SIGNED, (-limit, limit), unit, "black"))
     else:
         right.set_axis_off()
-        right.text(0.5, 0.5, f"Harm {NO_TRUTH}".replace(", ", ",\n"), ha="center", va="center")
+        said = f"Harm {summary.NO_TRUTH}".replace(", ", ",\n")
+        right.text(0.5, 0.5, said, ha="center", va="center")
     (row, column), grow = state.position, max(state.shape) / 40
     for ax, image, title, cmap, ends, unit, ink in maps:
         show(ax, image, title)
         frame(ax, (row - grow, column - grow, 1 + 2 * grow, 1 + 2 * grow), 1, ink)
         where = {"location": "bottom", "shrink": 0.9, "aspect": 30}
         parts[0].colorbar(ScalarMappable(Normalize(*ends), cmap), ax=ax, label=unit, **where)
-    lines = [f"{name}: {value}" for name, value, _ in block_lines(state) + attention_lines(state)]
-    words = verdict(state).replace(", ", ",\n").replace(": ", ":\n")
-    words = "\n".join([f"row {row}, column {column}", words, "", *lines])
+    numbered = summary.block_lines(state) + summary.attention_lines(state)
+    lines = [f"{name}: {value}" for name, value, _ in numbered]
+    said = summary.verdict(state).replace(", ", ",\n").replace(": ", ":\n")
+    said = "\n".join([f"row {row}, column {column}", said, "", *lines])
     text.set_axis_off()
-    text.text(0, 1, words, va="top", fontsize=7, transform=text.transAxes)
+    text.text(0, 1, said, va="top", fontsize=7, transform=text.transAxes)
     for part, line in ((parts[1], crops(state, side)), (parts[2], copies(state))):
         axes = part.subplots(1, len(line), squeeze=False)[0] if line else []
         for ax, crop in zip(axes, line, strict=True):

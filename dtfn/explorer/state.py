@@ -68,7 +68,7 @@ class Window(NamedTuple):
         return f"{rows}, columns {self.left}–{self.left + self.width - 1}"
 
 
-class Output(NamedTuple):
+class _Output(NamedTuple):
     """What a method made of a picture."""
 
     image: UInt8  # (sH, sW, 3)
@@ -132,7 +132,7 @@ class State:
     whole: Sample  # the whole picture; its HR is empty where nobody knows the truth
     sample: Sample  # the tile
     notes: str  # on the picture and the network, in words
-    outputs: Mapping[str, Output]  # by method
+    outputs: Mapping[str, _Output]  # by method
     detail: NDArray[np.float32] | None  # that the degradation took from each block, (L, D)
     files: Mapping[str, Upload]
     tell: Tell
@@ -348,9 +348,6 @@ def look(
     return state.looked(at)  # the first look at a layer costs more than the next ones
 
 
-# --- networks --------------------------------------------------------------------------------
-
-
 def usual(scale: int, network: str = "") -> dict[str, Any]:
     """Return network, baseline and control that a reader would choose first.
 
@@ -391,7 +388,7 @@ _LOCK = threading.RLock()  # a network whose attention is changed must not run e
 
 
 @functools.lru_cache(maxsize=KEPT)
-def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -> Output:
+def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -> _Output:
     """Return what a method makes of a sample; no layer attends to the ``removed`` flat positions.
 
     ``seed`` is that of hashing; 0 leaves the network's.
@@ -416,15 +413,12 @@ def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -
     error = np.full(sample.lr.shape[:2], np.nan)
     if sample.hr.size:
         error = subpixel.block_error(images.luma(made), subpixel.luma(sample.hr), sample.scale)
-    return Output(np.floor(made + np.float32(0.5)).astype(np.uint8), error, record)
+    return _Output(np.floor(made + np.float32(0.5)).astype(np.uint8), error, record)
 
 
 def _seed(method: str, seed: int) -> int:
     """Return the hash seed of a method: 0 where it has its own, or does not hash."""
     return seed if "@hash" not in method and hashes(method) else 0
-
-
-# --- pictures --------------------------------------------------------------------------------
 
 
 _sample = functools.lru_cache(maxsize=4)(datasets.sample)
