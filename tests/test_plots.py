@@ -139,7 +139,7 @@ def test_interventions_show_networks_by_colour_and_datasets_by_marker() -> None:
 def test_the_harm_curve_shows_net_parts_and_control() -> None:
     axes: Any = curves.harm_curve(HARM, 0.5).axes
     first, second = axes
-    titles = ["nlsa, switch pair (3 seed(s))", "gla, twin pair (3 seed(s))"]
+    titles = ["nlsa, switch pair (3 seeds)", "gla, twin pair (3 seeds)"]
     assert [first.get_title(), second.get_title()] == titles
     heights = [patch.get_height() for patch in first.patches if isinstance(patch, Rectangle)]
     assert heights == pytest.approx([*[5] * 5, -7, -6, -5, -4, -3])

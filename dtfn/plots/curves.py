@@ -189,7 +189,8 @@ def bound_chain(table: pd.DataFrame) -> Figure:
             ax.plot(ends, [y, y], color="black", linewidth=1.4)
             where = max(row.gain, np.nan_to_num(ends[1], nan=row.gain), 0.0), y
             style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
-            text = f"{row.gain:+.2f}" + (f", net {row.net:+.2f}" if row.net == row.net else "")
+            gain, net = (round(number, 2) + 0.0 for number in (row.gain, row.net))  # no "-0.00"
+            text = f"{gain:+.2f}" + (f", net {net:+.2f}" if row.net == row.net else "")
             ax.annotate(text, where, (4, 0), va="center", **style)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="y", visible=False)
@@ -232,8 +233,9 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     dashed: the smallest effect that counts (%). ``table`` is of `dtfn.harm.curve`.
     """
     labels = "fifths of the blocks by severity of the degradation", "change of error (%)"
-    seeds = table.groupby(["pair", "kind"])["seeds"].transform("max").astype(str)
-    about = ", " + table["kind"] + " pair (" + seeds + " seed(s))"
+    seeds = table.groupby(["pair", "kind"])["seeds"].transform("max")
+    seeds = seeds.map(lambda n: f"{n} seed{'s' * (n > 1)}")
+    about = ", " + table["kind"] + " pair (" + seeds + ")"
     titled = table.assign(pair=table["pair"] + about.mask(table["kind"] == "results", ""))
     figure, panels = _panels(titled, 3.0, *labels, sharey=False)
     for ax, _, part in panels:
