@@ -61,9 +61,11 @@ def costs(
             square = all(shape[-1] == shape[-2] for shape in loaded.shapes.values())
             possible[name] = [k for k in kinds if k in OWN_KINDS and (square or k != "self")]
         else:
-            attention_layers(loaded)
+            layers = attention_layers(loaded)
             if placebo_of(name) is None:
                 possible[name] = [kind for kind in kinds if kind != PLACEBO]
+            if not any(layer.chooses for layer in layers):  # dense, so the others take minutes
+                possible[name] = [kind for kind in kinds if kind in ("uniform", "off")]
     rows = []
     pictures = sum(len(datasets.names(name)[:count]) for name in sets)
     runs = pictures * sum(1 + len(some) for some in possible.values())
