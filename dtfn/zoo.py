@@ -100,7 +100,7 @@ def _label(method: str, weights: int, code: int) -> str:
     """Return a method's name with so many parts of the paths of its weights and its code."""
 
     def stem(file: str, parts: int) -> str:
-        return "/".join(Path(file).with_suffix("").parts[-parts:])
+        return "/".join(Path(file).with_suffix("").parts[-parts:]) if file else ""
 
     name, mark, change = method.rpartition("@")
     if not re.fullmatch(r"[a-z0-9()+]+", change):  # not of `dtfn.interventions`

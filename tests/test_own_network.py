@@ -359,6 +359,7 @@ def test_labels_are_short_and_none_stands_for_two() -> None:
         "/a/mine.py:make?weights=/w/one.pt&attention=body.0": "mine:make?one&body.0",
         "/a/mine.py:make?weights=/w@x/1.pt@hash(1)": "mine:make?1@hash(1)",
         "runs/cosine/weights.safetensors": "weights",
+        "/b/other.py:make?weights=": "other:make",
     }
     assert zoo.labels(methods) == methods
     two = [f"/{a}/mine.py:make?weights=/{w}/w.pt" for a, w in ("ab", "cd")]

@@ -357,7 +357,10 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 
     Raises `InputError` where the zoo has no pair of this scale.
     """
-    network = network or min(pairs_of_zoo(scale), key=lambda pair: "+" in pair.name).on
+    network = (
+        network
+        or min(pairs_of_zoo(scale), key=lambda pair: "+" in pair.name or pair.name == "placebo").on
+    )
     twins = [name for name in _local(scale) if name != network]
     alone = zoo.own(network) or zoo.switched(network) or not twins
     baseline = Choice("", "", scale, network, "").off if alone else twins[-1]

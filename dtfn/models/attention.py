@@ -294,7 +294,9 @@ class HashedAttention(Attention):
                 score = score[..., :m] if score is not None else None
             return hashing.chunked_attention(query, normal, value, score, order, m, self.intervene)
 
-    changed = mix  # which asks `intervene`
+    def changed(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
+        """Return `mix`, which asks `intervene`."""
+        return self.mix(query, key, value)
 
 
 class NonLocalSparseAttention(HashedAttention):
