@@ -71,7 +71,7 @@ def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
 def test_only_what_another_scale_answers_otherwise_is_said_of_it() -> None:
     four, two = rows(4, CLAIMS), rows(2, CLAIMS | {"harm grows": "open", "else": "yes"})
     both = findings.sentences(pd.concat([four, two, rows(3, CLAIMS)]))
-    assert both[3:] == ["Otherwise at ×2: harm grows (open)."]
+    assert both[3:] == ["Answered otherwise at ×2: harm grows (open)."]
     untested = rows(2, dict.fromkeys(CLAIMS, "not testable"))
     assert findings.sentences(pd.concat([four, untested])) == findings.sentences(four)
 

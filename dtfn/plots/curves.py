@@ -321,11 +321,11 @@ def dose_curves(table: pd.DataFrame) -> Figure:
 def _panels(
     table: pd.DataFrame, height: float, x: str, y: str = "", *, sharey: bool = True
 ) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Return a figure with a panel a pair, two or three in a row, and each with its rows."""
+    """Return a figure with a panel a pair, at most three in a row, and each with its rows."""
     parts = list(table.groupby("pair", sort=False))
     if not parts:
         return Figure(), []
-    columns = min(3, max(len(parts), 2))
+    columns = min(3, len(parts))
     rows = math.ceil(len(parts) / columns)
     figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey).ravel()

@@ -92,7 +92,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
     both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]
     for scale, differ in both[both["answer"] != both["answer_main"]].groupby("scale", sort=False):
         claims = [f"{row.claim} ({row.answer})" for row in differ.itertuples()]
-        said.append(f"Otherwise at ×{scale}: {'; '.join(claims)}.")
+        said.append(f"Answered otherwise at ×{scale}: {'; '.join(claims)}.")
     return said
 
 
