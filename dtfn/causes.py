@@ -193,7 +193,7 @@ def _means(method: str, network: nn.Module, sample: Sample, values: Float) -> Fl
     """Return the means of values (H, W, C) by the weights of each layer: (layers, H, W, C)."""
     height, width = sample.lr.shape[:2]
     tiling = analysis_tiling(method) or Tiling(max(height, width), 0)
-    means = np.empty((len(capture.layers(network)), *values.shape))
+    means = np.full((len(capture.layers(network)), *values.shape), np.nan)
     for rows, columns in tiling.tiles(height, width):
         own = values[rows.seen, columns.seen]
         with capture.record(network) as record:

@@ -58,7 +58,6 @@ CLAIMS = (
 
 SEEDS = 3  # training seeds that a yes or a no needs
 GATED = "Urban100"  # the benchmark by which the gate is defined
-PLACEBO = "placebo"  # the variant that cannot choose: a control, never part of a row's figure
 FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
 NONE_CHOOSES = "no attention that chooses was trained to be switched off"
 
@@ -127,7 +126,7 @@ def of_pairs(
         rows += [not_testable(n, scale, tfs if n == 6 else reason) for n in (1, 2, 3, 6)]
         return pd.concat(rows, ignore_index=True)
     kind = [pair for pair in pairs if pair.kind == pairs[0].kind]
-    first = [pair for pair in kind if pair.name != PLACEBO] or kind
+    first = [pair for pair in kind if pair.name != gate.PLACEBO] or kind
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
     tested = choosing or first
     gated = [GATED] if GATED in sets else sets
@@ -144,7 +143,7 @@ def of_pairs(
     if plain.pictures.empty:
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
-    placebo = _of([pair for pair in kind if pair.name == PLACEBO], measured.pictures)
+    placebo = _of([pair for pair in kind if pair.name == gate.PLACEBO], measured.pictures)
     note = ""
     if len(placebo := placebo[placebo["role"] == "pair"]):
         note = f"a placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}"
@@ -254,7 +253,7 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
     """Return what `dtfn.gate.table` says of all networks, of the placebo, and of distant keys."""
     table = table.assign(name=table["name"].map(zoo.labels(table["name"])))
     table = table[~table["verdict"].str.contains(gate.OFF_DISTRIBUTION, regex=False)]
-    placebo = table["name"].str.startswith(PLACEBO)
+    placebo = table["name"].str.startswith(gate.PLACEBO)
     ours, control, found = table[~placebo], table[placebo], []
 
     def add(claim: str, row: pd.Series, kind: str, holds: bool | None) -> None:

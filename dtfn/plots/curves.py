@@ -127,6 +127,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     """
     kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
     networks, datasets = (list(table[key].unique()) for key in ("name", "dataset"))
+    names = zoo.labels(networks)
     figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(table))), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, (_, row) in enumerate(table.iterrows()):
@@ -138,7 +139,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
         at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(table) - 0.3
         ends = [row[[f"{kind}_{end}" for kind in kinds]].astype(float) for end in ("low", "high")]
         left.vlines(at, *ends, color=ink)
-        label = f"{re.sub(r'-s[0-9]+$', '', zoo.labels(networks)[name])}, {dataset}"
+        label = f"{re.sub(r'-s[0-9]+$', '', names[name])}, {dataset}"
         left.plot(at, row[kinds].astype(float), label=label, linestyle="none", **style)
         part = doses[(doses["name"] == name) & (doses["dataset"] == dataset)]
         right.plot(range(len(part)), part["cost"], "--" if hollow else "-", **style)
@@ -149,8 +150,8 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     left.axhline(least, color=NULL_COLOUR, linestyle="--")
     left.set_xticks(range(len(kinds)), kinds)
     radii = doses["radius"].drop_duplicates().sort_values()
-    names = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
-    right.set_xticks(range(len(names)), names)
+    ticks = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
+    right.set_xticks(range(len(ticks)), ticks)
     right.set_xlabel("keys at most so many LR pixels away")
     handles, labels = left.get_legend_handles_labels()
     shown = dict(zip(labels, handles, strict=True))  # seeds share an entry
