@@ -14,9 +14,9 @@ import tiny
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dtfn import paths, plots, provenance, reports
+from dtfn import paths, plots, provenance, reports, verdicts
 from dtfn.errors import InputError
-from dtfn.reports import Verdict, page
+from dtfn.reports import Verdict, findings, page, tables
 from dtfn.reports import runs as run_folders
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
@@ -289,3 +289,267 @@ def test_runs_are_found_by_name_and_age_and_the_command_says_whether_they_differ
     out = capsys.readouterr().out
     assert "| tables/t.csv | b | psnr | 31.000 | 31.500 | 0.500 |" in out
     assert "all 4 numbers are the same" in out
+
+
+# --- what a report says first: the verdicts of all runs, in words and in a table ---
+ROOT = Path(__file__).parent.parent
+KEPT = ROOT / "reports" / "baseline"
+CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
+
+
+def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.DataFrame:
+    numbers = {"measured": measured, "low": measured - 0.05, "high": measured + 0.1}
+    about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100} | numbers
+    frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
+    frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
+    more = {"quantity": "PSNR lost", "least": 0.01, "networks": "nlsa s0 s1", "reason": ""}
+    return frame[list(findings.COLUMNS)].assign(**more)
+
+
+def judged(
+    reports: Path, name: str, frame: pd.DataFrame, key: str = "k" * 16, **more: object
+) -> Path:
+    """Write a run with a table of verdicts, and the two figures of the first screen."""
+    figures = [{"name": n, "caption": f"Of {n}."} for n in ("harm_curve", "textures")]
+    content: dict[str, Any] = {"figures": figures, "key": key}
+    content["tables"] = [{"name": "verdicts", "caption": "V"}]
+    content["inputs"] = {f"mini/{image}/x4/hr": "0" for image in "abc"}
+    home = add_run(reports, name, key, {"verdicts": frame}, **(content | more))
+    for figure in figures:
+        drawn().savefig(home / "figures" / f"{figure['name']}.png")
+    return home
+
+
+def suite(reports: Path, tier: str, *folders: Path) -> None:
+    names = {folder.parent.name: {"key": folder.name} for folder in folders}
+    (reports / f"suite-{tier}.json").write_text(json.dumps({"tier": tier, "runs": names}))
+
+
+FEW = "{} on 1 training seed; 3 are needed"
+
+
+def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
+    four = rows(4, CLAIMS | {"TFS lowers the harm": "not testable"})
+    assert findings.sentences(four) == [
+        "Yes at ×4: attention chooses (0.233 dB).",
+        "No at ×4: harm grows (0.233 dB).",
+        "Open at ×4: donors help (0.233 dB).",
+        "Not testable at ×4: TFS lowers the harm.",
+    ]
+    assert findings.sentences(four.iloc[:0]) == []
+    open_ = rows(4, dict.fromkeys(["a", "b", "c", "d"], "open"))
+    reasons = [FEW.format("yes"), f"{FEW.format('no')}; donors harm: +1.15 %", "", "PSNR falls"]
+    few = "on fewer seeds or pictures than a verdict needs"
+    assert findings.sentences(open_.assign(reason=reasons)) == [
+        f"Yes so far at ×4, {few}: a (0.233 dB).",
+        f"No so far at ×4, {few}: b (0.233 dB; donors harm: +1.15 %).",
+        "Open at ×4: c (0.233 dB); d (0.233 dB; PSNR falls).",
+    ]
+
+
+def test_only_what_another_scale_answers_otherwise_is_said_of_it() -> None:
+    four, two = rows(4, CLAIMS), rows(2, CLAIMS | {"harm grows": "open", "else": "yes"})
+    both = findings.sentences(pd.concat([four, two, rows(3, CLAIMS)]))
+    assert both[3:] == ["Answered otherwise at ×2: harm grows (open)."]
+    untested = rows(2, dict.fromkeys(CLAIMS, "not testable"))
+    assert findings.sentences(pd.concat([four, untested])) == findings.sentences(four)
+
+
+def test_runs_are_merged_into_at_most_eight_rows_a_scale(tmp_path: Path) -> None:
+    many = {f"claim {number}": "yes" for number in range(9)}
+    one = judged(tmp_path, "a", rows(2, many))
+    two = judged(tmp_path, "b", rows(4, CLAIMS))
+    again = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}))
+    other = judged(tmp_path, "d", pd.DataFrame({"claim": ["of another kind"], "holds": [True]}))
+    found = findings.merged([one, two, again, other, tmp_path])
+    assert found["scale"].value_counts().to_dict() == {2: 8, 4: 3}
+    assert found.set_index("claim").loc["harm grows", "verdict"] == "yes"
+
+
+def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
+    one = judged(tmp_path, "a", rows(4, {"harm grows": "yes"}).assign(p=0.04))
+    two = judged(tmp_path, "b", rows(4, {"donors help": "open"}).assign(p=0.6, reason="two seeds"))
+    assert findings.merged([one])["verdict"].tolist() == ["yes"]
+    both = findings.merged([one, two])
+    assert both["verdict"].tolist() == ["open", "open"]
+    assert both["reason"].tolist() == ["no discovery among all claims", "two seeds"]
+    noted = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}).assign(p=0.04, reason="noted"))
+    reason = findings.merged([noted, two])["reason"][0]
+    assert reason == "no discovery among all claims; noted"
+
+
+def test_numbers_are_printed_to_three_digits_with_what_they_rest_on() -> None:
+    about, basis = "PSNR lost; counts from 0.01 dB", "(nlsa s0 s1; 100 pictures)"
+    for measured, text in {
+        0.2334: "0.233 dB [0.183, 0.333]",
+        1234.5: "1234 dB [1234, 1235]",
+    }.items():
+        frame = rows(4, {"harm grows": "yes"}, measured)
+        assert f"| harm grows | {about} | **yes** {text} {basis} |" in findings.markdown(frame)
+
+
+def test_every_term_of_the_claims_is_defined_before_the_table() -> None:
+    text = findings.markdown(rows(4, CLAIMS))
+    before = text[: text.index("| claim")]
+    for claim, *_, quantity in verdicts.CLAIMS:
+        for term in ("chance", "control", "placebo", "donors", "TFS", "attention off"):
+            assert term not in f"{claim} {quantity}" or f"*{term[0].upper()}{term[1:]}*: " in before
+
+
+def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
+    run = judged(tmp_path, "a", rows(4, CLAIMS), title="The suite's")
+    suite(tmp_path, "demo", run)
+    judged(tmp_path, "a", rows(4, {"harm grows": "yes"}), "o" * 16, title="A reader's", tier=None)
+    index = page.write_index(tmp_path)
+    text = index.read_text()
+    assert tiny.requests(index) == []
+    assert text.index("No at ×4: harm grows") < text.index("The suite&#39;s")
+    for part in (*findings.WORDS, "nlsa s0 s1; 100 pictures", "counts from 0.01 dB"):
+        assert part in text[: text.index("Contents")]
+    assert text.index("The suite&#39;s") < text.index("A reader&#39;s")
+    assert pd.read_csv(tmp_path / "verdicts.csv")["claim"].tolist() == list(CLAIMS)
+    assert text.count("<figcaption>") == 2
+    assert "Measured on 3 pictures: enough to see how, too few to judge." in text
+
+
+def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) -> None:
+    reports, out, readme = tmp_path / "reports", tmp_path / "kept", tmp_path / "README.md"
+
+    def keep(*more: str) -> int:
+        return tiny.call("report", "keep", "--reports", str(reports), "--out", str(out), *more)
+
+    assert keep() == 2, "there is nothing to keep"
+    suite(reports, "bench", judged(reports, "a", rows(4, CLAIMS), tier="bench"))
+    readme.write_text(
+        "# R\n<!-- picture, by x -->\nstale\n<!-- end -->\n<!-- verdicts -->\n<!-- end -->\n"
+    )
+    assert keep("--readme", str(readme)) == 0
+    text = readme.read_text()
+    assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
+    assert "| attention chooses | PSNR lost; counts from 0.01 dB | **yes** 0.233 dB" in text
+    assert "stale" not in text
+    assert page.cut(text, out, "kept") == text
+    kept = pd.read_csv(out / "verdicts.csv")
+    assert tuple(kept) == (*findings.COLUMNS, *findings.MORE)
+    assert len(kept) == 3
+    assert "too few" not in (out / "index.html").read_text()
+    assert "(./runs/a/" in (out / "README.md").read_text()
+
+    (out / "old.png").write_text("of an older run")
+    assert keep() == 0
+    assert not (out / "old.png").exists()
+    (out / "README.md").write_text("mine")
+    with pytest.raises(InputError, match="choose another folder"):
+        page.keep(reports, out)
+
+
+@pytest.mark.skipif(not KEPT.is_dir(), reason="no baseline is kept")
+def test_the_readme_says_what_the_baseline_says() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert page.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
+    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= page.LARGEST
+
+
+# --- tables: the marks of the field, escaping, and joined columns ---
+SCORED = pd.DataFrame(
+    {"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0], "ssim": [0.9, 0.8, 0.7]}
+)
+BEST: dict[str, tables.Direction] = {"psnr": "max", "ssim": "min"}
+SUMMARY = pd.DataFrame(
+    {
+        "method": ["bicubic", "net", "bicubic", "net"],
+        "scale": [2, 2, 4, 4],
+        "dataset": "Set5",
+        "psnr": [33.67, 38.0, 28.43, 32.0],
+        "ssim": [0.93, 0.96, 0.81, 0.89],
+    }
+)
+
+
+def body(text: str) -> list[list[str]]:
+    """Return the cells of a Markdown table, without head and rule."""
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]
+
+
+def latex(frame: pd.DataFrame, groups: str | None = None) -> str:
+    return tables.latex(frame, best=BEST, groups=groups, caption="50 % of {x}", label="tab:l")
+
+
+def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> None:
+    cells = body(tables.markdown(SCORED, best=BEST))
+    assert [row[1] for row in cells] == ["<ins>30.00</ins>", "<ins>30.00</ins>", "**31.00**"]
+    assert [row[2] for row in cells] == ["0.9000", "<ins>0.8000</ins>", "**0.7000**"]
+    assert "**" not in tables.markdown(SCORED.iloc[:1], best=BEST), "nothing is best of one"
+    assert "**" not in tables.markdown(SCORED.assign(psnr=30.0), best={"psnr": "max"})
+    assert body(tables.markdown(SCORED[["psnr"]], forms={"psnr": "{:.0f} dB"}))[0] == ["30 dB"]
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_a_missing_value_is_a_dash_and_has_no_mark(missing: object) -> None:
+    frame = pd.DataFrame({"psnr": [missing, 30.0, 29.0, missing]})
+    marked = [["–"], ["**30.00**"], ["<ins>29.00</ins>"], ["–"]]
+    assert body(tables.markdown(frame, best={"psnr": "max"})) == marked
+
+
+def test_every_notation_escapes_text() -> None:
+    assert r"b\|c" in tables.markdown(SCORED)
+    assert r"\<d>" in tables.markdown(SCORED)
+    assert "<td>&lt;d&gt;</td>" in tables.html(SCORED)
+    assert r"a\_1" in latex(SCORED)
+    symbols = pd.DataFrame({"claim": ["×4 · τ ≤ 1 − x\N{NO-BREAK SPACE}✓ – done, -1"]})
+    printed = r"$\times$4 $\cdot$ $\tau$ $\leq$ 1 $-$ x~$\surd$ – done, $-$1 \\"
+    assert printed in latex(symbols).splitlines()
+
+
+def test_latex_is_a_booktabs_table_in_which_long_text_breaks_and_wide_rows_are_fitted() -> None:
+    text = latex(SCORED)
+    head = [r"\setlength{\belowcaptionskip}{6pt}", r"\caption{50 \% of \{x\}}", r"\label{tab:l}"]
+    head += [r"\begin{tabular}{lll}", r"\toprule"]
+    assert [line for line in text.splitlines() if line.startswith("\\")][2:7] == head
+    assert r"<d> & \textbf{31.00} & \textbf{0.7000} \\" in text
+    assert text.count(r"\\") == len(SCORED) + 1
+    long = latex(pd.DataFrame({"a": ["word " * 30], "b": [1.0]}))
+    assert r"p{0.8" in long
+    assert "resizebox" not in long
+    text = latex(pd.DataFrame({f"column {i}": ["some text"] for i in range(10)}))
+    assert text.index(r"\resizebox{\linewidth}{!}{%") < text.index(r"\begin{tabular}")
+    assert r"\end{tabular}}" in text
+
+
+def test_an_estimate_and_its_interval_share_a_cell() -> None:
+    frame = pd.DataFrame({"own_gain": [0.1, 0.2], "own_gain_low": [-0.05, np.nan]})
+    text = tables.markdown(frame.assign(own_gain_high=[0.25, np.nan]))
+    assert text.splitlines()[0] == "| own gain |"
+    assert body(text) == [["0.100 [-0.050,\xa00.250]"], ["0.200"]]
+
+
+def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
+    summary = SUMMARY.assign(scale=4, dataset=["Set5", "Set5", "BSD100", "BSD100"])
+    wide = tables.by_dataset(summary)
+    assert list(wide) == ["method", "Set5 psnr", "Set5 ssim", "BSD100 psnr", "BSD100 ssim"]
+    text = tables.markdown(wide, best={"psnr": "max", "ssim": "max"})
+    assert text.splitlines()[0] == "| method | Set5 | BSD100 |"
+    second = "<ins>33.67</ins>/<ins>0.9300</ins>", "<ins>28.43</ins>/<ins>0.8100</ins>"
+    first = "**38.00**/**0.9600**", "**32.00**/**0.8900**"
+    assert body(text) == [["bicubic", *second], ["net", *first]]
+    half = tables.markdown(tables.by_dataset(summary.iloc[:3]))
+    assert body(half)[1] == ["net", "38.00/0.9600", "–"]
+
+
+def test_several_scales_are_groups_with_marks_of_their_own() -> None:
+    wide = tables.by_dataset(SUMMARY)
+    marked = body(tables.markdown(wide, best={"psnr": "max"}, groups="scale"))
+    rows = [["2", "bicubic"], ["2", "net"], ["4", "bicubic"], ["4", "net"]]
+    assert [row[:2] for row in marked] == rows
+    assert [row[2].startswith("**") for row in marked] == [False, True, False, True]
+    assert latex(wide, "scale").count(r"\midrule") == 2
+    first = re.findall(r"<tr><td>(.*?)\d</td>", tables.html(wide, groups="scale"))
+    assert first == ["", "", '<i class="rule"></i>', ""]
+
+
+def test_rows_of_one_name_are_not_multiplied() -> None:
+    frame = pd.DataFrame({"pair": list("abc"), "psnr": [1.0, 2.0, 3.0]}, index=["x"] * 3)
+    assert tables.html(frame).count("<tr>") == 4
+    assert latex(frame).count(r"\\") == 4
+    assert len(tables.markdown(frame).splitlines()) == 5
