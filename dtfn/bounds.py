@@ -18,7 +18,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ import pandas as pd
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 from torch import nn
 
 from dtfn import cache, datasets, evaluation, images, interventions, paths, statistics, texture, zoo
@@ -47,18 +47,16 @@ SHARES = (0.25, 0.5)  # of the oracle's weights; the trained ones have the rest
 CANDIDATES = 8  # of the weights bound, besides the position itself
 VALIDATION = ("DIV2K_valid_crop256", ("coins", "motorcycle_left", "rocket"))
 SIDE = 64  # LR positions of a validation picture
-ROWS = 4096  # positions solved at once
-TOLERANCE = 1e-6  # of the solver: relative to the largest squared norm of a candidate
+MOST_STEPS = 1000  # of the solver of mixtures
 Setting = tuple[float, float]  # temperature and share; share 0 changes nothing
 COLUMNS = ["pair", "seed", *PICTURE, "bound", "granularity", "role", "gain"]
 
 
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
-    """Measure every bound of switch pairs on pictures with their truth.
+    """Measure every bound of switch pairs on pictures with their truth; none is an `InputError`.
 
     A row a pair, picture, bound (of `CHAIN`), granularity (``image``, ``32`` ... ``1``, or empty)
-    and role (``bound`` or ``control``): gain (dB over attention off). Empty without pairs; no
-    picture is an `InputError`.
+    and role (``bound`` or ``control``): gain (dB over attention off). Empty without pairs.
 
     Controls: of *selection* and *layer* the same choice among as many outputs that differ by chance
     alone (hash seeds, or up to 8 flips and turns). Of *matching* the keys and weights of the same
@@ -196,36 +194,20 @@ def _settings(pair: Pair) -> list[str]:
 
 @functools.lru_cache(maxsize=4)
 def _similar(sample: Sample) -> tuple[torch.Tensor, NDArray[np.int32], NDArray[np.float32]]:
-    """Return true details around positions (H, W, D), and the nearest: positions, distances."""
-    details = texture.detail_blocks(sample.hr, sample.scale).reshape(*sample.lr.shape[:2], -1)
-    around = interventions.neighbourhoods(details)
-    vectors = around.flatten(0, 1).contiguous().numpy()
+    """Return true details of the 3 x 3 positions around each, and the nearest: keys, distances."""
+    blocks = texture.detail_blocks(sample.hr, sample.scale).reshape(*sample.lr.shape[:2], -1)
+    padded = np.pad(blocks, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    around = sliding_window_view(padded, (3, 3), axis=(0, 1)).reshape(*blocks.shape[:2], -1)
+    vectors = around.reshape(-1, around.shape[-1])
     asked = np.arange(len(vectors), dtype=np.int32)
-    return around, *texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
-
-
-def _oracle(
-    network: Any, sample: Sample, own: bool, turned: bool, setting: Setting
-) -> AbstractContextManager[object]:
-    """Return the context in which true details choose the keys; ``turned``: the wrong ones."""
-    temperature, share = setting
-    details, index, distance = _similar(sample)
-    scale = distance.mean(axis=1) + 1  # so that flat areas have one
-    if own:
-        tau = torch.from_numpy(temperature * scale * details.shape[-1])
-        if turned:
-            details, tau = details.flip(0, 1), tau.flip(0)
-        return interventions.oracle(network, details, tau, share)
-    weights = torch.from_numpy(-distance / (temperature * scale[:, None])).softmax(-1)
-    keys = torch.from_numpy(index).long()
-    if turned:
-        keys, weights = len(keys) - 1 - keys.flip(0), weights.flip(0)
-    return interventions.attending(network, keys, weights, share)
+    nearest = texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
+    return torch.from_numpy(around), *nearest
 
 
 def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Setting) -> Float:
-    """Return the block errors if true details choose the keys, as in `_oracle`."""
-    if not setting[1]:
+    """Return the block errors if true details choose the keys; ``turned``: the wrong ones."""
+    temperature, share = setting
+    if not share:
         return evaluation.block_errors(method, sample)[method]
     height, width = sample.lr.shape[:2]
     tiling = analysis_tiling(method)
@@ -235,7 +217,19 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
         for rows, columns in (tiling or Tiling(max(height, width), 0)).tiles(height, width):
             size = rows.stop - rows.start, columns.stop - columns.start
             part = sample.crop(rows.start, columns.start, *size) if tiling else sample
-            with _oracle(network, part, own, turned, setting):
+            details, index, distance = _similar(part)
+            tau = temperature * (distance.mean(axis=1) + 1)  # so that flat areas have one
+            if own:
+                taus = torch.from_numpy(tau * details.shape[-1])
+                pair = (details.flip(0, 1), taus.flip(0)) if turned else (details, taus)
+                change = interventions.oracle(network, *pair, share)
+            else:
+                weights = torch.from_numpy(-distance / tau[:, None]).softmax(-1)
+                keys = torch.from_numpy(index).long()
+                if turned:
+                    keys, weights = len(keys) - 1 - keys.flip(0), weights.flip(0)
+                change = interventions.attending(network, keys, weights, share)
+            with change:
                 made = images.luma(255 * evaluation.unrounded(network, part.lr))
             kept = made[rows.inner(sample.scale), columns.inner(sample.scale)]
             y[rows.kept(sample.scale), columns.kept(sample.scale)] = kept
@@ -312,45 +306,14 @@ def mixed_details(
         padded = np.pad(values.reshape(*shape, -1), ((1, 1), (1, 1), (0, 0)), mode="edge")
         nine = sliding_window_view(padded, (3, 3), axis=(0, 1)).reshape(len(index), -1, 9)
         rings.append(np.delete(nine, 4, axis=2).reshape(len(index), -1))
-    chosen = np.column_stack([np.arange(len(index)), index])  # itself comes first
     mixed = np.empty_like(drawn)
-    for start in range(0, len(index), ROWS):
-        rows = slice(start, start + ROWS)
-        near = rings[0][chosen[rows]]  # (n, 1 + K, 8 s s)
-        cross = np.einsum("nkd,nd->nk", near, rings[1][rows])
-        weights = simplex_weights(near @ near.swapaxes(1, 2), cross)
-        mixed[rows] = np.einsum("nk,nkd->nd", weights, drawn[chosen[rows]])
+    for at, others in enumerate(index):
+        chosen = [at, *others]
+        apart = rings[0][chosen] - rings[1][at]  # weights of sum 1 mix these, towards 0
+        level = np.sqrt(np.mean(apart**2)) or 1.0
+        # One row of a constant asks for some sum. With t times weights of sum 1, the best t rises
+        # as their misfit falls, so the best direction is that of the simplex.
+        system = np.column_stack([apart, np.full(len(chosen), level)]).T
+        weights, _ = nnls(system, np.append(np.zeros(apart.shape[1]), level), maxiter=MOST_STEPS)
+        mixed[at] = weights @ drawn[chosen] / weights.sum()
     return mixed
-
-
-def simplex_weights(gram: Float, cross: Float) -> Float:
-    """Return the w >= 0 of sum 1 ``(n, K)`` that minimise w G w - 2 c w, for n problems at once.
-
-    Weight moves between the two candidates that gain most by it (Platt 1998), until no move gains.
-    """
-    count = np.arange(len(cross))
-    diagonal = np.einsum("nkk->nk", gram)
-    weights = np.zeros_like(cross)
-    first = np.argmin(diagonal - 2 * cross, axis=1)
-    weights[count, first] = 1
-    slope = gram[count, :, first] - cross
-    open_ = count
-    least = TOLERANCE * diagonal.max(axis=1, initial=0)
-    for _ in range(2000):
-        slopes, rows = slope[open_], np.arange(len(open_))
-        to = np.argmin(slopes, axis=1)
-        source = np.argmax(np.where(weights[open_] > 0, slopes, -np.inf), axis=1)
-        gap = slopes[rows, source] - slopes[rows, to]
-        left = gap > least[open_]
-        open_, to, source, gap = open_[left], to[left], source[left], gap[left]
-        if not len(open_):
-            break
-        across = gram[open_, :, to] - gram[open_, :, source]
-        rows = np.arange(len(open_))
-        curve = across[rows, to] - across[rows, source]
-        held = weights[open_, source]
-        step = np.where(curve * held > gap, gap / np.maximum(curve, 1e-300), held)
-        weights[open_, to] += step
-        weights[open_, source] = held - step
-        slope[open_] += step[:, None] * across
-    return weights

@@ -8,15 +8,19 @@
 Kept is what a layer receives, and the order in which it hashed. Rows of the L x L attention matrix
 are computed from that, for layers of `dtfn.models.attention` and for a user's own network alike.
 Memory is O(queries x L), never L x L.
+
+Maps say where one layer looks; `attribute` says which LR pixels a patch of the output depends on
+through the whole network: local attribution maps (LAM; Gu and Dong, CVPR 2021).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -24,6 +28,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from scipy.special import entr
 from torch import Tensor, nn
 
@@ -38,6 +43,9 @@ Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
 # flat queries (Q,) -> weights (Q, L). Positions are counted row by row.
 Rows = tuple[int, Callable[[Tensor], Tensor]]
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
+SIGMA = 1.2  # of LAM's strongest blur, LR pixels: the value of its published demonstration
+RADIUS = 5  # LR pixels: 4 sigmas
+FLAT = 1e-12  # squared slope below which a gradient magnitude is not differentiable in practice
 
 
 class Record:
@@ -69,7 +77,7 @@ class Record:
 
     @torch.no_grad()
     def maps(self, layer: str, queries: Queries) -> Tensor:
-        """Return `attention_map` (Q, H, W) of Q queries, each (row, column).
+        """Return the maps (Q, H, W) of Q queries, each (row, column).
 
         Of a user's own network they are means over heads, and over windows that share a position.
         """
@@ -89,11 +97,11 @@ class Record:
     ) -> pd.DataFrame:
         """Return how each query spreads its attention a, in numbers.
 
-        Columns: row, column; entropy (-sum a log a, in nats); support (its exp, the effective
-        number of positions); distance (mean Euclidean distance to what is attended, in LR pixels);
-        on_self (the query's weight on itself). With ``details`` (L, D), of
-        `dtfn.texture.detail_blocks`: inconsistency (the mean `dtfn.texture.disagreement` by weight)
-        and disagreeing (the weight where it is above 1), NaN where the query has no detail.
+        Columns: row, column; entropy (nats); support (its exp, the effective number of positions);
+        distance (the mean one to what is attended, LR pixels); on_self (the weight on itself). With
+        ``details`` (L, D) of `dtfn.texture.detail_blocks`: inconsistency (the mean
+        `dtfn.texture.disagreement` by weight) and disagreeing (the weight where it is above 1), NaN
+        where the query has no detail.
         """
         maps, at = self.maps(layer, queries).double().cpu().numpy(), np.asarray(queries)
         a, here = maps.reshape(len(at), -1), at @ (maps.shape[2], 1)
@@ -172,41 +180,37 @@ def record(network: nn.Module) -> Iterator[Record]:
     with attention on known positions; any other is an `InputError`. The last pass is kept.
     """
     kept, named = Record(), {} if isinstance(network, OwnNetwork) else _layers(network)
+
+    def attend(name: str, layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        seen = kept._passes[name] = _LayerPass(layer, x.detach()[:1])
+        if not isinstance(layer, HashedAttention):
+            return own(x)
+        own_order = layer.order
+
+        def order(query: Tensor) -> tuple[Tensor, int]:
+            made = own_order(query)
+            seen.order = made[0][:1], made[1]
+            return made
+
+        with mock.patch.object(layer, "order", order):
+            return own(x)
+
+    def meet(name: str, weights: Weights) -> None:
+        if isinstance(network, OwnNetwork) and name in network.placed:
+            kept._passes[name] = _OwnPass(network, name, weights)
+
     with ExitStack() as stack:
         if isinstance(network, OwnNetwork):
             network.require_attention(placed=True)
-
-            def meet(name: str, weights: Weights) -> None:
-                if name in network.placed:
-                    kept._passes[name] = _OwnPass(network, name, weights)
-
             stack.enter_context(network.meeting(meet))
         elif not named:
             found = f"none in {getattr(network, 'name', type(network).__name__)}"
             remedy = "choose a network with attention; for one of yours see dtfn.zoo.own"
             raise InputError("network", "attention layers of dtfn that choose", found, remedy)
         for name, layer in named.items():
-            attend = functools.partial(_attend, kept, name, layer, layer.attend)
-            stack.enter_context(mock.patch.object(layer, "attend", attend))
+            changed = functools.partial(attend, name, layer, layer.attend)
+            stack.enter_context(mock.patch.object(layer, "attend", changed))
         yield kept
-
-
-def _attend(
-    kept: Record, name: str, layer: Any, attend: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """Attend as the layer does, and keep its input and the order of its hash codes."""
-    seen = kept._passes[name] = _LayerPass(layer, x.detach()[:1])
-    if not isinstance(layer, HashedAttention):
-        return attend(x)
-    own_order = layer.order
-
-    def order(query: Tensor) -> tuple[Tensor, int]:
-        made = own_order(query)
-        seen.order = made[0][:1], made[1]
-        return made
-
-    with mock.patch.object(layer, "order", order):
-        return attend(x)
 
 
 class _LayerPass:
@@ -288,3 +292,62 @@ class _OwnPass:
             return whole / whole.sum(-1, keepdim=True).clamp(min=torch.finfo(met.dtype).tiny)
 
         return math.prod(weights.shape[:-2]) * side, rows
+
+
+class Attribution(NamedTuple):
+    """What a patch of the output owes to each LR pixel."""
+
+    map: NDArray[np.float64]  # (H, W), signed, summed over the colour channels
+    diffusion: float  # `diffusion_index` of the map
+
+
+def attribute(
+    network: nn.Module, lr: NDArray[np.uint8], window: tuple[int, ...], steps: int
+) -> Attribution:
+    """Return what a patch of a network's output owes to each pixel of ``lr``, uint8 ``(H, W, 3)``.
+
+    ``window`` is (top, left, height, width) of the patch in LR positions. How much detail is drawn
+    there is attributed by integrating gradients along a path from a blurred LR picture, in which
+    there is nothing to draw. So the map sums to the `total_slope` of the patch less that for the
+    blurred picture, but for the steps and the jumps of hashed attention.
+
+    With the path g(a) = blur of sigma (1 - a), pixel i gets the integral over a in [0, 1] of
+    dD(F(g(a)))/dg_i dg_i/da. Here each step's difference of g meets the gradient at the middle of
+    the step (Gu and Dong take an end), so linear networks need one step.
+    """
+    weight, scale = next(network.parameters()), int(network.scale)  # type: ignore[arg-type]
+    top, left, height, width = (scale * v for v in window)
+    # All blurs have one radius, or the path would jump; the last has sigma 0 and is the picture.
+    how: dict[str, Any] = {"radius": RADIUS, "mode": "mirror", "axes": (0, 1)}
+    sigmas = SIGMA * (1 - np.arange(steps + 1) / steps)
+    path = (ndimage.gaussian_filter(lr / 255, sigma, **how) for sigma in sigmas)
+    total = np.zeros(lr.shape[:2])
+    for before, after in itertools.pairwise(path):
+        x = torch.from_numpy((before + after) / 2).permute(2, 0, 1)[None]
+        x = x.to(weight).requires_grad_()
+        patch = network(x)[:, :, top : top + height, left : left + width]
+        (slope,) = torch.autograd.grad(total_slope(patch), x)
+        moved = slope[0].permute(1, 2, 0).double().cpu().numpy() * (after - before)
+        total += moved.sum(axis=2)
+    return Attribution(total, diffusion_index(total))
+
+
+def total_slope(patch: Tensor) -> Tensor:
+    """Return how much detail a patch (1, 3, h, w) has: the sum of its gradient magnitudes."""
+    down = patch[:, :, 1:, :-1] - patch[:, :, :-1, :-1]
+    right = patch[:, :, :-1, 1:] - patch[:, :, :-1, :-1]
+    return (down.square() + right.square() + FLAT).sqrt().sum()
+
+
+def diffusion_index(attribution: NDArray[np.float64]) -> float:
+    """Return over how many pixels an attribution is spread: (1 - Gini) 100 of absolute values.
+
+    100: all count the same; near 0: one has all. Compare networks on one picture only.
+    """
+    values = np.sort(np.abs(attribution), axis=None)
+    total, rank = values.sum(), np.arange(1, values.size + 1)
+    if not total:
+        return 100.0
+    # The sum over pairs |a - b| of sorted numbers, without the pairs.
+    gini = np.sum((2 * rank - values.size - 1) * values) / (values.size * total)
+    return float(100 * (1 - gini))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,21 +43,11 @@ KINDS = ("uniform", "hashing", "random", "self", "off")
 
 
 @contextmanager
-def intervened(network: nn.Module, kind: str, seed: int = 0) -> Iterator[None]:
-    """Change the attention of a network, for as long as the context lasts.
+def intervened(network: nn.Module, kind: str) -> Iterator[None]:
+    """Change the attention of a network as one of `KINDS` says, as long as the context lasts.
 
-    Parameters
-    ----------
-    network
-        From `dtfn.models`, or a `dtfn.own.OwnNetwork`. In the latter the keys of a query are those
-        of a weight above 0, and ``off`` sets all weights to 0.
-    kind, seed
-        See `KINDS`; the seed is that of the positions that ``random`` draws.
-
-    Raises
-    ------
-    InputError
-        An unknown kind, or a network without what it changes.
+    In a `dtfn.own.OwnNetwork` the keys of a query are those of a weight above 0, and ``off`` sets
+    all weights to 0. An unknown kind, or a network without what it changes, is an `InputError`.
     """
     match = re.fullmatch(r"(window|hash|layers)\((\d+)\)|(turn)\(([0-7])\)", kind)
     if match is None and kind not in KINDS:
@@ -71,9 +62,9 @@ def intervened(network: nn.Module, kind: str, seed: int = 0) -> Iterator[None]:
         change = _switched(network, digits)
     elif isinstance(network, OwnNetwork):
         network.require_attention()
-        change = network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind, seed))
+        change = network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind))
     else:
-        change = _mixed(network, kind, seed)
+        change = _mixed(network, kind)
     with change:
         yield
 
@@ -101,18 +92,9 @@ def oracle(
 ) -> AbstractContextManager[object]:
     """Match by true details: weights proportional to exp(-|D_p - D_q|^2 / tau) over the keys.
 
-    Values and later layers stay as they are, so the gain is the price of matching.
-
-    Parameters
-    ----------
-    network
-        With attention. It must see the whole picture, one at a time.
-    details
-        (H, W, D): what is compared of each LR position, e.g. of `neighbourhoods`.
-    tau
-        Temperature, in squared units of the details; or one for each query (H * W,).
-    share
-        Of these weights, in (0, 1]. The trained weights have the rest.
+    Values and later layers stay as they are, so the gain is the price of matching. ``details`` are
+    (H, W, D) of the whole picture, one at a time; ``tau`` is one number or one a query (H * W,).
+    The trained weights keep 1 - ``share``.
     """
     rows = torch.as_tensor(details, dtype=torch.float32).flatten(0, 1)
     norms = rows.square().sum(-1)
@@ -129,10 +111,9 @@ def oracle(
 def attending(
     network: nn.Module, index: Tensor, weights: Tensor, share: float = 1.0
 ) -> AbstractContextManager[object]:
-    """Let every position attend to given keys, whatever hashing would allow; see `oracle`.
+    """Let each position attend to given keys, whatever hashing would allow; see `oracle`.
 
-    ``index`` (H * W, K), int64, has the keys of each position, and ``weights`` (H * W, K), float32,
-    their weights, which sum to 1.
+    ``index`` (H * W, K), int64, has the keys, and ``weights`` (float32) theirs, which sum to 1.
     """
 
     def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -147,30 +128,15 @@ def _blended(
 ) -> AbstractContextManager[object]:
     """Blend what layers add with what they add when an attribute is changed."""
 
-    def blend(layer: Attention) -> Callable[[Tensor], Tensor]:
-        own = layer.attend
-
-        def attend(x: Tensor) -> Tensor:
-            with assign([layer], name, changed):
-                other = own(x)
-            return other if share == 1 else own(x).lerp(other, share)
-
-        return attend
+    def blend(layer: Attention, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        with assign([layer], name, changed):
+            other = own(x)
+        return other if share == 1 else own(x).lerp(other, share)
 
     stack = ExitStack()
     for layer in attention_layers(network):
-        stack.enter_context(assign([layer], "attend", blend(layer)))
+        stack.enter_context(assign([layer], "attend", partial(blend, layer, layer.attend)))
     return stack
-
-
-def neighbourhoods(details: NDArray[Any] | Tensor) -> Tensor:
-    """Return (H, W, 9 D): the details (H, W, D) of the 3 x 3 positions around each.
-
-    Outside of the picture the nearest position counts.
-    """
-    table = torch.as_tensor(details, dtype=torch.float32).permute(2, 0, 1)[None]
-    padded = F.pad(table, (1,) * 4, mode="replicate")
-    return F.unfold(padded, 3)[0].T.unflatten(0, table.shape[2:])
 
 
 def attention_layers(network: nn.Module) -> list[Attention]:
@@ -184,14 +150,9 @@ def attention_layers(network: nn.Module) -> list[Attention]:
 @contextmanager
 def _turned(network: nn.Module, element: int) -> Iterator[None]:
     """Flip and turn what a network sees, and its output back."""
-
-    def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        return turned(inputs[0], element)
-
-    def after(_: nn.Module, __: object, output: Tensor) -> Tensor:
-        return turned(output, element, back=True)
-
-    with network.register_forward_pre_hook(before), network.register_forward_hook(after):
+    before = network.register_forward_pre_hook(lambda _, inputs: turned(inputs[0], element))
+    after = network.register_forward_hook(lambda _, __, made: turned(made, element, back=True))
+    with before, after:
         yield
 
 
@@ -200,25 +161,23 @@ def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
     layers = switches(network)
     if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
-        remedy = f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
-        raise InputError("layers", wanted, bits, remedy)
+        raise InputError("layers", wanted, bits, f"write e.g. layers({'1' * len(layers)})")
     off = [layer for layer, bit in zip(layers, bits, strict=True) if bit == "0"]
     return assign(off, "on", False)
 
 
-def _mixed(network: nn.Module, kind: str, seed: int) -> AbstractContextManager[object]:
+def _mixed(network: nn.Module, kind: str) -> AbstractContextManager[object]:
     """Replace what layers do with their values (N, L, C)."""
 
-    def mixture(mix: Callable[..., Tensor], seed: int) -> Callable[..., Tensor]:
+    def mixed(
+        mix: Callable[..., Tensor], seed: int, query: Tensor, key: Tensor, value: Tensor
+    ) -> Tensor:
         # Closed forms: weights are not even computed where they do not matter.
-        def mixed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            if kind == "self":
-                return value
-            if kind == "random":
-                return mix(query, key, value[:, _drawn(value.shape[1], seed).to(value.device)])
-            return value.mean(1, keepdim=True).expand_as(value)
-
-        return mixed
+        if kind == "self":
+            return value
+        if kind == "random":
+            return mix(query, key, value[:, _drawn(value.shape[1], seed).to(value.device)])
+        return value.mean(1, keepdim=True).expand_as(value)
 
     layers = attention_layers(network)
     if kind == "off":
@@ -229,8 +188,7 @@ def _mixed(network: nn.Module, kind: str, seed: int) -> AbstractContextManager[o
             equal = lambda logits, *_: torch.zeros_like(logits)  # noqa: E731
             stack.enter_context(assign([layer], "intervene", equal))
         else:
-            change = mixture(layer.mix, seed * 1_000_003 + index)
-            stack.enter_context(assign([layer], "mix", change))
+            stack.enter_context(assign([layer], "mix", partial(mixed, layer.mix, index)))
     return stack
 
 
@@ -262,17 +220,17 @@ def _windowed(network: nn.Module, radius: int) -> Iterator[None]:
         yield
 
 
-def _reweighed(weights: Tensor, kind: str, seed: int) -> Tensor:
+def _reweighed(weights: Tensor, kind: str) -> Tensor:
     """Return the weights (..., L, S) of an attention that is not ours, changed."""
     length, keys = weights.shape[-2:]
     if kind == "off":
         return torch.zeros_like(weights)
+    if kind == "self" and length != keys:
+        wanted, remedy = "a key for each query", "choose another intervention"
+        raise InputError("self", wanted, (length, keys), remedy)
     if kind == "self":
-        if length != keys:
-            wanted, remedy = "a key for each query", "choose another intervention"
-            raise InputError("self", wanted, (length, keys), remedy)
         return torch.eye(length).to(weights).expand_as(weights)
     if kind == "random":
-        return weights[..., _drawn(keys, seed).to(weights.device)]
+        return weights[..., _drawn(keys, 0).to(weights.device)]
     kept = (weights > 0).to(weights.dtype)
     return kept / kept.sum(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)

@@ -35,23 +35,38 @@ def switch(name: str, kind: str = "hash", **changes: Any) -> Pair:
     return replace(Pair("nlsa", "switch", 0, name, f"{name}@off", again), **changes)
 
 
-def test_simplex_weights_are_scipy_s() -> None:
-    """Also with a candidate twice, so that many weights are equally good."""
-    near = RNG.normal(size=(12, 9, 20))
-    near[:, 3] = near[:, 2]
-    goal = RNG.normal(size=(12, 20)) * np.linspace(0, 2, 12)[:, None]
-    gram, cross = near @ near.swapaxes(1, 2), np.einsum("nkd,nd->nk", near, goal)
-    found = bounds.simplex_weights(gram, cross)
-    np.testing.assert_allclose(found.sum(axis=1), 1)
-    assert found.min() >= 0
-    for weights, rows, wanted in zip(found, near, goal, strict=True):
+def test_mixtures_have_the_least_error_around_of_all_weights_of_sum_1() -> None:
+    """Against a general solver; also with a candidate twice."""
+    drawn, truth = RNG.normal(size=(2, 25, 16))
+    index = RNG.permuted(np.tile(np.delete(np.arange(25), 12), (25, 1)), axis=1)[:, :8]
+    index[::2, 3] = index[::2, 2]
+    mixed = bounds.mixed_details(drawn, truth, index, (5, 5))
+    around = [
+        np.pad(one.reshape(5, 5, 16), ((1, 1), (1, 1), (0, 0)), "edge") for one in (drawn, truth)
+    ]
+    rings = [
+        np.array(
+            [
+                np.delete(one[r : r + 3, c : c + 3].reshape(9, 16), 4, 0).ravel()
+                for r, c in np.ndindex(5, 5)
+            ]
+        )
+        for one in around
+    ]
+    for at in range(25):
+        chosen = [at, *index[at]]
+        near, wanted = rings[0][chosen], rings[1][at]
 
-        def loss(w: Any, rows: Any = rows, wanted: Any = wanted) -> float:
-            return float(((w @ rows - wanted) ** 2).sum())
+        def loss(w: Any, near: Any = near, wanted: Any = wanted) -> float:
+            return float(((w @ near - wanted) ** 2).sum())
 
         sums = {"type": "eq", "fun": lambda w: w.sum() - 1}
         how = {"bounds": [(0, 1)] * 9, "constraints": sums, "options": {"maxiter": 500}}
         best = optimize.minimize(loss, np.full(9, 1 / 9), method="SLSQP", tol=1e-10, **how)
+        weights = np.linalg.lstsq(drawn[chosen].T, mixed[at], rcond=None)[0]
+        np.testing.assert_allclose(drawn[chosen].T @ weights, mixed[at], atol=1e-9)
+        assert weights.min() > -1e-9
+        assert weights.sum() == pytest.approx(1)
         assert loss(weights) == pytest.approx(best.fun, rel=1e-4, abs=1e-6)
 
 

