@@ -68,12 +68,14 @@ class Measured(NamedTuple):
     """What `measure` found; every row also holds pair, kind, seed, role, dataset and image.
 
     ``pictures``, a row a picture: psnr_on, psnr_off, gain (dB), mse_on, mse_off, positions, lost,
-    won (dB of PSNR in harmed and helped textures that chance does not make), harmed, helped (their
-    share of the positions, %). ``fifths``, a row a picture and fifth of severity (1 to 5):
-    positions, off (mean error without attention), added, removed (mean error that attention adds,
-    and removes; MSE). ``regions``, a row a texture: side (``harm`` or ``help``), top, left, height,
-    width, area (LR positions), mass (MSE times positions), held (mean mass of the replicates),
-    strength (excess of smoothed harm, summed, in thresholds), p, q, region.
+    won (dB of PSNR in harmed and helped textures that chance does not make), lost_retrained,
+    won_retrained (the same textures, measured in the pairs of other training seeds; NaN without),
+    harmed, helped (their share of the positions, %). ``fifths``, a row a picture and fifth of
+    severity (1 to 5): positions, off (mean error without attention), added, removed (mean error
+    that attention adds, and removes; MSE). ``regions``, a row a texture: side (``harm`` or
+    ``help``), top, left, height, width, area (LR positions), mass (MSE times positions), held and
+    retrained (mean mass of the replicates, and in the pairs of other training seeds), strength
+    (excess of smoothed harm, summed, in thresholds), p, q, region.
     """
 
     pictures: pd.DataFrame
@@ -201,6 +203,9 @@ def measure(
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
             limit = region_limit([*harms.values()][1:] or [*harms.values()])  # of the controls
             again = np.array([made[a] - made[b] for a, b in pair.replicates])
+            others = [p for p in pairs if (p.name, p.kind) == (pair.name, pair.kind)]
+            others = [p for p in others if p.seed != pair.seed]
+            retrained = np.array([made[p.on] - made[p.off] for p in others])
             for role, two in pair.roles.items():
                 one = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
                 key = dict(zip(keys, one, strict=True))
@@ -213,8 +218,8 @@ def measure(
                     row = {"fifth": number, "positions": here.sum(), "off": off[here].mean()}
                     row |= {"added": change.clip(0).mean(), "removed": (-change).clip(0).mean()}
                     fifths.append(key | row)
-                known = again if role == "pair" else again[:0]
-                found += [key | row for row in find_regions(harms[role], limit, known)]
+                known = (again, retrained) if role == "pair" else (again[:0], retrained[:0])
+                found += [key | row for row in find_regions(harms[role], limit, *known)]
     if not pictures:
         raise InputError("pictures", "one or more", "none", "name some")
     by_fifth = pd.DataFrame(fifths)
@@ -225,7 +230,7 @@ def measure(
             equal = f"{pair.on} and {pair.off} have equal outputs on every picture"
             wanted, remedy = "two methods that differ", "name another method"
             raise InputError(f"pair {pair.name!r}", wanted, equal, remedy)
-    columns = [*keys, "side", *PLACE, "mass", "held", "strength", "p", "region"]
+    columns = [*keys, "side", *PLACE, "mass", "held", "retrained", "strength", "p", "region"]
     regions = judge(pd.DataFrame(found, columns=columns))
     table = pd.DataFrame(pictures)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -233,16 +238,21 @@ def measure(
             table[f"psnr_{side}"] = 10 * np.log10(PEAK**2 / table[f"mse_{side}"])
         table["gain"] = (table["psnr_on"] - table["psnr_off"]).fillna(0)  # both infinite
     table = table[[*keys, "psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]]
+    seeds = table.groupby(["pair", "kind"])["seed"].transform("nunique")
+    alone = (seeds < 2) | (table["role"] != "pair")
+    masses = ["area", "held", "retrained"]
     for side, area, cost, base in (
         ("harm", "harmed", "lost", "mse_on"),
         ("help", "helped", "won", "mse_off"),
     ):
-        sums = discoveries(regions[regions["side"] == side]).groupby(keys)[["area", "held"]].sum()
+        sums = discoveries(regions[regions["side"] == side]).groupby(keys)[masses].sum()
         sums = sums.reindex(pd.MultiIndex.from_frame(table[keys]), fill_value=0).astype(float)
-        area_, held = sums.to_numpy().T / table["positions"].to_numpy()
-        table[area] = 100 * area_
-        share = (held / table[base]).clip(0, 1 - 1e-12).fillna(0)
-        table[cost] = -10 * np.log10(1 - share)
+        shares = sums.to_numpy() / table[["positions"]].to_numpy()
+        table[area] = 100 * shares[:, 0]
+        for column, mass in ((cost, shares[:, 1]), (f"{cost}_retrained", shares[:, 2])):
+            share = (mass / table[base]).clip(upper=1 - 1e-12).fillna(0)
+            table[column] = -10 * np.log10(1 - share)
+        table[f"{cost}_retrained"] = table[f"{cost}_retrained"].mask(alone)
     return Measured(table, by_fifth, regions)
 
 

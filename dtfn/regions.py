@@ -63,12 +63,14 @@ class Region:
         return top, left, side, side
 
 
-def find_regions(harm: Float, limit: float, replicates: Float) -> Iterator[dict[str, Any]]:
+def find_regions(
+    harm: Float, limit: float, replicates: Float, retrained: Float
+) -> Iterator[dict[str, Any]]:
     """Yield the regions of harm and of help of a map ``(H, W)``, by a `region_limit`.
 
     Each is a row of `dtfn.harm.Measured.regions`. ``replicates`` are harm measured again, with
     other chance, ``(n, H, W)``. The p-value is that of the region's mean mass in them being 0 or
-    less; NaN with fewer than two.
+    less; NaN with fewer than two. ``retrained`` is harm in other trainings, ``(n, H, W)``.
     """
     for side, sign in (("harm", 1), ("help", -1)):
         smooth = _smoothed(sign * harm)
@@ -84,8 +86,10 @@ def find_regions(harm: Float, limit: float, replicates: Float) -> Iterator[dict[
                 held, p = float(again.mean()), float(again[0] <= 0)
                 if np.ptp(again) > 1e-12 * np.abs(again).max():  # else nothing is left to chance
                     p = float(stats.ttest_1samp(again, 0, alternative="greater").pvalue)
+            elsewhere = [sign * region.of(one).sum() for one in retrained]
             row = {"side": side, **dict(zip(PLACE, region.numbers, strict=True))}
-            yield row | {"mass": mass, "held": held, "strength": strength, "p": p, "region": region}
+            row |= {"mass": mass, "held": held, "strength": strength, "p": p, "region": region}
+            yield row | {"retrained": float(np.mean(elsewhere)) if elsewhere else np.nan}
 
 
 def region_limit(chance: Sequence[Float]) -> float:

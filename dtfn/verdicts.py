@@ -18,23 +18,24 @@ import pandas as pd
 from dtfn import bounds, donors, gate, statistics, zoo
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.reports import Verdict
-from dtfn.reports.findings import COLUMNS, MORE
+from dtfn.reports.findings import COLUMNS, HARM, MORE
 from dtfn.statistics import Crossed
 
 _LOST = "PSNR lost in harmed textures: found under one hash seed, measured under others"
 CLAIMS = (
     (
         *("attention chooses: uniform weights cost PSNR", "dB", gate.LEAST),
-        "PSNR with the trained weights less that with equal weights, on Urban100 if it is there",
+        "PSNR with the trained weights minus that with equal weights; Urban100 alone decides where "
+        "it is among the benchmarks",
     ),
-    ("attention harms textures, by more than chance does", "dB", EFFECT_DB, _LOST),
+    (HARM, "dB", EFFECT_DB, _LOST),
     (
         *("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
         "the same loss, in those pictures alone",
     ),
     (
         *("harm grows with severity", "%", EFFECT_SHARE),
-        "net change of error in the most severe fifth less that in the least; control subtracted",
+        "net change of error in the most severe fifth minus that in the least; control subtracted",
     ),
     (
         *("harm grows with the inconsistency of what is attended", "%", EFFECT_SHARE),
@@ -43,15 +44,16 @@ CLAIMS = (
     ),
     (
         *("a better choice of keys would gain", "dB", EFFECT_DB),
-        "PSNR if the true details choose the keys, less that as trained or of the control",
+        "PSNR if the true details choose the keys, minus that as trained, or minus the control's "
+        "where that is higher",
     ),
     (
         *("TFS lowers the harm and does not lower PSNR", "dB", EFFECT_DB),
-        "PSNR lost in harmed textures without TFS, less that with it",
+        "PSNR lost in harmed textures without TFS, minus that with it",
     ),
     (
         *("inconsistent donors harm where consistent ones help", "%", EFFECT_SHARE),
-        "error with inconsistent donors less that with consistent ones",
+        "error with inconsistent donors minus that with consistent ones",
     ),
 )
 """Claim, unit of its figure, the smallest effect that counts, and what the figure is."""
@@ -60,6 +62,8 @@ SEEDS = 3  # training seeds that a yes or a no needs
 GATED = "Urban100"  # the benchmark by which the gate is defined
 FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
 NONE_CHOOSES = "no attention that chooses was trained to be switched off"
+
+_COMPARED = ("consistent", "shifted", "inconsistent")  # of `dtfn.donors.KINDS`: all but the control
 
 _crossed = functools.partial(statistics.crossed, seed=statistics.NETWORK)
 
@@ -72,29 +76,35 @@ def judge(
     unless: str = "",
     effect: float = 0.0,
     note: str = "",
+    context: str = "",
 ) -> pd.DataFrame:
     """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, ``MORE`` and p.
 
     The columns pair and seed of ``pooled`` say which networks the figure rests on. ``unless`` says
     why the claim cannot be *yes* however large its figure is: a premise that fails. ``effect`` is
     the smallest that counts; 0: that of `CLAIMS`. ``note`` and ``unless`` become part of the
-    reason.
+    reason, ``context`` stays by itself.
     """
     claim, unit, usual, quantity = CLAIMS[number]
     effect, seeds = effect or usual, pooled["seed"].nunique()
     answer = "no" if figure.high < effect else "open"
     if figure.low > effect and figure.agree and not unless:
         answer = "yes"
-    few = ""
+    why = ""
     enough = {"training seed": (seeds, SEEDS), "picture": (figure.pictures, statistics.LEAST)}
     for what, (have, least) in enough.items():
         if have < least and answer != "open":
-            few = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
+            why = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
             answer = "open"
+    if answer == "open" and not why and not unless:
+        why = f"the interval holds {effect:g} {unit}, the smallest effect that counts"
+        why = why if figure.agree else "training seeds disagree in sign"
+        why = why if figure.pictures > 1 else "a single picture has no interval"
     each = pooled[["pair", "seed"]].drop_duplicates().sort_values(["pair", "seed"]).astype(str)
     named = (each["pair"] + " s" + each.groupby("pair")["seed"].transform(" s".join)).unique()
     row = (claim, scale, answer, figure.estimate, figure.low, figure.high, unit, seeds)
-    about = (quantity, effect, ", ".join(named), "; ".join(filter(None, (few, unless, note))))
+    reason = "; ".join(filter(None, (why, unless, note)))
+    about = (quantity, effect, ", ".join(named), reason, context)
     p = figure.p_value(effect)
     return pd.DataFrame([(*row, figure.pictures, *about, p)], columns=[*COLUMNS, *MORE, "p"])
 
@@ -102,8 +112,9 @@ def judge(
 def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
     """Return the row of a claim about which nothing can be said, and why."""
     claim, unit, effect, quantity = CLAIMS[number]
-    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0, quantity, effect, "", reason)
-    return pd.DataFrame([(*row, np.nan)], columns=[*COLUMNS, *MORE, "p"])
+    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0)
+    about = (quantity, effect, "", reason, "")
+    return pd.DataFrame([(*row, *about, np.nan)], columns=[*COLUMNS, *MORE, "p"])
 
 
 def of_pairs(
@@ -113,8 +124,7 @@ def of_pairs(
 
     The pairs of the first kind decide, those whose attention chooses as the zoo's registry says;
     that it does so on these pictures, of `GATED` if there are some, is the row of claim 0, which
-    names those left out. What the placebo loses is part of the reason of claim 1. A user's own
-    networks are `of_own`.
+    names those left out. A user's own networks are `of_own`.
     """
     if own := [pair for pair in pairs if pair.kind == "choice"]:
         rest = [pair for pair in pairs if pair not in own]
@@ -137,17 +147,33 @@ def of_pairs(
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
     note = f"left out: {', '.join(left)}, which the gate does not show to choose" if left else ""
     pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
-    rows = [judge(0, scale, cost, pooled, effect=needed, note=note)]
+    rows = [judge(0, scale, cost, pooled, effect=needed, note=note, context=_recorded(tested))]
     chosen = Measured(*(_of(choosing, part) for part in measured))
     plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
     if plain.pictures.empty:
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     placebo = _of([pair for pair in kind if pair.name == gate.PLACEBO], measured.pictures)
-    note = ""
-    if len(placebo := placebo[placebo["role"] == "pair"]):
-        note = f"a placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}"
-    return pd.concat([*rows, of_harm(plain, scale, note), of_tfs(chosen.pictures, scale)])
+    return pd.concat([*rows, of_harm(plain, scale, placebo), of_tfs(chosen.pictures, scale)])
+
+
+def _recorded(pairs: Sequence[Pair]) -> str:
+    """Return what the zoo's registry says of networks on all pictures of `GATED`."""
+    known = {row["name"]: row for row in zoo.registry()}
+    ours = [known[pair.on] for pair in pairs if (known.get(pair.on) or {}).get("gate") is not None]
+    if not ours:
+        return ""
+    costs = [row["gate"] for row in ours]
+    text = f"The zoo's cards say, of all pictures of {GATED}: uniform weights cost {min(costs):.3f}"
+    text += f" to {max(costs):.3f} dB"
+    above = [
+        row["psnr"][GATED] - known[placebo]["psnr"][GATED]
+        for row in ours
+        if (placebo := gate.placebo_of(row["name"])) and GATED in row.get("psnr", {})
+    ]
+    if above:
+        text += f", and PSNR is {min(above):+.3f} to {max(above):+.3f} dB above a placebo's"
+    return f"{text}."
 
 
 def of_own(
@@ -174,25 +200,44 @@ def of_own(
     return pd.concat(rows, ignore_index=True)
 
 
-def of_harm(measured: Measured, scale: int, note: str = "") -> pd.DataFrame:
+def of_harm(measured: Measured, scale: int, placebo: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the rows of claims 1 to 3 from pairs of one kind without TFS.
 
-    How harm grows with severity is net of the controls. ``note`` becomes part of the reason of
-    claim 1.
+    How harm grows with severity is net of the controls. ``placebo`` are the pictures of placebos.
     """
     pictures = measured.pictures[measured.pictures["role"] == "pair"]
-    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, note=note)]
+    gain, won, again = (
+        _printed(_crossed(pictures, column), "{:+.3f} dB") if pictures[column].notna().any() else ""
+        for column in ("gain", "won", "lost_retrained")
+    )
+    each = pictures.groupby(statistics.PICTURE)[["lost", "won"]].mean().median()
+    context = (
+        f"In all, attention changes PSNR by {gain}: helped textures win {won}. The median picture "
+        f"loses {each['lost']:.3f} and wins {each['won']:.3f} dB in such textures."
+    )
+    if again:
+        context += f" In networks of other training seeds the same harmed textures lose {again}."
+    control = pd.DataFrame() if placebo is None else placebo[placebo["role"] == "pair"]
+    if len(control):
+        context += f" A placebo loses {_printed(_crossed(control, 'lost'), '{:.3f} dB')}."
+    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, context=context)]
     raised = pictures[pictures["gain"] > 0]
     none = not_testable(2, scale, "it raises the PSNR of no picture")
     rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
-    fifths = measured.fifths
-    fifths = fifths.assign(net=100 * (fifths["added"] - fifths["removed"]))
+    fifths = measured.fifths.copy()
+    fifths[["added", "removed"]] *= 100
+    fifths["net"] = fifths["added"] - fifths["removed"]
 
-    def rise(part: pd.DataFrame) -> Crossed:
-        least, most = (_crossed(part[part["fifth"] == n], "net", "off") for n in (1, FIFTHS))
+    def rise(part: pd.DataFrame, column: str = "net") -> Crossed:
+        least, most = (_crossed(part[part["fifth"] == n], column, "off") for n in (1, FIFTHS))
         return most - least
 
-    rows.append(judge(3, scale, _beyond_chance(fifths, rise), pictures))
+    parts = [
+        _printed(_beyond_chance(fifths, lambda part, name=name: rise(part, name)), "{:+.2f} %")
+        for name in ("added", "removed")
+    ]
+    context = f"The error that attention adds rises by {parts[0]}, what it removes by {parts[1]}."
+    rows.append(judge(3, scale, _beyond_chance(fifths, rise), pictures, context=context))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -207,10 +252,11 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
         return not_testable(6, scale, "no network is there both with TFS and without")
     less = _crossed(both.assign(less=both["lost"] - both["lost_tfs"]), "less")
     gain = _crossed(both.assign(gain=both["psnr_on_tfs"] - both["psnr_on"]), "gain")
-    lowered = "" if gain.low > -EFFECT_DB else f"TFS changes PSNR by {_printed(gain, '{:+.3f} dB')}"
+    changes = f"TFS changes PSNR by {_printed(gain, '{:+.3f} dB')}"
+    lowered, context = ("", f"{changes}.") if gain.low > -EFFECT_DB else (changes, "")
     names = both["pair"].unique()
     both = pd.concat([both, *(both[both["pair"] == n].assign(pair=f"{n}+tfs") for n in names)])
-    return judge(6, scale, less, both, lowered)
+    return judge(6, scale, less, both, lowered, context=context)
 
 
 def of_bounds(pairs: Sequence[Pair], table: pd.DataFrame, scale: int) -> pd.DataFrame:
@@ -238,14 +284,24 @@ def of_causes(
     if attended.empty or apart.empty:
         return pd.concat([not_testable(n, scale, NONE_CHOOSES) for n in (4, 7)], ignore_index=True)
     rise = _beyond_chance(attended, lambda part: _crossed(part, "slope"))
-    most = changes["dose"] == changes["dose"].max()
-    agreeing = changes[most & (changes["donor"] == "consistent")]
-    helps = _crossed(agreeing.assign(change=100 * agreeing["change"]), "change", "off")
+    changes = changes[changes["dose"] == changes["dose"].max()]
+    changes = changes.assign(change=100 * changes["change"])
+    each = {donor: _crossed(part, "change", "off") for donor, part in changes.groupby("donor")}
+    helps = each["consistent"]
     figure = _crossed(apart.assign(contrast=100 * apart["contrast"]), "contrast", "off")
     how = "harm" if helps.low > EFFECT_SHARE else "are not shown to help"
     premise = f"consistent donors {how}: they change the error by {_printed(helps, '{:+.2f} %')}"
     unless = "" if helps.high < 0 else premise
-    rows = [judge(4, scale, rise, attended), judge(7, scale, figure, apart, unless)]
+    others = [f"{d} ones by {_printed(each[d], '{:+.2f} %')}" for d in each if d in _COMPARED]
+    context = (
+        "Against as many patches of plain colour, donors change the error: "
+        f"{', '.join(others)}. A consistent donor repeats the texture's own LR patch, so it holds "
+        "no pixel that the network does not see already."
+    )
+    rows = [
+        judge(4, scale, rise, attended),
+        judge(7, scale, figure, apart, unless, context=context),
+    ]
     return pd.concat(rows, ignore_index=True)
 
 

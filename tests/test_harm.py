@@ -1,5 +1,6 @@
 """Harm: planted harm is found where it is and as large as it is; chance ends in nothing."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -75,9 +76,33 @@ def test_planted_harm_is_found_where_it_is_and_costs_what_it_costs() -> None:
         expected = 10 * np.log10(row.mse_on / (row.mse_on - 30 * 120 / (38 * 46)))
         assert row.lost == pytest.approx(expected, rel=0.1)
         assert row.won == 0
+    assert ours["lost_retrained"].isna().all(), "there is one training seed"
     counted = harm.textures(measured).set_index("role")[["harmed", "helped", "lost"]].T
     assert list(counted["pair"])[:2] == [8, 0]
     assert counted["control"]["lost"] == 0
+
+
+def test_a_harm_of_one_training_is_not_that_of_the_others() -> None:
+    """The trainings ``on`` share the planted box; a training where it is helped pays it back."""
+
+    def errors(methods: Sequence[str], sample: Sample) -> Errors:
+        made = dict(planted(methods, sample))
+        made["better"] = base(sample)
+        made["better"][BOX] -= 10
+        return made
+
+    trained = [switch("on", 0), switch("on", 1)]
+    trained[1] = dataclasses.replace(trained[1], on="on7")
+    (row, _) = verdicts.of_harm(harm.measure(trained, PICTURES, errors), S)["context"][:2]
+    measured = harm.measure(trained, PICTURES, errors)
+    ours = measured.pictures[measured.pictures["role"] == "pair"]
+    np.testing.assert_allclose(ours["lost_retrained"], ours["lost"], rtol=0.1)
+    assert "In networks of other training seeds the same harmed textures lose +0." in row
+    trained[1] = dataclasses.replace(trained[1], on="better")
+    measured = harm.measure(trained, PICTURES, errors)
+    ours = measured.pictures[(measured.pictures[["role", "seed"]] == ["pair", 0]).all(axis=1)]
+    share = 1 - 10 ** (-ours[["lost", "lost_retrained"]] / 10)
+    assert (share["lost_retrained"] / share["lost"]).mean() == pytest.approx(-10 / 30, abs=0.03)
 
 
 def test_chance_alone_has_no_texture_and_no_curve() -> None:
@@ -167,7 +192,7 @@ def test_regions_are_those_of_a_second_library() -> None:
     expected = measure.regionprops(labels, intensity_image=field)  # type: ignore[no-untyped-call]
     found = [
         row
-        for row in regions.find_regions(field, limit, np.zeros((0, 0, 0)))
+        for row in regions.find_regions(field, limit, *[np.zeros((0, 0, 0))] * 2)
         if row["side"] == "harm"
     ]
     assert [row["area"] for row in found] == [one.area for one in expected]
@@ -178,7 +203,7 @@ def test_regions_are_those_of_a_second_library() -> None:
 def test_a_single_wild_block_is_no_texture() -> None:
     noise, *chance = np.random.default_rng(0).normal(size=(3, *SHAPE))
     noise[20, 20] = 60
-    found = regions.find_regions(noise, regions.region_limit(chance), np.zeros((0, 0, 0)))
+    found = regions.find_regions(noise, regions.region_limit(chance), *[np.zeros((0, 0, 0))] * 2)
     assert max(row["area"] for row in found) < 25
 
 

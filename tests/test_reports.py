@@ -303,6 +303,7 @@ def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.D
     frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
     frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
     more = {"quantity": "PSNR lost", "least": 0.01, "networks": "nlsa s0 s1", "reason": ""}
+    more["context"] = ""
     return frame[list(findings.COLUMNS)].assign(**more)
 
 
@@ -379,7 +380,7 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
 
 
 def test_numbers_are_printed_to_three_digits_with_what_they_rest_on() -> None:
-    about, basis = "PSNR lost; counts from 0.01 dB", "(nlsa s0 s1; 100 pictures)"
+    about, basis = "PSNR lost; smallest effect that counts 0.01 dB", "(nlsa s0 s1; 100 pictures)"
     for measured, text in {
         0.2334: "0.233 dB [0.183, 0.333]",
         1234.5: "1234 dB [1234, 1235]",
@@ -404,7 +405,11 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
     text = index.read_text()
     assert tiny.requests(index) == []
     assert text.index("No at ×4: harm grows") < text.index("The suite&#39;s")
-    for part in (*findings.WORDS, "nlsa s0 s1; 100 pictures", "counts from 0.01 dB"):
+    for part in (
+        *findings.WORDS,
+        "nlsa s0 s1; 100 pictures",
+        "smallest effect that counts 0.01 dB",
+    ):
         assert part in text[: text.index("Contents")]
     assert text.index("The suite&#39;s") < text.index("A reader&#39;s")
     assert pd.read_csv(tmp_path / "verdicts.csv")["claim"].tolist() == list(CLAIMS)
@@ -426,7 +431,10 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
     assert keep("--readme", str(readme)) == 0
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
-    assert "| attention chooses | PSNR lost; counts from 0.01 dB | **yes** 0.233 dB" in text
+    assert (
+        "| attention chooses | PSNR lost; smallest effect that counts 0.01 dB | **yes** 0.233 dB"
+        in text
+    )
     assert "stale" not in text
     assert page.cut(text, out, "kept") == text
     kept = pd.read_csv(out / "verdicts.csv")

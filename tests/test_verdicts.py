@@ -22,6 +22,7 @@ from dtfn import (
     paths,
     recipes,
     regions,
+    statistics,
     subpixel,
     verdicts,
     zoo,
@@ -64,7 +65,10 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
     rows = verdicts.of_pairs(pairs, measured, S, ["mini"], 2)
     known = rows[rows["measured"].notna()]
     assert set(known["networks"]) == {"nlsa s0"}
-    assert known["reason"].str.contains("a placebo loses ").tolist()[:2] == [False, True]
+    context = known["context"].tolist()
+    assert context[0].endswith("cost 0.200 to 0.200 dB."), "the registry, which has no PSNR here"
+    assert "A placebo loses 0.000 dB" in context[1]
+    assert "other training seeds" not in context[1], "there is one"
     assert (
         known["least"] == [gate.LEAST_SWITCHED, *[harm.EFFECT_DB] * (len(known) - 2), 0.5]
     ).all()
@@ -117,8 +121,29 @@ def test_a_premise_that_fails_and_the_networks_are_part_of_the_row() -> None:
     ]
     (row,) = verdicts.of_tfs(pd.DataFrame(rows), S).to_dict("records")
     assert (row["verdict"], row["measured"]) == ("open", pytest.approx(0.05))
-    assert row["reason"] == "TFS changes PSNR by -0.050 dB [-0.050, -0.050]"
+    assert (row["reason"], row["context"]) == ("TFS changes PSNR by -0.050 dB [-0.050, -0.050]", "")
     assert row["networks"] == "nlsa s0 s1 s2, nlsa+tfs s0 s1 s2"
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [
+        ([0.001, 0.02, 0.01], "the interval holds 0.01 dB, the smallest effect that counts"),
+        ([-0.2, 0.5, 0.5], "training seeds disagree in sign"),
+    ],
+)
+def test_an_open_verdict_says_why(lost: list[float], reason: str) -> None:
+    rows = [
+        {"pair": "nlsa", "seed": seed, "dataset": "toy", "image": str(image), "lost": value}
+        for seed, value in enumerate(lost)
+        for image in range(6)
+    ]
+    table = pd.DataFrame(rows)
+    figure = statistics.crossed(table, "lost", seed=statistics.NETWORK)
+    (row,) = verdicts.judge(1, S, figure, table).to_dict("records")
+    assert (row["verdict"], row["reason"]) == ("open", reason)
+    (row,) = verdicts.judge(1, S, figure, table, unless="a premise").to_dict("records")
+    assert row["reason"] == "a premise"
 
 
 # --- on real outputs ---------------------------------------------------------------------------

@@ -20,9 +20,13 @@ COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seed
 """Of the table ``verdicts``: ``verdict`` is yes, no, open or not testable; ``low`` and ``high`` are
 the ends of the 95 % interval in ``unit``."""
 
-MORE = ("quantity", "least", "networks", "reason")
+MORE = ("quantity", "least", "networks", "reason", "context")
 """Of the same table: what was measured, the smallest effect that counts (in ``unit``), the variants
-and training seeds that the number pools, and why the verdict is not plain."""
+and training seeds that the number pools, why the verdict is not plain, and what else was measured
+that a reader must know, in sentences."""
+
+HARM = "attention harms textures, by more than chance does"
+"""The claim whose context is said at once, for its number alone would mislead."""
 
 WORDS = {
     "Attention off": "the same network with its attention skipped, as in half of its training",
@@ -65,7 +69,7 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
     rows = rows.drop_duplicates(["claim", "scale"], keep="last")
     lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > LEVEL)
     rows["verdict"] = rows["verdict"].mask(lost, "open")
-    texts = ["quantity", "networks", "reason"]
+    texts = ["quantity", "networks", "reason", "context"]
     rows[texts] = rows[texts].astype(object).fillna("")
     why = "no discovery among all claims; " + rows["reason"]
     rows["reason"] = rows["reason"].mask(lost, why.str.removesuffix("; "))
@@ -76,8 +80,8 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
 def sentences(rows: pd.DataFrame) -> list[str]:
     """Return what the rows say: a sentence an answer, each with all of its claims.
 
-    They are about the scale that has most decided claims. The last sentence names the claims that
-    are answered otherwise at another scale.
+    They are about the scale that has most decided claims. Then comes what else is to be known of
+    `HARM`. The last sentence names the claims that are answered otherwise at another scale.
     """
     if rows.empty:
         return []
@@ -88,6 +92,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
     for answer, begin in _GROUPS.items():
         claims = [_claim(row) for row in part[part["answer"] == answer].itertuples()]
         said += [f"{begin.format(main)}: {'; '.join(claims)}."] if claims else []
+    said += [text for text in part.loc[part["claim"] == HARM, "context"] if text]
     both = others.merge(part[["claim", "answer"]], on="claim", suffixes=("", "_main"))
     both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]
     for scale, differ in both[both["answer"] != both["answer_main"]].groupby("scale", sort=False):
@@ -97,7 +102,7 @@ def sentences(rows: pd.DataFrame) -> list[str]:
 
 
 def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return a row a claim: claim, about, and for each scale verdict, parts, basis, or None.
+    """Return a row a claim: claim, about, and for each scale verdict, parts, basis, context.
 
     ``about`` says what was measured and from where on it counts, ``basis`` on which networks and
     pictures; ``parts`` are the number, its interval and the reason.
@@ -108,12 +113,13 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
             row.claim, {"about": "", "scales": dict.fromkeys(rows["scale"].unique())}
         )
         if row.least > 0 and row.measured == row.measured and not one["about"]:
-            one["about"] = f"{row.quantity}; counts from {row.least:g} {row.unit}"
+            one["about"] = f"{row.quantity}; smallest effect that counts {row.least:g} {row.unit}"
         basis = f"{row.networks}; {row.pictures} pictures" if row.networks else ""
         parts = _measured(row)
         if row.reason:
             parts = [*parts[:-1], *(f"{part};" for part in parts[-1:]), row.reason]
-        one["scales"][row.scale] = {"verdict": row.verdict, "parts": parts, "basis": basis}
+        cell = {"verdict": row.verdict, "parts": parts, "basis": basis, "context": row.context}
+        one["scales"][row.scale] = cell
     return [{"claim": claim, **one} for claim, one in table.items()]
 
 
