@@ -1,5 +1,6 @@
 """The donor experiment: known signs where attention copies, nothing where there is none."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from dtfn import donors, images, models, statistics, verdicts
+from dtfn import causes, datasets, donors, harm, images, models, statistics, texture, verdicts
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
 from dtfn.models.attention import Attention
 from dtfn.plots import curves, pictures
+from dtfn.subpixel import Float
 
 S = 2
 APART = 9  # LR pixels that a copy comes from, at least
@@ -40,10 +42,29 @@ class Copy(Attention):
         return (flat[:, :, best] - flat).view_as(x)
 
 
-def copying(folder: Path) -> str:
-    """A network that is bicubic with attention off; on, each block moves to the copied colour."""
-    models.networks.register("copy", Copy)
-    network: Any = models.create("mini-copy", S, n_feats=3, n_resblocks=1, n_resgroups=1)
+class Shift(Attention):
+    """Adds a quarter of a grey level everywhere, whatever it sees."""
+
+    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
+        super().__init__(res_scale)
+
+    def attend(self, x: Tensor) -> Tensor:
+        return torch.full_like(x, 0.25 / 255)
+
+
+class Noise(Shift):
+    """Adds noise of half a grey level, other noise for every picture."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(int(x.double().sum() * 1e6))
+        return torch.randn(x.shape, generator=generator) * 0.5 / 255
+
+
+def adding(attention: type[Attention], folder: Path) -> str:
+    """A network of blocks of the LR colours with attention off; on, it adds what that returns."""
+    name = attention.__name__.lower()
+    models.networks.register(name, attention)
+    network: Any = models.create(f"mini-{name}", S, n_feats=3, n_resblocks=1, n_resgroups=1)
     centre = torch.zeros(3, 3, 3, 3)
     centre[range(3), range(3), 1, 1] = 1.0
     with torch.no_grad():
@@ -54,8 +75,8 @@ def copying(folder: Path) -> str:
         group.body[-1].weight.copy_(centre)  # x and what is copied, a; with the skip 2 x + a
         last.weight.copy_(-centre / 2)  # -x - a / 2; with the skip -a / 2
         network.tail[0].weight.copy_(-2 * centre.repeat_interleave(S * S, 0))
-    models.save(network, folder / "copy.safetensors")
-    return str(folder / "copy.safetensors")
+    models.save(network, folder / f"{name}.safetensors")
+    return str(folder / f"{name}.safetensors")
 
 
 def saved(folder: Path, name: str) -> str:
@@ -84,7 +105,7 @@ def pool() -> donors.Pool:
 
 def test_attention_that_copies_is_helped_by_what_agrees(tmp_path: Path, pool: donors.Pool) -> None:
     """The best of consistent donors is the query's own colour: on is off, exactly."""
-    toy = pair(copying(tmp_path))
+    toy = pair(adding(Copy, tmp_path))
     table = donors.measure([toy], pool, 9, doses=(1, 4))
     assert len(table) == 9 * (1 + 4 * 2)
     ours = table[table["donor"] == "consistent"]
@@ -105,6 +126,28 @@ def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Po
     table = donors.measure([pair(saved(tmp_path, "mini-local"))], pool, 3, doses=(2,))
     assert (table["on"] == table["off"]).all()
     assert (donors.effects(table)["change"] == 0).all()
+
+
+@pytest.mark.parametrize("attention", [Shift, Noise])
+def test_a_shift_and_noise_have_no_cause_and_no_donor_changes_them(
+    attention: type[Attention], tmp_path: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims 4 and 7 on real pictures; three names of one network stand for training seeds."""
+
+    def nearest(_: str, sample: Sample) -> Float:
+        return texture.inconsistency(sample.hr, S, sample.lr, every=4)[None]
+
+    monkeypatch.setattr(causes, "attended", nearest)
+    samples = list(datasets.benchmark("Set5", S))
+    ours = pair(adding(attention, tmp_path))
+    control = ((f"{ours.on}@turn(1)", ours.on), (f"{ours.on}@turn(2)", ours.on))
+    pairs = [dataclasses.replace(ours, seed=seed, controls=control) for seed in range(3)]
+    experiment = donors.measure(pairs, donors.Pool(samples), 40, [1, 4])
+    assert (experiment["on"] != experiment["off"]).all(), "it does add something"
+    rows = verdicts.of_causes(pairs, causes.measure(pairs, samples).pictures, experiment, S)
+    assert "yes" not in set(rows["verdict"])
+    assert ((rows["low"] <= 0) & (rows["high"] >= 0)).all()
+    assert rows["measured"].abs().max() < harm.EFFECT_SHARE
 
 
 @pytest.mark.parametrize("name", ["mini-gla+tfs", "mini-nla"])
