@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.stats import rankdata
 from torch import nn
 
@@ -57,7 +58,7 @@ def looks(
 ) -> dict[Query, list[Look]]:
     """Return every network's and layer's map of the whole picture for every (row, column).
 
-    They are computed once. Methods without attention have none.
+    Methods without attention have none.
     """
 
     def make(network: nn.Module) -> cache.Arrays:
@@ -106,7 +107,7 @@ def places(
     """Return where to look: in the texture that the first pair harms most, and in one it helps.
 
     ``textures`` are the regions of `dtfn.harm.measure`; discoveries come first. Returned are the
-    picture of the most harmed texture, and name -> LR position: the middle of that texture, and of
+    picture of the most harmed texture, and name -> LR position: the middle of that texture and of
     the one of this picture that is helped most. Without any, it is the middle of the first picture.
     """
     sample, found = samples[0], dict[str, Query]()
@@ -132,10 +133,10 @@ class Causes(NamedTuple):
     """What `measure` found; every row also holds pair, kind, seed, role, dataset and image.
 
     ``pictures``, a row a picture and kind of k, ``of``: ``attended`` (mean over layers), ``layer
-    1`` and so on, ``nearest`` (the most similar LR patches). slope, steeper and severity are those
-    of `slopes`; inconsistency is mean k, weighed by the energy of the detail. ``cells``, a row a
-    picture, ``severity`` and ``k`` (fifths, 1 to 5; of the attended): off (sum of the errors
-    without attention), change (sum of what attention adds to them).
+    1`` and so on, ``nearest`` (the most similar LR patches); with the `slopes`, and inconsistency:
+    mean k, weighed by the energy of the detail. ``cells``, a row a picture, ``severity`` and ``k``
+    (fifths, 1 to 5; of the attended): off (sum of the errors without attention), change (sum of
+    what attention adds to them).
     """
 
     pictures: pd.DataFrame
@@ -182,6 +183,19 @@ def copied(method: str, sample: Sample) -> UInt8:
         return {"copied": min(made, key=lambda one: float(np.mean((one - hr.astype(float)) ** 2)))}
 
     return remembered(method, sample, _way("copied", method), make)["copied"]
+
+
+def mixed_patch(picture: UInt8, weights: Float, side: int) -> UInt8:
+    """Return the mean by weight (H, W) of the patches around all positions, ``side`` LR pixels."""
+    (height, width), reach = weights.shape, side // 2
+    scale = picture.shape[0] // height
+    blocks = picture.reshape(height, scale, width, scale, 3).transpose(1, 3, 4, 0, 2)
+    edges = [(0, 0)] * 3 + [(reach, reach)] * 2
+    padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
+    views = sliding_window_view(padded, weights.shape, axis=(3, 4))  # (s, s, 3, side, side, H, W)
+    mixed = np.einsum("abcijhw,hw->iajbc", views, weights.astype(np.float32))
+    made: UInt8 = np.rint(mixed.reshape(side * scale, -1, 3)).clip(0, 255).astype(np.uint8)
+    return made
 
 
 def _way(what: str, method: str) -> str:
@@ -259,8 +273,7 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
     A linear model of log(on / off) on the ranks of severity and of k, and on their product, each
     position weighed by the mean of its two errors. So the weighed logarithm is the harm itself to
     second order, without leaning to either network. k is ranked within classes of like severity,
-    and severity so that every decile holds a tenth of the error. Where k is NaN, positions do not
-    count.
+    and severity so that every decile holds a tenth of the error. Positions of NaN k do not count.
 
     Returned are, in % of the error, NaN where the positions are too few or all alike: ``slope``,
     the rise from the lowest to the highest decile of k; ``steeper``, that slope in the highest

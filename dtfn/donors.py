@@ -22,7 +22,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
-from dtfn import cache, capture, evaluation, images, interventions, methods, statistics, texture
+from dtfn import (
+    cache,
+    capture,
+    causes,
+    evaluation,
+    images,
+    interventions,
+    methods,
+    statistics,
+    texture,
+)
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -53,10 +63,9 @@ MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
 COLUMNS = [*NETWORK, *PLACE, *("donor", "dose", "hash", "on", "off", "weight", "likeness", "k")]
-"""Of `measure`. pair, kind, seed: the network. dataset, image, row, column: the query. donor: one
-of `KINDS`; ``none`` at dose 0. dose: number of donors. hash: hash seed. on, off: error over the
-3 x 3 positions with attention and without (MSE). weight: share of the query's attention that is on
-the donors, mean over layers, under the first hash seed. likeness, k: see `Trial`."""
+"""Of `measure`. row, column: the query. donor: of `KINDS`, or ``none`` at dose 0. hash: hash seed.
+on, off: error over the 3 x 3 positions with attention and without (MSE). weight: share of the
+query's attention on the donors, mean over layers, first hash seed. likeness, k: see `Trial`."""
 
 Places = NDArray[np.int64]  # (n, 2): rows and columns of LR positions
 
@@ -68,13 +77,10 @@ class Query(NamedTuple):
     row: int  # the LR position of its middle
     column: int
 
-    def around(self, reach: int) -> tuple[slice, slice]:
-        """Return the HR pixels at most so many LR pixels from the query."""
-        s = self.sample.scale
-        rows, columns = (
-            slice(max(0, s * (at - reach)), s * (at + reach + 1)) for at in (self.row, self.column)
-        )
-        return rows, columns
+    def around(self, reach: int) -> tuple[slice, ...]:
+        """Return the HR pixels at most so many LR pixels from the query, rows and columns."""
+        s, middle = self.sample.scale, (self.row, self.column)
+        return tuple(slice(max(0, s * (at - reach)), s * (at + reach + 1)) for at in middle)
 
     def error(self, made: NDArray[np.float32]) -> float:
         """Return the mean squared error on Y over the 3 x 3 positions, of an output in [0, 1]."""
@@ -248,6 +254,7 @@ def _lost(patch: tuple[UInt8, UInt8], scale: int) -> Float:
     return _details(texture.detail(patch[1], scale, patch[0]), MIDDLE, scale)[0]
 
 
+@functools.cache
 def radius(network: nn.Module) -> int:
     """Return how far a network sees without attention, in LR pixels, found by its gradient."""
     s, generator = int(network.scale), torch.Generator().manual_seed(0)  # type: ignore[arg-type]
@@ -257,12 +264,11 @@ def radius(network: nn.Module) -> int:
         x = x.to(next(network.parameters())).requires_grad_()
         with torch.enable_grad(), network.attention(False):  # type: ignore[operator]
             (slope,) = torch.autograd.grad(network(x)[..., middle, middle].abs().sum(), x)
-        share = slope.abs().sum((0, 1)).double()
-        share /= share.sum()
-        for far in range(reach):
-            inside = slice(reach - far, reach + far + 1)
-            if 1 - share[inside, inside].sum() <= BEYOND:
-                return far
+        share = slope.abs().sum((0, 1)).double().cpu().numpy()
+        apart = np.abs(np.arange(side) - reach)
+        sums = np.bincount(np.maximum.outer(apart, apart).ravel(), share.ravel() / share.sum())
+        if (far := int(np.argmax(1 - np.cumsum(sums) <= BEYOND))) < reach:
+            return far
     wanted = "a network that sees less than 256 LR pixels away without attention"
     raise InputError("donors", wanted, "one that sees everything", "choose a convolutional one")
 
@@ -296,11 +302,10 @@ def measure(
 ) -> pd.DataFrame:
     """Run the experiment: a row a network, query, donor, dose and hash seed, see `COLUMNS`.
 
-    Networks must have been trained without attention, too. The gate of TFS, which depends on the
-    whole picture, is held at its value of the unchanged picture. Networks that hash run under so
-    many hash seeds: any change of a picture moves the borders of their chunks, and the plain donors
-    measure what that alone does. Queries without room or without similar patches are left out. What
-    a network makes of a query is remembered on disk.
+    Networks must have been trained without attention, too. The gate of TFS depends on the whole
+    picture, so it is held at its value of the unchanged one. Networks that hash run under so many
+    hash seeds: any change of a picture moves the borders of their chunks, and the plain donors
+    measure what that alone does. Queries without room or without similar patches are left out.
 
     A dose below 1 is an `InputError`. So is an output without attention that donors change at the
     query by more than 1e-6 of its range [0, 1]: the last bits of a float32 may differ, no more.
@@ -308,7 +313,9 @@ def measure(
     if not doses or min(doses) < 1:
         raise InputError("doses", "numbers of 1 or more", list(doses), "name some")
     code = cache.source("donors", "capture", "images", "interventions")
-    chosen, reach = (pool.queries(queries), _reach(pairs)) if pairs else ([], 0)
+    # All networks are asked about the same windows.
+    reach = max((radius(methods.network(pair.on)) for pair in pairs), default=0)
+    chosen = pool.queries(queries) if pairs else []
     rows: list[tuple[Any, ...]] = []
     bar = evaluation.progress(total=len(chosen) * len(pairs), desc="donors", unit="query")
     with cache.opened(), bar:
@@ -329,11 +336,6 @@ def measure(
                     more = (float(made["off"]), float(weight), trial.likeness, trial.k)
                     rows += [(*what, n, error, *more) for n, error in enumerate(on.tolist())]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _reach(pairs: Sequence[Pair]) -> int:
-    """Return the largest radius: all networks are asked about the same windows."""
-    return max(radius(methods.network(pair.on)) for pair in pairs)
 
 
 def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) -> cache.Arrays:
@@ -373,22 +375,21 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
 def held_gates(network: nn.Module) -> Iterator[None]:
     """Hold the channel gates of TFS at what they are in the first pass inside of the context."""
     kept: dict[nn.Module, Tensor] = {}
-
-    def hold(module: nn.Module, _: object, output: Tensor) -> Tensor:
-        return kept.setdefault(module, output)
-
     with ExitStack() as stack:
         for layer in network.modules():
             if isinstance(layer, CCALayer):
-                stack.callback(layer.conv_du.register_forward_hook(hold).remove)
+                hook = layer.conv_du.register_forward_hook(
+                    lambda module, _, made: kept.setdefault(module, made)
+                )
+                stack.enter_context(hook)
         yield
 
 
 def effects(table: pd.DataFrame) -> pd.DataFrame:
     """Return what donors change: a row a network, query, donor and dose of `measure`.
 
-    New is change: the error with attention less that with plain donors of the same dose (MSE, mean
-    over hash seeds). Of plain donors: less that of the unchanged picture.
+    change: the error with attention less that with as many plain donors (MSE, mean over hash
+    seeds); of plain donors, less that of the unchanged picture.
     """
     keys = [*NETWORK, *PLACE]
     means = table.groupby([*keys, "donor", "dose"], sort=False)[["on", "off", "weight"]].mean()
@@ -440,7 +441,7 @@ class Scene:
     maps: Mapping[str, Float]  # the query's attention (H, W) in that layer
 
     def error(self, kind: str) -> float:
-        """Return `Query.error` of an output."""
+        """Return the error of an output at the query."""
         return self.query.error(self.outputs[kind])
 
     def weight(self, kind: str) -> float:
@@ -449,13 +450,7 @@ class Scene:
 
     def copied(self, kind: str) -> UInt8:
         """Return the mean of the HR patches around all positions, by the query's attention."""
-        sample = self.trials[kind].sample
-        side, reach = sample.scale * LOOK, sample.scale * (LOOK // 2)
-        hr = np.pad(sample.hr, [(reach, reach), (reach, reach), (0, 0)], mode="edge")
-        views = sliding_window_view(hr, (side, side), axis=(0, 1))  # type: ignore[call-overload]
-        views = views[:: sample.scale, :: sample.scale].astype(np.float32)
-        mean = np.tensordot(self.maps[kind], views, axes=2)  # (3, side, side)
-        return mean.transpose(1, 2, 0).clip(0, 255).astype(np.uint8)
+        return causes.mixed_patch(self.trials[kind].sample.hr, self.maps[kind], LOOK)
 
 
 def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | None:
@@ -470,7 +465,8 @@ def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | Non
     (pair,) = (one for one in pairs if (one.name, one.kind, one.seed) == tuple(best[NETWORK]))
     places = {(one.dataset, one.image): one for one in pool.samples}
     query = Query(places[best["dataset"], best["image"]], int(best["row"]), int(best["column"]))
-    placed = pool.trials(query, _reach(pairs), [int(table["dose"].max())])
+    reach = max(radius(methods.network(one.on)) for one in pairs)
+    placed = pool.trials(query, reach, [int(table["dose"].max())])
     assert placed is not None
     seen, network, outputs, maps = placed[0], methods.network(pair.on), {}, {}
     trials = {trial.donor: trial for trial in placed[1]}

@@ -37,18 +37,13 @@ def costs(
     sets: Sequence[str] = ("Urban100",),
     count: int | None = None,
     kinds: Sequence[str] = (*KINDS, *WINDOWS),
-    device: str = "cpu",
 ) -> pd.DataFrame:
     """Measure what each intervention costs on the first ``count`` pictures of benchmarks.
 
-    Networks run as in `dtfn.evaluation.block_errors`. A user's own has only `OWN_KINDS`; a network
-    without attention is an `InputError`. `PLACEBO` is left out where the zoo has none of the seed.
-
-    Returns
-    -------
     A row a network, picture and intervention: name, dataset, image, scale, psnr (dB, Y, border of
     ``scale``; of the network as trained), intervention, cost (dB, positive: the network loses); for
-    a user's own network also bicubic (dB, its PSNR).
+    a user's own network, which has only `OWN_KINDS`, also bicubic (dB, its PSNR). `PLACEBO` is left
+    out where the zoo has none of the seed. A network without attention is an `InputError`.
     """
     from dtfn.interventions import attention_layers
 
@@ -77,7 +72,7 @@ def costs(
                     for kind in ("", *possible[name]):
                         method = f"{name}@{kind}" if kind else name
                         method = str(placebo_of(name)) if kind == PLACEBO else method
-                        error = evaluation.block_errors(method, sample, device)[method]
+                        error = evaluation.block_errors(method, sample)[method]
                         psnr[kind] = psnr_of(interior(error))
                         bar.update()
                     plain = psnr.pop("")
@@ -94,11 +89,10 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the verdict on each network and data set from `costs`, uniform among them.
 
     A row a network and data set: name, dataset, scale, pictures, few (pictures of the interventions
-    that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses, verdict
-    (see `verdict`), and the mean cost of each intervention with the ends of its 95 % interval over
+    that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses,
+    `verdict`, and the mean cost of each intervention with the ends of its 95 % interval over
     pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
-    Those under which a user's own network `collapses` are in off_distribution: they say nothing
-    about it.
+    off_distribution names those under which a user's own network `collapses`.
     """
     rows = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):

@@ -227,7 +227,7 @@ def test_the_two_rules_for_grey_pictures(seed: int) -> None:
     [
         (SR[:-1], HR, 2, "images of one size; found 45 x 36 and 45 x 37"),
         (SR / 255.0, HR, 2, "uint8 .* found float64"),
-        (SR, np.dstack([HR, HR[..., :1]]), 2, r"found \(37, 45, 4\)"),
+        (SR, np.dstack([HR, HR[..., :1]]), 2, r"found uint8 \(37, 45, 4\)"),
         (SR, HR, 19, "found 19 of 45 x 37"),
         (SR, HR, -1, "found -1 of"),
     ],

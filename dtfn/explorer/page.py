@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_hex
 from matplotlib.figure import Figure
-from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
+from dtfn.causes import mixed_patch
 from dtfn.explorer import summary
 from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
 from dtfn.images import UInt8
@@ -130,7 +130,9 @@ def copies(state: State) -> list[Crop]:
     scale, hr = state.sample.scale, state.sample.hr
     source = images.as_rgb(hr if hr.size else state.outputs[state.choice.network].image)
     box = Window(SPAN // 2 * scale, SPAN // 2 * scale, scale, scale)
-    mixed = Crop("weighted mix", "of all positions", mix(source, state.attention, scale), box)
+    mixed = Crop(
+        "weighted mix", "of all positions", mixed_patch(source, state.attention, SPAN), box
+    )
     patches = [("query", f"{state.position}", state.position)]
     for row, column, weight, apart in state.copied:
         differs = "" if math.isnan(apart) else f" · differs {apart:.1f}"
@@ -140,17 +142,6 @@ def copies(state: State) -> list[Crop]:
         for title, note, at in patches
     )
     return [query, mixed, *copied]
-
-
-def mix(source: UInt8, attention: Float, scale: int) -> UInt8:
-    """Return the mean of the patches around all positions by weight, uint8 ``(7s, 7s, 3)``."""
-    height, width = attention.shape
-    blocks = source.reshape(height, scale, width, scale, 3).transpose(1, 3, 4, 0, 2)
-    edges = [(0, 0)] * 3 + [(SPAN // 2, SPAN // 2)] * 2
-    padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
-    views = sliding_window_view(padded, attention.shape, axis=(3, 4))  # (s, s, 3, 7, 7, H, W)
-    mixed = np.einsum("abcijhw,hw->iajbc", views, attention.astype(np.float32))
-    return np.rint(mixed.reshape(SPAN * scale, SPAN * scale, 3)).clip(0, 255).astype(np.uint8)
 
 
 def _crop(title: str, note: str, image: UInt8, scale: int, window: Window, at: Position) -> Crop:
