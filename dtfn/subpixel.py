@@ -44,8 +44,7 @@ def psnr(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = F
     ``rgb2ycbcr`` of uint8). That costs about 0.02 dB at scale 4 and 0.09 dB at scale 2.
     """
     x, y = _shaved_luma(sr, hr, shave, 1, grey, rounded)
-    mse = float(np.mean((x - y) ** 2))
-    return float(10 * np.log10(PEAK**2 / mse)) if mse else float("inf")
+    return psnr_of((x - y) ** 2)
 
 
 def ssim(sr: Array, hr: Array, shave: int, grey: Grey = "rgb", rounded: bool = False) -> float:
@@ -74,11 +73,7 @@ def _shaved_luma(
     sr: Array, hr: Array, shave: int, least: int, grey: Grey, rounded: bool
 ) -> tuple[Float, Float]:
     """Return both Y channels without their borders; at least ``least`` pixels high and wide."""
-    x, y = images.luma(sr), images.luma(hr)
-    if x.shape != y.shape:
-        found = f"{width_by_height(sr)} and {width_by_height(hr)}"
-        remedy = "crop HR with dtfn.images.modcrop, or look for a wrong scale"
-        raise InputError("SR and HR", "images of one size", found, remedy)
+    x, y = lumas(sr, hr)
     height, width = y.shape
     if shave < 0 or min(height, width) < 2 * shave + least:
         expected = f"a border that leaves {least} x {least} pixels or more"
@@ -110,17 +105,13 @@ def lumas(sr: Array, hr: Array) -> tuple[Float, Float]:
     """Return `luma` of two pictures; of different sizes they are an `InputError`."""
     x, y = luma(sr), luma(hr)
     if x.shape != y.shape:
-        remedy = "look for a wrong scale, or for a border that was cropped in one of them"
-        raise InputError("images or maps", "one size", f"{x.shape} and {y.shape}", remedy)
+        found, remedy = f"{width_by_height(sr)} and {width_by_height(hr)}", "look for a wrong scale"
+        raise InputError("SR and HR", "images of one size", found, f"{remedy}, or a cropped border")
     return x, y
 
 
 def block_error(sr: Array, hr: Array, scale: int) -> Float:
-    """Return the mean squared error of each LR position's block, ``(H, W)``.
-
-    Raises `InputError` for pictures of different sizes, sizes that ``scale`` does not divide, or
-    numbers that are not finite.
-    """
+    """Return the mean squared error of each LR position's block, ``(H, W)``."""
     x, y = lumas(sr, hr)
     difference = x - y
     # Float sums of squares depend on their order, so that equal errors of 8-bit pictures seem to

@@ -78,7 +78,7 @@ def test_finer_cells_never_lower_the_bound(two: Maps) -> None:
 @pytest.mark.parametrize(
     ("sr", "hr", "scale", "message"),
     [
-        (np.zeros((12, 12)), np.zeros((12, 14)), 2, r"one size; found \(12, 12\) and \(12, 14\)"),
+        (np.zeros((12, 12)), np.zeros((12, 14)), 2, r"of one size; found 12 x 12 and 14 x 12"),
         (np.zeros((12, 12)), np.zeros((12, 12)), 5, "multiples of the scale, 5; found 12 x 12"),
         (np.full((12, 12), np.nan), np.zeros((12, 12)), 2, "finite numbers; found NaN"),
         (np.zeros((12, 12)), np.full((12, 12), INF), 2, "finite numbers"),
