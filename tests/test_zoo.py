@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -284,3 +286,31 @@ def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
         ship.add(finished(tmp_path, "nla+tfs-x4-s0", **ours | {"steps": steps}), QUALITY, GATE)
         assert zoo.recipe("nla+tfs-x4-s0").start == expected
         assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in zoo.show("nla+tfs-x4-s0")
+
+
+def test_the_script_for_a_gpu_trains_each_stage_once(tmp_path: Path) -> None:
+    """``echo`` in the place of Python shows what would run."""
+    file = tmp_path / "scratch-gla-x4-s0" / "weights.safetensors"
+    file.parent.mkdir()
+    file.touch()
+    script = [
+        str(TOOL.with_name("zoo.sh")),
+        str(tmp_path),
+        "nlsa gla gla+tfs",
+        "0 1",
+        "--minutes",
+        "9",
+    ]
+
+    def shown(scales: str) -> list[str]:
+        environment = os.environ | {"PYTHON": "echo", "SCALES": scales}
+        done = subprocess.run(["bash", *script], env=environment, capture_output=True, check=True)
+        return done.stdout.decode().splitlines()
+
+    first, second = shown("4")
+    names = "scratch-gla-x4-s1 scratch-nlsa-x4-s0 scratch-nlsa-x4-s1"
+    options = "--side-by-side --resume --out . --minutes 9"
+    assert first == f"-m dtfn train {names} {options}"
+    wanted = {f"{v}-x4-s{s}" for v in ("gla", "gla+tfs", "nlsa") for s in (0, 1)}
+    assert set(second.split()[3:9]) == wanted
+    assert [line.split()[3] for line in shown("2 3")] == ["gla-x2-s0", "gla-x3-s0"]
