@@ -313,4 +313,4 @@ def test_the_script_for_a_gpu_trains_each_stage_once(tmp_path: Path) -> None:
     assert first == f"-m dtfn train {names} {options}"
     wanted = {f"{v}-x4-s{s}" for v in ("gla", "gla+tfs", "nlsa") for s in (0, 1)}
     assert set(second.split()[3:9]) == wanted
-    assert [line.split()[3] for line in shown("2 3")] == ["gla-x2-s0", "gla-x3-s0"]
+    assert [line.split()[3] for line in shown("2 3")] == ["gla+tfs-x2-s0", "gla+tfs-x3-s0"]

@@ -16,7 +16,7 @@ python=${PYTHON:-python3}
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 
 together() { # the networks named on standard input that are not finished
-    mapfile -t names < <(sort -u | while read -r name; do
+    mapfile -t names < <(LC_ALL=C sort -u | while read -r name; do
         [ -e "$name/weights.safetensors" ] || echo "$name"
     done)
     [ ${#names[@]} = 0 ] || "$python" -m dtfn train "${names[@]}" --side-by-side --resume --out . "$@"
