@@ -161,7 +161,8 @@ def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
     layers = switches(network)
     if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
-        raise InputError("layers", wanted, bits, f"write e.g. layers({'1' * len(layers)})")
+        remedy = f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
+        raise InputError("layers", wanted, bits, remedy)
     off = [layer for layer, bit in zip(layers, bits, strict=True) if bit == "0"]
     return assign(off, "on", False)
 

@@ -34,9 +34,9 @@ from dtfn import (
     zoo,
 )
 from dtfn.errors import InputError
-from dtfn.explorer import page, state, summary
+from dtfn.explorer import page, state
 from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
-from dtfn.explorer.view import View
+from dtfn.explorer.view import View, message
 from dtfn.images import degrade, imresize
 
 # ipympl passes its canvas on to traitlets, which will refuse that one day.
@@ -179,12 +179,12 @@ def test_the_mix_is_the_mean_of_all_patches_by_weight() -> None:
 def test_harm_is_judged_against_chance(pair: State) -> None:
     harm, chance, limit = pair.harm, pair.chance, pair.threshold
     assert limit == pytest.approx(np.quantile(np.abs(chance), 0.95))
-    said = summary.share(pair)
+    said = page.harm(pair, 1.0)
     assert f"{np.mean(harm[1:-1, 1:-1] > limit):.1%}" in said
     assert f"{np.mean(chance[1:-1, 1:-1] > limit):.1%}" in said
     beyond = (np.abs(harm) > limit) & (np.abs(harm) > np.abs(chance))
     for at in np.ndindex(*harm.shape):
-        words = summary.verdict(replace(pair, position=at))
+        words = page.verdict(replace(pair, position=at))
         assert ("harmed here" in words) == (beyond[at] and harm[at] > 0)
         assert ("helped here" in words) == (beyond[at] and harm[at] < 0)
         if beyond[at]:
@@ -215,11 +215,11 @@ def test_words_say_where_attention_is_spread(network: str) -> None:
     assert explored.attention is not None
     seen = np.where(explored.attention > 0, 1 / np.count_nonzero(explored.attention), 0)
     flat = replace(explored, attention=seen, spread={"support": float(np.count_nonzero(seen))})
-    said = summary.looked(flat)
-    assert said.startswith("Spread evenly over")
+    said = page.attention(flat)
+    assert "Spread evenly over" in said
     assert ("that get any" if network == N else "all positions") in said
     assert ("hence the band" in said) == (network == N)
-    assert "Half of the weight is on" in summary.looked(replace(flat, spread={"support": 3}))
+    assert "Half of the weight is on" in page.attention(replace(flat, spread={"support": 3}))
 
 
 # --- how fast ---
@@ -295,8 +295,8 @@ def test_without_truth_everything_that_needs_it_says_so(shown: State, runs: Path
     assert np.isnan(own.harm).all()
     titles = [crop.title for crop in page.crops(own, 12)]
     assert titles == ["LR", "attention on", "attention off", L, Path(DENSE).stem]
-    assert summary.NO_TRUTH in page.harm(own, 0.0)
-    assert summary.NO_TRUTH in page.numbers(own)
+    assert page.NO_TRUTH in page.harm(own, 0.0)
+    assert page.NO_TRUTH in page.numbers(own)
     figures = explorer.send(own, GIVEN) / "figures"
     assert (figures / "view.png").is_file()
     assert list(pd.read_csv(figures / "view.csv")) == ["row", "column", "attention"]
@@ -426,7 +426,8 @@ def test_sheet_draws_everything(shown: State) -> None:
     deeper = last(shown.click(6, 5))
     figure: Any = page.sheet(deeper)
     words = " ".join(text.get_text() for text in figure.findobj(Text))
-    for _, value, _ in (*summary.block_lines(deeper), *summary.attention_lines(deeper)):
+    block, spread = page.lines(deeper)
+    for _, value, _ in block + spread:
         assert value in words
     drawn = sum(len(ax.images) for ax in figure.get_axes())
     assert drawn == 2 + 9 + 10, "two maps, nine crops; query, mix and eight copies"
@@ -451,7 +452,7 @@ def test_headless_session_saves_static_panels(runs: Path) -> None:
 
 @pytest.mark.parametrize("at", [[16, 3], [3, -1], [3]])
 def test_positions_are_chosen_in_the_picture_or_refused(runs: Path, at: list[int]) -> None:
-    with pytest.raises(InputError, match=r"parameter 'positions': expected .* row 0 to 15 and col"):
+    with pytest.raises(InputError, match=r"position: expected .* row 0 to 15 and col"):
         explorer.begin(GIVEN | {"positions": [[3, 4], at]}).show()
     if len(at) == 1:
         explorer.begin(GIVEN | {"positions": []}).show()
@@ -565,7 +566,7 @@ def test_view_says_what_is_wrong_and_lives_on(view: Any) -> None:
     assert 'class="error"' in text(view, "status")
     assert "two different networks" in text(view, "status")
     assert view.controls["baseline"].value == OFF, "the menu says what is shown"
-    assert "<script" not in page.message("<script>alert(1)</script>", is_error=True)
+    assert "<script" not in message("<script>alert(1)</script>", is_error=True)
     mouse(view, 3, 4)
     assert "error" not in text(view, "status")
     view.controls["network"].value = NULL

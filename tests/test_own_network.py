@@ -34,7 +34,7 @@ from dtfn import (
 )
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.explorer import page, summary
+from dtfn.explorer import page
 from dtfn.explorer.state import WITHOUT, Choice, look, usual
 from dtfn.images import degrade
 from dtfn.own import OwnNetwork
@@ -475,7 +475,7 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     state = look(Choice("mini", "brick", 4, **chosen, tile=(0, 0, 16, 20)))
     assert state.attention is None
     assert "'attention' has no map: its module lacks a method attention_positions" in state.notes
-    assert "choice of keys" in summary.verdict(state) or "chance" in summary.verdict(state)
+    assert "choice of keys" in page.verdict(state) or "chance" in page.verdict(state)
     costs = gate.costs([f"{file}:network"], ["mini"], 1)
     assert set(costs["intervention"]) == set(gate.OWN_KINDS)
 
@@ -525,7 +525,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(gate, "COLLAPSE", -1.0)
     lost = look(state.choice)
     assert gate.OFF_DISTRIBUTION in lost.notes
-    assert summary.verdict(lost).startswith("Not judged: ")
+    assert page.verdict(lost).startswith("Not judged: ")
     with pytest.raises(InputError, match="expected a name of the zoo"):
         cli.explore(network="none")
     Path(mine.partition(":")[0]).write_text(

@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from dtfn import files, images, methods, reports, zoo
-from dtfn.errors import InputError
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
 from dtfn.reports import Run, Verdict, runs
@@ -51,18 +50,13 @@ class Session:
         state, missed = opened(self._given), list[float]()
         print(state.notes)
         rows, columns = state.shape
-        chosen = self._given["positions"]
-        for at in chosen:
-            if len(at) != 2 or not (0 <= at[0] < rows and 0 <= at[1] < columns):
-                wanted = f"(row, column) of row 0 to {rows - 1} and column 0 to {columns - 1}"
-                raise InputError("parameter 'positions'", wanted, at, "or leave it out")
-        chosen = chosen or [(rows // 6, columns // 4), (rows // 2, 7 * columns // 10)]
-        for index, at in enumerate(chosen, start=1):
-            state = state.looked(tuple(at))
-            *_, deepest = state, *state.deeper()
+        usual = [(rows // 6, columns // 4), (rows // 2, 7 * columns // 10)]
+        states = [state.looked(tuple(at)) for at in self._given["positions"] or usual]
+        for index, clicked in enumerate(states, start=1):
+            *_, deepest = clicked, *clicked.deeper()
             _save(self._run, f"position_{index}", deepest)
-            if state.attention is not None:
-                missed.append(abs(float(state.attention.sum()) - 1))
+            if clicked.attention is not None:
+                missed.append(abs(float(clicked.attention.sum()) - 1))
         if missed:
             claim = "every attention map that is shown sums to 1, to 1e-5"
             self._run.verdict(Verdict(claim, max(missed), None, max(missed) < 1e-5, "{:.1e}"))
@@ -96,8 +90,8 @@ def is_headless() -> bool:
 def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> State:
     """Return the state that the notebook's parameters ask for; `InputError` if it cannot be.
 
-    The variables ``DTFN_EXPLORE``, a picture's file, and ``DTFN_EXPLORE_NETWORK`` take the place of
-    the notebook's own; `dtfn explore` sets them.
+    `dtfn explore` sets ``DTFN_EXPLORE``, a picture's file, and ``DTFN_EXPLORE_NETWORK``, which take
+    the place of the notebook's own.
     """
     network = os.environ.get("DTFN_EXPLORE_NETWORK") or given["network"]
     scale = int(methods.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]

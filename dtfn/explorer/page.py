@@ -1,4 +1,4 @@
-"""What the explorer shows, as pixels, as HTML and as a figure; the same on screen and on paper."""
+"""What the explorer says and shows, as pixels, HTML and a figure: on screen as on paper."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
 from dtfn.causes import mixed_patch
-from dtfn.explorer import summary
 from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
 from dtfn.images import UInt8
+from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled
 from dtfn.plots.pictures import frame, show
 
@@ -31,6 +31,8 @@ CLIPPED = 0.002  # of the positions may have more harm than the colours reach
 SPAN = 7  # LR positions a side of a copied patch
 CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 
+NO_TRUTH = "needs the truth (HR), and this picture came without"
+EVEN = 0.8  # effective positions as a share of those in sight, from which attention is even
 OFF = "attention off"
 ABOUT = {
     "LR": "What the networks get",
@@ -47,6 +49,9 @@ ABOUT = {
 """What the pictures show, for who points at them."""
 
 
+Line = tuple[str, str, str]  # label, value and meaning of a number
+
+
 class Crop(NamedTuple):
     """A piece of a picture, with what stands above and below it and a box in its pixels."""
 
@@ -57,13 +62,68 @@ class Crop(NamedTuple):
 
     def zoomed(self, factor: int) -> UInt8:
         """Return the crop with every pixel enlarged by a factor, the box outlined."""
-        height, width = self.image.shape[:2]
-        size = (factor * width, factor * height)
-        large = Image.fromarray(self.image).resize(size, Image.Resampling.NEAREST)
+        large = Image.fromarray(self.image.repeat(factor, 0).repeat(factor, 1))
         top, left, height, width = (factor * side for side in self.box)
         edges = (left - 2, top - 2, left + width + 1, top + height + 1)
         ImageDraw.Draw(large).rectangle(edges, outline=BOX, width=2)
         return np.asarray(large)
+
+
+def verdict(state: State) -> str:
+    """Return what the harm of this block means against chance."""
+    if not state.has_truth:
+        return f"Harm {NO_TRUTH}"
+    if not state.is_judged:
+        return "Not judged: with equal weights the network is off-distribution on this picture"
+    if state.record is None and state.choice.baseline != state.choice.off:
+        return "No attention is seen in this network: any difference is chance"
+    if not state.choice.control:
+        return "Chance is not known: choose a control to judge this block"
+    harm, chance = state.harm[state.position], abs(state.chance[state.position])
+    if abs(harm) <= state.threshold:
+        return "No difference beyond chance"
+    if abs(harm) <= chance:
+        return "Beyond the threshold, but chance differs as much in this very block"
+    who = "This network"
+    if state.choice.baseline == state.choice.off:
+        who = "Its choice of keys" if state.choice.off.endswith("@uniform") else "Attention"
+    return f"{who} {'harmed' if harm > 0 else 'helped'} here, beyond chance"
+
+
+def lines(state: State) -> tuple[list[Line], list[Line]]:
+    """Return the numbers of the block at the position, and of how it spreads its attention."""
+
+    def mse(differences: Float) -> str:
+        shown = round(differences[state.position], 2) + 0.0  # no "−0.00"
+        return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
+
+    choice, block, spread = state.choice, list[Line](), list[Line]()
+    if state.has_truth:
+        labels = {f"{choice.network}@off": "harm: on minus off"}
+        labels[f"{choice.network}@uniform"] = "harm: over equal weights"
+        about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
+        block.append((labels.get(choice.baseline, "harm: over baseline"), mse(state.harm), about))
+    if state.has_truth and choice.control:
+        control = " minus ".join(choice.labels[one] for one in choice.control)
+        about = f"The same difference where chance alone acts: {control}"
+        block.append(("chance, this block", mse(state.chance), about))
+        about = "Chance differs less at 95 % of the positions, or at the share that you set"
+        block.append(("threshold", f"±{state.threshold:.2f} MSE", about))
+    if state.attention is not None:
+        a, total, named = state.spread, state.attention.size, sum(c.weight for c in state.copied)
+        support, most = f"{a['support']:,.0f} of {total:,}", state.attention.max() * total
+        about = "1 × is what each gets if all get the same"
+        spread = [
+            ("effective positions", support, "exp of the entropy of the weights"),
+            ("largest weight", f"{most:.3g} × uniform", about),
+            (f"on the {len(state.copied)} ringed", f"{named:.1%}", "Their summed weight"),
+            ("on itself", f"{a['on_self']:.2%}", "The weight of this very position"),
+            ("mean distance", f"{a['distance']:.1f} LR pixels", "By weight"),
+        ]
+        if not math.isnan(a.get("disagreeing", math.nan)):
+            about = "Weight on positions whose detail is farther from the truth than no detail"
+            spread.append(("on false detail", f"{a['disagreeing']:.0%}", about))
+    return block, spread
 
 
 def attention_map(state: State, strength: float) -> UInt8:
@@ -157,32 +217,54 @@ def _over(lr: UInt8, cmap: str, level: Float, opacity: Float) -> UInt8:
     return np.rint((1 - share) * grey + share * colours).astype(np.uint8)
 
 
-def message(text: str, *, is_error: bool = False) -> str:
-    """Return a line for the reader; screen readers read it out."""
-    kind = f' class="{"error" if is_error else "note"}"' if text else ""
-    return f'<div role="status"{kind}>{escape(text)}</div>'
-
-
 def attention(state: State) -> str:
-    """Return what stands under the map of attention."""
-    ends = "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×"
-    return _under(summary.looked(state), ATTENTION, () if state.attention is None else ends)
+    """Return what stands under the map of attention: in words what the query attends to."""
+    if state.attention is None or state.record is None:
+        name = state.choice.labels[state.choice.network]
+        said = f"{name} has no attention layer that can be shown: choose another network."
+        return _under(said, ATTENTION)
+    reached = int((state.attention > 0).sum())
+    all_of = reached == state.attention.size
+    of = "all positions" if all_of else f"the {reached:,} positions that get any"
+    said = f"Spread evenly over {of}."
+    if state.spread["support"] < EVEN * reached:
+        half = np.cumsum(np.sort(state.attention, axis=None)[::-1]) < 0.5
+        said = f"Half of the weight is on {int(half.sum()) + 1:,} of {of}."
+    if isinstance(state.record.module(state.choice.layer), HashedAttention):
+        said += " Equal hash codes are cut into chunks row by row, hence the band."
+    return _under(said, ATTENTION, "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×")
 
 
 def harm(state: State, limit: float) -> str:
-    """Return what stands under the map of harm, whose colours end at ``limit``."""
+    """Return what stands under the map of harm, whose colours end at ``limit``: how often it is."""
+    if not state.has_truth:
+        return _under(f"Harm {NO_TRUTH}.", SIGNED)
+    ours, by_chance = (
+        float(np.mean(subpixel.interior(one) > state.threshold))
+        for one in (state.harm, state.chance)
+    )
+    said = f"Harm above {state.threshold:.2f} MSE at {ours:.1%} of the positions; "
+    said += f"by chance {by_chance:.1%}."
+    if not state.choice.control:
+        said = f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
     ends = f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed"
-    return _under(summary.share(state), SIGNED, ends if state.has_truth else ())
+    return _under(said, SIGNED, *ends)
 
 
 def numbers(state: State) -> str:
     """Return the verdict and the table of numbers."""
-    said = summary.verdict(state)
+    said, (row, column) = verdict(state), state.position
     kind = next((kind for kind in ("harmed", "helped") if f"{kind} here" in said), "")
+    block, spread = (
+        "".join(
+            f'<tr title="{escape(about)}"><td>{escape(label)}</td><td>{escape(value)}</td></tr>'
+            for label, value, about in part
+        )
+        for part in lines(state)
+    )
     return (
-        "<h4>Row {}, column {}</h4>".format(*state.position)
-        + f'<div class="said {kind}">{escape(said)}</div>{_table(summary.block_lines(state))}'
-        + f"<h4>Its attention</h4>{_table(summary.attention_lines(state))}"
+        f'<h4>Row {row}, column {column}</h4><div class="said {kind}">{escape(said)}</div>'
+        f"<table>{block}</table><h4>Its attention</h4><table>{spread}</table>"
     )
 
 
@@ -201,15 +283,7 @@ def strip(shown: Sequence[Crop], width: int) -> str:
     return f'<div class="strip">{"".join(parts)}</div>'
 
 
-def _table(lines: Sequence[summary.Line]) -> str:
-    rows = (
-        f'<tr title="{escape(about)}"><td>{escape(label)}</td><td>{escape(value)}</td></tr>'
-        for label, value, about in lines
-    )
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _under(said: str, cmap: str, ends: tuple[str, ...]) -> str:
+def _under(said: str, cmap: str, *ends: str) -> str:
     """Return text under the colours of a map; without its ends there is no map."""
     if not ends:
         return f'<div class="note">{escape(said)}</div>'
@@ -239,7 +313,7 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
         maps.append((right, image, title, SIGNED, (-limit, limit), unit, "black"))
     else:
         right.set_axis_off()
-        said = f"Harm {summary.NO_TRUTH}".replace(", ", ",\n")
+        said = f"Harm {NO_TRUTH}".replace(", ", ",\n")
         right.text(0.5, 0.5, said, ha="center", va="center")
     (row, column), grow = state.position, max(state.shape) / 40
     for ax, image, title, cmap, ends, unit, ink in maps:
@@ -247,10 +321,9 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
         frame(ax, (row - grow, column - grow, 1 + 2 * grow, 1 + 2 * grow), 1, ink)
         where = {"location": "bottom", "shrink": 0.9, "aspect": 30}
         parts[0].colorbar(ScalarMappable(Normalize(*ends), cmap), ax=ax, label=unit, **where)
-    numbered = summary.block_lines(state) + summary.attention_lines(state)
-    lines = [f"{name}: {value}" for name, value, _ in numbered]
-    said = summary.verdict(state).replace(", ", ",\n").replace(": ", ":\n")
-    said = "\n".join([f"row {row}, column {column}", said, "", *lines])
+    numbered = [f"{name}: {value}" for part in lines(state) for name, value, _ in part]
+    said = verdict(state).replace(", ", ",\n").replace(": ", ":\n")
+    said = "\n".join([f"row {row}, column {column}", said, "", *numbered])
     text.set_axis_off()
     text.text(0, 1, said, va="top", fontsize=7, transform=text.transAxes)
     for part, line in ((parts[1], crops(state, side)), (parts[2], copies(state))):

@@ -152,15 +152,16 @@ class State:
     @property
     def harm(self) -> Float:
         """Error of the network minus error of the baseline, (H, W); NaN without the truth."""
-        return self.outputs[self.choice.network].error - self.outputs[self.choice.baseline].error
+        return self._apart(self.choice.network, self.choice.baseline)
 
     @property
     def chance(self) -> Float:
         """The same of the control; NaN where there is none."""
-        if not self.choice.control:
-            return np.full(self.shape, np.nan)
-        one, other = self.choice.control
-        return self.outputs[one].error - self.outputs[other].error
+        return self._apart(*self.choice.control)
+
+    def _apart(self, *two: str) -> Float:
+        errors = [self.outputs[name].error for name in two]
+        return errors[0] - errors[1] if two else np.full(self.shape, np.nan)
 
     @property
     def threshold(self) -> float:
@@ -199,11 +200,7 @@ class State:
 
     def click(self, x: float, y: float) -> State:
         """Look at the position under column x and row y."""
-        (rows, columns), at = self.shape, (round(y), round(x))
-        if not (0 <= at[0] < rows and 0 <= at[1] < columns):
-            wanted = f"row 0 to {rows - 1} and column 0 to {columns - 1}"
-            raise InputError("position", wanted, at, "click inside the picture")
-        return self.looked(at)
+        return self.looked((round(y), round(x)))
 
     def move(self, down: int, right: int) -> State:
         """Step from the position, and stay inside the picture."""
@@ -216,6 +213,10 @@ class State:
 
     def looked(self, at: Position) -> State:
         """Look at a position: row and column."""
+        rows, columns = self.shape
+        if len(at) != 2 or not (0 <= at[0] < rows and 0 <= at[1] < columns):
+            wanted = f"(row, column) of row 0 to {rows - 1} and column 0 to {columns - 1}"
+            raise InputError("position", wanted, at, "choose one inside the picture")
         outputs = {name: output for name, output in self.outputs.items() if name != WITHOUT}
         here = replace(self, position=at, outputs=outputs, attribution=None, crop=None)
         if self.record is None:
@@ -268,12 +269,13 @@ def look(
     ``files`` are the reader's pictures by name. The settings of the state ``before`` stay, and its
     position if the picture does. Raises `InputError` where the choice cannot be shown.
     """
-    files = files or {}
+    files, notes = files or {}, list[str]()
     if choice.dataset == FILES:
         require_known(choice.image, files, "upload", "one of yours")
-        whole, notes = brought(choice.image, files[choice.image], choice.scale)
+        whole, said = brought(choice.image, files[choice.image], choice.scale)
+        notes.append(said)
     else:
-        whole, notes = _sample(choice.dataset, choice.image, choice.scale), ""
+        whole = _sample(choice.dataset, choice.image, choice.scale)
     if choice.network == choice.baseline:
         twice, remedy = f"{choice.network} twice", "choose another one"
         raise InputError("pair", "two different networks", twice, remedy)
@@ -287,9 +289,10 @@ def look(
         offered = tiles(whole.lr.shape)
         choice = replace(choice, tile=offered[0])
         sample = _cut(whole, choice.tile)
-        slowest = zoo.labels([slowest])[slowest]
-        notes += f" {columns} x {rows} LR positions are more than the {most} that {slowest} can "
-        notes += f"take. Shown is tile 1 of {len(offered)}."
+        notes.append(
+            f"{columns} x {rows} LR positions are more than the {most} that "
+            f"{choice.labels[slowest]} can take. Shown is tile 1 of {len(offered)}."
+        )
     network: Any = methods.network(choice.network)
     layers = capture.layers(network)
     if choice.layer:
@@ -305,29 +308,32 @@ def look(
     if record and not choice.layer:
         choice = replace(choice, layer=record.layers[-1])
     if is_own and has_off and not layers:
-        notes += f" The attention {next(iter(network.shapes))!r} has no map: its module lacks a"
-        notes += " method attention_positions, see dtfn.own."
+        notes.append(
+            f"The attention {next(iter(network.shapes))!r} has no map: its module lacks a method "
+            "attention_positions, see dtfn.own."
+        )
     is_judged, detail = True, None
     if sample.hr.size:
         detail = texture.detail_blocks(sample.hr, sample.scale)
         if is_own and choice.baseline == choice.off:
-            notes += " The network was never trained without its attention. So it is compared with "
-            notes += "itself with equal weights for the same keys (its choice pair)."
+            notes.append(
+                "The network was never trained without its attention. So it is compared with "
+                "itself with equal weights for the same keys (its choice pair)."
+            )
             errors = (outputs[method].error for method in (choice.network, choice.off))
             made, off = (subpixel.psnr_of(subpixel.interior(error)) for error in errors)
-            bicubic = evaluation.psnr(
-                images.imresize(sample.lr, choice.scale), sample.hr, choice.scale
-            )
-            if gate.collapses(made, made - off, bicubic):
+            bicubic = images.imresize(sample.lr, choice.scale)
+            if gate.collapses(made, made - off, evaluation.psnr(bicubic, sample.hr, choice.scale)):
                 is_judged = False
-                notes += f" These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}."
+                notes.append(f"These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}.")
     row = next((row for row in zoo.registry() if row["name"] == choice.network), {})
     if row.get("chooses") is False:
-        notes += (
-            f" {choice.network} does not pass the gate: equal weights for all positions cost it "
+        notes.append(
+            f"{choice.network} does not pass the gate: equal weights for all positions cost it "
+            f"{row['gate']:.2f} dB on Urban100, so what it looks at may matter little."
         )
-        notes += f"{row['gate']:.2f} dB on Urban100, so what it looks at may matter little."
-    state = State(choice, whole, sample, notes.strip(), outputs, detail, files, tell, is_judged)
+    said = " ".join(filter(None, notes))
+    state = State(choice, whole, sample, said, outputs, detail, files, tell, is_judged)
     at = (state.shape[0] // 2, state.shape[1] // 2)
     if before:
         state = replace(state, quantile=before.quantile, most=before.most)
@@ -341,14 +347,11 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 
     The network is that of the zoo whose attention does most, without TFS if there is one. It is
     compared with itself with attention off where it was trained for that, a user's own with itself
-    with equal weights, any other with a local one.
-
-    Raises `InputError` where the zoo has no pair of this scale.
+    with equal weights, any other with a local one. A zoo without a pair is an `InputError`.
     """
-    network = (
-        network
-        or min(pairs_of_zoo(scale), key=lambda pair: "+" in pair.name or pair.name == "placebo").on
-    )
+    if not network:
+        pairs = pairs_of_zoo(scale)
+        network = min(pairs, key=lambda pair: "+" in pair.name or pair.name == "placebo").on
     twins = [name for name in _local(scale) if name != network]
     alone = zoo.own(network) or zoo.switched(network) or not twins
     baseline = Choice("", "", scale, network, "").off if alone else twins[-1]

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ class View:
     def tell(self, share: float, what: str) -> None:
         """Show progress; nothing once all is done."""
         bar = f'<div role="status"><progress value="{share}"></progress> {what}</div>'
-        self.texts["status"].value = bar if share < 1 else page.message("")
+        self.texts["status"].value = bar if share < 1 else message("")
 
     # --- what the reader does ---
 
@@ -203,9 +204,9 @@ class View:
         try:
             self.state = self._shown = getattr(self.state, event)(*args, **kwargs)
         except InputError as error:
-            self.texts["status"].value = page.message(str(error), is_error=True)
+            self.texts["status"].value = message(str(error), is_error=True)
             return
-        self.texts["status"].value = page.message(self.state.notes)
+        self.texts["status"].value = message(self.state.notes)
         self._draw()
         self._worker.submit(self._deepen, self.state)
 
@@ -227,16 +228,16 @@ class View:
             self.upload.value = ()  # so that the same file can be taken again
 
     def _sent(self, _button: widgets.Button) -> None:
-        self.texts["status"].value = page.message("Saving figure, maps and numbers …")
+        self.texts["status"].value = message("Saving figure, maps and numbers …")
         try:
             with capture_output():  # a run prints and shows what it saves
                 folder = self._save(self._shown, **self._how)
         except (InputError, OSError) as error:
-            self.texts["status"].value = page.message(str(error), is_error=True)
+            self.texts["status"].value = message(str(error), is_error=True)
             return
         figure = base64.b64encode((folder / "figures" / "view.png").read_bytes()).decode()
         link = f'<a download="view.png" href="data:image/png;base64,{figure}">Download it</a>'
-        said = page.message(f"Saved: {folder}. It is in the next report. ")
+        said = message(f"Saved: {folder}. It is in the next report. ")
         self.texts["status"].value = said.replace("</div>", f"{link}</div>")
 
     # --- what follows ---
@@ -317,7 +318,13 @@ class View:
                 self._shown = deeper
                 self._draw_crops()
         except Exception as error:  # the worker would swallow it
-            self.texts["status"].value = page.message(str(error), is_error=True)
+            self.texts["status"].value = message(str(error), is_error=True)
+
+
+def message(text: str, *, is_error: bool = False) -> str:
+    """Return a line for the reader; screen readers read it out."""
+    kind = f' class="{"error" if is_error else "note"}"' if text else ""
+    return f'<div role="status"{kind}>{escape(text)}</div>'
 
 
 def _control(name: str, label: str, width: int, about: str) -> Any:
