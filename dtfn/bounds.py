@@ -137,13 +137,11 @@ def by_granularity(table: pd.DataFrame) -> pd.DataFrame:
 def net_gain(table: pd.DataFrame, bound: str = "matching") -> statistics.Crossed:
     """Return what a bound of `measure` gains over its control (dB), over networks and pictures.
 
-    Of ``"matching"`` and ``"own keys"`` it is the gain over attention as trained where that is
-    better than the control, so that a bad control earns nothing.
+    Where attention as trained is better than the control, it is the gain over that, so that a bad
+    control earns nothing.
     """
-    wide, control = _wide(table), f"{bound} control"
-    base = control
-    if bound in ("matching", "own keys") and wide["on"].mean() >= wide[control].mean():
-        base = "on"
+    wide = _wide(table)
+    base = "on" if wide["on"].mean() >= wide[f"{bound} control"].mean() else f"{bound} control"
     return statistics.crossed(wide.assign(net=wide[bound] - wide[base]), "net", seed=NETWORK)
 
 
