@@ -174,9 +174,9 @@ def test_a_scene_shows_the_weights_of_donors(name: str, tmp_path: Path, pool: do
     figure = curves.dose_curves(found)
     figure.draw_without_rendering()
     lines: dict[str, Any] = {str(line.get_label()): line for line in figure.axes[0].containers}
-    for kind, (_, label) in curves.DONORS.items():
+    for kind in curves.DONORS:
         effect = found.loc[found["donor"] == kind, "effect"]
-        np.testing.assert_allclose(lines[label].lines[0].get_ydata(), [0, *effect])
+        np.testing.assert_allclose(lines[kind].lines[0].get_ydata(), [0, *effect])
 
 
 def _cut(sample: Sample, row: int, column: int) -> tuple[images.UInt8, images.UInt8]:

@@ -139,7 +139,7 @@ def test_interventions_show_networks_by_colour_and_datasets_by_marker() -> None:
 def test_the_harm_curve_shows_net_parts_and_control() -> None:
     axes: Any = curves.harm_curve(HARM, 0.5).axes
     first, second = axes
-    titles = ["nlsa, switch pair (3 seeds)", "gla, twin pair (3 seeds)"]
+    titles = [f"{name} pair, training seeds: 3" for name in ("nlsa\nswitch", "gla\ntwin")]
     assert [first.get_title(), second.get_title()] == titles
     heights = [patch.get_height() for patch in first.patches if isinstance(patch, Rectangle)]
     assert heights == pytest.approx([*[5] * 5, -7, -6, -5, -4, -3])
@@ -154,6 +154,6 @@ def test_the_gallery_shows_outputs_with_the_psnr_of_the_texture() -> None:
     drawn = pictures.texture_gallery([one], [one.sample.hr])
     titles: list[Any] = [ax.get_title() for ax in drawn.axes]
     expected = 10 * np.log10(255**2 / one.region.of(one.errors["local"]).mean())
-    assert titles.index("HR") < titles.index(f"local: {expected:.2f}")
+    assert titles.index("HR") < titles.index(f"local\n{expected:.2f} dB")
     copied = drawn.axes[titles.index("attention copies")].images[0].get_array()
     np.testing.assert_array_equal(np.asarray(copied), one.view.hr)

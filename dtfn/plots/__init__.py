@@ -24,6 +24,7 @@ BAD, GOOD = "#B2182B", "#2166AC"  # harmed and helped, as in a signed map
 BOX = "#F0E442"  # frames what is looked at
 SIGNED, POSITIVE = "RdBu_r", "viridis"  # red harmed, blue helped; errors and strengths
 WIDTH = 9.6  # inches; at 100 dots an inch the width of a report's column
+NARROW = 5.6  # of a figure that must be read on a phone
 
 _STYLE: Any = {
     "figure.dpi": 200,

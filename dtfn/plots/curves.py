@@ -12,19 +12,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dtfn import zoo
-from dtfn.plots import BAD, GOOD, NULL_COLOUR, SIGNED, WIDTH, colour, styled
+from dtfn.plots import BAD, GOOD, NARROW, NULL_COLOUR, SIGNED, WIDTH, colour, styled
 
-DONORS = {
-    "consistent": (GOOD, "own patch again"),
-    "shifted": ("#56B4E9", "at another sub-pixel phase"),
-    "inconsistent": (BAD, "similar patches of other detail"),
-}
-"""Kind of donor, see `dtfn.donors.KINDS` -> its colour and name; plain donors are the control."""
+DONORS = {"consistent": GOOD, "shifted": "#56B4E9", "inconsistent": BAD}
+"""Kind of donor, see `dtfn.donors.KINDS` -> its colour; plain donors are the control."""
 
 BOUNDS = {
     "on": "attention on",
@@ -163,8 +158,9 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 def bound_chain(table: pd.DataFrame) -> Figure:
     """Draw the chain of bounds as bars: a panel a pair and benchmark, at most two in a row.
 
-    ``table`` is of `dtfn.bounds.chain`. Narrow grey bars are the controls. The line at a bar's end
-    is the interval of net, what the bound gains beyond its control; without a control, of the bar.
+    ``table`` is of `dtfn.bounds.chain`. Narrow grey bars are the controls, dotted is attention on.
+    The line at a bar's end is the interval of net, what the bound gains beyond the better of both;
+    without a control, of the bar.
     """
     if table.empty:
         return Figure()
@@ -194,12 +190,13 @@ def bound_chain(table: pd.DataFrame) -> Figure:
             text = f"{gain:+.2f}" + (f", net {net:+.2f}" if row.net == row.net else "")
             ax.annotate(text, where, (4, 0), va="center", **style)
         ax.axvline(0, color="black", linewidth=0.8)
+        ax.axvline(part.loc[part["bound"] == "on", "gain"].mean(), color="black", linestyle=":")
         ax.grid(axis="y", visible=False)
         ax.margins(x=0.05 + 0.2 * columns)  # room for the numbers
         pictures = table.loc[table["dataset"] == dataset, "pictures"].max()
         ax.set_title(f"{name}, {dataset} ({_pictures(pictures)})")
         ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in stages])
-    text = "PSNR over attention off (dB, Y); grey: the control; net: beyond it"
+    text = "PSNR over attention off (dB, Y); dotted: attention on; grey: the control"
     figure.supxlabel(text, fontsize=10)
     return figure
 
@@ -234,11 +231,10 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
     dashed: the smallest effect that counts (%). ``table`` is of `dtfn.harm.curve`.
     """
     labels = "fifths of the blocks by severity of the degradation", "change of error (%)"
-    seeds = table.groupby(["pair", "kind"])["seeds"].transform("max")
-    seeds = seeds.map(lambda n: f"{n} seed{'s' * (n > 1)}")
-    about = ", " + table["kind"] + " pair (" + seeds + ")"
+    seeds = table.groupby(["pair", "kind"])["seeds"].transform("max").astype(str)
+    about = "\n" + table["kind"] + " pair, training seeds: " + seeds
     titled = table.assign(pair=table["pair"] + about.mask(table["kind"] == "results", ""))
-    figure, panels = _panels(titled, 3.0, *labels, sharey=False)
+    figure, panels = _panels(titled, 2.2, *labels)
     for ax, _, part in panels:
         ours = part[part["role"] == "pair"]
         ax.bar(ours["fifth"], ours["added"], color=BAD, alpha=0.3)
@@ -257,43 +253,47 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
 
 @styled()
 def cause_map(table: pd.DataFrame) -> Figure:
-    """Draw what attention changes by fifths of severity and of k: a panel a pair.
+    """Draw what attention changes by fifths of severity and of inconsistency: a panel a pair.
 
     ``table`` is of `dtfn.causes.net_map`: pair, severity, k (fifths), net (% of the error without
     attention).
     """
-    labels = "inconsistency k of what is attended (fifths, low to high)", "severity (fifths)"
-    figure, panels = _panels(table, 3.2, *labels, sharey=False)
+    labels = "inconsistency of what is attended (fifths, 5: most)", "severity (fifths, 5: most)"
+    figure, panels = _panels(table, 3.2, *labels)
     most = max(float(table["net"].abs().max()), 0.5)
-    how: dict[str, Any] = {"cmap": SIGNED, "vmin": -most, "vmax": most, "cbar": False}
     for ax, _, part in panels:
         wide = part.pivot(index="severity", columns="k", values="net")
-        sns.heatmap(wide, annot=True, fmt="+.1f", square=True, ax=ax, **how)
-        ax.invert_yaxis()
-        ax.tick_params(axis="y", labelrotation=0)
-        ax.set(xlabel="", ylabel="")
+        shown = ax.pcolormesh(wide.columns, wide.index, wide, cmap=SIGNED, vmin=-most, vmax=most)
+        for row in part.itertuples():
+            ink = "white" if abs(row.net) > 0.6 * most else "black"
+            ax.text(row.k, row.severity, f"{row.net:+.1f}", color=ink, ha="center", va="center")
+        ax.set_aspect("equal")
+        ax.grid(visible=False)
+    if panels:
+        about = "change of error (%); red harmed, blue helped"
+        figure.colorbar(shown, ax=figure.axes, label=about)
     return figure
 
 
 @styled()
 def cause_slopes(table: pd.DataFrame) -> Figure:
-    """Draw how harm rises with k: a panel a pair, a row a kind of k; grey: the control.
+    """Draw how harm rises with inconsistency, by whose it is: a panel a pair; grey: the control.
 
     ``table`` is of `dtfn.causes.model`.
     """
     kinds = list(table["of"].unique())
-    text = "rise of harm from the lowest to the highest decile of k (% of the error); grey: control"
+    text = "rise of the error from the lowest to the highest tenth\nof inconsistency (%)"
     figure, panels = _panels(table, 1.1 + 0.3 * len(kinds), text)
     for ax, _, here in panels:
         for role, ink, shift in (("control", NULL_COLOUR, 0.18), ("pair", "black", 0.0)):
             part = here[here["role"] == role]
             at = [len(kinds) - 1 - kinds.index(of) - shift for of in part["of"]]
             ax.hlines(at, part["slope_low"], part["slope_high"], color=ink)
-            ax.plot(part["slope"], at, "o", color=ink, markersize=5)
+            ax.plot(part["slope"], at, "o", color=ink, markersize=5, label=role)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(kinds)), list(reversed(kinds)))
         ax.grid(axis="y", visible=False)
-    return figure
+    return _with_legend(figure)
 
 
 @styled()
@@ -302,17 +302,17 @@ def dose_curves(table: pd.DataFrame) -> Figure:
 
     ``table`` is of `dtfn.donors.curves`.
     """
-    labels = "number of donors", "change of error (% of attention off)"
+    labels = "number of donors", "change of error (% of that with attention off)"
     figure, panels = _panels(table, 3.4, *labels)
     doses = sorted(table["dose"].unique())
     for ax, name, part in panels:
-        for number, (donor, (ink, label)) in enumerate(DONORS.items()):
+        for number, (donor, ink) in enumerate(DONORS.items()):
             line = part[part["donor"] == donor].set_index("dose").reindex(doses)
             effect = line["effect"].to_numpy(float)
             away = np.abs(line[["effect_low", "effect_high"]].to_numpy(float).T - effect)
             at = np.insert(1 + np.arange(len(doses)) + 0.12 * (number - 1), 0, 0)  # from 0 donors
             line_and_bars = at, np.insert(effect, 0, 0), np.insert(away, 0, 0, axis=1)
-            ax.errorbar(*line_and_bars, color=ink, label=label, **_BARS)
+            ax.errorbar(*line_and_bars, color=ink, label=donor, **_BARS)
         ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
         ax.set_title(f"{name}: {part['queries'].max()} textures")
         ax.set_xticks(range(1 + len(doses)), ["0", *map(str, doses)])
@@ -320,16 +320,16 @@ def dose_curves(table: pd.DataFrame) -> Figure:
 
 
 def _panels(
-    table: pd.DataFrame, height: float, x: str, y: str = "", *, sharey: bool = True
+    table: pd.DataFrame, height: float, x: str, y: str = ""
 ) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Return a figure with a panel a pair, at most three in a row, and each with its rows."""
+    """Return a figure with a panel a pair, at most two in a row, and each with its rows."""
     parts = list(table.groupby("pair", sort=False))
     if not parts:
         return Figure(), []
-    columns = min(3, len(parts))
+    columns = min(2, len(parts))
     rows = math.ceil(len(parts) / columns)
-    figure = Figure(figsize=(WIDTH, 0.3 + height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=sharey).ravel()
+    figure = Figure(figsize=(NARROW, 0.5 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for ax in axes[len(parts) :]:
         ax.remove()
     for ax, (name, _) in zip(axes, parts, strict=False):
@@ -344,7 +344,7 @@ def _with_legend(figure: Figure) -> Figure:
     """Return the figure with the first panel's legend above it."""
     if figure.axes:
         shown = figure.axes[0].get_legend_handles_labels()
-        figure.legend(*shown, loc="outside upper center", ncols=4)
+        figure.legend(*shown, loc="outside upper center", ncols=2 if len(shown[0]) > 3 else 3)
     return figure
 
 

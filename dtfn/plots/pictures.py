@@ -23,6 +23,7 @@ from scipy.ndimage import maximum_filter
 from dtfn import zoo
 from dtfn.images import as_rgb
 from dtfn.plots import BAD, BOX, GOOD, POSITIVE, SIGNED, WIDTH, styled
+from dtfn.regions import LEVEL
 from dtfn.subpixel import psnr_of, signed_root
 from dtfn.texture import DISTORTIONS
 
@@ -57,7 +58,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
         on, off, *others = case.methods
         for ax, network in zip(axes[3:], (off, on, *others), strict=False):
             psnr = psnr_of(case.region.of(case.errors[network]))
-            show(ax, case.view.outputs[network], fill(f"{_short(network)}: {psnr:.2f}", 22))
+            show(ax, case.view.outputs[network], f"{fill(_short(network), 20)}\n{psnr:.2f} dB")
             _outline(ax, case, case.sample.scale)
         for ax in axes[3 + len(case.methods) : -1]:
             ax.set_visible(False)
@@ -123,7 +124,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
     ring: dict[str, Any] = {"markersize": 5, "markerfacecolor": "none", "markeredgewidth": 0.9}
     for look in looks:
         line = axes[networks.index(look.network)]
-        line[0].set_ylabel(fill(_short(look.network), 20), fontsize=9)
+        line[0].set_ylabel(fill(zoo.labels(networks)[look.network], 20), fontsize=9)
         ax = line[look.place - 1]
         ax.set_visible(True)
         support = np.exp(-np.sum(look.map[look.map > 0] * np.log(look.map[look.map > 0])))
@@ -209,16 +210,18 @@ def donor_panel(scene: Scene | None) -> Figure:
 
 def _headline(case: Case) -> str:
     """Return a case in two lines: which, how sure, how distorted."""
-    on, off = case.methods[:2]
+    (on, off), of = case.methods[:2], case.region.of
     which = {"harm": "worst", "help": "best"}[case.side]
-    sure = "no control" if np.isnan(case.q) else f"{'open, ' * (case.q > 0.05)}q = {case.q:.2g}"
-    of, maps = case.region.of, case.maps
-    words = [f"MSE {of(case.errors[off]).mean():.0f} → {of(case.errors[on]).mean():.0f}"]
-    for measure in DISTORTIONS:
-        before, after = (of(maps[network][measure]).mean() for network in (off, on))
-        words.append(f"{measure} {before:.3g} → {after:.3g}")
-    picture = f"{case.sample.dataset} {case.sample.image}, {case.region.inside.sum()} positions"
-    return f"{which}: {picture}, {sure}\n{_short(off)} → {_short(on)}: {', '.join(words)}"
+    sure = "no control" if np.isnan(case.q) else f"false discovery rate {case.q:.2g}"
+    sure += ", not shown to exceed chance" * (case.q > LEVEL)
+    picture = f"{case.sample.dataset} {case.sample.image}, {case.region.inside.sum()} LR pixels"
+    error = " → ".join(f"{of(case.errors[network]).mean():.0f}" for network in (off, on))
+    words = []
+    for measure, title in DISTORTIONS.items():
+        before, after = (of(case.maps[network][measure]).mean() for network in (off, on))
+        words.append(f"{title} {before:.3g} → {after:.3g}")
+    compared = f"{_short(off)} → {_short(on)}: MSE {error}"
+    return f"{which}: {picture}, {sure}; {compared}\n{', '.join(words)}"
 
 
 def _short(network: str) -> str:
