@@ -30,7 +30,7 @@ HARM = "attention harms textures, by more than chance does"
 
 WORDS = {
     "Attention off": "the same network with its attention skipped, as in half of its training",
-    "Harm": "error with attention on less that with attention off",
+    "Harm": "error with attention on minus error with attention off",
     "Chance": "what another hash seed changes, or without hashing another orientation of the "
     "picture; between two networks, another training seed",
     "Control": "the same measurement where nothing but chance differs",
