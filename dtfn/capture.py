@@ -24,15 +24,12 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.special import entr
 from torch import Tensor, nn
 
-from dtfn import texture
 from dtfn.errors import InputError, require_known
 from dtfn.models.attention import NORM_EPS, Attention, HashedAttention
 from dtfn.models.layers import TextureFidelity, exact, rows_of
@@ -91,31 +88,6 @@ class Record:
         flat = torch.from_numpy(pairs[:, 0] * width + pairs[:, 1]).to(seen.features.device)
         parts = [rows(at) for at in flat.split(max(1, BLOCK // cost))]
         return torch.cat(parts).unflatten(1, (height, width))
-
-    def summary(
-        self, layer: str, queries: Queries, details: ArrayLike | None = None
-    ) -> pd.DataFrame:
-        """Return how each query spreads its attention a, in numbers.
-
-        Columns: row, column; entropy (nats); support (its exp, the effective number of positions);
-        distance (the mean one to what is attended, LR pixels); on_self (the weight on itself). With
-        ``details`` (L, D) of `dtfn.texture.detail_blocks`: inconsistency (the mean
-        `dtfn.texture.disagreement` by weight) and disagreeing (the weight where it is above 1), NaN
-        where the query has no detail.
-        """
-        maps, at = self.maps(layer, queries).double().cpu().numpy(), np.asarray(queries)
-        a, here = maps.reshape(len(at), -1), at @ (maps.shape[2], 1)
-        grid = np.stack(np.divmod(np.arange(a.shape[1]), maps.shape[2]), 1)  # (L, 2)
-        table = pd.DataFrame(at, columns=["row", "column"])
-        table["entropy"] = entr(a).sum(1)
-        table["support"] = np.exp(table["entropy"])
-        table["distance"] = (a * np.linalg.norm(at[:, None] - grid, axis=2)).sum(1)
-        table["on_self"] = a[range(len(at)), here]
-        if details is not None:
-            k = texture.disagreement(np.asarray(details), here)  # (Q, L)
-            table["inconsistency"] = (a * k).sum(1)
-            table["disagreeing"] = np.where(np.isnan(k), k, a * (k > 1)).sum(1)
-        return table
 
     @torch.no_grad()
     def means(self, layer: str, values: NDArray[Any]) -> NDArray[np.float64]:

@@ -96,8 +96,6 @@ def test_a_gpu_has_the_same_maps(name: str) -> None:
     maps = there.maps("", everywhere(x))
     assert maps.is_cuda
     torch.testing.assert_close(maps.cpu(), here.maps("", everywhere(x)), rtol=0, atol=1e-12)
-    one, other = (record.summary("", everywhere(x), details) for record in (here, there))
-    np.testing.assert_allclose(one, other, atol=1e-9)
     np.testing.assert_allclose(there.means("", details), here.means("", details), atol=1e-12)
 
 
@@ -200,35 +198,6 @@ def test_of_a_batch_the_first_picture_counts_and_of_several_passes_the_last() ->
     for layer in record.layers:
         expected = alone.map(layer, (7, 5))
         torch.testing.assert_close(record.map(layer, (7, 5)), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", CHOOSING)
-def test_summary_is_that_of_the_whole_matrix(name: str) -> None:
-    layer, x = built(name), picture(5, 7)
-    details = np.random.default_rng(0).normal(size=(35, 4))
-    details[17], details[8] = details[32], 0
-    record = recorded(layer, x)
-    a = record.maps("", everywhere(x)).flatten(1).numpy()  # (L, L)
-    table = record.summary("", everywhere(x), details)
-    at = np.array(everywhere(x))
-    np.testing.assert_array_equal(table[["row", "column"]], at)
-    squared = ((details[:, None] - details[None]) ** 2).sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        k = squared / (details**2).sum(-1, keepdims=True)
-    k[8] = np.nan  # where there is no detail
-    entropy = -(a * np.log(a, out=np.zeros_like(a), where=a > 0)).sum(1)
-    expected = {
-        "entropy": entropy,
-        "support": np.exp(entropy),
-        "distance": (a * np.linalg.norm(at[:, None] - at[None], axis=-1)).sum(1),
-        "on_self": np.diag(a),
-        "inconsistency": (a * k).sum(1),
-        "disagreeing": (a * np.where(np.isnan(k), np.nan, k > 1)).sum(1),
-    }
-    assert set(table) == {"row", "column", *expected}
-    for column, values in expected.items():
-        np.testing.assert_allclose(table[column], values, rtol=0, atol=1e-11, err_msg=column)
-    assert 0 < table["disagreeing"].mean() < 1
 
 
 @pytest.mark.parametrize(

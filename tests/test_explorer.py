@@ -129,6 +129,16 @@ def test_attention_and_disagreement_are_those_of_the_live_layer_and_the_lost_det
     hr = shown.sample.hr
     lost = hr.astype(float) - imresize(degrade(hr, 4), 4)
     own = lost[20:24, 24:28]
+    away = [np.hypot(row - 5, column - 6) for row, column in np.ndindex(expected.shape)]
+    lost_blocks = lost.reshape(20, 4, 24, 4).swapaxes(1, 2)
+    falser = np.sum((lost_blocks - own) ** 2, axis=(2, 3)) > np.sum(own**2)
+    said = {
+        "support": np.exp(-np.sum(expected * np.log(np.maximum(expected, 1e-30)))),
+        "distance": expected.ravel() @ away,
+        "on_self": expected[5, 6],
+        "disagreeing": expected[falser].sum(),
+    }
+    assert found.spread == pytest.approx(said, rel=1e-4)
     for copy, weight in zip(found.copied, heaviest, strict=True):
         assert copy.weight == pytest.approx(weight, abs=1e-7)
         assert expected[copy.row, copy.column] == pytest.approx(weight, abs=1e-7)

@@ -120,7 +120,7 @@ def lines(state: State) -> tuple[list[Line], list[Line]]:
             ("on itself", f"{a['on_self']:.2%}", "The weight of this very position"),
             ("mean distance", f"{a['distance']:.1f} LR pixels", "By weight"),
         ]
-        if not math.isnan(a.get("disagreeing", math.nan)):
+        if not math.isnan(a["disagreeing"]):
             about = "Weight on positions whose detail is farther from the truth than no detail"
             spread.append(("on false detail", f"{a['disagreeing']:.0%}", about))
     return block, spread

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import entr
 from torch import Tensor
 
 from dtfn import capture, datasets, evaluation, gate, images, methods, subpixel, texture, zoo
@@ -129,7 +130,8 @@ class State:
     most: int = 8  # attended positions that are named
     position: Position = (0, 0)
     attention: Float | None = None  # (H, W), sums to 1; None where the network has none
-    spread: Mapping[str, float] = field(default_factory=dict)  # a row of `Record.summary`
+    # Effective positions, mean distance, and weight on itself and where disagreement is above 1.
+    spread: Mapping[str, float] = field(default_factory=dict)
     copied: tuple[Copied, ...] = ()  # the most attended positions, heaviest first
     attribution: Attribution | None = None  # of the patch around the position, on `crop`
     crop: Window | None = None
@@ -222,14 +224,21 @@ class State:
         if self.record is None:
             return here
         attention = self.record.map(self.choice.layer, at).double().cpu().numpy()
-        summary = self.record.summary(self.choice.layer, [at], details=self.detail).iloc[0]
         apart = np.full(attention.shape, np.nan)
         if self.detail is not None:
             flat = int(np.ravel_multi_index(at, self.shape))
             apart = texture.disagreement(self.detail, [flat]).reshape(self.shape)
+        distance = np.hypot(*(np.indices(attention.shape) - np.reshape(at, (2, 1, 1))))
+        worse = np.where(np.isnan(apart), np.nan, apart > 1)
+        spread = {
+            "support": float(np.exp(entr(attention).sum())),
+            "distance": float((attention * distance).sum()),
+            "on_self": float(attention[at]),
+            "disagreeing": float((attention * worse).sum()),
+        }
         most = Look(self.choice.network, 0, at, attention).strongest(self.most)
         copied = tuple(Copied(*p, float(attention[p]), float(apart[p])) for p in most)
-        return replace(here, attention=attention, spread=summary.to_dict(), copied=copied)
+        return replace(here, attention=attention, spread=spread, copied=copied)
 
     def deeper(self) -> Iterator[State]:
         """Yield the state with more and more of what takes seconds to know about the position.
