@@ -1,9 +1,7 @@
 """Audit anybody's results: the pictures that two networks, A and B, made.
 
-No network is needed; where one is named instead of a folder, its pictures are made first. A
-*control* is a third result that is compared with B as A is: it shows what chance alone does.
-
-Only what pictures can carry is said. They do not show why two networks differ. Networks of unequal
+A *control* is a third result that is compared with B as A is: it shows what chance alone does. Only
+what pictures can carry is said. They do not show why two networks differ. Networks of unequal
 quality err differently everywhere, so where A is worse is judged only if all have one PSNR.
 """
 
@@ -27,14 +25,9 @@ from dtfn.statistics import LEAST, Interval, crossed
 from dtfn.subpixel import GREY, Float, block_mean, interior, luma, psnr_of
 
 FIGURES = ("psnr_with", "psnr_without", "harm_rate", "help_rate", "selection_bound", "fusion_bound")
-"""What a summary has as means over pictures: PSNR of A and of B (dB); shares of the blocks where A
-is worse, and better; and what the better of both in each block, and their best mixture there, would
-reach (dB)."""
-
-CANNOT = (
-    "pictures do not show why they differ: nothing is said about what is inside of a network, nor "
-    "about causes"
-)
+"""Means over pictures: PSNR of A and of B (dB); shares of the blocks where A is worse, and better;
+what the better of both in each block, and their best mixture there, would reach (dB)."""
+CANNOT = "pictures do not show why they differ: nothing is said about causes or a network's inside"
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,7 @@ class Findings:
     def beyond(self) -> pd.DataFrame:
         """Return how much more error A has in each fifth of severity than B and than each control.
 
-        A row a fifth and other result: fifth, than, change (% of B's error) with its interval.
+        Columns: fifth, than, change (% of B's error) with its interval.
         """
         table = self.measured.fifths
         table = table.assign(change=100 * (table["added"] - table["removed"]))
@@ -179,8 +172,18 @@ def look(results: Results) -> Findings:
 
     def errors(methods: Sequence[str], sample: Sample) -> dict[str, Float]:
         made = evaluation.block_errors(methods, sample)
-        rows.append(_row(sample, made, a, b))
         quality.append({name: psnr_of(interior(made[name])) for name in results.names})
+        mine, other = (interior(made[name]) for name in (a, b))
+        x, y, truth = (luma(image) for image in (sample.outputs[a], sample.outputs[b], sample.hr))
+        length = block_mean((x - y) ** 2, sample.scale)
+        along = block_mean((x - y) * (truth - y), sample.scale)
+        weight = np.divide(along, length, out=np.zeros_like(along), where=length > 0).clip(0, 1)
+        mixed = interior(made[b] - weight * (2 * along - weight * length)).clip(min=0)
+        bounds = psnr_of(np.minimum(mine, other)), psnr_of(mixed)
+        shares = (mine > other).mean(), (mine < other).mean()
+        figures = (psnr_of(mine), psnr_of(other), *shares, *bounds)
+        place = {"dataset": sample.dataset, "image": sample.image}
+        rows.append(place | dict(zip(FIGURES, figures, strict=True)))
         alike.difference_update([two for two in alike if (made[two[0]] != made[two[1]]).any()])
         return made
 
@@ -201,30 +204,15 @@ def look(results: Results) -> Findings:
     return Findings(results.names, pairs[0], *tables, whole, apart)
 
 
-def _row(sample: Sample, errors: Mapping[str, Float], a: str, b: str) -> dict[str, Any]:
-    """Return one picture's `FIGURES`; the outermost LR positions are left out."""
-    mine, other = interior(errors[a]), interior(errors[b])
-    x, y, truth = (luma(image) for image in (sample.outputs[a], sample.outputs[b], sample.hr))
-    length = block_mean((x - y) ** 2, sample.scale)
-    along = block_mean((x - y) * (truth - y), sample.scale)
-    weight = np.divide(along, length, out=np.zeros_like(along), where=length > 0).clip(0, 1)
-    mixed = interior(errors[b] - weight * (2 * along - weight * length)).clip(min=0)
-    reached = [psnr_of(error) for error in (mine, other, np.minimum(mine, other), mixed)]
-    shares = float((mine > other).mean()), float((mine < other).mean())
-    place = {"dataset": sample.dataset, "image": sample.image}
-    return place | dict(zip(FIGURES, (*reached[:2], *shares, *reached[2:]), strict=True))
-
-
 def audit(
     hr: Path, with_: Path, without: Path, scale: int, out: Path, controls: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], Findings]:
     """Compare folders of results, and write ``summary.json`` and ``images.csv`` into ``out``.
 
-    Parameters and errors are those of `dtfn.results.in_folders` and `look`. Returned are what
-    summary.json holds, and what was found. In it are `FIGURES` with their ``intervals``; ``psnr``
-    of each result with its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of
-    `Findings.beyond`, ``textures`` of `dtfn.harm.textures`; and how all was measured (tau: the
-    threshold of harm).
+    Errors are those of `dtfn.results.in_folders` and `look`. Returned are what summary.json holds,
+    and what was found. In it are `FIGURES` with their ``intervals``; ``psnr`` of each result with
+    its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of `Findings.beyond`, ``textures``
+    of `dtfn.harm.textures`; and how all was measured (tau: the threshold of harm).
     """
     folders = [hr, with_, without, *controls]
     results = in_folders(folders, scale)

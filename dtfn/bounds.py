@@ -107,11 +107,10 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
 
 
 def chain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the chain of bounds: means over pictures and seeds with their 95 % intervals.
+    """Return the means of the chain of bounds over pictures and seeds with 95 % intervals.
 
-    A row a pair, dataset and bound of `measure`, cells at their finest: gain (dB over attention
-    off), low, high; control (the same, NaN without one); net, net_low, net_high as `net_gain`;
-    seeds, pictures.
+    A row a pair, dataset and bound, cells at their finest: gain (dB over attention off), low, high;
+    control (the same, NaN without one); net, net_low, net_high as `net_gain`; seeds, pictures.
     """
     names = ["gain", "low", "high", "control", "net", "net_low", "net_high", "seeds", "pictures"]
     rows = []
@@ -171,8 +170,7 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
 def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
     """Return the PSNR (dB) of taking, cell by cell, the best of several outputs.
 
-    Cells of g x g positions of block errors ``(H, W)`` are laid from the top left; the last ones
-    may be smaller. None: the whole image is one cell.
+    Cells of g x g block errors are laid from the top left; None: the image is one cell.
     """
     rows, columns = (np.arange(0, side, granularity or side) for side in errors[0].shape)
     sums = [np.add.reduceat(np.add.reduceat(e, rows, axis=0), columns, axis=1) for e in errors]
@@ -239,28 +237,22 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
 
 
 @functools.cache
-def _validation(scale: int) -> list[Sample]:
-    """Return pictures that are in no benchmark: of the validation set, else embedded ones."""
+def _chosen(method: str, scale: int, own: bool) -> Setting:
+    """Return the setting of most PSNR on pictures of no benchmark: validation or embedded ones."""
     folder, names = VALIDATION
     files = datasets.pictures(paths.validation_root() / folder)[: len(names)]
     found = {file.stem: images.as_rgb(images.read(file)) for file in files}
     if not found:
         embedded = datasets.embedded_training()
         found = {name: embedded[name] for name in names}
-    made = []
+    samples = []
     for name, picture in found.items():
         top, left = (max(0, (side - scale * SIDE) // 2) for side in picture.shape[:2])
         hr = images.modcrop(picture[top : top + scale * SIDE, left : left + scale * SIDE], scale)
-        made.append(Sample("validation", name, scale, images.degrade(hr, scale), hr))
-    return made
-
-
-@functools.cache
-def _chosen(method: str, scale: int, own: bool) -> Setting:
-    """Return the setting of most PSNR on the validation pictures."""
+        samples.append(Sample("validation", name, scale, images.degrade(hr, scale), hr))
 
     def psnr(setting: Setting) -> float:
-        errors = (_matched(method, s, own, False, setting) for s in _validation(scale))
+        errors = (_matched(method, sample, own, False, setting) for sample in samples)
         return float(np.mean([psnr_of(interior(error)) for error in errors]))
 
     return max([(1.0, 0.0), *itertools.product(TEMPERATURES, SHARES)], key=psnr)

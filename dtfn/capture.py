@@ -26,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
@@ -46,17 +47,14 @@ FLAT = 1e-12  # squared slope below which a gradient magnitude is not differenti
 
 
 class Record:
-    """What the attention layers of a network did in their last pass, also after the ``with``.
-
-    Of a batch, the first picture counts. The first map of a layer takes longer than the next.
-    """
+    """What the attention layers of a network did to the first picture of their last pass."""
 
     def __init__(self) -> None:
         self._passes: dict[str, _LayerPass | _OwnPass] = {}
 
     @property
     def layers(self) -> list[str]:
-        """The layers that ran, in this order."""
+        """Return the names of the attention layers in order, the same with TFS and without."""
         return list(self._passes)
 
     @property
@@ -74,10 +72,7 @@ class Record:
 
     @torch.no_grad()
     def maps(self, layer: str, queries: Queries) -> Tensor:
-        """Return the maps (Q, H, W) of Q queries, each (row, column).
-
-        Of a user's own network they are means over heads, and over windows that share a position.
-        """
+        """Return the maps (Q, H, W) of Q queries; a user's own are means over heads and windows."""
         seen, pairs = self._pass(layer), np.asarray(queries)
         height, width = seen.features.shape[2:]
         is_fit = pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu"
@@ -114,9 +109,9 @@ def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -
     """Return what one position (row, column) attends to: (H, W), non-negative, sum 1.
 
     The module is a layer of `dtfn.models.attention`, or a `TextureFidelity` around one; features
-    (1, C, H, W) are its input, which `record` keeps. The sum over positions of map times
+    (1, C, H, W) are its input, which `record` keeps. The sum of map times
     ``conv_assembly(features)`` is what the attention adds at the query, before ``res_scale`` and
-    before a fusion. Another module, or a query outside, is an `InputError`.
+    before a fusion.
     """
     with torch.no_grad(), record(module) as kept:
         module(features)
@@ -124,10 +119,7 @@ def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -
 
 
 def layers(network: nn.Module) -> list[str]:
-    """Return the names of the attention layers, in the order of the network's modules.
-
-    A `TextureFidelity` stands for the attention inside it: names are the same without TFS.
-    """
+    """Return the names of the attention layers in order, the same with TFS and without."""
     return network.placed if isinstance(network, OwnNetwork) else list(_layers(network))
 
 
@@ -146,10 +138,10 @@ def _layers(network: nn.Module) -> dict[str, Any]:
 
 @contextmanager
 def record(network: nn.Module) -> Iterator[Record]:
-    """Keep what the attention layers of a network do, while it runs inside the ``with``.
+    """Keep what the attention layers of a network do in their last pass inside the ``with``.
 
     The network has layers of `dtfn.models.attention` that choose, or is a `dtfn.own.OwnNetwork`
-    with attention on known positions; any other is an `InputError`. The last pass is kept.
+    with attention on known positions; any other is an `InputError`.
     """
     kept, named = Record(), {} if isinstance(network, OwnNetwork) else _layers(network)
 
@@ -204,9 +196,9 @@ class _LayerPass:
     def rows(self) -> Rows:
         """The rows of its attention matrix.
 
-        With hashing, a query's keys are those of its own chunk and of both neighbours in every
-        round. Mixing the rounds by the softmax of their logsumexp is one softmax over all of them.
-        A position that occurs several times gets the sum.
+        With hashing, keys are those of the query's chunk and both neighbours in every round. Mixing
+        the rounds by the softmax of their logsumexp is one softmax over all of them; repeats add
+        up.
         """
         query, other = self.compared
         query, length = query[0], query.shape[1]
@@ -266,6 +258,23 @@ class _OwnPass:
         return math.prod(weights.shape[:-2]) * side, rows
 
 
+def mixed_patch(
+    picture: NDArray[np.uint8], weights: NDArray[np.float64], side: int
+) -> NDArray[np.uint8]:
+    """Return the mean by weight (H, W) of the patches around all positions, ``side`` LR pixels."""
+    (height, width), reach = weights.shape, side // 2
+    scale = picture.shape[0] // height
+    blocks = picture.reshape(height, scale, width, scale, 3).transpose(1, 3, 4, 0, 2)
+    edges = [(0, 0)] * 3 + [(reach, reach)] * 2
+    padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
+    views = sliding_window_view(padded, weights.shape, axis=(3, 4))  # (s, s, 3, side, side, H, W)
+    mixed = np.einsum("abcijhw,hw->iajbc", views, weights.astype(np.float32))
+    made: NDArray[np.uint8] = (
+        np.rint(mixed.reshape(side * scale, -1, 3)).clip(0, 255).astype(np.uint8)
+    )
+    return made
+
+
 class Attribution(NamedTuple):
     """What a patch of the output owes to each LR pixel."""
 
@@ -312,10 +321,7 @@ def total_slope(patch: Tensor) -> Tensor:
 
 
 def diffusion_index(attribution: NDArray[np.float64]) -> float:
-    """Return over how many pixels an attribution is spread: (1 - Gini) 100 of absolute values.
-
-    100: all count the same; near 0: one has all. Compare networks on one picture only.
-    """
+    """Return 100 (1 - Gini) of absolute values: 100 if all are the same, near 0 if one has all."""
     values = np.sort(np.abs(attribution), axis=None)
     total, rank = values.sum(), np.arange(1, values.size + 1)
     if not total:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.stats import rankdata
 from torch import nn
 
@@ -56,10 +55,7 @@ class Look(NamedTuple):
 def looks(
     methods: Sequence[str], sample: Sample, queries: Sequence[Query]
 ) -> dict[Query, list[Look]]:
-    """Return every network's and layer's map of the whole picture for every (row, column).
-
-    Methods without attention have none.
-    """
+    """Return each network's and layer's map of the whole picture for each (row, column)."""
 
     def make(network: nn.Module) -> cache.Arrays:
         if not capture.layers(network) and not isinstance(network, OwnNetwork):
@@ -87,8 +83,8 @@ def last_layer(seen: Iterable[Look]) -> list[Look]:
 def copies(seen: Iterable[Look], sample: Sample, most: int = MOST) -> pd.DataFrame:
     """Return the ``most`` heaviest positions of each look, and how false their true detail is.
 
-    A row a look and position: network, place, query_row, query_column, rank (from 1), row, column,
-    weight, inconsistency (`dtfn.texture.disagreement` with the query).
+    Columns: network, place, query_row, query_column, rank (from 1), row, column, weight,
+    inconsistency (`dtfn.texture.disagreement` with the query).
     """
     width, details = sample.lr.shape[1], texture.detail_blocks(sample.hr, sample.scale)
     rows = []
@@ -147,8 +143,8 @@ def attended(method: str, sample: Sample) -> Float:
     """Return the inconsistency k of what each layer of a network attends to.
 
     k(p) = sum over q of a(p, q) |D(q) - D(p)|^2 / |D(p)|^2, with the weights a and the true details
-    D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. DTFN's
-    values are read around a position, not only at it; k is that of the position.
+    D of `dtfn.texture.detail_blocks`: float32 (layers, H, W), NaN where p has no detail. DTFN reads
+    values around a position; k is that of the position.
     """
 
     def make(network: nn.Module) -> cache.Arrays:
@@ -167,10 +163,10 @@ def attended(method: str, sample: Sample) -> Float:
 
 
 def copied(method: str, sample: Sample) -> UInt8:
-    """Return what attention looks at, as a picture (sH, sW, 3) like HR.
+    """Return what attention looks at, as a picture (sH, sW, 3) like HR; no network sees it.
 
-    Each block is the mean of the true blocks of all positions, by the position's weights in one
-    layer: the layer whose picture is nearest to HR. No network sees this; it shows the choice.
+    Each block is the mean of the true blocks of all positions, by the position's weights in the
+    layer whose picture is nearest to HR.
     """
 
     def make(network: nn.Module) -> cache.Arrays:
@@ -183,19 +179,6 @@ def copied(method: str, sample: Sample) -> UInt8:
         return {"copied": min(made, key=lambda one: float(np.mean((one - hr.astype(float)) ** 2)))}
 
     return remembered(method, sample, _way("copied", method), make)["copied"]
-
-
-def mixed_patch(picture: UInt8, weights: Float, side: int) -> UInt8:
-    """Return the mean by weight (H, W) of the patches around all positions, ``side`` LR pixels."""
-    (height, width), reach = weights.shape, side // 2
-    scale = picture.shape[0] // height
-    blocks = picture.reshape(height, scale, width, scale, 3).transpose(1, 3, 4, 0, 2)
-    edges = [(0, 0)] * 3 + [(reach, reach)] * 2
-    padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
-    views = sliding_window_view(padded, weights.shape, axis=(3, 4))  # (s, s, 3, side, side, H, W)
-    mixed = np.einsum("abcijhw,hw->iajbc", views, weights.astype(np.float32))
-    made: UInt8 = np.rint(mixed.reshape(side * scale, -1, 3)).clip(0, 255).astype(np.uint8)
-    return made
 
 
 def _way(what: str, method: str) -> str:
@@ -219,10 +202,7 @@ def _means(method: str, network: nn.Module, sample: Sample, values: Float) -> Fl
 
 
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
-    """Relate harm to severity and inconsistency, one picture in memory at a time.
-
-    k is that of the network with attention, which must choose, or `InputError` is raised.
-    """
+    """Relate harm to severity and to k of the network with attention, which must choose."""
     key, numbers = [*ROLE, *PICTURE], ["slope", "steeper", "severity", "inconsistency"]
     pictures, tables = [], []
     for sample in samples if pairs else ():
@@ -250,7 +230,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
 
 
 def model(pictures: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean slopes over pictures and training seeds: a row a pair, kind, k and role.
+    """Return mean slopes over pictures and training seeds: a row a pair, kind, k and role.
 
     All controls are one role, ``control``. New are seeds, pictures, and the ends of the 95 %
     intervals of slope and steeper, ``_low`` and ``_high``.

@@ -90,9 +90,7 @@ def run(
     force: Force = False,
     reports: Reports = None,
     file: File = None,
-    listed: Annotated[
-        bool, Option("--parameters", help="List the notebook's parameters, and run nothing.")
-    ] = False,
+    listed: Annotated[bool, Option("--parameters", help="List them, and run nothing.")] = False,
 ) -> None:
     """Run one notebook, e.g.: dtfn run 02_benchmark -p scale=4.
 
@@ -107,19 +105,26 @@ def run(
     began, visible = time.monotonic(), sys.stderr.isatty()
     clear = "\r\x1b[K" if visible else ""  # the bar of another run that stands in this line
     step = dtfn.suite.plan(tier, file, [notebook])[0] if tier else notebook
-    given = settings(parameter)
     if tier:
         print(f"{clear}{notebook}: started", flush=True)
-    try:
-        folder = dtfn.suite.run(step, given, runs=reports / "runs", force=force, progress=visible)
-    except dtfn.suite.NotebookFailed as failure:
-        print(f"{clear}{failure}", file=sys.stderr)
-        raise Exit(1) from None
+    folder = _run(step, settings(parameter), reports / "runs", force=force, clear=clear)
     if tier:
         print(f"{clear}{notebook}: {time.monotonic() - began:.0f} s, {folder}", flush=True)
     else:
         page.write_index(reports)
         print(next(folder.glob("*.html")))
+
+
+def _run(
+    step: Any, values: dict[str, Any], runs: Path, force: bool = False, clear: str = ""
+) -> Path:
+    """Run a notebook; a failure is one line on stderr and exit code 1."""
+    try:
+        how = {"force": force, "progress": sys.stderr.isatty()}
+        return dtfn.suite.run(step, values, runs=runs, **how)
+    except dtfn.suite.NotebookFailed as failure:
+        print(f"{clear}{failure}", file=sys.stderr)
+        raise Exit(1) from None
 
 
 @app.command()
@@ -171,15 +176,10 @@ def explore(
     if find_spec(server) is None:
         raise InputError(server, "the package", "none", "pip install 'dtfn[notebook]'")
     # The kernel runs in the notebook's folder.
-    chosen = {
-        name: str(Path(os.environ[name]).expanduser().resolve())
-        for name in ("DTFN_DATA", "DTFN_CACHE", "DTFN_REPORTS", "DTFN_WEIGHTS")
-        if os.environ.get(name)
-    }
-    templates = [
-        str(dtfn.paths.PACKAGE / "explorer" / "jupyter"),
-        os.environ.get("JUPYTER_PATH", ""),
-    ]
+    folders = ("DTFN_DATA", "DTFN_CACHE", "DTFN_REPORTS", "DTFN_WEIGHTS")
+    given = {name: os.environ.get(name) for name in folders}
+    chosen = {name: str(Path(f).expanduser().resolve()) for name, f in given.items() if f}
+    templates = [str(dtfn.paths.PACKAGE / "explorer" / "jupyter"), os.environ.get("JUPYTER_PATH")]
     chosen["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
     if image is not None:
         dtfn.images.read(image)  # refuse here what would else be refused in the page
@@ -232,10 +232,10 @@ def gate(
         print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
         failed = str(row.get("off_distribution")).split(", ")
         for cost in (name for name in row if f"{name}_low" in row and not math.isnan(row[name])):
+            ends = (row[f"{cost}{end}"] for end in ("", "_low", "_high"))
+            mean, low, high = (number("{:+.3f}", end) for end in ends)
             note = f"; {dtfn.gate.OFF_DISTRIBUTION}" if cost in failed else ""
-            ends = ", ".join(number("{:+.3f}", row[f"{cost}_{end}"]) for end in ("low", "high"))
-            mean = number("{:+.3f}", row[cost])
-            print(f"  {cost.replace('_', ' '):<16}{mean:>7} dB [{ends}]{note}")
+            print(f"  {cost.replace('_', ' '):<16}{mean:>7} dB [{low}, {high}]{note}")
 
 
 @app.command()
@@ -327,11 +327,7 @@ def audit(
     elif report:
         values = {"folders": [str(f.resolve()) for f in (hr, *results)], "scale": scale}
         values |= {"methods": [], "datasets": []}
-        try:
-            dtfn.suite.run("09_audit", values, runs=out / "runs", progress=sys.stderr.isatty())
-        except dtfn.suite.NotebookFailed as failure:
-            print(failure, file=sys.stderr)
-            raise Exit(1) from None
+        _run("09_audit", values, out / "runs")
         print(page.write_index(out))
 
 
@@ -342,10 +338,10 @@ def train(
     parameter: Settings = None,
     resume: Annotated[bool, Option(help="Continue from the folder's checkpoint.")] = False,
     side_by_side: Annotated[
-        bool, Option("--side-by-side", help="All at once on one GPU, in OUT/NAME.")
+        bool, Option("--side-by-side", help="All on one GPU, in OUT/NAME.")
     ] = False,
     minutes: Annotated[
-        float | None, Option(help="Side by side: lower the steps to end in time.")
+        float | None, Option(help="Side by side: fewer steps, to end in time.")
     ] = None,
     keep_every: Annotated[int, Option(help="Side by side: steps between kept weights.")] = 0,
     accelerator: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
@@ -362,8 +358,7 @@ def train(
 
     -p changes a field of the recipe, e.g. -p steps=1000.
     """
-    changes = settings(parameter)
-    chosen = {name: dtfn.recipes.preset(name, **changes) for name in names}
+    chosen = {name: dtfn.recipes.preset(name, **settings(parameter)) for name in names}
     how: dict[str, Any] = {"accelerator": accelerator, "resume": resume}
     if side_by_side:
         how |= {"minutes": minutes, "keep_every": keep_every}
@@ -416,12 +411,14 @@ def settings(given: list[str] | None) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _columns(rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table; the first column is their name."""
+def _listing(rows: list[Any], shown: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as JSON, or what is shown of them as a table; its first column is their name."""
     import pandas as pd
 
-    if rows:
-        frame = pd.DataFrame(rows).set_index(first := next(iter(rows[0])))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif shown:
+        frame = pd.DataFrame(shown).set_index(first := next(iter(shown[0])))
         print(frame.rename_axis(None).rename_axis(first, axis=1).to_string())
 
 
@@ -501,17 +498,14 @@ def _clear_cache() -> None:
 def _list_zoo(as_json: Json = False) -> None:
     """List the networks."""
     rows = [row | {"gate": row.get("gate")} for row in dtfn.zoo.registry()]
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    sets = list(dict.fromkeys(name for row in rows for name in row["psnr"]))
+    sets = dict.fromkeys(name for row in rows for name in row["psnr"])
     shown = []
     for row in rows:
         line = {key: row[key] for key in ("name", "variant", "scale", "seed", "parameters")}
         line["gate"] = "-" if row["gate"] is None else f"{row['gate']:+.3f}"
         cells = {name: f"{row['psnr'][name]:.2f}/{row['ssim'][name]:.4f}" for name in row["psnr"]}
         shown.append(line | {name: cells.get(name, "-") for name in sets})
-    _columns(shown)
+    _listing(rows, shown, as_json)
 
 
 @zoo_app.command("show")
@@ -559,11 +553,8 @@ def _import_weights(
 def _list_weights(as_json: Json = False) -> None:
     """List the imported weights."""
     rows = dtfn.zoo.imported()
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
     keys = ("name", "network", "scale", "parameters", "source")
-    _columns([{key: row[key] for key in keys} for row in rows])
+    _listing(rows, [{key: row[key] for key in keys} for row in rows], as_json)
 
 
 @data_app.command("list")

@@ -22,17 +22,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
-from dtfn import (
-    cache,
-    capture,
-    causes,
-    evaluation,
-    images,
-    interventions,
-    methods,
-    statistics,
-    texture,
-)
+from dtfn import cache, capture, evaluation, images, interventions, methods, statistics, texture
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.harm import Pair
@@ -175,9 +165,9 @@ class Pool:
     def trials(
         self, query: Query, reach: int, doses: Sequence[int]
     ) -> tuple[Query, list[Trial]] | None:
-        """Return a query in the window that a network of a `radius` sees, and all trials.
+        """Return a query in its window, and all trials beyond what a network of a `radius` sees.
 
-        None where the picture has no room for donors outside of that, or no patch looks alike.
+        None where the picture has no room for donors there, or no patch looks alike.
         """
         (seen, cells), count = _placed(query, reach), max(doses)
         alike = self.similar(query, count)
@@ -420,8 +410,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     """Return by how much inconsistent donors harm more than consistent ones: a row a query.
 
-    contrast is, at the largest dose of `measure`, the error with inconsistent donors less that with
-    consistent ones (MSE, mean over hash seeds).
+    contrast is the difference of their errors at the largest dose (MSE, mean over hash seeds).
     """
     changes = effects(table)
     changes = changes[changes["dose"] == changes["dose"].max()]
@@ -450,14 +439,11 @@ class Scene:
 
     def copied(self, kind: str) -> UInt8:
         """Return the mean of the HR patches around all positions, by the query's attention."""
-        return causes.mixed_patch(self.trials[kind].sample.hr, self.maps[kind], LOOK)
+        return capture.mixed_patch(self.trials[kind].sample.hr, self.maps[kind], LOOK)
 
 
 def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | None:
-    """Return the query and network where inconsistent donors harm most beyond consistent ones.
-
-    ``table`` is what `measure` returned for pairs and pool. None where there is no query.
-    """
+    """Return the query and network of the largest contrast of `measure`'s table; perhaps none."""
     found = contrasts(table)
     if found.empty:
         return None

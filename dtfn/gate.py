@@ -120,10 +120,7 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(low: float, high: float, needed: float, pictures: int) -> str:
-    """Return whether an attention chooses, by the 95 % interval of what uniform weights cost (dB).
-
-    It is `CHOOSES`, `NOT`, or why that is open.
-    """
+    """Return `CHOOSES`, `NOT` or why that is open, by what uniform weights cost (dB, 95 %)."""
     if pictures < statistics.LEAST:
         return f"open: {pictures} picture{'s' * (pictures > 1)}; {statistics.LEAST} are needed"
     if low < needed <= high:
@@ -151,10 +148,7 @@ def placebo_of(name: str) -> str | None:
 
 
 def dose(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the dose curve: what is lost when only the keys within a radius are left.
-
-    Columns: name, dataset, radius (LR pixels; infinite: all keys), cost, cost_low, cost_high (dB).
-    """
+    """Return the cost (dB) of keys within a radius alone (LR pixels; infinite: all)."""
     windows = measured[measured["intervention"].str.startswith("window")]
     radius = windows["intervention"].str.extract(r"(\d+)", expand=False).astype(float)
     rows: list[dict[str, Any]] = []
@@ -170,8 +164,7 @@ def dose(measured: pd.DataFrame) -> pd.DataFrame:
 def chooses(name: str, sets: Sequence[str] = ("Urban100",), count: int | None = None) -> bool:
     """Return whether the attention of a network chooses; studies ask this first.
 
-    The zoo's registry answers where it knows, and no for a local network; otherwise the network
-    runs. Parameters and errors are those of `costs`.
+    The zoo's registry answers where it knows, and no for a local network; else the network runs.
     """
     recorded = next((row for row in zoo.registry() if row["name"] == name), {})
     if recorded.get("chooses") is not None:

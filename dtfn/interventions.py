@@ -149,7 +149,6 @@ def attention_layers(network: nn.Module) -> list[Attention]:
 
 @contextmanager
 def _turned(network: nn.Module, element: int) -> Iterator[None]:
-    """Flip and turn what a network sees, and its output back."""
     before = network.register_forward_pre_hook(lambda _, inputs: turned(inputs[0], element))
     after = network.register_forward_hook(lambda _, __, made: turned(made, element, back=True))
     with before, after:
@@ -157,7 +156,6 @@ def _turned(network: nn.Module, element: int) -> Iterator[None]:
 
 
 def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
-    """Leave attention on in some layers only."""
     layers = switches(network)
     if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
         wanted = f"{len(layers)} digits 0 or 1, one an attention layer"

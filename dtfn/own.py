@@ -10,10 +10,10 @@ or one around it, may say which positions they belong to. It has a method::
     def attention_positions(self, numbers):  # (1, 1, H, W): 1, 2, ..., H * W, as floats
         return self.partition(numbers)
 
-The method does to the numbers what the module does to features before it attends, e.g. cuts them
-into windows (windows, L). Where it pads with 0, there is no position. What it returns must
-broadcast to the weights of one picture without their keys (..., L): with heads after windows it is
-(windows, 1, L). If keys lie elsewhere than queries, it returns both: (..., L), (..., S).
+The method does to the numbers what the module does to features before it attends. Where it pads
+with 0, there is no position. What it returns must broadcast to the weights of one picture without
+their keys (..., L): with heads after windows it is (windows, 1, L). If keys lie elsewhere than
+queries, it returns both: (..., L), (..., S).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from dtfn.errors import InputError, require_known
 SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is tried on
 LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
 CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
-ROUNDING = {True: 2e-2, False: 1e-4}  # of a sum of probabilities, in half precision or not
+ROUNDING = 2e-2  # of a sum of probabilities, in half precision
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 
 
@@ -57,11 +57,10 @@ Meet = Callable[[str, Weights], Tensor | None]
 
 
 class OwnNetwork(nn.Module):
-    """A user's network: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW).
+    """A user's network: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW), or an `InputError`.
 
     Of several or nested outputs the first with three channels counts. ``attention`` names the
-    submodules inside of which attention counts, or whose output holds weights; none: all over
-    positions. A network that does not keep the contract is an `InputError`.
+    submodules inside of which attention counts, or whose output holds weights; none: all.
     """
 
     seen: Tensor  # the input of the last pass
@@ -93,12 +92,9 @@ class OwnNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the picture."""
         self.seen = x
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # it would hide its softmax
-        try:
+        # Its fast path would hide its softmax.
+        with mock.patch.object(torch.backends.mha, "get_fastpath_enabled", return_value=False):
             made = tree_leaves(self.network(x.contiguous()))
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
         tensors = [part for part in made if isinstance(part, Tensor)]
         for part in tensors:
             if part.ndim == 4 and part.shape[1] == 3:
@@ -175,7 +171,8 @@ class OwnNetwork(nn.Module):
             "let the module of its attention call one of these, or return its weights (..., L, S), "
             "whose rows sum to 1, and name it: ...?attention=NAME"
         )
-        for name, shape in list(self.shapes.items())[:1]:
+        if self.shapes:
+            name, shape = next(iter(self.shapes.items()))
             found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
             remedy = (
                 "windows, strips or coarser grids cannot be assigned to positions of the picture: "
@@ -349,5 +346,4 @@ def _is_stochastic(part: object) -> bool:
     if not isinstance(part, Tensor) or part.ndim < 2 or not part.is_floating_point():
         return False
     error = (part.detach().double().sum(-1) - 1).abs()
-    rounding = ROUNDING[part.dtype in (torch.float16, torch.bfloat16)]
-    return bool(part.numel() and (part >= 0).all() and (error < rounding).all())
+    return bool(part.numel() and (part >= 0).all() and (error < ROUNDING).all())

@@ -20,19 +20,7 @@ from matplotlib.text import Text
 from skimage.metrics import peak_signal_noise_ratio
 from tiny_pictures import pillow as png
 
-from dtfn import (
-    capture,
-    causes,
-    cli,
-    datasets,
-    evaluation,
-    explorer,
-    methods,
-    models,
-    paths,
-    subpixel,
-    zoo,
-)
+from dtfn import capture, cli, datasets, evaluation, explorer, methods, models, paths, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
 from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
@@ -183,7 +171,7 @@ def test_the_mix_is_the_mean_of_all_patches_by_weight() -> None:
     padded = np.pad(blocks, ((3, 3), (3, 3), *[(0, 0)] * 3), mode="edge")
     picture = padded.swapaxes(1, 2).reshape(24, 28, 3).astype(float)
     expected = 0.75 * picture[4:18, 6:20] + 0.25 * picture[10:24, 0:14]
-    np.testing.assert_allclose(causes.mixed_patch(source, attention, 7), expected, atol=0.51)
+    np.testing.assert_allclose(capture.mixed_patch(source, attention, 7), expected, atol=0.51)
 
 
 def test_harm_is_judged_against_chance(pair: State) -> None:

@@ -37,10 +37,7 @@ class Session:
         self._run = reports.begin(NOTEBOOK, namespace) if is_headless() else None
 
     def show(self) -> None:
-        """Show the view; static panels of the parameter ``positions`` where nobody can click.
-
-        Without positions, two that lie apart are shown.
-        """
+        """Show the view; static panels of ``positions``, or of two, where nobody can click."""
         if self._run is None:
             from dtfn.explorer.view import View
 
@@ -73,10 +70,7 @@ begin = Session
 
 
 def is_headless() -> bool:
-    """Return whether nobody is there to click: run by the suite, by papermill or by nbconvert.
-
-    A front end that a reader sits at can be asked for input; Voila cannot, but says who it is.
-    """
+    """Return whether nobody can click: run by the suite, by papermill or by nbconvert."""
     from IPython import get_ipython
 
     if reports.RUN_DIR in os.environ:
@@ -114,11 +108,7 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
 
 
 def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
-    """Save what is looked at as a run of its own, and return the run's folder.
-
-    ``given`` are the notebook's parameters; those that the reader changed are noted as they are
-    now. ``shown`` is as for `dtfn.explorer.page.sheet`.
-    """
+    """Save what is looked at as a run with the notebook's parameters, and return its folder."""
     run = reports.begin(NOTEBOOK, {**given, **_parameters(state)})
     _save(run, "view", state, **shown)
     run.finish()
@@ -126,7 +116,6 @@ def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
 
 
 def _parameters(state: State) -> dict[str, Any]:
-    """Return the notebook's parameters that show what the state shows."""
     more = {"quantile": state.quantile, "positions": [state.position]}
     plain: dict[str, Any] = runs.plain({**asdict(state.choice), **more})  # tuples become lists
     return plain

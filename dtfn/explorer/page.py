@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
-from dtfn.causes import mixed_patch
+from dtfn.capture import mixed_patch
 from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
@@ -127,10 +127,9 @@ def lines(state: State) -> tuple[list[Line], list[Line]]:
 
 
 def attention_map(state: State, strength: float) -> UInt8:
-    """Return LR under the colours of attention, uint8 ``(H, W, 3)``.
+    """Return LR under the colours of attention, uint8 ``(H, W, 3)``; ``strength`` is in [0, 1].
 
     The scale is fixed: logarithmic, from a uniform weight or less to `BRIGHTEST` times as much.
-    ``strength`` of the overlay is in [0, 1]; with 0, or without attention, LR is as it is.
     """
     if state.attention is None or strength <= 0:
         return state.sample.lr
@@ -149,10 +148,7 @@ def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
 
 
 def crops(state: State, side: int) -> list[Crop]:
-    """Return LR, HR, the outputs and the attribution around the position.
-
-    Crops are ``side`` LR positions wide, attribution is as wide as what was attributed.
-    """
+    """Return LR, HR, the outputs, ``side`` LR positions wide, and the attribution."""
     sample, choice, at = state.sample, state.choice, state.position
     window = around(state.shape, at, side)
     shown = [_crop("LR", "input", sample.lr, 1, window, at)]
@@ -181,10 +177,7 @@ def crops(state: State, side: int) -> list[Crop]:
 
 
 def copies(state: State) -> list[Crop]:
-    """Return the patch of the query, the mix of all, and the most attended, heaviest first.
-
-    They are cut from the truth; without it, from the network's output.
-    """
+    """Return the query's patch, the mix, and the most attended, of the truth or else the output."""
     if state.attention is None:
         return []
     scale, hr = state.sample.scale, state.sample.hr
@@ -295,10 +288,7 @@ def _under(said: str, cmap: str, *ends: str) -> str:
 
 @styled()
 def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int = 12) -> Figure:
-    """Draw a position: what it attends to, harm, the numbers; crops; the patches it copies.
-
-    ``strength``, ``shown`` and ``side`` are as for `attention_map`, `harm_map` and `crops`.
-    """
+    """Draw a position; the rest is as for `attention_map`, `harm_map` and `crops`."""
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, 2.0, 1.5])
     left, right, text = parts[0].subplots(1, 3)

@@ -7,7 +7,6 @@ methods of `dtfn.evaluation`, so that ``NAME@off`` is one with its attention off
 from __future__ import annotations
 
 import functools
-import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
@@ -29,6 +28,7 @@ from dtfn.harm import pairs_of_zoo
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
 from dtfn.methods import hashes
+from dtfn.tiling import Tiling
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
@@ -241,10 +241,7 @@ class State:
         return replace(here, attention=attention, spread=spread, copied=copied)
 
     def deeper(self) -> Iterator[State]:
-        """Yield the state with more and more of what takes seconds to know about the position.
-
-        These are the outputs `WITHOUT` and with uniform weights, and the attribution.
-        """
+        """Yield more and more of what takes seconds: outputs `WITHOUT` and uniform, attribution."""
         if self.attention is None:
             return
         choice, outputs = self.choice, dict(self.outputs)
@@ -276,7 +273,7 @@ def look(
     """Return the state of a choice; by its first tile where the whole picture is too large.
 
     ``files`` are the reader's pictures by name. The settings of the state ``before`` stay, and its
-    position if the picture does. Raises `InputError` where the choice cannot be shown.
+    position if the picture does. What cannot be shown is an `InputError`.
     """
     files, notes = files or {}, list[str]()
     if choice.dataset == FILES:
@@ -371,9 +368,8 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tuple[str, ...]]:
     """Return pairs that differ by chance alone, the fittest first, and () for none.
 
-    For the network itself with other attention: the network under another hash seed, or on the
-    flipped picture where it does not hash. For other baselines: two local networks, the baseline if
-    it is one.
+    The network under another hash seed, or on the flipped picture where it does not hash, for
+    itself with other attention; else two local networks, the baseline if it is one.
     """
     changed = f"{network}@hash({seed + 1})" if hashes(network) else f"{network}@turn(1)"
     named = sorted(_local(scale), key=lambda name: name == baseline)
@@ -392,10 +388,7 @@ _LOCK = threading.RLock()  # a network whose attention is changed must not run e
 
 @functools.lru_cache(maxsize=KEPT)
 def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -> _Output:
-    """Return what a method makes of a sample; no layer attends to the ``removed`` flat positions.
-
-    ``seed`` is that of hashing; 0 leaves the network's.
-    """
+    """Return what a method makes; no layer attends to ``removed``; seed 0 leaves the network's."""
 
     def drop(logits: Tensor, _queries: Tensor, keys: Tensor) -> Tensor:
         gone = torch.isin(keys, torch.tensor(removed))
@@ -420,7 +413,6 @@ def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -
 
 
 def _seed(method: str, seed: int) -> int:
-    """Return the hash seed of a method: 0 where it has its own, or does not hash."""
     return seed if "@hash" not in method and hashes(method) else 0
 
 
@@ -431,8 +423,8 @@ _sample = functools.lru_cache(maxsize=4)(datasets.sample)
 def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
     """Return the picture of a file's bytes, and what was done to its pixels in words.
 
-    If it is the truth, LR is made by the benchmarks' degradation; else it is LR, and HR is empty.
-    Raises `InputError` for a damaged, unsupported or too small file.
+    The truth is degraded as benchmarks are; else it is LR, and HR is empty. A damaged, unsupported
+    or too small file is an `InputError`.
     """
     stored = images.decode(upload.data, name)
     rgb = images.as_rgb(stored)
@@ -453,12 +445,8 @@ def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
 
 def tiles(shape: tuple[int, ...]) -> list[Window]:
     """Return windows of one size that cover an LR grid, row by row, and overlap where they must."""
-    size = [min(length, TILE) for length in shape[:2]]
-    tops, lefts = (
-        np.linspace(0, length - side, math.ceil(length / TILE)).round().astype(int).tolist()
-        for length, side in zip(shape, size, strict=False)
-    )
-    return [Window(top, left, *size) for top in tops for left in lefts]
+    spans = Tiling(TILE, 0).tiles(*shape[:2])
+    return [Window(r.start, c.start, r.stop - r.start, c.stop - c.start) for r, c in spans]
 
 
 def around(shape: Position, position: Position, side: int) -> Window:

@@ -66,8 +66,8 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 class MapCanvas(Canvas):  # type: ignore[misc]
     """A picture on the LR grid, with a mark at the position and rings at others.
 
-    A click calls ``tell`` with "click", column and row, an arrow key with "move", rows down and
-    columns right.
+    Calls ``tell`` with "click", column and row, or by an arrow key "move", rows down, columns
+    right.
     """
 
     def __init__(self, name: str, ink: str, tell: Callable[..., None]) -> None:
@@ -126,8 +126,7 @@ class MapCanvas(Canvas):  # type: ignore[misc]
 class View:
     """What a reader sees and touches.
 
-    ``save`` is called with the state and the arguments of `dtfn.explorer.page.sheet`; it saves the
-    view and returns the folder.
+    ``save`` gets the state and the arguments of `dtfn.explorer.page.sheet`, and returns a folder.
     """
 
     state: State  # without what takes seconds; `_shown` has more and more of it

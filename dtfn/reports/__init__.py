@@ -129,10 +129,7 @@ class Run:
         print("manifest:", str(place).replace(runs.PARTIAL, ""))  # a runner names it at the end
 
     def _saved(self, kind: str, name: str, caption: str, frame: pd.DataFrame) -> Path | None:
-        """Save the numbers of what is shown, and return their place without a suffix.
-
-        A sentence says where there are none. A second one of the name replaces the first.
-        """
+        """Save the numbers of what is shown; return their place without a suffix, None if empty."""
         for known in (kind, "empty"):
             self.record[known] = [e for e in self.record[known] if e["name"] != name]
         self.record["empty" if frame.empty else kind].append({"name": name, "caption": caption})

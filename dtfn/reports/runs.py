@@ -33,8 +33,8 @@ def finished(folder: Path) -> list[Path]:
 def find(name: str, folder: Path) -> Path:
     """Return the folder of a complete run below ``folder``, or raise `InputError`.
 
-    ``name`` is the run's folder, or its name, or a notebook's: its newest run, ``NAME~1`` the run
-    before that.
+    ``name`` is the run's folder or its name, or a notebook's: its newest run; ``NAME~1``: the one
+    before.
     """
     if read(Path(name)):
         return Path(name)
@@ -105,8 +105,8 @@ class Comparison(NamedTuple):
 def compare(before: Path, after: Path) -> Comparison:
     """Compare the tables, the figures' data and the verdicts of two runs, given by their folders.
 
-    Rows are matched by their texts (method, dataset, image), by whole numbers where it takes them
-    (row, column, step), else by their place. A number that one run lacks is NaN there.
+    Rows are matched by their texts, by whole numbers where it takes them, else by their place. A
+    number that one run lacks is NaN there.
     """
     both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
     same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())

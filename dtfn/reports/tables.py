@@ -80,20 +80,14 @@ def printed(
 ) -> pd.DataFrame:
     """Return a table as text with its marks, related columns joined and named by their titles.
 
-    Parameters
-    ----------
-    frame
-        The table; its index is not printed. The columns "Set5 psnr" and "Set5 ssim" share a cell,
-        "psnr/ssim", and so do a value and its interval, x, x_low and x_high: "x [low, high]".
-        Networks of a user's own have their `dtfn.zoo.labels`.
-    best
-        Last word of columns -> ``"max"`` or ``"min"``: best bold, second underlined. What prints
-        the same has the same mark.
-    forms
-        Column -> format string, e.g. ``{"harm": "{:+.2f} dB"}``; defaults in `FORMS`.
-    groups
-        A column: rows with the same value are marked among themselves, and LaTeX and HTML draw a
-        rule between groups.
+    The columns "Set5 psnr" and "Set5 ssim" share a cell, "psnr/ssim", and so do a value and its
+    interval, x, x_low and x_high: "x [low, high]". The index is not printed; networks of a user's
+    own have their short labels.
+
+    ``best`` is the last word of columns -> ``"max"`` or ``"min"``: best bold, second underlined;
+    what prints the same has the same mark. ``forms`` is column -> format string; defaults are in
+    `FORMS`. ``groups`` is a column: rows of one value are marked among themselves, and LaTeX and
+    HTML draw rules between groups.
     """
     frame = frame.reset_index(drop=True)
     key = frame[groups] if groups else pd.Series(0, frame.index)
@@ -199,6 +193,5 @@ def html(frame: pd.DataFrame, **how: Any) -> str:
 
 
 def _translated(table: pd.DataFrame, codes: Mapping[int, str]) -> pd.DataFrame:
-    """Return a printed table, cells and titles, in a notation."""
     table = table.map(lambda text: text.translate(codes))
     return table.rename(columns=lambda title: title.translate(codes))
