@@ -469,14 +469,12 @@ def _compare_runs(
     first, second = (dtfn.reports.runs.find(run, folder) for run in (before, after))
     result = dtfn.reports.runs.compare(first, second)
     print(f"{first} -> {second}: {result.summary}")
-    for name, (old, new) in result.settings.items():
-        print(f"parameter {name}: {old} -> {new}")
-    for frame in (result.verdicts, result.changed[:most]):
+    for frame in (result.words, result.changed[:most]):
         if len(frame):
             print(dtfn.reports.tables.markdown(frame), end="")
     if len(result.changed) > most:
         print(f"and {len(result.changed) - most} more")
-    if len(result.changed) or len(result.verdicts):
+    if len(result.changed) or len(result.words):
         raise Exit(1)
 
 

@@ -245,8 +245,7 @@ def test_all_changes(tmp_path: Path, before: Any, after: Any, expected: list[lis
         found.changed["difference"], found.changed["after"] - found.changed["before"]
     )
     assert set(found.changed["file"]) <= {"tables/t.csv"}
-    assert found.settings == {}
-    assert found.verdicts.empty
+    assert found.words.empty
 
 
 def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
@@ -257,10 +256,11 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
     two = add_run(tmp_path, "n", "2", parameters={"scale": 2, "count": 1}, verdicts=now)
     found = run_folders.compare(one, two)
-    assert found.settings == {"scale": (4, 2), "count": (None, 1)}
-    assert found.verdicts.to_numpy().tolist() == [
+    assert found.words.to_numpy().tolist() == [
+        ["parameter scale", "4", "2"],
         ["it holds", "+1 dB ✓ yes", "+0 dB ? open"],
-        ["new", "not claimed", "1 ✓ yes"],
+        ["parameter count", "–", "1"],
+        ["new", "–", "1 ✓ yes"],
     ]
 
 

@@ -196,8 +196,6 @@ class View:
         bar = f'<div role="status"><progress value="{share}"></progress> {what}</div>'
         self.texts["status"].value = bar if share < 1 else message("")
 
-    # --- what the reader does ---
-
     def _try(self, event: str, *args: Any, **kwargs: Any) -> None:
         """Let an event of the state happen, and show what follows, or why it was refused."""
         try:
@@ -238,8 +236,6 @@ class View:
         link = f'<a download="view.png" href="data:image/png;base64,{figure}">Download it</a>'
         said = message(f"Saved: {folder}. It is in the next report. ")
         self.texts["status"].value = said.replace("</div>", f"{link}</div>")
-
-    # --- what follows ---
 
     def _fill(self) -> None:
         """Make the menus say what is chosen and what else there is."""

@@ -98,8 +98,7 @@ class Comparison(NamedTuple):
 
     summary: str  # how many of how many numbers, and the largest difference
     changed: pd.DataFrame  # file, row, column, before, after, difference; largest share first
-    settings: dict[str, tuple[object, object]]  # parameters that differ
-    verdicts: pd.DataFrame  # claims that are not answered as before: claim, before, after
+    words: pd.DataFrame  # parameters and answers to claims that differ: what, before, after
 
 
 def compare(before: Path, after: Path) -> Comparison:
@@ -119,13 +118,9 @@ def compare(before: Path, after: Path) -> Comparison:
         largest = changed["difference"].abs().max()
         what = "" if pd.isna(largest) else f"; the largest difference is {largest:.3g}"
         summary = f"{len(changed)} of {len(both)} numbers changed{what}"
-    old, new = read(before), read(after)
-    names = [*old["parameters"], *new["parameters"]]
-    pairs = {name: (old["parameters"].get(name), new["parameters"].get(name)) for name in names}
-    settings = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-    said = pd.DataFrame({"before": _answers(old), "after": _answers(new)}).fillna("not claimed")
-    said = said[said["before"] != said["after"]].rename_axis("claim").reset_index()
-    return Comparison(summary, changed, settings, said)
+    words = pd.DataFrame({"before": _words(read(before)), "after": _words(read(after))}).fillna("–")
+    words = words[words["before"] != words["after"]].rename_axis("what").reset_index()
+    return Comparison(summary, changed, words)
 
 
 def fingerprint(file: Path) -> str:
@@ -137,9 +132,10 @@ def fingerprint(file: Path) -> str:
     return hashlib.sha256(kept.to_csv(index=False).encode()).hexdigest()
 
 
-def _answers(record: Mapping[str, Any]) -> dict[str, str]:
+def _words(record: Mapping[str, Any]) -> dict[str, str]:
     printed = [verdict["printed"] for verdict in record["verdicts"]]
-    return {row["claim"]: f"{row['measured']} {row['holds']}" for row in printed}
+    settings = {f"parameter {name}": str(value) for name, value in record["parameters"].items()}
+    return settings | {row["claim"]: f"{row['measured']} {row['holds']}" for row in printed}
 
 
 def _numbers(folder: Path) -> pd.Series:
