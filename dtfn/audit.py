@@ -204,17 +204,15 @@ def look(results: Results) -> Findings:
     return Findings(results.names, pairs[0], *tables, whole, apart)
 
 
-def audit(
-    hr: Path, with_: Path, without: Path, scale: int, out: Path, controls: Sequence[Path] = ()
-) -> tuple[dict[str, Any], Findings]:
+def audit(folders: Sequence[Path], scale: int, out: Path) -> tuple[dict[str, Any], Findings]:
     """Compare folders of results, and write ``summary.json`` and ``images.csv`` into ``out``.
 
-    Errors are those of `dtfn.results.in_folders` and `look`. Returned are what summary.json holds,
-    and what was found. In it are `FIGURES` with their ``intervals``; ``psnr`` of each result with
-    its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of `Findings.beyond`, ``textures``
-    of `dtfn.harm.textures`; and how all was measured (tau: the threshold of harm).
+    Folders and errors are those of `dtfn.results.in_folders` and `look`. Returned are what
+    summary.json holds, and what was found. In it are `FIGURES` with their ``intervals``; ``psnr``
+    of each result with its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of
+    `Findings.beyond`, ``textures`` of `dtfn.harm.textures`; and how all was measured (tau: the
+    threshold of harm).
     """
-    folders = [hr, with_, without, *controls]
     results = in_folders(folders, scale)
     found = look(results)
     a, b, *others = results.names

@@ -281,9 +281,7 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
     return {role: error.astype(float).reshape(height, width) for role, error in made.items()}
 
 
-def mixed_details(
-    drawn: Float, truth: Float, index: NDArray[np.integer[Any]], shape: tuple[int, int]
-) -> Float:
+def mixed_details(drawn: Float, truth: Float, index: NDArray[Any], shape: tuple[int, int]) -> Float:
     """Return for each position the best mixture of drawn details, fitted on its neighbours.
 
     The weights w are those of a simplex over the position p and its candidates q. They minimise the

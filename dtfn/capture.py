@@ -32,9 +32,11 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from dtfn.errors import InputError, require_known
+from dtfn.images import UInt8
 from dtfn.models.attention import NORM_EPS, Attention, HashedAttention
 from dtfn.models.layers import TextureFidelity, exact, rows_of
 from dtfn.own import OwnNetwork, Weights
+from dtfn.subpixel import Float
 
 Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
 # The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
@@ -85,7 +87,7 @@ class Record:
         return torch.cat(parts).unflatten(1, (height, width))
 
     @torch.no_grad()
-    def means(self, layer: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    def means(self, layer: str, values: NDArray[Any]) -> Float:
         """Return the means by weight of other values (L, C) at all positions, by its kernel."""
         seen: Any = self._pass(layer)
         query, other = seen.compared
@@ -97,7 +99,7 @@ class Record:
                 again = mock.patch.object(seen.module, "order", return_value=seen.order)
                 stack.enter_context(again)
             mean = seen.module.mix(query, other, table)
-        made: NDArray[np.float64] = mean[0, :, : values.shape[1]].double().cpu().numpy()
+        made: Float = mean[0, :, : values.shape[1]].double().cpu().numpy()
         return made
 
     def _pass(self, layer: str) -> _LayerPass | _OwnPass:
@@ -258,9 +260,7 @@ class _OwnPass:
         return math.prod(weights.shape[:-2]) * side, rows
 
 
-def mixed_patch(
-    picture: NDArray[np.uint8], weights: NDArray[np.float64], side: int
-) -> NDArray[np.uint8]:
+def mixed_patch(picture: UInt8, weights: Float, side: int) -> UInt8:
     """Return the mean by weight (H, W) of the patches around all positions, ``side`` LR pixels."""
     (height, width), reach = weights.shape, side // 2
     scale = picture.shape[0] // height
@@ -269,22 +269,18 @@ def mixed_patch(
     padded = np.pad(blocks.astype(np.float32), edges, mode="edge")
     views = sliding_window_view(padded, weights.shape, axis=(3, 4))  # (s, s, 3, side, side, H, W)
     mixed = np.einsum("abcijhw,hw->iajbc", views, weights.astype(np.float32))
-    made: NDArray[np.uint8] = (
-        np.rint(mixed.reshape(side * scale, -1, 3)).clip(0, 255).astype(np.uint8)
-    )
+    made: UInt8 = np.rint(mixed.reshape(side * scale, -1, 3)).clip(0, 255).astype(np.uint8)
     return made
 
 
 class Attribution(NamedTuple):
     """What a patch of the output owes to each LR pixel."""
 
-    map: NDArray[np.float64]  # (H, W), signed, summed over the colour channels
+    map: Float  # (H, W), signed, summed over the colour channels
     diffusion: float  # `diffusion_index` of the map
 
 
-def attribute(
-    network: nn.Module, lr: NDArray[np.uint8], window: tuple[int, ...], steps: int
-) -> Attribution:
+def attribute(network: nn.Module, lr: UInt8, window: tuple[int, ...], steps: int) -> Attribution:
     """Return what a patch of a network's output owes to each pixel of ``lr``, uint8 ``(H, W, 3)``.
 
     ``window`` is (top, left, height, width) of the patch in LR positions. How much detail is drawn
@@ -320,7 +316,7 @@ def total_slope(patch: Tensor) -> Tensor:
     return (down.square() + right.square() + FLAT).sqrt().sum()
 
 
-def diffusion_index(attribution: NDArray[np.float64]) -> float:
+def diffusion_index(attribution: Float) -> float:
     """Return 100 (1 - Gini) of absolute values: 100 if all are the same, near 0 if one has all."""
     values = np.sort(np.abs(attribution), axis=None)
     total, rank = values.sum(), np.arange(1, values.size + 1)

@@ -115,9 +115,7 @@ def run(
         print(next(folder.glob("*.html")))
 
 
-def _run(
-    step: Any, values: dict[str, Any], runs: Path, force: bool = False, clear: str = ""
-) -> Path:
+def _run(step: Any, values: Any, runs: Path, force: bool = False, clear: str = "") -> Path:
     """Run a notebook; a failure is one line on stderr and exit code 1."""
     try:
         how = {"force": force, "progress": sys.stderr.isatty()}
@@ -308,8 +306,7 @@ def audit(
     out = out or dtfn.paths.REPORTS / "audit"
     _require_place(out / "summary.json")
     results = dtfn.results.folders_of([with_, without, *(control or [])], hr, scale, out)
-    a, b, *controls = results
-    summary, found = dtfn.audit.audit(hr, a, b, scale, out, controls)
+    summary, found = dtfn.audit.audit([hr, *results], scale, out)
     for note in summary["notes"]:
         print(f"note: {note}")
     how = f"{summary['images']} images x{scale}, Y, a border of {scale} pixels left out"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dtfn import datasets, evaluation, images, methods, statistics, zoo
+from dtfn import evaluation, images, methods, statistics, zoo
 from dtfn.subpixel import interior, psnr_of
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
@@ -62,26 +62,21 @@ def costs(
             if not any(layer.chooses for layer in layers):  # dense, so the others take minutes
                 possible[name] = [kind for kind in kinds if kind in ("uniform", "off")]
     rows = []
-    pictures = sum(len(datasets.names(name)[:count]) for name in sets)
-    runs = pictures * sum(1 + len(some) for some in possible.values())
-    with evaluation.progress(total=runs, unit="run", desc="gate") as bar:
-        for scale in sorted(set(scales.values())):
-            for sample in evaluation.samples(sets, scale, count):
-                for name in (name for name in networks if scales[name] == scale):
-                    psnr = {}
-                    for kind in ("", *possible[name]):
-                        method = f"{name}@{kind}" if kind else name
-                        method = str(placebo_of(name)) if kind == PLACEBO else method
-                        error = evaluation.block_errors(method, sample)[method]
-                        psnr[kind] = psnr_of(interior(error))
-                        bar.update()
-                    plain = psnr.pop("")
-                    one: dict[str, Any] = {"name": name, "dataset": sample.dataset}
-                    one |= {"image": sample.image, "scale": scale, "psnr": plain}
-                    if zoo.own(name):
-                        image = images.imresize(sample.lr, scale)
-                        one["bicubic"] = evaluation.psnr(image, sample.hr, scale)
-                    rows += [one | {"intervention": k, "cost": plain - p} for k, p in psnr.items()]
+    for scale in sorted(set(scales.values())):
+        for sample in evaluation.samples(sets, scale, count):
+            for name in (name for name in networks if scales[name] == scale):
+                runs = {"": name} | {kind: f"{name}@{kind}" for kind in possible[name]}
+                if PLACEBO in runs:
+                    runs[PLACEBO] = str(placebo_of(name))
+                errors = evaluation.block_errors([*runs.values()], sample)
+                psnr = {kind: psnr_of(interior(errors[run])) for kind, run in runs.items()}
+                plain = psnr.pop("")
+                one: dict[str, Any] = {"name": name, "dataset": sample.dataset}
+                one |= {"image": sample.image, "scale": scale, "psnr": plain}
+                if zoo.own(name):
+                    image = images.imresize(sample.lr, scale)
+                    one["bicubic"] = evaluation.psnr(image, sample.hr, scale)
+                rows += [one | {"intervention": k, "cost": plain - p} for k, p in psnr.items()]
     return pd.DataFrame(rows)
 
 

@@ -168,9 +168,7 @@ def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
 def _mixed(network: nn.Module, kind: str) -> AbstractContextManager[object]:
     """Replace what layers do with their values (N, L, C)."""
 
-    def mixed(
-        mix: Callable[..., Tensor], seed: int, query: Tensor, key: Tensor, value: Tensor
-    ) -> Tensor:
+    def mixed(mix: Any, seed: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         # Closed forms: weights are not even computed where they do not matter.
         if kind == "self":
             return value

@@ -41,13 +41,14 @@ SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is t
 LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
 CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
 ROUNDING = 2e-2  # of a sum of probabilities, in half precision
+Size = tuple[int, ...]
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 
 
 class Weights(NamedTuple):
     """Attention weights (..., L, S), computed a few rows at a time."""
 
-    shape: tuple[int, ...]
+    shape: Size
     rows: Callable[[Tensor | slice], Tensor]  # queries -> (..., Q, S)
 
 
@@ -106,9 +107,8 @@ class OwnNetwork(nn.Module):
     @contextmanager
     def meeting(self, meet: Meet) -> Iterator[None]:
         """Give the attention weights of every pass to a function, which may replace them."""
-        mode = _Attention(
-            self.wanted, lambda name, met: None if name in self._ignored else meet(name, met)
-        )
+        ours = lambda name, met: None if name in self._ignored else meet(name, met)  # noqa: E731
+        mode = _Attention(self.wanted, ours)
         with ExitStack() as stack:
             for name, part in self.parts.items():
                 enter, leave = partial(mode.enter, name), partial(mode.leave, name)
@@ -129,9 +129,7 @@ class OwnNetwork(nn.Module):
 
         return self.meeting(meet)
 
-    def places(
-        self, call: str, pictures: tuple[int, ...], shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor] | None:
+    def places(self, call: str, pictures: Size, shape: Size) -> tuple[Tensor, Tensor] | None:
         """Return where weights of a shape lie, of a pass with pictures (N, 3, H, W).
 
         These are flat LR positions of queries (R, L) and keys (R, S) of R windows and heads of one
@@ -182,12 +180,12 @@ class OwnNetwork(nn.Module):
         raise InputError(self.name, wanted, found, remedy)
 
     @torch.no_grad()
-    def _tried(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
+    def _tried(self, height: int, width: int) -> dict[str, Size]:
         """Check the contract on a tiny picture; return the attention that ran, and its shapes."""
         generator = torch.Generator().manual_seed(0)
         x = F.interpolate(torch.rand(2, 3, 6, 5, generator=generator), (height, width))
         x = x.to(next(self.network.parameters(), x).device)
-        shapes: dict[str, tuple[int, ...]] = {}
+        shapes: dict[str, Size] = {}
         wanted = f"an output for 2 pictures of {height} x {width} pixels"
         remedy = "take pictures of any size and number in forward; pad and crop there"
         with _refusing(self.name, wanted, remedy):
@@ -270,9 +268,7 @@ class _Attention(TorchFunctionMode):
         self._running.pop()
         return new
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in SOFTMAX:
             return self._softmax(func, *args, **kwargs)

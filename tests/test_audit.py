@@ -40,7 +40,7 @@ def write(root: Path, names: str = "abc", spread: int = 20) -> dict[str, Path]:
 
 def run(folders: dict[str, Path], out: Path, null: bool = False) -> dict[str, Any]:
     controls = [folders["null"]] if null else []
-    audit.audit(folders["hr"], folders["with"], folders["without"], 4, out, controls)
+    audit.audit([*(folders[name] for name in ("hr", "with", "without")), *controls], 4, out)
     report: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return report
 
@@ -181,7 +181,7 @@ def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
     }
     for a, b, c in permutations(made):
         out = tmp_path / "out"
-        report, found = audit.audit(tmp_path / "hr", made[a], made[b], 4, out, [made[c]])
+        report, found = audit.audit([tmp_path / "hr", made[a], made[b], made[c]], 4, out)
         assert report["names"] == {"with": a, "without": b, "controls": [c]}
         better, *worse = found.verdicts()
         assert better.claim == f"{a} has a higher PSNR than {b}"
@@ -217,7 +217,7 @@ def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path
     _, worse, _ = found.verdicts()
     assert worse.measured == "depends on the comparison (b: more; e: no difference)"
     for controls in ([c, e], [e, c]):
-        report, found = audit.audit(tmp_path / "hr", a, b, 4, tmp_path / "out", controls)
+        report, found = audit.audit([tmp_path / "hr", a, b, *controls], 4, tmp_path / "out")
         _, worse, _ = found.verdicts()
         assert worse.holds is None
         assert str(worse.measured).startswith("depends on the control (")
@@ -347,7 +347,7 @@ def test_rcan_against_bicubic(benchmarks: Path, tmp_path: Path) -> None:
         lr = images.degrade(images.as_rgb(images.read(file)), 4)
         images.write(tmp_path / "bicubic" / f"{file.stem}x4.png", images.imresize(lr, 4))
     hr = benchmarks / "Set5" / "HR"
-    report, found = audit.audit(hr, rcan, tmp_path / "bicubic", 4, tmp_path)
+    report, found = audit.audit([hr, rcan, tmp_path / "bicubic"], 4, tmp_path)
     assert report["psnr_with"] == pytest.approx(32.634, abs=0.001)
     assert report["psnr_without"] == pytest.approx(28.43, abs=0.005)
     assert 0.1 < report["harm_rate"] < 0.3

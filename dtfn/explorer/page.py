@@ -183,9 +183,7 @@ def copies(state: State) -> list[Crop]:
     scale, hr = state.sample.scale, state.sample.hr
     source = images.as_rgb(hr if hr.size else state.outputs[state.choice.network].image)
     box = Window(SPAN // 2 * scale, SPAN // 2 * scale, scale, scale)
-    mixed = Crop(
-        "weighted mix", "of all positions", mixed_patch(source, state.attention, SPAN), box
-    )
+    mix = Crop("weighted mix", "of all positions", mixed_patch(source, state.attention, SPAN), box)
     patches = [("query", f"{state.position}", state.position)]
     for row, column, weight, apart in state.copied:
         differs = "" if math.isnan(apart) else f" · differs {apart:.1f}"
@@ -194,7 +192,7 @@ def copies(state: State) -> list[Crop]:
         _crop(title, note, source, scale, around(state.shape, at, SPAN), at)
         for title, note, at in patches
     )
-    return [query, mixed, *copied]
+    return [query, mix, *copied]
 
 
 def _crop(title: str, note: str, image: UInt8, scale: int, window: Window, at: Position) -> Crop:
@@ -232,10 +230,8 @@ def harm(state: State, limit: float) -> str:
     """Return what stands under the map of harm, whose colours end at ``limit``: how often it is."""
     if not state.has_truth:
         return _under(f"Harm {NO_TRUTH}.", SIGNED)
-    ours, by_chance = (
-        float(np.mean(subpixel.interior(one) > state.threshold))
-        for one in (state.harm, state.chance)
-    )
+    maps = (subpixel.interior(one) for one in (state.harm, state.chance))
+    ours, by_chance = (float(np.mean(one > state.threshold)) for one in maps)
     said = f"Harm above {state.threshold:.2f} MSE at {ours:.1%} of the positions; "
     said += f"by chance {by_chance:.1%}."
     if not state.choice.control:

@@ -288,9 +288,8 @@ def look(
     methods.require(choice.methods, choice.scale)
     sample = _cut(whole, choice.tile)
     rows, columns = sample.lr.shape[:2]
-    most, slowest = min(
-        (DENSE if methods.analysis_tiling(name) else LARGEST, name) for name in choice.methods
-    )
+    limits = ((DENSE if methods.analysis_tiling(m) else LARGEST, m) for m in choice.methods)
+    most, slowest = min(limits)
     if rows * columns > most:
         offered = tiles(whole.lr.shape)
         choice = replace(choice, tile=offered[0])

@@ -238,7 +238,6 @@ class View:
         self.texts["status"].value = said.replace("</div>", f"{link}</div>")
 
     def _fill(self) -> None:
-        """Make the menus say what is chosen and what else there is."""
         state, choice = self.state, self.state.choice
         listed = [str(row["name"]) for row in zoo.everything() if row["scale"] == choice.scale]
         listed += [name for name in choice.methods if "@" not in name]
@@ -282,7 +281,6 @@ class View:
         return {"strength": self.controls["overlay"].value, "shown": hidden, "side": side}
 
     def _draw(self) -> None:
-        """Show what there is to say about the position, the numbers first."""
         state, how, limit = self._shown, self._how, 0.0
         self.texts["numbers"].value = page.numbers(state)
         overlay = page.attention_map(state, how["strength"])
