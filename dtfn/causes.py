@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 from torch import nn
 
 from dtfn import cache, capture, evaluation, statistics, texture
@@ -286,7 +285,7 @@ def _ranked(on: Float, off: Float, severity: Float, k: Float) -> tuple[Float, ..
     """Return both errors above the floor, and the ranks of severity and of k, in (-0.5, 0.5)."""
     known = ~np.isnan(k)
     on, off, severity, k = (one[known] for one in (on, off, severity, k))
-    rank = (rankdata(severity) - 0.5) / max(severity.size, 1)
+    rank = (pd.Series(severity).rank().to_numpy() - 0.5) / max(severity.size, 1)
     like = pd.Series(k).groupby((rank * CLASSES).astype(int))
     within = (like.rank() - 0.5) / like.transform("size") - 0.5
     return on + FLOOR, off + FLOOR, rank - 0.5, within.to_numpy()

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
@@ -197,8 +196,8 @@ def measure(
     for sample in samples:
         made = errors(methods, sample)
         severity = interior(texture.severity(sample.hr, sample.scale))
-        rank = stats.rankdata(severity, method="ordinal").reshape(severity.shape)
-        fifth = 1 + (rank - 1) * FIFTHS // severity.size
+        rank = severity.argsort(axis=None, kind="stable").argsort().reshape(severity.shape)
+        fifth = 1 + rank * FIFTHS // severity.size
         for pair in pairs:
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
             limit = region_limit([*harms.values()][1:] or [*harms.values()])  # of the controls

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from dtfn import statistics
 from dtfn.subpixel import Float, signed_root
@@ -85,7 +85,9 @@ def find_regions(
             if len(again) > 1:
                 held, p = float(again.mean()), float(again[0] <= 0)
                 if np.ptp(again) > 1e-12 * np.abs(again).max():  # else nothing is left to chance
-                    p = float(stats.ttest_1samp(again, 0, alternative="greater").pvalue)
+                    from scipy.stats import ttest_1samp  # takes 0.2 s that the explorer saves
+
+                    p = float(ttest_1samp(again, 0, alternative="greater").pvalue)
             elsewhere = [sign * region.of(one).sum() for one in retrained]
             row = {"side": side, **dict(zip(PLACE, region.numbers, strict=True))}
             row |= {"mass": mass, "held": held, "strength": strength, "p": p, "region": region}

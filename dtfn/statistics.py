@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from dtfn.errors import InputError
 
@@ -53,6 +52,8 @@ def mean_interval(values: ArrayLike) -> Interval:
         return Interval(estimate, nan, nan, 1, "a single image: no interval")
     if np.ptp(numbers) <= 1e-12 * np.abs(numbers).max():  # equal but for rounding
         return Interval(estimate, estimate, estimate, numbers.size, "all images equal")
+    from scipy import stats  # takes 0.2 s that the explorer saves
+
     rng = np.random.default_rng(0)
     how = {"n_resamples": 9999, "batch": 1000, "vectorized": True, "rng": rng}
     ends = stats.bootstrap((numbers,), np.mean, **how).confidence_interval
@@ -142,5 +143,7 @@ def false_discovery(p_values: ArrayLike) -> Float:
     p = np.asarray(p_values, float)
     adjusted, known = np.full_like(p, np.nan), ~np.isnan(p)
     if known.any():
+        from scipy import stats
+
         adjusted[known] = stats.false_discovery_control(p[known])
     return adjusted

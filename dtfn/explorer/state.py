@@ -24,7 +24,6 @@ from dtfn.capture import Attribution, Record
 from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
-from dtfn.harm import pairs_of_zoo
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
 from dtfn.methods import hashes
@@ -352,11 +351,16 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
 
     The network is that of the zoo whose attention does most, without TFS if there is one. It is
     compared with itself with attention off where it was trained for that, a user's own with itself
-    with equal weights, any other with a local one. A zoo without a pair is an `InputError`.
+    with equal weights, any other with a local one. A zoo without attention is an `InputError`.
     """
     if not network:
-        pairs = pairs_of_zoo(scale)
-        network = min(pairs, key=lambda pair: "+" in pair.name or pair.name == "placebo").on
+        rows = [
+            row for row in zoo.registry() if row["scale"] == scale and row.get("gate") is not None
+        ]
+        if not rows:
+            remedy = "choose another scale, or train networks with `dtfn train`"
+            raise InputError(f"zoo x{scale}", "a network with attention", "none", remedy)
+        network = min(rows, key=lambda row: ("+" in row["variant"], -row["gate"]))["name"]
     twins = [name for name in _local(scale) if name != network]
     alone = zoo.own(network) or zoo.switched(network) or not twins
     baseline = Choice("", "", scale, network, "").off if alone else twins[-1]
