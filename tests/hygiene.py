@@ -37,10 +37,7 @@ def _order(cells: list[dict[str, Any]]) -> Iterator[str]:
     known = ("parameters", "hide-input")
     tagged = [next((tag for tag in given if tag in known), "") for given in tags]
     if tagged[:2] != [*known] or any(tagged[2:]):
-        yield (
-            "the code begins with one cell tagged parameters and one tagged hide-input (the setup),"
-            f" and no other has these tags; found {tagged}"
-        )
+        yield f"the first code cells and no other are tagged {' and '.join(known)}, not {tagged}"
     if not cells or cells[-1]["cell_type"] != "code" or ".finish(" not in cells[-1]["source"]:
         yield "the last cell shows the verdicts: run.finish()"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_networks import LAYERS
+from tiny_networks import LAYERS, only_self
 from torch import Tensor, nn
 
 from dtfn.models import attention, hashing
@@ -51,10 +51,8 @@ def hashed_by_loops(
                         logits = logits + score[i, keys, slot]
                     outs[p].append(logits.softmax(0) @ value[i, keys])
                     masses[p].append(logits.logsumexp(0))
-        mixed = [
-            torch.stack(m).softmax(0) @ torch.stack(o) for o, m in zip(outs, masses, strict=True)
-        ]
-        images.append(torch.stack(mixed))
+        both = zip(masses, outs, strict=True)
+        images.append(torch.stack([torch.stack(m).softmax(0) @ torch.stack(o) for m, o in both]))
     return torch.stack(images)
 
 
@@ -104,7 +102,7 @@ def test_chunked_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
             close(one, other)
 
 
-def test_gradients_survive_what_only_a_repeat_scores() -> None:
+def test_large_scores_and_what_only_a_repeat_scores() -> None:
     """Position 4 is alone in slot 0 of the second chunk, and repeated as padding in slot 3."""
     query, key, value = (torch.ones(1, 5, 3, requires_grad=True) for _ in range(3))
     score = torch.zeros(1, 5, 4)
@@ -113,12 +111,9 @@ def test_gradients_survive_what_only_a_repeat_scores() -> None:
     tensors = [query, key, value, score.requires_grad_()]
     hashing.chunked_attention(*tensors, order, 4).square().sum().backward()
     assert all(t.grad is not None and t.grad.isfinite().all() for t in tensors)
-
-
-def test_attention_survives_large_scores() -> None:
-    (query, key, value, score), codes = hashed_case(22, 4, 3, True)
-    assert score is not None
-    large = 1e3 * query, key, value, 1e3 * score
+    (query, key, value, scores), codes = hashed_case(22, 4, 3, True)
+    assert scores is not None
+    large = 1e3 * query, key, value, 1e3 * scores
     found = hashing.chunked_attention(*large, hashing.chunk_order(codes, 4), 4)
     close(found, hashed_by_loops(*large, codes, 4), 1e-11)
 
@@ -145,8 +140,6 @@ def test_number_of_buckets() -> None:
     lengths = {63: 0, 64: 2, 127: 2, 128: 2, 192: 4, 64 * 127: 128, 64 * 999: 128}
     assert {length: hashing.bucket_count(length, 64) for length in lengths} == lengths
 
-
-def test_rotations_depend_on_seed_layer_and_step_alone() -> None:
     def draw(seed: int, layer: int, step: int) -> Tensor:
         hashing.seeded.cache_clear()
         shape = hashing.super_bit_rotations, 8, 4, 2
@@ -200,9 +193,6 @@ def test_sparse_attention_does_not_depend_on_topk(monkeypatch: pytest.MonkeyPatc
         for topk in (1, 3, 16, 1000):
             layer = attention.HighSimilarityPassAttention(6, topk=topk)
             close(layer.mix(*case), expected)
-
-
-def test_gradients_of_sparse_attention() -> None:
     layer = attention.HighSimilarityPassAttention(6, topk=2)
     assert torch.autograd.gradcheck(layer.mix, [t.requires_grad_() for t in dense_case(6)])
 
@@ -221,9 +211,7 @@ def test_softmax_attention(grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "kind", [attention.NonLocalSparseAttention, attention.GlobalLearnableAttention]
 )
-def test_fewer_positions_than_a_chunk_attend_to_all(
-    kind: type[attention.HashedAttention], size: tuple[int, int]
-) -> None:
+def test_less_than_a_chunk(kind: type[attention.HashedAttention], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer, x = kind(8, 4, 0.5, 16, 2, 0).double(), normal(2, 8, *size)
     query = layer.get_submodule("conv_match")(x).flatten(2).mT
@@ -238,10 +226,6 @@ def test_fewer_positions_than_a_chunk_attend_to_all(
 
 
 # --- interventions ---
-def only_self(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    return logits.masked_fill(queries[..., :, None] != keys[..., None, :], -torch.inf)
-
-
 @pytest.mark.parametrize("size", [(2, 3), (5, 7), (4, 8)])
 @pytest.mark.parametrize("kind", sorted(set(LAYERS) - {"dnlf", "gla, one round"}))
 @torch.no_grad()
@@ -267,10 +251,8 @@ def test_interventions(kind: str, size: tuple[int, int], monkeypatch: pytest.Mon
 
 def test_uniform_weights_over_the_keys_of_all_rounds() -> None:
     (query, key, value, score), codes = hashed_case(22, 4, 3, True)
-    found = hashing.chunked_attention(
-        *(query, key, value, score, hashing.chunk_order(codes, 4), 4),
-        lambda logits, *_: torch.zeros_like(logits),
-    )
+    given = query, key, value, score, hashing.chunk_order(codes, 4), 4
+    found = hashing.chunked_attention(*given, lambda logits, *_: torch.zeros_like(logits))
     close(found, hashed_by_loops(0 * query, key, value, None, codes, 4))
 
 
@@ -280,9 +262,7 @@ def pixel(image: Tensor, y: int, x: int) -> Tensor:
     return image[:, y, x] if inside else torch.zeros_like(image[:, 0, 0])
 
 
-def deformable_by_loops(
-    x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
-) -> Tensor:
+def deformed_loop(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     n, _, height, width = x.shape
     out = bias.view(1, -1, 1, 1).repeat(n, 1, height, width)
     for i, row, column, tap in itertools.product(range(n), range(height), range(width), range(9)):
@@ -304,13 +284,10 @@ def deformable_by_loops(
 def deformable_case(
     n: int, height: int, width: int, spread: float, channels: int = 3
 ) -> tuple[Tensor, ...]:
-    return (
-        normal(n, channels, height, width),
-        spread * normal(n, 18, height, width, seed=1),
-        2 * torch.sigmoid(normal(n, 9, height, width, seed=2)),
-        normal(4, channels, 3, 3, seed=3),
-        normal(4, seed=4),
-    )
+    grid = height, width
+    x, offset = normal(n, channels, *grid), spread * normal(n, 18, *grid, seed=1)
+    mask = 2 * torch.sigmoid(normal(n, 9, *grid, seed=2))
+    return x, offset, mask, normal(4, channels, 3, 3, seed=3), normal(4, seed=4)
 
 
 @pytest.mark.parametrize("block", [16, 1 << 14])
@@ -325,12 +302,7 @@ def test_deformable_convolution_is_the_loop(
     for shift in (offset, offset.round()):  # also on whole pixels
         with torch.set_grad_enabled(grad):
             found = deformable_conv2d(x, shift, *rest)
-        close(found, deformable_by_loops(x, shift, *rest))
-
-
-def test_deformable_convolution_starts_as_a_plain_one() -> None:
-    layer, x = DeformableConv2d(4, 5).double(), normal(2, 4, 6, 7)
-    close(layer(x), layer.regular_conv(x))
+        close(found, deformed_loop(x, shift, *rest))
 
 
 @pytest.mark.parametrize("kept", [0, 1 << 26])
@@ -338,16 +310,11 @@ def test_gradients_of_deformable_convolution(kept: int, monkeypatch: pytest.Monk
     monkeypatch.setattr("dtfn.models.deform.KEPT", kept)
     case = [t.requires_grad_() for t in deformable_case(2, 2, 3, 0.8, channels=2)]
     assert torch.autograd.gradcheck(deformable_conv2d, case)
+    layer, x = DeformableConv2d(4, 5).double(), normal(2, 4, 6, 7)
+    close(layer(x), layer.regular_conv(x))
 
 
 # --- texture fidelity ---
-def test_contrast_gate_is_that_of_the_paper() -> None:
-    torch.manual_seed(0)
-    layer, x = CCALayer(32).double(), normal(2, 32, 4, 5)
-    contrast = x.std((2, 3), correction=0, keepdim=True) + x.mean((2, 3), keepdim=True)
-    close(layer(x), x * layer.conv_du(contrast), 1e-13)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 @pytest.mark.parametrize("size", [(1, 1), (4, 4)])
 def test_constant_channels_have_gradients(size: tuple[int, int], dtype: torch.dtype) -> None:

@@ -12,11 +12,11 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from scipy import ndimage, optimize
+from tiny import refused
 from tiny_networks import saved, small
 
 from dtfn import bounds, evaluation, harm, images, interventions, methods, paths, plots, subpixel
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 from dtfn.harm import Pair
 from dtfn.plots import curves
 
@@ -109,9 +109,6 @@ def test_every_bound_is_measured_with_its_control(network: str) -> None:
     labels = [text.get_text() for text in curves.bound_curve(cell).axes[0].get_xticklabels()]
     assert labels == ["image", "32×32", "16×16", "8×8", "4×4", "2×2", "1×1"]
     assert (cell.groupby(["bound", "role"])["gain"].diff().dropna() >= -1e-9).all()
-
-
-def test_the_layer_bound_is_the_best_of_all_settings_by_hand(network: str) -> None:
     sample = picture(0)
     loaded = methods.network(network)
     psnr = []
@@ -126,14 +123,11 @@ def test_the_layer_bound_is_the_best_of_all_settings_by_hand(network: str) -> No
     assert found == pytest.approx(max(psnr) - psnr[0], abs=1e-4)
 
 
-def test_a_network_against_itself_gains_nothing_over_its_control(network: str) -> None:
+def test_a_network_against_itself_gains_nothing(network: str, tmp_path: Path) -> None:
     """Attention "off" is another hash seed: choice gains by chance, and the control says so."""
     pair = switch(network, off=f"{network}@hash(9)")
     table = bounds.measure([pair], [picture(n) for n in range(6)])
     assert abs(bounds.net_gain(table, "selection").estimate) < 0.01
-
-
-def test_networks_without_hashing_run_in_tiles_and_are_controlled_by_turns(tmp_path: Path) -> None:
     table = bounds.measure([switch(saved(tmp_path, "nln"), "turn")], [picture(0)])
     assert set(table["bound"]) == {"on", "selection", "layer", "matching", "weights"}
 
@@ -157,11 +151,8 @@ def test_given_keys_are_attended_to_with_their_weights() -> None:
         torch.testing.assert_close(own, network(x))
 
 
-def test_without_pictures_or_pairs_nothing_is_measured(
-    network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(InputError, match="pictures: expected one or more"):
-        bounds.measure([switch(network)], [])
+def test_nothing_is_measured(network: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused("pictures: expected one or more", bounds.measure, [switch(network)], [])
     monkeypatch.setattr(paths, "ZOO", tmp_path)
     table = bounds.measure(harm.switches(4), [])
     assert bounds.chain(table).empty
@@ -184,9 +175,7 @@ MATCHED = {("on", "bound"): 0.2, ("matching", "bound"): 0.28, ("matching", "cont
 
 
 @pytest.mark.parametrize(("control", "expected"), [(0.1, 0.08), (0.25, 0.03)])
-def test_matching_gains_over_the_better_of_attention_on_and_the_control(
-    control: float, expected: float
-) -> None:
+def test_matching_gains_over_the_better_of_both(control: float, expected: float) -> None:
     found = bounds.net_gain(planted(MATCHED | {("matching", "control"): control}))
     assert (found.estimate, found.low) == pytest.approx((expected, expected))
     assert (found.pictures, found.seeds) == (8, 3)

@@ -118,15 +118,9 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
         page.set_default_timeout(PATIENCE)
 
         # There may be no network.
-        def heard(said: Any) -> None:
-            problems.extend([said.text] if said.type == "error" else [])
-
-        def asked(request: Any) -> None:
-            problems.extend([request.url] if OTHER.match(request.url) else [])
-
-        page.on("request", asked)
+        page.on("request", lambda sent: problems.extend([sent.url] * bool(OTHER.match(sent.url))))
+        page.on("console", lambda said: problems.extend([said.text] * (said.type == "error")))
         page.on("pageerror", lambda error: problems.append(f"page: {error}"))
-        page.on("console", heard)
         try:
             yield page
         except BaseException:

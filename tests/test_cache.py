@@ -12,10 +12,9 @@ from pathlib import Path
 import diskcache
 import numpy as np
 import pytest
-from tiny import call
+from tiny import refused, said
 
 from dtfn import cache, files, paths, provenance
-from dtfn.errors import InputError
 
 RNG = np.random.default_rng(0)
 KEY = "ab" + "0" * 62
@@ -80,7 +79,7 @@ def test_processes_make_an_output_once_and_a_killed_one_holds_nobody_up(tmp_path
     assert (tmp_path / "log").read_text() == "made\n" * 2
 
 
-def test_arrays_are_made_once() -> None:
+def test_arrays_are_made_once_a_key() -> None:
     make = Maker()
     assert cache.missing(KEY)
     for _ in range(2):
@@ -91,9 +90,13 @@ def test_arrays_are_made_once() -> None:
     assert make.runs == 1
     assert not cache.missing(KEY)
     # One that is made from another, under the same lock.
-    assert "index" in cache.remembered(
-        f"{KEY[:-1]}1", lambda: cache.remembered(f"{KEY[:-1]}2", make)
-    )
+    one, other = f"{KEY[:-1]}1", f"{KEY[:-1]}2"
+    assert "index" in cache.remembered(one, lambda: cache.remembered(other, make))
+    flat = np.zeros((4, 9), np.uint8)
+    others = flat + np.uint8(1), flat.reshape(9, 4), flat.view(np.int8)
+    different = [("a", flat), ("b", flat), ("a", flat, "whole"), *(("a", one) for one in others)]
+    assert len({cache.key(*parts) for parts in different}) == len(different)
+    assert cache.key("a", flat) == cache.key("a", np.asfortranarray(flat))
 
 
 @pytest.mark.parametrize(
@@ -116,9 +119,7 @@ def test_a_damaged_entry_is_made_again(damage: Callable[[bytes], object]) -> Non
     assert make.runs == 2  # the entry is whole again
 
 
-def test_where_nothing_can_be_stored_it_is_made_with_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_stored_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = Maker()
     with monkeypatch.context() as patch:
         (tmp_path / "a file").write_text("not a folder")
@@ -141,23 +142,7 @@ def test_where_nothing_can_be_stored_it_is_made_with_a_warning(
     assert make.runs == 4
 
 
-def test_keys_differ_where_anything_differs() -> None:
-    flat = np.zeros((4, 9), np.uint8)
-    different = [
-        ("a", flat),
-        ("b", flat),
-        ("a", flat + np.uint8(1)),
-        ("a", flat.reshape(9, 4)),
-        ("a", flat.view(np.int8)),
-        ("a", flat, "whole"),
-    ]
-    assert len({cache.key(*parts) for parts in different}) == len(different)
-    assert cache.key("a", flat) == cache.key("a", np.asfortranarray(flat))
-
-
-def test_it_is_counted_limited_and_cleared(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_usage_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (cache.usage()[0], cache.clear()) == (0, 0)
     fill(3)
     entries, size = cache.usage()
@@ -165,12 +150,10 @@ def test_it_is_counted_limited_and_cleared(
     assert 3 * 120_000 < size < 3 * 120_000 + 100_000
     assert cache.limit() == 12 * 2**30
     monkeypatch.setenv("DTFN_CACHE_LIMIT", "2GB")
-    for arguments in (["show"], ["clear"]):
-        assert call("cache", *arguments) == 0
-    shown, cleared = capsys.readouterr().out.splitlines()
+    shown = said("cache", "show")
     assert shown.startswith(f"{paths.CACHE / 'outputs'}: 3 outputs and maps, 0.")
-    assert shown.endswith(" of 2048.0 MB")
-    assert cleared == "3 removed"
+    assert shown.endswith(" of 2048.0 MB\n")
+    assert said("cache", "clear") == "3 removed\n"
     monkeypatch.setenv("DTFN_CACHE_LIMIT", "1MB")
     fill(20)
     assert 0 < cache.usage()[1] <= 2**20 + 130_000
@@ -183,8 +166,7 @@ def test_it_is_counted_limited_and_cleared(
 def test_sizes_are_read(text: str, bytes_: int) -> None:
     assert cache.size(text, "x") == bytes_
     for other in ("", "big", f"-{text}", "4XB", f"{text} 1"):
-        with pytest.raises(InputError, match="--memory: expected a size"):
-            cache.size(other, "--memory")
+        refused("--memory: expected a size", cache.size, other, "--memory")
 
 
 @pytest.mark.parametrize(
@@ -248,9 +230,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         draft.write_text(f"half {1 / 0}")
     assert file.read_text() == "old"
     assert list(file.parent.iterdir()) == [file]
-
-
-def test_a_hash_is_that_of_the_bytes_that_are_there_now(tmp_path: Path) -> None:
     file = tmp_path / "a"
     for text in ("", "one", "two"):
         files.write(file, text)
@@ -259,9 +238,7 @@ def test_a_hash_is_that_of_the_bytes_that_are_there_now(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{half", "[]", "\0\0", '"text"'])
-def test_a_broken_store_is_named_set_aside_and_counts_as_empty(
-    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_broken_store(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "registry.json"
     assert files.read_json(file, {}) == {}
     assert not caplog.records
@@ -300,12 +277,8 @@ def dtfn(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run code with dtfn in a process."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DTFN_", "XDG_"))}
     command = [sys.executable, "-P", "-c", code]
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env={"PYTHONPATH": str(paths.ROOT), **kept, **environment},
-    )
+    environment = {"PYTHONPATH": str(paths.ROOT), **kept, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_an_installed_package_writes_into_the_users_folders(tmp_path: Path) -> None:
@@ -313,19 +286,16 @@ def test_an_installed_package_writes_into_the_users_folders(tmp_path: Path) -> N
     package.mkdir(parents=True)
     for name in ("__init__.py", "paths.py"):
         (package / name).write_bytes((paths.PACKAGE / name).read_bytes())
-    code = (
-        "from dtfn import paths as p; "
-        "print(*[p.data_root(), p.CACHE, p.WEIGHTS, p.REPORTS, p.ZOO, p.NOTEBOOKS], sep='\\n')"
-    )
+    code = "from dtfn import paths as p; print(p.data_root(), p.CACHE, p.WEIGHTS, p.REPORTS, "
+    code += "p.ZOO, p.NOTEBOOKS, sep='\\n')"
     home = {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(package.parent)}
     *written, zoo, notebooks = dtfn(code, **home).stdout.splitlines()
     assert [Path(folder).is_relative_to(package) for folder in written] == [False] * 4
     assert [Path(folder).is_relative_to(tmp_path / "home") for folder in written[:3]] == [True] * 3
     assert written[3] == str(Path.cwd() / "reports")
     assert (zoo, notebooks) == (f"{package}/shipped/zoo", f"{package}/shipped/notebooks")
-    places = {
-        f"DTFN_{name}": str(tmp_path / name) for name in ("DATA", "CACHE", "WEIGHTS", "REPORTS")
-    }
+    names = "DATA", "CACHE", "WEIGHTS", "REPORTS"
+    places = {f"DTFN_{name}": str(tmp_path / name) for name in names}
     assert dtfn(code, **home, **places).stdout.splitlines()[:4] == list(places.values())
 
 

@@ -8,6 +8,7 @@ import tiny_networks
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from tiny import refused
 from tiny_networks import LAYERS
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -18,6 +19,7 @@ from dtfn.errors import InputError
 
 DOUBLE = torch.float64
 CHANNELS = 16
+TOLERANCES = {torch.float32: 1e-5, DOUBLE: 1e-12, torch.bfloat16: 0.05}
 CHOOSING = sorted(set(LAYERS) - {"placebo"})
 HASHED = sorted(set(CHOOSING) - {"nla", "hspa"})
 # L: 1, 6 < chunk; 8 = one chunk; 15 pads one, 16 = two chunks (both neighbours are the same);
@@ -53,18 +55,13 @@ def recorded(layer: nn.Module, x: Tensor) -> capture.Record:
     return record
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (DOUBLE, 1e-12), (torch.bfloat16, 0.05)]
-)
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", CHOOSING)
 def test_map_times_values_is_what_the_layer_adds(
-    name: str,
-    size: tuple[int, int],
-    dtype: torch.dtype,
-    tolerance: float,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tolerance = TOLERANCES[dtype]
     layer, x = built(name, dtype), picture(*size, dtype)
     record = recorded(layer, x)
     maps = record.maps("", everywhere(x))
@@ -158,15 +155,6 @@ def test_record_keeps_what_layers_got_changes_no_bit_and_leaves_nothing(name: st
         torch.testing.assert_close(record.map(layer, (8, 10)), expected)
 
 
-def test_names_of_layers() -> None:
-    assert capture.layers(models.create("mini-dtfn", 2)) == [f"body.{i}.body.4" for i in range(4)]
-    plain, around = (tiny_networks.small(name) for name in ("dlsn", "dlsn+tfs"))
-    assert capture.layers(plain) == capture.layers(around)
-    assert capture.layers(tiny_networks.small("edsr")) == []
-    assert capture.layers(models.create("mini-placebo", 2)) == [], "it does not choose"
-    assert capture.layers(built("nla")) == [""]
-
-
 @pytest.mark.parametrize("seed", [0, None])
 @pytest.mark.parametrize("name", HASHED)
 def test_record_of_a_training_pass(name: str, seed: int | None) -> None:
@@ -200,26 +188,25 @@ def test_of_a_batch_the_first_picture_counts_and_of_several_passes_the_last() ->
         torch.testing.assert_close(record.map(layer, (7, 5)), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "queries",
-    [[(5, 0)], [(0, 7)], [(-1, 0)], [(0, 0), (0, -1)], [], [(1.0, 2.0)], [(1, 2, 3)], [1, 2]],
-)
-def test_queries_that_do_not_exist(queries: Any) -> None:
-    with pytest.raises(InputError, match=r"query: expected .* of the LR grid of 7 x 5"):
-        recorded(built("nla"), picture(5, 7)).maps("", queries)
-
-
-def test_layers_that_do_not_exist() -> None:
+def test_layers_and_queries_that_do_not_exist() -> None:
     for module, name in ((nn.Conv2d(16, 16, 1), "Conv2d"), (tiny_networks.small("edsr"), "edsr")):
-        with pytest.raises(InputError, match=f"none in {name}"):
-            capture.attention_map(module, picture(5, 7), (0, 0))
+        refused(f"none in {name}", capture.attention_map, module, picture(5, 7), (0, 0))
     watched = tiny_networks.small("dtfn")
     with capture.record(watched) as record, torch.no_grad():
-        with pytest.raises(InputError, match="one with attention that ran"):
-            record.map("body.0.body.2", (0, 0))
+        refused("one with attention that ran", record.map, "body.0.body.2", (0, 0))
         watched(rgb())
     with pytest.raises(InputError, match=rf"did you mean '{record.layers[0]}'"):
         record.map(record.layers[0].replace("body", "bdy", 1), (0, 0))
+    wrong: list[Any] = [[(5, 0)], [(0, 7)], [(-1, 0)], [(0, 0), (0, -1)], [], [(1.0, 2.0)]]
+    for queries in (*wrong, [(1, 2, 3)], [1, 2]):
+        with pytest.raises(InputError, match=r"query: expected .* of the LR grid of 7 x 5"):
+            recorded(built("nla"), picture(5, 7)).maps("", queries)
+    assert capture.layers(models.create("mini-dtfn", 2)) == [f"body.{i}.body.4" for i in range(4)]
+    plain, around = (tiny_networks.small(name) for name in ("dlsn", "dlsn+tfs"))
+    assert capture.layers(plain) == capture.layers(around)
+    assert capture.layers(tiny_networks.small("edsr")) == []
+    assert capture.layers(models.create("mini-placebo", 2)) == [], "it does not choose"
+    assert capture.layers(built("nla")) == [""]
 
 
 # --- local attribution: complete, exact on linear networks, its index by brute force ---
@@ -309,9 +296,6 @@ def test_hashed_attention_is_attributed_and_the_network_left_as_it_was() -> None
     found = attribute(network, LR, WINDOW, 8)
     assert np.isfinite(found.map).all()
     assert all(weight.grad is None for weight in network.parameters())
-
-
-def test_attention_reaches_beyond_the_local_receptive_field() -> None:
     large = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     maps = {n: attribute(mini(n), large, (0, 0, 2, 2), 2) for n in ("mini-local", "mini-nla")}
     assert (maps["mini-local"].map[25:, 25:] == 0).all()
@@ -319,13 +303,10 @@ def test_attention_reaches_beyond_the_local_receptive_field() -> None:
     assert maps["mini-local"].diffusion < maps["mini-nla"].diffusion
 
 
-def test_slope_of_a_ramp() -> None:
+def test_slope_and_diffusion_index_by_hand() -> None:
     row = torch.arange(5.0)[:, None].expand(5, 4)
     patch = torch.stack([row, 2 * row, torch.zeros(5, 4)])[None]
     assert float(capture.total_slope(patch)) == pytest.approx(4 * 3 * (1 + 2))
-
-
-def test_the_diffusion_index_by_brute_force() -> None:
     values = np.random.default_rng(0).normal(size=(6, 7)) ** 3
     for one in (values, np.eye(6, 7), np.full((6, 7), -3.0)):
         g = np.abs(one).ravel()

@@ -23,10 +23,9 @@ RNG = np.random.default_rng(0)
 
 
 def sample(height: int, width: int, scale: int, name: str = "noise") -> Sample:
-    hr = np.random.default_rng(len(name)).integers(0, 256, (scale * height, scale * width, 3))
-    return Sample(
-        "toy", name, scale, images.degrade(hr.astype(np.uint8), scale), hr.astype(np.uint8)
-    )
+    rng, shape = np.random.default_rng(len(name)), (scale * height, scale * width, 3)
+    hr = rng.integers(0, 256, shape).astype(np.uint8)
+    return Sample("toy", name, scale, images.degrade(hr, scale), hr)
 
 
 def watched(method: str, sample: Sample) -> capture.Record:
@@ -70,7 +69,7 @@ def planted(slope: float, product: float = 0.0) -> tuple[Float, Float, Float, Fl
     return off * np.exp(ratio / 2), off * np.exp(-ratio / 2), severity, k
 
 
-def test_planted_slopes_are_recovered() -> None:
+def test_planted_slopes_are_recovered_and_severity_alone_is_none() -> None:
     slope, steeper, _ = causes.slopes(*planted(0.2, 0.3))
     assert slope == pytest.approx(90 * 0.2, rel=0.1)
     assert steeper == pytest.approx(81 * 0.3, rel=0.2)
@@ -78,10 +77,7 @@ def test_planted_slopes_are_recovered() -> None:
     assert len(table) == 25
     low, high = (table.loc[table["k"] == k, "change"].sum() for k in (1, 5))
     assert high - low == pytest.approx(10 * 1600 / 2 * 0.2 * 0.8, rel=0.1)
-
-
-def test_severity_alone_is_no_slope_of_k() -> None:
-    """k falls with severity, as it does where the detail is its denominator; harm rises with it."""
+    # k falls with severity, as it does where the detail is its denominator; harm rises with it.
     severity = RNG.gamma(1, 50, 8000)
     k = RNG.gamma(2, 1, 8000) / severity
     off = np.full(8000, 10.0)
@@ -171,11 +167,20 @@ def test_looks_are_the_recorded_maps_found_once(
     np.testing.assert_array_equal(again[QUERIES[0]][0].map, found[QUERIES[0]][0].map)
     with pytest.raises(TypeError):
         causes.looks(files, noise, [(5, 5)])
+    one = found[QUERIES[0]]
+    figure = pictures.attention_maps(one, noise)
+    figure.draw_without_rendering()
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    assert [ax.get_title().partition(":")[0] for ax in shown] == ["layer 1", "layer 2"] * 3
+    support = float(np.exp(-np.sum(one[0].map * np.log(one[0].map))))
+    assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
+    cross = next(line for line in shown[0].lines if line.get_marker() == "+")
+    assert (cross.get_xdata(), cross.get_ydata()) == ([QUERIES[0][1]], [QUERIES[0][0]])
+    rings = [np.ravel(line.get_xydata()) for line in shown[0].lines if line.get_marker() == "o"]
+    assert [(int(y), int(x)) for x, y in rings] == one[0].strongest()
 
 
-def test_copies_are_the_strongest_with_their_inconsistency(
-    found: dict[causes.Query, list[Look]], noise: Sample
-) -> None:
+def test_copies_are_the_strongest(found: dict[causes.Query, list[Look]], noise: Sample) -> None:
     looks = [look for of_query in found.values() for look in of_query]
     table = causes.copies(looks, noise, most=3)
     details = texture.detail_blocks(noise.hr, 2).astype(float)
@@ -191,53 +196,6 @@ def test_copies_are_the_strongest_with_their_inconsistency(
             other = details[row.row * 22 + row.column]
             assert row.inconsistency == pytest.approx(((own - other) ** 2).sum() / (own**2).sum())
     assert [look.place for look in causes.last_layer(found[QUERIES[0]])] == [2] * 3
-
-
-def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(noise: Sample) -> None:
-    other = Sample("toy", "other", 2, noise.lr, noise.hr)
-    rows = [
-        {"pair": "n", "kind": "switch", "seed": seed, "role": role, "dataset": "toy", "q": q}
-        | {
-            "image": image,
-            "side": side,
-            "mass": mass,
-            "region": Region((span, span), np.ones((3, 3), bool)),
-        }
-        for seed, role, image, side, q, mass, span in (
-            (0, "pair", "noise", "harm", 0.01, 5.0, slice(2, 5)),
-            (0, "pair", "noise", "harm", 0.9, 50.0, slice(4, 7)),
-            (0, "control 1", "other", "harm", 0.01, 90.0, slice(4, 7)),
-            (1, "pair", "other", "harm", 0.01, 90.0, slice(4, 7)),
-            (0, "pair", "other", "help", 0.01, -99.0, slice(6, 9)),
-            (0, "pair", "noise", "help", 0.01, -7.0, slice(8, 11)),
-        )
-    ]
-    pair, table = Pair("n", "switch", 0, "n", "n@off"), pd.DataFrame(rows)
-    chosen, where = causes.places(table, [other, noise], [pair])
-    assert chosen is noise
-    assert where == {"where n harms most": (3, 3), "where n helps most": (9, 9)}
-    for pairs in ([pair], []):
-        expected = (noise, {"the middle": (9, 11)})
-        assert causes.places(table[:0], [noise, other], pairs) == expected
-
-
-def test_maps_have_a_row_a_network_and_a_panel_a_layer(
-    found: dict[causes.Query, list[Look]], noise: Sample
-) -> None:
-    one = found[QUERIES[0]]
-    figure = pictures.attention_maps(one, noise)
-    figure.draw_without_rendering()
-    shown = [ax for ax in figure.axes if ax.get_visible()]
-    assert [ax.get_title().partition(":")[0] for ax in shown] == ["layer 1", "layer 2"] * 3
-    support = float(np.exp(-np.sum(one[0].map * np.log(one[0].map))))
-    assert shown[0].get_title() == f"layer 1: {support:,.0f} positions"
-    cross = next(line for line in shown[0].lines if line.get_marker() == "+")
-    assert (cross.get_xdata(), cross.get_ydata()) == ([QUERIES[0][1]], [QUERIES[0][0]])
-    rings = [np.ravel(line.get_xydata()) for line in shown[0].lines if line.get_marker() == "o"]
-    assert [(int(y), int(x)) for x, y in rings] == one[0].strongest()
-
-
-def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], noise: Sample) -> None:
     table = causes.copies(causes.last_layer(found[QUERIES[1]]), noise)
     figure = pictures.copied_patches(table, noise, most=4)
     figure.draw_without_rendering()
@@ -253,3 +211,25 @@ def test_copies_frame_what_disagrees(found: dict[causes.Query, list[Look]], nois
         pixels = np.asarray(image.get_array())
         inside = pixels[y - int(top + 0.5), x - int(left + 0.5)]
         np.testing.assert_array_equal(inside, noise.hr[y, x])
+
+
+def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(noise: Sample) -> None:
+    other = Sample("toy", "other", 2, noise.lr, noise.hr)
+    rows = [
+        (0, "pair", "noise", "harm", 0.01, 5.0, slice(2, 5)),
+        (0, "pair", "noise", "harm", 0.9, 50.0, slice(4, 7)),
+        (0, "control 1", "other", "harm", 0.01, 90.0, slice(4, 7)),
+        (1, "pair", "other", "harm", 0.01, 90.0, slice(4, 7)),
+        (0, "pair", "other", "help", 0.01, -99.0, slice(6, 9)),
+        (0, "pair", "noise", "help", 0.01, -7.0, slice(8, 11)),
+    ]
+    columns = ["seed", "role", "image", "side", "q", "mass", "span"]
+    table = pd.DataFrame(rows, columns=columns).assign(pair="n", kind="switch", dataset="toy")
+    table["region"] = [Region((span, span), np.ones((3, 3), bool)) for span in table["span"]]
+    pair = Pair("n", "switch", 0, "n", "n@off")
+    chosen, where = causes.places(table, [other, noise], [pair])
+    assert chosen is noise
+    assert where == {"where n harms most": (3, 3), "where n helps most": (9, 9)}
+    for pairs in ([pair], []):
+        expected = (noise, {"the middle": (9, 11)})
+        assert causes.places(table[:0], [noise, other], pairs) == expected

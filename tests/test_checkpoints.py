@@ -8,6 +8,7 @@ import pytest
 import test_models_golden as golden
 import torch
 from safetensors.torch import save_file
+from tiny import refused
 from tiny_networks import GROUPS, HASHED, HIDDEN, IMAGE, SMALL, same_output, small, state_of, write
 from torch import Tensor, nn
 
@@ -64,10 +65,8 @@ def test_own_files_know_everything(tmp_path: Path) -> None:
     assert load(file).assumed == []
     assert same_output(load(file), network)
     assert load(file, n_hashes=3).hyperparameters["n_hashes"] == 3
-    with pytest.raises(InputError, match=r"size mismatch for .*fc\.0\.weight"):
-        load(file, chunk_size=32)
-    with pytest.raises(InputError, match=r"'n_hash'.*did you mean 'n_hashes'"):
-        load(file, n_hash=3)
+    refused(r"size mismatch for .*fc\.0\.weight", load, file, chunk_size=32)
+    refused(r"'n_hash'.*did you mean 'n_hashes'", load, file, n_hash=3)
     backbone = create("mini-placebo+tfs", 4, n_resgroups=2, n_resblocks=3)
     save(backbone, tmp_path / "mini.safetensors")
     assert same_output(load(tmp_path / "mini.safetensors"), backbone.eval())
@@ -105,26 +104,26 @@ def test_what_is_refused(change: Callable[[State], object], match: str, tmp_path
     state = state_of(small("dtfn"))
     changed = change(state)
     file = write(tmp_path, state if changed is None or isinstance(changed, Tensor) else changed)
-    with pytest.raises(InputError, match=match):
-        load(file)
+    refused(match, load, file)
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
 def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
-    with pytest.raises(InputError, match="found no file"):
-        load(file)
-    for content in (b"no weights at all", b""):
+    refused("found no file", load, file)
+    for content, words in (
+        (b"no weights at all", name),
+        (b"", name),
+        (b"\n<!DOCTYPE html><html>", "no weights but '<!DOCTYPE"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid",
+            "but 'version https://git-lfs.*`git lfs",
+        ),
+    ):
         file.write_bytes(content)
-        with pytest.raises(InputError, match=name) as refused:
+        with pytest.raises(InputError, match=words) as caught:
             load(file)
-        assert "weights_only" not in str(refused.value), "which would run what is in the file"
-    file.write_bytes(b"\n<!DOCTYPE html><html>")
-    with pytest.raises(InputError, match="no weights but '<!DOCTYPE"):
-        load(file)
-    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(InputError, match=r"no weights but 'version https://git-lfs.*`git lfs"):
-        load(file)
+        assert "weights_only" not in str(caught.value), "which would run what is in the file"
 
 
 @pytest.mark.parametrize("name", ["dtfn", "mini-dtfn"])
@@ -152,8 +151,7 @@ def test_added_fidelity_changes_nothing_at_first(name: str) -> None:
     ("name", "changes"), [("dlsn", {}), ("nlsn+tfs", {}), ("nlsn", {"n_resblocks": 7})]
 )
 def test_another_network_or_size_is_no_start(name: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="expected weights that fit nlsn"):
-        start_from(small("nlsn"), small(name, **changes))
+    refused("expected weights that fit nlsn", start_from, small("nlsn"), small(name, **changes))
 
 
 OTHER_VALUES: dict[str, Any] = {
@@ -202,18 +200,14 @@ def test_round_trip_of_a_hyperparameter(name: str, key: str, tmp_path: Path) -> 
     assert same_output(found, network)
 
 
-@pytest.mark.parametrize(("n_feats", "res_scale"), [(64, 1.0), (16, 0.1)])
-def test_baseline_of_edsr_is_unscaled(n_feats: int, res_scale: float, tmp_path: Path) -> None:
-    file = write(tmp_path, state_of(small("edsr", n_feats=n_feats, n_resblocks=1)))
-    assert load(file).hyperparameters["res_scale"] == res_scale
-    assert load(file).assumed == ["res_scale"]
-
-
-def test_the_range_of_an_edsr_without_mean_shift_is_asked_for(tmp_path: Path) -> None:
+def test_what_edsr_weights_do_not_show_is_assumed_or_asked_for(tmp_path: Path) -> None:
+    for n_feats, res_scale in ((64, 1.0), (16, 0.1)):  # the baseline is unscaled
+        file = write(tmp_path, state_of(small("edsr", n_feats=n_feats, n_resblocks=1)))
+        assert load(file).hyperparameters["res_scale"] == res_scale
+        assert load(file).assumed == ["res_scale"]
     network = small("edsr", rgb_range=255.0)
     file = write(tmp_path, network.state_dict())
-    with pytest.raises(InputError, match=r"dtfn weights import .* -p rgb_range=255"):
-        load(file)
+    refused(r"dtfn weights import .* -p rgb_range=255", load, file)
     assert same_output(load(file, rgb_range=255.0), network)
     authors = write(tmp_path, small("dtfn").state_dict(), "dtfn.pt")
     assert load(authors).hyperparameters["rgb_range"] == 1.0
@@ -221,17 +215,12 @@ def test_the_range_of_an_edsr_without_mean_shift_is_asked_for(tmp_path: Path) ->
 
 def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
     """The published EDSR x4 has these names, and an RGB range of 255."""
-
-    def conv(out: int, into: int, size: int = 3) -> tuple[Tensor, Tensor]:
-        return torch.randn(out, into, size, size) / 10, torch.randn(out) / 10
-
-    c = 8
-    layers = {"head.0": conv(c, 3), "tail.0.0": conv(4 * c, c), "tail.0.2": conv(4 * c, c)}
-    layers |= {"tail.1": conv(3, c), "body.2": conv(c, c)}
-    layers |= {f"body.{i}.body.{j}": conv(c, c) for i in (0, 1) for j in (0, 2)}
-    state = {f"{name}.weight": weight for name, (weight, _) in layers.items()}
-    state |= {f"{name}.bias": bias for name, (_, bias) in layers.items()}
-    mean = 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+    c, mean = 8, 255 * torch.tensor([0.4488, 0.4371, 0.4040])
+    sizes = {"head.0": (c, 3), "tail.0.0": (4 * c, c), "tail.0.2": (4 * c, c)}
+    sizes |= {"tail.1": (3, c), "body.2": (c, c)}
+    sizes |= {f"body.{i}.body.{j}": (c, c) for i in (0, 1) for j in (0, 2)}
+    state = {f"{name}.weight": torch.randn(*size, 3, 3) / 10 for name, size in sizes.items()}
+    state |= {f"{name}.bias": torch.randn(out) / 10 for name, (out, _) in sizes.items()}
     for name, sign in (("sub_mean", -1), ("add_mean", 1)):
         state[f"{name}.weight"] = torch.eye(3).view(3, 3, 1, 1)
         state[f"{name}.bias"] = sign * mean
@@ -242,7 +231,7 @@ def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
     assert network.hyperparameters == expected
 
     def apply(name: str, x: Tensor) -> Tensor:
-        return nn.functional.conv2d(x, *layers[name], padding=1)
+        return nn.functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1)
 
     shallow = deep = apply("head.0", 255 * IMAGE - mean.view(3, 1, 1))
     for block in ("body.0.body.", "body.1.body."):

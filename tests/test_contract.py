@@ -22,7 +22,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from tiny import call
+from tiny import said
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dtfn"
@@ -69,10 +69,8 @@ def third_party(files: list[Path]) -> set[str]:
     owners = metadata.packages_distributions()
     tops = {name.partition(".")[0] for file in files for name in imports(file)}
     ours = {"dtfn", "triton", *(file.stem for file in (ROOT / "tests").glob("*.py"))}
-    return {
-        canonicalize_name(owners.get(top, [top])[0])
-        for top in tops - ours - set(sys.stdlib_module_names)
-    }
+    others = tops - ours - set(sys.stdlib_module_names)
+    return {canonicalize_name(owners.get(top, [top])[0]) for top in others}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -95,10 +93,7 @@ def test_imports_are_declared_and_what_is_declared_is_used_or_explained() -> Non
     text = (ROOT / "pyproject.toml").read_text()
     explained = re.findall(r'^ *"([\w-]+)[^"]*",  # \S', text, re.MULTILINE)
     assert declared - package <= set(explained)
-
-
-def test_core_imports_need_no_extra() -> None:
-    """What is imported at the top of a module is there after a bare `pip install dtfn`."""
+    # What is imported at the top of a module is there after a bare `pip install dtfn`.
     core = names(PROJECT["dependencies"])
     owners = metadata.packages_distributions()
     widgets = PACKAGE / "explorer" / "view.py"  # imported when a notebook shows it
@@ -111,19 +106,7 @@ def test_core_imports_need_no_extra() -> None:
                     assert canonicalize_name(owners[top][0]) in core, f"{file.name} imports {top}"
 
 
-def test_constraints_pin_every_dependency_within_its_range() -> None:
-    lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
-    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
-    required = [line for line in metadata.requires("torch") or [] if "extra ==" not in line]
-    left_to_torch = names(required)
-    for line in PROJECT["dependencies"] + EXTRAS["notebook"] + EXTRAS["dev"]:
-        name = canonicalize_name(Requirement(line).name)
-        if name not in left_to_torch:
-            assert Requirement(line).specifier.contains(pins[name]), line
-    assert not left_to_torch & pins.keys(), "an installed torch may want another version"
-
-
-def test_makefile_accepts_the_pythons_and_torches_of_pyproject() -> None:
+def test_makefile_conda_citation_and_constraints_agree_with_pyproject() -> None:
     makefile = (ROOT / "Makefile").read_text()
     low, high = re.findall(r"\((3, \d+)\)", makefile.partition("define FITS")[2])[:2]
     ours = [v for v in PYTHONS if SpecifierSet(PROJECT["requires-python"]).contains(v)]
@@ -131,9 +114,6 @@ def test_makefile_accepts_the_pythons_and_torches_of_pyproject() -> None:
     (torch,) = (line for line in PROJECT["dependencies"] if line.startswith("torch>"))
     floor = torch.partition(">=")[2].replace(".", ", ")
     assert f">= ({floor})" in makefile
-
-
-def test_conda_and_citation_agree_with_pyproject() -> None:
     from dtfn import __version__
 
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -144,6 +124,15 @@ def test_conda_and_citation_agree_with_pyproject() -> None:
     doi = citation["references"][0]["doi"]
     assert doi == "10.1109/TPAMI.2024.3457790"
     assert doi in README.read_text()
+    lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    required = [line for line in metadata.requires("torch") or [] if "extra ==" not in line]
+    left_to_torch = names(required)
+    for line in PROJECT["dependencies"] + EXTRAS["notebook"] + EXTRAS["dev"]:
+        name = canonicalize_name(Requirement(line).name)
+        if name not in left_to_torch:
+            assert Requirement(line).specifier.contains(pins[name]), line
+    assert not left_to_torch & pins.keys(), "an installed torch may want another version"
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -174,17 +163,13 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     on, off, uniform = (float(n) for n in re.findall(r"([\d.]+) dB", capsys.readouterr().out))
     assert 20 < min(off, uniform) <= max(off, uniform) < on < 40
     assert len(code.splitlines()) <= 12
+    assert len(README.read_text().splitlines()) <= 150
 
 
 @pytest.mark.parametrize("line", SMALL)
-def test_a_command_runs(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_runs(line: str) -> None:
     less = ["--datasets", "mini", "--count", "1"] * line.startswith("evaluate")
-    assert call(*shlex.split(line), *less) == 0
-    assert capsys.readouterr().out
-
-
-def test_the_readme_is_short() -> None:
-    assert len(README.read_text().splitlines()) <= 150
+    assert said(*shlex.split(line), *less)
 
 
 def told_commands() -> str:
@@ -196,14 +181,11 @@ def told_commands() -> str:
     return "\n".join(told)
 
 
-def test_only_make_targets_that_exist_are_named() -> None:
+def test_only_targets_commands_and_options_that_exist_are_named() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
     assert {line.split()[1] for line in make().stdout.splitlines()} == targets
     assert set(re.findall(r"\bmake ([a-z]+)", told_commands())) <= targets
-
-
-def test_only_commands_and_options_that_exist_are_named() -> None:
     import typer.main
 
     from dtfn import cli
@@ -247,9 +229,6 @@ def test_imports_run_downward() -> None:
     assert set(graph) == set(floor), "CONTRIBUTING.md lists the modules that there are"
     wrong = [f"{a} -> {b}" for a in graph for b in graph[a] if floor[b] > floor[a]]
     assert not wrong
-
-
-def test_few_modules_know_a_library() -> None:
     known = {"papermill": "suite", "ipywidgets": "explorer", "lightning_fabric": "training"}
     for file in MODULES:
         tops = {name.partition(".")[0] for name in imports(file)}

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
+from tiny import crossed, refused
 from torch import Tensor
 
 from dtfn import causes, datasets, donors, harm, images, models, statistics, texture, verdicts
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 from dtfn.harm import Pair
 from dtfn.models.attention import Attention
 from dtfn.plots import curves, pictures
@@ -32,10 +31,8 @@ class Copy(Attention):
 
     def attend(self, x: Tensor) -> Tensor:
         patches = F.unfold(x - x.mean(), 5, padding=2)[0].T  # (L, 25 C)
-        row, column = (
-            axis.flatten()
-            for axis in torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")
-        )
+        axes = torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")
+        row, column = (axis.flatten() for axis in axes)
         near = torch.maximum((row[:, None] - row).abs(), (column[:, None] - column).abs()) < APART
         best = torch.cdist(patches, patches).masked_fill(near, torch.inf).argmin(1)
         flat = x.flatten(2)
@@ -126,6 +123,13 @@ def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Po
     table = donors.measure([pair(saved(tmp_path, "mini-local"))], pool, 3, doses=(2,))
     assert (table["on"] == table["off"]).all()
     assert (donors.effects(table)["change"] == 0).all()
+    method = saved(tmp_path, "mini-local")
+    assert donors.measure([pair(method)], pool, 3, doses=(99,)).empty, "no room"
+    nothing = donors.measure([], pool, 3, [1])
+    assert donors.curves(nothing).empty
+    assert donors.contrasts(nothing).empty
+    refused("numbers of 1 or more", donors.measure, [pair(method)], pool, 3, doses=(0,))
+    refused("use larger pictures", donors.Pool, [pool.samples[0].crop(0, 0, 20, 20)])
 
 
 @pytest.mark.parametrize("attention", [Shift, Noise])
@@ -190,10 +194,8 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
     assert placed is not None
     side, top, left = donors.SIDE, query.row - donors.SIDE // 2, query.column - donors.SIDE // 2
     own = query.sample.lr[top : top + side, left : left + side]
-    moved = [
-        images.degrade(query.sample.hr[y : S * 79 + y, x : S * 89 + x], S)
-        for y, x in ((0, 1), (1, 0), (1, 1))
-    ]
+    hr, ways = query.sample.hr, ((0, 1), (1, 0), (1, 1))
+    moved = [images.degrade(hr[y : S * 79 + y, x : S * 89 + x], S) for y, x in ways]
     moved = [one[top : top + side, left : left + side] for one in moved]
     for trial in placed[1][1:]:
         patches = [trial.sample.lr[y : y + side, x : x + side] for y, x in trial.cells]
@@ -223,9 +225,6 @@ def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None
     """Head, two of the block, one of the group, one of the body, one of the tail."""
     network = models.load(saved(tmp_path, "mini-nla"))
     assert donors.radius(network) == 6
-
-
-def test_gates_are_held_at_the_first_picture(tmp_path: Path) -> None:
     network = models.load(saved(tmp_path, "mini-nla+tfs"))
     torch.nn.init.ones_(
         network.get_parameter("body.0.body.1.fusion.0.0.conv_du.0.bias")
@@ -241,37 +240,20 @@ def test_gates_are_held_at_the_first_picture(tmp_path: Path) -> None:
         assert torch.equal(network(other), free)
 
 
-def test_what_cannot_be_asked_is_refused_or_left_out(tmp_path: Path, pool: donors.Pool) -> None:
-    method = saved(tmp_path, "mini-local")
-    assert donors.measure([pair(method)], pool, 3, doses=(99,)).empty, "no room"
-    nothing = donors.measure([], pool, 3, [1])
-    assert donors.curves(nothing).empty
-    assert donors.contrasts(nothing).empty
-    with pytest.raises(InputError, match="numbers of 1 or more"):
-        donors.measure([pair(method)], pool, 3, doses=(0,))
-    with pytest.raises(InputError, match="use larger pictures"):
-        donors.Pool([pool.samples[0].crop(0, 0, 20, 20)])
-
-
 @pytest.mark.parametrize(
     ("consistent", "slope", "answers"),
     [(0.9, 5, ["yes", "yes"]), (1.1, 0, ["no", "open"]), (1.3, 0, ["no", "no"])],
 )
 def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str]) -> None:
     """Consistent donors that harm less than inconsistent ones do not help yet."""
-    made: list[tuple[object, ...]] = []
-    slopes = []
-    for seed in range(3):
-        for image in range(8):
-            key = ("nlsa", "switch", seed)
-            for role, value in (("pair", slope), ("control 1", 0)):
-                slopes.append((*key, role, "toy", image, "attended", value + 0.1 * (image % 2)))
-            errors = {"none": 1.0, "consistent": consistent, "inconsistent": 1.2, "plain": 1.0}
-            for kind, error in errors.items():
-                place = ("toy", image, 9, 9, kind, 0 if kind == "none" else 8, 0)
-                made.append((*key, *place, (10 + image) * error, 10.0 + image, 0.1, 0.0, 0.0))
-    columns = ["pair", "kind", "seed", "role", "dataset", "image", "of", "slope"]
-    tables = pd.DataFrame(slopes, columns=columns), pd.DataFrame(made, columns=donors.COLUMNS)
+    key = {"pair": ["nlsa"], "kind": ["switch"], "seed": range(3), "dataset": ["toy"]}
+    slopes = crossed(**key, image=range(8), role=["pair", "control 1"], of=["attended"])
+    slopes["slope"] = slope * (slopes["role"] == "pair") + 0.1 * (slopes["image"] % 2)
+    errors = {"none": 1.0, "consistent": consistent, "inconsistent": 1.2, "plain": 1.0}
+    made = crossed(**key, image=range(8), row=[9], column=[9], donor=list(errors), hash=[0])
+    made["off"] = 10.0 + made["image"]
+    made = made.assign(dose=8 * (made["donor"] != "none"), weight=0.1, likeness=0.0, k=0.0)
+    tables = slopes, made.assign(on=made["off"] * made["donor"].map(errors))
     pairs = [Pair("nlsa", "switch", seed, "on", "off") for seed in range(3)]
     rows = verdicts.of_causes(pairs, *tables, S)
     assert rows["verdict"].tolist() == answers

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import tiny_training
 import torch
+from tiny import refused
 
 from dtfn import capture, gate, models, training
-from dtfn.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -23,11 +23,10 @@ def test_the_guide_shows_the_attention_that_is_tested_and_is_short() -> None:
     source = TOY.read_text()
     assert all(line in source for line in shown.splitlines())
     assert len(GUIDE.splitlines()) <= 120
+    refused("choose another", models.register, "nla", toy.CosineAttention)
 
 
-def test_an_attention_from_outside_is_trained_gated_and_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_trained_gated_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_training.make(tmp_path)
     tiny_training.enter(monkeypatch, tmp_path)
     small = (("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1))
@@ -50,8 +49,3 @@ def test_an_attention_from_outside_is_trained_gated_and_mapped(
         added, values = (f(features)[0].flatten(1) for f in (layer.attend, layer.conv_assembly))
     mixed = values @ found.flatten()
     torch.testing.assert_close(mixed, added[:, 4 * 7 + 3], rtol=1e-4, atol=1e-6)
-
-
-def test_a_name_of_the_package_is_not_taken() -> None:
-    with pytest.raises(InputError, match="choose another"):
-        models.register("nla", toy.CosineAttention)

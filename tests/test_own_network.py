@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import call
+from tiny import crossed, refused, said
 from torch import Tensor, nn
 
 from dtfn import (
@@ -97,26 +97,17 @@ def mixed(x: Tensor, weights: Tensor) -> Tensor:
     return (weights @ rows(x)).mT.reshape(x.shape)
 
 
-def functional(x: Tensor) -> Tensor:
-    return mixed(x, F.softmax(logits(x), -1))
+def attended(x: Tensor, **how: Any) -> Tensor:
+    return F.scaled_dot_product_attention(*3 * (rows(x),), **how).mT.reshape(x.shape)
 
 
-def transposed(x: Tensor) -> Tensor:
-    return mixed(x, torch.softmax(logits(x), dim=1).mT)  # (N, S, L) before .mT
-
-
-def product(x: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(rows(x), rows(x), rows(x)).mT.reshape(x.shape)
-
-
-def masked(x: Tensor) -> Tensor:
-    mask = torch.ones_like(logits(x)[0]).tril() > 0
-    heads = F.scaled_dot_product_attention(*3 * (rows(x)[:, None],), attn_mask=mask)
-    return heads[:, 0].mT.reshape(x.shape)
-
-
-def causal(x: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(*3 * (rows(x),), is_causal=True).mT.reshape(x.shape)
+ATTEND: dict[str, Any] = {
+    "functional": lambda x: mixed(x, F.softmax(logits(x), -1)),
+    "transposed": lambda x: mixed(x, torch.softmax(logits(x), dim=1).mT),  # (N, S, L) before .mT
+    "product": attended,
+    "masked": lambda x: attended(x, attn_mask=torch.ones_like(logits(x)[0]).tril() > 0),
+    "causal": lambda x: attended(x, is_causal=True),
+}
 
 
 def nested(x: Tensor) -> object:
@@ -139,12 +130,8 @@ class Heads(nn.Module):
 def cut(x: Tensor) -> Tensor:
     """Return windows of 4 x 4 as SwinIR has them, padded with 0: (N * windows, 16, C)."""
     padded = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4))
-    return (
-        padded.unflatten(3, (-1, 4))
-        .unflatten(2, (-1, 4))
-        .permute(0, 2, 4, 3, 5, 1)
-        .reshape(-1, 16, x.shape[1])
-    )
+    blocks = padded.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
+    return blocks.permute(0, 2, 4, 3, 5, 1).reshape(-1, 16, x.shape[1])
 
 
 def windows(x: Tensor) -> Tensor:
@@ -170,25 +157,25 @@ def channels(x: Tensor) -> Tensor:
 
 
 # --- its attention ---
-@pytest.mark.parametrize("attend", [functional, transposed, product, masked, causal, nested])
+@pytest.mark.parametrize("attend", [*ATTEND, "nested"])
 @torch.inference_mode()
-def test_attention_is_captured_where_it_is_computed(attend: object) -> None:
-    wanted = ["attention"] if attend is nested else []
-    network = OwnNetwork("mine", Foreign(attend), wanted)
+def test_attention_is_captured_where_it_is_computed(attend: str) -> None:
+    wanted = ["attention"] if attend == "nested" else []
+    network = OwnNetwork("mine", Foreign(ATTEND.get(attend, nested)), wanted)
     plain = network(X)
     with capture.record(network) as record:
         assert torch.equal(network(X), plain), "bit-identical"
     assert torch.equal(network(X), plain)
     assert record.layers == capture.layers(network) == ["attention"]
     expected = weights_of(part(network).head(X))
-    if attend in (masked, causal):
+    if attend in ("masked", "causal"):
         expected = expected.tril() / expected.tril().sum(-1, keepdim=True)
     found = record.maps("attention", [(0, 0), (4, 6)])
     assert torch.allclose(found.flatten(1), expected[0, [0, 34]], atol=1e-6)
 
 
 @torch.inference_mode()
-def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
+def test_heads_are_averaged_and_windows_have_maps_if_their_module_says_where() -> None:
     network = OwnNetwork("mine", Foreign(Heads()))
     with capture.record(network) as record:
         plain = network(X)
@@ -199,10 +186,6 @@ def test_heads_are_averaged_and_the_fast_path_hides_nothing() -> None:
     with interventions.intervened(network, "self"):
         assert not torch.allclose(network(X), plain, atol=1e-4)
     assert torch.equal(network(X), plain)
-
-
-@torch.inference_mode()
-def test_windows_have_maps_if_their_module_says_where_they_are() -> None:
     network = OwnNetwork("mine", Foreign(Windows(windows)))
     plain = network(X)
     with capture.record(network) as record:
@@ -219,21 +202,6 @@ def test_windows_have_maps_if_their_module_says_where_they_are() -> None:
             expected[at] += padded.softmax(0)[: len(at)]
         twice = record.maps("attention", [(here // 7, here % 7)] * 2)
         assert torch.allclose(twice.flatten(1), expected / expected.sum(), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("positions", "text"),
-    [
-        (lambda numbers: numbers[0, 0, 1:], r"broadcast to \(30, 2, 16\); found RuntimeError: "),
-        (lambda numbers: numbers.new_ones(30, 1, 16), "each of the 480 positions; found 1 pos"),
-        (lambda numbers: numbers[:, 1], "IndexError: "),
-    ],
-)
-def test_positions_that_do_not_fit_are_refused(positions: object, text: str) -> None:
-    module = Windows(windows)
-    module.attention_positions = positions  # type: ignore[method-assign, assignment]
-    with pytest.raises(InputError, match=f"attention_positions of 'attention': expected .*{text}"):
-        OwnNetwork("mine", Foreign(module))
 
 
 def test_positions_that_nobody_knows_are_refused() -> None:
@@ -253,18 +221,26 @@ def test_positions_that_nobody_knows_are_refused() -> None:
         none = OwnNetwork("mine", Foreign(attend), named)
         with pytest.raises(InputError, match=f"expected attention over positions; .*{text}"):
             interventions.intervened(none, "uniform").__enter__()
-    with pytest.raises(InputError, match="did you mean 'attention'"):
-        OwnNetwork("mine", Foreign(product), ["atention"])
+    refused("did you mean 'attention'", OwnNetwork, "mine", Foreign(attended), ["atention"])
     report = OwnNetwork("mine", Foreign(nested), ["attention"])
     wanted = pytest.raises(InputError, match="weights that the network goes on to use")
     with wanted, interventions.intervened(report, "uniform"):
         report(X)
+    module = Windows(windows)
+    for positions, text in (
+        (lambda numbers: numbers[0, 0, 1:], r"to \(30, 2, 16\); found RuntimeError: "),
+        (lambda numbers: numbers.new_ones(30, 1, 16), "each of the 480 positions; found 1 pos"),
+        (lambda numbers: numbers[:, 1], "IndexError: "),
+    ):
+        module.attention_positions = positions  # type: ignore[method-assign]
+        with pytest.raises(InputError, match=f"attention_positions of 'attention': .*{text}"):
+            OwnNetwork("mine", Foreign(module))
 
 
-@pytest.mark.parametrize("attend", [functional, transposed, product])
+@pytest.mark.parametrize("attend", ["functional", "transposed", "product"])
 @torch.inference_mode()
-def test_interventions_are_what_they_say(attend: object) -> None:
-    network = OwnNetwork("mine", Foreign(attend))
+def test_interventions_are_what_they_say(attend: str) -> None:
+    network = OwnNetwork("mine", Foreign(ATTEND[attend]))
     plain, inner = network(X), part(network)
     value = rows(inner.head(X)).mT.reshape(2, 8, 9, 7)
     uniform = value.mean((2, 3), keepdim=True).expand_as(value)
@@ -295,8 +271,7 @@ def test_interventions_are_what_they_say(attend: object) -> None:
     ],
 )
 def test_the_contract(network: nn.Module, text: str) -> None:
-    with pytest.raises(InputError, match=text):
-        OwnNetwork("mine", network)
+    refused(text, OwnNetwork, "mine", network)
 
 
 @pytest.mark.parametrize(
@@ -313,8 +288,7 @@ def test_the_contract(network: nn.Module, text: str) -> None:
 def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: str) -> None:
     file = tmp_path / "mine.py"
     file.write_text(code)
-    with pytest.raises(InputError, match=text):
-        methods.network(f"{file}:network{given}")
+    refused(text, methods.network, f"{file}:network{given}")
     with pytest.raises(InputError, match="expected the file of a network; found no file"):
         methods.network(f"{tmp_path}/none.py:network")
 
@@ -348,11 +322,7 @@ def test_names_are_read(tmp_path: Path) -> None:
         assert suite.absolute("methods", f"{name}@uniform") == f"{zoo.own(name)}@uniform"
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is None
     for name in ("code.py", "a/code.py:"):
-        with pytest.raises(InputError, match=r"expected FILE\.py:function"):
-            zoo.own(name)
-
-
-def test_labels_are_short_and_none_stands_for_two() -> None:
+        refused(r"expected FILE\.py:function", zoo.own, name)
     methods = {
         "nlsa-x4-s0@off": "nlsa-x4-s0@off",
         "/a/mine.py:make": "mine:make",
@@ -380,10 +350,8 @@ def test_changes_that_it_was_not_trained_for_are_refused(mine: str) -> None:
         "layers(1)": "it has none",
         "hash(1)": "found a network without hashing",
     }.items():
-        with pytest.raises(InputError, match=text):
-            evaluation.evaluate(f"{mine}@{change}", "mini", 4, 1)
-    with pytest.raises(InputError, match="expected scale 2; found scale 4"):
-        evaluation.evaluate([mine], "mini", 2, 1)
+        refused(text, evaluation.evaluate, f"{mine}@{change}", "mini", 4, 1)
+    refused("expected scale 2; found scale 4", evaluation.evaluate, [mine], "mini", 2, 1)
 
 
 def test_its_choice_of_keys_is_measured_and_not_judged(mine: str) -> None:
@@ -439,8 +407,7 @@ def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
     claim = "mine:network?mine has a higher PSNR than bicubic"
     assert better.claim == f"{claim} — open on 1 picture; 5 are needed"
     assert worse.measured == "not judged: there is no control; name a second result like B"
-    with pytest.raises(InputError, match="each once"):
-        results.of_methods([mine, mine], ["mini"], 4)
+    refused("each once", results.of_methods, [mine, mine], ["mini"], 4)
 
 
 def test_the_cache_knows_code_and_weights(mine: str) -> None:
@@ -481,17 +448,14 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["evaluate", "gate", "explore", pytest.param("run", marks=SLOW)])
-def test_the_readme_s_commands_run(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_readme_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLE.parents[1])
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(os, "execve", lambda *_: print("examples/own_network.py:network"))
     section = Path("README.md").read_text().split("## Your own network")[1].split("\n## ")[0]
     (line,) = re.findall(rf"^    dtfn ({name} .*)$", section, re.MULTILINE)
     fewer = {"explore": [], "run": ["-p", "count=1", f"--reports={tmp_path}"]}
-    assert call(*line.split(), *fewer.get(name, ["--count=1"])) == 0
-    output = capsys.readouterr().out
+    output = said(*line.split(), *fewer.get(name, ["--count=1"]))
     wanted = {"run": "05_attention_maps.html", "explore": "examples/own_network.py:network"}
     assert wanted.get(name, "own_network:network") in output
     if name == "gate":
@@ -526,25 +490,21 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     lost = look(state.choice)
     assert gate.OFF_DISTRIBUTION in lost.notes
     assert page.verdict(lost).startswith("Not judged: ")
-    with pytest.raises(InputError, match="expected a name of the zoo"):
-        cli.explore(network="none")
-    Path(mine.partition(":")[0]).write_text(
-        "import torch\ndef network(_): return torch.nn.Upsample(None, 4)"
-    )
-    with pytest.raises(InputError, match="expected attention over positions"):
-        cli.explore(network=mine)
+    refused("expected a name of the zoo", cli.explore, network="none")
+    code = "import torch\ndef network(_): return torch.nn.Upsample(None, 4)"
+    Path(mine.partition(":")[0]).write_text(code)
+    refused("expected attention over positions", cli.explore, network=mine)
 
 
 def test_a_collapse_is_not_interpreted() -> None:
-    rows = [
-        {"name": "m", "dataset": "d", "image": image, "scale": 4, "psnr": 26.5, "bicubic": 26.0}
-        | {"intervention": kind, "cost": cost}
-        for image in "abcdef"
-        for kind, cost in (("uniform", 2.1), ("random", 1.9), ("self", 2.0))
-    ]
-    row = gate.table(pd.DataFrame(rows)).iloc[0]
+    costs = {"uniform": 2.1, "random": 1.9, "self": 2.0}
+    table = crossed(
+        name=["m"], dataset=["d"], scale=[4], image=list("abcdef"), intervention=list(costs)
+    )
+    table = table.assign(cost=table["intervention"].map(costs), psnr=26.5, bicubic=26.0)
+    row = gate.table(table).iloc[0]
     assert row["verdict"] == "uniform is off-distribution, not interpretable"
     assert not row["chooses"]
     assert row["off_distribution"] == "uniform"
-    lower = pd.DataFrame(rows).assign(bicubic=26.2)
-    assert gate.table(lower).iloc[0]["off_distribution"] == "uniform, random, self"
+    lower = gate.table(table.assign(bicubic=26.2)).iloc[0]
+    assert lower["off_distribution"] == "uniform, random, self"

@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from tiny import crossed
 
 from dtfn import plots
 from dtfn.datasets import Sample
@@ -31,34 +32,22 @@ def case(grey: bool = False) -> Case:
     return Case(sample, "harm", "nla", ("nla", "local"), region, 0.1, 0.2, errors)
 
 
-RESULTS = pd.DataFrame(
-    [
-        {"method": m, "dataset": d, "image": f"{i}", "scale": 4, "psnr": 25 + k + i}
-        for k, m in enumerate(["bicubic", "local", "nla"])
-        for d, n in (("Set5", 5), ("one", 1))
-        for i in range(n)
-    ]
+RESULTS = crossed(method=["bicubic", "local", "nla"], dataset=["Set5", "one"], image=range(5))
+RESULTS["psnr"] = (
+    25 + RESULTS["image"] + RESULTS["method"].map({"bicubic": 0, "local": 1, "nla": 2})
 )
-HARM = pd.DataFrame(
-    [
-        {"pair": p, "kind": k, "role": role, "fifth": fifth, "net": net, "low": net - 1}
-        | {"high": net + 2, "added": 5.0, "removed": 5 - net, "seeds": 3}
-        for p, k in (("nlsa", "switch"), ("gla", "twin"))
-        for role, sign in (("pair", 1), ("control", 0))
-        for fifth, net in enumerate(sign * np.linspace(-2, 2, 5), 1)
-    ]
-)
+RESULTS = RESULTS.assign(scale=4)[(RESULTS["dataset"] == "Set5") | (RESULTS["image"] == 0)]
+HARM = crossed(pair=["nlsa", "gla"], role=["pair", "control"], fifth=range(1, 6))
+HARM["net"] = (HARM["fifth"] - 3.0) * (HARM["role"] == "pair")
+HARM["kind"] = HARM["pair"].map({"nlsa": "switch", "gla": "twin"})
+HARM = HARM.assign(low=HARM["net"] - 1, high=HARM["net"] + 2, removed=5 - HARM["net"])
+HARM = HARM.assign(added=5.0, seeds=3)
 HISTORY = pd.DataFrame({"step": [10, 20], "loss": [0.1, 0.05], "psnr": [24.0, 26.0], "gate": 0.1})
-COSTS = pd.DataFrame(
-    [
-        {"name": n, "dataset": d, "uniform": 1.0, "uniform_low": 0.5, "uniform_high": 2.0}
-        for n in ("nla-x4-s0", "dtfn-x4-s0")
-        for d in ("Set5", "Set14")
-    ]
-)
-ENDS = {"cost_low": 0.4, "cost_high": 0.6}
-DOSES = COSTS[["name", "dataset"]].merge(pd.DataFrame({"radius": [np.inf, 8.0]}), how="cross")
-DOSES = DOSES.assign(cost=0.5, **ENDS)
+COSTS = crossed(name=["nla-x4-s0", "dtfn-x4-s0"], dataset=["Set5", "Set14"])
+
+DOSES = COSTS.merge(pd.DataFrame({"radius": [np.inf, 8.0]}), how="cross")
+DOSES = DOSES.assign(cost=0.5, cost_low=0.4, cost_high=0.6)
+COSTS = COSTS.assign(uniform=1.0, uniform_low=0.5, uniform_high=2.0)
 
 EVERY: dict[str, Callable[[], Figure]] = {
     "training": lambda: curves.training_curve(HISTORY, 25.0),
@@ -103,6 +92,10 @@ def test_a_network_has_one_colour_in_every_figure() -> None:
     assert len({plots.colour(name, mine) for name in mine}) == 3
     red, green, blue = (int(plots.NULL_COLOUR[i : i + 2], 16) for i in (1, 3, 5))
     assert red == green == blue
+    costs, _ = curves.intervention_costs(COSTS, DOSES, 0.05).axes
+    drawn = [(line.get_color(), line.get_marker()) for line in costs.lines[:4]]
+    nla, dtfn = (plots.FAMILIES[name] for name in ("nla", "dtfn"))
+    assert drawn == [(nla, "o"), (nla, "s"), (dtfn, "o"), (dtfn, "s")]
 
 
 def test_training_shows_loss_and_psnr_with_bicubic() -> None:
@@ -121,19 +114,9 @@ def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
     dots, mean = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)][:2]
     assert len(np.asarray(dots.get_offsets())) == 5
     assert np.asarray(mean.get_offsets()).tolist() == [[1.0, 0.0]]
-
-
-def test_gain_over_compares_the_same_pictures() -> None:
     frame = curves.gain_over(RESULTS.sample(frac=1, random_state=1), "bicubic")
     assert set(frame["method"]) == {"local", "nla"}
     assert (frame["gain"] == frame["method"].map({"local": 1.0, "nla": 2.0})).all()
-
-
-def test_interventions_show_networks_by_colour_and_datasets_by_marker() -> None:
-    costs, _ = curves.intervention_costs(COSTS, DOSES, 0.05).axes
-    drawn = [(line.get_color(), line.get_marker()) for line in costs.lines[:4]]
-    nla, dtfn = (plots.FAMILIES[name] for name in ("nla", "dtfn"))
-    assert drawn == [(nla, "o"), (nla, "s"), (dtfn, "o"), (dtfn, "s")]
 
 
 def test_the_harm_curve_shows_net_parts_and_control() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_networks as tiny
+from tiny import refused
 
 from dtfn import datasets, evaluation, images, methods, models, paths, published, zoo
-from dtfn.errors import InputError
 from dtfn.published import DIFFERS, MATCHES, NOT_WHOLE, UNPUBLISHED
 from dtfn.statistics import LEAST
 from dtfn.tiling import Tiling
@@ -63,7 +63,12 @@ def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float, verdict: 
     assert judged.holds == (verdict == MATCHES)
 
 
-def test_tables_that_disagree_are_rows_of_their_own() -> None:
+def test_part_of_a_benchmark_is_not_judged() -> None:
+    rows = published.compare(results("Bicubic", 4, "Set5", 3, 28.42))
+    assert rows["verdict"].tolist() == [NOT_WHOLE]
+    (verdict,) = published.verdicts(rows)
+    assert verdict.holds is None
+    assert str(verdict.measured).startswith("no whole benchmark")
     rows = published.compare(results("EDSR", 4, "Set5", 5, 32.48))
     again = rows["published in"].str.contains("re-measured")
     assert rows[again]["published psnr"].tolist() == [32.48]
@@ -71,14 +76,6 @@ def test_tables_that_disagree_are_rows_of_their_own() -> None:
     assert 32.46 in rows[~again]["published psnr"].tolist()
     (verdict,) = published.verdicts(rows)
     assert (verdict.holds, verdict.measured) == (True, "1 of 1 benchmarks")
-
-
-def test_part_of_a_benchmark_is_not_judged() -> None:
-    rows = published.compare(results("Bicubic", 4, "Set5", 3, 28.42))
-    assert rows["verdict"].tolist() == [NOT_WHOLE]
-    (verdict,) = published.verdicts(rows)
-    assert verdict.holds is None
-    assert str(verdict.measured).startswith("no whole benchmark")
 
 
 def test_a_method_without_published_values_has_one_row() -> None:
@@ -97,9 +94,7 @@ def test_a_method_without_published_values_has_one_row() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_bicubic_matches_what_is_published(
-    benchmarks: Path, scale: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bicubic_matches(benchmarks: Path, scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DTFN_DATA", str(benchmarks))
     measured = evaluation.evaluate("bicubic", ["Set5", "Set14"], scale, grey="y")
     table = published.compare(measured.assign(published="Bicubic"))
@@ -170,33 +165,36 @@ def measure(
     return published.Study(benchmarks, scales, **how).measure(folders)
 
 
-def test_every_way_of_every_network_is_a_method() -> None:
-    table = measure(["toy"], [2, 4], tilings=["whole", "chop", "40"], ensembles=[False, True])
+def test_every_way_of_every_network_is_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a measurement and of its forecast; where the card names tiles, the method does."""
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: (2.0**20, 1.0, 1e-4))
+    how: dict[str, Any] = {"tilings": ["whole", "chop", "40"], "ensembles": [False, True]}
+    study = published.Study(["toy"], [2, 4], **how)
+    runs = study.forecast().set_index("method")["tiles"]
+    table = study.measure()
     ways = ["", ", chop", ", tiles of 40"]
     names = {f"edsr-x4{plus}{way}" for plus in ("", "+") for way in ways}
     assert set(table[table["scale"] == 4]["method"]) == {"bicubic", *names}
     assert len(table) == 2 * 7 * 2
+    assert set(runs.index) == set(table["method"]) - {"bicubic"}
+    assert (runs["edsr-x4"], runs["edsr-x4+, chop"]) == (2, 2 * 4 * 8)
+    assert (study.forecast()["pictures"] == 0).all(), "all is known"
+    assert published.Study(["toy"], [3]).forecast().empty
     psnr = table[table["scale"] == 4].groupby("method")["psnr"].mean()
     assert psnr["edsr-x4"] == psnr["edsr-x4, tiles of 40"]  # a tile larger than the picture
     assert psnr["edsr-x4"] != psnr["edsr-x4+"]
-
-
-def test_a_network_that_is_measured_in_tiles_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = measure(["toy"], [4], methods=["edsr-x4"])
     monkeypatch.setattr(methods, "card_tiling", lambda name: Tiling(8, 1))
     tiled = measure(["toy"], [4], methods=["edsr-x4"])
-    assert set(whole["method"]) == {"edsr-x4"}
     assert set(tiled["method"]) == {"edsr-x4, tiles of 8"}
-    assert whole["psnr"].sum() != tiled["psnr"].sum()
+    assert tiled["psnr"].mean() != psnr["edsr-x4"]
 
 
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
     folder = others_pictures(world, 4)
     spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
     table = measure(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
-    table = table[table["dataset"] == "toy"].set_index(["scale", "image"])[
-        ["method", "psnr", "ssim"]
-    ]
+    table = table[table["dataset"] == "toy"].set_index(["scale", "image"])
+    table = table[["method", "psnr", "ssim"]]
     ours, theirs = (table[table["method"] == name] for name in ("bicubic", "cubic"))
     assert set(theirs.index.get_level_values("scale")) == {4}
     pd.testing.assert_frame_equal(theirs.iloc[:, 1:], ours.loc[[4]].iloc[:, 1:])
@@ -204,16 +202,10 @@ def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
 
 def test_folders_and_benchmarks_that_are_absent_are_named() -> None:
     for spec, message in {"=x": "NAME=FOLDER", "me=nowhere/{dataset}": "nowhere/toy"}.items():
-        with pytest.raises(InputError, match=message):
-            measure(["toy"], [4], [spec], methods=["bicubic"])
+        refused(message, measure, ["toy"], [4], [spec], methods=["bicubic"])
     assert published.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
-    with pytest.raises(InputError, match="dtfn data fetch Manga109"):
-        published.present(["toy", "Manga109"], [])
-    with pytest.raises(InputError, match="at least one that is here; found Manga109"):
-        published.present([], ["Manga109"])
-
-
-def test_networks_of_other_scales_are_left_out() -> None:
+    refused("dtfn data fetch Manga109", published.present, ["toy", "Manga109"], [])
+    refused("at least one that is here; found Manga109", published.present, [], ["Manga109"])
     study = published.Study(["toy"], [2, 4])
     assert [study.contenders(scale) for scale in (4, 3)] == [["bicubic", "edsr-x4"], ["bicubic"]]
     assert study.files() == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
@@ -233,18 +225,3 @@ def test_only_some_have_a_published_name(world: Path, monkeypatch: pytest.Monkey
         known |= {"edsr-x4": "EDSR" if size == "full" else "", "edsr-x4+": ""}
         assert dict(zip(table["method"], table["published"], strict=True)) == known
         fake[:] = [{**row, "full_size": False} for row in fake]
-
-
-def test_the_forecast_speaks_of_the_same_methods(monkeypatch: pytest.MonkeyPatch) -> None:
-    cost = (2.0**20, 1.0, 1e-4)
-    monkeypatch.setattr(evaluation, "_cost", lambda *_: cost)
-    ways: dict[str, Any] = {"tilings": ["whole", "chop"], "ensembles": [False, True]}
-    expected = published.Study(["toy"], [2, 4], **ways).forecast()
-    measured = measure(["toy"], [2, 4], **ways)
-    named = measured[measured["method"] != "bicubic"]
-    assert set(expected["method"]) == set(named["method"])
-    runs = expected.set_index("method")["tiles"]
-    assert runs["edsr-x4"] == 2
-    assert runs["edsr-x4+, chop"] == 2 * 4 * 8
-    assert published.Study(["toy"], [3]).forecast().empty
-    assert (published.Study(["toy"], [2, 4], **ways).forecast()["pictures"] == 0).all()

@@ -13,9 +13,9 @@ import pytest
 import tiny
 from matplotlib.figure import Figure
 from PIL import Image
+from tiny import refused
 
 from dtfn import paths, plots, provenance, reports, verdicts
-from dtfn.errors import InputError
 from dtfn.reports import Verdict, findings, page, tables
 from dtfn.reports import runs as run_folders
 
@@ -40,9 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> reports.Run:
     return reports.begin("good", {"scale": 2, "names": ["a"], "more": "not a parameter"})
 
 
-def test_a_run_is_there_when_it_is_finished(
-    run: reports.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run(run: reports.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.table("t", FRAME, caption="Numbers.")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert provenance.git_state() == ("nogit", False), "this is no checkout"
@@ -57,9 +55,7 @@ def test_a_run_is_there_when_it_is_finished(
     assert run_folders.read(tmp_path)["status"] == "complete"
 
 
-def test_what_is_saved_keeps_every_digit_and_its_caption_whatever_a_matplotlibrc_says(
-    run: reports.Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_saved_keeps_digits(run: reports.Run, capsys: pytest.CaptureFixture[str]) -> None:
     theirs = {"savefig.dpi": 37, "savefig.bbox": "tight", "savefig.transparent": True}
     theirs |= {"svg.fonttype": "none", "savefig.facecolor": "black", "font.size": 20}
     folder, drawings = run.folder, []
@@ -108,13 +104,8 @@ def test_the_manifest_is_json_whatever_is_put_in(run: reports.Run) -> None:
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert content["parameters"] == {"a": 0.5, "b": "x", "c": None}
     assert [v["printed"]["holds"] for v in content["verdicts"]] == ["? open", "✗ no"]
-
-
-def test_a_wrong_notebook_or_a_parameter_without_a_value_is_refused(run: reports.Run) -> None:
-    with pytest.raises(InputError, match="names"):
-        reports.begin("good", {"scale": 2})
-    with pytest.raises(InputError, match="found FileNotFoundError"):
-        reports.begin("04_nowhere", {})
+    refused("names", reports.begin, "good", {"scale": 2})
+    refused("found FileNotFoundError", reports.begin, "04_nowhere", {})
 
 
 def test_a_pictures_name_is_text_wherever_it_stands(run: reports.Run) -> None:
@@ -168,9 +159,7 @@ def add_run(folder: Path, notebook: str, name: str, frames: Any = None, **change
     return home
 
 
-def test_the_index_shows_the_newest_complete_run_of_each_notebook(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_index_shows_the_newest_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     add_run(tmp_path, "a", "20240101T000000Z-x-y")
     add_run(tmp_path, "a", "20240102T000000Z-x-y")
     add_run(tmp_path, "a", "20240103T000000Z-x-y-failed", status="failed")
@@ -181,10 +170,8 @@ def test_the_index_shows_the_newest_complete_run_of_each_notebook(
         (add_run(tmp_path, "c", f"{number}") / "manifest.json").write_text(text)
     text = page.write_index(tmp_path, ["d"]).read_text()
     assert re.findall(r'"runs/\w/(\d{8}).*t.csv"', text) == ["20240102", "20240104"]
-    assert re.findall(r"<b>(\w+)</b> did not run: (.*)</p>", text) == [
-        ("d", "its process ended before its notebook did"),
-        ("a", "ValueError: no"),
-    ]
+    failed = re.findall(r"<b>(\w+)</b> did not run: (.*)</p>", text)
+    assert failed == [("d", "its process ended before its notebook did"), ("a", "ValueError: no")]
     assert caplog.text.count("is empty or broken") == 3
     assert not list(tmp_path.glob("*.partial"))
     assert "dtfn reproduce" in page.write_index(tmp_path / "new").read_text()
@@ -201,9 +188,7 @@ def test_the_index_lists_all_runs_and_what_changed_since_the_last(tmp_path: Path
     assert text.count("data:image/webp") == 1
 
 
-SCORES = pd.DataFrame(
-    {"method": ["a", "b"], "images": [5, 5], "psnr": [30.0, 31.0], "seconds": [1.0, 2.0]}
-)
+SCORES = pd.DataFrame({"method": ["a", "b"], "images": 5, "psnr": [30.0, 31.0], "seconds": 1.0})
 GONE = SCORES[["method", "psnr"]]
 GAP = SCORES.assign(psnr=[np.nan, 31.0])
 PIXELS = pd.DataFrame({"image": "x", "row": [0, 0, 1], "column": [0, 1, 0], "harm": [1.0, 2, 3]})
@@ -213,20 +198,17 @@ COST = pd.DataFrame({"method": ["a"], "pictures to run": 5, "tiles to run": 9, "
 CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
     "time and order are no change": (SCORES, SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1], []),
     "a forecast of costs is no result": (COST, COST.replace({5: 0, 9: 0, 300.0: 0.0}), []),
+    "missing in both": (GAP, GAP, []),
     "the largest first": (
-        SCORES,
-        SCORES.assign(images=[5, 4], psnr=[30.5, 31.001]),
+        *(SCORES, SCORES.assign(images=[5, 4], psnr=[30.5, 31.001])),
         [["b", "images", 5, 4], ["a", "psnr", 30, 30.5], ["b", "psnr", 31, 31.001]],
     ),
     "rows that come and go": (
-        GONE,
-        GONE.assign(method=["a", "c"]),
+        *(GONE, GONE.assign(method=["a", "c"])),
         [["b", "psnr", 31, np.nan], ["c", "psnr", np.nan, 31]],
     ),
-    "missing in both": (GAP, GAP, []),
     "whole numbers tell rows apart": (
-        PIXELS,
-        PIXELS.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]],
+        *(PIXELS, PIXELS.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]]),
         [["x, 1, 0", "harm", 3, 4]],
     ),
     "by place": (BINS, BINS.assign(share=[0.5, 0.25]), [["row 2", "share", 0.5, 0.25]]),
@@ -237,14 +219,12 @@ CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
 def test_all_changes(tmp_path: Path, before: Any, after: Any, expected: list[list[Any]]) -> None:
     one, two = add_run(tmp_path, "n", "1", {"t": before}), add_run(tmp_path, "n", "2", {"t": after})
     found = run_folders.compare(one, two)
-    named = found.changed[["row", "column", "before", "after"]]
-    pd.testing.assert_frame_equal(
-        named, pd.DataFrame(expected, columns=list(named)), check_dtype=False
-    )
-    np.testing.assert_allclose(
-        found.changed["difference"], found.changed["after"] - found.changed["before"]
-    )
-    assert set(found.changed["file"]) <= {"tables/t.csv"}
+    changed = found.changed
+    named = changed[["row", "column", "before", "after"]]
+    wanted = pd.DataFrame(expected, columns=list(named))
+    pd.testing.assert_frame_equal(named, wanted, check_dtype=False)
+    np.testing.assert_allclose(changed["difference"], changed["after"] - changed["before"])
+    assert set(changed["file"]) <= {"tables/t.csv"}
     assert found.words.empty
 
 
@@ -257,10 +237,8 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     two = add_run(tmp_path, "n", "2", parameters={"scale": 2, "count": 1}, verdicts=now)
     found = run_folders.compare(one, two)
     assert found.words.to_numpy().tolist() == [
-        ["parameter scale", "4", "2"],
-        ["it holds", "+1 dB ✓ yes", "+0 dB ? open"],
-        ["parameter count", "–", "1"],
-        ["new", "–", "1 ✓ yes"],
+        *(["parameter scale", "4", "2"], ["it holds", "+1 dB ✓ yes", "+0 dB ? open"]),
+        *(["parameter count", "–", "1"], ["new", "–", "1 ✓ yes"]),
     ]
 
 
@@ -271,19 +249,14 @@ def test_a_fingerprint_sees_numbers_and_no_costs(tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_runs_are_found_by_name_and_age_and_the_command_says_whether_they_differ(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tables = SCORES, SCORES.assign(psnr=[30.0, 31.5])
-    homes = [
-        add_run(tmp_path, "n", f"2024010{n}T0-x", {"t": table}) for n, table in enumerate(tables)
-    ]
+def test_runs_are_found_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = add_run(tmp_path, "n", "20240100T0-x", {"t": SCORES})
+    second = add_run(tmp_path, "n", "20240101T0-x", {"t": SCORES.assign(psnr=[30.0, 31.5])})
     add_run(tmp_path, "n", "20240103T000000Z-x-failed", status="failed")
-    names = {"n": homes[1], "n~1": homes[0], homes[0].name: homes[0], str(homes[0]): homes[0]}
+    names = {"n": second, "n~1": first, first.name: first, str(first): first}
     assert {name: run_folders.find(name, tmp_path / "runs") for name in names} == names
     for name in ("m", "n~2"):
-        with pytest.raises(InputError, match="expected a complete run"):
-            run_folders.find(name, tmp_path / "runs")
+        refused("expected a complete run", run_folders.find, name, tmp_path / "runs")
     for before, code in (("n~1", 1), ("n", 0)):
         assert tiny.call("report", "compare", before, "n", "--reports", str(tmp_path)) == code
     out = capsys.readouterr().out
@@ -298,25 +271,23 @@ CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
 
 
 def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.DataFrame:
-    numbers = {"measured": measured, "low": measured - 0.05, "high": measured + 0.1}
-    about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100} | numbers
+    about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100, "measured": measured}
+    about |= {"low": measured - 0.05, "high": measured + 0.1, "networks": "nlsa s0 s1"}
+    about |= {"quantity": "PSNR lost", "least": 0.01, "reason": "", "context": ""}
     frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
     frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
-    more = {"quantity": "PSNR lost", "least": 0.01, "networks": "nlsa s0 s1", "reason": ""}
-    more["context"] = ""
-    return frame[list(findings.COLUMNS)].assign(**more)
+    return frame[[*findings.COLUMNS, *findings.MORE]]
 
 
 def judged(
     reports: Path, name: str, frame: pd.DataFrame, key: str = "k" * 16, **more: object
 ) -> Path:
     """Write a run with a table of verdicts, and the two figures of the first screen."""
-    figures = [{"name": n, "caption": f"Of {n}."} for n in ("harm_curve", "textures")]
-    content: dict[str, Any] = {"figures": figures, "key": key}
-    content["tables"] = [{"name": "verdicts", "caption": "V"}]
+    content: dict[str, Any] = {"key": key, "tables": [{"name": "verdicts", "caption": "V"}]}
+    content["figures"] = [{"name": n, "caption": f"Of {n}."} for n in ("harm_curve", "textures")]
     content["inputs"] = {f"mini/{image}/x4/hr": "0" for image in "abc"}
     home = add_run(reports, name, key, {"verdicts": frame}, **(content | more))
-    for figure in figures:
+    for figure in content["figures"]:
         drawn().savefig(home / "figures" / f"{figure['name']}.png")
     return home
 
@@ -346,9 +317,6 @@ def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
         f"No so far at ×4, {few}: b (0.233 dB; donors harm: +1.15 %).",
         "Open at ×4: c (0.233 dB); d (0.233 dB; PSNR falls).",
     ]
-
-
-def test_only_what_another_scale_answers_otherwise_is_said_of_it() -> None:
     four, two = rows(4, CLAIMS), rows(2, CLAIMS | {"harm grows": "open", "else": "yes"})
     both = findings.sentences(pd.concat([four, two, rows(3, CLAIMS)]))
     assert both[3:] == ["Answered otherwise at ×2: harm grows (open)."]
@@ -379,7 +347,7 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
     assert reason == "no discovery among all claims; noted"
 
 
-def test_numbers_are_printed_to_three_digits_with_what_they_rest_on() -> None:
+def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() -> None:
     about, basis = "PSNR lost; smallest effect that counts 0.01 dB", "(nlsa s0 s1; 100 pictures)"
     for measured, text in {
         0.2334: "0.233 dB [0.183, 0.333]",
@@ -387,9 +355,6 @@ def test_numbers_are_printed_to_three_digits_with_what_they_rest_on() -> None:
     }.items():
         frame = rows(4, {"harm grows": "yes"}, measured)
         assert f"| harm grows | {about} | **yes** {text} {basis} |" in findings.markdown(frame)
-
-
-def test_every_term_of_the_claims_is_defined_before_the_table() -> None:
     text = findings.markdown(rows(4, CLAIMS))
     before = text[: text.index("| claim")]
     for claim, *_, quantity in verdicts.CLAIMS:
@@ -447,8 +412,7 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
     assert keep() == 0
     assert not (out / "old.png").exists()
     (out / "README.md").write_text("mine")
-    with pytest.raises(InputError, match="choose another folder"):
-        page.keep(reports, out)
+    refused("choose another folder", page.keep, reports, out)
 
 
 @pytest.mark.skipif(not KEPT.is_dir(), reason="no baseline is kept")
@@ -459,9 +423,8 @@ def test_the_readme_says_what_the_baseline_says() -> None:
 
 
 # --- tables: the marks of the field, escaping, and joined columns ---
-SCORED = pd.DataFrame(
-    {"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0], "ssim": [0.9, 0.8, 0.7]}
-)
+SCORED = pd.DataFrame({"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0]})
+SCORED["ssim"] = [0.9, 0.8, 0.7]
 BEST: dict[str, tables.Direction] = {"psnr": "max", "ssim": "min"}
 SUMMARY = pd.DataFrame(
     {
@@ -491,6 +454,14 @@ def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> N
     assert "**" not in tables.markdown(SCORED.iloc[:1], best=BEST), "nothing is best of one"
     assert "**" not in tables.markdown(SCORED.assign(psnr=30.0), best={"psnr": "max"})
     assert body(tables.markdown(SCORED[["psnr"]], forms={"psnr": "{:.0f} dB"}))[0] == ["30 dB"]
+    wide = tables.by_dataset(SUMMARY)
+    marked = body(tables.markdown(wide, best={"psnr": "max"}, groups="scale"))
+    rows = [["2", "bicubic"], ["2", "net"], ["4", "bicubic"], ["4", "net"]]
+    assert [row[:2] for row in marked] == rows
+    assert [row[2].startswith("**") for row in marked] == [False, True, False, True]
+    assert latex(wide, "scale").count(r"\midrule") == 2
+    first = re.findall(r"<tr><td>(.*?)\d</td>", tables.html(wide, groups="scale"))
+    assert first == ["", "", '<i class="rule"></i>', ""]
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
@@ -500,7 +471,7 @@ def test_a_missing_value_is_a_dash_and_has_no_mark(missing: object) -> None:
     assert body(tables.markdown(frame, best={"psnr": "max"})) == marked
 
 
-def test_every_notation_escapes_text() -> None:
+def test_every_notation_escapes_text_and_multiplies_no_rows_of_one_name() -> None:
     assert r"b\|c" in tables.markdown(SCORED)
     assert r"\<d>" in tables.markdown(SCORED)
     assert "<td>&lt;d&gt;</td>" in tables.html(SCORED)
@@ -508,6 +479,10 @@ def test_every_notation_escapes_text() -> None:
     symbols = pd.DataFrame({"claim": ["×4 · τ ≤ 1 − x\N{NO-BREAK SPACE}✓ – done, -1"]})
     printed = r"$\times$4 $\cdot$ $\tau$ $\leq$ 1 $-$ x~$\surd$ – done, $-$1 \\"
     assert printed in latex(symbols).splitlines()
+    frame = pd.DataFrame({"pair": list("abc"), "psnr": [1.0, 2.0, 3.0]}, index=["x"] * 3)
+    assert tables.html(frame).count("<tr>") == 4
+    assert latex(frame).count(r"\\") == 4
+    assert len(tables.markdown(frame).splitlines()) == 5
 
 
 def test_latex_is_a_booktabs_table_in_which_long_text_breaks_and_wide_rows_are_fitted() -> None:
@@ -530,9 +505,6 @@ def test_an_estimate_and_its_interval_share_a_cell() -> None:
     text = tables.markdown(frame.assign(own_gain_high=[0.25, np.nan]))
     assert text.splitlines()[0] == "| own gain |"
     assert body(text) == [["0.100 [-0.050,\xa00.250]"], ["0.200"]]
-
-
-def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
     summary = SUMMARY.assign(scale=4, dataset=["Set5", "Set5", "BSD100", "BSD100"])
     wide = tables.by_dataset(summary)
     assert list(wide) == ["method", "Set5 psnr", "Set5 ssim", "BSD100 psnr", "BSD100 ssim"]
@@ -543,21 +515,3 @@ def test_psnr_and_ssim_share_a_cell_a_dataset() -> None:
     assert body(text) == [["bicubic", *second], ["net", *first]]
     half = tables.markdown(tables.by_dataset(summary.iloc[:3]))
     assert body(half)[1] == ["net", "38.00/0.9600", "–"]
-
-
-def test_several_scales_are_groups_with_marks_of_their_own() -> None:
-    wide = tables.by_dataset(SUMMARY)
-    marked = body(tables.markdown(wide, best={"psnr": "max"}, groups="scale"))
-    rows = [["2", "bicubic"], ["2", "net"], ["4", "bicubic"], ["4", "net"]]
-    assert [row[:2] for row in marked] == rows
-    assert [row[2].startswith("**") for row in marked] == [False, True, False, True]
-    assert latex(wide, "scale").count(r"\midrule") == 2
-    first = re.findall(r"<tr><td>(.*?)\d</td>", tables.html(wide, groups="scale"))
-    assert first == ["", "", '<i class="rule"></i>', ""]
-
-
-def test_rows_of_one_name_are_not_multiplied() -> None:
-    frame = pd.DataFrame({"pair": list("abc"), "psnr": [1.0, 2.0, 3.0]}, index=["x"] * 3)
-    assert tables.html(frame).count("<tr>") == 4
-    assert latex(frame).count(r"\\") == 4
-    assert len(tables.markdown(frame).splitlines()) == 5

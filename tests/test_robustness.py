@@ -154,10 +154,8 @@ def _special_networks(trap: Path) -> Files:
         "scale": {"scale": "two"},
     }
     notes = {name: json.dumps(BUILD | one) for name, one in builds.items()} | {"text": "[]"}
-    made = {
-        f"{name}.safetensors": save(network, {"build": one, "notes": "{}"})
-        for name, one in notes.items()
-    }
+    about = {name: {"build": one, "notes": "{}"} for name, one in notes.items()}
+    made = {f"{name}.safetensors": save(network, one) for name, one in about.items()}
     made |= {f"{name}.pt": _packed(content) for name, content in contents.items()}
     return made | {
         "trap.pt": pickle.dumps(_Creates(trap)),
@@ -209,9 +207,8 @@ def _read_picture(file: Path) -> None:
 
 
 def test_a_damaged_picture_is_a_picture_or_one_line(tmp_path: Path) -> None:
-    said = _tried(
-        tmp_path, _mutated(_sound_pictures(), PICTURES, list(images.SUFFIXES)), _read_picture
-    )
+    damaged = _mutated(_sound_pictures(), PICTURES, list(images.SUFFIXES))
+    said = _tried(tmp_path, damaged, _read_picture)
     renamed = [message for name, message in said.items() if "-name-" in name]
     assert not any(renamed), "the content decides"
     assert sum(map(bool, said.values())) > PICTURES // 3
@@ -232,9 +229,7 @@ def test_a_damaged_checkpoint_is_a_network_or_one_line(tmp_path: Path) -> None:
 # --- a full disk ---
 @pytest.mark.filterwarnings("ignore:(no cache of outputs|output not cached)")
 @pytest.mark.skipif(sys.platform == "win32", reason="has no limit of files")
-def test_weights_and_states_on_a_full_disk_are_whole_or_not_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_what_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_training.make(tmp_path)
     tiny_training.enter(monkeypatch, tmp_path)
     network, recipe = tiny_networks.small("edsr"), tiny_training.recipe()
@@ -294,9 +289,8 @@ def test_what_is_killed_succeeds_when_started_again(job: str, tmp_path: Path) ->
     def started(folder: Path) -> subprocess.Popen[bytes]:
         folder.mkdir(exist_ok=True)
         words = job.format(tmp_path, folder).split()
-        return subprocess.Popen(
-            [sys.executable, "-c", CODE, str(folder), *words], stdout=subprocess.DEVNULL
-        )
+        command = [sys.executable, "-c", CODE, str(folder), *words]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     began = time.monotonic()
     assert started(tmp_path / "whole").wait() == 0

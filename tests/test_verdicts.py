@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny import crossed
 
 from dtfn import (
     causes,
@@ -69,9 +70,8 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
     assert context[0].endswith("cost 0.200 to 0.200 dB."), "the registry, which has no PSNR here"
     assert "A placebo loses 0.000 dB" in context[1]
     assert "other training seeds" not in context[1], "there is one"
-    assert (
-        known["least"] == [gate.LEAST_SWITCHED, *[harm.EFFECT_DB] * (len(known) - 2), 0.5]
-    ).all()
+    least = [gate.LEAST_SWITCHED, *[harm.EFFECT_DB] * (len(known) - 2), 0.5]
+    assert known["least"].tolist() == least
     alone = verdicts.of_pairs(pairs[3:], measured, S, ["mini"], 2)
     assert alone["measured"].iloc[0] == 0
     assert alone["verdict"].tolist()[1:] == ["not testable"] * 4
@@ -112,14 +112,10 @@ def test_the_gate_says_which_network_does_not_choose() -> None:
 
 
 def test_a_premise_that_fails_and_the_networks_are_part_of_the_row() -> None:
-    rows = [
-        {"pair": pair, "seed": seed, "role": "pair", "dataset": "toy", "image": str(image)}
-        | {"lost": 0.1 if pair == "nlsa" else 0.05, "psnr_on": 30 - (pair != "nlsa") * 0.05}
-        for pair in ("nlsa", "nlsa+tfs")
-        for seed in range(3)
-        for image in range(6)
-    ]
-    (row,) = verdicts.of_tfs(pd.DataFrame(rows), S).to_dict("records")
+    table = crossed(pair=["nlsa", "nlsa+tfs"], seed=range(3), dataset=["toy"], image=range(6))
+    tfs = table["pair"] == "nlsa+tfs"
+    table = table.assign(role="pair", lost=0.1 - 0.05 * tfs, psnr_on=30 - 0.05 * tfs)
+    (row,) = verdicts.of_tfs(table, S).to_dict("records")
     assert (row["verdict"], row["measured"]) == ("open", pytest.approx(0.05))
     assert (row["reason"], row["context"]) == ("TFS changes PSNR by -0.050 dB [-0.050, -0.050]", "")
     assert row["networks"] == "nlsa s0 s1 s2, nlsa+tfs s0 s1 s2"
@@ -133,12 +129,8 @@ def test_a_premise_that_fails_and_the_networks_are_part_of_the_row() -> None:
     ],
 )
 def test_an_open_verdict_says_why(lost: list[float], reason: str) -> None:
-    rows = [
-        {"pair": "nlsa", "seed": seed, "dataset": "toy", "image": str(image), "lost": value}
-        for seed, value in enumerate(lost)
-        for image in range(6)
-    ]
-    table = pd.DataFrame(rows)
+    table = crossed(pair=["nlsa"], seed=range(3), dataset=["toy"], image=range(6))
+    table["lost"] = np.array(lost)[table["seed"]]
     figure = statistics.crossed(table, "lost", seed=statistics.NETWORK)
     (row,) = verdicts.judge(1, S, figure, table).to_dict("records")
     assert (row["verdict"], row["reason"]) == ("open", reason)

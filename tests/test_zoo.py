@@ -17,7 +17,7 @@ import pytest
 import tiny_networks as tiny
 import torch
 from safetensors.torch import save_file
-from tiny import call
+from tiny import refused, said
 
 from dtfn import datasets, evaluation, files, images, methods, models, paths, recipes, tiling, zoo
 from dtfn.datasets import Sample
@@ -26,10 +26,8 @@ from dtfn.errors import InputError
 NAME = "dtfn-x2-s0"
 TOOL = Path(zoo.__file__).parent.parent / "tools" / "ship.py"
 ship = SimpleNamespace(**runpy.run_path(str(TOOL)))
-QUALITY = pd.DataFrame(
-    [("Set5", 5, 31.23456789, 0.8812345), ("Set14", 14, 28.0, 0.77)],
-    columns=["dataset", "images", "psnr", "ssim"],
-)
+QUALITY = pd.DataFrame({"dataset": ["Set5", "Set14"], "images": [5, 14]})
+QUALITY = QUALITY.assign(psnr=[31.23456789, 28.0], ssim=[0.8812345, 0.77])
 GATE = {
     **{"dataset": "Urban100", "pictures": 100, "off": 0.3, "least": 0.05, "chooses": True},
     **{"uniform": 0.26, "uniform_low": 0.2, "uniform_high": 0.31},
@@ -53,10 +51,8 @@ def finished(folder: Path, name: str = NAME, **changes: Any) -> Path:
     network = models.create(recipe.network, recipe.scale, n_feats=8, n_resgroups=1, n_resblocks=1)
     torch.nn.init.normal_(network.get_parameter("tail.0.weight"), std=0.1)
     models.save(network, folder / "weights.safetensors", recipe=dataclasses.asdict(recipe))
-    (folder / "history.csv").write_text(
-        "step,loss,rate,psnr,seconds_per_step,skipped\n3,0.1,0.001,30.0,20.0,0\n"
-        "6,0.1,0.001,31.0,60.0,2\n"
-    )
+    rows = "step,loss,rate,psnr,seconds_per_step,skipped\n3,0.1,0.001,30.0,20.0,0\n"
+    (folder / "history.csv").write_text(f"{rows}6,0.1,0.001,31.0,60.0,2\n")
     run = {"seconds": 90.0, "loader_share": 0.25, "skipped": 2, "processes": 1, "start": "ab12"}
     run |= {"side by side": 9, "note": "From elsewhere."}
     run |= {"versions": {"torch": "9.9"}, "machine": {"device": "cpu"}}
@@ -74,7 +70,7 @@ def entry(run: Path) -> dict[str, Any]:
     return ship.add(run, QUALITY, GATE)
 
 
-def test_an_added_network_is_listed_with_what_others_use(run: Path, entry: dict[str, Any]) -> None:
+def test_an_added_network_is_listed_and_has_a_card(run: Path, entry: dict[str, Any]) -> None:
     assert zoo.registry() == [entry] == json.loads((paths.ZOO / "registry.json").read_text())
     assert (entry["name"], entry["variant"], entry["scale"], entry["seed"]) == (NAME, "dtfn", 2, 0)
     assert entry["psnr"] == {"Set5": 31.2346, "Set14": 28.0}
@@ -85,9 +81,6 @@ def test_an_added_network_is_listed_with_what_others_use(run: Path, entry: dict[
     assert zoo.verify() == []
     assert tiny.same_output(models.load(NAME), models.load(run / "weights.safetensors"))
     assert zoo.recipe(NAME) == zoo.recipe(str(run / "weights.safetensors"))
-
-
-def test_the_card_says_how_to_repeat_it(run: Path, entry: dict[str, Any]) -> None:
     card = zoo.show(NAME)
     for part in (
         entry["sha256"],
@@ -127,11 +120,16 @@ def test_a_folder_of_runs_is_measured_and_shipped(tmp_path: Path) -> None:
     assert history["step"].tolist() == [3, 6]
     assert history["gate"].notna().all()
     assert "gate" not in pd.read_csv(paths.ZOO / "local-x4-s0.csv")
-    with pytest.raises(InputError, match="expected a finished training run"):
-        ship.main([str(tmp_path / "none")])
+    refused("expected a finished training run", ship.main, [str(tmp_path / "none")])
 
 
-def test_verify_names_what_is_changed_or_missing(entry: dict[str, Any]) -> None:
+def test_unknown_names_get_the_nearest(entry: dict[str, Any], tmp_path: Path) -> None:
+    for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
+        refused(f"did you mean '{NAME}'", ask, "dtfn-x2-s00")
+    save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
+    with pytest.raises(InputError, match="expected weights that `dtfn train` wrote"):
+        zoo.recipe(str(tmp_path / "bare.safetensors"))
+    refused("leave bicubic out", zoo.file_of, "bicubic")
     file = paths.ZOO / entry["file"]
     file.write_bytes(file.read_bytes() + b" ")
     (paths.ZOO / f"{NAME}.md").unlink()
@@ -140,17 +138,6 @@ def test_verify_names_what_is_changed_or_missing(entry: dict[str, Any]) -> None:
     assert wrong[1] == f"{NAME}.md: expected a file, found none"
     file.unlink()
     assert zoo.verify()[0].endswith("found no file")
-
-
-def test_unknown_names_get_the_nearest(entry: dict[str, Any], tmp_path: Path) -> None:
-    for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
-        with pytest.raises(InputError, match=f"did you mean '{NAME}'"):
-            ask("dtfn-x2-s00")
-    save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
-    with pytest.raises(InputError, match="expected weights that `dtfn train` wrote"):
-        zoo.recipe(str(tmp_path / "bare.safetensors"))
-    with pytest.raises(InputError, match="leave bicubic out"):
-        zoo.file_of("bicubic")
 
 
 def test_the_shipped_zoo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,16 +178,7 @@ def test_a_checkpoint_is_recognised_then_a_method(name: str, scale: int, tmp_pat
     np.testing.assert_array_equal(output, direct)
 
 
-def test_the_authors_size_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = models.networks.NETWORKS
-    monkeypatch.setitem(known, "edsr", (None, known["edsr"][1] | tiny.SMALL["edsr"]))
-    file = checkpoint(tmp_path, "edsr")
-    assert models.import_weights(file)["full_size"]
-    shallow = checkpoint(tmp_path, "edsr", 4, n_resblocks=2)
-    assert not models.import_weights(shallow)["full_size"]
-
-
-def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) -> None:
+def test_imports_keep_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = checkpoint(tmp_path, "dtfn", 2)
     models.import_weights(file, "rounds", {"n_hashes": "1", "res_scale": "0.5"})
     loaded = models.load("rounds")
@@ -209,6 +187,12 @@ def test_an_imported_network_keeps_what_its_weights_do_not_show(tmp_path: Path) 
     assert zoo.imported()[0]["assumed"] == []
     assert tiny.same_output(loaded, models.load(file, n_hashes=1, res_scale=0.5))
     assert not tiny.same_output(loaded, models.load(file))
+    known = models.networks.NETWORKS
+    monkeypatch.setitem(known, "edsr", (None, known["edsr"][1] | tiny.SMALL["edsr"]))
+    file = checkpoint(tmp_path, "edsr")
+    assert models.import_weights(file)["full_size"]
+    shallow = checkpoint(tmp_path, "edsr", 4, n_resblocks=2)
+    assert not models.import_weights(shallow)["full_size"]
 
 
 def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> None:
@@ -230,13 +214,7 @@ def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> No
     assert [row["name"] for row in zoo.imported()] == ["edsr-again", "edsr-x2"]
 
 
-def test_names_with_another_meaning_are_refused(tmp_path: Path, entry: dict[str, Any]) -> None:
-    for name in ("bicubic", "../escape", "a.pt", NAME):
-        with pytest.raises(InputError, match="a plain word"):
-            models.import_weights(checkpoint(tmp_path, "edsr"), name)
-
-
-def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
+def test_damaged_files_and_taken_names_leave_nothing(tmp_path: Path, entry: dict[str, Any]) -> None:
     state = tiny.state_of(tiny.small("dtfn"))
     infinite = state | {"head.0.weight": torch.full_like(state["head.0.weight"], 1e30)}
     for content, values, message in (
@@ -248,13 +226,14 @@ def test_damaged_and_foreign_files_leave_nothing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             models.import_weights(tiny.write(tmp_path, content, "bad.pt"), None, values)
     assert not paths.WEIGHTS.exists() or list(paths.WEIGHTS.iterdir()) == []
+    for name in ("bicubic", "../escape", "a.pt", NAME):
+        refused("a plain word", models.import_weights, checkpoint(tmp_path, "edsr"), name)
 
 
 def test_missing_weights_are_named_and_a_broken_registry_stops_nothing(tmp_path: Path) -> None:
     entry = models.import_weights(checkpoint(tmp_path, "edsr"))
     (paths.WEIGHTS / entry["file"]).unlink()
-    with pytest.raises(InputError, match=r"import EDSR_x2\.pt again"):
-        evaluation.outputs(["edsr-x2"], sample(2))
+    refused(r"import EDSR_x2\.pt again", evaluation.outputs, ["edsr-x2"], sample(2))
     models.import_weights(tmp_path / "EDSR_x2.pt")
     assert "edsr-x2" in evaluation.outputs(["edsr-x2"], sample(2))
     (paths.WEIGHTS / "registry.json").write_text("{")
@@ -262,21 +241,17 @@ def test_missing_weights_are_named_and_a_broken_registry_stops_nothing(tmp_path:
     assert [models.import_weights(tmp_path / "EDSR_x2.pt")] == zoo.imported()
 
 
-def test_the_command_says_what_is_known_and_what_is_assumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_what_is_known_and_what_is_assumed(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     save_file(tiny.small("hspan", 4).state_dict(), file)
-    assert call("weights", "import", str(file), "--name", "mine", "-p", "topk=32") == 0
-    first, known, assumed, _ = capsys.readouterr().out.splitlines()
+    shown = said("weights", "import", str(file), "--name", "mine", "-p", "topk=32")
+    first, known, assumed, _ = shown.splitlines()
     assert first.startswith("mine: hspan x4, ")
     assert "n_feats 16" in known
     assert "topk 32" in known
     assert "res_scale 0.1" in assumed
-    assert call("weights", "list", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == zoo.imported()
-    assert call("weights", "list") == 0
-    assert "hspan" in capsys.readouterr().out.splitlines()[1]
+    assert json.loads(said("weights", "list", "--json")) == zoo.imported()
+    assert "hspan" in said("weights", "list").splitlines()[1]
 
 
 def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:

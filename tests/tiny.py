@@ -1,14 +1,19 @@
 """The command line in this process, notebooks that are right or wrong, what a page requests."""
 
+import io
 import json
 import re
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 
 from dtfn import cli
+from dtfn.errors import InputError
 
 PARAMETERS = "scale: int = 4  # the scale\nnames: list[str] = ['a', 'b']  # some names"
 BEGIN = "from dtfn import reports\nrun = reports.begin('good', globals())"
@@ -26,41 +31,45 @@ run.verdict(Verdict("it grows", np.float64(3), (1.0, 4.0), True, "{:+.1f} dB"))
 run.verdict(Verdict("nobody knows", float("nan"), None, None))
 """
 
+BARE = """
+import json, os, sys
+print(json.dumps([sys.executable, os.getcwd(), os.environ['DTFN_DATA']]))
+"""
+REFUSING = """
+from dtfn.errors import InputError
+raise InputError('Set5', 'a folder', 'none', 'fetch it')
+"""
+REQUESTING = """
+from IPython.display import HTML, Javascript, display
+display(Javascript('fetch("https://example.org")'))
+display(HTML('<img src="https://example.org/x.png">'))
+"""
+
 TABLES = ("csv", "html", "md", "tex")  # the files of a table
 Source = tuple[str, str]  # tag (or "" for none, or "markdown"), source
+SETUP = [("parameters", PARAMETERS), ("hide-input", BEGIN)]
+TITLE = ("markdown", "# A good one\n\nSee [the next](bare.ipynb).")
 
 NOTEBOOKS: dict[str, list[Source]] = {
-    "good": [
-        ("markdown", "# A good one\n\nSee [the next](bare.ipynb)."),
-        ("parameters", PARAMETERS),
-        ("hide-input", BEGIN),
-        ("", WORK),
-        ("", "run.finish()"),
-    ],
-    "bare": [
-        (
-            "",
-            "import json, os, sys\n"
-            "print(json.dumps([sys.executable, os.getcwd(), os.environ['DTFN_DATA']]))",
-        )
-    ],
-    "failing": [("parameters", PARAMETERS), ("hide-input", BEGIN), ("", "scale / 0")],
-    "refusing": [
-        (
-            "",
-            "from dtfn.errors import InputError\n"
-            "raise InputError('Set5', 'a folder', 'none', 'fetch it')",
-        )
-    ],
-    "requesting": [
-        (
-            "",
-            "from IPython.display import HTML, Javascript, display\n"
-            "display(Javascript('fetch(\"https://example.org\")'))\n"
-            "display(HTML('<img src=\"https://example.org/x.png\">'))",
-        )
-    ],
+    "good": [TITLE, *SETUP, ("", WORK), ("", "run.finish()")],
+    "bare": [("", BARE)],
+    "failing": [*SETUP, ("", "scale / 0")],
+    "refusing": [("", REFUSING)],
+    "requesting": [("", REQUESTING)],
 }
+
+
+def crossed(**columns: Iterable[object]) -> pd.DataFrame:
+    """Return a table with a row for each combination of the columns' values."""
+    rows = pd.MultiIndex.from_product(columns.values(), names=list(columns))
+    return rows.to_frame(index=False)
+
+
+def refused(words: str, act: Callable[..., object], /, *given: Any, **named: Any) -> None:
+    """Assert that a call is refused with these words, in one line."""
+    with pytest.raises(InputError, match=words) as caught:
+        act(*given, **named)
+    assert "\n" not in str(caught.value)
 
 
 def call(*arguments: str) -> int:
@@ -70,12 +79,19 @@ def call(*arguments: str) -> int:
     return int(ended.value.code or 0)
 
 
+def said(*arguments: str, code: int = 0) -> str:
+    """Return what ``dtfn`` prints in this process, with its errors if it may end with a code."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        assert call(*arguments) == code, err.getvalue()
+    return out.getvalue() + err.getvalue() * bool(code)
+
+
 def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3") -> Path:
     """Write a notebook whose metadata name a kernel."""
     content: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
-    content["metadata"] = {
-        "kernelspec": {"name": kernel, "display_name": kernel, "language": "python"}
-    }
+    about = {"name": kernel, "display_name": kernel, "language": "python"}
+    content["metadata"] = {"kernelspec": about}
     for number, (tag, source) in enumerate(cells):
         cell: dict[str, Any] = {"id": f"c{number}", "source": source.strip(), "metadata": {}}
         if tag == "markdown":

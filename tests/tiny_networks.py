@@ -83,3 +83,8 @@ def write(tmp_path: Path, content: object, name: str = "weights.pt", **how: Any)
 @torch.no_grad()
 def same_output(one: nn.Module, other: nn.Module) -> bool:
     return torch.equal(one(IMAGE), other(IMAGE))
+
+
+def only_self(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    """An intervention after which each position sees itself alone."""
+    return logits.masked_fill(queries[..., :, None] != keys[..., None, :], -torch.inf)

@@ -52,11 +52,11 @@ def ship(run: Path, sets: Sequence[str], count: int | None, few: int | None, dev
     verdict, course = None, dict[int, float]()
     if not trained.network.startswith("mini-local"):
         on = ["Urban100" if "Urban100" in sets else sets[-1]]
-        costs = gate.costs([weights], on, few or count, ["uniform", "off"], device)
+        costs = gate.costs([weights], on, few or count, ["uniform", "off"])
         verdict = gate.table(costs).iloc[0].to_dict()
         first = min(few or count or COURSE, COURSE)
         for file in run.glob("weights-*.safetensors"):
-            cost = gate.costs([str(file)], on, first, ["uniform"], device)["cost"]
+            cost = gate.costs([str(file)], on, first, ["uniform"])["cost"]
             course[int(file.stem.removeprefix("weights-"))] = cost.mean()
         if course:
             last = costs[costs["intervention"] == "uniform"]["cost"].iloc[:COURSE]
