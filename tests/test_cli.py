@@ -59,8 +59,8 @@ def test_bad_input_is_one_line(arguments: list[str], told: str, tmp_path: Path) 
 
 
 def test_a_run_is_in_the_index_and_a_failure_is_one_line(tmp_path: Path) -> None:
-    notebook = tiny.write_all(tmp_path) / "good.ipynb"
-    page = Path(said("run", str(notebook), "-p", "scale=3", "-p", "names=x,y").strip())
+    good, failing = (str(tiny.write_all(tmp_path) / f"{n}.ipynb") for n in ("good", "failing"))
+    page = Path(said("run", good, "-p", "scale=3", "-p", "names=x,y").strip())
     assert page.name == "good.html"
     assert page.is_file()
     content = json.loads((page.parent / "manifest.json").read_text())
@@ -70,9 +70,8 @@ def test_a_run_is_in_the_index_and_a_failure_is_one_line(tmp_path: Path) -> None
     index.unlink()
     assert said("report") == f"{index}\n"
     assert "A good one" in index.read_text()
-    notebook = str(tiny.write_all(tmp_path) / "failing.ipynb")
-    assert "scale: int = 4  # the scale\n" in said("run", notebook, "--parameters")
-    (line,) = said("run", notebook, "-p", "scale=2", code=1).splitlines()
+    assert "scale: int = 4  # the scale\n" in said("run", failing, "--parameters")
+    (line,) = said("run", failing, "-p", "scale=2", code=1).splitlines()
     assert line.startswith("failing failed: ZeroDivisionError: division by zero; see ")
     assert Path(line.partition("; see ")[2]).is_file()
 

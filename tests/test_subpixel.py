@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def test_the_two_rules_for_grey_pictures(seed: int) -> None:
 
 
 ZEROS = np.zeros((12, 12))
-BLOCKS = [
+BLOCKS: list[Any] = [
     (ZEROS, np.zeros((12, 14)), 2, r"of one size; found 12 x 12 and 14 x 12"),
     (ZEROS, ZEROS, 5, "multiples of the scale, 5; found 12 x 12"),
     (ZEROS * np.nan, ZEROS, 2, "finite numbers; found NaN"),
@@ -208,7 +209,7 @@ BLOCKS = [
     (np.zeros((12, 12, 3)), np.zeros((12, 12, 3)), 2, "expected uint8"),
     (np.zeros((0, 0)), np.zeros((0, 0)), 2, "NaN, infinity or nothing"),
 ]
-PICTURES = [
+PICTURES: list[Any] = [
     (SR[:-1], HR, 2, "images of one size; found 45 x 36 and 45 x 37"),
     (SR / 255.0, HR, 2, "uint8 .* found float64"),
     (SR, np.dstack([HR, HR[..., :1]]), 2, r"found uint8 \(37, 45, 4\)"),
@@ -219,10 +220,11 @@ PICTURES = [
 
 def test_bad_input_is_refused() -> None:
     refused(r"3 x 3 LR positions or more.*found 2 x 9", subpixel.interior, np.ones((2, 9)))
-    cases = [(subpixel.block_error, BLOCKS), (psnr, PICTURES), (ssim, PICTURES)]
-    for function, table in cases:
-        for *pictures, message in table:
-            refused(message, function, *pictures)
+    for *pictures, message in BLOCKS:
+        refused(message, subpixel.block_error, *pictures)
+    for *pictures, message in PICTURES:
+        refused(message, psnr, *pictures)
+        refused(message, ssim, *pictures)
 
 
 def test_the_smallest_picture_of_each_metric() -> None:
