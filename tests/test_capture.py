@@ -238,14 +238,11 @@ def mini(name: str) -> models.Network:
     return network
 
 
-def as_tensor(image: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
-
-
 def drawn(network: nn.Module, image: NDArray[Any]) -> float:
     """Return how much detail a network draws in the window."""
+    x = torch.from_numpy(image).permute(2, 0, 1)[None]
     with torch.no_grad():
-        return float(capture.total_slope(network(as_tensor(image))[:, :, 8:14, 10:14]))
+        return float(capture.total_slope(network(x)[:, :, 8:14, 10:14]))
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -42,16 +42,12 @@ def base(sample: Sample) -> NDArray[np.float64]:
     return 20 * rng.gamma(4, 0.25, SHAPE)
 
 
-def jitter(sample: Sample, seed: int) -> NDArray[np.float64]:
-    """What chance adds to an error: as much as it takes away."""
-    return np.random.default_rng((int(sample.image), seed)).normal(0, 0.6, SHAPE)
-
-
 def planted(methods: Sequence[str], sample: Sample) -> Errors:
     """``off``; ``on0`` and so on: harmed in a box, of equal error elsewhere but for chance."""
     made = {"off": base(sample)}
     for k in range(8):
-        made[f"on{k}"] = base(sample) + jitter(sample, k)
+        chance = np.random.default_rng((int(sample.image), k)).normal(0, 0.6, SHAPE)
+        made[f"on{k}"] = base(sample) + chance  # which takes away as much as it adds
         made[f"same{k}"] = made[f"on{k}"].copy()
         made[f"on{k}"][BOX] += 30
     return made

@@ -59,7 +59,7 @@ def test_one_line_is_the_exact_value_rounded_half_away_from_zero(line: UInt8, fa
 
 def _exact(line: UInt8, factor: Fraction) -> list[Fraction]:
     """Resize one line in rational arithmetic, by the definition; clipped but not rounded."""
-    size = len(line)
+    size, mirrored = len(line), np.pad(line, 20, "symmetric")
     shrink = min(factor, Fraction(1))
     values = []
     for i in range(math.ceil(size * factor)):
@@ -67,17 +67,11 @@ def _exact(line: UInt8, factor: Fraction) -> list[Fraction]:
         reach = math.ceil(2 / shrink) + 1
         taps = range(math.floor(centre) - reach, math.floor(centre) + reach + 1)
         weights = [_keys(shrink * (centre - tap)) for tap in taps]
-        pixels = [int(line[_mirrored(tap, size)]) for tap in taps]
+        pixels = [int(mirrored[tap + 20]) for tap in taps]
         total = sum((w * p for w, p in zip(weights, pixels, strict=True)), Fraction(0))
         value = total / sum(weights, Fraction(0))
         values.append(min(max(value, Fraction(0)), Fraction(255)))
     return values
-
-
-def _mirrored(index: int, size: int) -> int:
-    while not 0 <= index < size:
-        index = -1 - index if index < 0 else 2 * size - 1 - index
-    return index
 
 
 def _keys(x: Fraction) -> Fraction:

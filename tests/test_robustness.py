@@ -166,10 +166,9 @@ def _special_networks(trap: Path) -> Files:
 
 # --- read through the public readers ---
 def _tried(folder: Path, contents: Files, read: Callable[[Path], object]) -> dict[str, str]:
-    """Read every file; return the names of those refused with the message, "" for the others.
+    """Read every file; return the message of each that is refused, "" for the others.
 
-    Anything else than a result or one `InputError` line fails, and so does a warning, which would
-    be a second line on a terminal, and a file that takes long or much memory.
+    Anything but a result or one `InputError` line fails, as do warnings, long and large work.
     """
     said, wrong = {}, []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -10,14 +10,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from skimage.feature import structure_tensor
 from tiny import refused
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from dtfn import images, paths, subpixel, texture
 
-Float = NDArray[np.float64]
 SEED = st.integers(0, 2**32 - 1)
 AWAY = np.s_[4:-4, 4:-4]  # LR positions that no border reaches
 
