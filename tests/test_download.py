@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import refused, said
-from tiny_pictures import pillow
+from tiny import pillow, refused, said
 
 from dtfn import datasets, download, patches, paths, recipes
 from dtfn.download import Listed, Source, catalogue, chosen, verify

@@ -18,8 +18,8 @@ import torch
 from matplotlib.backend_bases import KeyEvent, MouseButton, MouseEvent
 from matplotlib.text import Text
 from skimage.metrics import peak_signal_noise_ratio
+from tiny import pillow as png
 from tiny import refused
-from tiny_pictures import pillow as png
 
 from dtfn import capture, cli, datasets, evaluation, explorer, methods, models, paths, subpixel, zoo
 from dtfn.errors import InputError

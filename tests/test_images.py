@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 from skimage.color import rgb2ycbcr
-from tiny import refused
-from tiny_pictures import pillow, png, tiff
+from tiny import pillow, png, refused, tiff
 
 from dtfn import images
 from dtfn.errors import InputError

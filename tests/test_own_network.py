@@ -2,13 +2,16 @@
 
 import os
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_training
 import torch
 import torch.nn.functional as F
 from tiny import crossed, refused, said
@@ -25,10 +28,12 @@ from dtfn import (
     harm,
     interventions,
     methods,
+    models,
     own,
     paths,
     results,
     suite,
+    training,
     verdicts,
     zoo,
 )
@@ -40,7 +45,8 @@ from dtfn.images import degrade
 from dtfn.own import OwnNetwork
 from dtfn.reports import tables
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network.py"
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "own_network.py"
 X = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
 L = 63
 SLOW = pytest.mark.slow
@@ -449,7 +455,7 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
 
 @pytest.mark.parametrize("name", ["evaluate", "gate", "explore", pytest.param("run", marks=SLOW)])
 def test_readme_commands_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(EXAMPLE.parents[1])
+    monkeypatch.chdir(ROOT)
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(os, "execve", lambda *_: print("examples/own_network.py:network"))
     section = Path("README.md").read_text().split("## Your own network")[1].split("\n## ")[0]
@@ -498,9 +504,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_collapse_is_not_interpreted() -> None:
     costs = {"uniform": 2.1, "random": 1.9, "self": 2.0}
-    table = crossed(
-        name=["m"], dataset=["d"], scale=[4], image=list("abcdef"), intervention=list(costs)
-    )
+    table = crossed(name=["m"], dataset=["d"], scale=[4], image=range(6), intervention=list(costs))
     table = table.assign(cost=table["intervention"].map(costs), psnr=26.5, bicubic=26.0)
     row = gate.table(table).iloc[0]
     assert row["verdict"] == "uniform is off-distribution, not interpretable"
@@ -508,3 +512,42 @@ def test_a_collapse_is_not_interpreted() -> None:
     assert row["off_distribution"] == "uniform"
     lower = gate.table(table.assign(bicubic=26.2)).iloc[0]
     assert lower["off_distribution"] == "uniform, random, self"
+
+
+# --- what CONTRIBUTING.md says of an attention that the package does not know ---
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text()
+TOY = ROOT / "examples" / "own_attention.py"
+toy = SimpleNamespace(**runpy.run_path(str(TOY)))
+
+
+def test_the_guide_shows_the_attention_that_is_tested_and_is_short() -> None:
+    (shown,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+    source = TOY.read_text()
+    assert all(line in source for line in shown.splitlines())
+    assert len(GUIDE.splitlines()) <= 120
+    refused("choose another", models.register, "nla", toy.CosineAttention)
+
+
+def test_it_is_trained_gated_and_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_training.make(tmp_path)
+    tiny_training.enter(monkeypatch, tmp_path)
+    small = (("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1))
+    recipe = tiny_training.recipe("local-x2-s0", network="mini-cosine", hyperparameters=small)
+    weights = training.train(recipe, tmp_path / "out", accelerator="cpu", threads=1)
+    network = models.load(weights).eval()
+    (layer,) = (m for m in network.modules() if isinstance(m, toy.CosineAttention))
+    assert layer.temperature != 4, "it was trained"
+    for method in (str(weights), f"{TOY}:network?weights={weights}"):
+        assert (gate.costs([method], ["mini"], 1, ["uniform", "self"])["cost"] != 0).all()
+    x = torch.rand(1, 3, 9, 7)
+    with torch.inference_mode(), capture.record(network) as record:
+        network(x)
+    (features,) = record.features.values()
+    found = capture.attention_map(layer, features, (4, 3))
+    query, key, _ = (part.flatten(2)[0].double() for part in layer.embed(features))  # (C, L)
+    expected = (query.T @ key).softmax(-1)[4 * 7 + 3]
+    torch.testing.assert_close(found.flatten().double(), expected, rtol=1e-4, atol=1e-6)
+    with torch.no_grad():
+        added, values = (f(features)[0].flatten(1) for f in (layer.attend, layer.conv_assembly))
+    mixed = values @ found.flatten()
+    torch.testing.assert_close(mixed, added[:, 4 * 7 + 3], rtol=1e-4, atol=1e-6)

@@ -23,7 +23,7 @@ import tiny_training
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save
-from tiny_pictures import pillow, png, tiff
+from tiny import pillow, png, tiff
 
 from dtfn import images, models, training
 from dtfn.errors import InputError

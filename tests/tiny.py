@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import struct
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -10,7 +12,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import tifffile
 from bs4 import BeautifulSoup
+from numpy.typing import NDArray
+from PIL import Image
 
 from dtfn import cli
 from dtfn.errors import InputError
@@ -139,3 +144,27 @@ def policy(page: Path) -> str:
     soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
     meta = soup.select_one('meta[http-equiv="Content-Security-Policy"]')
     return str(meta["content"]) if meta else ""
+
+
+# --- files of pictures, written without the package ---
+def pillow(picture: Image.Image | NDArray[Any], kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def tiff(pixels: NDArray[Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -> bytes:
+    """Write a PNG by its specification (one IDAT), independent of any library."""
+    header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
