@@ -118,14 +118,6 @@ def test_large_scores_and_what_only_a_repeat_scores() -> None:
     close(found, hashed_by_loops(*large, codes, 4), 1e-11)
 
 
-@given(st.lists(st.integers(0, 127), min_size=4, max_size=60), st.integers(1, 4))
-def test_order_is_stable_padded_and_wrapped(codes: list[int], m: int) -> None:
-    order = hashing.chunk_order(torch.tensor(codes, dtype=torch.uint8)[None, None], m)[0, 0]
-    middle = sorted(range(len(codes)), key=lambda p: (codes[p], p))
-    middle += middle[len(codes) - (-len(codes) % m) :]
-    assert order.tolist() == middle[-m:] + middle + middle[:m]
-
-
 @pytest.mark.parametrize("block", [16, 1 << 15])
 def test_codes_are_the_first_largest_product(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashing, "CODE_BLOCK", block)

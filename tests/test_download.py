@@ -244,16 +244,6 @@ def test_the_mirrors_are_asked_twice(site: Site, root: Path, fault: str, said: s
     assert site.asked == PATHS * 3 + PATHS[:1]
 
 
-def test_a_host_that_does_not_answer_is_asked_last_from_then_on(site: Site, root: Path) -> None:
-    source = tiny(site, {f"{i}.png": png(i) for i in range(6)})
-    site.faults["/dead"] = ["hang"]
-    other = site.url.replace("127.0.0.1", "localhost")  # another host for the mirror
-    source = dataclasses.replace(source, urls=(f"{site.url}/dead", f"{other}/one/{{path}}"))
-    fetch(source, jobs=1)
-    assert site.asked.count("/dead") == 1
-    assert source.state == "present"
-
-
 def test_the_first_failure_ends_all_and_whole_files_stay(site: Site, root: Path) -> None:
     source = tiny(site, {f"{i:02d}.png": png(i) for i in range(40)})
     site.faults |= {f"/{mirror}/src/03.png": ["404"] for mirror in ("one", "two")}

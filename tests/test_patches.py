@@ -1,6 +1,5 @@
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,6 @@ def test_a_picture_is_decoded_once_a_version(world: Path, monkeypatch: pytest.Mo
     start, size = 4 * first.layout[1, 0], 4 * first.sizes[1].prod()
     expected[start : start + size] = 255 - expected[start : start + size]
     assert torch.equal(pool().pixels[1], expected)
-
-
-def test_four_at_once_leave_one_whole_cache(world: Path) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        pools = list(threads.map(lambda _: pool(), range(4)))
-    assert all(torch.equal(pool().pixels[1], one.pixels[1]) for one in pools)
-    assert len(list((world / "cache" / "patches").iterdir())) == 3
 
 
 def test_small_pictures_and_the_known_leak_are_left_out(world: Path) -> None:
