@@ -120,17 +120,17 @@ def test_the_cache_knows_weights_and_tilings(add: Add, monkeypatch: pytest.Monke
     monkeypatch.setattr(cache, "source", lambda *_: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2
-    network = add("one", Shifted())
+    network = add("two", Shifted())
     picture = sample(size=(20, 30))
     cuts = (None, Tiling(16, 2), Tiling(16, 4), Chop(), Chop(12))
     ways = [*((cut, False) for cut in cuts), (None, True), (Tiling(16, 2), True)]
     for way in ways:
         before = network.runs
-        evaluation.outputs(["one"], picture, *way)
+        evaluation.outputs(["two"], picture, *way)
         assert network.runs > before, way
     runs = network.runs
-    first, *_ = [evaluation.outputs(["one", "one"], picture, *way)["one"] for way in ways]
-    again = evaluation.outputs(["one"], picture, Tiling(32, 2))["one"]  # a single tile: the whole
+    first, *_ = [evaluation.outputs(["two", "two"], picture, *way)["two"] for way in ways]
+    again = evaluation.outputs(["two"], picture, Tiling(32, 2))["two"]  # a single tile: the whole
     assert network.runs == runs
     np.testing.assert_array_equal(first.image, again.image)
     assert first.seconds == again.seconds > 0
