@@ -116,9 +116,8 @@ def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
 
 
 def _parameters(state: State) -> dict[str, Any]:
-    more = {"quantile": state.quantile, "positions": [state.position]}
-    plain: dict[str, Any] = runs.plain({**asdict(state.choice), **more})  # tuples become lists
-    return plain
+    shown = {"quantile": state.quantile, "positions": [state.position]}
+    return asdict(state.choice) | shown
 
 
 def _save(run: Run, name: str, state: State, **shown: Any) -> None:

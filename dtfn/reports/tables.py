@@ -24,15 +24,8 @@ SCREEN, PHONE = 105, 40  # characters of a row that fit a report on a screen, an
 
 # How a column prints if the caller does not say; one such as "Set5 psnr" by its last word. Other
 # floats print with three decimals.
-FORMS = {
-    "psnr": ".2f",
-    "ssim": ".4f",
-    "difference psnr": "+.3f",
-    "difference ssim": "+.4f",
-    "seconds": ".2f",
-    "memory": ",.0f",
-}
-
+FORMS = {"psnr": ".2f", "ssim": ".4f", "seconds": ".2f", "memory": ",.0f"}
+FORMS |= {"difference psnr": "+.3f", "difference ssim": "+.4f"}
 
 # What becomes of the marks (around best and second, before a group) and of text.
 _MARKDOWN = str.maketrans(
