@@ -431,8 +431,8 @@ def _report(context: Context, reports: Reports = None) -> None:
 @report_app.command("list")
 def _list_runs(reports: Reports = None) -> None:
     """List the runs, oldest first."""
-    for folder in dtfn.reports.runs.finished((reports or dtfn.paths.REPORTS) / "runs"):
-        print(f"{folder.parent.name}  {folder.name}  {dtfn.reports.runs.read(folder)['status']}")
+    for folder in dtfn.reports.finished((reports or dtfn.paths.REPORTS) / "runs"):
+        print(f"{folder.parent.name}  {folder.name}  {dtfn.reports.read(folder)['status']}")
 
 
 @report_app.command("keep")
@@ -463,15 +463,15 @@ def _compare_runs(
     The exit code is 1 if any does.
     """
     folder = (reports or dtfn.paths.REPORTS) / "runs"
-    first, second = (dtfn.reports.runs.find(run, folder) for run in (before, after))
-    result = dtfn.reports.runs.compare(first, second)
-    print(f"{first} -> {second}: {result.summary}")
-    for frame in (result.words, result.changed[:most]):
+    first, second = (dtfn.reports.find(run, folder) for run in (before, after))
+    summary, numbers, words = dtfn.reports.compare(first, second)
+    print(f"{first} -> {second}: {summary}")
+    for frame in (words, numbers[:most]):
         if len(frame):
             print(dtfn.reports.tables.markdown(frame), end="")
-    if len(result.changed) > most:
-        print(f"and {len(result.changed) - most} more")
-    if len(result.changed) or len(result.words):
+    if len(numbers) > most:
+        print(f"and {len(numbers) - most} more")
+    if len(numbers) or len(words):
         raise Exit(1)
 
 

@@ -29,7 +29,6 @@ from filelock import FileLock, Timeout
 from dtfn import datasets, files, images, methods, parameters, paths, provenance, reports, zoo
 from dtfn.errors import InputError, nearest, require_known
 from dtfn.reports import page
-from dtfn.reports import runs as run_folders
 
 # What a run of a tier takes, unless the plan has other numbers: the first three are for a cluster.
 # Another number of threads gives other last digits.
@@ -106,7 +105,7 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     ``folder`` is that of the complete run, there or not; ``reason`` says why it has to run.
     """
     values = {name: p.default for name, p in parameters.read(step.notebook).items()}
-    values = run_folders.plain(values | step.parameters)
+    values = reports.plain(values | step.parameters)
     for scale in [*values.get("scales", []), values.get("scale", 4)]:
         images.check_scale(scale)
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
@@ -179,14 +178,14 @@ def _hash(places: Iterable[Path]) -> str:
 
 def _reason(folder: Path, parts: Mapping[str, str]) -> str:
     """Return ``"up to date"`` for a complete run, else how it differs from the newest one."""
-    if content := run_folders.read(folder):
+    if content := reports.read(folder):
         for name, before in content["outputs"].items():
             if not (folder / name).is_file() or files.sha256(folder / name) != before:
                 return f"{name} was changed"
         return "up to date"
     if _failed(folder).is_dir():
         return "failed"
-    past = [run_folders.read(f) for f in run_folders.finished(folder.parent.parent)]
+    past = [reports.read(f) for f in reports.finished(folder.parent.parent)]
     mine = [record["parts"] for record in past if record.get("run") == folder.parent.name]
     if not mine:
         return "never ran"
@@ -272,12 +271,12 @@ def _end_with(lifeline: str) -> None:
 def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
     """Make a run under a hidden name, and return its folder."""
     folder = Path(entry["folder"])
-    partial = folder.with_name(f"{run_folders.PARTIAL}{folder.name}")
+    partial = folder.with_name(f"{reports.PARTIAL}{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     began = time.perf_counter()
     error: Any = None
-    record = run_folders.new_record(step.notebook, entry["parameters"])
+    record = reports.new_record(step.notebook, entry["parameters"])
     record |= {"run": step.name, "tier": step.tier, "key": entry["key"], "parts": entry["parts"]}
     try:
         try:
@@ -286,7 +285,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
             error = caught
         if getattr(error, "ename", "") == InputError.__name__ and not step.tier:
             raise InputError.__new__(InputError, error.evalue)  # the line that it had there
-        record |= run_folders.read(partial)
+        record |= reports.read(partial)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
         record["status"] = "failed" if error else "complete"
         if error:  # papermill's says what the notebook raised
@@ -299,7 +298,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
             files.write(partial / "traceback.txt", trace)
         if (executed := partial / step.notebook.name).exists():
             page.write_run(executed, record)
-        run_folders.write(partial, record)
+        reports.write(partial, record)
         shutil.rmtree(_failed(folder), ignore_errors=True)
         if error:
             kept = partial.rename(_failed(folder)) / "traceback.txt"
@@ -379,7 +378,7 @@ def reproduce(
             (folder / ".suite").mkdir(parents=True, exist_ok=True)
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
         places = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
-        missing = [name for name, place in places.items() if not run_folders.read(place)]
+        missing = [name for name, place in places.items() if not reports.read(place)]
         shown = page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content)
         # An index that is as it should be may tell of failures that this call did not see.
@@ -434,12 +433,12 @@ def _write_record(file: Path, content: Mapping[str, Any]) -> None:
     for entry in content["runs"]:
         folder = Path(entry["folder"])
         runs.pop(entry["name"], None)
-        if record := run_folders.read(folder):
+        if record := reports.read(folder):
             pattern = r"figures/.*(csv|png|svg)|(tables|data)/.*csv"
             kept = [name for name in record["outputs"] if re.fullmatch(pattern, name)]
             runs[entry["name"]] = {
                 **{key: record[key] for key in ("key", "notebook", "parameters")},
                 "verdicts": [verdict["printed"] for verdict in record["verdicts"]],
-                "outputs": {name: run_folders.fingerprint(folder / name) for name in kept},
+                "outputs": {name: reports.fingerprint(folder / name) for name in kept},
             }
     files.write_json(file, {"tier": content["tier"], "runs": dict(sorted(runs.items()))})

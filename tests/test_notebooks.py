@@ -13,8 +13,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from dtfn import gate, harm, suite
-from dtfn.reports import runs as run_folders
+from dtfn import gate, harm, reports, suite
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
@@ -31,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(report: Path) -> dict[Path, dict[str, Any]]:
     """Folder -> manifest of its runs, by name."""
-    found = sorted(run_folders.finished(report / "runs"), key=lambda run: run.parent.name)
+    found = sorted(reports.finished(report / "runs"), key=lambda run: run.parent.name)
     return {run: json.loads((run / "manifest.json").read_text()) for run in found}
 
 
@@ -98,7 +97,7 @@ def test_pages_make_no_request_and_lead_to_what_is_there(report: Path) -> None:
 def test_numbers_of_two_runs_are_the_same(runs: dict[Path, dict[str, Any]], tmp_path: Path) -> None:
     first = next(one for one in runs.values() if one["notebook"] == "03_subpixel_quality")
     second = suite.run("03_subpixel_quality", first["parameters"], runs=tmp_path)
-    one, two = (record["outputs"] for record in (first, run_folders.read(second)))
+    one, two = (record["outputs"] for record in (first, reports.read(second)))
     data = {name for name in one if name.endswith((".csv", ".svg", ".png", ".tex"))}
     assert data
     assert {name: one[name] for name in data} == {name: two[name] for name in data}
@@ -118,4 +117,4 @@ def test_papermill_alone(folder: Path, given: list[str], message: str, tmp_path:
     done = subprocess.run([*command, *given], cwd=folder, env=environment, capture_output=True)
     assert (done.returncode != 0) == bool(message)
     assert message in done.stderr.decode()
-    assert len(run_folders.finished(tmp_path / "runs")) == (not message)
+    assert len(reports.finished(tmp_path / "runs")) == (not message)

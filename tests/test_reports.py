@@ -17,7 +17,6 @@ from tiny import refused
 
 from dtfn import paths, plots, provenance, reports, verdicts
 from dtfn.reports import Verdict, findings, page, tables
-from dtfn.reports import runs as run_folders
 
 FRAME = pd.DataFrame({"x": [1.0, 2.0], "psnr": [30.123456789, 31.0]})
 EMPTY = FRAME.iloc[:0]
@@ -44,15 +43,15 @@ def test_a_finished_run(run: reports.Run, tmp_path: Path, monkeypatch: pytest.Mo
     run.table("t", FRAME, caption="Numbers.")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert provenance.git_state() == ("nogit", False), "this is no checkout"
-    assert run_folders.finished(paths.RUNS) == []
+    assert reports.finished(paths.RUNS) == []
     others = {reports.begin("good", {"scale": 2, "names": []}).folder for _ in range(3)}
     assert len(others) == 3, "runs of one second have names of their own"
     run.finish()
-    assert run_folders.finished(paths.RUNS) == [run.folder]
-    assert run_folders.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
+    assert reports.finished(paths.RUNS) == [run.folder]
+    assert reports.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
     monkeypatch.setenv(reports.RUN_DIR, str(tmp_path))  # its runner names it
     reports.begin("good", {"scale": 2, "names": []}).finish()
-    assert run_folders.read(tmp_path)["status"] == "complete"
+    assert reports.read(tmp_path)["status"] == "complete"
 
 
 def test_what_is_saved_keeps_digits(run: reports.Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,7 +128,7 @@ def test_an_exhibit_with_nothing_in_it_becomes_a_sentence(run: reports.Run) -> N
     run.data("d", EMPTY, caption="Pictures.")
     run.finish()
     assert sorted(f.name for f in run.folder.iterdir()) == ["manifest.json", "tables"]
-    assert run_folders.read(run.folder)["figures"] == run_folders.read(run.folder)["tables"] == []
+    assert reports.read(run.folder)["figures"] == reports.read(run.folder)["tables"] == []
     text = page.write_index(paths.RUNS.parent).read_text()
     for caption in ("Harmed textures", "A course", "Numbers", "Pictures"):
         assert f"Nothing to show for: {caption}." in text
@@ -218,14 +217,13 @@ CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
 @pytest.mark.parametrize(("before", "after", "expected"), CHANGES.values(), ids=CHANGES)
 def test_all_changes(tmp_path: Path, before: Any, after: Any, expected: list[list[Any]]) -> None:
     one, two = add_run(tmp_path, "n", "1", {"t": before}), add_run(tmp_path, "n", "2", {"t": after})
-    found = run_folders.compare(one, two)
-    changed = found.changed
+    _, changed, words = reports.compare(one, two)
     named = changed[["row", "column", "before", "after"]]
     wanted = pd.DataFrame(expected, columns=list(named))
     pd.testing.assert_frame_equal(named, wanted, check_dtype=False)
     np.testing.assert_allclose(changed["difference"], changed["after"] - changed["before"])
     assert set(changed["file"]) <= {"tables/t.csv"}
-    assert found.words.empty
+    assert words.empty
 
 
 def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
@@ -235,8 +233,8 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     one = add_run(tmp_path, "n", "1", verdicts=[verdict("it holds", "+1 dB", "✓ yes")])
     now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
     two = add_run(tmp_path, "n", "2", parameters={"scale": 2, "count": 1}, verdicts=now)
-    found = run_folders.compare(one, two)
-    assert found.words.to_numpy().tolist() == [
+    *_, words = reports.compare(one, two)
+    assert words.to_numpy().tolist() == [
         *(["parameter scale", "4", "2"], ["it holds", "+1 dB ✓ yes", "+0 dB ? open"]),
         *(["parameter count", "–", "1"], ["new", "–", "1 ✓ yes"]),
     ]
@@ -245,7 +243,7 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
 def test_a_fingerprint_sees_numbers_and_no_costs(tmp_path: Path) -> None:
     faster, other = SCORES.assign(seconds=[9.0, 9.0]), SCORES.assign(psnr=[30.0, 31.1])
     home = add_run(tmp_path, "n", "1", {"a": SCORES, "b": faster, "c": other})
-    a, b, c = (run_folders.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
+    a, b, c = (reports.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
     assert a == b != c
 
 
@@ -254,9 +252,9 @@ def test_runs_are_found_and_compared(tmp_path: Path, capsys: pytest.CaptureFixtu
     second = add_run(tmp_path, "n", "20240101T0-x", {"t": SCORES.assign(psnr=[30.0, 31.5])})
     add_run(tmp_path, "n", "20240103T000000Z-x-failed", status="failed")
     names = {"n": second, "n~1": first, first.name: first, str(first): first}
-    assert {name: run_folders.find(name, tmp_path / "runs") for name in names} == names
+    assert {name: reports.find(name, tmp_path / "runs") for name in names} == names
     for name in ("m", "n~2"):
-        refused("expected a complete run", run_folders.find, name, tmp_path / "runs")
+        refused("expected a complete run", reports.find, name, tmp_path / "runs")
     for before, code in (("n~1", 1), ("n", 0)):
         assert tiny.call("report", "compare", before, "n", "--reports", str(tmp_path)) == code
     out = capsys.readouterr().out

@@ -17,9 +17,8 @@ import pytest
 import tiny
 from tiny import refused
 
-from dtfn import files, parameters, paths, provenance, suite
+from dtfn import files, parameters, paths, provenance, reports, suite
 from dtfn.errors import InputError
-from dtfn.reports import runs as run_folders
 
 
 @pytest.fixture(scope="module")
@@ -290,8 +289,8 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, s
 def test_a_failure_is_kept_and_does_not_stop_others(planned: tuple[Path, int, str, str]) -> None:
     folder, code, out, err = planned
     assert code == 1, err
-    finished = run_folders.finished(folder / "one" / "runs")
-    status = {f.parent.name: run_folders.read(f)["status"] for f in finished}
+    finished = reports.finished(folder / "one" / "runs")
+    status = {f.parent.name: reports.read(f)["status"] for f in finished}
     assert status == {"failing": "failed", "refusing": "failed", "good": "complete"}
     (failed,) = folder.glob("one/runs/failing/*-failed")
     trace = (failed / "traceback.txt").read_text()
@@ -365,11 +364,11 @@ def test_after_a_kill_the_next_call_does_the_rest(tmp_path: Path) -> None:
         process.send_signal(how)
         process.communicate(timeout=240)
         wait_until(lambda: not any(map(alive, started.read_text().split())), 30)
-        assert run_folders.finished(tmp_path / "one" / "runs") == []
+        assert reports.finished(tmp_path / "one" / "runs") == []
     (tmp_path / "slow").unlink()
     code, _, err = ended(reproduce(tmp_path, "one"))
     assert code == 0, err
-    assert [f.parent.name for f in run_folders.finished(tmp_path / "one" / "runs")] == ["z"]
+    assert [f.parent.name for f in reports.finished(tmp_path / "one" / "runs")] == ["z"]
     hidden = list((tmp_path / "one" / "runs").rglob(".*"))
     assert hidden == [], "what was half done is gone"
 

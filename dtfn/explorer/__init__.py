@@ -22,7 +22,7 @@ import pandas as pd
 from dtfn import files, images, methods, reports, zoo
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
-from dtfn.reports import Run, Verdict, runs
+from dtfn.reports import Run, Verdict
 
 __all__ = ["NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
 
@@ -146,4 +146,4 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
         "spread": state.spread,
         "copied": [copy._asdict() for copy in state.copied],
     }
-    files.write_json(run.folder / "figures" / f"{name}.json", runs.plain(numbers))
+    files.write_json(run.folder / "figures" / f"{name}.json", reports.plain(numbers))

@@ -22,7 +22,7 @@ from PIL import Image
 
 from dtfn import __version__, files, paths
 from dtfn.errors import InputError
-from dtfn.reports import findings, runs, tables
+from dtfn.reports import MANIFEST, compare, findings, finished, read, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
@@ -101,7 +101,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     First come the runs of the newest suite (see `suite_runs`), then the newest complete one of each
     name that a reader started. Runs whose last try failed are named, and the ``killed`` ones.
     """
-    records = {folder: runs.read(folder) for folder in runs.finished(reports / "runs")}
+    records = {folder: read(folder) for folder in finished(reports / "runs")}
     complete = [folder for folder, record in records.items() if record["status"] == "complete"]
     suite = list(suite_runs(reports).values())
     newest = {f.parent.name: f for f in complete if not suite or not records[f].get("tier")}
@@ -119,7 +119,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
         record["id"] = f"{'own-' if suite and folder in own else ''}{folder.parent.name}"
         earlier = [f for f in complete[: complete.index(folder)] if f.parent == folder.parent]
         if earlier and records[earlier[-1]]["parameters"] == record["parameters"]:
-            changes = runs.compare(earlier[-1], folder).summary
+            changes = compare(earlier[-1], folder)[0]
             record["changes"] = f"Since {earlier[-1].name}: {changes}."
         for figure in record["figures"]:
             file = _picture(folder, figure["name"])
@@ -162,7 +162,7 @@ def suite_runs(reports: Path) -> dict[str, Path]:
     written = sorted(reports.glob("suite-*.json"), key=lambda file: file.stat().st_mtime_ns)
     asked = files.read_json(written[-1], {}).get("runs", {}) if written else {}
     folders = {name: reports / "runs" / name / run["key"][:16] for name, run in asked.items()}
-    return {name: folder for name, folder in folders.items() if runs.read(folder)}
+    return {name: folder for name, folder in folders.items() if read(folder)}
 
 
 def keep(reports: Path, folder: Path) -> Path:
@@ -180,7 +180,7 @@ def keep(reports: Path, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
         draft = Path(place) / "draft"
         for run in kept.values():
-            record, copy = runs.read(run), draft / run.relative_to(reports)
+            record, copy = read(run), draft / run.relative_to(reports)
             for kind in ("figures", "tables"):
                 (copy / kind).mkdir(parents=True)
             for figure in record["figures"]:
@@ -189,7 +189,7 @@ def keep(reports: Path, folder: Path) -> Path:
             for table in record["tables"]:
                 name = f"tables/{table['name']}.csv"
                 shutil.copyfile(run / name, copy / name)
-            files.write_json(copy / runs.MANIFEST, record | {"data": []})
+            files.write_json(copy / MANIFEST, record | {"data": []})
         suite = f"suite-{record['tier']}.json"
         shutil.copyfile(reports / suite, draft / suite)
         (draft / page.name).write_text(cut(_README, draft, "."), encoding="utf-8")
@@ -224,7 +224,7 @@ def cut(readme: str, folder: Path, link: str) -> str:
 
 def _exhibit(folders: Iterable[Path], names: Iterable[str]) -> tuple[Path, str] | None:
     """Return the file and the caption of the first figure of these names; None without one."""
-    saved = {e["name"]: (f, e) for f in reversed(list(folders)) for e in runs.read(f)["figures"]}
+    saved = {e["name"]: (f, e) for f in reversed(list(folders)) for e in read(f)["figures"]}
     for name in names:
         if name in saved:
             folder, entry = saved[name]
