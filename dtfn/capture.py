@@ -56,7 +56,7 @@ class Record:
 
     @property
     def layers(self) -> list[str]:
-        """Return the names of the attention layers in order, the same with TFS and without."""
+        """The layers that ran, in this order."""
         return list(self._passes)
 
     @property

@@ -106,20 +106,19 @@ def places(
     the one of this picture that is helped most. Without any, it is the middle of the first picture.
     """
     sample, found = samples[0], dict[str, Query]()
-    if pairs and textures is not None:
-        pair, key = pairs[0], ["pair", "kind", "seed", "role"]
-        ours = textures[(textures[key] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
-        ours = ours.assign(open=ours["q"] > LEVEL, size=ours["mass"].abs())
-        ours = ours.sort_values(["open", "size"], ascending=[True, False])
+    for pair in pairs[:1]:
+        assert textures is not None  # where there is a pair, its textures are
+        ours = textures[(textures[ROLE] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
+        ours = ours.assign(open=ours["q"] > LEVEL, light=-ours["mass"].abs())
+        ours = ours.sort_values(["open", "light"])
         for side in ("harm", "help"):
             here = ours[ours["side"] == side]
             if found:
-                here = here[(here["dataset"] == sample.dataset) & (here["image"] == sample.image)]
-            if len(here):
-                best = here.iloc[0]
-                place = (best["dataset"], best["image"])
+                here = here[(here[PICTURE] == [sample.dataset, sample.image]).all(axis=1)]
+            for best in here.head(1).itertuples():
+                place = (best.dataset, best.image)
                 sample = next(one for one in samples if (one.dataset, one.image) == place)
-                found[f"where {pair.name} {side}s most"] = best["region"].centre()
+                found[f"where {pair.name} {side}s most"] = best.region.centre()  # type: ignore[union-attr]
     height, width = samples[0].lr.shape[:2]
     return sample, found or {"the middle": (height // 2, width // 2)}
 

@@ -365,13 +365,11 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
 def held_gates(network: nn.Module) -> Iterator[None]:
     """Hold the channel gates of TFS at what they are in the first pass inside of the context."""
     kept: dict[nn.Module, Tensor] = {}
+    hold = lambda module, _, made: kept.setdefault(module, made)  # noqa: E731
     with ExitStack() as stack:
         for layer in network.modules():
             if isinstance(layer, CCALayer):
-                hook = layer.conv_du.register_forward_hook(
-                    lambda module, _, made: kept.setdefault(module, made)
-                )
-                stack.enter_context(hook)
+                stack.enter_context(layer.conv_du.register_forward_hook(hold))
         yield
 
 

@@ -233,7 +233,7 @@ def of_harm(measured: Measured, scale: int, placebo: pd.DataFrame | None = None)
         return most - least
 
     parts = [
-        _printed(_beyond_chance(fifths, lambda part, name=name: rise(part, name)), "{:+.2f} %")
+        _printed(_beyond_chance(fifths, functools.partial(rise, column=name)), "{:+.2f} %")
         for name in ("added", "removed")
     ]
     context = f"The error that attention adds rises by {parts[0]}, what it removes by {parts[1]}."

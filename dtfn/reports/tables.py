@@ -28,9 +28,8 @@ FORMS = {"psnr": ".2f", "ssim": ".4f", "seconds": ".2f", "memory": ",.0f"}
 FORMS |= {"difference psnr": "+.3f", "difference ssim": "+.4f"}
 
 # What becomes of the marks (around best and second, before a group) and of text.
-_MARKDOWN = str.maketrans(
-    {"\1": "**", "\2": "**", "\3": "<ins>", "\4": "</ins>", "\5": "", "|": r"\|", "<": r"\<"}
-)
+_MARKDOWN = str.maketrans({"\1": "**", "\2": "**", "\3": "<ins>", "\4": "</ins>", "\5": ""})
+_MARKDOWN |= str.maketrans({"|": r"\|", "<": r"\<"})
 _HTML = str.maketrans(
     {"\1": "<b>", "\2": "</b>", "\3": "<u>", "\4": "</u>", "\5": '<i class="rule"></i>'}
     | {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
