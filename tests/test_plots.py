@@ -75,7 +75,8 @@ def test_a_figure_has_the_style_of_the_house_whatever_the_readers(name: str) -> 
 
 
 def test_where_there_is_nothing_to_draw_there_are_no_axes() -> None:
-    none = pd.DataFrame(columns=["pair", "granularity", "of", "kind", "dose", "net", "gate"])
+    names = "pair granularity of kind dose net gate bound dataset pictures"
+    none = pd.DataFrame(columns=names.split())
     drawn = [draw(none) for draw in (curves.bound_chain, curves.bound_curve, curves.cause_map)]
     drawn += [curves.cause_slopes(none), curves.dose_curves(none)]
     drawn += [curves.gate_course(none, "nla", 0.05), pictures.texture_gallery([])]
@@ -107,7 +108,7 @@ def test_training_shows_loss_and_psnr_with_bicubic() -> None:
 
 def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
     figure = curves.psnr_gains(RESULTS)
-    assert [ax.get_title() for ax in figure.axes] == ["Set5 (5 pictures)", "one (1 picture)"]
+    assert [ax.get_title() for ax in figure.axes] == ["Set5 (pictures: 5)", "one (pictures: 1)"]
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["local", "nla"]
     assert figure.axes[0].yaxis_inverted(), "the first method is at the top"

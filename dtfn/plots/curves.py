@@ -5,7 +5,6 @@ Each function takes a tidy table and returns a new Figure, with no axes where th
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from typing import Any
@@ -107,7 +106,7 @@ def psnr_gains(table: pd.DataFrame) -> Figure:
             ax.scatter(gain.mean(), y, s=42, marker="D", color=ink, edgecolor="black", zorder=3)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="y", visible=False)
-        ax.set_title(f"{dataset} ({_pictures(part['image'].nunique())})")
+        ax.set_title(f"{dataset} (pictures: {part['image'].nunique()})")
     figure.supxlabel("PSNR gain over bicubic (dB, Y)", fontsize=10)
     return figure
 
@@ -156,29 +155,23 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
 
 @styled()
 def bound_chain(table: pd.DataFrame) -> Figure:
-    """Draw the chain of bounds as bars: a panel a pair and benchmark, at most two in a row.
+    """Draw the chain of bounds as bars: a panel a pair and benchmark.
 
     ``table`` is of `dtfn.bounds.chain`. Narrow grey bars are the controls, dotted is attention on.
     The line at a bar's end is the interval of net, what the bound gains beyond the better of both;
     without a control, of the bar.
     """
-    if table.empty:
-        return Figure()
-    names, datasets = (list(table[key].unique()) for key in ("pair", "dataset"))
     stages = [stage for stage in reversed(BOUNDS) if stage in set(table["bound"])]
-    panels = list(itertools.product(names, datasets))
-    columns = min(2, len(datasets))
-    rows = math.ceil(len(panels) / columns)
-    size = (WIDTH, 0.7 + (0.5 + 0.26 * len(stages)) * rows)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=len(datasets) == 1, sharey=True, squeeze=False)
-    for ax in axes.flat[len(panels) :]:
-        ax.remove()
-    for ax, (name, dataset) in zip(axes.flat, panels, strict=False):
-        part = table[(table["pair"] == name) & (table["dataset"] == dataset)]
+    pictures = table.groupby(["pair", "dataset"])["pictures"].transform("max").astype(str)
+    titles = table["pair"] + ", " + table["dataset"] + " (pictures: " + pictures + ")"
+    text = "PSNR over attention off (dB, Y); dotted: attention on; grey: the control"
+    titled, height = table.assign(name=table["pair"], pair=titles), 0.5 + 0.26 * len(stages)
+    figure, panels = _panels(titled, height, text, width=WIDTH, sharex=False)
+    for ax, _, part in panels:
+        ink = colour(part["name"].iloc[0], list(table["pair"].unique()))
         for row in part.itertuples():
             y = stages.index(row.bound)
-            ax.barh(y, row.gain, 0.7, color=colour(name, names), alpha=0.5)
+            ax.barh(y, row.gain, 0.7, color=ink, alpha=0.5)
             ends = np.array([row.low, row.high])
             if not math.isnan(row.control):
                 ax.barh(y, row.control, 0.25, color=NULL_COLOUR)
@@ -192,12 +185,8 @@ def bound_chain(table: pd.DataFrame) -> Figure:
         ax.axvline(0, color="black", linewidth=0.8)
         ax.axvline(part.loc[part["bound"] == "on", "gain"].mean(), color="black", linestyle=":")
         ax.grid(axis="y", visible=False)
-        ax.margins(x=0.05 + 0.2 * columns)  # room for the numbers
-        pictures = table.loc[table["dataset"] == dataset, "pictures"].max()
-        ax.set_title(f"{name}, {dataset} ({_pictures(pictures)})")
+        ax.margins(x=0.45)  # room for the numbers
         ax.set_yticks(range(len(stages)), [BOUNDS[stage] for stage in stages])
-    text = "PSNR over attention off (dB, Y); dotted: attention on; grey: the control"
-    figure.supxlabel(text, fontsize=10)
     return figure
 
 
@@ -241,9 +230,9 @@ def harm_curve(table: pd.DataFrame, effect: float) -> Figure:
         ax.bar(ours["fifth"], -ours["removed"], color=GOOD, alpha=0.3)
         for role, ink, shift in (("control", NULL_COLOUR, 0.12), ("pair", "black", 0.0)):
             line = part[part["role"] == role]
-            away = np.abs(line[["low", "high"]].to_numpy(float).T - line["net"].to_numpy(float))
+            net, *ends = line[["net", "low", "high"]].to_numpy(float).T
             if len(line):
-                ax.errorbar(line["fifth"] + shift, line["net"], away, color=ink, **_BARS)
+                ax.errorbar(line["fifth"] + shift, net, np.abs(ends - net), color=ink, **_BARS)
         ax.axhline(0, color="black", linewidth=0.8)
         for level in (-effect, effect):
             ax.axhline(level, color=NULL_COLOUR, linewidth=0.8, linestyle="--")
@@ -304,23 +293,27 @@ def dose_curves(table: pd.DataFrame) -> Figure:
     """
     labels = "number of donors", "change of error (% of that with attention off)"
     figure, panels = _panels(table, 3.4, *labels)
-    doses = sorted(table["dose"].unique())
+    doses = [0, *sorted(table["dose"].unique())]
     for ax, name, part in panels:
         for number, (donor, ink) in enumerate(DONORS.items()):
             line = part[part["donor"] == donor].set_index("dose").reindex(doses)
-            effect = line["effect"].to_numpy(float)
-            away = np.abs(line[["effect_low", "effect_high"]].to_numpy(float).T - effect)
-            at = np.insert(1 + np.arange(len(doses)) + 0.12 * (number - 1), 0, 0)  # from 0 donors
-            line_and_bars = at, np.insert(effect, 0, 0), np.insert(away, 0, 0, axis=1)
-            ax.errorbar(*line_and_bars, color=ink, label=donor, **_BARS)
+            effect, *ends = line[["effect", "effect_low", "effect_high"]].fillna(0).to_numpy().T
+            at = np.arange(len(doses)) + 0.12 * (number - 1)
+            ax.errorbar(at, effect, np.abs(ends - effect), color=ink, label=donor, **_BARS)
         ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
         ax.set_title(f"{name}: {part['queries'].max()} textures")
-        ax.set_xticks(range(1 + len(doses)), ["0", *map(str, doses)])
+        ax.set_xticks(range(len(doses)), list(map(str, doses)))
     return _with_legend(figure)
 
 
 def _panels(
-    table: pd.DataFrame, height: float, x: str, y: str = ""
+    table: pd.DataFrame,
+    height: float,
+    x: str,
+    y: str = "",
+    *,
+    width: float = NARROW,
+    sharex: bool = True,
 ) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
     """Return a figure with a panel a pair, at most two in a row, and each with its rows."""
     parts = list(table.groupby("pair", sort=False))
@@ -328,8 +321,8 @@ def _panels(
         return Figure(), []
     columns = min(2, len(parts))
     rows = math.ceil(len(parts) / columns)
-    figure = Figure(figsize=(NARROW, 0.5 + height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    figure = Figure(figsize=(width, 0.5 + height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).ravel()
     for ax in axes[len(parts) :]:
         ax.remove()
     for ax, (name, _) in zip(axes, parts, strict=False):
@@ -350,7 +343,3 @@ def _with_legend(figure: Figure) -> Figure:
 
 def _band(ax: Axes, low: pd.Series, high: pd.Series, ink: str) -> None:
     ax.fill_between(range(len(low)), low, high, color=ink, alpha=0.13, linewidth=0)
-
-
-def _pictures(number: int) -> str:
-    return f"{number} picture{'' if number == 1 else 's'}"

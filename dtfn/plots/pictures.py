@@ -51,7 +51,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
     columns = 4 + max(len(case.methods) for case in cases) + bool(copied)
     for number, (part, case) in enumerate(zip(parts, cases, strict=True), start=1):
         part.suptitle(f"{number}. {_headline(case)}", fontsize=8.5, x=0.01, ha="left")
-        axes = part.subplots(1, columns)
+        axes = _hidden(part.subplots(1, columns))
         _whole(axes[0], case)
         show(axes[1], case.view.lr, "LR")
         show(axes[2], case.view.hr, "HR")
@@ -60,10 +60,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
             psnr = psnr_of(case.region.of(case.errors[network]))
             show(ax, case.view.outputs[network], f"{fill(_short(network), 20)}\n{psnr:.2f} dB")
             _outline(ax, case, case.sample.scale)
-        for ax in axes[3 + len(case.methods) : -1]:
-            ax.set_visible(False)
         if copied:
-            axes[-2].set_visible(True)
             show(axes[-2], case.crop(copied[number - 1], case.sample.scale), "attention copies")
             _outline(axes[-2], case, case.sample.scale)
         _overlay(axes[-1], case)
@@ -83,13 +80,11 @@ def distortion_panel(case: Case | None) -> Figure:
     columns = 1 + len(DISTORTIONS)
     height = (1 + len(networks)) * (WIDTH / columns + 0.25) + 0.6
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots(1 + len(networks), columns)
+    axes = _hidden(figure.subplots(1 + len(networks), columns))
     show(axes[0, 0], case.view.hr, "HR")
     show(axes[0, 1], case.view.lr, "LR")
     _whole(axes[0, 2], case)
     _overlay(axes[0, 3], case)
-    for ax in axes[0, 4:]:
-        ax.set_visible(False)
     for ax, network in zip(axes[1:, 0], networks, strict=True):
         show(ax, case.view.outputs[network], zoo.labels(networks)[network])
     for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
@@ -117,16 +112,13 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
     height, width = sample.lr.shape[:2]
     size = (WIDTH, len(networks) * (WIDTH / places * max(height / width, 0.5) + 0.4) + 0.1)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(networks), places, squeeze=False)
-    for ax in axes.flat:
-        ax.set_visible(False)
+    axes = _hidden(figure.subplots(len(networks), places, squeeze=False))
     dim = 0.67 * sample.lr.astype(float).mean(axis=2)  # colours stand out from it
     ring: dict[str, Any] = {"markersize": 5, "markerfacecolor": "none", "markeredgewidth": 0.9}
     for look in looks:
         line = axes[networks.index(look.network)]
         line[0].set_ylabel(fill(zoo.labels(networks)[look.network], 20), fontsize=9)
         ax = line[look.place - 1]
-        ax.set_visible(True)
         support = np.exp(-np.sum(look.map[look.map > 0] * np.log(look.map[look.map > 0])))
         show(ax, dim, f"layer {look.place}: {support:,.0f} positions")
         grown = maximum_filter(np.sqrt(look.map / look.map.max()), 3)
@@ -151,15 +143,13 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     most = min(most, int(table["rank"].max()))
     size = (WIDTH, len(networks) * (WIDTH / (most + 1) + 0.42) + 0.1)
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(networks), most + 1, squeeze=False)
+    axes = _hidden(figure.subplots(len(networks), most + 1, squeeze=False))
     for line, (network, part) in zip(axes, networks.items(), strict=True):
         one = part.iloc[0]
         _patch(line[0], sample, (int(one["query_row"]), int(one["query_column"])), "query", BOX)
         line[0].set_ylabel(
             f"{fill(zoo.labels(networks)[network], 16)}\nlayer {one['place']}", fontsize=8
         )
-        for ax in line[1 + len(part) :]:
-            ax.set_visible(False)
         for ax, row in zip(line[1:], part.itertuples(), strict=False):
             title = f"{100 * row.weight:.2g} %, k = {row.inconsistency:.2g}"
             ink = BAD if row.inconsistency > 1 else GOOD
@@ -271,11 +261,18 @@ def _patch(ax: Axes, sample: Sample, at: tuple[int, int], title: str, ink: str) 
     frame(ax, (*at, 1, 1), s)
 
 
+def _hidden(axes: Any) -> Any:
+    """Return axes that are seen only once something is shown on them."""
+    for ax in axes.flat:
+        ax.set_visible(False)
+    return axes
+
+
 def show(ax: Axes, image: NDArray[Any], title: str, size: float = 9, **how: Any) -> Any:
     """Show an image as its pixels are: RGB, grey of 0 to 255, or a map with its colours."""
     look: dict[str, Any] = {"cmap": "gray", "norm": Normalize(0, 255)} | how
     ax.set_title(title, fontsize=size, y=1)  # to look for a place takes half a second
-    ax.set(xticks=[], yticks=[])
+    ax.set(xticks=[], yticks=[], visible=True)
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     return ax.imshow(image, interpolation="nearest", **look)

@@ -181,14 +181,12 @@ def keep(reports: Path, folder: Path) -> Path:
         draft = Path(place) / "draft"
         for run in kept.values():
             record, copy = read(run), draft / run.relative_to(reports)
-            for kind in ("figures", "tables"):
-                (copy / kind).mkdir(parents=True)
             for figure in record["figures"]:
                 file = _picture(run, figure["name"])
-                (copy / "figures" / f"{file.stem}.webp").write_bytes(_webp(file, _KEPT))
+                files.write(copy / "figures" / f"{file.stem}.webp", _webp(file, _KEPT))
             for table in record["tables"]:
                 name = f"tables/{table['name']}.csv"
-                shutil.copyfile(run / name, copy / name)
+                files.write(copy / name, (run / name).read_bytes())
             files.write_json(copy / MANIFEST, record | {"data": []})
         suite = f"suite-{record['tier']}.json"
         shutil.copyfile(reports / suite, draft / suite)
