@@ -263,19 +263,17 @@ def test_results_have_the_names_of_their_folders(tmp_path: Path, folders: str, n
 
 
 def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
-    folders = write(tmp_path)
-    with pytest.raises(InputError, match="--without: expected another folder than --with"):
-        run(folders | {"without": folders["with"]}, tmp_path / "out")
-    with pytest.raises(InputError, match="--control: expected another folder than --with"):
-        run(folders | {"null": folders["with"]}, tmp_path / "out", null=True)
-    copy = tmp_path / "copy"
+    folders, out, copy = write(tmp_path), tmp_path / "out", tmp_path / "copy"
     for file in folders["with"].iterdir():
         images.write(copy / file.name, images.read(file))
-    with pytest.raises(InputError, match="with and copy have equal outputs on every picture"):
-        run(folders | {"without": copy}, tmp_path / "out")
-    with pytest.raises(InputError, match=r"--control: .*found copy is with on every picture"):
-        run(folders | {"null": copy}, tmp_path / "out", null=True)
-    assert not (tmp_path / "out").exists()
+    for role, other, message in (
+        ("without", folders["with"], "--without: expected another folder than --with"),
+        ("null", folders["with"], "--control: expected another folder than --with"),
+        ("without", copy, "with and copy have equal outputs on every picture"),
+        ("null", copy, "--control: .*found copy is with on every picture"),
+    ):
+        refused(message, run, folders | {role: other}, out, null=role == "null")
+    assert not out.exists()
 
 
 def test_the_command_prints_the_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,8 +396,7 @@ def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) ->
     matches = results.match_folders(hr, {"one": one}, 4)
     assert [m.results["one"].name for m in matches] == ["a_x4_SR.png", "b_x4_SR.png"]
     (one / "b_x4_SR.png").unlink()
-    with pytest.raises(InputError, match=r"has b_x4_HR\.png and b_x4_LR\.png for b\.png"):
-        results.match_folders(hr, {"one": one}, 4)
+    refused("has b_x4_HR.png and b_x4_LR.png for b.png", results.match_folders, hr, {"one": one}, 4)
     hr = folder(tmp_path / "hr", [f"{name}.png" for name in "abcd"])
     a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "more.png"])
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"])

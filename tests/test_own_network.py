@@ -213,8 +213,7 @@ def test_heads_are_averaged_and_windows_have_maps_if_their_module_says_where() -
 def test_positions_that_nobody_knows_are_refused() -> None:
     network = OwnNetwork("mine", Foreign(windows))
     assert capture.layers(network) == []
-    with pytest.raises(InputError, match=r"'attention' with weights .*windows, strips or coarser"):
-        capture.record(network).__enter__()
+    refused("'attention' with weights .*windows, strips", capture.record(network).__enter__)
     with interventions.intervened(network, "uniform"):
         assert network(X).isfinite().all()
     with pytest.raises(InputError, match="expected attention from all positions to all"):
@@ -239,8 +238,7 @@ def test_positions_that_nobody_knows_are_refused() -> None:
         (lambda numbers: numbers[:, 1], "IndexError: "),
     ):
         module.attention_positions = positions  # type: ignore[method-assign]
-        with pytest.raises(InputError, match=f"attention_positions of 'attention': .*{text}"):
-            OwnNetwork("mine", Foreign(module))
+        refused(f"_positions of 'attention': .*{text}", OwnNetwork, "mine", Foreign(module))
 
 
 @pytest.mark.parametrize("attend", ["functional", "transposed", "product"])
@@ -295,8 +293,7 @@ def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: st
     file = tmp_path / "mine.py"
     file.write_text(code)
     refused(text, methods.network, f"{file}:network{given}")
-    with pytest.raises(InputError, match="expected the file of a network; found no file"):
-        methods.network(f"{tmp_path}/none.py:network")
+    refused("file of a network; found no file", methods.network, f"{tmp_path}/none.py:network")
 
 
 # --- from weights to a map ---
@@ -442,8 +439,7 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     file, before = Path(mine.partition(":")[0]), "        mixed = F.scaled"
     code = file.read_text().replace(before, WINDOWED + before)
     file.write_text(code.replace("mixed.mT.reshape(x.shape)", "whole(mixed, x)"))
-    with pytest.raises(InputError, match="cannot be assigned to positions of the picture"):
-        causes.looks([f"{file}:network"], sample, [(3, 2)])
+    refused("cannot be assigned to positions", causes.looks, [f"{file}:network"], sample, [(3, 2)])
     chosen = usual(4, f"{file}:network")
     state = look(Choice("mini", "brick", 4, **chosen, tile=(0, 0, 16, 20)))
     assert state.attention is None

@@ -99,8 +99,7 @@ def test_input_that_a_notebook_refuses_leaves_nothing(notebooks: Path, tmp_path:
     assert str(caught.value) == "Set5: expected a folder; found none; fetch it"
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "broken.ipynb").write_text("{")
-    with pytest.raises(InputError, match="expected a Jupyter notebook"):
-        suite.run(tmp_path / "broken.ipynb", runs=tmp_path / "runs")
+    refused("a Jupyter notebook", suite.run, tmp_path / "broken.ipynb", runs=tmp_path / "runs")
 
 
 @pytest.mark.parametrize(
@@ -441,8 +440,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
                 parameters.convert(value, kind)
     source = "scale: int = 4  # s\nnames: list[str] = ['a']  # n"
     file = tiny.write(tmp_path, "n", [("parameters", source)])
-    with pytest.raises(InputError, match="'scale' of n: expected int such as 4; found None"):
-        parameters.check_namespace(file, {})
+    refused("'scale' of n: .*such as 4; found None", parameters.check_namespace, file, {})
     for injected, message in (
         ("scale = 4.0", "'scale' of n: expected int such as 4; found 4.0"),
         ("names = 'Set5'", r"'names' of n: expected list\[str\] such as \['a'\]; found 'Set5'"),

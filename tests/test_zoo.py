@@ -21,7 +21,6 @@ from tiny import refused, said
 
 from dtfn import datasets, evaluation, files, images, methods, models, paths, recipes, tiling, zoo
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 
 NAME = "dtfn-x2-s0"
 TOOL = Path(zoo.__file__).parent.parent / "tools" / "ship.py"
@@ -127,8 +126,7 @@ def test_unknown_names_get_the_nearest(entry: dict[str, Any], tmp_path: Path) ->
     for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
         refused(f"did you mean '{NAME}'", ask, "dtfn-x2-s00")
     save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
-    with pytest.raises(InputError, match="expected weights that `dtfn train` wrote"):
-        zoo.recipe(str(tmp_path / "bare.safetensors"))
+    refused("that `dtfn train` wrote", zoo.recipe, str(tmp_path / "bare.safetensors"))
     refused("leave bicubic out", zoo.file_of, "bicubic")
     file = paths.ZOO / entry["file"]
     file.write_bytes(file.read_bytes() + b" ")
@@ -204,8 +202,7 @@ def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> No
     state = {key: value * (1 if "_mean" in key else 0.5) for key, value in plain.items()}
     other = tiny.write(tmp_path, state, "other.pt")
     for file, values in ((other, None), (tmp_path / first["source"], {"res_scale": "1"})):
-        with pytest.raises(InputError, match=r"found EDSR_x2\.pt.*--name.*--replace"):
-            models.import_weights(file, hyperparameters=values)
+        refused(r"EDSR_x2\.pt.*--name.*--replace", models.import_weights, file, None, values)
     assert zoo.imported() == [first]
     second = models.import_weights(other, replace=True)
     assert zoo.imported() == [second]
@@ -223,8 +220,8 @@ def test_damaged_files_and_taken_names_leave_nothing(tmp_path: Path, entry: dict
         (state, {"n_hashes": "four"}, "hyperparameters: expected numbers"),
         (state, {"n_feats": "8"}, "n_feats"),
     ):
-        with pytest.raises(InputError, match=message):
-            models.import_weights(tiny.write(tmp_path, content, "bad.pt"), None, values)
+        file = tiny.write(tmp_path, content, "bad.pt")
+        refused(message, models.import_weights, file, None, values)
     assert not paths.WEIGHTS.exists() or list(paths.WEIGHTS.iterdir()) == []
     for name in ("bicubic", "../escape", "a.pt", NAME):
         refused("a plain word", models.import_weights, checkpoint(tmp_path, "edsr"), name)
@@ -268,19 +265,12 @@ def test_the_script_for_a_gpu_trains_each_stage_once(tmp_path: Path) -> None:
     file = tmp_path / "scratch-gla-x4-s0" / "weights.safetensors"
     file.parent.mkdir()
     file.touch()
-    script = [
-        str(TOOL.with_name("zoo.sh")),
-        str(tmp_path),
-        "nlsa gla gla+tfs",
-        "0 1",
-        "--minutes",
-        "9",
-    ]
+    script = [str(TOOL.with_name("zoo.sh")), str(tmp_path), "nlsa gla gla+tfs", "0 1"]
 
     def shown(scales: str) -> list[str]:
         environment = os.environ | {"PYTHON": "echo", "SCALES": scales}
-        done = subprocess.run(["bash", *script], env=environment, capture_output=True, check=True)
-        return done.stdout.decode().splitlines()
+        command = ["bash", *script, "--minutes", "9"]
+        return subprocess.check_output(command, env=environment, text=True).splitlines()
 
     first, second = shown("4")
     names = "scratch-gla-x4-s1 scratch-nlsa-x4-s0 scratch-nlsa-x4-s1"
