@@ -150,8 +150,7 @@ def test_number_of_buckets() -> None:
 def simplex(scores: np.ndarray) -> np.ndarray:
     """Project a vector onto the simplex: the support is the largest k that is consistent."""
     for k in range(1, len(scores) + 1):
-        top = np.sort(scores)[::-1][:k]
-        tau = (top.sum() - 1) / k
+        tau = (np.sort(scores)[::-1][:k].sum() - 1) / k
         if np.sum(scores > tau) <= k:
             return np.maximum(scores - tau, 0)
     raise AssertionError
@@ -165,8 +164,7 @@ def simplex(scores: np.ndarray) -> np.ndarray:
 )
 def test_simplex_threshold(values: list[int], topk: int, spread: float, shift: float) -> None:
     scores = spread * np.array(values, dtype=float) + shift  # integers make ties
-    tau = attention.threshold(torch.from_numpy(scores)[None], topk)
-    found = np.maximum(scores - tau.item(), 0)
+    found = np.maximum(scores - attention.threshold(torch.from_numpy(scores)[None], topk).item(), 0)
     assert found.sum() == pytest.approx(1, abs=1e-9)
     np.testing.assert_allclose(found, simplex(scores), rtol=0, atol=1e-9)
 

@@ -307,8 +307,7 @@ def test_the_command_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     record = json.loads((run / "manifest.json").read_text())
     assert record["parameters"]["folders"] == [str(f) for f in chosen.values()]
     assert len([key for key in record["inputs"] if key.endswith(".png")]) == 2 * 3
-    figures = {figure["name"] for figure in record["figures"]}
-    assert figures == {"error_curve", "textures"}
+    assert {figure["name"] for figure in record["figures"]} == {"error_curve", "textures"}
     assert (out / "index.html").exists()
     table = pd.read_csv(run / "tables" / "fifths.csv")
     report = json.loads((out / "summary.json").read_text())

@@ -211,8 +211,7 @@ def test_reach_follows_inner_imports(tmp_path: Path, monkeypatch: pytest.MonkeyP
     }.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
-    expected = {"__init__", "group", "low", "lowest"}
-    assert provenance.reach("from dtfn.group import one") == expected
+    assert provenance.reach("from dtfn.group import one") == {"__init__", "group", "low", "lowest"}
 
 
 # --- files: full disks, read-only folders, several processes ---

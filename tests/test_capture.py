@@ -125,8 +125,7 @@ NETWORKS = ["nln", "hspan", "nlsn", "dlsn", "dtfn", "nln+tfs"]
 
 
 def rgb(height: int = 9, width: int = 11, n: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-    source = torch.Generator().manual_seed(2)
-    return torch.rand(n, 3, height, width, generator=source).to(dtype)
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(2)).to(dtype)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -290,8 +289,7 @@ def test_the_integrand_is_the_derivative_along_the_path() -> None:
 
 def test_hashed_attention_is_attributed_and_the_network_left_as_it_was() -> None:
     network = mini("mini-dtfn")
-    found = attribute(network, LR, WINDOW, 8)
-    assert np.isfinite(found.map).all()
+    assert np.isfinite(attribute(network, LR, WINDOW, 8).map).all()
     assert all(weight.grad is None for weight in network.parameters())
     large = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     maps = {n: attribute(mini(n), large, (0, 0, 2, 2), 2) for n in ("mini-local", "mini-nla")}

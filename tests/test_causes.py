@@ -53,8 +53,7 @@ def test_inconsistency_by_brute_force(name: str, shape: tuple[int, int], tmp_pat
             assert k[query] == pytest.approx(expected, rel=1e-4)
     same, even = (causes.copied(f"{method}@{kind}", one) for kind in ("self", "uniform"))
     assert (same == one.hr).all(), "a position that sees itself alone copies itself"
-    mean = seen.hr.reshape(9, 2, -1, 2, 3).mean(axis=(0, 2))
-    assert np.abs(even[:2, :2] - mean).max() <= 0.5
+    assert np.abs(even[:2, :2] - seen.hr.reshape(9, 2, -1, 2, 3).mean(axis=(0, 2))).max() <= 0.5
 
 
 def ranks(values: Float) -> Float:
@@ -208,8 +207,7 @@ def test_copies_are_the_strongest(found: dict[causes.Query, list[Look]], noise: 
         assert block.get_xy() == (x - 0.5, y - 0.5)
         image = ax.get_images()[0]
         left, _, _, top = image.get_extent()
-        pixels = np.asarray(image.get_array())
-        inside = pixels[y - int(top + 0.5), x - int(left + 0.5)]
+        inside = np.asarray(image.get_array())[y - int(top + 0.5), x - int(left + 0.5)]
         np.testing.assert_array_equal(inside, noise.hr[y, x])
 
 
@@ -231,5 +229,4 @@ def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(nois
     assert chosen is noise
     assert where == {"where n harms most": (3, 3), "where n helps most": (9, 9)}
     for pairs in ([pair], []):
-        expected = (noise, {"the middle": (9, 11)})
-        assert causes.places(table[:0], [noise, other], pairs) == expected
+        assert causes.places(table[:0], [noise, other], pairs) == (noise, {"the middle": (9, 11)})

@@ -46,8 +46,7 @@ def test_wrappers_of_the_field(wrap: Callable[[State], object], tmp_path: Path) 
 def test_old_and_half_precision_files(white: float, tmp_path: Path) -> None:
     network = small("edsr", rgb_range=white)
     state = state_of(network)
-    old = write(tmp_path, state, _use_new_zipfile_serialization=False)
-    assert same_output(load(old), network)
+    assert same_output(load(write(tmp_path, state, _use_new_zipfile_serialization=False)), network)
     save_file(state, tmp_path / "foreign.safetensors")
     assert same_output(load(tmp_path / "foreign.safetensors"), network)
     for dtype in (torch.float16, torch.bfloat16):
@@ -132,8 +131,7 @@ def test_another_scale_starts_from_all_but_the_upsampler(name: str) -> None:
     fresh = {key: value.clone() for key, value in network.state_dict().items()}
     start_from(network, begin)
     for key, value in network.state_dict().items():
-        expected = fresh if key.startswith("tail.0.") else begin.state_dict()
-        assert torch.equal(value, expected[key])
+        assert torch.equal(value, fresh if key.startswith("tail.0.") else begin.state_dict()[key])
 
 
 @pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan"])
@@ -162,8 +160,7 @@ AUTHORS = {"res_scale": 0.1, "n_hashes": 4, "topk": 128, "chunk_size": 144}
 
 
 def hidden_values(network: Network) -> dict[str, Any]:
-    hidden = HIDDEN[network.name.removesuffix("+tfs")]
-    return {key: network.hyperparameters[key] for key in hidden}
+    return {key: network.hyperparameters[key] for key in HIDDEN[network.name.removesuffix("+tfs")]}
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -247,8 +244,7 @@ def test_names_of_edsr_checkpoints(tmp_path: Path) -> None:
 def test_weights_of_the_authors_code(tmp_path: Path) -> None:
     state = {key: torch.from_numpy(v) for key, v in golden.read("dtfn_x2_weights").items()}
     recorded = golden.read("dtfn_x2_b1_8x8")
-    file = write(tmp_path, {"a": torch.zeros(1), **state})
-    network = load(file, hash_seed=None, n_hashes=2)
+    network = load(write(tmp_path, {"a": torch.zeros(1), **state}), hash_seed=None, n_hashes=2)
     assert network.assumed == ["res_scale", "rgb_range"]
     torch.manual_seed(int(recorded["seed"]))
     with torch.no_grad():

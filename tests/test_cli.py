@@ -109,8 +109,7 @@ def test_a_forecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     rows = [row, row | {"method": "b", "seconds": 20.0}]
     monkeypatch.setattr(evaluation, "forecast", lambda *_, **__: pd.DataFrame(rows))
     assert call("evaluate", "bicubic", "--count", "1", "--memory", "1GB") == 0
-    announced = capsys.readouterr().err
-    assert announced == "a: about 2.0 min and 900 MB for 4 pictures in 8 runs\n"
+    assert capsys.readouterr().err == "a: about 2.0 min and 900 MB for 4 pictures in 8 runs\n"
     too_large = said("evaluate", "bicubic", "--memory", "800MB", code=2)
     assert "about 900 MB for a; found 800MB" in too_large
 
@@ -134,8 +133,7 @@ def test_bench_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:
         assert (sizes, threads, device) == ((12,), 1, "cpu")
-        hashed = {"n_hashes": 1, "chunk_size": 16}
-        jobs = [bench.Job("mini-dtfn", 2, 1, 12, "fp32", False, hashed)]
+        jobs = [bench.Job("mini-dtfn", 2, 1, 12, "fp32", False, {"n_hashes": 1, "chunk_size": 16})]
         jobs.append(bench.Job("mini-local", 2, 2, 12, "bf16", True))
         return pd.DataFrame(map(bench.measure, jobs))
 

@@ -182,8 +182,7 @@ def told_commands() -> str:
 
 
 def test_only_targets_commands_and_options_that_exist_are_named() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {line.split()[1] for line in make().stdout.splitlines()} == targets
     assert set(re.findall(r"\bmake ([a-z]+)", told_commands())) <= targets
     import typer.main
@@ -227,8 +226,7 @@ def test_imports_run_downward() -> None:
     assert list(TopologicalSorter(graph).static_order())  # CycleError names a circle
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert set(graph) == set(floor), "CONTRIBUTING.md lists the modules that there are"
-    wrong = [f"{a} -> {b}" for a in graph for b in graph[a] if floor[b] > floor[a]]
-    assert not wrong
+    assert not [f"{a} -> {b}" for a in graph for b in graph[a] if floor[b] > floor[a]]
     known = {"papermill": "suite", "ipywidgets": "explorer", "lightning_fabric": "training"}
     for file in MODULES:
         tops = {name.partition(".")[0] for name in imports(file)}
@@ -297,8 +295,7 @@ def test_the_wheel_holds_all_that_an_installation_needs(tmp_path: Path) -> None:
     assert {f"dtfn/shipped/{file.relative_to(ROOT).as_posix()}" for file in shipped} <= names
     zoo = {f"dtfn/shipped/zoo/{f.name}" for f in tracked() if f.parent == ROOT / "data" / "zoo"}
     assert zoo <= names
-    code = {f.relative_to(ROOT).as_posix() for f in tracked() if PACKAGE in f.parents}
-    assert code <= names
+    assert {f.relative_to(ROOT).as_posix() for f in tracked() if PACKAGE in f.parents} <= names
 
 
 def test_a_clone_stays_clean_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,8 +323,7 @@ def test_a_clone_stays_clean_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.M
     manager: Any = LargeFileManager(root_dir=str(tmp_path))
     parameters._load_jupyter_server_extension(SimpleNamespace(contents_manager=manager))
     for file in NOTEBOOKS:
-        model = manager.get(f"notebooks/{file.name}")
-        content = model["content"]
+        content = manager.get(f"notebooks/{file.name}")["content"]
         content["metadata"]["language_info"] = {"name": "python", "version": "3.12.1"}
         for number, cell in enumerate(content["cells"]):
             cell["metadata"]["scrolled"] = True

@@ -204,8 +204,7 @@ def test_a_forecast_is_the_sum_over_tiles(
 ) -> None:
     network = add("one", Shifted(4))
     how: dict[str, Any] = {"tiling": tiling, "self_ensemble": runs == 4}
-    table = evaluation.forecast(["bicubic", "one"], ["mini"], 4, 1, **how)
-    (row,) = table.to_dict("records")
+    (row,) = evaluation.forecast(["bicubic", "one"], ["mini"], 4, 1, **how).to_dict("records")
     assert network.runs == 0
     assert (row["method"], row["pictures"]) == ("one", 1)
     assert row["tiles"] == runs * (8 if runs == 4 else 1)
@@ -373,7 +372,6 @@ def test_ways_to_cut_are_read_from_text_and_a_budget_takes_the_largest_tiles_tha
     ways = {"whole": None, "chop": Chop(), "96": Tiling(96), "8GB": Budget(8 * 2**30)}
     assert {text: tiling.way(text) for text in ways} == ways
     refused("tiling: expected a size; found 'chopp'", tiling.way, "chopp")
-    sizes = [(48, 48), (49, 80), (49, 81)]
-    assert [len(Tiling(48, 8).tiles(*size)) for size in sizes] == [1, 4, 6]
+    assert [len(Tiling(48, 8).tiles(*size)) for size in [(48, 48), (49, 80), (49, 81)]] == [1, 4, 6]
     for size, overlap in ((32, 16), (0, 0), (8, -1)):
         refused("larger than twice", Tiling, size, overlap)

@@ -155,8 +155,7 @@ def test_deeper_answers_are_those_of_the_changed_network() -> None:
     assert deeper.crop == (0, 0, 20, 24)
     assert deeper.attribution.map.shape == (20, 24)
     kinds = ["attention on", "attention off", "uniform weights", WITHOUT]
-    titles = [crop.title for crop in page.crops(deeper, 12)]
-    assert titles == ["LR", "HR", *kinds, L, "attribution"]
+    assert [crop.title for crop in page.crops(deeper, 12)] == ["LR", "HR", *kinds, L, "attribution"]
     again = deeper.move(0, 1)
     assert again.attribution is None
     assert WITHOUT not in again.outputs
@@ -311,8 +310,7 @@ def test_without_attention_there_is_no_map(shown: State, monkeypatch: pytest.Mon
     offered = state.tiles(own.whole.lr.shape)
     assert [str(w) for w in offered] == ["rows 0–19, columns 0–127", "rows 0–19, columns 12–139"]
     assert "140 x 20 LR positions" in own.notes
-    second = own.choose(tile=offered[1])
-    np.testing.assert_array_equal(second.sample.lr, noise(20, 140, 3)[:, 12:])
+    np.testing.assert_array_equal(own.choose(tile=offered[1]).sample.lr, noise(20, 140, 3)[:, 12:])
     assert own.choose(third="", tile=()).shape == (20, 140)
 
 

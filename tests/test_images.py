@@ -201,8 +201,7 @@ def test_an_orientation_tag_is_applied(orientation: int) -> None:
         data = pillow(SMOOTH, kind, exif=exif)
         expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
         np.testing.assert_array_equal(images.decode(data, "a"), expected)
-    deep = SMOOTH.astype(np.uint16) * 257
-    data = tiff(deep, extratags=[(0x0112, 3, 1, orientation, True)])
+    data = tiff(SMOOTH.astype(np.uint16) * 257, extratags=[(0x0112, 3, 1, orientation, True)])
     np.testing.assert_array_equal(images.decode(data, "a"), expected * np.uint16(257))
 
 

@@ -158,8 +158,7 @@ def psnr(network: nn.Module, sample: datasets.Sample) -> float:
 def test_a_method_may_carry_a_change(pictures: list[datasets.Sample], tmp_path: Path) -> None:
     name = saved(tmp_path, "nlsn", res_scale=1.0)
     network, sample = models.load(name), pictures[0]
-    kinds = ["off", "hash(3)", "turn(5)", "layers(11)"]
-    methods = [name, *(f"{name}@{kind}" for kind in kinds)]
+    methods = [name, *(f"{name}@{kind}" for kind in ["off", "hash(3)", "turn(5)", "layers(11)"])]
     errors = evaluation.block_errors(methods, sample)
     plain, off, _, turned, first = (errors[m] for m in methods)
     np.testing.assert_array_equal(first, plain)  # both layers are on
@@ -187,8 +186,7 @@ def test_costs_are_losses_of_psnr_and_are_remembered(
 ) -> None:
     name = saved(tmp_path, "nlsn", res_scale=1.0)
     measured = gate.costs([name], ["mini"])
-    kinds = [*gate.KINDS, *gate.WINDOWS]
-    assert list(measured["intervention"]) == 2 * kinds
+    assert list(measured["intervention"]) == 2 * [*gate.KINDS, *gate.WINDOWS]
     network = models.load(name)
     for row in measured.itertuples():
         sample = next(s for s in pictures if s.image == row.image)

@@ -113,8 +113,7 @@ def codes_of(module: nn.Module, recorded: Arrays, precision: int) -> list[Tensor
 
 def numbered(codes: Tensor, buckets: int) -> np.ndarray:
     """Return (N, n_hashes, L) codes as the authors count them: (N, n_hashes * L), r * b higher."""
-    rounds = torch.arange(codes.shape[1])[:, None] * buckets
-    return (codes.long() + rounds).flatten(1).numpy()
+    return (codes.long() + torch.arange(codes.shape[1])[:, None] * buckets).flatten(1).numpy()
 
 
 def test_every_kind_has_a_vector() -> None:
@@ -201,5 +200,4 @@ def test_gradients(name: str, precision: int) -> None:
     for key, gradient in found.items():
         assert gradient is not None
         largest = np.abs(recorded[key]).max()  # 0 where a ReLU is silent
-        worst = distance(gradient, recorded[key])
-        assert worst <= GRADIENT[precision] * largest, key
+        assert distance(gradient, recorded[key]) <= GRADIENT[precision] * largest, key

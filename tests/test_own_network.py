@@ -440,13 +440,11 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     code = file.read_text().replace(before, WINDOWED + before)
     file.write_text(code.replace("mixed.mT.reshape(x.shape)", "whole(mixed, x)"))
     refused("cannot be assigned to positions", causes.looks, [f"{file}:network"], sample, [(3, 2)])
-    chosen = usual(4, f"{file}:network")
-    state = look(Choice("mini", "brick", 4, **chosen, tile=(0, 0, 16, 20)))
+    state = look(Choice("mini", "brick", 4, **usual(4, f"{file}:network"), tile=(0, 0, 16, 20)))
     assert state.attention is None
     assert "'attention' has no map: its module lacks a method attention_positions" in state.notes
     assert "choice of keys" in page.verdict(state) or "chance" in page.verdict(state)
-    costs = gate.costs([f"{file}:network"], ["mini"], 1)
-    assert set(costs["intervention"]) == set(gate.OWN_KINDS)
+    assert set(gate.costs([f"{file}:network"], ["mini"], 1)["intervention"]) == set(gate.OWN_KINDS)
 
 
 @pytest.mark.parametrize("name", ["evaluate", "gate", "explore", pytest.param("run", marks=SLOW)])
@@ -475,8 +473,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
     state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
-    choice = (state.choice.scale, state.choice.network, state.choice.layer)
-    assert choice == (4, mine, "attention")
+    assert (state.choice.scale, state.choice.network, state.choice.layer) == (4, mine, "attention")
     assert state.choice.baseline == f"{mine}@uniform"
     assert state.choice.control == (f"{mine}@turn(1)", mine)
     assert "compared with itself with equal weights" in state.notes
@@ -545,5 +542,4 @@ def test_it_is_trained_gated_and_mapped(tmp_path: Path, monkeypatch: pytest.Monk
     torch.testing.assert_close(found.flatten().double(), expected, rtol=1e-4, atol=1e-6)
     with torch.no_grad():
         added, values = (f(features)[0].flatten(1) for f in (layer.attend, layer.conv_assembly))
-    mixed = values @ found.flatten()
-    torch.testing.assert_close(mixed, added[:, 4 * 7 + 3], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(values @ found.flatten(), added[:, 4 * 7 + 3], rtol=1e-4, atol=1e-6)

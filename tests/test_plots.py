@@ -109,8 +109,7 @@ def test_training_shows_loss_and_psnr_with_bicubic() -> None:
 def test_gains_have_a_dot_a_picture_and_a_diamond_at_the_mean() -> None:
     figure = curves.psnr_gains(RESULTS)
     assert [ax.get_title() for ax in figure.axes] == ["Set5 (pictures: 5)", "one (pictures: 1)"]
-    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names == ["local", "nla"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["local", "nla"]
     assert figure.axes[0].yaxis_inverted(), "the first method is at the top"
     dots, mean = [c for c in figure.axes[0].collections if isinstance(c, PathCollection)][:2]
     assert len(np.asarray(dots.get_offsets())) == 5

@@ -124,8 +124,7 @@ def test_a_gain_holds_a_loss_does_not_and_noise_is_open() -> None:
     assert [v.holds for v in verdicts] == [True, False, None]
     assert verdicts[0].measured == pytest.approx(1.0)
     assert verdicts[0].interval is not None
-    few = table[table["image"] < f"{LEAST - 1:03}"]
-    (verdict,) = published.beats(few, ["up"])
+    (verdict,) = published.beats(table[table["image"] < f"{LEAST - 1:03}"], ["up"])
     assert (verdict.holds, verdict.interval) == (None, None)
 
 
@@ -190,8 +189,7 @@ def test_every_way_of_every_network_is_a_method(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_folder_of_pictures_is_a_method(world: Path) -> None:
-    folder = others_pictures(world, 4)
-    spec = f"cubic={folder}/{{dataset}}/x{{scale}}"
+    spec = f"cubic={others_pictures(world, 4)}/{{dataset}}/x{{scale}}"
     table = measure(["toy", "mini"], [2, 4], [spec], methods=["bicubic"], count=2)
     table = table[table["dataset"] == "toy"].set_index(["scale", "image"])
     table = table[["method", "psnr", "ssim"]]
@@ -209,8 +207,7 @@ def test_folders_and_benchmarks_that_are_absent_are_named() -> None:
     study = published.Study(["toy"], [2, 4])
     assert [study.contenders(scale) for scale in (4, 3)] == [["bicubic", "edsr-x4"], ["bicubic"]]
     assert study.files() == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
-    named = published.Study(["toy"], [2], ["edsr-x4", "edsr-x2"])
-    assert named.contenders(2) == ["edsr-x2"]
+    assert published.Study(["toy"], [2], ["edsr-x4", "edsr-x2"]).contenders(2) == ["edsr-x2"]
 
 
 def test_only_some_have_a_published_name(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:

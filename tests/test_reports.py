@@ -323,8 +323,7 @@ def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
 
 
 def test_runs_are_merged_into_at_most_eight_rows_a_scale(tmp_path: Path) -> None:
-    many = {f"claim {number}": "yes" for number in range(9)}
-    one = judged(tmp_path, "a", rows(2, many))
+    one = judged(tmp_path, "a", rows(2, {f"claim {number}": "yes" for number in range(9)}))
     two = judged(tmp_path, "b", rows(4, CLAIMS))
     again = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}))
     other = judged(tmp_path, "d", pd.DataFrame({"claim": ["of another kind"], "holds": [True]}))
@@ -341,8 +340,7 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
     assert both["verdict"].tolist() == ["open", "open"]
     assert both["reason"].tolist() == ["no discovery among all claims", "two seeds"]
     noted = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}).assign(p=0.04, reason="noted"))
-    reason = findings.merged([noted, two])["reason"][0]
-    assert reason == "no discovery among all claims; noted"
+    assert findings.merged([noted, two])["reason"][0] == "no discovery among all claims; noted"
 
 
 def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() -> None:
@@ -361,8 +359,7 @@ def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() 
 
 
 def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
-    run = judged(tmp_path, "a", rows(4, CLAIMS), title="The suite's")
-    suite(tmp_path, "demo", run)
+    suite(tmp_path, "demo", judged(tmp_path, "a", rows(4, CLAIMS), title="The suite's"))
     judged(tmp_path, "a", rows(4, {"harm grows": "yes"}), "o" * 16, title="A reader's", tier=None)
     index = page.write_index(tmp_path)
     text = index.read_text()

@@ -186,8 +186,7 @@ def test_bicubic_scores_what_every_paper_states(benchmarks: Path, dataset: str) 
 @given(SEED)
 def test_the_two_rules_for_grey_pictures(seed: int) -> None:
     """RGB: grey counts as three equal channels. Y: its full range counts, and so do its errors."""
-    rng = np.random.default_rng(seed)
-    sr, hr = rng.integers(0, 256, (2, 17, 19), dtype=np.uint8)
+    sr, hr = np.random.default_rng(seed).integers(0, 256, (2, 17, 19), dtype=np.uint8)
     colour = {"sr": np.dstack([sr] * 3), "hr": np.dstack([hr] * 3)}
     assert psnr(sr, hr, 2) == psnr(colour["sr"], hr, 2) == psnr(sr, colour["hr"], 2)
     assert psnr(colour["hr"], hr, 2, "y") == float("inf")

@@ -148,8 +148,7 @@ def test_two_processes_train_the_same_weights(
     assert (tmp_path / training.CHECKPOINT).exists(), output
     if stop:
         train(tmp_path)
-    facts = json.loads((tmp_path / "run.json").read_text())
-    assert facts["processes"] == (1 if stop else 2)
+    assert json.loads((tmp_path / "run.json").read_text())["processes"] == (1 if stop else 2)
     assert_same(tmp_path, whole, ROUNDING)
 
 
@@ -191,8 +190,7 @@ def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
     with tiny.stopped(3):
         train(tmp_path, **options)
     assert not (tmp_path / "weights.safetensors").exists()
-    weights = load_file(train(tmp_path, **options))
-    assert all(np.isfinite(value).all() for value in weights.values())
+    assert all(np.isfinite(value).all() for value in load_file(train(tmp_path, **options)).values())
     facts = json.loads((tmp_path / "run.json").read_text())
     assert (facts["precision"], facts["steps"]) == (precision, 6)
     assert np.isfinite(pd.read_csv(tmp_path / "history.csv")["psnr"]).all()
@@ -216,8 +214,7 @@ def fail(patch: pytest.MonkeyPatch, bad: tuple[int, ...], gradient: bool = False
 @pytest.mark.parametrize("gradient", [False, True])
 def test_steps_not_finite(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gradient: bool) -> None:
     fail(monkeypatch, (1, 2, 4), gradient)
-    weights = train(tmp_path)
-    assert all(np.isfinite(value).all() for value in load_file(weights).values())
+    assert all(np.isfinite(value).all() for value in load_file(train(tmp_path)).values())
     history = pd.read_csv(tmp_path / "history.csv")
     assert list(history["skipped"]) == [2, 3]
     assert np.isfinite(history["loss"]).all()
@@ -237,8 +234,7 @@ def test_an_overflow_in_half_precision_halves_the_scale(tmp_path: Path) -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     precision = MixedPrecision("16-mixed", "cpu", scaler)
     fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
-    recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL)
-    run = training.Run(fabric, recipe, tmp_path)
+    run = training.Run(fabric, tiny.recipe("local-x2-s0", hyperparameters=SMALL), tmp_path)
     batch = [torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (12, 24)]
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
     outcomes: list[bool] = []

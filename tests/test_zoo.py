@@ -172,8 +172,7 @@ def test_a_checkpoint_is_recognised_then_a_method(name: str, scale: int, tmp_pat
     assert zoo.imported() == [entry]
     assert not entry["full_size"]
     output = evaluation.outputs([entry["name"]], sample(scale))[entry["name"]].image
-    direct = evaluation.upscale(models.load(file), sample(scale).lr)
-    np.testing.assert_array_equal(output, direct)
+    np.testing.assert_array_equal(output, evaluation.upscale(models.load(file), sample(scale).lr))
 
 
 def test_imports_keep_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,8 +188,7 @@ def test_imports_keep_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(known, "edsr", (None, known["edsr"][1] | tiny.SMALL["edsr"]))
     file = checkpoint(tmp_path, "edsr")
     assert models.import_weights(file)["full_size"]
-    shallow = checkpoint(tmp_path, "edsr", 4, n_resblocks=2)
-    assert not models.import_weights(shallow)["full_size"]
+    assert not models.import_weights(checkpoint(tmp_path, "edsr", 4, n_resblocks=2))["full_size"]
 
 
 def test_other_weights_of_one_name_replace_only_when_asked(tmp_path: Path) -> None:
