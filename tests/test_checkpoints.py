@@ -131,7 +131,8 @@ def test_another_scale_starts_from_all_but_the_upsampler(name: str) -> None:
     fresh = {key: value.clone() for key, value in network.state_dict().items()}
     start_from(network, begin)
     for key, value in network.state_dict().items():
-        assert torch.equal(value, fresh if key.startswith("tail.0.") else begin.state_dict()[key])
+        expected = fresh if key.startswith("tail.0.") else begin.state_dict()
+        assert torch.equal(value, expected[key])
 
 
 @pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan"])
