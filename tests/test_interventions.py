@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import refused, said
+from tiny import crossed, refused, said
 from tiny_networks import SMALL, only_self, saved, small
 from torch import Tensor, nn
 
@@ -202,13 +202,10 @@ def test_costs_are_losses_of_psnr_and_are_remembered(
 
 def measured(cost: list[float], name: str = "n") -> pd.DataFrame:
     """What `gate.costs` returns where uniform weights cost so much on each picture."""
-    columns = ["name", "dataset", "image", "scale", "intervention", "psnr", "cost"]
-    rows = [
-        (name, "Urban100", str(image), 4, kind, 25.0, value / part)
-        for image, value in enumerate(cost)
-        for part, kind in enumerate(("uniform", "window(4)", "window(16)"), 1)
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    parts, images = {"uniform": 1, "window(4)": 2, "window(16)": 3}, range(len(cost))
+    table = crossed(name=[name], dataset=["Urban100"], image=images, intervention=list(parts))
+    table["cost"] = np.array(cost)[table["image"]] / table["intervention"].map(parts)
+    return table.assign(scale=4, psnr=25.0)
 
 
 def test_the_verdict_rests_on_the_lower_end() -> None:

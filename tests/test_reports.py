@@ -391,10 +391,7 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
     assert keep("--readme", str(readme)) == 0
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
-    assert (
-        "| attention chooses | PSNR lost; smallest effect that counts 0.01 dB | **yes** 0.233 dB"
-        in text
-    )
+    assert "| PSNR lost; smallest effect that counts 0.01 dB | **yes** 0.233 dB" in text
     assert "stale" not in text
     assert page.cut(text, out, "kept") == text
     kept = pd.read_csv(out / "verdicts.csv")
@@ -421,15 +418,8 @@ def test_the_readme_says_what_the_baseline_says() -> None:
 SCORED = pd.DataFrame({"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0]})
 SCORED["ssim"] = [0.9, 0.8, 0.7]
 BEST: dict[str, tables.Direction] = {"psnr": "max", "ssim": "min"}
-SUMMARY = pd.DataFrame(
-    {
-        "method": ["bicubic", "net", "bicubic", "net"],
-        "scale": [2, 2, 4, 4],
-        "dataset": "Set5",
-        "psnr": [33.67, 38.0, 28.43, 32.0],
-        "ssim": [0.93, 0.96, 0.81, 0.89],
-    }
-)
+SUMMARY = pd.DataFrame({"method": ["bicubic", "net"] * 2, "scale": [2, 2, 4, 4], "dataset": "Set5"})
+SUMMARY = SUMMARY.assign(psnr=[33.67, 38.0, 28.43, 32.0], ssim=[0.93, 0.96, 0.81, 0.89])
 
 
 def body(text: str) -> list[list[str]]:

@@ -132,12 +132,8 @@ HR = RNG.integers(0, 256, (37, 45, 3), dtype=np.uint8)
 SR = np.clip(HR + RNG.normal(0, 20, HR.shape), 0, 255).astype(np.uint8)
 
 # Published by the field's papers (bicubic) and by RCAN (its own pictures).
-BICUBIC = {
-    "Set5": (33.67, 30.40, 28.43),
-    "Set14": (30.23, 27.54, 25.99),
-    "BSD100": (29.56, 27.21, 25.96),
-    "Urban100": (26.88, 24.46, 23.14),
-}
+BICUBIC = {"Set5": (33.67, 30.40, 28.43), "Set14": (30.23, 27.54, 25.99)}
+BICUBIC |= {"BSD100": (29.56, 27.21, 25.96), "Urban100": (26.88, 24.46, 23.14)}
 RCAN = {2: 38.274, 3: 34.742, 4: 32.634}
 
 

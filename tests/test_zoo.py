@@ -122,7 +122,7 @@ def test_a_folder_of_runs_is_measured_and_shipped(tmp_path: Path) -> None:
     refused("expected a finished training run", ship.main, [str(tmp_path / "none")])
 
 
-def test_unknown_names_get_the_nearest(entry: dict[str, Any], tmp_path: Path) -> None:
+def test_unknown_names_and_damaged_files_are_named(entry: dict[str, Any], tmp_path: Path) -> None:
     for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
         refused(f"did you mean '{NAME}'", ask, "dtfn-x2-s00")
     save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
