@@ -101,7 +101,7 @@ def lines(state: State) -> tuple[list[Line], list[Line]]:
     if state.has_truth:
         labels = {f"{choice.network}@off": "harm: on minus off"}
         labels[f"{choice.network}@uniform"] = "harm: over equal weights"
-        about = "Error of this block, less the error of the baseline. Above 0 the network is worse"
+        about = "Error of this block minus that of the baseline. Above 0 the network is worse"
         block.append((labels.get(choice.baseline, "harm: over baseline"), mse(state.harm), about))
     if state.has_truth and choice.control:
         control = " minus ".join(choice.labels[one] for one in choice.control)
