@@ -24,8 +24,6 @@ from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
 from dtfn.reports import Run, Verdict
 
-__all__ = ["NOTEBOOK", "Session", "begin", "is_headless", "opened", "send"]
-
 NOTEBOOK = "07_explore"
 
 

@@ -297,10 +297,7 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
         image, limit = harm_map(state, shown)
         title, unit = "harm: red harmed, blue helped", "signed root (8-bit levels)"
         maps.append((right, image, title, SIGNED, (-limit, limit), unit, "black"))
-    else:
-        right.set_axis_off()
-        said = f"Harm {NO_TRUTH}".replace(", ", ",\n")
-        right.text(0.5, 0.5, said, ha="center", va="center")
+    right.set_axis_off()  # where there is nothing to show
     (row, column), grow = state.position, max(state.shape) / 40
     for ax, image, title, cmap, ends, unit, ink in maps:
         show(ax, image, title)
