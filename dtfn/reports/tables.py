@@ -17,7 +17,7 @@ from dtfn import zoo
 Direction = Literal["max", "min"]
 
 MISSING = "–"
-LONG = 40  # characters from which a cell of LaTeX breaks into lines
+LONG = 40  # characters from which a cell of LaTeX breaks into lines, and one of HTML is wide
 SHORT = 12  # characters up to which a cell of HTML does not
 PAGE = 72  # characters of a line that LaTeX's standard page holds
 SCREEN, PHONE = 105, 40  # characters of a row that fit a report on a screen, and on a phone
@@ -181,6 +181,7 @@ def html(frame: pd.DataFrame, **how: Any) -> str:
     table = Styler(_translated(plain, _HTML), uuid_len=0).hide(axis="index")
     text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", table.to_html(exclude_styles=True))
     text = text.replace("<th >", "<th>").replace("<td >", "<td>").strip()
+    text = re.sub(rf"<td>(?=[^<]{{{LONG},}})", '<td class="long">', text)
     return f'<div class="scroll {size}">{text}</div>\n'
 
 
