@@ -11,7 +11,6 @@ import datetime
 import io
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -189,8 +188,8 @@ def keep(reports: Path, folder: Path) -> Path:
                 files.write(copy / name, (run / name).read_bytes())
             files.write_json(copy / MANIFEST, record | {"data": []})
         suite = f"suite-{record['tier']}.json"
-        shutil.copyfile(reports / suite, draft / suite)
-        (draft / page.name).write_text(cut(_README, draft, "."), encoding="utf-8")
+        files.write(draft / suite, (reports / suite).read_bytes())
+        files.write(draft / page.name, cut(_README, draft, "."))
         write_index(draft)
         size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
         if size > LARGEST:
