@@ -1,4 +1,5 @@
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import tiny_training as tiny
 import torch
 from PIL import Image, ImageOps
-from tiny import refused
+from tiny import pillow, refused
 
 from dtfn import datasets, images, patches, paths
 
@@ -113,13 +114,11 @@ def test_every_position_is_equally_likely_and_so_is_every_orientation(world: Pat
         ramp = np.arange(16 * width).reshape(16, width) % 251 + np.arange(3)[:, None, None]
         images.write(world / "train" / "two" / f"{name}.png", ramp.transpose(1, 2, 0).astype("u1"))
     recipe = tiny.recipe(sets="two", batch=10, patch=8, attention_off=0.25)
-    two, seen, off = patches.pool(recipe), dict[bytes, int](), 0
+    two, seen, off = patches.pool(recipe), Counter[bytes](), 0
     for step in range(400):
         _, hr, on = two.batch(recipe, step)
         off += int((~on).sum())
-        for patch in hr:
-            key = patch.numpy().tobytes()
-            seen[key] = seen.get(key, 0) + 1
+        seen.update(patch.numpy().tobytes() for patch in hr)
     # 10 positions, 8 orientations: 50 of 4000 each; five standard deviations are 35.
     assert len(seen) == 80
     assert min(seen.values()) > 15
@@ -135,9 +134,7 @@ def mini() -> dict[str, Pixels]:
 
 
 def jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality)
-    return Image.open(file)
+    return Image.open(io.BytesIO(pillow(picture, "JPEG", quality=quality)))
 
 
 DISGUISES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
@@ -190,10 +187,9 @@ def test_the_leak_that_the_field_has(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.undo()  # leaves the tiny world for the real pictures
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     sets = ("T91", "BSD200", "General100", "BSDS500_test200")
-    if not all((paths.training_root() / name).is_dir() for name in sets):
-        pytest.skip(f"no training sets in {paths.training_root()}: see DTFN_TRAIN")
-    if not all((paths.data_root() / name / "HR").is_dir() for name in ("Set5", "Set14")):
-        pytest.skip(f"no Set5 and Set14 in {paths.data_root()}")
+    needed = [paths.training_root() / name for name in sets] + [paths.data_root() / "Set5" / "HR"]
+    if not all(folder.is_dir() for folder in needed):
+        pytest.skip(f"needs {', '.join(map(str, needed))}: see DTFN_TRAIN and DTFN_DATA")
     everything = [name for name in patches.sources(sets) if name != "BSD200/302003"]
     spared = [name for index, name in enumerate(everything) if index % 20]
     recipe = tiny.recipe(sets=sets, validation="embedded", exclude=spared)
