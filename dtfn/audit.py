@@ -5,8 +5,6 @@ what pictures can carry is said. They do not show why two networks differ. Netwo
 quality err differently everywhere, so where A is worse is judged only if all have one PSNR.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,8 +13,6 @@ A choice by truth gains even where only chance differs, so each bound has a cont
 paper's number. Gains are in dB of PSNR over attention off, from outputs that are not rounded.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -241,11 +239,9 @@ def _chosen(method: str, scale: int, own: bool) -> Setting:
     """Return the setting of most PSNR on pictures of no benchmark: validation or embedded ones."""
     folder, names = VALIDATION
     files = datasets.pictures(paths.validation_root() / folder)[: len(names)]
+    embedded, samples = datasets.embedded_training(), []
+    files = files or [embedded[name] for name in names]
     found = {file.stem: images.as_rgb(images.read(file)) for file in files}
-    if not found:
-        embedded = datasets.embedded_training()
-        found = {name: embedded[name] for name in names}
-    samples = []
     for name, picture in found.items():
         top, left = (max(0, (side - scale * SIDE) // 2) for side in picture.shape[:2])
         hr = images.modcrop(picture[top : top + scale * SIDE, left : left + scale * SIDE], scale)

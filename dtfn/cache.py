@@ -4,8 +4,6 @@ Each lies under the hash of all that it was made from. Whatever goes wrong with 
 goes on, with a warning, and what cannot be read is made again.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import importlib.metadata
@@ -16,6 +14,7 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import diskcache
@@ -32,7 +31,7 @@ FORMAT = "3"  # raise it when what is stored, or `dtfn.evaluation.upscale`, chan
 Arrays = dict[str, NDArray[Any]]
 
 _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-_stores: list[diskcache.Cache | None] = []  # the open one, if any
+_stores: list[diskcache.Cache] = []  # the open one, if any
 
 
 def limit() -> int:
@@ -45,27 +44,19 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
     with opened() as store, ExitStack() as stack:
         if (arrays := _recalled(store, key)) is not None:
             return arrays
-        # One of 256 locks, so that their files never grow in number; a thread that holds it may
-        # take it again. A disk without locks only costs that two may make the same.
+        # One of 256 locks, which a thread that holds it may take again. On a disk without locks two
+        # may make the same.
         with suppress(OSError, NotImplementedError):
             stack.enter_context(FileLock(paths.CACHE / "locks" / key[:2], is_singleton=True))
             if (arrays := _recalled(store, key)) is not None:
                 return arrays
-        arrays = make()
-        if store is not None:
-            stream = io.BytesIO()
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-            try:
-                store.set(key, stream.getvalue())
-            except _FAILURES as error:
-                warnings.warn(f"output not cached in {store.directory}: {error}", stacklevel=2)
+        arrays, stream = make(), io.BytesIO()
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        try:
+            store.set(key, stream.getvalue())
+        except _FAILURES as error:
+            warnings.warn(f"output not cached in {store.directory}: {error}", stacklevel=2)
         return arrays
-
-
-def missing(key: str) -> bool:
-    """Return whether the cache does not hold a key."""
-    with opened() as store:
-        return store is None or key not in store
 
 
 def key(*parts: object) -> str:
@@ -96,18 +87,18 @@ def size(text: str, what: str) -> int:
 def usage() -> tuple[int, int]:
     """Return how many entries the cache holds, and their bytes on disk."""
     with opened() as store:
-        return (0, 0) if store is None else (len(store), store.volume())
+        return len(store), store.volume()
 
 
 def clear() -> int:
     """Remove all that the cache holds, and return how many entries that were."""
     with opened() as store:
-        return 0 if store is None else int(store.clear())
+        return int(store.clear())
 
 
 @contextmanager
-def opened() -> Iterator[diskcache.Cache | None]:
-    """Open the store around a loop, or warn and yield None; within such a context share its."""
+def opened() -> Iterator[diskcache.Cache]:
+    """Open the store around a loop, or warn and yield one for now; within a context share its."""
     if _stores:
         yield _stores[-1]
         return
@@ -117,18 +108,15 @@ def opened() -> Iterator[diskcache.Cache | None]:
             store = stack.enter_context(diskcache.Cache(str(folder), size_limit=limit()))
         except _FAILURES as error:
             warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
-            store = None
+            store = stack.enter_context(diskcache.Cache(stack.enter_context(TemporaryDirectory())))
         _stores.append(store)
         stack.callback(_stores.pop)
         yield store
 
 
-def _recalled(store: diskcache.Cache | None, key: str) -> Arrays | None:
-    """Return what is stored; None where there is nothing, or where it is damaged."""
-    if store is None:
-        return None
+def _recalled(store: diskcache.Cache, key: str) -> Arrays | None:
     try:
         with np.load(io.BytesIO(store.get(key)), allow_pickle=False) as arrays:
             return dict(arrays)  # a zip file: each array has a CRC, which is checked
-    except Exception:  # whatever a damaged entry makes the readers raise
+    except Exception:  # nothing is there, or it is damaged
         return None

@@ -7,8 +7,6 @@ a position's own, weighed by the attention: 0 where they are the same, 2 where t
 and of equal energy. This observes; `dtfn.donors` intervenes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The command line. Modules are imported when a command first uses them: ``--help`` is instant."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -223,7 +221,7 @@ def gate(
     if as_json:
         print(table.to_json(orient="records", indent=1))
         return
-    number, labels = dtfn.reports.tables.number, dtfn.zoo.labels(networks)
+    number, labels = dtfn.reports.tables.number, dtfn.methods.labels(networks)
     for row in table.to_dict("records"):
         where = f"{labels[row['name']]} on {row['dataset']}"
         print(f"{where}, {row['pictures']} pictures: {row['verdict']}")
@@ -359,7 +357,7 @@ def train(
     how: dict[str, Any] = {"accelerator": accelerator, "resume": resume}
     if side_by_side:
         how |= {"minutes": minutes, "keep_every": keep_every}
-        print(*dtfn.side_by_side.train_together(chosen, out, **how), sep="\n")
+        print(*dtfn.training.train_together(chosen, out, **how), sep="\n")
         return
     if len(chosen) > 1:
         remedy = "add --side-by-side to train them at once on one GPU"

@@ -6,11 +6,8 @@ A folder has the layout of EDSR's benchmarks::
     <root>/<name>/LR_bicubic/X<s>/<stem>x<s>.png    optional: where absent, HR is degraded
 
 The root is `dtfn.paths.data_root`. The embedded benchmark ``mini`` needs no folder: its images come
-with scikit-image. Names are compared in Unicode's composed form (NFC), and of LR and results
-without regard to case.
+with scikit-image. Names are compared in Unicode's composed form, of LR and results in any case.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import re
@@ -25,6 +22,8 @@ from dtfn.errors import InputError, nearest, require_known
 from dtfn.images import UInt8
 
 MINI = "mini"
+# The images in scikit-image, whose import would set up downloads.
+_SCIKIT = Path(importlib.util.find_spec("skimage").origin).parent / "data"  # type: ignore[union-attr, arg-type]
 BENCHMARKS = ("B100", "BSD100", "Manga109", "Set14", "Set5", "Urban100")
 
 # Only PNG: what a JPEG decodes to depends on the decoder, and these numbers are compared.
@@ -56,11 +55,11 @@ class Sample:
     outputs: Mapping[str, UInt8] = field(default_factory=dict)  # network -> like an RGB hr
     lr_file: Path | None = None  # what lr was read from; None where it was made from hr
 
-    def with_outputs(self, outputs: Mapping[str, UInt8]) -> Sample:
+    def with_outputs(self, outputs: Mapping[str, UInt8]) -> "Sample":
         """Return the sample with further outputs."""
         return replace(self, outputs={**self.outputs, **outputs})
 
-    def crop(self, top: int, left: int, height: int, width: int) -> Sample:
+    def crop(self, top: int, left: int, height: int, width: int) -> "Sample":
         """Return the window of LR positions, cut from LR, HR and every output."""
 
         def cut(image: UInt8, factor: int = self.scale) -> UInt8:
@@ -102,9 +101,9 @@ def match(
 ) -> tuple[dict[Path, Path], list[str]]:
     """Match LR pictures or results to the true pictures by their names, whatever their case.
 
-    A file belongs to the truth whose name it has or continues: after a separator (space, ``.``,
-    ``_`` or ``-``) or with a scale such as ``x4``. Of two such truths the longer name counts.
-    Returns truth -> its file, and what is missing, doubtful or of another scale, a phrase each.
+    A file belongs to the truth whose name it has or continues after a separator or with a scale
+    such as ``x4``; of two such truths the longer name counts. Returns truth -> its file, and what
+    is missing, doubtful or of another scale, a phrase each.
     """
     names: dict[str, set[Path]] = defaultdict(set)
     for truth in truths:
@@ -112,27 +111,24 @@ def match(
         names[name].add(truth)
         names[_OF_HR.sub("", name) or name].add(truth)
     claims: dict[Path, list[Path]] = {truth: [] for truth in truths}
-    problems, mistaken = list[str](), set[Path]()
+    problems = list[str]()
     for file in files:
         own = stem(file).casefold()
         fitting = (n for n in names if own.startswith(n) and _OF_OTHERS.match(own[len(n) :]))
         name = max(fitting, key=len, default="")
-        candidates = names.get(name, set())
-        scales = _scales(own[len(name) :])
-        if not candidates:
-            problems.append(f"has {file.name}, which continues no name in the truth")
-        elif len(candidates) > 1:
-            both = " or ".join(sorted(truth.name for truth in candidates))
-            problems.append(f"has {file.name}, which may be {both}")
-        elif scales and scale not in scales:
-            mistaken |= candidates
+        candidates = sorted(names.get(name, set()))
+        if len(candidates) != 1:
+            may = "may be " + " or ".join(truth.name for truth in candidates)
+            may = may if candidates else "continues no name in the truth"
+            problems.append(f"has {file.name}, which {may}")
+        elif scale not in (_scales(own[len(name) :]) or {scale}):
             problems.append(f"has {file.name}, which is named for another scale")
         else:
-            claims[next(iter(candidates))].append(file)
+            claims[candidates[0]].append(file)
     for truth, claimed in claims.items():
         if len(claimed) > 1:
             problems.append(f"has {' and '.join(file.name for file in claimed)} for {truth.name}")
-        elif not claimed and truth not in mistaken:
+        elif not claimed:
             problems.append(f"lacks {truth.name}")
     return {truth: claimed[0] for truth, claimed in claims.items() if len(claimed) == 1}, problems
 
@@ -152,10 +148,10 @@ def files(name: str) -> list[Path]:
 def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sample]:
     """Return the (first ``count``) samples of a benchmark in the order of `names`, read one by one.
 
-    ``"B100"`` and ``"BSD100"`` mean whichever of the two is there. What is wrong with the arguments
-    or folders is an `InputError` at once, what is wrong with a picture is one while iterating.
+    ``"B100"`` and ``"BSD100"`` mean whichever of the two is there. Wrong arguments and folders are
+    an `InputError` at once, a wrong picture is one while iterating.
     """
-    scale = images.check_scale(scale)
+    images.check_scale(scale)
     if count is not None and count < 1:
         raise InputError("count", "at least 1 image", count, "leave it out to take all")
     chosen = sorted(_hr_files(name).items())[:count]
@@ -165,17 +161,16 @@ def benchmark(name: str, scale: int, count: int | None = None) -> Iterator[Sampl
 
 def sample(name: str, image: str, scale: int) -> Sample:
     """Return one image of a benchmark by its name, without reading the others; errors as there."""
-    scale = images.check_scale(scale)
+    images.check_scale(scale)
     hr = _hr_files(name)
     wanted = unicodedata.normalize("NFC", image)
     require_known(wanted, hr, f"image of {name}", "one of its names")
     return _sample(name, hr[wanted], _lr_files(name, scale).get(hr[wanted]), scale)
 
 
-def embedded_training() -> dict[str, UInt8]:
-    """Return scikit-image's images but those of ``mini``: name -> uint8 RGB ``(H, W, 3)``."""
-    found = [_scikit_image() / file for file in _TRAINING.split()]
-    return {file.stem: images.as_rgb(images.read(file)) for file in found}
+def embedded_training() -> dict[str, Path]:
+    """Return the files of scikit-image's images but those of ``mini``, by name."""
+    return {Path(file).stem: _SCIKIT / file for file in _TRAINING.split()}
 
 
 def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sample:
@@ -183,27 +178,24 @@ def _sample(name: str, hr_file: Path, lr_file: Path | None, scale: int) -> Sampl
     height, width = hr.shape[0] // scale, hr.shape[1] // scale
     smallest = 11 + 2 * scale  # SSIM's window, after a border of `scale` pixels is shaved
     if min(hr.shape[:2]) < smallest:
-        expected = f"at least {smallest} x {smallest} pixels at scale {scale}"
-        found = f"{hr.shape[1]} x {hr.shape[0]} (width x height, multiples of {scale})"
-        raise InputError(hr_file, expected, found, "remove it or use a smaller scale")
+        wanted, found = f"at least {smallest} x {smallest} pixels", f"{hr.shape[1]} x {hr.shape[0]}"
+        raise InputError(hr_file, wanted, found, "remove it or use a smaller scale")
     lr = images.as_rgb(images.read(lr_file) if lr_file else images.degrade(hr, scale))
     if lr.shape[:2] != (height, width):
-        expected = f"{width} x {height} pixels, 1/{scale} of {hr_file}"
+        wanted = f"{width} x {height} pixels, 1/{scale} of {hr_file}"
         found = f"{lr.shape[1]} x {lr.shape[0]} (width x height)"
-        remedy = "put the right one there, or move the LR folder away to have LR made from HR"
-        raise InputError(lr_file, expected, found, remedy)
+        raise InputError(lr_file, wanted, found, "move the LR folder away to have LR made from HR")
     dataset = MINI if name == MINI else hr_file.parent.parent.name
     return Sample(dataset, stem(hr_file), scale, lr, hr, lr_file=lr_file)
 
 
 def _hr_files(name: str) -> dict[str, Path]:
     if name == MINI:
-        return {image: _scikit_image() / f"{image}.png" for image in _MINI.split()}
+        return {image: _SCIKIT / f"{image}.png" for image in _MINI.split()}
     return by_name(_folder(name) / "HR", f"run `dtfn data fetch {name}` or put them there")
 
 
 def _lr_files(name: str, scale: int) -> dict[Path, Path]:
-    """Return HR file -> LR file; empty where a benchmark has no LR pictures of this scale."""
     if name == MINI:
         return {}
     hr = sorted(_hr_files(name).values())
@@ -212,42 +204,32 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
         says = {file: file.name for file in pictures(folder)}  # its scale, e.g. ax4.png
         says |= {file: file.parent.name for file in sorted(folder.glob("[!.]*/[!.]*"))}
         inside = [f for f, name in says.items() if scale in (_scales(name.casefold()) or {scale})]
+        if not inside:
+            continue
         there = [f for f in inside if f.suffix.lower() in images.SUFFIXES]
         matched, problems = match(hr, there, scale)
-        # Else LR would be made from HR unnoticed.
-        if inside and (len(matched) < len(hr) or folder.name.lower() != "lr_bicubic"):
-            example = (there or inside)[0]
-            wanted = f"LR_bicubic/X{scale} with the LR of every picture of HR"
-            problem = "; ".join(problems[:2]) or "has another name"
-            remedy = "rename it as HR is, or move the folder away to have LR made from HR"
-            raise InputError(
-                example.parent, wanted, f"{example.name}; the folder {problem}", remedy
-            )
-        if inside:
+        if len(matched) == len(hr) and folder.name.lower() == "lr_bicubic":
             return matched
+        # Else LR would be made from HR unnoticed.
+        wanted = f"LR_bicubic/X{scale} with the LR of every picture of HR"
+        found = f"{inside[0].name}; the folder {'; '.join(problems[:2]) or 'has another name'}"
+        remedy = "rename it as HR is, or move the folder away to have LR made from HR"
+        raise InputError(inside[0].parent, wanted, found, remedy)
     return {}
 
 
 def _scales(text: str) -> set[int]:
-    """Return the scales that a name in lower case says."""
     return {int(number) for groups in _SCALE.findall(text) for number in groups if number}
 
 
 def _folder(name: str) -> Path:
-    """Return the folder of a benchmark, under its name or its alias."""
     root = paths.data_root()
     for candidate in (name, _ALIASES.get(name, name)):
         # A name with a separator in it would leave the root.
         if Path(candidate).name == candidate and (root / candidate / "HR").is_dir():
             return root / candidate
-    there = {hr.parent.name for hr in root.glob("*/HR")}
+    there = {MINI, *BENCHMARKS, *(hr.parent.name for hr in root.glob("*/HR"))}
     remedy = f"run `dtfn data fetch {name}` or set DTFN_DATA to the folder that holds {name}"
-    if name not in BENCHMARKS:
-        remedy = f"{nearest(name, {MINI, *BENCHMARKS, *there})}; or {remedy}"
+    remedy = remedy if name in BENCHMARKS else f"{nearest(name, there)}; or {remedy}"
     found = "a folder without HR" if (root / name).is_dir() else "no such folder"
     raise InputError(root / name, "a folder with HR/*.png", found, remedy)
-
-
-def _scikit_image() -> Path:
-    """Return the folder of images in scikit-image, whose import would set up downloads."""
-    return Path(importlib.util.find_spec("skimage").origin).parent / "data"  # type: ignore[union-attr, arg-type]

@@ -6,8 +6,6 @@ the error with attention on is caused by what attention fetched. Patches (*donor
 kinds, see `KINDS`. The dose is their number.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext

@@ -4,8 +4,6 @@
 tries again and checks; what is here is never replaced.
 """
 
-from __future__ import annotations
-
 import datetime
 import functools
 import hashlib
@@ -28,7 +26,7 @@ import requests
 from tqdm import tqdm
 
 from dtfn import datasets, files, images, paths
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, require_known
 
 ROUNDS = 2  # how often each mirror is asked
 PATIENCE = 30.0  # seconds to wait for a connection, and for the next bytes
@@ -70,7 +68,7 @@ class Source:
 
     @property
     def folder(self) -> Path:
-        """The set's folder, as the environment says now."""
+        """The set's folder."""
         return _ROOTS[self.place]() / self.below
 
     @property
@@ -128,9 +126,7 @@ def chosen(names: Iterable[str]) -> list[Source]:
         for word in (source.name, *source.aliases, *source.groups):
             meant.setdefault(word, []).append(source)
     for name in names:
-        if name not in meant:
-            remedy = f"{nearest(name, meant)}; `dtfn data list` shows all"
-            raise InputError("data", "names or groups of sets of pictures", repr(name), remedy)
+        require_known(name, meant, "data", "names or groups of `dtfn data list`")
     return list(dict.fromkeys(source for name in names for source in meant[name]))
 
 
@@ -142,17 +138,15 @@ def verify(source: Source) -> Iterator[tuple[Path, str]]:
         raise InputError(source.name, "files with known SHA-256", found, remedy)
     known = {source.folder / listed.file: listed for listed in source.pictures}
     with ThreadPoolExecutor(4) as pool:
-        for file, fault in zip(known, pool.map(_fault, known, known.values()), strict=True):
-            if fault:
-                yield file, fault
-    for folder in sorted({file.parent for file in known}):
-        for file in datasets.pictures(folder):
-            if file not in known:
-                yield file, "does not belong to the set"
+        faults = zip(known, pool.map(_fault, known, known.values()), strict=True)
+        yield from ((file, fault) for file, fault in faults if fault)
+    inside = [datasets.pictures(folder) for folder in sorted({file.parent for file in known})]
+    for file in itertools.chain(*inside):
+        if file not in known:
+            yield file, "does not belong to the set"
 
 
 def _fault(file: Path, listed: Listed) -> str:
-    """Return what is wrong with a picture, or nothing. Other bytes of the same pixels are right."""
     if not file.is_file():
         return "missing"
     try:
@@ -177,28 +171,29 @@ def fetch(
 
     ``agree`` is asked for each text of terms that was not accepted earlier, with the names of its
     sets. ``mirrors`` are URLs of copies of a data folder (or of the archives), tried first. However
-    it ends, files and sets of an archive are whole; the next call goes on from there.
+    it ends, files and sets of an archive are whole.
     """
     tasks: list[tuple[Source, Listed]] = []
     for source in sets:
         if source.by_hand:
             raise InputError(source.name, "a set for anyone", source.terms, source.by_hand)
-        if source.archive and source.present < source.count:
-            if source.present:
-                expected, remedy = "all pictures of the set, or none", "move the folder away"
-                raise InputError(source.folder, expected, source.state, remedy)
+        if source.archive and 0 < source.present < source.count:
+            expected, remedy = "all pictures of the set, or none", "move the folder away"
+            raise InputError(source.folder, expected, source.state, remedy)
+        if source.archive and not source.present:
             tasks.append((source, source.archive))
         tasks += [(source, x) for x in source.pictures if not (source.folder / x.file).is_file()]
 
     accepted = paths.data_root() / LICENCES
     for text in dict.fromkeys(source.terms for source, _ in tasks):
-        if text not in files.read_json(accepted, {}):
-            names = [source.name for source in sets if source.terms == text]
-            if not agree(text, names):
-                remedy = f"if you agree, answer y or add --yes; they are: {text}"
-                raise InputError(", ".join(names), "that you accept its terms", "no", remedy)
-            with files.updating(accepted, {}) as days:
-                days[text] = datetime.datetime.now(datetime.UTC).date().isoformat()
+        names = [source.name for source in sets if source.terms == text]
+        if text in files.read_json(accepted, {}):
+            continue
+        if not agree(text, names):
+            remedy = f"if you agree, answer y or add --yes; they are: {text}"
+            raise InputError(", ".join(names), "that you accept its terms", "no", remedy)
+        with files.updating(accepted, {}) as days:
+            days[text] = datetime.datetime.now(datetime.UTC).date().isoformat()
 
     stop = threading.Event()
     silent: set[str] = set()  # hosts that did not answer, which cost time: asked last
@@ -220,10 +215,9 @@ def _download(
     listed: Listed,
     mirrors: Sequence[str],
     silent: set[str],
-    bar: tqdm[Any],
+    bar: Any,
     stop: threading.Event,
 ) -> None:
-    """Put a picture, or what an archive holds, into its place, whole or not at all."""
     urls = source.addresses(listed, mirrors)
     turns = itertools.cycle(sorted(urls, key=lambda url: urlsplit(url).netloc in silent))
 
@@ -255,14 +249,13 @@ def _download(
         try:
             file = Path(store.fetch(listed.file, downloader=receive))
         except (requests.RequestException, ValueError) as error:
-            what, last = f"{source.name}/{listed.file}", f"{type(error).__name__}: {error}"
-            expected = f"{listed.bytes} bytes with SHA-256 {listed.sha256[:12]}..."
-            found = f"{tries} failures at {len(urls)} mirrors, the last: {last[:120]}"
-            remedy = "check the network, try later, or name a copy with --mirror URL"
-            raise InputError(what, expected, found, remedy) from error
+            last = f"{type(error).__name__}: {error}"[:120]
+            found = f"{tries} failures at {len(urls)} mirrors, the last: {last}"
+            what, wanted = f"{source.name}/{listed.file}", f"SHA-256 {listed.sha256[:12]}"
+            raise InputError(what, wanted, found, "try later, or name a --mirror URL") from error
         file.chmod(0o644)  # pooch's are for their owner alone
         if listed is source.archive:
-            unpacked = pooch.Unzip(extract_dir=".")(str(file), "download", store)
             # Whatever folder of the archive the pictures lie in.
-            places = {Path(name).parent for name in unpacked}
+            names = pooch.Unzip(extract_dir=".")(str(file), "download", store)
+            places = {Path(name).parent for name in names}
             max(places, key=lambda p: len(datasets.pictures(p))).rename(source.folder)

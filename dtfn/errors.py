@@ -1,7 +1,5 @@
 """The one error a user should ever meet: what was expected, what was found, what to do."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Collection, Iterable
 

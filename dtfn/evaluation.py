@@ -4,8 +4,6 @@
 outputs are kept on disk (`dtfn.cache`). `psnr` and `ssim` are those of `dtfn.subpixel`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools
@@ -53,10 +51,10 @@ class How(TypedDict, total=False):
 
 
 class Output(NamedTuple):
-    """What a method made of one LR image, and the time of the run that made it."""
+    """What a method made of one LR image."""
 
     image: UInt8  # RGB (sH, sW, 3)
-    seconds: float
+    seconds: float  # of the run that made it
 
 
 def _listed(names: Names) -> list[str]:
@@ -70,7 +68,7 @@ def outputs(
     self_ensemble: bool = False,
     device: str = "cpu",
 ) -> dict[str, Output]:
-    """Return what each method makes of the sample's LR image; bicubic does not depend on the rest.
+    """Return what each method makes of the sample's LR image.
 
     ``tiling`` and ``self_ensemble`` are as for `upscale`; with a `dtfn.tiling.Budget`, images that
     do not fit into it are tiled. ``device`` is ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where
@@ -84,7 +82,7 @@ def outputs(
             return Output(image, time.perf_counter() - start)
         cut = _cut(method, sample, tiling, known.torch_device(device))
 
-        def make(network: nn.Module) -> Arrays:
+        def make(network: "nn.Module") -> Arrays:
             start = time.perf_counter()
             image = upscale(network, sample.lr, cut, self_ensemble)
             return {"image": image, "seconds": np.array(time.perf_counter() - start)}
@@ -97,11 +95,10 @@ def outputs(
 
 
 def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[str, Float]:
-    """Return the block errors of each method on a picture, from outputs that are not rounded.
+    """Return the `dtfn.subpixel.block_error` (H, W) of each method, of outputs not rounded.
 
-    They are float64 ``(H, W)``, see `dtfn.subpixel.block_error`: their mean over the interior
-    positions is the MSE behind the PSNR on Y. Networks run in the tiles of `analysis_tiling`. What
-    the sample has in 8 bits as the output of a method counts as it is.
+    Networks run in the tiles of `analysis_tiling`. What the sample has in 8 bits as the output of a
+    method counts as it is.
     """
     truth = luma(sample.hr)
 
@@ -112,7 +109,7 @@ def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[st
             return block_error(made, truth, sample.scale)
         cut = _cut(method, sample, known.analysis_tiling(method), device)
 
-        def make(network: nn.Module) -> Arrays:
+        def make(network: "nn.Module") -> Arrays:
             y = images.luma(255 * unrounded(network, sample.lr, cut))
             return {"errors": block_error(y, truth, sample.scale).astype(np.float32)}
 
@@ -133,22 +130,21 @@ def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
 
 
 def upscale(
-    network: nn.Module, lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
+    network: "nn.Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
 ) -> UInt8:
     """Return the super-resolved image of ``lr``, uint8 RGB ``(sH, sW, 3)``, rounded half up.
 
     ``lr`` is uint8 RGB ``(H, W, 3)``. The network maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3,
-    sH, sW)``, s being its attribute ``scale``; it runs in evaluation mode, on the device of its
-    weights. ``self_ensemble`` averages over the 8 flips and quarter turns of the image, each tiled
-    by itself, before rounding, as the "+" methods of the field do. Another input, and an output of
-    another size or with NaN or infinity, are an `InputError`.
+    sH, sW)``, s being its attribute ``scale``; it runs in evaluation mode. ``self_ensemble``
+    averages over the 8 flips and quarter turns of the image, before rounding, as the "+" methods of
+    the field do. Another input or output, NaN or infinity among it, is an `InputError`.
     """
     y = unrounded(network, lr, tiling, self_ensemble)
     return np.floor(y * 255 + np.float32(0.5)).astype(np.uint8)
 
 
 def unrounded(
-    network: nn.Module, lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
+    network: "nn.Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
 ) -> NDArray[np.float32]:
     """Return `upscale`'s image before it is rounded, float32 ``(sH, sW, 3)`` in [0, 1]."""
     import torch
@@ -156,8 +152,7 @@ def unrounded(
     from dtfn.interventions import turned
 
     if lr.dtype != np.uint8 or lr.ndim != 3 or lr.shape[2] != 3:
-        found = f"{lr.dtype} {lr.shape}"
-        raise InputError("LR image", "uint8 (H, W, 3)", found, "use dtfn.images.as_rgb")
+        raise InputError("LR image", "uint8 (H, W, 3)", f"{lr.dtype} {lr.shape}", "use as_rgb")
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()
@@ -169,13 +164,11 @@ def unrounded(
             y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
     finally:
         network.train(was_training)
-    made: NDArray[np.float32] = y.permute(1, 2, 0).cpu().numpy()
-    return np.ascontiguousarray(made)
+    return np.ascontiguousarray(y.permute(1, 2, 0).cpu().numpy())
 
 
-def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
-    """Return (1, 3, sH, sW) for x (1, 3, H, W), put together from tiles."""
-    import torch
+def _tiled(network: "nn.Module", x: "torch.Tensor", tiling: Cut) -> "torch.Tensor":
+    import torch  # (1, 3, H, W) -> (1, 3, sH, sW)
 
     scale, (height, width) = int(network.scale), x.shape[2:]  # type: ignore[arg-type]
     out = x.new_empty(1, 3, scale * height, scale * width)
@@ -183,10 +176,10 @@ def _tiled(network: nn.Module, x: torch.Tensor, tiling: Cut) -> torch.Tensor:
         seen = x[:, :, rows.seen, columns.seen]
         made = network(seen.contiguous(memory_format=torch.channels_last)).float()
         shape, found = (3, scale * seen.shape[2], scale * seen.shape[3]), tuple(made.shape[1:])
-        if not (finite := bool(made.isfinite().all())) or found != shape:
-            text = f"{'finite numbers' if finite else 'NaN or infinity'}, {found}"
-            remedy = "the weights or the scale are wrong: load or train the network again"
-            raise InputError("network output", f"finite numbers of shape {shape}", text, remedy)
+        if found != shape or not made.isfinite().all():
+            text = f"{found}" if found != shape else "NaN or infinity"
+            wanted = f"finite numbers of shape {shape}"
+            raise InputError("network output", wanted, text, "load or train the network again")
         kept = made[:, :, rows.inner(scale), columns.inner(scale)]
         out[:, :, rows.kept(scale), columns.kept(scale)] = kept
     return out
@@ -225,36 +218,24 @@ def evaluate(
     """Measure every method on every image, or the first ``count`` of each dataset.
 
     Datasets are names for `dtfn.datasets.benchmark`; ``grey`` and ``rounded`` are as for `psnr`,
-    the rest as for `outputs`.
-
-    Returns
-    -------
-    A row an image and method: method, dataset, image, scale, psnr (dB), ssim, seconds, and lr:
-    ``"file"`` where LR was given, ``"from HR"`` where it was made. Unfit methods are an
-    `InputError` before anything is computed.
+    the rest as for `outputs`. A row an image and method: method, dataset, image, scale, psnr (dB),
+    ssim, seconds, and lr: ``"file"`` where LR was given, ``"from HR"`` where it was made. Unfit
+    methods are an `InputError` before anything is computed.
     """
     known.require(_listed(methods), scale)
+    rows = []
     with cache.opened():
-        rows = [
-            (
-                *(method, sample.dataset, sample.image, scale),
-                psnr(output.image, sample.hr, scale, grey, rounded),
-                ssim(output.image, sample.hr, scale, grey, rounded),
-                output.seconds,
-                "file" if sample.lr_file else "from HR",
-            )
-            for sample in samples(datasets, scale, count)
-            for method, output in outputs(methods, sample, **how).items()
-        ]
+        for sample in samples(datasets, scale, count):
+            place, lr = (sample.dataset, sample.image, scale), sample.lr_file
+            for method, output in outputs(methods, sample, **how).items():
+                both = (f(output.image, sample.hr, scale, grey, rounded) for f in (psnr, ssim))
+                rows.append((method, *place, *both, output.seconds, "file" if lr else "from HR"))
     columns = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over images of `evaluate`'s table: a row a dataset, scale and method.
-
-    Columns: dataset, scale, method, images, psnr, ssim, seconds; rows in the table's order.
-    """
+    """Return the means over images: dataset, scale, method, images, psnr, ssim, seconds."""
     groups = table.groupby(["dataset", "scale", "method"], sort=False, as_index=False)
     means = {name: (name, "mean") for name in ("psnr", "ssim", "seconds")}
     return groups.agg(images=("image", "nunique"), **means)
@@ -263,28 +244,29 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def forecast(
     methods: Names, datasets: Names, scale: int, count: int | None = None, **how: Unpack[How]
 ) -> pd.DataFrame:
-    """Say, before it is done, what `evaluate` will cost; parameters and errors as there.
+    """Say what `evaluate` will cost; parameters and errors as there.
 
     Each network is tried on one small image, and time and memory are taken to grow with the
-    positions. What the cache holds costs nothing. A row a method: method, pictures (to be run),
-    tiles (that the network will see), seconds, memory (MB of the process at its peak).
+    positions. A row a method: method, pictures (that the cache does not hold), tiles (that the
+    network will see), seconds, memory (MB of the process at its peak).
     """
     known.require(_listed(methods), scale)
     device, ensemble = known.torch_device(how.get("device", "cpu")), how.get("self_ensemble", False)
     seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != known.BICUBIC}
-    with cache.opened():
+    with cache.opened() as store:
         for sample in samples(datasets, scale, count) if seen else ():
             for method, pictures in seen.items():
                 cut = _cut(method, sample, how.get("tiling"), device)
-                if cache.missing(known.key(method, sample, f"{cut} {ensemble}", device)):
+                key = known.key(method, sample, f"{cut} {ensemble}", device)
+                if key not in store:
                     tiles = (cut or WHOLE).tiles(*sample.lr.shape[:2])
                     sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
                     pictures.append(sizes * (8 if ensemble else 1))
     rows = []
     for method, pictures in seen.items():
-        none = (0.0, 0.0, 0.0)
-        rest, position, seconds = _cost(known.split_change(method)[0], device) if pictures else none
         sizes = [size for tiles in pictures for size in tiles]  # positions
+        name = known.split_change(method)[0]
+        rest, position, seconds = _cost(name, device) if pictures else (0.0, 0.0, 0.0)
         memory = (rest + position * max(sizes, default=0)) / 2**20
         rows.append((method, len(pictures), len(sizes), seconds * sum(sizes), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
@@ -307,10 +289,7 @@ def _cost(name: str, device: str) -> tuple[float, float, float]:
 
 
 def _peak(device: str, forget: bool = False) -> float:
-    """Return the most bytes that this process, or the GPU, has held; only Linux tells of a process.
-
-    ``forget``: the peak is then what is held now, and that is returned.
-    """
+    """Return the most bytes that this process, or the GPU, has held, or holds now: ``forget``."""
     import torch
 
     if device != "cpu":
@@ -319,10 +298,9 @@ def _peak(device: str, forget: bool = False) -> float:
             torch.cuda.reset_peak_memory_stats(device)
         return float(torch.cuda.max_memory_allocated(device))
     if not sys.platform.startswith("linux"):
-        return 0.0
+        return 0.0  # only Linux tells
     if forget:
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back to the system
             Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
-    status = Path("/proc/self/status").read_text()
-    return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
+    return 1024.0 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])

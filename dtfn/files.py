@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, their hashes, and JSON that survives damage."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import hashlib
@@ -57,10 +55,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path, empty: Json) -> Json:
-    """Return what a JSON file of this project holds; ``empty``, ``{}`` or ``[]``, if there is none.
-
-    A broken file is set aside and named in the log: it must not stop everything else.
-    """
+    """Return what a JSON file holds, or ``empty``; a broken one is set aside and logged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -69,11 +64,8 @@ def read_json(path: Path, empty: Json) -> Json:
         content = None
     if isinstance(content, type(empty)):
         return content
-    logging.getLogger("dtfn").warning(
-        f"{path} is empty or broken: it counts as empty, and is kept as {path.name}.broken"
-    )
-    with contextlib.suppress(OSError):
-        path.replace(path.with_name(f"{path.name}.broken"))
+    kept = path.replace(path.with_name(f"{path.name}.broken"))
+    logging.getLogger("dtfn").warning(f"{path} is empty or broken: it is kept as {kept.name}")
     return type(empty)()
 
 

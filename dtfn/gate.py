@@ -4,8 +4,6 @@ Nothing is said about an attention that does nothing. So every study asks first 
 for all positions cost in PSNR. `dtfn.interventions` has them and the other interventions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ nothing.
 A harmed texture is a region that chance does not make, see `dtfn.regions`.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
-from dtfn.methods import hashes, network
+from dtfn.methods import hashes, labels, network
 from dtfn.regions import LEVEL, PLACE, Region, discoveries, find_regions, judge, region_limit
 from dtfn.subpixel import PEAK, Float, interior, psnr_of
 
@@ -137,7 +135,7 @@ def _pairs(
     names = {(row["variant"], int(row["seed"])): row["name"] for row in rows}
     attentive = {v for v, _ in names if not v.startswith("local")}
     mine = [variant for variant in variants if zoo.own(variant)]
-    found = [_within(s, "choice", 0, name, "uniform") for name, s in zoo.labels(mine).items()]
+    found = [_within(s, "choice", 0, name, "uniform") for name, s in labels(mine).items()]
     variants = [variant for variant in variants if variant not in mine]
     if mine and not variants:
         return found

@@ -1,11 +1,8 @@
 """Pictures: read, write, Y channel, and MATLAB's bicubic resize.
 
-An array is ``(H, W)`` (grey), ``(H, W, 2)`` (grey, alpha), ``(H, W, 3)`` (RGB) or ``(H, W, 4)``
-(RGB, alpha), uint8 in [0, 255] or uint16 in [0, 65535], as stored: colour profiles and gamma are
-ignored, as in all code of the field.
+An array is ``(H, W)`` (grey) or ``(H, W, 2)``, ``3`` or ``4`` (grey and alpha, RGB, RGB and alpha),
+uint8 or uint16 as stored: colour profiles and gamma are ignored, as in all code of the field.
 """
-
-from __future__ import annotations
 
 import io
 import logging
@@ -39,7 +36,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def read(path: str | Path) -> Pixels:
-    """Read a PNG, JPEG, BMP or TIFF file at its own depth; details and errors as `decode`."""
+    """Read a file at its own depth, see `decode`."""
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "nothing"
         raise InputError(path, "an image file", found, "check the path")
@@ -50,9 +47,8 @@ def decode(data: bytes, what: object) -> Pixels:
     """Return the pixels of a PNG, JPEG, BMP or TIFF file. The content decides, not the suffix.
 
     Palettes become RGB, 1-, 2- and 4-bit grey becomes 8-bit grey, a transparent colour becomes an
-    alpha channel, and an orientation tag is applied. An `InputError`, in which ``what`` names the
-    file: it is damaged or cut short; holds CMYK, LAB, floats or several pages; or 16-bit colour in
-    a PNG, which Pillow would cut to 8 bits.
+    alpha channel, and an orientation tag is applied. All else is an `InputError`, in which ``what``
+    names the file: damage, CMYK, LAB, floats, several pages, 16-bit colour in a PNG.
     """
     try:
         with warnings.catch_warnings():
@@ -61,16 +57,13 @@ def decode(data: bytes, what: object) -> Pixels:
             return np.ascontiguousarray(_pillow(data) if pixels is None else pixels)  # type: ignore[return-value]
     except Exception as error:  # decoders raise whatever their format makes them trip over
         said = " ".join(str(error).split()).partition(" <")[0] or type(error).__name__
-        raise InputError(
-            what,
-            "a whole PNG, JPEG, BMP or TIFF file: one grey or RGB picture of at most 16 bits",
-            f"{len(data)} bytes that begin {data[:24]!r} ({said})",
-            "if it is truncated or damaged, fetch it again; else save it as an 8-bit PNG",
-        ) from error
+        wanted = "a whole PNG, JPEG, BMP or TIFF file: one grey or RGB picture of at most 16 bits"
+        found = f"{len(data)} bytes that begin {data[:24]!r} ({said})"
+        remedy = "if it is truncated or damaged, fetch it again; else save it as an 8-bit PNG"
+        raise InputError(what, wanted, found, remedy) from error
 
 
 def _pillow(data: bytes) -> NDArray[np.generic]:
-    """Decode any file but a 16-bit colour TIFF."""
     with Image.open(io.BytesIO(data), formats=("BMP", "JPEG", "PNG", "TIFF")) as file:
         image = ImageOps.exif_transpose(file)  # raises if the file is cut short
         transparent = "transparency" in image.info
@@ -109,28 +102,19 @@ def _deep_colour(data: bytes) -> NDArray[np.generic] | None:
 
 def write(path: str | Path, image: Pixels) -> None:
     """Write an image as a PNG, whole or not at all; errors as `encode`."""
-    if Path(path).suffix.lower() != ".png":
-        raise InputError(path, "a name that ends in .png", "another", "rename it")
     files.write(Path(path), encode(image))
 
 
 def encode(image: Pixels) -> bytes:
     """Return an image of 8 bits, or of 16 bits of grey, as a PNG."""
-    _require(image, "PNG", (np.uint8, np.uint16))
-    image = image[:, :, 0] if image.shape[2:] == (1,) else image
-    if image.dtype != np.uint8 and image.ndim == 3:
-        found = f"{image.dtype} {image.shape}"
-        raise InputError("PNG", "8 bits, or 16 bits of grey", found, "convert it with as_rgb")
+    _require(image, "PNG", (np.uint8,) if image.ndim == 3 else (np.uint8, np.uint16))
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
-    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey.
-
-    If it must be ``opaque``, pixels that one can see through are an error too.
-    """
+    """Read an image as uint8 RGB ``(H, W, 3)``, or ``(H, W)`` if the file is grey."""
     stored = read(file)
     channels = stored.shape[2] if stored.ndim == 3 else 1
     if opaque and channels in (2, 4) and (stored[..., -1] < np.iinfo(stored.dtype).max).any():
@@ -140,11 +124,7 @@ def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
 
 
 def as_rgb(image: Pixels) -> UInt8:
-    """Return any image, as `read` returns it, as 8-bit RGB ``(H, W, 3)`` in [0, 255].
-
-    Grey is replicated. 16 bits are scaled to 8 (65535 -> 255) and rounded. Alpha is composited
-    over white, the page that a transparent image is seen on, at the image's own depth.
-    """
+    """Return any image of `read` as 8-bit RGB ``(H, W, 3)``: grey replicated, alpha over white."""
     _require(image, "as_rgb", (np.uint8, np.uint16))
     colour = image[:, :, None] if image.ndim == 2 else image
     top = int(np.iinfo(image.dtype).max)
@@ -157,13 +137,11 @@ def as_rgb(image: Pixels) -> UInt8:
 
 
 def _require(image: NDArray[np.generic], what: object, kinds: tuple[type, ...]) -> None:
-    """Raise `InputError` unless ``image`` is a non-empty image of one of these types."""
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.dtype not in kinds or image.ndim not in (2, 3) or not (image.size and channels < 5):
         names = " or ".join(kind.__name__ for kind in kinds)
-        expected = f"a non-empty {names} image (H, W) or (H, W, C) of at most 4 channels"
-        remedy = "convert 16-bit images with dtfn.images.as_rgb, floats by rounding"
-        raise InputError(what, expected, f"{image.dtype} of shape {image.shape}", remedy)
+        wanted, found = f"a non-empty {names} image", f"{image.dtype} of shape {image.shape}"
+        raise InputError(what, wanted, found, "convert it with as_rgb, or by rounding")
 
 
 def check_scale(scale: int) -> int:
@@ -174,10 +152,9 @@ def check_scale(scale: int) -> int:
 
 
 def luma(image: UInt8 | NDArray[np.float32]) -> Float:
-    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` defines it, in [16, 235].
+    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` has it, float64 in [16, 235].
 
-    It is float64 ``(H, W)``: rounding Y costs 0.09 dB of PSNR at scale 2. The image is RGB
-    ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three equal channels.
+    The image is RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, as RGB of equal channels.
     """
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
@@ -200,7 +177,6 @@ def modcrop(image: NDArray[Depth], scale: int) -> NDArray[Depth]:
 def degrade(hr: UInt8, scale: int) -> UInt8:
     """Return the LR image of the benchmarks: `modcrop`, then `imresize` by ``1 / scale``."""
     check_scale(scale)
-    _require(hr, "degrade", (np.uint8,))
     return imresize(modcrop(hr, scale), 1 / scale)
 
 
@@ -208,9 +184,9 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
     """Resize as MATLAB's ``imresize(image, factor, 'bicubic')`` does, bit for bit.
 
     uint8 ``(H, W[, C])`` becomes uint8 ``(ceil(H * factor), ceil(W * factor)[, C])``. Rows are done
-    first, and the result is rounded (half away from zero) to uint8 after each of the two passes: a
-    single rounding at the end reproduces only 85-90 % of the benchmarks' LR pixels. The weights are
-    a sparse matrix, whose terms are summed in the order of the taps: BLAS would break exact ties.
+    first, and both passes round to uint8: a single rounding at the end reproduces only 85-90 % of
+    the benchmarks' LR pixels. Sparse weights are summed in the order of the taps: BLAS would break
+    exact ties.
     """
     _require(image, "imresize", (np.uint8,))
     if not (math.isfinite(factor) and factor > 0):
@@ -227,12 +203,7 @@ def imresize(image: UInt8, factor: float | Fraction) -> UInt8:
 
 
 def _weights(size: int, new_size: int, factor: float) -> csr_array:
-    """Return the bicubic weights ``(new_size, size)``; a row sums to 1.
-
-    The formulas are those of MATLAB's ``imresize.m`` (function ``contributions``), with its
-    order of operations; positions count from 0 here, from 1 there. The kernel is that of Keys 1981,
-    eq. 15, with a = -0.5.
-    """
+    """Return (new_size, size) weights as ``contributions`` of MATLAB's ``imresize.m`` does."""
     shrink = min(factor, 1.0)
     support = 4 / shrink
     centre = (np.arange(new_size) + 1) / factor + 0.5 * (1 - 1 / factor)

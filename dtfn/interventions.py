@@ -7,8 +7,6 @@ Without an intervention outputs are bit-identical to those before. `hash_seed` c
 rotations of layers that hash. `oracle` and `attending` replace the match, wholly or in part.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager

@@ -1,17 +1,15 @@
 """Methods: what is measured, by name; their networks, and what they give, remembered on disk.
 
 A method is ``"bicubic"``, a name of the zoo or of imported weights, the path of a weights file, or
-a user's own network, ``FILE.py:function`` (see `dtfn.zoo.own`). ``METHOD@CHANGE`` is the same
-network with changed attention, e.g. ``nlsa-x4-s0@off``: see `dtfn.interventions.KINDS`. Several
-changes are joined by ``+``: ``nla-x4-s0@off+turn(1)``.
+a user's own network (see `dtfn.zoo.own`). ``METHOD@CHANGE`` has changed attention, e.g.
+``nla-x4-s0@off+turn(1)``: see `dtfn.interventions.KINDS`.
 """
-
-from __future__ import annotations
 
 import contextlib
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtfn import cache, files, zoo
@@ -35,32 +33,54 @@ def split_change(method: str) -> tuple[str, str]:
     return (name, change) if mark and _CHANGE.fullmatch(change) else (method, "")
 
 
+def labels(methods: Iterable[str]) -> dict[str, str]:
+    """Return method -> a short name that no other has, e.g. ``mine:network?weights``."""
+
+    def stem(file: Path, parts: int) -> str:
+        return "/".join(file.with_suffix("").parts[-parts:])
+
+    known = list(dict.fromkeys(methods))
+    for weights, code in ((w, c) for n in range(1, 9) for w, c in ((n, 1), (1, n), (n, n))):
+        short = {}
+        for method in known:
+            name, change = split_change(method)
+            if mine := zoo.own(name):
+                said = [stem(mine.weights, weights)] if mine.weights else []
+                query = "&".join([*said, *mine.attention])
+                name = f"{stem(mine.file, code)}:{mine.function}" + f"?{query}" * bool(query)
+            elif "/" in name and name.endswith(zoo.SUFFIXES):
+                name = stem(Path(name), weights)
+            short[method] = f"{name}@{change}" if change else name
+        if len(set(short.values())) == len(known):
+            break
+    return short
+
+
 def fingerprint(method: str) -> str:
     """Return the SHA-256 of a method's weights, of a user's own code too; else ``"bicubic"``."""
     name, change = split_change(method)
     if change:
         return f"{fingerprint(name)} @{change} {cache.source('interventions')}"
     if mine := zoo.own(method):
-        return f"{mine.fingerprint()} {cache.source('own')}"
+        used = [method, *([str(mine.weights)] if mine.weights else [])]
+        hashes = [files.sha256(zoo.file_of(name)) for name in used]
+        return cache.key(*hashes, mine.function, mine.attention, cache.source("own"))
     return BICUBIC if method == BICUBIC else files.sha256(zoo.file_of(method))
 
 
-def network(method: str, device: str = "cpu", scale: int | None = None) -> nn.Module:
-    """Return the network of a method, loaded once a process, without its change.
-
-    Another scale than ``scale``, or a change that it cannot have, is an `InputError`.
-    """
+def network(method: str, device: str = "cpu", scale: int | None = None) -> "nn.Module":
+    """Return a method's network without its change, loaded once; or raise `InputError`."""
     name = split_change(method)[0]
     loaded = _network(name, fingerprint(name), device)
     if scale not in (None, loaded.scale):
-        found, remedy = f"scale {loaded.scale}", "choose a network of that scale"
-        raise InputError(f"network {method!r}", f"scale {scale}", found, remedy)
+        found = f"scale {loaded.scale}"
+        raise InputError(f"network {method!r}", f"scale {scale}", found, "choose another network")
     with _changed(loaded, method):  # fails here, before anything is computed
         return loaded
 
 
 @functools.cache
-def _network(name: str, weights: str, device: str) -> nn.Module:
+def _network(name: str, weights: str, device: str) -> "nn.Module":
     from dtfn import models, own  # the weights' hash counts: a file can be trained anew
 
     loaded: nn.Module = own.load(name) if zoo.own(name) else models.load(name)
@@ -68,7 +88,7 @@ def _network(name: str, weights: str, device: str) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _changed(network: nn.Module, method: str) -> Iterator[None]:
+def _changed(network: "nn.Module", method: str) -> Iterator[None]:
     from dtfn.interventions import intervened
 
     with contextlib.ExitStack() as stack:
@@ -101,8 +121,7 @@ def torch_device(name: str) -> str:
 
     there = torch.cuda.is_available()
     if name not in ("cpu", "auto") and not there:
-        remedy = "leave it out, or install a torch with CUDA"
-        raise InputError(f"device {name!r}", "cpu, or cuda where there is a GPU", "no GPU", remedy)
+        raise InputError(f"device {name!r}", "cpu, or cuda where there is one", "no GPU", "use cpu")
     return name if name != "auto" else "cuda" if there else "cpu"
 
 
@@ -126,12 +145,16 @@ def analysis_tiling(method: str) -> Tiling | None:
 
 
 def remembered(
-    method: str, sample: Sample, way: str, make: Callable[[nn.Module], Arrays], device: str = "cpu"
+    method: str,
+    sample: Sample,
+    way: str,
+    make: Callable[["nn.Module"], Arrays],
+    device: str = "cpu",
 ) -> Arrays:
     """Return arrays that a method's network gives for a sample, by name; they are computed once.
 
-    ``make`` gets the network, changed as the method says. ``way`` names all that the arrays depend
-    on but method, pictures, scale and device, code too: see `dtfn.cache.source`.
+    ``make`` gets the network, changed as the method says. ``way`` names what else the arrays depend
+    on, code too: see `dtfn.cache.source`.
     """
     name, change = split_change(method)
     if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):

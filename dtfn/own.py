@@ -16,8 +16,6 @@ their keys (..., L): with heads after windows it is (windows, 1, L). If keys lie
 queries, it returns both: (..., L), (..., S).
 """
 
-from __future__ import annotations
-
 import math
 import runpy
 import sys
@@ -219,8 +217,8 @@ def load(name: str) -> OwnNetwork:
     """Return the network that a name as for `dtfn.zoo.own` stands for."""
     own = zoo.own(name)
     assert own is not None
-    own.fingerprint()  # refuses files that do not exist
-    given = [str(own.weights)] if own.weights else []
+    zoo.file_of(name)  # refuses one that does not exist
+    given = [str(zoo.file_of(str(own.weights)))] if own.weights else []
     sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
     try:
         with _refusing(own.file, "a file of Python that runs", "mend it, or install its imports"):

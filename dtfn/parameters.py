@@ -3,8 +3,6 @@
 Also the form in which JupyterLab saves our notebooks: without outputs, as they are committed.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import json
@@ -19,9 +17,8 @@ from dtfn.errors import InputError, nearest
 
 
 class Parameter(NamedTuple):
-    """One line ``name: kind = default`` of a parameters cell; the kind as it is written."""
+    """Of one line ``name: kind = default`` of a parameters cell."""
 
-    name: str
     kind: str
     default: Any
 
@@ -44,16 +41,13 @@ def read(notebook: Path) -> dict[str, Parameter]:
         try:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 raise ValueError(node)
-            name, kind = node.target.id, ast.unparse(node.annotation)
+            kind = ast.unparse(node.annotation)
             _adapter(kind)
-            parameters[name] = Parameter(name, kind, ast.literal_eval(node.value or "missing"))
+            parameters[node.target.id] = Parameter(kind, ast.literal_eval(node.value or "missing"))
         except (ValueError, SyntaxError, NameError, TypeError):
-            what, wanted = (
-                f"parameters of {notebook.name}",
-                "lines of the form 'name: type = literal'",
-            )
-            remedy = "write it so, or move the line to another cell"
-            raise InputError(what, wanted, repr(ast.unparse(node)), remedy) from None
+            what, line = f"parameters of {notebook.name}", repr(ast.unparse(node))
+            wanted, remedy = "lines of the form 'name: type = literal'", "write it so, or move it"
+            raise InputError(what, wanted, line, remedy) from None
     return parameters
 
 
@@ -65,10 +59,10 @@ def check(
     for name, value in given.items():
         what = f"parameter {name!r} of {notebook.stem}"
         if name not in known:
-            expected = f"one of {', '.join(known) or 'none: it has no parameters'}"
-            more = f"; `dtfn run {notebook.stem} --parameters` says what each is"
-            remedy = f"{nearest(name, known)}{more}" if known else "leave it out"
-            raise InputError(what, expected, "an unknown name", remedy)
+            wanted = f"one of {', '.join(known) or 'none: it has no parameters'}"
+            more = f"`dtfn run {notebook.stem} --parameters` says what each is"
+            remedy = f"{nearest(name, known)}; {more}"
+            raise InputError(what, wanted, "an unknown name", remedy)
         kind = known[name].kind
         try:
             values[name] = (as_kind or convert)(value, kind)
@@ -79,10 +73,7 @@ def check(
 
 
 def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of every parameter in ``namespace``, the notebook's ``globals()``.
-
-    So papermill alone refuses the same as ``dtfn run``, and text for another type too.
-    """
+    """Check and return the parameters in the notebook's ``globals()``: papermill alone does not."""
     cells = [c for c in namespace.get("In", []) if c.startswith("# Parameters")]  # papermill's
     targets = [t for cell in cells for n in ast.parse(cell).body for t in getattr(n, "targets", [])]
     names = [*(t.id for t in targets if isinstance(t, ast.Name)), *read(notebook)]
@@ -108,7 +99,6 @@ def convert(value: Any, kind: str) -> Any:
 
 
 def _strict(value: Any, kind: str) -> Any:
-    """Return a value of exactly that type; a tuple counts as a list, as in JSON."""
     return _adapter(kind).validate_json(json.dumps(value), strict=True)
 
 
@@ -117,9 +107,7 @@ def _adapter(kind: str) -> TypeAdapter[Any]:
     return TypeAdapter(eval(kind, {}))  # the notebook's code, which is run anyway
 
 
-# --- in the server of JupyterLab, which finds these two names by .ci/jupyter.json ------------
-
-
+# The server of JupyterLab finds these two names by .ci/jupyter.json.
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": __name__}]
 
@@ -129,10 +117,7 @@ def _load_jupyter_server_extension(server: Any) -> None:
 
 
 def _strip(model: dict[str, Any], path: str, contents_manager: Any, **_: Any) -> None:
-    """Take out of a notebook of this checkout what running it added.
-
-    Git's filter alone is not enough: it calls a file of another size changed before it looks.
-    """
+    """Take out of a notebook what running it added: Git's filter looks at its size first."""
     folder = (Path(contents_manager.root_dir) / path.strip("/")).resolve().parent
     if model["type"] != "notebook" or not paths.CHECKOUT or folder != paths.NOTEBOOKS:
         return

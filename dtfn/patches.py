@@ -1,14 +1,12 @@
 """Training pictures: the leak guard, and patches from decoded pictures in memory maps.
 
-The guard refuses training pictures that are test pictures of the field's benchmarks (whatever else
-lies in the data folder is somebody's own). It compares perceptual hashes (imagehash's pHash of
-16 x 16 cosine signs) in eight orientations. It finds a test picture that was resized, relit,
-recompressed, turned, mirrored or trimmed by up to about 3 % a side, but not one that was pasted
-into a larger picture, or of which more was cut off.
+The guard refuses training pictures that are test pictures of the field's benchmarks. It compares
+perceptual hashes (imagehash's pHash of 16 x 16 cosine signs) in eight orientations. It finds a test
+picture that was resized, relit, recompressed, turned, mirrored or trimmed by up to about 3 % a
+side, but not one that was pasted into a larger picture, or of which more was cut off.
 """
 
-from __future__ import annotations
-
+import functools
 import json
 import os
 import sys
@@ -31,7 +29,6 @@ from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 
 Pixels = NDArray[np.uint8]
-Source = Path | Pixels
 
 EMBEDDED = "embedded"
 FORMAT = 3  # of the decoded pictures on disk; raise it when they would be stored otherwise
@@ -44,69 +41,47 @@ NEAR = 60
 
 def sources(
     sets: Sequence[str], exclude: Collection[str] = (), root: Path | None = None
-) -> dict[str, Source]:
-    """Return the pictures of sets by name, ``"<set>/<stem>"``, not yet decoded.
-
-    A set is ``"embedded"`` or a folder in ``root``, by default `dtfn.paths.training_root`; a
-    missing or empty one is an `InputError`.
-    """
-    found: dict[str, Source] = {}
+) -> dict[str, Path]:
+    """Return the files of sets, folders in ``root`` or embedded, by ``"<set>/<stem>"``."""
+    found: dict[str, Path] = {}
     for name in sets:
-        if name == EMBEDDED:
-            found |= {f"{EMBEDDED}/{k}": v for k, v in datasets.embedded_training().items()}
-            continue
-        folder = (root or paths.training_root()) / name
-        remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
-        inside = datasets.by_name(folder, remedy)
+        inside, folder = datasets.embedded_training(), (root or paths.training_root()) / name
+        if name != EMBEDDED:
+            remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
+            inside = datasets.by_name(folder, remedy)
         found |= {f"{folder.name}/{stem}": file for stem, file in inside.items()}
-    return {name: source for name, source in found.items() if name not in exclude}
+    return {name: file for name, file in found.items() if name not in exclude}
 
 
-def _validation(recipe: Recipe) -> dict[str, Source]:
+def _validation(recipe: Recipe) -> dict[str, Path]:
     found = sources([recipe.validation], root=paths.validation_root())
     return dict(list(found.items())[: recipe.validation_count])
 
 
 def validation_pairs(recipe: Recipe) -> list[tuple[Pixels, Pixels]]:
     """Return (LR, HR) uint8 RGB pairs of the validation pictures."""
-    return [_pair(source, recipe.scale) for source in _validation(recipe).values()]
+    return [_pair(file, recipe.scale) for file in _validation(recipe).values()]
 
 
-def _pair(source: Source, scale: int) -> tuple[Pixels, Pixels]:
-    hr = images.modcrop(_decoded(source), scale)
+def _pair(file: Path, scale: int) -> tuple[Pixels, Pixels]:
+    hr = images.modcrop(images.as_rgb(images.read(file)), scale)
     return images.degrade(hr, scale), hr
 
 
-def _decoded(source: Source) -> Pixels:
-    return images.as_rgb(images.read(source) if isinstance(source, Path) else source)
-
-
-def _content(source: Source) -> str | Pixels:
-    """Return what `cache.key` takes for a picture."""
-    return files.sha256(source) if isinstance(source, Path) else source
-
-
 def guard(recipe: Recipe) -> None:
-    """Refuse training and validation pictures that are test pictures, and say what was compared.
-
-    Hashes are remembered by content, so only new pictures take time (10 ms each). The `InputError`
-    names all that are test pictures.
-    """
-    mini = datasets.benchmark(datasets.MINI, 2)
-    tested: dict[str, Source] = {f"{one.dataset}/{one.image}": one.hr for one in mini}
-    for name in datasets.BENCHMARKS:
-        for file in datasets.pictures(paths.data_root() / name / "HR"):
-            tested[f"{name}/{datasets.stem(file)}"] = file
-    looked = ", ".join(dict.fromkeys(name.partition("/")[0] for name in tested))
-    found = leaks(sources(recipe.sets, recipe.exclude) | _validation(recipe), tested)
-    if found:
+    """Refuse training and validation pictures that are test pictures, and name all of them."""
+    inside = {n: datasets.pictures(paths.data_root() / n / "HR") for n in datasets.BENCHMARKS}
+    inside = {datasets.MINI: datasets.files(datasets.MINI)} | inside
+    tested = {f"{n}/{datasets.stem(file)}": file for n, some in inside.items() for file in some}
+    looked = ", ".join(name for name, some in inside.items() if some)
+    if found := leaks(sources(recipe.sets, recipe.exclude) | _validation(recipe), tested):
         pairs = "; ".join(f"{name} is {test}" for name, test in found.items())
         remedy = f"delete them, or add {','.join(found)} to the recipe's exclude"
         raise InputError("training pictures", f"no test picture of {looked}", pairs, remedy)
     print(f"no training picture is a test picture of {looked}", file=sys.stderr)
 
 
-def leaks(training: Mapping[str, Source], tested: Mapping[str, Source]) -> dict[str, str]:
+def leaks(training: Mapping[str, Path], tested: Mapping[str, Path]) -> dict[str, str]:
     """Return the training pictures that are test pictures, each with the nearest of these."""
     upright, names = _hashes(tested)[:, 0], list(tested)
     found = {}
@@ -117,22 +92,21 @@ def leaks(training: Mapping[str, Source], tested: Mapping[str, Source]) -> dict[
     return found
 
 
-def _hashes(pictures: Mapping[str, Source]) -> NDArray[np.bool_]:
-    """Return the hashes (P, 8, 256) of pictures, remembered by content."""
+def _hashes(pictures: Mapping[str, Path]) -> NDArray[np.bool_]:
     with cache.opened():
         rows = []
-        for source in tqdm(pictures.values(), "hash pictures", leave=False, disable=None):
-            key = cache.key("leaks", SIDE, _content(source))
-            rows.append(cache.remembered(key, lambda s=source: {"signs": _signs(_decoded(s))}))  # type: ignore[misc]
-    return np.stack([row["signs"] for row in rows])
+        for file in tqdm(pictures.values(), "hash pictures", leave=False, disable=None):
+            key = cache.key("leaks", SIDE, files.sha256(file))
+            rows.append(cache.remembered(key, functools.partial(_signs, file))["signs"])
+    return np.stack(rows)
 
 
-def _signs(picture: Pixels) -> NDArray[np.bool_]:
-    """Return the hashes (8, 256) of a picture in its eight orientations."""
-    size = (4 * SIDE, 4 * SIDE)  # that pHash works at, so that the picture is resized once
-    grey = Image.fromarray(picture).convert("L").resize(size, Image.Resampling.LANCZOS)
-    turns = [np.ascontiguousarray(_turned(np.asarray(grey), turn)) for turn in range(8)]
-    return np.stack([imagehash.phash(Image.fromarray(t), SIDE).hash.ravel() for t in turns])
+def _signs(file: Path) -> cache.Arrays:
+    grey = Image.fromarray(images.as_rgb(images.read(file))).convert("L")
+    # The size that pHash works at, so that the picture is resized once.
+    small = np.asarray(grey.resize((4 * SIDE, 4 * SIDE), Image.Resampling.LANCZOS))
+    turns = [Image.fromarray(np.ascontiguousarray(_turned(small, turn))) for turn in range(8)]
+    return {"signs": np.stack([imagehash.phash(turn, SIDE).hash.ravel() for turn in turns])}
 
 
 def _turned(picture: NDArray[Any], turn: int) -> NDArray[Any]:
@@ -148,16 +122,10 @@ class Pool:
     sizes: NDArray[np.int64]  # (P, 2) LR height and width
     layout: Tensor  # (P, 2) the first LR pixel of each picture in its tensor, and the LR width
     pixels: tuple[Tensor, Tensor]  # LR and HR, (pixels, 3) uint8 RGB
-    # For LR and HR (8, 2, size, size): row and column in a patch of each pixel of the patch in
-    # eight orientations.
-    places: tuple[Tensor, Tensor]
+    places: tuple[Tensor, Tensor]  # (8, 2, size, size) row and column of a turned patch's pixels
 
     def draw(self, recipe: Recipe, step: int) -> tuple[NDArray[Any], ...]:
-        """Return which patches make the global batch of a step, a function of (seed, step) alone.
-
-        These are index of the picture (B,), top and left LR pixel (B, 2), orientation in [0, 8)
-        (B,), and (B,) whether attention is on.
-        """
+        """Return a step's patches by (seed, step): picture, corner (B, 2), turn in [0, 8), on."""
         rng = np.random.default_rng((recipe.seed, step))
         room = self.sizes - recipe.patch + 1
         places = room.prod(1)
@@ -182,57 +150,44 @@ class Pool:
         return cuts[0], cuts[1]
 
     def batch(self, recipe: Recipe, step: int, rank: int = 0, world: int = 1) -> list[Tensor]:
-        """Return LR, HR and where attention is on, as `cut` and `draw`: the share of a process.
-
-        The processes of a run, ``rank`` of ``world``, cut disjoint parts of the same global batch.
-        """
+        """Return LR, HR and where attention is on: a process's part of the global batch."""
         drawn = [torch.from_numpy(part[rank::world]) for part in self.draw(recipe, step)]
         return [*self.cut(*drawn[:3]), drawn[3]]
 
 
 def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
-    """Return the decoded pictures of a recipe's sets that are at least one patch large.
-
-    Decoded once: the cache is keyed by the files' content and the scale, so it is never stale. On
-    the CPU the pixels are memory maps. An unreadable picture, or none that is large enough, is an
-    `InputError`.
-    """
+    """Return the decoded pictures of a recipe of at least a patch, on a CPU as memory maps."""
     pictures, scale = sources(recipe.sets, recipe.exclude), recipe.scale
-    named = (part for name, source in pictures.items() for part in (name, _content(source)))
+    named = (part for name, file in pictures.items() for part in (name, files.sha256(file)))
     place = paths.CACHE / "patches" / cache.key("patches", FORMAT, scale, *named)[:16]
     index, *raw = (place.with_suffix(suffix) for suffix in (".json", ".lr", ".hr"))
     if not index.exists():
         shapes = []
-        # Threads pay: decoding and resampling spend their time outside the interpreter's lock.
         with (
             files.replacing(raw[0]) as lr_draft,
             files.replacing(raw[1]) as hr_draft,
             lr_draft.open("wb") as lr_file,
             hr_draft.open("wb") as hr_file,
-            ThreadPoolExecutor(os.cpu_count()) as threads,
+            ThreadPoolExecutor(os.cpu_count()) as threads,  # decoding leaves the interpreter's lock
         ):
-            decoded = threads.map(lambda source: _pair(source, scale), pictures.values())
-            bar = tqdm(decoded, f"decode x{scale}", len(pictures), leave=False, disable=None)
-            for lr, hr in bar:
-                lr_file.write(np.ascontiguousarray(lr).data)
-                hr_file.write(np.ascontiguousarray(hr).data)
-                shapes.append(lr.shape[:2])
+            decoded = threads.map(lambda file: _pair(file, scale), pictures.values())
+            for pair in tqdm(decoded, f"decode x{scale}", len(pictures), leave=False, disable=None):
+                for file, picture in zip((lr_file, hr_file), pair, strict=True):
+                    file.write(np.ascontiguousarray(picture).data)
+                shapes.append(pair[0].shape[:2])
         files.write_json(index, shapes)  # last: where it is, the others are whole
     sizes = np.array(json.loads(index.read_text()))
     starts = np.cumsum(sizes.prod(1)) - sizes.prod(1)
     large = np.all(sizes >= recipe.patch, axis=1)
     if not large.any():
         wanted = f"some of at least {recipe.patch * scale} pixels a side"
-        found = f"none; the largest sides are {sizes.max(0) * scale}"
-        raise InputError("training pictures", wanted, found, "choose a smaller patch")
+        raise InputError("training pictures", wanted, "none", "choose a smaller patch")
     maps = [np.asarray(np.memmap(file, np.uint8, "c")).reshape(-1, 3) for file in raw]
     lr, hr = (torch.from_numpy(pixels).to(device) for pixels in maps)
     layout = torch.from_numpy(np.stack((starts, sizes[:, 1]), 1)[large]).to(device)
-    places = [_places(factor * recipe.patch).to(device) for factor in (1, scale)]
+    places = []
+    for size in (recipe.patch, scale * recipe.patch):
+        grid = np.moveaxis(np.mgrid[:size, :size], 0, -1)
+        turned = np.moveaxis(np.stack([_turned(grid, turn) for turn in range(8)]), -1, 1)
+        places.append(torch.from_numpy(turned.astype(np.int32, order="C")).to(device))
     return Pool(scale, sizes[large], layout, (lr, hr), (places[0], places[1]))
-
-
-def _places(size: int) -> Tensor:
-    grid = np.moveaxis(np.mgrid[:size, :size], 0, -1)
-    turned = np.stack([_turned(grid, turn) for turn in range(8)])
-    return torch.from_numpy(np.moveaxis(turned, -1, 1).astype(np.int32, order="C"))

@@ -5,8 +5,6 @@ user's folders (platformdirs), and reports in the working directory; it never wr
 ``DTFN_DATA``, ``DTFN_TRAIN``, ``DTFN_WEIGHTS``, ``DTFN_CACHE`` and ``DTFN_REPORTS`` name others.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

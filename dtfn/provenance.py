@@ -1,7 +1,5 @@
 """Where a result comes from: keys of code and content, commit, libraries, machine."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import functools
@@ -13,24 +11,12 @@ import re
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from dtfn import files, paths
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 PACKAGE = paths.PACKAGE
 _DECIDE = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "matplotlib")
-
-
-def array_hash(array: NDArray[np.generic]) -> str:
-    """Return the SHA-256 of an array's dtype, shape and values: the same picture, the same hash."""
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def git_state() -> tuple[str, bool]:
@@ -42,7 +28,7 @@ def git_state() -> tuple[str, bool]:
 
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         # An unpacked archive inside somebody else's repository is not that repository's commit.
-        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() == paths.ROOT:
+        if (paths.ROOT / ".git").exists():
             commit = git("rev-parse", "--short=8", "HEAD").strip()
             return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
     return "nogit", False
@@ -50,11 +36,11 @@ def git_state() -> tuple[str, bool]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that decide numbers; no import."""
-    found = {}
+    found = {"python": platform.python_version()}
     for library in ("dtfn", *_DECIDE, "papermill"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[library] = metadata.version(library)
-    return {"python": platform.python_version(), **found}
+    return found
 
 
 def machine() -> dict[str, object]:
@@ -74,19 +60,15 @@ def digest(value: Any) -> str:
 
 
 def code_key(*modules: str) -> str:
-    """Return the hash of modules of this package, e.g. ``"models"``, else of all but the commands.
-
-    A package stands for all files in it. Comments, layout and texts of docstrings do not count.
-    """
+    """Hash the code of modules and packages of this package, else of all but the commands."""
     parts = {}
     for place in map(PACKAGE.joinpath, modules or [""]):
         for file in sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".py")]:
             part = file.relative_to(PACKAGE).as_posix()
             # Shipped notebooks and networks are no code.
-            skipped = file.is_dir() or file.suffix == ".pyc" or re.match(r"(cli|shipped)\b", part)
-            if not skipped:
-                hashed = _tree(file.read_bytes()) if file.suffix == ".py" else files.sha256(file)
-                parts[part] = hashed
+            if not (file.is_dir() or file.suffix == ".pyc" or re.match(r"(cli|shipped)\b", part)):
+                code = file.suffix == ".py"
+                parts[part] = _tree(file.read_bytes()) if code else files.sha256(file)
     return digest(parts)
 
 
@@ -103,7 +85,6 @@ def reach(source: str) -> set[str]:
 
 @functools.cache
 def _imports(source: str) -> frozenset[str]:
-    """Return the modules and packages of this package that code itself imports."""
     names = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -4,8 +4,6 @@
 SSIM on Y. What others measured with their own code on the authors' weights is *re-measured*.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,11 +31,10 @@ NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
 
 def values(scales: Iterable[int] = (2, 3, 4)) -> pd.DataFrame:
-    """Return the published values of some scales.
+    """Return the published values of some scales, a row a cell of a table.
 
-    A row a cell of a table: method, scale, dataset, psnr (dB), ssim (NaN where a table has none),
-    remeasured (who measured it, where that is not its paper; else empty), table (its name here) and
-    source (where that is).
+    The columns: method, scale, dataset, psnr (dB), ssim (NaN where a table has none), remeasured
+    (who measured it, if not its paper), table (its name here) and source (where that is).
     """
     table = pd.read_csv(FILE).fillna({"remeasured": ""})
     return table[table["scale"].isin(list(scales))]
@@ -50,11 +47,7 @@ def sources(scales: Iterable[int]) -> pd.DataFrame:
 
 
 def of_the_field(scales: Iterable[int]) -> pd.DataFrame:
-    """Return one published value a method and benchmark, in the form of `evaluation.summary`.
-
-    The first table of a method that has the benchmark counts. Re-measured values are rows of their
-    own: ``EDSR (re-measured by torchSR)``.
-    """
+    """Return a method's first published value a benchmark, in the form of `evaluation.summary`."""
     part = values(scales)
     by = part["remeasured"].map(lambda who: f" (re-measured by {who})" if who else "")
     part = part.assign(method=part["method"] + by, at=part["dataset"].map(list(SIZES).index))
@@ -100,10 +93,9 @@ class Study:
                 labels = {}
                 for name in (name for name in names if name != BICUBIC):
                     cut = way or methods.card_tiling(name)
-                    note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else ""
-                    note = f", within {text}" if isinstance(cut, cutting.Budget) else note
-                    note = ", chop" if isinstance(cut, cutting.Chop) else note
-                    labels[name] = f"{name}{'+' * ensemble}{note}"
+                    note = ", chop" if isinstance(cut, cutting.Chop) else f", within {text}"
+                    note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else note
+                    labels[name] = f"{name}{'+' * ensemble}{note if cut else ''}"
                 of_way = {"device": self.device, "tiling": way, "self_ensemble": ensemble}
                 if labels:
                     yield labels, how | of_way
@@ -111,18 +103,15 @@ class Study:
     def forecast(self) -> pd.DataFrame:
         """Return `dtfn.evaluation.forecast` of all, with the method's name of `measure`, scale."""
         columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
-        parts = []
+        parts = [pd.DataFrame(columns=columns)]
         for labels, how in self._ways():
             if BICUBIC not in labels:
                 part = evaluation.forecast(list(labels), **how).replace({"method": labels})
                 parts.append(part.assign(scale=how["scale"])[columns])
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+        return pd.concat(parts[1:] or parts, ignore_index=True)
 
     def measure(self, folders: Sequence[str] = (), rounded: bool = False) -> pd.DataFrame:
-        """Measure all, and folders of pictures that others have made, each ``NAME=FOLDER``.
-
-        In FOLDER, ``{dataset}`` and ``{scale}`` stand for these. A folder that does not exist is
-        left out, if another does.
+        """Measure all, and folders of pictures, ``NAME=FOLDER`` with ``{dataset}`` and ``{scale}``.
 
         Returned is `dtfn.evaluation.evaluate` by scale, bicubic first, then folders, whose seconds
         are NaN. The method's name says the way too: ``dtfn-x4+, chop`` is a self-ensemble, chopped.
@@ -148,10 +137,7 @@ class Study:
 
 
 def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the benchmarks that are here, and the optional ones that are not.
-
-    A required one that is not here, or none at all, is an `InputError`.
-    """
+    """Return the benchmarks here, and the optional ones that are not; or raise `InputError`."""
     here = {name: datasets.names(name) for name in required}
     for name in optional:
         with contextlib.suppress(InputError):
@@ -159,15 +145,13 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
     absent = [name for name in optional if name not in here]
     if not here:
         remedy = "name one, e.g. mini, or run `dtfn data fetch benchmarks`"
-        found = ", ".join(absent) or "none"
-        raise InputError("benchmarks", "at least one that is here", found, remedy)
+        raise InputError("benchmarks", "at least one that is here", "none", remedy)
     return list(here), absent
 
 
 def _published(row: Mapping[str, Any]) -> str:
-    """Return what tables call an imported network; empty if it is not of the published size."""
     size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
-    if (row["network"], size) == ("edsr", (64, 16)):
+    if (row["network"], *size) == ("edsr", 64, 16):
         return "EDSR-baseline"
     return str(row["network"]).upper() if row["full_size"] else ""
 
@@ -177,8 +161,7 @@ def _measured_folder(
 ) -> pd.DataFrame:
     name, _, pattern = text.partition("=")
     if not name or not pattern:
-        remedy = "write e.g. RCAN=results/{dataset}/x{scale}"
-        raise InputError("folder of pictures", "NAME=FOLDER", repr(text), remedy)
+        raise InputError("folder of pictures", "NAME=FOLDER", repr(text), "write it so")
     rows = []
     for dataset, scale in product((b for b in benchmarks if b != datasets.MINI), scales):
         hr = datasets.files(dataset)[0].parent
@@ -189,19 +172,17 @@ def _measured_folder(
             scores = (metric(made[name], truth, scale, rounded=rounded) for metric in both)
             rows.append((hr.parent.name, one.image, scale, *scores))
     if not rows:
-        wanted = "a folder for one of the benchmarks and scales"
-        raise InputError(f"pictures of {name}", wanted, f"none, e.g. {folder}", "mend the path")
+        raise InputError(f"pictures of {name}", "a folder", f"none, e.g. {folder}", "mend the path")
     table = pd.DataFrame(rows, columns=["dataset", "image", "scale", "psnr", "ssim"])
     return table.assign(method=name, published=name, seconds=np.nan)
 
 
 def compare(results: pd.DataFrame) -> pd.DataFrame:
-    """Compare measured means with published ones.
+    """Compare the means of `Study.measure` with published ones.
 
-    ``results`` are of `Study.measure`. A row a measured and a published value: method, scale,
-    dataset; psnr and ssim, each *measured*, *published* and as their *difference*, measured less
-    published; verdict; and published in, the tables that print the value. Tables that agree share a
-    row. A method that no table has, has one row a scale, without a dataset.
+    A row a measured and a published value: method, scale, dataset; psnr and ssim, each *measured*,
+    *published* and as their *difference*; verdict; and published in, the tables that print the
+    value. A method that no table has, has one row a scale, without a dataset.
     """
     of = ["method", "scale"]
     names = results.groupby(of, sort=False, as_index=False)["published"].first()
@@ -211,12 +192,10 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     printed = values().rename(columns={"method": "published", "dataset": "known"})
     printed = printed.groupby(cells, sort=False, dropna=False)["table"].agg("; ".join)
     printed = printed.rename("published in").reset_index()
-    both = {
-        side: {m: f"{side} {m}" for m in ("psnr", "ssim")} for side in ("measured", "published")
-    }
-    table = table.rename(columns=both["measured"])
-    table = table.merge(printed.rename(columns=both["published"]), how="left", on=cells[:3])
+    table = table.merge(printed, how="left", on=cells[:3], suffixes=(" measured", " published"))
     for m in ("psnr", "ssim"):
+        both = {f"{m} {side}": f"{side} {m}" for side in ("measured", "published")}
+        table = table.rename(columns=both)
         table[f"difference {m}"] = table[f"measured {m}"] - table[f"published {m}"]
     found = table["published psnr"].notna()
     whole = table["images"] == table["known"].map(SIZES)
@@ -233,10 +212,7 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:
-    """Return, for each method of `compare` with published values, whether it matches them.
-
-    Where tables disagree with each other, one that matches is enough.
-    """
+    """Return, for each method of `compare` with published values, whether a table matches."""
     judged = []
     compared = table[table["verdict"].isin([MATCHES, DIFFERS])]
     for (method, scale), part in compared.groupby(["method", "scale"], sort=False):
@@ -251,13 +227,10 @@ def verdicts(table: pd.DataFrame) -> list[Verdict]:
 def beats(results: pd.DataFrame, methods: Sequence[str]) -> list[Verdict]:
     """Return for each method whether its mean PSNR over all pictures is above that of bicubic."""
     psnr = results.pivot(index=["dataset", "image", "scale"], columns="method", values="psnr")
-    verdicts = []
+    judged = []
     for method in methods:
         gain = statistics.mean_interval(psnr[method] - psnr[BICUBIC])
-        enough = gain.pictures >= statistics.LEAST
-        ends = (gain.low, gain.high) if enough else None
-        holds = above_zero(*ends) if ends else None
-        verdicts.append(
-            Verdict(f"{method} beats {BICUBIC}", gain.estimate, ends, holds, "{:+.2f} dB")
-        )
-    return verdicts
+        ends = (gain.low, gain.high) if gain.pictures >= statistics.LEAST else None
+        holds, claim = above_zero(*ends) if ends else None, f"{method} beats {BICUBIC}"
+        judged.append(Verdict(claim, gain.estimate, ends, holds, "{:+.2f} dB"))
+    return judged

@@ -1,7 +1,5 @@
 """Training recipes: all that decides the weights of a run, as frozen data. Imports no torch."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -13,8 +11,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from dtfn.errors import InputError, nearest, require_known
 
-# Pictures of the training sets that are test pictures under another name. Left out by name, not by
-# the leak guard, so that a recipe means the same pictures where the benchmarks are not at hand.
+# Training pictures that are test pictures under another name: left out by name, so that a recipe
+# means the same pictures where the benchmarks are not at hand.
 KNOWN_LEAKS = ("BSD200/302003",)  # = Set5/woman
 
 
@@ -39,11 +37,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights of a training run, apart from the software.
-
-    `preset` and `from_json` make one and check it. A tuple of texts may be given as
-    ``"T91, BSD200"``, pairs as a mapping or its JSON.
-    """
+    """All that decides the weights of a training run, apart from the software; see `preset`."""
 
     network: str  # with scale, seed and hyperparameters: see `dtfn.models.create`
     scale: Annotated[int, Field(ge=2, le=4)]
@@ -57,22 +51,17 @@ class Recipe:
     patch: Count = 48  # LR pixels a side
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3  # at its peak
     warmup: Annotated[int, Field(ge=0)] = 500  # steps after which it is reached, linearly
-    # Probability that a picture of a batch has all its attention layers skipped. Such a network is
-    # trained for both: `dtfn.models.Network.attention` switches it at test time.
-    attention_off: Share = 0.0
+    attention_off: Share = 0.0  # probability that a picture of a batch skips all attention layers
     ema: Share = 0.999  # decay of the averaged weights, which are validated and shipped; 0: none
     clip: Amount = 1.0  # largest gradient norm; 0: none
     loss: Literal["l1", "charbonnier"] = "l1"  # charbonnier: sqrt(d^2 + 1e-6)
     validate_every: Count = 500  # steps
     checkpoint_every: Amount = 120.0  # seconds
-    # After the warm-up: a cosine down to 0 at the last step; with "steps" or milestones, the rate
-    # is halved at each of these step numbers.
+    # After the warm-up a cosine down to 0 at the last step; or halved at each of the milestones.
     schedule: Literal["cosine", "steps"] = "cosine"
     milestones: Annotated[tuple[int, ...], BeforeValidator(_split)] = ()
     testing: Pairs = ()  # hyperparameters that differ in testing; the weights must fit all the same
-    # Weights to start from (a name of the zoo or a file), perhaps of another scale: then the
-    # upsampler is new; or of the same network without TFS, which at first changes nothing.
-    start: str = ""
+    start: str = ""  # a name of the zoo or a file, see `dtfn.models.start_from`
     exclude: Names = KNOWN_LEAKS  # pictures to leave out, "<set>/<stem>"
     precision: Literal["32", "32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
 
@@ -121,10 +110,9 @@ def preset(name: str, **changes: Any) -> Recipe:
     """Return a named recipe, with changes.
 
     The name is ``<variant>-x<scale>-s<seed>`` as in the zoo, e.g. ``"nla-x4-s0"``; ``scratch-...``
-    for the same network from fresh weights, which is the first stage where the zoo's has several;
-    ``demo-...`` for a short run of it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or
-    ``dtfn_x4`` for the full network by the authors' recipe. The changes are fields of `Recipe`,
-    also as text of a command line. An unknown name is an `InputError`; else errors as `from_json`.
+    for the same network from fresh weights, the zoo's first stage; ``demo-...`` for a short run of
+    it on the embedded pictures; ``dtfn_x2``, ``dtfn_x3`` or ``dtfn_x4`` for the full network by the
+    authors' recipe. The changes are fields of `Recipe`, also as text of a command line.
     """
     return from_json({**(AUTHORS.get(name) or _mini(name)), **changes})
 
@@ -132,8 +120,7 @@ def preset(name: str, **changes: Any) -> Recipe:
 def split_name(name: str) -> tuple[str, int, int] | None:
     """Return (variant, scale, seed) of a name of the zoo; None if it is no such name."""
     parts = re.fullmatch(r"(.+)-x([234])-s(\d+)", name)
-    known = parts is not None and parts[1] in VARIANTS
-    return (parts[1], int(parts[2]), int(parts[3])) if parts and known else None
+    return (parts[1], int(parts[2]), int(parts[3])) if parts and parts[1] in VARIANTS else None
 
 
 def _mini(name: str) -> dict[str, Any]:
@@ -158,18 +145,12 @@ def _mini(name: str) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of some fields, e.g. of ``dataclasses.asdict`` after a trip through JSON.
-
-    An unknown or missing field, or a value of another type or range, is an `InputError`.
-    """
+    """Return the recipe of some fields; what is unknown, missing or unfit is an `InputError`."""
     for key in values:
         require_known(key, Recipe.__dataclass_fields__, "recipe", "a known field")
     try:
         return _RECIPE.validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        what, expected = (
-            f"{first['loc'][0]} of a recipe",
-            first["msg"].removeprefix("Input should be "),
-        )
-        raise InputError(what, expected, repr(first["input"]), "correct it") from None
+        what, said = f"{first['loc'][0]} of a recipe", first["msg"].removeprefix("Input should be ")
+        raise InputError(what, said, repr(first["input"]), "correct it") from None

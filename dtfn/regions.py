@@ -4,8 +4,6 @@ Whatever is thresholded has regions, two networks that differ by chance too. So 
 *discovery* only where chance does not make it, allowing for how many were tried, see `judge`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,7 +116,7 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     control's own regions, those of other pictures count. Without both p is NaN.
     """
 
-    def shares(strengths: pd.Series[float], chance: pd.Series[float]) -> Float:
+    def shares(strengths: "pd.Series[float]", chance: "pd.Series[float]") -> Float:
         smaller = np.searchsorted(np.sort(chance), strengths, side="left")
         share: Float = (1 + len(chance) - smaller) / (1 + len(chance))  # each itself counted
         return share

@@ -1,7 +1,5 @@
 """Results to compare: pictures that networks made, in folders or made now, and which is whose."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from dtfn.datasets import Sample
 from dtfn.errors import InputError
 from dtfn.files import sha256
 from dtfn.images import UInt8
-from dtfn.methods import BICUBIC, require, split_change
+from dtfn.methods import BICUBIC, labels, require, split_change
 from dtfn.subpixel import width_by_height
 
 LISTED = 12  # problems that one error names
@@ -44,19 +42,12 @@ class Match(NamedTuple):
 
 
 def in_folders(given: Sequence[Path | str], scale: int) -> Results:
-    """Return what folders of HR, of A, of B and perhaps of controls hold, in this order.
-
-    One folder twice is an `InputError`; others as `match_folders`.
-    """
+    """Return what folders of HR, of A, of B and perhaps of controls hold, in this order."""
     if len(given) < 3:
-        wanted = "folders of the truth, of A, of B, and perhaps of controls"
-        raise InputError("folders", wanted, list(given), "name at least three")
-    options = ["--hr", "--with", "--without", *["--control"] * (len(given) - 3)]
+        raise InputError("folders", "those of the truth, of A, of B", list(given), "name three")
     places = [Path(folder).resolve() for folder in given]
-    for number, place in enumerate(places):
-        if place in places[:number]:
-            wanted = f"another folder than {options[places.index(place)]}"
-            raise InputError(options[number], wanted, place, "name the folder of other results")
+    if twice := [folder for folder in places if places.count(folder) > 1]:
+        raise InputError("folders", "each once", f"{twice[0]} twice", "name that of other results")
     hr, *results = map(Path, given)
     names = _names(results, hr)
     matches = match_folders(hr, dict(zip(names, results, strict=True)), scale)
@@ -77,57 +68,42 @@ def of_methods(
 ) -> Results:
     """Return what networks A, B and perhaps controls make of benchmarks, rounded to 8 bits."""
     if len(set(methods)) < max(2, len(methods)):
-        wanted, remedy = "A, B and perhaps controls, each once", "name two or more"
-        raise InputError("methods", wanted, list(methods), remedy)
+        raise InputError("methods", "A, B and perhaps controls, each once", methods, "name two")
     require(methods, scale)
-    names = zoo.labels(methods)
+    names = labels(methods)
     networks = [split_change(m)[0] for m in methods if m != BICUBIC]
     rest_on = [own.inputs if (own := zoo.own(n)) else [zoo.file_of(n)] for n in networks]
+    used = {file.name: file for some in rest_on for file in some}
 
     def samples() -> Iterator[Sample]:
         for sample in evaluation.samples(sets, scale, count):
             made = evaluation.outputs(methods, sample)
             yield sample.with_outputs({names[m]: output.image for m, output in made.items()})
 
-    return Results(
-        tuple(names.values()), samples, {file.name: file for some in rest_on for file in some}
-    )
+    return Results(tuple(names.values()), samples, used)
 
 
 def folders_of(given: Sequence[str], hr: Path, scale: int, out: Path) -> list[Path]:
-    """Return folders of results: those given, or what networks make of the true pictures.
-
-    The networks see the pictures in ``hr`` degraded; what they make is written to ``outputs/`` in
-    the folder ``out``, as PNG.
-    """
-    folders, labels = list[Path](), zoo.labels(given)
-    for one in given:
-        folder = Path(one).expanduser()
-        folders.append(folder)
-        if folder.is_dir():
+    """Return folders of results: those given, or in ``out`` what networks make of the truth."""
+    folders, names = [Path(one).expanduser() for one in given], labels(given)
+    for k, one in enumerate(given):
+        if folders[k].is_dir():
             continue
-        try:
-            require([one], scale)
-        except InputError as error:
-            wanted = f"a folder of pictures, or a network of scale {scale}"
-            remedy = "mend the path, or choose one of `dtfn zoo list`"
-            raise InputError(f"results {one!r}", wanted, f"neither ({error})", remedy) from error
-        folders[-1] = out / "outputs" / re.sub(r"[^\w.+@-]+", "_", labels[one]).strip("_")
-        for file in evaluation.progress(datasets.pictures(hr), desc=labels[one], unit="image"):
+        require([one], scale)
+        folders[k] = out / "outputs" / re.sub(r"[^\w.+@-]+", "_", names[one]).strip("_")
+        for file in evaluation.progress(datasets.pictures(hr), desc=names[one], unit="image"):
             hr_ = images.modcrop(images.as_rgb(images.read(file)), scale)
             sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(hr_, scale), hr_)
             output = evaluation.outputs([one], sample)[one].image
-            images.write(folders[-1] / f"{sample.image}.png", output)
+            images.write(folders[k] / f"{sample.image}.png", output)
     return folders
 
 
 def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
     """Return the pictures of a folder with their results in other folders, sorted by name.
 
-    ``results`` is name -> folder. Names are matched as `dtfn.datasets.match` does. Pictures of the
-    truth that no folder has are left out. All problems are one `InputError`: folders without
-    pictures; pictures that some folders lack or have twice; results without a truth, or named for
-    another scale.
+    ``results`` is name -> folder; names are matched as `dtfn.datasets.match` does. Pictures of the
+    truth that no folder has are left out. All problems are one `InputError`.
     """
     images.check_scale(scale)
     truths = datasets.pictures(hr)
@@ -146,25 +122,17 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
         problems += [f"{name!r} {doubt}" for doubt in doubts if doubt not in unused]
     if problems or not used:
         problems = problems or ["no picture has a result"]
-        listed = "; ".join(problems[:LISTED])
-        more = f"; and {len(problems) - LISTED} more" * (len(problems) > LISTED)
-        wanted = f"one result for each picture of {hr}"
+        listed = "; ".join([*problems[:LISTED], *(["and more"] if len(problems) > LISTED else [])])
+        wanted, count = f"one result for each picture of {hr}", len(problems)
+        said = f"{count} problem{'s' * (count > 1)}: {listed}"
         remedy = "mend or remove these files, or check the folders and the scale"
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise InputError("folders of results", wanted, f"{count}: {listed}{more}", remedy)
-    return [
-        Match(datasets.stem(truth), truth, {name: found[name][0][truth] for name in found})
-        for truth in truths
-        if truth in used
-    ]
+        raise InputError("folders of results", wanted, said, remedy)
+    rows = {t: {name: files[t] for name, (files, _) in found.items()} for t in truths if t in used}
+    return [Match(datasets.stem(truth), truth, row) for truth, row in rows.items()]
 
 
 def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
-    """Return a picture's truth and its results by name, cropped to one size that s divides.
-
-    uint8 ``(sH, sW, 3)`` RGB, or ``(sH, sW)`` for a grey file. Unreadable files, transparency, grey
-    results of a colour truth, other sizes, or fewer than 3 LR positions a side are an `InputError`.
-    """
+    """Return a picture's truth and its results by name, uint8, cropped to a size that s divides."""
     hr = images.grey_or_rgb(match.hr, opaque=True)
     cropped = images.modcrop(hr, scale)
     outputs = {name: images.grey_or_rgb(file, opaque=True) for name, file in match.results.items()}
@@ -173,12 +141,11 @@ def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
             wanted, found = f"a colour picture {name!r}, as the truth is", "a grey one"
             raise InputError(match.image, wanted, found, "take the colour results, or a grey truth")
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
-            sizes = " or ".join(dict.fromkeys((width_by_height(hr), width_by_height(cropped))))
-            wanted = f"{sizes} pixels in {name!r}, as the truth has"
+            wanted = f"{width_by_height(hr)} pixels in {name!r}, as the truth has"
             remedy = "take the pictures of this scale, without a border cut off"
             raise InputError(match.image, wanted, width_by_height(sr), remedy)
     if min(cropped.shape[:2]) < 3 * scale:
-        wanted = f"at least {3 * scale} pixels a side: a border of {scale} is left out"
+        wanted = f"at least {3 * scale} pixels a side"
         raise InputError(match.image, wanted, width_by_height(hr), "remove it")
     return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
 
@@ -196,7 +163,6 @@ def _names(folders: Sequence[Path], hr: Path) -> list[str]:
 
 
 def _dataset(hr: Path) -> str:
-    """Return the name of the benchmark: that of the folder, or of the one that holds HR."""
     folder = hr.resolve()
     return folder.parent.name if folder.name in ("HR", "GT") else folder.name
 

@@ -3,8 +3,6 @@
 All pictures weigh the same, as in the field's tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,17 +43,15 @@ def mean_interval(values: ArrayLike) -> Interval:
     if not numbers.size or np.isnan(numbers).any():
         found = "NaN" if numbers.size else "none"
         raise InputError("values", "one or more numbers", found, "leave out pictures without one")
-    estimate, nan = float(numbers.mean()), float("nan")
-    if not np.isfinite(numbers).all():
-        return Interval(estimate, nan, nan, numbers.size, "infinite values: no interval")
-    if numbers.size < 2:
-        return Interval(estimate, nan, nan, 1, "a single image: no interval")
+    estimate = float(numbers.mean())
+    if numbers.size < 2 or np.isinf(numbers).any():
+        note = "a single image" if numbers.size < 2 else "infinite values"
+        return Interval(estimate, np.nan, np.nan, numbers.size, f"{note}: no interval")
     if np.ptp(numbers) <= 1e-12 * np.abs(numbers).max():  # equal but for rounding
         return Interval(estimate, estimate, estimate, numbers.size, "all images equal")
     from scipy import stats  # takes 0.2 s that the explorer saves
 
-    rng = np.random.default_rng(0)
-    how = {"n_resamples": 9999, "batch": 1000, "vectorized": True, "rng": rng}
+    how = {"n_resamples": 9999, "batch": 1000, "vectorized": True, "rng": np.random.default_rng(0)}
     ends = stats.bootstrap((numbers,), np.mean, **how).confidence_interval
     return Interval(estimate, float(ends.low), float(ends.high), numbers.size)
 
@@ -77,7 +73,7 @@ class Crossed(Interval):
         """Whether the seeds, taken one by one, all have the sign of the estimate."""
         return bool((np.sign(self.each) == np.sign(self.estimate)).all())
 
-    def __sub__(self, other: Crossed) -> Crossed:
+    def __sub__(self, other: "Crossed") -> "Crossed":
         """Return the difference to another figure of the same pictures and seeds."""
         estimate, each = self.estimate - other.estimate, self.each - other.each
         return _figure(estimate, self.pictures, each, self.draws - other.draws)

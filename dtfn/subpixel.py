@@ -9,8 +9,6 @@ them: a grey file is read as RGB, and its Y lies in [16, 235]. ``"y"``, the rule
 bicubic tables: a grey file is Y itself, in [0, 255], which costs 1.32 dB.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

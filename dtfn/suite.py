@@ -4,8 +4,6 @@ A run's folder is named by the key of its content: the notebook, its parameters,
 imports, the pictures and the weights that it reads. So what is there is up to date.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -24,14 +22,14 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from dtfn import datasets, files, images, methods, parameters, paths, provenance, reports, zoo
 from dtfn.errors import InputError, nearest, require_known
 from dtfn.reports import page
 
-# What a run of a tier takes, unless the plan has other numbers: the first three are for a cluster.
-# Another number of threads gives other last digits.
+# What a run takes unless the plan says otherwise: the first three are for a cluster, and another
+# number of threads gives other last digits.
 _DEFAULTS = {
     "smoke": {"gpu": 0, "memory_mb": 3000, "minutes": 10, "threads": 1},
     "demo": {"gpu": 0, "memory_mb": 4000, "minutes": 30, "threads": 1},
@@ -57,9 +55,6 @@ class Step:
     resources: dict[str, int] = field(default_factory=dict)  # see `_DEFAULTS`
 
 
-# --- the plan, and what of it is up to date -------------------------------------------------
-
-
 def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[Step]:
     """Return the runs of a tier of a plan (default notebooks/suite.yaml), or ``only`` some."""
     import yaml
@@ -69,7 +64,7 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
             require_known(name, known, what, f"{expected}: {', '.join(known)}")
 
     require("tier", "a tier", [tier], TIERS)
-    file = _plan_file(file)
+    file = file or paths.NOTEBOOKS / "suite.yaml"
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -95,15 +90,13 @@ def overview(
 ) -> dict[str, Any]:
     """Return the plan as JSON holds it: tier, reports, plan and, for each run, its `status`."""
     folder = (folder or paths.REPORTS).resolve()
+    file = (file or paths.NOTEBOOKS / "suite.yaml").resolve()
     runs = [status(step, folder / "runs") for step in plan(tier, file, only)]
-    return {"tier": tier, "reports": str(folder), "plan": str(_plan_file(file)), "runs": runs}
+    return {"tier": tier, "reports": str(folder), "plan": str(file), "runs": runs}
 
 
 def status(step: Step, runs: Path) -> dict[str, Any]:
-    """Return what a run depends on, and whether its result is there, as JSON holds it.
-
-    ``folder`` is that of the complete run, there or not; ``reason`` says why it has to run.
-    """
+    """Return what a run depends on, its folder, there or not, and why it has to run."""
     values = {name: p.default for name, p in parameters.read(step.notebook).items()}
     values = reports.plain(values | step.parameters)
     for scale in [*values.get("scales", []), values.get("scale", 4)]:
@@ -125,14 +118,9 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     key = provenance.digest(parts)
     folder = runs / step.name / key[:16]
     reason = _reason(folder, parts)
-    done = reason == "up to date"
     named = {"name": step.name, "notebook": step.notebook.stem, "parameters": values}
     named |= {"resources": step.resources, "parts": parts, "key": key, "folder": str(folder)}
-    return named | {"up_to_date": done, "reason": reason}
-
-
-def _plan_file(file: Path | None) -> Path:
-    return (file or paths.NOTEBOOKS / "suite.yaml").resolve()
+    return named | {"up_to_date": reason == "up to date", "reason": reason}
 
 
 def find(notebook: str, folder: Path | None = None) -> Path:
@@ -150,15 +138,12 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
 
     def texts(value: Any) -> list[str]:
         parts = value if isinstance(value, list) else [value]
-        return [text for text in parts if isinstance(text, str)]
+        return [text for text in parts if isinstance(text, str) and text]
 
     for key in ("dataset", "datasets", "optional"):
-        for name in filter(None, texts(values.get(key))):
-            try:
+        for name in texts(values.get(key)):
+            with contextlib.suppress(InputError) if key == "optional" else contextlib.nullcontext():
                 yield from datasets.files(name)
-            except InputError:
-                if key != "optional":
-                    raise
     for text in [text for value in values.values() for text in texts(value)]:
         method = methods.split_change(text)[0]
         if own := zoo.own(method):
@@ -171,13 +156,11 @@ def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _hash(places: Iterable[Path]) -> str:
-    """Return the hash of files and of all files in folders, wherever these are."""
     inside = [sorted(place.rglob("*")) if place.is_dir() else [place] for place in places]
     return provenance.digest([[f.name, files.sha256(f)] for p in inside for f in p if f.is_file()])
 
 
 def _reason(folder: Path, parts: Mapping[str, str]) -> str:
-    """Return ``"up to date"`` for a complete run, else how it differs from the newest one."""
     if content := reports.read(folder):
         for name, before in content["outputs"].items():
             if not (folder / name).is_file() or files.sha256(folder / name) != before:
@@ -196,9 +179,6 @@ def _failed(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-failed")
 
 
-# --- one run --------------------------------------------------------------------------------
-
-
 def run(
     notebook: str | Path | Step,
     given: Mapping[str, Any] | None = None,
@@ -214,16 +194,13 @@ def run(
     directory. The run's folder goes into ``runs`` (default reports/runs), below its name.
     ``force`` runs again what is up to date; ``progress`` shows a bar of the cells.
 
-    Input that is refused, also by the notebook itself, is an `InputError` and leaves no run, unless
-    it is a step of a plan. Whatever else the notebook raises is a `NotebookFailed`; that run is
-    kept in a folder named ``...-failed``.
+    Input that the notebook refuses is an `InputError` and leaves no run, unless it is a step of a
+    plan. What else it raises is a `NotebookFailed`, whose run is kept in a folder ``...-failed``.
     """
     if os.environ.get(_LIFELINE):
         threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
-    step = notebook
-    if not isinstance(step, Step):
-        file = find(str(notebook))
-        step = Step(file.stem, file)
+    file = notebook.notebook if isinstance(notebook, Step) else find(str(notebook))
+    step = notebook if isinstance(notebook, Step) else Step(file.stem, file)
     checked = parameters.check(step.notebook, given or {})
     changes = {name: absolute(name, value) for name, value in checked.items()}
     step = replace(step, parameters=step.parameters | changes)
@@ -238,9 +215,8 @@ def run(
 def absolute(name: str, value: Any) -> Any:
     """Return the value of a parameter with every path in it made absolute.
 
-    A text is a path if it has a separator (``results/mine``, ``~/x.png``), or is the name of a file
-    here, or of a folder in ``folders`` or after a method's name, as in ``mine=results``; but not
-    where it is the name of a network. A change such as ``@uniform`` stays.
+    A text is a path if it has a separator, or is the name of a file here, or of a folder in
+    ``folders`` or after a method's name, as in ``mine=results``; but not the name of a network.
     """
     if isinstance(value, list):
         return [absolute(name, part) for part in value]
@@ -263,44 +239,41 @@ def _lock(name: str) -> FileLock:
 
 
 def _end_with(lifeline: str) -> None:
-    """Wait for the end of the process that holds a lock, then end this one and its group."""
-    FileLock(lifeline).acquire(poll_interval=0.5)
+    FileLock(lifeline).acquire(poll_interval=0.5)  # its process has ended
     os.killpg(0, signal.SIGKILL)
 
 
 def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
-    """Make a run under a hidden name, and return its folder."""
     folder = Path(entry["folder"])
     partial = folder.with_name(f"{reports.PARTIAL}{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     began = time.perf_counter()
-    error: Any = None
     record = reports.new_record(step.notebook, entry["parameters"])
     record |= {"run": step.name, "tier": step.tier, "key": entry["key"], "parts": entry["parts"]}
+    message = ""
     try:
         try:
             _execute(step, partial, progress)
-        except Exception as caught:
-            error = caught
-        if getattr(error, "ename", "") == InputError.__name__ and not step.tier:
-            raise InputError.__new__(InputError, error.evalue)  # the line that it had there
+        except Exception as error:  # papermill's says what the notebook raised
+            kind = getattr(error, "ename", type(error).__name__)
+            said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
+            if kind == InputError.__name__ and not step.tier:
+                raise InputError.__new__(InputError, said) from None  # the line that it had there
+            message = f"{kind}: {said}"
+            lines = getattr(error, "traceback", None) or [traceback.format_exc()]
+            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
         record |= reports.read(partial)
         record["timings"]["run"] = round(time.perf_counter() - began, 3)
-        record["status"] = "failed" if error else "complete"
-        if error:  # papermill's says what the notebook raised
-            said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
-            message = f"{getattr(error, 'ename', type(error).__name__)}: {said}"
-            whole = "".join(traceback.format_exception(error)).splitlines()
-            lines = getattr(error, "traceback", None) or whole
-            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
+        record["status"] = "failed" if message else "complete"
+        if message:
             record["error"] = {"message": message, "traceback": trace}
             files.write(partial / "traceback.txt", trace)
         if (executed := partial / step.notebook.name).exists():
             page.write_run(executed, record)
         reports.write(partial, record)
         shutil.rmtree(_failed(folder), ignore_errors=True)
-        if error:
+        if message:
             kept = partial.rename(_failed(folder)) / "traceback.txt"
             raise NotebookFailed(f"{step.name} failed: {message}; see {kept}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -313,7 +286,6 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
 
 
 def _execute(step: Step, folder: Path, progress: bool) -> None:
-    """Execute a notebook into a folder; what its cells raise comes out as papermill's error."""
     import papermill
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
@@ -323,9 +295,7 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
     spec = KernelSpec(**get_kernel_dict(), env=environment)
     spec.argv += ["--log-level=CRITICAL"]  # its warnings are not about the notebook
 
-    class ThisPython(AsyncKernelManager):
-        """The running Python; a spec found by name could be any that was ever registered."""
-
+    class ThisPython(AsyncKernelManager):  # a spec found by name could be any ever registered
         kernel_spec = spec
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -341,9 +311,6 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
     )
 
 
-# --- all runs of a plan ---------------------------------------------------------------------
-
-
 def reproduce(
     tier: str,
     *,
@@ -356,19 +323,12 @@ def reproduce(
 ) -> list[str]:
     """Run by Snakemake what is not up to date of a tier, and return the names that failed.
 
-    A run that fails is kept and the others go on. After a kill the next call runs the rest. For
-    ``tier``, ``file`` and ``only`` see `plan`. ``runs/``, ``index.html`` and ``suite-TIER.json`` go
-    into ``folder`` (default reports/). ``jobs`` run at a time, by default 1 or what a Snakemake
-    ``profile`` says.
+    A run that fails is kept and the others go on. For ``tier``, ``file`` and ``only`` see `plan`.
+    ``runs/``, ``index.html`` and ``suite-TIER.json`` go into ``folder`` (default reports/).
+    ``jobs`` run at a time, by default 1 or what a Snakemake ``profile`` says.
     """
     folder = (folder or paths.REPORTS).resolve()
-    lock = _lock(f"report {folder}")
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        print(f"waiting for another process that writes {folder}", file=sys.stderr)
-        held = lock.acquire()
-    with held:
+    with _lock(f"report {folder}") as lock:
         content = overview(tier, folder, file, only)
         todo = [entry for entry in content["runs"] if force or not entry["up_to_date"]]
         for entry in content["runs"]:
@@ -389,11 +349,7 @@ def reproduce(
 
 
 def threads(planned: int, jobs: int) -> int:
-    """Return the threads of one of several runs at a time on this machine.
-
-    As many as planned, whose number changes last digits, at most its share of the cores; or its
-    share of ``$OMP_NUM_THREADS``.
-    """
+    """Return the planned threads of a run, at most its share of the cores or $OMP_NUM_THREADS."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, int(given) // jobs if given.isdigit() else min(planned, (cores or 1) // jobs))
@@ -402,7 +358,6 @@ def threads(planned: int, jobs: int) -> int:
 def _snakemake(
     content: dict[str, Any], jobs: int | None, profile: Path | None, lifeline: str
 ) -> None:
-    """Have Snakemake make all runs of an overview; those that fail have no manifest afterwards."""
     content["program"] = [sys.executable, "-m", "dtfn"]
     folder = Path(content["reports"]) / ".suite"
     planned = folder / f"{content['tier']}.json"

@@ -6,8 +6,6 @@ of its bicubic down- and upscaled version. *Similar patches* are those that non-
 would look at.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Sequence
@@ -29,43 +27,37 @@ ELEMENTS = 2**22  # numbers compared at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
 GRADIENT_C = 170.0  # for Y in [0, 255]; Xue et al. 2014
 ROUNDING = 1 / 12  # variance of what rounding to whole grey levels adds to a pixel
-DISTORTIONS = {
+DISTORTIONS = {  # the keys of `distortion_maps` -> the title of a map
     "orientation": "orientation error (°)",
     "spectrum": "log-spectrum error (dB)",
     "structure": "1 − SSIM",
     "gradient": "1 − gradient similarity",
 }
-"""The keys of `distortion_maps` -> the title of a map."""
 
 
 def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np.int32]:
     """Return the K most similar patches of an LR picture for its positions, ``(n, K)``.
 
-    Similar means: the least Euclidean distance between 5 x 5 patches without their means. All
-    positions are candidates, as numbers row * W + column. They are searched once. The time rises
-    with the square of the picture's area, so ``every`` asks about every so many rows and columns.
+    Similar means: the least Euclidean distance between 5 x 5 patches without their means. Positions
+    are numbers row * W + column. The time rises with the square of the picture's area, so ``every``
+    asks about every so many rows and columns.
     """
     if count >= lr.shape[0] * lr.shape[1]:
-        wanted, remedy = f"more than {count} positions", "use a larger picture"
-        raise InputError("search for similar patches", wanted, lr.shape[:2], remedy)
+        wanted = f"more than {count} positions"
+        raise InputError("picture", wanted, lr.shape[:2], "use a larger one")
     key = cache.key("neighbours", _faiss().__version__, cache.source("texture"), count, every, lr)
-    made = cache.remembered(
+    return cache.remembered(
         key, lambda: {"index": nearest(patches(lr), _asked(lr.shape, every), count)[0]}
-    )
-    return made["index"]
+    )["index"]
 
 
-def _asked(shape: tuple[int, ...], every: int = 1) -> NDArray[np.int32]:
-    """Return the positions in every so many rows and columns, rising."""
+def _asked(shape: tuple[int, ...], every: int) -> NDArray[np.int32]:
     grid = np.arange(shape[0] * shape[1], dtype=np.int32).reshape(shape[:2])
     return grid[::every, ::every].ravel()
 
 
 def patches(lr: Array) -> NDArray[np.float32]:
-    """Return the 5 x 5 patch around each LR position without its mean, ``(H * W, 25)``.
-
-    Beyond the border the picture is mirrored, edge pixels twice, as MATLAB's bicubic does.
-    """
+    """Return the 5 x 5 patch of each position less its mean, ``(H * W, 25)``, border mirrored."""
     # From float32, so that the mean of 25 equal numbers is that number and flat patches become 0.
     y = luma(lr).astype(np.float32).astype(np.float64)
     windows = sliding_window_view(np.pad(y, SIDE // 2, mode="symmetric"), (SIDE, SIDE))
@@ -78,10 +70,9 @@ def nearest(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return the K nearest of float32 vectors ``(n, D)`` to those asked about, and how near.
 
-    Both are ``(m, K)``; how near is the mean square of the differences.
-
-    Nearest first, equals in their order, themselves left out. Exact but for float32: of two vectors
-    whose squared distances differ by less than some 1e-6 of their energy, either may be the last.
+    Both are ``(m, K)``, nearest first, equals in their order, themselves left out; how near is the
+    mean square of the differences. Exact but for float32: of two vectors whose squared distances
+    differ by less than some 1e-6 of their energy, either may be the last.
     """
     _, index = _faiss().knn(vectors[asked], vectors, count + 1)
     # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
@@ -96,7 +87,6 @@ def nearest(
 
 
 def _differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
-    """Return how values ``(H * W, D)`` differ from those at index ``(n, K)``: mean squares."""
     result = np.empty(index.shape, np.float32)
     size = max(1, ELEMENTS // (index.shape[1] * values.shape[1]))
     for start in range(0, len(index), size):
@@ -107,7 +97,7 @@ def _differences(values: Array, asked: Array, index: Array) -> NDArray[np.float3
 
 
 def _faiss() -> Any:
-    """Import faiss; on macOS its OpenMP and torch's end the process unless it has one thread."""
+    # On macOS its OpenMP and torch's end the process unless it has one thread.
     if sys.platform == "darwin":
         os.environ.setdefault("KMP_DUPLICATE_LIB_OK", "TRUE")
     import faiss
@@ -159,9 +149,9 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
     """Return how much the details of similar patches differ from a position's own, ``(H, W)``.
 
     k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
-    the details of a block. 0: all similar patches have the same detail. 1: copying one gains
-    nothing over copying none. 2: their details are unrelated, of equal energy. NaN: p has no
-    detail, or was not asked about. Ratios have long tails: rank k, or divide mean by mean.
+    the details of a block. 0: all have the same detail. 1: copying one gains nothing over copying
+    none. 2: their details are unrelated, of equal energy. NaN: p has no detail, or was not asked
+    about. Ratios have long tails: rank k, or divide mean by mean.
     """
     blocks, at = detail_blocks(hr, scale), _asked(lr.shape, every)
     differ = _differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
@@ -228,10 +218,7 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
 
 
 def gradient_similarity(x: Float, y: Float) -> Float:
-    """Return how alike the gradient magnitudes are at each pixel, in [0, 1], ``(sH, sW)``.
-
-    Equation 4 of Xue et al. 2014 (GMSD), who halve the picture first.
-    """
+    """Return how alike gradient magnitudes are, in [0, 1], ``(sH, sW)``: Xue et al. 2014, eq. 4."""
     # The paper's taps are 1/3, scipy's are 1.
     g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))
     return (2 * g_x * g_y + GRADIENT_C) / (g_x**2 + g_y**2 + GRADIENT_C)

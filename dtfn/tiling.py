@@ -4,8 +4,6 @@ Every tile overlaps its neighbours, but each position of the image is kept from 
 With enough overlap no seam can be seen. Attention searches its tile only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -30,11 +28,11 @@ class Span(NamedTuple):
 
     @property
     def seen(self) -> slice:
-        """What the network sees, as a slice of the LR image."""
+        """What the network sees of the LR image."""
         return slice(self.start, self.stop)
 
     def kept(self, scale: int) -> slice:
-        """Return what is kept, as a slice of the super-resolved image."""
+        """Return what is kept of the super-resolved image."""
         return slice(scale * self.first, scale * self.last)
 
     def inner(self, scale: int) -> slice:
@@ -47,18 +45,15 @@ Tile = tuple[Span, Span]  # rows and columns
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square tiles of ``size`` LR positions a side, or as large as the image, evenly spread.
-
-    On each side that has a neighbour, ``overlap`` positions at least are not kept.
-    """
+    """Square tiles of ``size`` LR positions a side, of which at least ``overlap`` is not kept."""
 
     size: int
     overlap: int = OVERLAP
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.size:
-            wanted, remedy = "tiles larger than twice their overlap", "choose larger ones"
-            raise InputError("tiling", wanted, f"size {self.size}, overlap {self.overlap}", remedy)
+            wanted = f"tiles larger than twice their overlap of {self.overlap}"
+            raise InputError("tiling", wanted, self.size, "choose larger ones")
 
     def tiles(self, height: int, width: int) -> list[Tile]:
         """Return the tiles of an image of ``height x width`` LR positions, row by row."""
@@ -77,9 +72,9 @@ class Tiling:
 class Chop:
     """What ``--chop`` does in the code of EDSR's descendants, DTFN's among them.
 
-    The image is always cut into four overlapping quarters, and each of them again until a quarter
-    has fewer than ``min_size`` positions. A quarter is half the image and ``shave``, rounded up to
-    the next multiple of 4 rows and 8 columns (a multiple itself grows too), but at most the image.
+    An image is cut into four overlapping quarters, and these again down to ``min_size`` positions.
+    A quarter is half the image and ``shave``, rounded up to the next multiple of 4 rows and 8
+    columns (a multiple itself grows too), but at most the image.
     """
 
     shave: int = 10
@@ -91,25 +86,20 @@ class Chop:
 
     def _cut(self, rows: Span, columns: Span) -> Iterator[Tile]:
         for row, column in product(self._halves(rows, 4), self._halves(columns, 8)):
-            size = row.stop - row.start, column.stop - column.start
-            # A quarter as large as what it was cut from would be cut for ever.
-            shrinks = size != (rows.stop - rows.start, columns.stop - columns.start)
             if row.first >= row.last or column.first >= column.last:
                 continue  # a neighbour keeps all of it
-            if size[0] * size[1] >= self.min_size and shrinks:
-                yield from self._cut(row, column)
-            else:
-                yield row, column
+            # A quarter as large as what it was cut from would be cut for ever.
+            shrinks = row[:2] != rows[:2] or column[:2] != columns[:2]
+            large = (row.stop - row.start) * (column.stop - column.start) >= self.min_size
+            yield from self._cut(row, column) if large and shrinks else [(row, column)]
 
     def _halves(self, whole: Span, multiple: int) -> tuple[Span, Span]:
         length = whole.stop - whole.start
         middle = whole.start + length // 2
         size = length // 2 + self.shave
         size = min(size + multiple - size % multiple, length)
-        return (
-            Span(whole.start, whole.start + size, whole.first, min(middle, whole.last)),
-            Span(whole.stop - size, whole.stop, max(middle, whole.first), whole.last),
-        )
+        first = Span(whole.start, whole.start + size, whole.first, min(middle, whole.last))
+        return first, Span(whole.stop - size, whole.stop, max(middle, whole.first), whole.last)
 
 
 @dataclass(frozen=True)
@@ -119,30 +109,23 @@ class Budget:
     bytes: int
 
     def tiling(self, rest: float, position: float, height: int, width: int) -> Tiling | None:
-        """Return the largest tiles that fit, or None where the image of ``height x width`` does.
-
-        The process takes ``rest`` bytes, and ``position`` more for each LR position seen at once.
-        """
+        """Return the largest tiles that fit, by bytes at rest and a position; None for all."""
         positions = (SPARE * self.bytes - rest) / position
         if height * width <= positions:
             return None
         fitting = [side for side in SIDES if side**2 <= positions]
         if not fitting:
             least = (rest + SIDES[0] ** 2 * position) / SPARE / 2**20
-            wanted, found = f"at least {least:.0f} MB for this network", self.bytes / 2**20
-            raise InputError("memory", wanted, f"{found:.0f} MB", "allow more")
+            found = f"{self.bytes / 2**20:.0f} MB"
+            raise InputError("memory", f"at least {least:.0f} MB", found, "allow more")
         return Tiling(fitting[-1])
 
 
-Way = Tiling | Chop | Budget | None
-"""How images are cut. None: whole, but a network of the zoo as its card says."""
+Way = Tiling | Chop | Budget | None  # None: whole, but a network of the zoo as its card says
 
 
 def way(text: str) -> Way:
-    """Return how images are cut: ``"whole"``, ``"chop"``, ``"128"`` (a tile's side), or ``"8GB"``.
-
-    Anything else is an `InputError`.
-    """
+    """Return how ``"whole"``, ``"chop"``, ``"128"`` (a tile's side) or ``"8GB"`` cut images."""
     if text in ("whole", "chop"):
         return Chop() if text == "chop" else None
     return Tiling(int(text)) if text.isdigit() else Budget(cache.size(text, "tiling"))

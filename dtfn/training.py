@@ -1,10 +1,14 @@
 """The trainer: one loop for CPU and GPUs, exactly resumable, as every step depends on its number.
 
 `train` starts the hardware, builds a `Run`, takes one step after the other and writes the weights.
-`dtfn.side_by_side` trains several networks on one GPU at once by the same steps.
-"""
 
-from __future__ import annotations
+`train_together` trains several small networks on one GPU, most of which one of them leaves idle. So
+each network's whole step (cut the patches, forward, backward, clip, Adam, average) is captured as
+one CUDA graph, and the graphs are replayed in turn, each on its own stream. All that depends on the
+step (patches, rate, rotations) is in tables that the graph reads at its own step counter. The steps
+are the same, so the weights agree up to rounding, and either trainer continues what the other
+began. Without a GPU the same code runs without graphs.
+"""
 
 import copy
 import dataclasses
@@ -13,6 +17,7 @@ import math
 import os
 import pickle
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +44,10 @@ from dtfn.recipes import Recipe
 
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
 CHECKPOINT = "state.ckpt"
+# Of `train_together`.
+EAGER = 3  # first steps, taken without a graph: they create the optimiser's state
+QUEUED = 20  # rounds that are queued on the GPU before the CPU waits for it
+MEASURED = 5  # such queues, after the first, whose time decides how many steps --minutes allows
 
 
 class Diverged(InputError, FloatingPointError):
@@ -62,31 +71,16 @@ def train(
 ) -> Path:
     """Train a network, or go on where the last run into the same folder stopped.
 
-    Parameters
-    ----------
-    out
-        Folder for the checkpoint, ``history.csv``, ``run.json`` and the returned
-        ``weights.safetensors``, which has the averaged weights and the recipe; all processes and
-        nodes must see the same.
-    accelerator, devices, num_nodes
-        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``; processes (on a CPU) or GPUs a node; nodes.
-    strategy
-        ``"auto"``; ``"ddp"``: every process has the whole network; ``"fsdp"``: a share of it.
-    precision, threads
-        Instead of the recipe's; CPU threads, 0 leaves torch's own choice.
-    accumulate
-        Parts in which each process takes its share of a batch, to save memory; it changes the
-        result by rounding only.
-    compiled, tensorboard, resume
-        Whether to run through `torch.compile`; to log to ``<out>/tensorboard``, too; and whether
-        the folder may hold a run to go on with.
+    ``out`` gets the checkpoint, ``history.csv``, ``run.json`` and the ``weights.safetensors`` that
+    is returned; all processes and nodes must see the same folder. ``devices`` are processes (on a
+    CPU) or GPUs a node. By the strategy ``"ddp"`` every process has the whole network, by
+    ``"fsdp"`` a share of it. The precision is the recipe's unless one is given. ``accumulate``:
+    parts in which each process takes its share of a batch; it changes the result by rounding only.
+    ``threads`` 0 leaves torch's own choice; with ``tensorboard`` the history is logged to
+    ``<out>/tensorboard``, too; without ``resume`` the folder may hold no run.
 
-    Raises
-    ------
-    InputError
-        Pictures, weights to start from, hardware, batch or checkpoint do not fit the recipe.
-    Diverged
-        Three steps in a row with a loss or gradient that is not finite.
+    Pictures, start, hardware, batch or checkpoint that do not fit the recipe are an `InputError`,
+    three steps in a row whose loss or gradient is not finite are `Diverged`.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -94,7 +88,7 @@ def train(
     fabric = start(*how, out if tensorboard else None)
     rank, world = fabric.global_rank, fabric.world_size
     if accumulate < 1 or recipe.batch % (world * accumulate):
-        wanted = f"a multiple of {world * accumulate} (processes times accumulation)"
+        wanted = f"a multiple of {world * accumulate}"
         raise InputError("batch", wanted, recipe.batch, "change it, --devices or --accumulate")
     with fabric.rank_zero_first(local=True):  # it fills the caches that the others then find
         patches.guard(recipe)
@@ -103,8 +97,7 @@ def train(
     run.restore(resume)
     tally, bad, saved = run.tally, 0, time.monotonic()
     shown: dict[str, Any] = {"unit": "step", "mininterval": 1.0, "disable": rank > 0}
-    steps = range(tally.step, recipe.steps)
-    bar = tqdm(steps, out.name, recipe.steps, initial=tally.step, **shown)
+    bar = tqdm(range(tally.step, recipe.steps), out.name, recipe.steps, initial=tally.step, **shown)
     with ThreadPoolExecutor(1) as cutter:  # cuts the next batch during a step
         upcoming = cutter.submit(pool.batch, recipe, tally.step, rank, world)
         for step in bar:
@@ -158,14 +151,11 @@ def start(
         )
         fabric.launch()
     except Exception as error:  # Fabric raises many kinds for what is not there
-        what = f"{devices} x {accelerator}, {strategy}, {precision}"
         found = str(error).splitlines()[0]
         remedy = "change --accelerator, --devices, --strategy, --precision or --tensorboard"
-        raise InputError(what, "what Lightning Fabric can use here", found, remedy) from error
+        raise InputError("hardware", "what Lightning Fabric can use", found, remedy) from error
     if fabric.world_size != world:
-        wanted, found = f"{devices} on each of {num_nodes} node(s)", f"{fabric.world_size} started"
-        remedy = "start as many tasks a node (srun --ntasks-per-node), or one task in all"
-        raise InputError("processes", wanted, found, remedy)
+        raise InputError("processes", world, fabric.world_size, "start as many, or one task in all")
     return fabric
 
 
@@ -188,17 +178,12 @@ class Objective(nn.Module):
 
     def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Return the mean loss for LR (B, 3, p, p) and HR (B, 3, sp, sp)."""
-        x, target = (
-            part.contiguous(memory_format=torch.channels_last).float().div_(255)
-            for part in (lr, hr)
-        )
+        last = torch.channels_last
+        x, target = (part.contiguous(memory_format=last).float().div_(255) for part in (lr, hr))
         difference = self.network(x) - target
         if self.kind == "charbonnier":
             return (difference.square() + 1e-6).sqrt().mean()
         return difference.abs().mean()
-
-
-# --- a run ---------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -220,9 +205,9 @@ class Tally:
 class Run:
     """A network in training; every process has one, and calls its methods at the same time.
 
-    The tensors of ``network``, ``optimiser`` and ``average`` (of the weights; the network itself
-    without averaging) may be sharded over processes. ``model`` gives the loss, ``judge`` is the
-    network as it is tested: the trained one keeps its mode and its counters.
+    ``network``, ``optimiser`` and ``average`` (of the weights; the network itself without
+    averaging) may be sharded over processes. ``model`` gives the loss, ``judge`` is the network as
+    it is tested.
     """
 
     def __init__(
@@ -260,13 +245,10 @@ class Run:
     ) -> tuple[float, bool, bool]:
         """Take one optimiser step; one whose loss or gradient is not finite is skipped and counted.
 
-        ``batch`` is from `dtfn.patches.Pool.batch`, the share of this process, and is taken in
-        ``accumulate`` parts. Return the mean loss of the global batch (not finite if the step was
-        skipped), whether an overflow was the cause, and whether any process voted.
-
-        In half precision a scale of the loss that is too large makes the gradient overflow although
-        the loss is finite. Then the scaler has to see the step, to halve the scale. That is no sign
-        of divergence.
+        ``batch`` is this process's, of `dtfn.patches.Pool.batch`. Return the mean loss of the
+        global batch (not finite if the step was skipped), whether an overflow was the cause, and
+        whether any process voted. In half precision a scale of the loss that is too large makes the
+        gradient overflow although the loss is finite: no divergence, but the scaler has to see it.
         """
         fabric, recipe, tally = self.fabric, self.recipe, self.tally
         torch.manual_seed((recipe.seed * 1_000_003 + tally.step) % (1 << 63))
@@ -289,8 +271,7 @@ class Run:
         )
         shared: Any = fabric.all_reduce(torch.stack((total, total.new_tensor(vote))))
         value, votes = shared.tolist()  # the one place where the CPU waits for the GPU
-        length = float(_whole(norm))
-        good = math.isfinite(value) and math.isfinite(length)
+        good = math.isfinite(value) and math.isfinite(float(_whole(norm)))
         scaler = getattr(fabric.strategy.precision, "scaler", None)
         overflow = bool(scaler and not good and math.isfinite(value) and scaler.get_scale() > 1)
         if not good:
@@ -319,12 +300,10 @@ class Run:
         tally = self.tally
         last = tally.history[-1] if tally.history else {"step": 0, "skipped": 0}
         steps = tally.step - last["step"]
-        good = steps - (tally.skipped - last["skipped"])
+        good = steps - tally.skipped + last["skipped"]
         row = {
-            "step": tally.step,
-            "loss": tally.loss / good if good else math.nan,
-            "rate": self.recipe.rate(tally.step - 1),
-            "psnr": self.validate(),
+            **{"step": tally.step, "loss": tally.loss / good if good else math.nan},
+            **{"rate": self.recipe.rate(tally.step - 1), "psnr": self.validate()},
             "seconds_per_step": tally.seconds / steps,
             "loader_share": tally.waited / max(tally.seconds, 1e-9),
             "skipped": tally.skipped,
@@ -337,11 +316,8 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        content = {
-            "recipe": dataclasses.asdict(self.recipe),
-            "tally": dataclasses.asdict(self.tally),
-            "precision": self.fabric.strategy.precision.state_dict(),
-        }
+        content = {name: dataclasses.asdict(getattr(self, name)) for name in ("recipe", "tally")}
+        content["precision"] = self.fabric.strategy.precision.state_dict()
         for name in ("network", "average", "optimiser"):
             content[name] = _whole(getattr(self, name).state_dict())
         if self.fabric.is_global_zero:
@@ -360,13 +336,11 @@ class Run:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            remedy = "delete it, and the run begins from the first step"
-            raise InputError(file, "a whole checkpoint", type(error).__name__, remedy) from None
-        mine, its = dataclasses.asdict(self.recipe), content["recipe"]
-        other = [key for key in mine if mine[key] != its.get(key)]
-        if other:
-            remedy = "choose another --out folder, or ask for the same recipe"
-            found = f"another {', '.join(other)}"
+            found, remedy = type(error).__name__, "delete it to begin from the first step"
+            raise InputError(file, "a whole checkpoint", found, remedy) from None
+        mine = dataclasses.asdict(self.recipe)
+        if other := [key for key in mine if mine[key] != content["recipe"].get(key)]:
+            found, remedy = f"another {', '.join(other)}", "choose another --out folder"
             raise InputError(file, "a checkpoint of this recipe", found, remedy)
         for name in ("network", "average"):
             own = (network := getattr(self, name)).state_dict()
@@ -396,8 +370,7 @@ class Run:
             history, start = pd.DataFrame(self.tally.history), self.recipe.start
             seconds = history["seconds_per_step"] * history["step"].diff().fillna(history["step"])
             whole = {
-                "steps": self.tally.step,
-                "skipped": self.tally.skipped,
+                **{"steps": self.tally.step, "skipped": self.tally.skipped},
                 "seconds": round(seconds.sum(), 1),
                 "loader_share": round(history["loader_share"].mean(), 5),
                 **facts,
@@ -415,16 +388,8 @@ def fresh(recipe: Recipe) -> models.Network:
     values = dict(recipe.hyperparameters)
     network = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **values)
     if recipe.start:
-        try:
-            file = zoo.file_of(recipe.start)
-        except InputError as error:
-            remedy = "train it first, or name it with -p start=FILE"
-            raise InputError("start", "weights", f"no {recipe.start!r}", remedy) from error
-        models.start_from(network, models.load(file))
+        models.start_from(network, models.load(recipe.start))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-# --- tensors that may be sharded over processes --------------------------------------------------
 
 
 def _local(network: nn.Module) -> list[Tensor]:
@@ -432,7 +397,6 @@ def _local(network: nn.Module) -> list[Tensor]:
 
 
 def _whole(value: Any) -> Any:
-    """Return a nested state with its sharded tensors whole, on the CPU; others as they are."""
     if isinstance(value, DTensor):
         return value.full_tensor().cpu()
     if isinstance(value, dict):
@@ -441,11 +405,206 @@ def _whole(value: Any) -> Any:
 
 
 def _like(value: Tensor, model: Tensor) -> Tensor:
-    """Return a whole tensor placed, laid out in memory and sharded as the model is.
-
-    The layout matters: a fused Adam walks through a weight and its moments in memory order.
-    """
+    # The layout matters: a fused Adam walks through a weight and its moments in memory order.
     if not isinstance(model, DTensor):
         return torch.empty_like(model, dtype=value.dtype).copy_(value)
     whole = value.to(model.device).contiguous()
     return distribute_tensor(whole, model.device_mesh, model.placements)
+
+
+def train_together(
+    recipes: Mapping[str, Recipe],
+    out: Path,
+    *,
+    accelerator: str = "auto",
+    resume: bool = True,
+    minutes: float | None = None,
+    keep_every: int = 0,
+) -> list[Path]:
+    """Train several networks at once, or go on where the last run into the same folder stopped.
+
+    Arguments and errors are as for `train`. ``recipes`` are by the names of the networks, which are
+    their folders' in ``out``; none is in 16-mixed precision. The recipes' steps are lowered so that
+    every network ends its whole schedule in ``minutes`` from this call. Every ``keep_every`` steps
+    the averaged weights are kept, too, as ``weights-<step>.safetensors``. Returned is one
+    ``weights.safetensors`` a recipe.
+    """
+    began = time.monotonic()
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams that run at once
+    if "16-mixed" in [recipe.precision for recipe in recipes.values()]:
+        raise InputError("precision", "bf16-mixed or 32-true", "16-mixed", "choose one of these")
+    fabric = start(accelerator)
+    torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
+    shared: dict[Any, Any] = {}
+    prepared = tqdm(recipes.items(), "prepare", unit="network")
+    lanes = [Lane(fabric, recipe, out / name, resume, shared) for name, recipe in prepared]
+    saved = mark = time.monotonic()
+    queues, first = 0, min(lane.tally.step for lane in lanes)
+    rounds = max(lane.recipe.steps for lane in lanes)
+    with tqdm(desc=f"{len(lanes)} networks", total=rounds, initial=first, unit="round") as bar:
+        while busy := [lane for lane in lanes if lane.left]:
+            rounds = min(QUEUED, max(lane.left for lane in busy))
+            for _ in range(rounds):
+                for lane in busy:
+                    lane.turn(keep_every)
+            lanes[0].wait()
+            queues += 1
+            bar.update(rounds)
+            bar.set_postfix(loss=f"{np.mean([float(lane.loss) for lane in lanes]):.4f}")
+            if minutes and queues == 1:
+                mark = time.monotonic()  # the first rounds choose kernels and fill caches
+            if minutes and queues == 1 + MEASURED:
+                round_time = (time.monotonic() - mark) / (MEASURED * QUEUED)
+                round_time += sum(lane.time_of_looks(keep_every) for lane in lanes)
+                left = 60 * minutes - (time.monotonic() - began) - 3 - 0.3 * len(lanes)
+                steps = bar.n + math.floor(left / round_time)
+                bar.total = max(lane.shorten(steps) for lane in lanes)
+            if time.monotonic() - saved > min(lane.recipe.checkpoint_every for lane in busy):
+                for lane in busy:
+                    lane.count()
+                    lane.save()
+                saved = time.monotonic()
+    facts = {"processes": 1, "accumulate": 1, "side by side": len(lanes)}
+    return [lane.finish(**facts, precision=lane.recipe.precision) for lane in lanes]
+
+
+class Lane(Run):
+    """A run whose whole step happens on the device; ``shared`` holds what several lanes read."""
+
+    def __init__(
+        self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: dict[Any, Any]
+    ) -> None:
+        device = fabric.device
+        graphs = device.type == "cuda"
+        rate = torch.tensor(recipe.learning_rate, device=device)
+        super().__init__(fabric, recipe, out, lr=rate, capturable=graphs)
+        self.restore(resume)
+        tally, steps = self.tally, range(recipe.steps)
+        key: tuple[Any, ...] = (recipe.sets, recipe.exclude, recipe.scale, recipe.patch)
+        if key not in shared:
+            patches.guard(recipe)
+            shared[key] = patches.pool(recipe, device)
+        self.pool: patches.Pool = shared[key]
+        drawn = zip(*(self.pool.draw(recipe, step) for step in steps), strict=True)
+        # Each part of a draw for all steps, (steps, B, ...).
+        self.draws = [torch.from_numpy(np.stack(part)).to(device) for part in drawn]
+        self.rates = torch.tensor([recipe.rate(step) for step in steps], device=device)
+        self.clock = torch.full((1,), tally.step, device=device)
+        self.loss, self.total, self.skipped = torch.zeros(3, device=device).unbind()
+        self.skipped.fill_(tally.skipped)
+        for layer in self.hashed:
+            of_layer = (layer.rotations, layer.query_width, layer.chunk_size, layer.n_hashes)
+            key = (*of_layer, layer.layer, recipe.patch, recipe.seed, recipe.steps)
+            if key not in shared:
+                bank = layer.bank(recipe.patch**2, steps)
+                shared[key] = None if bank is None else bank.to(device)
+            layer.rotation_bank = shared[key]
+            layer.rotation_step = self.clock
+        self.since = time.monotonic()
+        self.replay = self._step
+        if graphs:
+            stream = torch.cuda.Stream()
+            self.wait()
+            with torch.cuda.stream(stream):
+                for _ in range(min(EAGER, self.left)):
+                    self._step()
+                    tally.step += 1
+            self.wait()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                self._step()
+
+            def replay() -> None:
+                with torch.cuda.stream(stream):
+                    graph.replay()
+
+            self.replay = replay
+
+    def wait(self) -> None:
+        """Wait until the device has done what is queued."""
+        if self.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.fabric.device)
+
+    @property
+    def left(self) -> int:
+        """How many steps are left to do."""
+        return self.recipe.steps - self.tally.step
+
+    def turn(self, keep_every: int) -> None:
+        """Queue one step if one is left, and look at the network where its recipe says so."""
+        if not self.left:
+            return
+        self.replay()
+        self.tally.step += 1
+        step = self.tally.step
+        if keep_every and step % keep_every == 0 and self.left:
+            self.wait()
+            self.keep(self.out / f"weights-{step:06d}.safetensors")
+        if step % self.recipe.validate_every == 0 or not self.left:
+            self.count()
+            self.look()
+
+    def time_of_looks(self, keep_every: int) -> float:
+        """Return the seconds a round that validating and keeping weights will take."""
+        start = time.monotonic()
+        self.validate()
+        every = [n for n in (self.recipe.validate_every, keep_every) if n]
+        return (time.monotonic() - start) * sum(1 / n for n in every)
+
+    def shorten(self, steps: int) -> int:
+        """Lower the number of steps, end the schedule there, and return the number."""
+        if steps < self.tally.step + 1 + self.recipe.warmup // 10:
+            found, remedy = f"time for {steps}", "allow more, or train fewer networks at once"
+            raise InputError("minutes", f"time for more steps of {self.out.name}", found, remedy)
+        if steps < self.recipe.steps:
+            self.recipe = dataclasses.replace(self.recipe, steps=steps)
+            rates = torch.tensor([self.recipe.rate(step) for step in range(steps)])
+            self.rates[:steps].copy_(rates)
+        return self.recipe.steps
+
+    def count(self) -> None:
+        """Bring the counters of the device into the tally, and refuse to go on with bad steps."""
+        self.wait()
+        tally, skipped, now = self.tally, round(float(self.skipped)), time.monotonic()
+        if skipped - tally.skipped >= BAD_STEPS:
+            what, wanted = (
+                f"{self.out.name} before step {tally.step}",
+                "finite losses and gradients",
+            )
+            raise Diverged(what, wanted, "NaN or infinity", "lower learning_rate or clip")
+        tally.skipped = skipped
+        tally.loss += float(self.total)
+        self.total.zero_()
+        tally.seconds += now - self.since
+        self.since = now
+
+    def _step(self) -> None:
+        """Take the step that the clock shows; everything happens on the device."""
+        recipe, adam = self.recipe, self.optimiser.optimizer
+        adam.zero_grad(set_to_none=True)
+        picture, corner, turn, on = (part.index_select(0, self.clock)[0] for part in self.draws)
+        adam.param_groups[0]["lr"].copy_(self.rates.index_select(0, self.clock)[0])
+        lr, hr = self.pool.cut(picture, corner, turn)
+        if recipe.attention_off:
+            self.network.attention(on)
+        half = recipe.precision == "bf16-mixed"
+        with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=half):
+            loss = self.model.module(lr, hr)
+        loss.backward()
+        weights = list(self.network.parameters())
+        with torch.no_grad():
+            norm = torch.nn.utils.clip_grad_norm_(weights, recipe.clip or math.inf, foreach=True)
+            good = (loss.isfinite() & norm.isfinite()).float()
+            adam.found_inf = 1 - good  # a fused Adam leaves its step out where this is 1
+            adam.step()
+            if recipe.ema:
+                averages: list[Any] = list(self.average.parameters())
+                # The first weights replace the average.
+                share = torch.where(self.clock[0] == self.skipped, 1.0, 1 - recipe.ema) * good
+                change = torch._foreach_sub(weights, averages)
+                torch._foreach_mul_(change, share)
+                torch._foreach_add_(averages, change)
+            self.loss.copy_(loss.detach())
+            self.total.add_(torch.where(good > 0, loss.detach(), 0.0))
+            self.skipped.add_(1 - good)
+            self.clock.add_(1)

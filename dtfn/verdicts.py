@@ -7,8 +7,6 @@ discovery rate of 5 % over all rows of a report; with *no* where the whole inter
 effect. Everything else is *open*. *Not testable*: there is nothing that could be judged.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 
@@ -17,6 +15,7 @@ import pandas as pd
 
 from dtfn import bounds, donors, gate, statistics, zoo
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
+from dtfn.methods import labels
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, HARM, MORE
 from dtfn.statistics import Crossed
@@ -307,7 +306,7 @@ def of_causes(
 
 def of_gate(table: pd.DataFrame) -> list[Verdict]:
     """Return what `dtfn.gate.table` says of all networks, of the placebo, and of distant keys."""
-    table = table.assign(name=table["name"].map(zoo.labels(table["name"])))
+    table = table.assign(name=table["name"].map(labels(table["name"])))
     table = table[~table["verdict"].str.contains(gate.OFF_DISTRIBUTION, regex=False)]
     placebo = table["name"].str.startswith(gate.PLACEBO)
     ours, control, found = table[~placebo], table[placebo], []

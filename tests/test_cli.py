@@ -133,7 +133,7 @@ def test_bench_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:
         assert (sizes, threads, device) == ((12,), 1, "cpu")
-        jobs = [bench.Job("mini-dtfn", 2, 1, 12, "fp32", False, {"n_hashes": 1, "chunk_size": 16})]
+        jobs = [bench.Job("mini-dtfn", 2, 1, 12, "fp32", False)]
         jobs.append(bench.Job("mini-local", 2, 2, 12, "bf16", True))
         return pd.DataFrame(map(bench.measure, jobs))
 

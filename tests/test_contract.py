@@ -260,7 +260,7 @@ def test_the_house_is_thin() -> None:
 
 
 @pytest.mark.parametrize("file", MODULES, ids=module_name)
-def test_a_module_is_one_noun_with_few_public_names_all_documented(file: Path) -> None:
+def test_a_module_is_one_noun_with_few_public_names(file: Path) -> None:
     tree = ast.parse(file.read_text())
     assert ast.get_docstring(tree)
     defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
@@ -268,11 +268,6 @@ def test_a_module_is_one_noun_with_few_public_names_all_documented(file: Path) -
     siblings = [f for f in file.parent.glob("*.py") if f != file]
     if file.name == "__init__.py" and siblings and file.parent.name not in FACES:
         assert defined, "a package that only passes names on"
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef):
-            for child in node.body:
-                if isinstance(child, ast.FunctionDef | ast.ClassDef) and child.name[0] != "_":
-                    assert ast.get_docstring(child), child.name
 
 
 def test_tracked_files_are_small_and_know_no_machine() -> None:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from dtfn import images
 from dtfn.errors import InputError
-from dtfn.models import Network, create, deform, known_names, layers
+from dtfn.models import Network, create, deform, layers, networks
 
 SIZES: dict[str, Any] = {
     **{"n_feats": 16, "n_resblocks": 1, "n_resgroups": 2},
     **{"res_scale": 1.0, "chunk_size": 16, "n_hashes": 2},
 }
-NAMES = known_names()
+NAMES = networks.known_names()
 
 # Millions of parameters: published by the authors, and counted on the authors' code.
 PUBLISHED = {

@@ -326,19 +326,18 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is None
     for name in ("code.py", "a/code.py:"):
         refused(r"expected FILE\.py:function", zoo.own, name)
-    methods = {
+    names = {
         "nlsa-x4-s0@off": "nlsa-x4-s0@off",
         "/a/mine.py:make": "mine:make",
         "/a/mine.py:make?weights=/w/one.pt&attention=body.0": "mine:make?one&body.0",
         "/a/mine.py:make?weights=/w@x/1.pt@hash(1)": "mine:make?1@hash(1)",
         "runs/cosine/weights.safetensors": "weights",
-        "/b/other.py:make?weights=": "other:make",
     }
-    assert zoo.labels(methods) == methods
+    assert methods.labels(names) == names
     two = [f"/{a}/mine.py:make?weights=/{w}/w.pt" for a, w in ("ab", "cd")]
-    assert list(zoo.labels(two).values()) == ["mine:make?b/w", "mine:make?d/w"]
+    assert list(methods.labels(two).values()) == ["mine:make?b/w", "mine:make?d/w"]
     two = [f"/{a}/mine.py:make?weights=/w.pt" for a in "ac"]
-    assert list(zoo.labels(two).values()) == ["a/mine:make?w", "c/mine:make?w"]
+    assert list(methods.labels(two).values()) == ["a/mine:make?w", "c/mine:make?w"]
     table = pd.DataFrame({"method": two, "gain": [-0.0004, -0.0005]})
     shown = tables.markdown(table, forms={"gain": "{:+.3f}"}).splitlines()[2:]
     assert shown == ["| a/mine:make?w | 0.000 |", "| c/mine:make?w | -0.001 |"]

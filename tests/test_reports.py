@@ -90,9 +90,6 @@ def test_inputs_are_known_by_pixels_and_bytes(run: reports.Run, tmp_path: Path) 
     # Of b"w", by sha256sum.
     assert inputs["weights"] == "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"
     assert len(set(inputs.values())) == 3
-    assert provenance.array_hash(picture) == provenance.array_hash(np.asfortranarray(picture))
-    others = [picture.reshape(1, 4, 3), picture.astype(np.int8), picture + np.uint8(1)]
-    assert provenance.array_hash(picture) not in map(provenance.array_hash, others)
 
 
 def test_the_manifest_is_json_whatever_is_put_in(run: reports.Run) -> None:

@@ -394,7 +394,7 @@ def test_papermill_sees_what_we_see(notebook: Path) -> None:
 
 def test_names_types_and_defaults_are_read_in_order_and_others_are_told(tmp_path: Path) -> None:
     file = tiny.write(tmp_path, "n", [("parameters", "b: int = 2  # b\na: list[str] = []  # a")])
-    assert [*parameters.read(file).values()] == [("b", "int", 2), ("a", "list[str]", [])]
+    assert [*parameters.read(file).items()] == [("b", ("int", 2)), ("a", ("list[str]", []))]
     file = tiny.write(tmp_path, "n", [("", "a: int = 1")])
     assert parameters.read(file) == {}
     refused("it has no parameters", parameters.check, file, {"a": 1})

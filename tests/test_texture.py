@@ -79,7 +79,7 @@ def test_patches_are_searched_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     for other in ((lr[:, ::-1], 3, 2), (lr, 2, 2), (lr, 3, 1), (lr.astype(float), 3, 2)):
         with pytest.raises(TypeError):  # it would search
             texture.similar_patches(*other)
-    refused("use a larger picture", texture.similar_patches, lr, 108)
+    refused("use a larger one", texture.similar_patches, lr, 108)
 
 
 @pytest.mark.parametrize("first", ["torch", "faiss"])

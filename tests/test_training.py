@@ -26,7 +26,7 @@ from tiny import refused
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dtfn import models, recipes, side_by_side, training
+from dtfn import models, recipes, training
 
 TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no run repeats
 # One batch in two parts is added up in another order: one part in 1e7 of a gradient. Adam divides
@@ -60,7 +60,7 @@ def whole(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted, on one process; in ``together`` several side by side."""
     out = tmp_path_factory.mktemp("whole")
     train(out)
-    side_by_side.train_together(TOGETHER, out / "together", accelerator="cpu")
+    training.train_together(TOGETHER, out / "together", accelerator="cpu")
     return out
 
 
@@ -112,7 +112,7 @@ def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
     refused("another learning_rate; .* --out", train, tmp_path, {"learning_rate": 1e-4})
     for trainer, given in (
         (training.train, (tiny.recipe(), tmp_path)),
-        (side_by_side.train_together, ({tmp_path.name: tiny.recipe()}, tmp_path.parent)),
+        (training.train_together, ({tmp_path.name: tiny.recipe()}, tmp_path.parent)),
     ):
         refused("found state.ckpt; add --resume", trainer, *given, resume=False)
     state = tmp_path / "state.ckpt"
@@ -161,14 +161,14 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
     for changes, options, message in (
         ({}, {"accumulate": 3}, "batch: expected a multiple of 3"),
         ({}, {"strategy": "dpp"}, "invalid strategy name.*change --accelerator"),
-        ({}, {"accelerator": "abacus"}, "what Lightning Fabric can use here"),
-        ({"start": "none.safetensors"}, {}, "train it first, or name it with -p"),
+        ({}, {"accelerator": "abacus"}, "what Lightning Fabric can use"),
+        ({"start": "none.safetensors"}, {}, "none.safetensors: expected the file of a network"),
     ):
         refused(message, train, tmp_path / "run", changes, **options)
         assert not (tmp_path / "run").exists()
     alone = lightning.Fabric(accelerator="cpu", devices=1)
     monkeypatch.setattr("lightning_fabric.Fabric", lambda **_: alone)
-    refused(r"processes: expected 2 on each of 1 node.*found 1", training.start, "cpu", 2, 1, "ddp")
+    refused(r"processes: expected 2; found 1", training.start, "cpu", 2, 1, "ddp")
 
 
 @pytest.mark.slow
@@ -333,11 +333,11 @@ def test_side_by_side_takes_the_same_steps(whole: Path, tmp_path: Path, name: st
 def test_either_trainer_continues_what_the_other_began(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(side_by_side, "QUEUED", 4)  # a checkpoint after so many steps
+    monkeypatch.setattr(training, "QUEUED", 4)  # a checkpoint after so many steps
     recipes = {"run": tiny.recipe()}
     trainers = (
         lambda: train(tmp_path / "run"),
-        lambda: side_by_side.train_together(recipes, tmp_path, accelerator="cpu"),
+        lambda: training.train_together(recipes, tmp_path, accelerator="cpu"),
     )
     with tiny.stopped(4):
         trainers[order[0]]()
@@ -346,13 +346,13 @@ def test_either_trainer_continues_what_the_other_began(
 
 
 def test_minutes_shorten_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "QUEUED", 4)
+    monkeypatch.setattr(training, "QUEUED", 4)
     # A clock that goes by its own looks, so that a busy machine changes nothing.
     clock = SimpleNamespace(monotonic=itertools.count(0, 0.1).__next__)
-    monkeypatch.setattr(side_by_side, "time", clock)
+    monkeypatch.setattr(training, "time", clock)
     recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, steps=10**5, validate_every=10**5)
     options: dict[str, Any] = {"minutes": 0.13, "keep_every": 10}
-    side_by_side.train_together({"run": recipe}, tmp_path, accelerator="cpu", **options)
+    training.train_together({"run": recipe}, tmp_path, accelerator="cpu", **options)
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     steps = int(history["step"].iloc[-1])
     assert 24 < steps < 10**5
@@ -365,7 +365,7 @@ def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"learning_rate": 1e30, "warmup": 0, "steps": 12, "clip": 0.0}
     broken = tiny.recipe("local-x2-s0", hyperparameters=SMALL, **changes)
     with pytest.raises(training.Diverged, match="broken before step"):
-        side_by_side.train_together({"broken": broken}, tmp_path, accelerator="cpu")
+        training.train_together({"broken": broken}, tmp_path, accelerator="cpu")
 
 
 @pytest.mark.gpu
@@ -375,7 +375,7 @@ def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
 def test_graphs_take_the_steps_of_the_plain_trainer(tmp_path: Path, name: str) -> None:
     changes: dict[str, Any] = {"steps": 20, "checkpoint_every": 100.0, "attention_off": 0.5}
     recipe = dataclasses.replace(TOGETHER[name], **changes)
-    side_by_side.train_together({name: recipe}, tmp_path, accelerator="cuda")
+    training.train_together({name: recipe}, tmp_path, accelerator="cuda")
     training.train(recipe, tmp_path / "plain", accelerator="cuda")
     assert_same(tmp_path / name, tmp_path / "plain", 1e-4)
 
@@ -419,7 +419,7 @@ def test_the_stages_of_the_zoo() -> None:
             same["attention_off"] = 0.0
             assert dataclasses.replace(one, **same) == base
     assert [one.steps for one in local] == [8797, 2000, 3000]
-    assert {f"mini-{variant}" for variant in recipes.VARIANTS} <= set(models.known_names())
+    assert {f"mini-{variant}" for variant in recipes.VARIANTS} <= set(models.networks.known_names())
     assert recipes.split_name("dtfn-notfs-x4-s11") == ("dtfn-notfs", 4, 11)
     assert recipes.split_name("dtfn_x4") is None
     recipe = recipes.preset("demo-nla+tfs-x3-s2")

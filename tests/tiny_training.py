@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dtfn import images, paths, recipes, side_by_side, training
+from dtfn import images, paths, recipes, training
 from dtfn.recipes import Recipe
 
 HERE = Path(__file__)
@@ -73,7 +73,7 @@ def stopped(before: int | None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
         patch.setattr(training.Run, "step", ending(training.Run.step))
-        patch.setattr(side_by_side.Lane, "turn", ending(side_by_side.Lane.turn))
+        patch.setattr(training.Lane, "turn", ending(training.Lane.turn))
         yield
 
 

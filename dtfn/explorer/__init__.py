@@ -8,8 +8,6 @@
 importer of ipywidgets and ipympl.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict

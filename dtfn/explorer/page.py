@@ -1,7 +1,5 @@
 """What the explorer says and shows, as pixels, HTML and a figure: on screen as on paper."""
 
-from __future__ import annotations
-
 import base64
 import math
 from collections.abc import Sequence

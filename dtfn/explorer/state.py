@@ -103,7 +103,7 @@ class Choice:
     @property
     def labels(self) -> dict[str, str]:
         """Every method that is shown -> its short name."""
-        return zoo.labels([*self.methods, self.off, f"{self.network}@uniform", WITHOUT])
+        return methods.labels([*self.methods, self.off, f"{self.network}@uniform", WITHOUT])
 
     @property
     def methods(self) -> list[str]:

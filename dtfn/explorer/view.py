@@ -1,7 +1,5 @@
 """The explorer's view: ipywidgets around a `State`. Nothing is computed here."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +22,7 @@ from dtfn.errors import InputError
 from dtfn.explorer import page
 from dtfn.explorer.state import FILES, Position, State, Tell, controls, tiles
 from dtfn.images import UInt8
+from dtfn.methods import labels
 from dtfn.plots import BOX
 
 FOLDER = Path(__file__).parent
@@ -241,7 +240,7 @@ class View:
         state, choice = self.state, self.state.choice
         listed = [str(row["name"]) for row in zoo.everything() if row["scale"] == choice.scale]
         listed += [name for name in choice.methods if "@" not in name]
-        networks = {label: name for name, label in zoo.labels(listed).items()}
+        networks = {label: name for name, label in labels(listed).items()}
         off: dict[str, str] = {}
         if choice.off in state.outputs:
             said = "uniform weights" if zoo.own(choice.network) else page.OFF

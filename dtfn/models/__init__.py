@@ -4,18 +4,9 @@ import ctypes
 import sys
 
 from dtfn.models.checkpoints import import_weights, load, save, start_from
-from dtfn.models.networks import Network, create, known_names, register
+from dtfn.models.networks import Network, create, register
 
-__all__ = [
-    "Network",
-    "create",
-    "import_weights",
-    "known_names",
-    "load",
-    "register",
-    "save",
-    "start_from",
-]
+__all__ = ["Network", "create", "import_weights", "load", "register", "save", "start_from"]
 
 # glibc shall keep freed blocks for the next allocation: networks run up to 1.5 times as fast. Else
 # a large block comes from the kernel as zeroed pages and goes back when it is freed, so that every

@@ -5,8 +5,6 @@ Each can be switched off (`Switchable`), and its weights can be changed (`Interv
 pictures of L = H * W positions, C channels, embeddings of Cq = C // reduction channels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,15 +19,13 @@ from dtfn.models.layers import Fusion, Switchable, conv3x3, exact, maps_of, rows
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
 # Up to this many positions a training step keeps the (L, L) weights: on a CPU of one picture at a
-# time, which fit its cache and under bf16 autocast are three times as fast as the fused kernel; on
-# a GPU of all pictures, as long as they take at most `KEPT_GPU` bytes.
+# time, three times as fast as the fused kernel; on a GPU of all, up to `KEPT_GPU` bytes.
 MATERIALISED = 4096
 KEPT_GPU = 1 << 30
 SPARSE_SCORES = 1 << 20  # that sparsemax holds at once, see `layers.room`; never (L, L)
 
-# (logits, queries, keys) -> logits: logits (..., q, k), and the flat LR positions of the queries
-# (..., q) and of the keys (..., k). A logit of -inf removes its key; a query without any key
-# attends to nothing.
+# (logits (..., q, k), flat LR positions of the queries (..., q), of the keys (..., k)) -> logits. A
+# logit of -inf removes its key; a query without any key attends to nothing.
 Intervention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -42,8 +38,8 @@ class Attention(Switchable):
 
     intervene: Intervention | None = None
     chooses = False  # whether it compares queries with keys, so that it has maps
-    # x -> queries (N, Cq, H, W), keys or what else is compared, and values (N, C, H, W); rows
-    # (N, L, ...) of these three -> what each position receives (N, L, C).
+    # x -> queries (N, Cq, H, W), keys (N, Cq, H, W) or scores of keys (N, m, H, W), and values
+    # (N, C, H, W); rows (N, L, ...) of these three -> what each position receives (N, L, C).
     embed: Callable[[Tensor], tuple[Tensor, Tensor | None, Tensor]]
     mix: Callable[..., Tensor]
 
@@ -72,13 +68,11 @@ class Attention(Switchable):
                 for at in everything.split(max(1, hashing.BLOCK_SCORES // len(everything))):
                     logits = self.intervene(q[at] @ k.T, at, everything)
                     alone = (logits == -torch.inf).all(-1, keepdim=True)
-                    weights = self.weigh(logits.masked_fill(alone, 0)).masked_fill(alone, 0)
-                    parts.append(weights @ v)
+                    parts.append(self.weigh(logits.masked_fill(alone, 0)).masked_fill(alone, 0) @ v)
                 images.append(torch.cat(parts))
         return torch.stack(images)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
         return torch.add(x, self.attend(x), alpha=self.res_scale)
 
 
@@ -90,13 +84,11 @@ class PlaceboAttention(Attention):
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys of zeros (N, 1, H, W), and values (N, C, H, W)."""
         value = self.conv_assembly(x)
         nothing = torch.zeros_like(value[:, :1])  # equal logits for all keys
         return nothing, nothing, value
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return the mean (N, L, C) of the values (N, L, C)."""
         return value.mean(1, keepdim=True).expand_as(value)
 
 
@@ -110,20 +102,14 @@ class NonLocalAttention(Attention):
 
     def __init__(self, channels: int, reduction: int = 2, res_scale: float = 1.0) -> None:
         super().__init__(res_scale)
-
-        def embedding(width: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(channels, width, 1), nn.PReLU())
-
-        self.conv_match1 = embedding(channels // reduction)
-        self.conv_match2 = embedding(channels // reduction)
-        self.conv_assembly = embedding(channels)
+        widths = (channels // reduction, channels // reduction, channels)
+        embeddings = (nn.Sequential(nn.Conv2d(channels, n, 1), nn.PReLU()) for n in widths)
+        self.conv_match1, self.conv_match2, self.conv_assembly = embeddings
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries and keys (N, Cq, H, W), and values (N, C, H, W)."""
         return self.conv_match1(x), self.conv_match2(x), self.conv_assembly(x)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
         n, length, channels = value.shape
         kept = torch.is_grad_enabled() and length <= MATERIALISED
         if kept and not layers.batches(value):
@@ -139,11 +125,7 @@ class NonLocalAttention(Attention):
 
 
 class HighSimilarityPassAttention(NonLocalAttention):
-    """Dense attention whose softmax is replaced by an exact sparsemax (HSPA of HSPAN).
-
-    The support is looked for among the ``topk`` largest scores, then among more; the result does
-    not depend on it. An intervention's logits take the way through the sparsemax, too.
-    """
+    """Dense attention with an exact sparsemax for the softmax (HSPA of HSPAN), see `threshold`."""
 
     def __init__(
         self, channels: int, reduction: int = 2, res_scale: float = 1.0, topk: int = 128
@@ -152,11 +134,9 @@ class HighSimilarityPassAttention(NonLocalAttention):
         self.topk = topk
 
     def weigh(self, logits: Tensor) -> Tensor:
-        """Return the weights (q, k) of keys with logits (q, k)."""
         return (logits - threshold(logits, self.topk)).clamp_(min=0)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return (N, L, C) for queries and keys (N, L, Cq) and values (N, L, C)."""
         images = []
         with torch.autocast(value.device.type, enabled=False):
             for q, k, v in zip(exact(query), exact(key), exact(value), strict=True):
@@ -170,7 +150,6 @@ class _SparseBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, topk):  # type: ignore[no-untyped-def]
-        """Return (q, C)."""
         scores = query @ key.T
         tau = threshold(scores, topk)
         ctx.save_for_backward(query, key, value, tau)
@@ -178,7 +157,7 @@ class _SparseBlock(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        """Return the gradients: on the support, the upstream less its mean over the support."""
+        # On the support, the upstream gradient less its mean over the support.
         query, key, value, tau = ctx.saved_tensors
         weights = (query @ key.T).sub_(tau).clamp_(min=0)
         alive = weights > 0
@@ -218,14 +197,12 @@ class HashedAttention(Attention):
     """What the attention layers with hashing share: seeds, rotations, hash codes and chunks.
 
     ``chunk_size`` is m, ``n_hashes`` the number of hash rounds. With L < m positions there is one
-    chunk and no hashing. A ``hash_seed`` makes the rotations depend on (hash_seed, layer) alone, in
-    training also on ``draws``, the number of the pass. None draws them from torch's global
-    generator, in the authors' order.
+    chunk and no hashing. Rotations depend on (hash_seed, layer) alone, in training also on
+    ``draws``, the number of the pass; None draws them from torch's generator, as the authors do.
     """
 
     chooses = True
-    # Rotations (steps, n_hashes, Cq, buckets) drawn beforehand by `bank`, and a tensor (1,) with
-    # the row that the next training pass uses: so a CUDA graph replays with fresh rotations.
+    # What `bank` drew, and (1,) the row for the next training pass: of a CUDA graph, too.
     rotation_bank: Tensor | None = None
     rotation_step: Tensor | None = None
     rotations = staticmethod(hashing.super_bit_rotations)
@@ -272,10 +249,7 @@ class HashedAttention(Attention):
         return hashing.seeded(self.rotations, *shape, **source)
 
     def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
-        """Return the rotations (steps, ...) of passes on L positions, if they hash by a seed.
-
-        ``draws`` has the values ``steps`` before these passes.
-        """
+        """Return the seeded rotations of passes on L positions, ``draws`` being ``steps``."""
         buckets = hashing.bucket_count(length, self.chunk_size)
         if not buckets or self.hash_seed is None:
             return None
@@ -295,7 +269,6 @@ class HashedAttention(Attention):
             return hashing.chunked_attention(query, normal, value, score, order, m, self.intervene)
 
     def changed(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
-        """Return `mix`, which asks `intervene`."""
         return self.mix(query, key, value)
 
 
@@ -309,15 +282,11 @@ class NonLocalSparseAttention(HashedAttention):
         self.conv_assembly = nn.Sequential(nn.Conv2d(channels, channels, 1))
 
     def embed(self, x: Tensor) -> tuple[Tensor, None, Tensor]:
-        """Return queries (N, Cq, H, W), None, and values (N, C, H, W)."""
         return self.conv_match(x), None, self.conv_assembly(x)
 
 
 class GlobalLearnableAttention(HashedAttention):
-    """GLA of DLSN: super-bit LSH and a learned score; see `HashedAttention`.
-
-    The score is an MLP that maps each key to m numbers, one a query slot of its chunk.
-    """
+    """GLA of DLSN: super-bit LSH, and a score from an MLP a key and query slot of its chunk."""
 
     conv_assembly: nn.Module
 
@@ -329,13 +298,9 @@ class GlobalLearnableAttention(HashedAttention):
         self.fc = nn.Sequential(nn.Linear(channels, m), relu, nn.Linear(m, m))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
         branches = (self.conv_match, self.conv_assembly_fc, self.conv_assembly)
         query, feature, value = _merged(x, *(branch[0] for branch in branches))  # type: ignore[index]
-        return query.relu(), self._score(feature.relu()), value.relu()
-
-    def _score(self, feature: Tensor) -> Tensor:
-        return maps_of(self.fc(rows_of(feature)), *feature.shape[2:])
+        return query.relu(), maps_of(self.fc(rows_of(feature.relu())), *x.shape[2:]), value.relu()
 
 
 class DeformableNonLocalFusion(GlobalLearnableAttention, Fusion):
@@ -349,14 +314,13 @@ class DeformableNonLocalFusion(GlobalLearnableAttention, Fusion):
             self.build_fusion(channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries (N, Cq, H, W), key scores (N, m, H, W) and values (N, C, H, W)."""
         values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
         convs = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
         query, feature, offset, logit = _merged(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
-        return query.relu(), self._score(feature.relu()), values.sample(x, offset, logit)
+        score = maps_of(self.fc(rows_of(feature.relu())), *x.shape[2:])
+        return query.relu(), score, values.sample(x, offset, logit)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
         return self.fuse(x, self.attend(x)) if self.fidelity else super().when_on(x)
 
 
@@ -364,5 +328,4 @@ def _merged(x: Tensor, *convs: nn.Conv2d) -> tuple[Tensor, ...]:
     """Run several padded 3x3 convolutions of one input (N, C, H, W) as one; return each output."""
     weight = torch.cat([conv.weight for conv in convs])
     bias = torch.cat([conv.bias for conv in convs if conv.bias is not None])
-    out = F.conv2d(x, weight, bias, padding=1)
-    return out.split([conv.out_channels for conv in convs], 1)
+    return F.conv2d(x, weight, bias, padding=1).split([conv.out_channels for conv in convs], 1)

@@ -1,9 +1,4 @@
-"""Read and write weights: our own safetensors, and the checkpoints of the authors and the field.
-
-A checkpoint from elsewhere is recognised by the names and shapes of its weights.
-"""
-
-from __future__ import annotations
+"""Read and write weights: our own, and checkpoints that are known by the names in them."""
 
 import json
 import re
@@ -55,22 +50,17 @@ def save(network: Network, file: Path, **notes: Any) -> None:
 def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
     """Return a trained network in evaluation mode.
 
-    Parameters
-    ----------
-    name_or_file
-        A name of the zoo (see ``dtfn zoo list``), a file written by `save`, or a checkpoint of
-        EDSR, NLN, NLSN, DLSN, HSPAN or DTFN (``.pt``, ``.pth``, ``.safetensors``). A file that is
-        not there, holds more than tensors or does not fit one network exactly is an `InputError`.
-    hash_seed
-        Seed of the hash rotations; the result depends on weights, image and this seed alone.
-    **hyperparameters
-        What the weights do not show (``res_scale``, ``n_hashes``, ``topk``, the ``chunk_size`` of
-        NLSN, ``rgb_range`` where there is no mean shift). The defaults are the recorded values, or
-        else the authors', which the attribute ``assumed`` of the network names.
+    It is a name of the zoo (see ``dtfn zoo list``), a file written by `save`, or a checkpoint of
+    EDSR, NLN, NLSN, DLSN, HSPAN or DTFN (``.pt``, ``.pth``, ``.safetensors``). A file that is not
+    there, holds more than tensors or does not fit one network exactly is an `InputError`. The
+    hyperparameters are what the weights do not show (``res_scale``, ``n_hashes``, ``topk``, the
+    ``chunk_size`` of NLSN, ``rgb_range`` where there is no mean shift): by default the recorded
+    values, or else the authors', which the attribute ``assumed`` names.
     """
     file = zoo.file_of(str(name_or_file))
     state, build = _read(file)
     given = {key: value for key, value in state.items() if not IGNORED.fullmatch(key)}
+    wanted = f"weights of {', '.join(NAMES.values())}, named as in the authors' code"
     try:
         if build is None:
             name, scale, shown = _recognised(state, given)
@@ -78,36 +68,28 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
             name, scale, shown = build["name"], build["scale"], dict(build["hyperparameters"])
             if max(shown["n_resblocks"], shown.get("n_resgroups", 0)) > len(given):
                 raise ValueError("more blocks than weights")
-    except (LookupError, TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        known = f"weights of {', '.join(NAMES.values())}, named as in the authors' code"
-        no = "no " * isinstance(error, LookupError)
-        some = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}; {no}{error}"
-        remedy = "pass the state_dict of one of these networks, or a file of dtfn.models.save"
-        raise InputError(file, known, some, remedy) from error
-    # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
-    white = shown.get("rgb_range")
-    if hyperparameters.get("rgb_range", white) != white and white is not None:
-        wanted, found = f"{white}, as its weights have it", hyperparameters["rgb_range"]
-        raise InputError(f"rgb_range of {file}", wanted, found, "leave it out")
-    if name == "edsr" and "rgb_range" not in shown | hyperparameters:
-        remedy = f"dtfn weights import {file} -p rgb_range=255, or load(file, rgb_range=255.0)"
-        wanted, found = "a sub_mean among the weights, which shows it", "none; it may be 255 or 1"
-        raise InputError(f"rgb_range of {file}", wanted, found, remedy)
-    try:
+        # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
+        white = shown.get("rgb_range", hyperparameters.get("rgb_range"))
+        if name == "edsr" and white is None:
+            remedy = f"dtfn weights import {file} -p rgb_range=255, or load(file, rgb_range=255.0)"
+            raise InputError("rgb_range", "a sub_mean, which shows it", "none: 255 or 1", remedy)
+        if hyperparameters.get("rgb_range", white) != white:
+            raise ValueError(f"rgb_range is {white} in the weights")
+        wanted = f"weights of {name} x{scale} with {shown | hyperparameters}"
         with torch.device("meta"):  # a damaged file must not fill the memory
             network = create(name, scale, hash_seed, **shown | hyperparameters)
+        exact = {key: value.to(torch.float32, copy=True) for key, value in given.items()}
+        network.load_state_dict(exact, assign=True)
+        if odd := [key for key, value in exact.items() if not value.isfinite().all()]:
+            raise ValueError(f"NaN or infinity in {odd[0]}")
     except InputError as error:
         error.args = (f"{file}: {error}",)
         raise
-    exact = {key: value.to(torch.float32, copy=True) for key, value in given.items()}
-    wanted = f"weights of {name} x{scale} with {network.hyperparameters}"
-    try:
-        network.load_state_dict(exact, assign=True)
-    except RuntimeError as error:  # names keys that are missing, unexpected or mis-shaped
-        said, remedy = " ".join(str(error).split()), "load the checkpoint of this network"
-        raise InputError(file, wanted, said[:500], remedy) from error
-    if odd := [key for key, value in exact.items() if not value.isfinite().all()]:
-        raise InputError(file, wanted, f"NaN or infinity in {odd[0]}", "fetch or train it again")
+    except Exception as error:  # missing, unexpected and mis-shaped weights among them
+        said = " ".join(f"{'no ' * isinstance(error, LookupError)}{error}".split())[:500]
+        found = f"{len(given)} tensors: {', '.join(sorted(given)[:4]) or 'nothing'}; {said}"
+        remedy = "pass the state_dict of one of these networks, or a file of dtfn.models.save"
+        raise InputError(file, wanted, found, remedy) from error
     if build is None:
         seen = (shown.keys() - {"res_scale"}) | hyperparameters.keys()
         network.assumed = sorted(network.hyperparameters.keys() - seen)
@@ -122,56 +104,42 @@ def import_weights(
 ) -> zoo.Entry:
     """Import a checkpoint into ``data/weights``, so that its name stands for it everywhere.
 
-    It must load strictly and run on a small image. It is stored as safetensors with its
-    hyperparameters, and the stored network must give the same output, bit by bit. Arguments are as
-    for `load`, the hyperparameters as text; the ``name`` is by default ``<network>-x<scale>``, and
-    stands for other weights only to ``replace`` them. Returned is the entry of `dtfn.zoo.imported`.
+    It must load strictly and run on a small image. Arguments are as for `load`, the hyperparameters
+    as text; the ``name`` is by default ``<network>-x<scale>``, and stands for other weights only to
+    ``replace`` them. Returned is the entry of `dtfn.zoo.imported`.
     """
     try:
         values = {key: json.loads(text) for key, text in (hyperparameters or {}).items()}
     except ValueError as error:
-        remedy = "write for example -p n_hashes=4"
-        raise InputError("hyperparameters", "numbers", hyperparameters, remedy) from error
+        raise InputError("hyperparameters", "numbers", hyperparameters, "mend them") from error
     file = zoo.file_of(str(file))
     network = load(file, **values)
     name = name or f"{network.name}-x{network.scale}"
     taken = {"bicubic", *(row["name"] for row in zoo.registry())}
     if name in taken or Path(name).name != name or Path(name).suffix in zoo.SUFFIXES:
-        wanted, found = "a plain word that no method has", "a method or the name of a file"
-        raise InputError(f"name {name!r}", wanted, found, "choose another with --name")
+        raise InputError("--name", "a plain word that no method has", repr(name), "choose another")
     known, (_, full) = network.hyperparameters, NETWORKS.get(network.name, (None, {}))
     sizes = ("n_feats", "n_resblocks", "n_resgroups")
     source = {"source": file.name, "source_sha256": files.sha256(file)}
+    stored = paths.WEIGHTS / f"{name}.safetensors"
     made: dict[str, Any] = {
-        "name": name,
-        "network": network.name,
-        "scale": network.scale,
+        **{"name": name, "network": network.name, "scale": network.scale, "file": stored.name},
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "full_size": bool(full) and all(full.get(key) == known.get(key) for key in sizes),
-        "hyperparameters": known,
-        "assumed": network.assumed,
-        "file": f"{name}.safetensors",
-        **source,
+        **{"hyperparameters": known, "assumed": network.assumed, **source},
     }
-    stored = paths.WEIGHTS / made["file"]
     before = next((row for row in zoo.imported() if row["name"] == name and stored.is_file()), None)
     if before and all(before[key] == made[key] for key in ("source_sha256", "hyperparameters")):
         return before
     if before and not replace:
-        found = f"{before['source']}, imported under that name"
         remedy = "choose another with --name, or pass --replace"
-        raise InputError(f"weights {name!r}", "a name that is free", found, remedy)
+        raise InputError(f"weights {name!r}", "a name that is free", before["source"], remedy)
     x = torch.rand(1, 3, TRIED, TRIED, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode(), files.replacing(stored) as draft:
-        output = network(x)
-        if not output.isfinite().all():
-            wanted = f"a finite output for {TRIED} x {TRIED} pixels"
-            remedy = "the weights are damaged, or a hyperparameter that they do not show is wrong"
-            raise InputError(file, wanted, "NaN or infinity", remedy)
-        save(network, draft, **source)
-        if not torch.equal(load(draft)(x), output):
-            wanted = "the same output from the stored weights"
-            raise InputError(file, wanted, "another", "report this fault")
+    with torch.inference_mode():
+        if not network(x).isfinite().all():
+            remedy = "mend a hyperparameter that they do not show, or fetch the weights again"
+            raise InputError(file, "a finite output", "NaN or infinity", remedy)
+    save(network, stored, **source)
     made["sha256"] = files.sha256(stored)
     zoo.record(paths.WEIGHTS, made)
     return made
@@ -180,9 +148,8 @@ def import_weights(
 def start_from(network: Network, begin: Network) -> None:
     """Give a fresh network the weights of another, in place.
 
-    What it starts from may have another scale: then the upsampler stays fresh, as where the authors
-    train x3 and x4 on from x2. Or it has no TFS: then TFS at first changes nothing. Another
-    network, or one of another size, is an `InputError`.
+    It may have another scale: then the upsampler stays fresh, as where the authors train x3 and x4
+    on from x2. Or it has no TFS: then TFS at first changes nothing. Else it is an `InputError`.
     """
     state, own = begin.state_dict(), network.state_dict()
     fresh: tuple[str, ...] = () if network.scale == begin.scale else ("tail.0.",)
@@ -195,18 +162,16 @@ def start_from(network: Network, begin: Network) -> None:
                     state[key.replace(place, f"{place}.attention", 1)] = state.pop(key)
     kept = {key: value for key, value in state.items() if not key.startswith(fresh)}
     kept |= {key: value for key, value in own.items() if key.startswith(fresh)}
-    try:
-        if network.name.removesuffix("+tfs") != begin.name.removesuffix("+tfs"):
-            raise RuntimeError("another network")
-        network.load_state_dict(kept)
-    except RuntimeError as error:
+    shapes = {key: value.shape for key, value in kept.items()}
+    fits = shapes == {key: value.shape for key, value in own.items()}
+    if not fits or network.name.removesuffix("+tfs") != begin.name.removesuffix("+tfs"):
         wanted = f"weights that fit {network.name}, {network.hyperparameters}"
         found, remedy = f"{begin.name}, {begin.hyperparameters}", "choose a start of the same size"
-        raise InputError("start", wanted, found, remedy) from error
+        raise InputError("start", wanted, found, remedy)
+    network.load_state_dict(kept)
 
 
 def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
-    """Return the weights of a file under their plain names, and what `save` says of them."""
     metadata: dict[str, str] = {}
     content: Any
     try:
@@ -220,28 +185,23 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
                 content = torch.load(file, map_location="cpu", weights_only=True)
         build = json.loads(metadata["build"]) if "build" in metadata else None
     except Exception as error:  # the libraries raise whatever a broken file leads them to
-        with file.open("rb") as stream:
-            begins = stream.read(64).lstrip()
         # torch goes on to advise reading the file unchecked, which may run any code in it.
         found = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"
+        begins = file.read_bytes()[:60].lstrip()
         if begins.startswith((b"<", b"version https://git-lfs")):  # a page of an error, a pointer
             found = f"no weights but {begins.splitlines()[0].decode(errors='replace')!r}"
         remedy = "fetch it again (`git lfs pull`), or save a state_dict() where it was trained"
         raise InputError(file, "weights, and nothing but tensors", found, remedy) from error
-    while isinstance(content, Mapping):
+    inner = [content]
+    while inner and isinstance(content := inner[0], Mapping):
         inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
     # torch's AveragedModel counts the averaged states next to the weights.
     items = content.items() if isinstance(content, Mapping) else [(type(content).__name__, None)]
     state: dict[str, Any] = {str(key): value for key, value in items if key != "n_averaged"}
     for value in state.values():
         is_fit = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
         if not is_fit or not value.is_floating_point():
-            remedy = f"save the network's state_dict(), bare or below one of {', '.join(WRAPPERS)}"
-            if "tally" in state:  # of `dtfn.training`
-                remedy = "name the weights.safetensors of a finished run, not its checkpoint"
+            remedy = "save a state_dict(); of a run of `dtfn train` name the weights.safetensors"
             raise InputError(file, "a state dict of real numbers", ", ".join(state)[:200], remedy)
     trained = [key for key in state if not IGNORED.fullmatch(key)]
     for prefix in (p for _ in range(3) for p in PREFIXES):
@@ -252,11 +212,7 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
 
 
 def _recognised(state: State, given: State) -> tuple[str, int, dict[str, Any]]:
-    """Return which network the weights belong to, its scale and the hyperparameters they show.
-
-    Names are those of EDSR-PyTorch and its descendants. What does not fit raises an error, which
-    `load` makes one line.
-    """
+    """Return which network the weights belong to, its scale and the hyperparameters they show."""
     shapes = {key: tuple(value.shape) for key, value in given.items()}
     if "tail.0.weight" in shapes:
         raise ValueError("a mini network, whose name only a file of dtfn.models.save knows")

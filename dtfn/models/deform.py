@@ -5,8 +5,6 @@ embedding bag; on a GPU two Triton kernels, where Triton is installed. The convo
 is one matrix product over (taps, channels).
 """
 
-from __future__ import annotations
-
 import os
 
 import torch
@@ -37,10 +35,8 @@ def corners(offset: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tens
     tap = torch.arange(9, device=offset.device)
     position = torch.arange(height * width, device=offset.device)[:, None]  # (L, 1)
     shift = offset.unflatten(2, (9, 2))
-    axes = []
-    for axis, (size, base) in enumerate(
-        ((height, position // width + tap // 3 - 1), (width, position % width + tap % 3 - 1))
-    ):
+    axes, bases = [], (position // width + tap // 3 - 1, position % width + tap % 3 - 1)
+    for axis, (size, base) in enumerate(zip((height, width), bases, strict=True)):
         # Far outside is as good as just outside, and keeps the integers small.
         at = (base.to(offset) + shift[..., axis]).clamp(-2, size + 1)  # (N, L, 9)
         low = at.detach().floor()
@@ -90,14 +86,10 @@ def deformable_conv2d(
 
 
 class WeightedRows(torch.autograd.Function):
-    """Weighted sums of table rows: a weighted embedding bag with a fast backward.
-
-    `apply` takes a table (T, C), index (B, 4) int64 and share (B, 4), and returns (B, C).
-    """
+    """Weighted sums (B, C) of table rows (T, C): index and share (B, 4); a fast backward."""
 
     @staticmethod
     def forward(ctx, table, index, share):  # type: ignore[no-untyped-def]
-        """Return ``sum_k share[:, k] * table[index[:, k]]``."""
         ctx.save_for_backward(table, index, share)
         if fused(table):
             out = table.new_empty(len(index), table.shape[1])
@@ -107,7 +99,6 @@ class WeightedRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        """Return the gradients of the table and of the shares."""
         table, index, share = ctx.saved_tensors
         grad, count = grad.contiguous(), len(index)
         if fused(table):
@@ -139,7 +130,6 @@ def fused(table: Tensor) -> bool:
 
 
 def _launch(kernel: object, table: Tensor, index: Tensor, *others: Tensor) -> None:
-    """Run a kernel, so many samples a program that it holds 4096 numbers of a tensor."""
     count, channels = len(index), table.shape[1]
     width = min(256, triton.next_power_of_2(channels))
     grid = (triton.cdiv(count, 4096 // width),)
@@ -153,7 +143,6 @@ if triton is not None:
     def _gather_rows(  # type: ignore[no-untyped-def]
         table, index, share, out, count, channels, BLOCK: tl.constexpr, WIDTH: tl.constexpr
     ):
-        """Write the weighted sums of four rows for BLOCK samples."""
         sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = sample < count
         for start in range(0, channels, WIDTH):
@@ -182,7 +171,6 @@ if triton is not None:
         BLOCK: tl.constexpr,
         WIDTH: tl.constexpr,
     ):
-        """Add the gradients of BLOCK samples to the table's, and write those of their shares."""
         sample = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = sample < count
         for corner in tl.static_range(4):
@@ -192,26 +180,18 @@ if triton is not None:
             for start in range(0, channels, WIDTH):
                 channel = start + tl.arange(0, WIDTH)
                 here = inside[:, None] & (channel < channels)[None, :]
-                upstream = tl.load(
-                    grad + sample[:, None] * channels + channel[None, :], mask=here, other=0.0
-                ).to(tl.float32)
+                at = grad + sample[:, None] * channels + channel[None, :]
+                upstream = tl.load(at, mask=here, other=0.0).to(tl.float32)
                 at = row[:, None] * channels + channel[None, :]
                 value = tl.load(table + at, mask=here, other=0.0).to(tl.float32)
                 product += tl.sum(upstream * value, axis=1)
-                tl.atomic_add(
-                    d_table + at,
-                    upstream * weight[:, None],
-                    mask=here & (weight != 0)[:, None],
-                    sem="relaxed",
-                )
+                here = here & (weight != 0)[:, None]
+                tl.atomic_add(d_table + at, upstream * weight[:, None], mask=here, sem="relaxed")
             tl.store(d_share + sample * 4 + corner, product, mask=inside)
 
 
 class DeformableConv2d(nn.Module):
-    """Deformable 3x3 convolution that predicts its own offsets and modulation (``2 * sigmoid``).
-
-    Offsets start at 0 and the modulation at 1, so that it starts as a plain convolution.
-    """
+    """Deformable 3x3 convolution that predicts its offsets; it starts as a plain one."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -222,7 +202,6 @@ class DeformableConv2d(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, D, H, W) for x (N, C, H, W)."""
         return self.sample(x, self.offset_conv(x), self.modulator_conv(x))
 
     def sample(self, x: Tensor, offset: Tensor, logit: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ each chunk attend to itself and to its two neighbours (cyclic). Everything here 
 rows (L, C); a chunk's 3m neighbours are a strided view where one list is at hand, else a copy.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -35,10 +33,7 @@ def bucket_count(length: int, chunk_size: int) -> int:
 def super_bit_rotations(
     channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
 ) -> Tensor:
-    """Draw the (n_hashes, C, buckets) orthogonal projections of super-bit LSH (GLA, DTFN).
-
-    As the authors do: one draw a round, in float32 on the CPU.
-    """
+    """Draw the (n_hashes, C, buckets) projections of super-bit LSH (GLA, DTFN) as the authors."""
     draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
     return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
 
@@ -62,8 +57,7 @@ def seeded(draw: Callable[..., Tensor], *shape: int, seed: int, layer: int, step
 def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
     """Return the bucket of each position in each round, (N, n_hashes, L) uint8.
 
-    It is the argmax, the first of equals, of the projections of the queries (N, L, C) by the
-    rotations (n_hashes, C, buckets).
+    It is the first argmax of the queries (N, L, C) times the rotations (n_hashes, C, buckets).
     """
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
@@ -77,8 +71,8 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
 def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
     """Return the positions of each round in the order of their codes (N, n_hashes, L), L >= m.
 
-    These are (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The
-    tail is padded by repeating the last positions, as the authors do.
+    (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The tail repeats
+    the last positions, as the authors do.
     """
     if layers.batches(codes):
         order = torch.sort(codes, dim=-1, stable=True).indices
@@ -132,8 +126,7 @@ class _Round(NamedTuple):
 
     def unsorted(self, parts: list[Tensor]) -> Tensor:
         """Return the sorted rows of all runs, (lists, ..., C) each, by position: (lists, L, C)."""
-        rows = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return _take(rows, self.place)
+        return _take(parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.place)
 
 
 def _rounds(order: Tensor, m: int, length: int) -> Iterator[_Round]:
@@ -148,9 +141,8 @@ def _rounds(order: Tensor, m: int, length: int) -> Iterator[_Round]:
         lists = torch.arange(pictures.stop - first, device=device)[:, None]
         for turn in range(n_hashes):
             rows = order[pictures, turn]
-            place = torch.empty_like(rows[:, :length]).scatter_(
-                1, rows[:, m : m + length], positions.expand(len(rows), -1)
-            )
+            place = torch.empty_like(rows[:, :length])
+            place.scatter_(1, rows[:, m : m + length], positions.expand(len(rows), -1))
             flat = rows + (first + lists) * length
             yield _Round(pictures, turn == 0, flat, place + lists * chunks * m, most, m)
 
@@ -160,18 +152,16 @@ class ChunkedAttention(torch.autograd.Function):
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
     keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L,
-    unless they take at most `KEPT` bytes. No shape depends on the data and nothing waits for a GPU,
-    so a step can be captured as a CUDA graph.
+    unless they take at most `KEPT` bytes. No shape depends on the data and nothing waits for a GPU:
+    a CUDA graph can capture a step.
 
-    Arguments of `apply`: queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the
-    same type, or in bfloat16 for products in bfloat16; scores (N, L, m) or None, which a key adds
-    for each query slot; the `chunk_order`; m; perhaps a `dtfn.models.attention.Intervention`, which
-    leaves no gradients. It returns (N, L, C) in the type of the queries.
+    `apply` takes queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the same
+    type or bfloat16; scores (N, L, m) or None, which a key adds for each query slot; the
+    `chunk_order`; m; perhaps an `Intervention`, which leaves no gradients. It returns (N, L, C).
     """
 
     @staticmethod
     def forward(ctx, query, key, value, score, order, m, change=None):  # type: ignore[no-untyped-def]
-        """Return (N, L, C)."""
         query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         score = None if score is None else score.contiguous()
         n, length, channels = value.shape
@@ -215,7 +205,6 @@ class ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        """Recompute the probabilities and return the gradients of query, key, value and score."""
         query, key, value, score, order, out, total, *kept = ctx.saved_tensors
         m, half = ctx.m, value.dtype
         length, channels = value.shape[1:]

@@ -1,7 +1,5 @@
 """Plain layers that every network of the family shares; names follow the authors' checkpoints."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
@@ -60,11 +58,9 @@ class Switchable(nn.Module):
     """
 
     on: bool | Tensor = True
-
     when_on: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
         on = self.on
         if not isinstance(on, Tensor):
             return self.when_on(x) if on else x
@@ -86,24 +82,21 @@ def switches(network: nn.Module) -> list[Switchable]:
     return [layer for layer in layers if layer not in inside]
 
 
-class _Bottleneck(nn.Module):
-    """1x1 residual bottleneck 2C -> C -> 2C of the texture-fidelity fusion."""
+class Residual(nn.Module):
+    """Some layers around a skip: ``body(x) * res_scale + x``, (N, C, H, W) like x."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, *body: nn.Module, res_scale: float = 1.0) -> None:
         super().__init__()
-        down, up = nn.Conv2d(channels, channels // 2, 1), nn.Conv2d(channels // 2, channels, 1)
-        self.body = nn.Sequential(down, nn.ReLU(inplace=True), up)
+        self.body, self.res_scale = nn.Sequential(*body), res_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, 2C, H, W) for x of the same shape."""
-        return self.body(x) + x
+        return torch.add(x, self.body(x), alpha=self.res_scale)
 
 
 class CCALayer(nn.Module):
     """Contrast-aware channel attention (IMDN): a gate a channel from its standard deviation + mean.
 
-    The standard deviation is the population's. Where a channel is constant its gradient is taken
-    as 0; a bare square root would give NaN there.
+    The gradient is 0 where a channel is constant; a bare square root would give NaN there.
     """
 
     def __init__(self, channels: int) -> None:
@@ -113,7 +106,6 @@ class CCALayer(nn.Module):
         self.conv_du = nn.Sequential(down, nn.ReLU(inplace=True), up, nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
         rows = rows_of(exact(x))  # (N, L, C)
         mean = rows.mean(1, keepdim=True)
         # Two plain passes over rows: torch.var_mean is forty times slower in channels-last memory.
@@ -125,18 +117,18 @@ class CCALayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """The fusion of the texture-fidelity strategy (TFS), named as in DTFN's checkpoints.
-
-    ``z = concat(x, attended); z = z + fusion(z); out = shrink(z) * res_scale + x``
-    """
+    """TFS: ``z = concat(x, attended); out = shrink(z + fusion(z)) * res_scale + x``."""
 
     res_scale: float
 
     def build_fusion(self, channels: int) -> None:
         """Add ``fusion`` and ``shrink`` for C channels."""
         double = 2 * channels
-        gate = nn.Sequential(CCALayer(double), _Bottleneck(double), _Bottleneck(double))
-        self.fusion: Any = nn.Sequential(gate)
+        gate: list[nn.Module] = [CCALayer(double)]
+        for _ in range(2):
+            down, up = nn.Conv2d(double, channels, 1), nn.Conv2d(channels, double, 1)
+            gate.append(Residual(down, nn.ReLU(inplace=True), up))
+        self.fusion: Any = nn.Sequential(nn.Sequential(*gate))
         self.shrink: Any = nn.Sequential(nn.Conv2d(double, channels, 1))
 
     def fuse(self, x: Tensor, attended: Tensor) -> Tensor:
@@ -149,7 +141,7 @@ class TextureFidelity(Fusion, Switchable):
     """The texture-fidelity strategy around any attention: a gate on what it may add.
 
     What is fused is the bare ``attend(x)`` of a layer of `dtfn.models.attention`, or else the
-    output of any module that maps (N, C, H, W) to itself. The attention's own switch is not asked.
+    output of any module that maps (N, C, H, W) to itself.
     """
 
     def __init__(self, attention: nn.Module, channels: int, res_scale: float = 1.0) -> None:
@@ -158,7 +150,6 @@ class TextureFidelity(Fusion, Switchable):
         self.build_fusion(channels)
 
     def when_on(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
         return self.fuse(x, getattr(self.attention, "attend", self.attention)(x))
 
     @torch.no_grad()
@@ -169,6 +160,5 @@ class TextureFidelity(Fusion, Switchable):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         # The gate is 1/2 now, so the fusion adds half of what it gets: 1.5 times is passed on.
-        kept = getattr(self.attention, "res_scale", 1.0) / (1.5 * self.res_scale)
         attended = shrink.weight[:, shrink.out_channels :, 0, 0]  # (C, C) of (C, 2C, 1, 1)
-        attended.fill_diagonal_(kept)
+        attended.fill_diagonal_(getattr(self.attention, "res_scale", 1.0) / (1.5 * self.res_scale))

@@ -4,8 +4,6 @@ Two bodies exist. *Groups* (DTFN, DLSN, HSPAN, mini): groups of residual blocks,
 convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first and after every 8.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
-from dtfn.models.layers import TextureFidelity, assign, conv3x3, exact, switches
+from dtfn.models.layers import Residual, TextureFidelity, assign, conv3x3, exact, switches
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -54,24 +52,11 @@ NETWORKS: dict[str, tuple[Kind | None, dict[str, Any]]] = {
 }
 
 
-class Residual(nn.Module):
-    """Some layers around a skip: ``body(x) * res_scale + x``, (N, C, H, W) like x."""
-
-    def __init__(self, *body: nn.Module, res_scale: float) -> None:
-        super().__init__()
-        self.body, self.res_scale = nn.Sequential(*body), res_scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H, W) for x of the same shape."""
-        return torch.add(x, self.body(x), alpha=self.res_scale)
-
-
 class ResidualGroup(Residual):
     """Residual blocks, an attention or none, and a convolution, around a skip."""
 
 
 def _block(channels: int, res_scale: float = 1.0) -> Residual:
-    """Return EDSR's residual block, which is LF of DTFN."""
     first, last = conv3x3(channels, channels), conv3x3(channels, channels)
     return Residual(first, nn.ReLU(inplace=True), last, res_scale=res_scale)
 
@@ -80,10 +65,8 @@ class Network(nn.Module):
     """A super-resolution network: RGB in [0, 1], (N, 3, H, W) -> (N, 3, sH, sW).
 
     A mini network has one sub-pixel convolution as tail, around a bicubic skip: the body has to
-    learn only what bicubic interpolation misses, so that it trains several times faster.
-
-    ``name``, ``scale`` and ``hyperparameters`` say what was built, defaults included; ``assumed``
-    names those that the weights do not show and nobody gave: they are the authors'.
+    learn only what bicubic interpolation misses. ``name``, ``scale`` and ``hyperparameters`` say
+    what was built; ``assumed`` names those that the weights do not show and nobody gave.
     """
 
     mean: Tensor
@@ -112,11 +95,7 @@ class Network(nn.Module):
             self.tail = nn.Sequential(last, nn.PixelShuffle(scale))
 
     def attention(self, on: bool | Tensor) -> AbstractContextManager[object]:
-        """Switch attention on or off, TFS and DNLF included; without attention nothing happens.
-
-        A bool tensor (N,) has one entry a picture of the batch. The context restores the switches
-        on leaving; it need not be entered.
-        """
+        """Switch attention on or off, or by picture (N,); the context, if entered, restores it."""
         if isinstance(on, Tensor):
             on = on.to(next(self.parameters()).device)
         return assign(switches(self), "on", on)
@@ -129,12 +108,9 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (N, 3, sH, sW) in about [0, 1] for x (N, 3, H, W), RGB in [0, 1]."""
         if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point() or 0 in x.shape:
-            raise InputError(
-                "network input",
-                "a floating (N, 3, H, W) tensor, RGB in [0, 1]",
-                f"{x.dtype} of shape {tuple(x.shape)}",
-                "convert with tensor.permute(2, 0, 1)[None] / 255 if it is an (H, W, 3) image",
-            )
+            wanted, found = "a floating (N, 3, H, W) in [0, 1]", f"{x.dtype} {tuple(x.shape)}"
+            remedy = "convert an (H, W, 3) image with tensor.permute(2, 0, 1)[None] / 255"
+            raise InputError("network input", wanted, found, remedy)
         mean = self.mean.view(3, 1, 1)
         shallow = self.head(x * self.rgb_range - mean)
         out = self.tail(self.body(shallow) + shallow)
@@ -150,7 +126,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
 
     ``name`` is one of `NETWORKS`, each with attention also as ``<name>+tfs``; ``scale`` is 2, 3 or
     4; for ``hash_seed`` see `dtfn.models.attention.HashedAttention`. The hyperparameters override
-    the defaults of the network, which `NETWORKS` has. Anything else is an `InputError`.
+    those of `NETWORKS`. Anything else is an `InputError`.
     """
     require_known(name, known_names(), "network")
     images.check_scale(scale)
@@ -161,13 +137,11 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         kind_of, word = (float, "number") if isinstance(defaults[key], float) else (int, "integer")
         is_number = isinstance(value, (int, kind_of)) and not isinstance(value, bool)
         if not (is_number and 0 < value < math.inf):
-            what = f"{key} of {name}"
-            raise InputError(what, f"a positive {word}", repr(value), "pass such a number")
+            raise InputError(f"{key} of {name}", f"a positive {word}", repr(value), "mend it")
     values = defaults | hyperparameters
     channels, blocks, res_scale = (values[k] for k in ("n_feats", "n_resblocks", "res_scale"))
-    if (reduction := values.get("reduction", 1)) > channels:
-        wanted = f"at most n_feats, {channels}"
-        raise InputError(f"reduction of {name}", wanted, reduction, "lower it")
+    if (width := values.get("reduction", 1)) > channels:
+        raise InputError(f"reduction of {name}", f"at most n_feats, {channels}", width, "lower it")
     own = {key: value for key, value in values.items() if key not in _GROUPS}
     own["res_scale"] = 1.0 if base in ("dlsn", "nln") else res_scale  # the authors' choice
 
@@ -184,10 +158,9 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
             group = [*(_block(channels) for _ in range(blocks)), *last]
             body.append(ResidualGroup(*group, conv3x3(channels, channels), res_scale=res_scale))
     else:
-        for index in range(blocks):
+        for index in range(blocks + 1):
             body += attention() if index % BLOCKS_BETWEEN == 0 else []
-            body.append(_block(channels, res_scale))
-        body += attention() if blocks % BLOCKS_BETWEEN == 0 else []
+            body += [_block(channels, res_scale)] if index < blocks else []
     network = Network(name, scale, body, values)
     hashed = (m for m in network.modules() if isinstance(m, kinds.HashedAttention))
     for index, layer in enumerate(hashed):
@@ -201,8 +174,7 @@ def register(variant: str, attention: Kind, **hyperparameters: Any) -> None:
     In this process recipes, weights files and all that takes a network know it from then on.
     ``attention`` is a subclass of `dtfn.models.attention.Attention`, best of its
     `NonLocalAttention`, which `dtfn.capture` can map. It is called with the channels, ``res_scale``
-    and the hyperparameters, given here with their defaults; weights files keep their values.
-    A variant of the package itself is an `InputError`; of others the newest counts.
+    and the hyperparameters, given here with their defaults.
     """
     if variant in recipes.VARIANTS:
         raise InputError(f"variant {variant!r}", "a new name", "ours", "choose another")

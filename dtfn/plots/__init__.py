@@ -5,8 +5,6 @@ pyplot, so none is registered anywhere and none leaks. Where there is nothing to
 no axes; `dtfn.reports.Run.figure` writes a sentence instead.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each function takes a tidy table and returns a new Figure, with no axes where the table is empty.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any
@@ -14,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dtfn import zoo
+from dtfn.methods import labels
 from dtfn.plots import BAD, GOOD, NARROW, NULL_COLOUR, SIGNED, WIDTH, colour, styled
 
 DONORS = {"consistent": GOOD, "shifted": "#56B4E9", "inconsistent": BAD}
@@ -93,7 +91,7 @@ def psnr_gains(table: pd.DataFrame) -> Figure:
     size = (WIDTH, 1.1 + 0.36 * max(len(methods), 2))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(datasets), sharex=True, sharey=True, squeeze=False)[0]
-    axes[0].set_yticks(range(len(methods)), list(zoo.labels(methods).values()))
+    axes[0].set_yticks(range(len(methods)), list(labels(methods).values()))
     axes[0].invert_yaxis()
     for ax, dataset in zip(axes, datasets, strict=True):
         part = frame[frame["dataset"] == dataset]
@@ -121,7 +119,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     """
     kinds = [k for k in table if f"{k}_low" in table and not str(k).startswith("window")]
     networks, datasets = (list(table[key].unique()) for key in ("name", "dataset"))
-    names = zoo.labels(networks)
+    names = labels(networks)
     figure = Figure(figsize=(WIDTH, max(3.6, 1.4 + 0.2 * len(table))), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, (_, row) in enumerate(table.iterrows()):
@@ -147,8 +145,8 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     ticks = ["all" if math.isinf(radius) else f"{radius:.0f}" for radius in radii]
     right.set_xticks(range(len(ticks)), ticks)
     right.set_xlabel("keys at most so many LR pixels away")
-    handles, labels = left.get_legend_handles_labels()
-    shown = dict(zip(labels, handles, strict=True))  # seeds share an entry
+    handles, entries = left.get_legend_handles_labels()
+    shown = dict(zip(entries, handles, strict=True))  # seeds share an entry
     figure.legend(shown.values(), shown, loc="outside lower center", ncols=3)
     return figure
 

@@ -20,8 +20,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from dtfn import zoo
 from dtfn.images import as_rgb
+from dtfn.methods import labels
 from dtfn.plots import BAD, BOX, GOOD, POSITIVE, SIGNED, WIDTH, styled
 from dtfn.regions import LEVEL
 from dtfn.subpixel import psnr_of, signed_root
@@ -86,7 +86,7 @@ def distortion_panel(case: Case | None) -> Figure:
     _whole(axes[0, 2], case)
     _overlay(axes[0, 3], case)
     for ax, network in zip(axes[1:, 0], networks, strict=True):
-        show(ax, case.view.outputs[network], zoo.labels(networks)[network])
+        show(ax, case.view.outputs[network], labels(networks)[network])
     for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
         maps = [case.crop(case.maps[network][measure]) for network in networks]
         norm = Normalize(0, max(float(values.max()) for values in maps) or 1.0)
@@ -117,7 +117,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
     ring: dict[str, Any] = {"markersize": 5, "markerfacecolor": "none", "markeredgewidth": 0.9}
     for look in looks:
         line = axes[networks.index(look.network)]
-        line[0].set_ylabel(fill(zoo.labels(networks)[look.network], 20), fontsize=9)
+        line[0].set_ylabel(fill(labels(networks)[look.network], 20), fontsize=9)
         ax = line[look.place - 1]
         support = np.exp(-np.sum(look.map[look.map > 0] * np.log(look.map[look.map > 0])))
         show(ax, dim, f"layer {look.place}: {support:,.0f} positions")
@@ -148,7 +148,7 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
         one = part.iloc[0]
         _patch(line[0], sample, (int(one["query_row"]), int(one["query_column"])), "query", BOX)
         line[0].set_ylabel(
-            f"{fill(zoo.labels(networks)[network], 16)}\nlayer {one['place']}", fontsize=8
+            f"{fill(labels(networks)[network], 16)}\nlayer {one['place']}", fontsize=8
         )
         for ax, row in zip(line[1:], part.itertuples(), strict=False):
             title = f"{100 * row.weight:.2g} %, k = {row.inconsistency:.2g}"
@@ -216,7 +216,7 @@ def _headline(case: Case) -> str:
 
 def _short(network: str) -> str:
     """Return a network's name without scale and seed; what was done to it stays."""
-    name, _, change = zoo.labels([network])[network].partition("@")
+    name, _, change = labels([network])[network].partition("@")
     return f"{re.sub('-x[234].*', '', name)} {change}".strip()
 
 

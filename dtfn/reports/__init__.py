@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dtfn import files, parameters, paths, provenance
+from dtfn import cache, files, parameters, paths, provenance
 from dtfn.errors import InputError, nearest
 from dtfn.files import sha256
 from dtfn.reports import tables
@@ -89,7 +89,7 @@ class Run:
         for s in samples:
             for kind in ("lr", "hr"):
                 key = f"{s.dataset}/{s.image}/x{s.scale}/{kind}"
-                inputs[key] = provenance.array_hash(getattr(s, kind))
+                inputs[key] = cache.key(getattr(s, kind))
         inputs |= {Path(file).name: sha256(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:

@@ -4,8 +4,6 @@ A notebook saves its rows as the table ``verdicts``, with the columns `COLUMNS` 
 sentences are made from the rows alone, and every claim is in one of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ No page makes a request to any host: images are inside, there is no script, and 
 forbids both.
 """
 
-from __future__ import annotations
-
 import base64
 import datetime
 import io

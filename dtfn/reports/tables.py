@@ -4,15 +4,13 @@ One text in three notations, Markdown, LaTeX and HTML. Marks are control charact
 notation translates them together with what it must escape.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import pandas as pd
 
-from dtfn import zoo
+from dtfn.methods import labels
 
 Direction = Literal["max", "min"]
 
@@ -89,7 +87,7 @@ def printed(
         spec = FORMS.get(column, FORMS.get(re.sub("_(low|high)$", "", last)))
         form = (forms or {}).get(column) or (f"{{:{spec}}}" if spec else None)
         known = frame[column].dropna().astype(object)
-        short = zoo.labels(value for value in known if isinstance(value, str))
+        short = labels(value for value in known if isinstance(value, str))
         known = known.map(lambda value: short[value] if isinstance(value, str) else value)
         found = known.map(
             lambda value: number(form or ("{:.3f}" if isinstance(value, float) else "{}"), value)
