@@ -55,10 +55,10 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
         _whole(axes[0], case)
         show(axes[1], case.view.lr, "LR")
         show(axes[2], case.view.hr, "HR")
-        on, off, *others = case.methods
+        (on, off, *others), names = case.methods, _names(case.methods)
         for ax, network in zip(axes[3:], (off, on, *others), strict=False):
             psnr = psnr_of(case.region.of(case.errors[network]))
-            show(ax, case.view.outputs[network], f"{fill(_short(network), 20)}\n{psnr:.2f} dB")
+            show(ax, case.view.outputs[network], f"{fill(names[network], 20)}\n{psnr:.2f} dB")
             _outline(ax, case, case.sample.scale)
         if copied:
             show(axes[-2], case.crop(copied[number - 1], case.sample.scale), "attention copies")
@@ -200,7 +200,7 @@ def donor_panel(scene: Scene | None) -> Figure:
 
 def _headline(case: Case) -> str:
     """Return a case in two lines: which, how sure, how distorted."""
-    (on, off), of = case.methods[:2], case.region.of
+    (on, off), of, names = case.methods[:2], case.region.of, _names(case.methods)
     which = {"harm": "worst", "help": "best"}[case.side]
     sure = "no control" if np.isnan(case.q) else f"false discovery rate {case.q:.2g}"
     sure += ", not shown to exceed chance" * (case.q > LEVEL)
@@ -210,14 +210,16 @@ def _headline(case: Case) -> str:
     for measure, title in DISTORTIONS.items():
         before, after = (of(case.maps[network][measure]).mean() for network in (off, on))
         words.append(f"{title} {before:.3g} → {after:.3g}")
-    compared = f"{_short(off)} → {_short(on)}: MSE {error}"
+    compared = f"{names[off]} → {names[on]}: MSE {error}"
     return f"{which}: {picture}, {sure}; {compared}\n{', '.join(words)}"
 
 
-def _short(network: str) -> str:
-    """Return a network's name without scale and seed; what was done to it stays."""
-    name, _, change = labels([network])[network].partition("@")
-    return f"{re.sub('-x[234].*', '', name)} {change}".strip()
+def _names(networks: Sequence[str]) -> dict[str, str]:
+    """Return names without scale and seed, unless two would be one; what was done to it stays."""
+    long = labels(networks)
+    parts = {network: name.partition("@") for network, name in long.items()}
+    short = {n: f"{re.sub('-x[234].*', '', p[0])} {p[2]}".strip() for n, p in parts.items()}
+    return short if len(set(short.values())) == len(short) else long
 
 
 def _whole(ax: Axes, case: Case) -> None:
