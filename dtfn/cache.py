@@ -84,18 +84,6 @@ def size(text: str, what: str) -> int:
     return int(float(match[1]) * 2 ** (10 * " kmgt".index(match[2] or " ")))
 
 
-def usage() -> tuple[int, int]:
-    """Return how many entries the cache holds, and their bytes on disk."""
-    with opened() as store:
-        return len(store), store.volume()
-
-
-def clear() -> int:
-    """Remove all that the cache holds, and return how many entries that were."""
-    with opened() as store:
-        return int(store.clear())
-
-
 @contextmanager
 def opened() -> Iterator[diskcache.Cache]:
     """Open the store around a loop, or warn and yield one for now; within a context share its."""

@@ -476,7 +476,8 @@ def _compare_runs(
 @cache_app.command("show")
 def _show_cache() -> None:
     """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
-    entries, size = dtfn.cache.usage()
+    with dtfn.cache.opened() as store:
+        entries, size = len(store), store.volume()
     sizes = f"{size / 2**20:.1f} of {dtfn.cache.limit() / 2**20:.1f} MB"
     print(f"{dtfn.paths.CACHE / 'outputs'}: {entries} outputs and maps, {sizes}")
 
@@ -484,7 +485,8 @@ def _show_cache() -> None:
 @cache_app.command("clear")
 def _clear_cache() -> None:
     """Remove the outputs; networks are then run again where these are asked for."""
-    print(f"{dtfn.cache.clear()} removed")
+    with dtfn.cache.opened() as store:
+        print(f"{store.clear()} removed")
 
 
 @zoo_app.command("list")
