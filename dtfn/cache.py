@@ -14,7 +14,6 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import diskcache
@@ -31,7 +30,13 @@ FORMAT = "3"  # raise it when what is stored, or `dtfn.evaluation.upscale`, chan
 Arrays = dict[str, NDArray[Any]]
 
 _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
-_stores: list[diskcache.Cache] = []  # the open one, if any
+_stores: list[Any] = []  # the open one, if any
+
+
+class _Memory(dict[str, bytes]):
+    """What stands in for a store that cannot be opened."""
+
+    set, volume = dict.__setitem__, dict.__len__
 
 
 def limit() -> int:
@@ -85,8 +90,8 @@ def size(text: str, what: str) -> int:
 
 
 @contextmanager
-def opened() -> Iterator[diskcache.Cache]:
-    """Open the store around a loop, or warn and yield one for now; within a context share its."""
+def opened() -> Iterator[Any]:
+    """Open the store around a loop, or warn and yield a dict; within such a context share its."""
     if _stores:
         yield _stores[-1]
         return
@@ -96,13 +101,13 @@ def opened() -> Iterator[diskcache.Cache]:
             store = stack.enter_context(diskcache.Cache(str(folder), size_limit=limit()))
         except _FAILURES as error:
             warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
-            store = stack.enter_context(diskcache.Cache(stack.enter_context(TemporaryDirectory())))
+            store = _Memory()
         _stores.append(store)
         stack.callback(_stores.pop)
         yield store
 
 
-def _recalled(store: diskcache.Cache, key: str) -> Arrays | None:
+def _recalled(store: Any, key: str) -> Arrays | None:
     try:
         with np.load(io.BytesIO(store.get(key)), allow_pickle=False) as arrays:
             return dict(arrays)  # a zip file: each array has a CRC, which is checked
