@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -248,17 +249,21 @@ def cause_map(table: pd.DataFrame) -> Figure:
     labels = "inconsistency of what is attended (fifths, 5: most)", "severity (fifths, 5: most)"
     figure, panels = _panels(table, 3.2, *labels)
     most = max(float(table["net"].abs().max()), 0.5)
+    how: dict[str, Any] = {
+        "cmap": SIGNED,
+        "vmin": -most,
+        "vmax": most,
+        "cbar": False,
+        "linewidths": 0,
+    }
     for ax, _, part in panels:
         wide = part.pivot(index="severity", columns="k", values="net")
-        shown = ax.pcolormesh(wide.columns, wide.index, wide, cmap=SIGNED, vmin=-most, vmax=most)
-        for row in part.itertuples():
-            ink = "white" if abs(row.net) > 0.6 * most else "black"
-            ax.text(row.k, row.severity, f"{row.net:+.1f}", color=ink, ha="center", va="center")
-        ax.set_aspect("equal")
-        ax.grid(visible=False)
+        sns.heatmap(wide, annot=True, fmt="+.1f", square=True, ax=ax, **how)
+        ax.set(xlabel="", ylabel="", ylim=(0, len(wide)))  # the figure has labels
+        ax.tick_params(axis="y", labelrotation=0)
     if panels:
         about = "change of error (%); red harmed, blue helped"
-        figure.colorbar(shown, ax=figure.axes, label=about)
+        figure.colorbar(panels[0][0].collections[0], ax=figure.axes, label=about)
     return figure
 
 
