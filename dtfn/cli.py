@@ -508,7 +508,8 @@ def _show_network(
     name: Annotated[str, Argument(help="A name of `dtfn zoo list`.")], as_json: Json = False
 ) -> None:
     """Print the card of a network, or its entry as JSON."""
-    print(json.dumps(dtfn.zoo.entry(name), indent=1) if as_json else dtfn.zoo.show(name).rstrip())
+    entry, card = dtfn.zoo.entry(name), dtfn.paths.ZOO / f"{name}.md"
+    print(json.dumps(entry, indent=1) if as_json else card.read_text(encoding="utf-8").rstrip())
 
 
 @zoo_app.command("verify")

@@ -125,11 +125,6 @@ def file_of(name_or_file: str) -> Path:
     return file
 
 
-def show(name: str) -> str:
-    """Return the card of a shipped network, as Markdown; errors as `entry`."""
-    return (paths.ZOO / f"{entry(name)['name']}.md").read_text(encoding="utf-8")
-
-
 def recipe(name_or_file: str) -> Recipe:
     """Return the recipe by which weights were trained; no recipe in the file is an `InputError`."""
     if found := _recipe(file := file_of(name_or_file)):

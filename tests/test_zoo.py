@@ -41,6 +41,10 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     methods._network.cache_clear()
 
 
+def shown(name: str) -> str:
+    return (paths.ZOO / f"{name}.md").read_text()
+
+
 def finished(folder: Path, name: str = NAME, **changes: Any) -> Path:
     """Write what a training run leaves."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +84,7 @@ def test_an_added_network_is_listed_and_has_a_card(run: Path, entry: dict[str, A
     assert zoo.verify() == []
     assert tiny.same_output(models.load(NAME), models.load(run / "weights.safetensors"))
     assert zoo.recipe(NAME) == zoo.recipe(str(run / "weights.safetensors"))
-    card = zoo.show(NAME)
+    card = shown(NAME)
     for part in (
         entry["sha256"],
         "| Set5 | 5 | 31.23 / 0.8812 |",
@@ -95,8 +99,8 @@ def test_an_added_network_is_listed_and_has_a_card(run: Path, entry: dict[str, A
 
 def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
     ship.add(run, QUALITY, tile=tiling.Tiling(20, 4))
-    assert "tiles of 20 LR pixels that overlap by 4" in zoo.show(NAME)
-    assert "The network has no attention." in zoo.show(NAME)
+    assert "tiles of 20 LR pixels that overlap by 4" in shown(NAME)
+    assert "The network has no attention." in shown(NAME)
     picture = sample(2, 32, 36)
     output = evaluation.outputs([NAME], picture)[NAME].image
     tiled = evaluation.upscale(models.load(NAME), picture.lr, tiling.Tiling(20, 4))
@@ -123,7 +127,7 @@ def test_a_folder_of_runs_is_measured_and_shipped(tmp_path: Path) -> None:
 
 
 def test_unknown_names_and_damaged_files_are_named(entry: dict[str, Any], tmp_path: Path) -> None:
-    for ask in (zoo.entry, zoo.show, zoo.file_of, zoo.recipe):
+    for ask in (zoo.entry, zoo.file_of, zoo.recipe):
         refused(f"did you mean '{NAME}'", ask, "dtfn-x2-s00")
     save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
     refused("that `dtfn train` wrote", zoo.recipe, str(tmp_path / "bare.safetensors"))
@@ -141,7 +145,7 @@ def test_the_shipped_zoo_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert zoo.verify() == []
     for row in zoo.registry():
         assert recipes.split_name(row["name"]) == (row["variant"], row["scale"], row["seed"])
-        assert row["name"] in zoo.show(row["name"])
+        assert row["name"] in shown(row["name"])
         # At most 0.6 million parameters, in float32.
         assert (paths.ZOO / row["file"]).stat().st_size < 2e6
         assert zoo.recipe(row["name"]) == recipes.preset(row["name"]), "it can be trained again"
@@ -253,7 +257,7 @@ def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
     for steps, expected in ((preset.steps, preset.start), (7, "/elsewhere/w.safetensors")):
         ship.add(finished(tmp_path, "nla+tfs-x4-s0", **ours | {"steps": steps}), QUALITY, GATE)
         assert zoo.recipe("nla+tfs-x4-s0").start == expected
-        assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in zoo.show("nla+tfs-x4-s0")
+        assert f"`{expected}`, SHA-256 `ab12`; TFS was added" in shown("nla+tfs-x4-s0")
 
 
 def test_the_script_for_a_gpu_trains_each_stage_once(tmp_path: Path) -> None:
