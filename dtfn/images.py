@@ -152,10 +152,7 @@ def check_scale(scale: int) -> int:
 
 
 def luma(image: UInt8 | NDArray[np.float32]) -> Float:
-    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` has it, float64 in [16, 235].
-
-    The image is RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, as RGB of equal channels.
-    """
+    """Return Y as MATLAB's ``rgb2ycbcr``, float64 in [16, 235], of RGB or grey in [0, 255]."""
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
         raise InputError("luma", "(H, W) or (H, W, 3)", image.shape, "convert it with as_rgb")

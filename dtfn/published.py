@@ -21,7 +21,6 @@ from dtfn.methods import BICUBIC
 from dtfn.reports import Verdict, above_zero
 from dtfn.results import match_folders, read_match
 
-FILE = Path(__file__).with_suffix(".csv")
 # Pictures of each benchmark; only whole ones are compared.
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
 CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.subpixel`
@@ -36,7 +35,7 @@ def values(scales: Iterable[int] = (2, 3, 4)) -> pd.DataFrame:
     The columns: method, scale, dataset, psnr (dB), ssim (NaN where a table has none), remeasured
     (who measured it, if not its paper), table (its name here) and source (where that is).
     """
-    table = pd.read_csv(FILE).fillna({"remeasured": ""})
+    table = pd.read_csv(Path(__file__).with_suffix(".csv")).fillna({"remeasured": ""})
     return table[table["scale"].isin(list(scales))]
 
 

@@ -1,7 +1,4 @@
-"""Intervals and tests over pictures: the positions of one share its texture, so they are one.
-
-All pictures weigh the same, as in the field's tables.
-"""
+"""Intervals and tests over pictures, which weigh alike: positions of one share its texture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,10 +32,7 @@ class Interval:
 
 
 def mean_interval(values: ArrayLike) -> Interval:
-    """Return the mean of the pictures' values with its bootstrap interval (BCa, Efron 1987).
-
-    Of few pictures, as the five of Set5, it is too narrow. No value or NaN is an `InputError`.
-    """
+    """Return the mean of pictures' values, with a BCa bootstrap that is narrow for a few."""
     numbers = np.asarray(values, float)
     if not numbers.size or np.isnan(numbers).any():
         found = "NaN" if numbers.size else "none"
@@ -132,10 +126,7 @@ def crossed_by(
 
 
 def false_discovery(p_values: ArrayLike) -> Float:
-    """Return p-values adjusted for their number (Benjamini and Hochberg 1995); NaN does not count.
-
-    They hold for tests that are independent or depend positively, as neighbouring regions do.
-    """
+    """Return Benjamini and Hochberg's adjusted p-values; neighbours may depend positively."""
     p = np.asarray(p_values, float)
     adjusted, known = np.full_like(p, np.nan), ~np.isnan(p)
     if known.any():

@@ -135,10 +135,7 @@ def detail_blocks(hr: Array, scale: int) -> NDArray[np.float32]:
 
 
 def disagreement(details: Array, asked: Sequence[int] | Array) -> Float:
-    """Return |d(p) - d(q)|^2 / |d(p)|^2 of details ``(L, D)``, ``(n, L)`` for n positions p asked.
-
-    Above 1, no detail at all is nearer to the truth than q's. NaN where p has no detail.
-    """
+    """Return |d(p) - d(q)|^2 / |d(p)|^2 of details (L, D), (n, L) for n p; NaN: p has none."""
     details = np.asarray(details, float)  # differences of squares lose digits
     energy = np.sum(details[asked] ** 2, axis=1, keepdims=True)
     apart = cdist(details[asked], details, "sqeuclidean")

@@ -55,10 +55,7 @@ def seeded(draw: Callable[..., Tensor], *shape: int, seed: int, layer: int, step
 
 @torch.no_grad()
 def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
-    """Return the bucket of each position in each round, (N, n_hashes, L) uint8.
-
-    It is the first argmax of the queries (N, L, C) times the rotations (n_hashes, C, buckets).
-    """
+    """Return (N, n_hashes, L) uint8 buckets of (N, L, C) by (n_hashes, C, buckets): argmax."""
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
     table = rotations.to(queries).permute(1, 0, 2).reshape(channels, -1)
