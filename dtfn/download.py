@@ -170,8 +170,7 @@ def fetch(
     """Download what is missing of sets of pictures, and return how many files that were.
 
     ``agree`` is asked for each text of terms that was not accepted earlier, with the names of its
-    sets. ``mirrors`` are URLs of copies of a data folder (or of the archives), tried first. However
-    it ends, files and sets of an archive are whole.
+    sets. ``mirrors`` are URLs of copies of a data folder, tried first. Files are always whole.
     """
     tasks: list[tuple[Source, Listed]] = []
     for source in sets:

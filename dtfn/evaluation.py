@@ -95,11 +95,7 @@ def outputs(
 
 
 def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[str, Float]:
-    """Return the `dtfn.subpixel.block_error` (H, W) of each method, of outputs not rounded.
-
-    Networks run in the tiles of `analysis_tiling`. What the sample has in 8 bits as the output of a
-    method counts as it is.
-    """
+    """Return block errors (H, W), of outputs not rounded or of the 8 bits that a sample has."""
     truth = luma(sample.hr)
 
     def one(method: str) -> Float:

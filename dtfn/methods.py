@@ -151,11 +151,7 @@ def remembered(
     make: Callable[["nn.Module"], Arrays],
     device: str = "cpu",
 ) -> Arrays:
-    """Return arrays that a method's network gives for a sample, by name; they are computed once.
-
-    ``make`` gets the network, changed as the method says. ``way`` names what else the arrays depend
-    on, code too: see `dtfn.cache.source`.
-    """
+    """Return what ``make`` gives for a network and sample, once; ``way`` says what else counts."""
     name, change = split_change(method)
     if zoo.own(name) and (unfit := {"off", "hashing"} & set(change.split("+"))):
         wanted = "a change that leaves each position its keys: @uniform, @random, @self"

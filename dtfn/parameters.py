@@ -81,11 +81,7 @@ def check_namespace(notebook: Path, namespace: Mapping[str, Any]) -> dict[str, A
 
 
 def convert(value: Any, kind: str) -> Any:
-    """Return `value` as `kind`, e.g. ``"list[str]"``; `ValueError` if it is not.
-
-    Text is read as that type: ``"2"``, ``"Set5, Set14"``. Any other value must be of the type
-    already, so that 4.0 is no int.
-    """
+    """Return text as a kind such as ``"list[str]"``, or a value that is one; or `ValueError`."""
     if not isinstance(value, str) or kind == "str":
         return _strict(value, kind)
     parsed: Any = value.strip()

@@ -100,11 +100,7 @@ def folders_of(given: Sequence[str], hr: Path, scale: int, out: Path) -> list[Pa
 
 
 def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
-    """Return the pictures of a folder with their results in other folders, sorted by name.
-
-    ``results`` is name -> folder; names are matched as `dtfn.datasets.match` does. Pictures of the
-    truth that no folder has are left out. All problems are one `InputError`.
-    """
+    """Return pictures with their results by name, see `datasets.match`; one error for all."""
     images.check_scale(scale)
     truths = datasets.pictures(hr)
     problems = []

@@ -189,13 +189,11 @@ def run(
 ) -> Path:
     """Execute a notebook unless its result is there, and return the folder of the complete run.
 
-    The notebook is a name, a path, or a step of a plan. The values ``given`` replace the notebook's
-    or the step's; they may be text as on a command line, and files are relative to the working
-    directory. The run's folder goes into ``runs`` (default reports/runs), below its name.
-    ``force`` runs again what is up to date; ``progress`` shows a bar of the cells.
-
-    Input that the notebook refuses is an `InputError` and leaves no run, unless it is a step of a
-    plan. What else it raises is a `NotebookFailed`, whose run is kept in a folder ``...-failed``.
+    The notebook is a name, a path, or a step of a plan. The values ``given`` replace its own; they
+    may be text as on a command line, and files are relative to the working directory. The folder
+    is in ``runs`` (default reports/runs), below the run's name. Input that a notebook refuses is an
+    `InputError` and leaves no run, unless it is a step of a plan. What else it raises is a
+    `NotebookFailed`, whose run is kept in a folder ``...-failed``.
     """
     if os.environ.get(_LIFELINE):
         threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
@@ -213,11 +211,7 @@ def run(
 
 
 def absolute(name: str, value: Any) -> Any:
-    """Return the value of a parameter with every path in it made absolute.
-
-    A text is a path if it has a separator, or is the name of a file here, or of a folder in
-    ``folders`` or after a method's name, as in ``mine=results``; but not the name of a network.
-    """
+    """Return a parameter's value with files, folders and what has a separator made absolute."""
     if isinstance(value, list):
         return [absolute(name, part) for part in value]
     if not isinstance(value, str) or value in {"", *(row["name"] for row in zoo.everything())}:
@@ -321,9 +315,8 @@ def reproduce(
     force: bool = False,
     profile: Path | None = None,
 ) -> list[str]:
-    """Run by Snakemake what is not up to date of a tier, and return the names that failed.
+    """Run by Snakemake what is not up to date of a `plan`, and return the names that failed.
 
-    A run that fails is kept and the others go on. For ``tier``, ``file`` and ``only`` see `plan`.
     ``runs/``, ``index.html`` and ``suite-TIER.json`` go into ``folder`` (default reports/).
     ``jobs`` run at a time, by default 1 or what a Snakemake ``profile`` says.
     """

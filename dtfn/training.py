@@ -2,12 +2,11 @@
 
 `train` starts the hardware, builds a `Run`, takes one step after the other and writes the weights.
 
-`train_together` trains several small networks on one GPU, most of which one of them leaves idle. So
-each network's whole step (cut the patches, forward, backward, clip, Adam, average) is captured as
-one CUDA graph, and the graphs are replayed in turn, each on its own stream. All that depends on the
-step (patches, rate, rotations) is in tables that the graph reads at its own step counter. The steps
-are the same, so the weights agree up to rounding, and either trainer continues what the other
-began. Without a GPU the same code runs without graphs.
+`train_together` trains several small networks on one GPU, most of which one of them leaves idle:
+each network's whole step (cut patches, forward, backward, clip, Adam, average) is a CUDA graph, and
+these are replayed in turn, each on its stream. What depends on the step (patches, rate, rotations)
+is in tables that the graph reads at its step counter. Weights agree up to rounding, and either
+trainer continues what the other began. Without a GPU the same code runs without graphs.
 """
 
 import copy
