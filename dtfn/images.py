@@ -124,7 +124,11 @@ def grey_or_rgb(file: Path, *, opaque: bool = False) -> UInt8:
 
 
 def as_rgb(image: Pixels) -> UInt8:
-    """Return any image of `read` as 8-bit RGB ``(H, W, 3)``: grey replicated, alpha over white."""
+    """Return any image of `read` as 8-bit RGB ``(H, W, 3)`` in [0, 255].
+
+    Grey is replicated, 16 bits are scaled (65535 -> 255) and rounded. Alpha is composited over
+    white, the page that a transparent image is seen on, at the image's own depth.
+    """
     _require(image, "as_rgb", (np.uint8, np.uint16))
     colour = image[:, :, None] if image.ndim == 2 else image
     top = int(np.iinfo(image.dtype).max)
@@ -152,7 +156,11 @@ def check_scale(scale: int) -> int:
 
 
 def luma(image: UInt8 | NDArray[np.float32]) -> Float:
-    """Return Y as MATLAB's ``rgb2ycbcr``, float64 in [16, 235], of RGB or grey in [0, 255]."""
+    """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` has it: float64 (H, W), [16, 235].
+
+    The image is RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three
+    equal channels. Y is not rounded: that would cost 0.09 dB of PSNR at scale 2.
+    """
     _require(image, "luma", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
         raise InputError("luma", "(H, W) or (H, W, 3)", image.shape, "convert it with as_rgb")

@@ -22,7 +22,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from dtfn import datasets, files, images, methods, parameters, paths, provenance, reports, zoo
 from dtfn.errors import InputError, nearest, require_known
@@ -321,7 +321,13 @@ def reproduce(
     ``jobs`` run at a time, by default 1 or what a Snakemake ``profile`` says.
     """
     folder = (folder or paths.REPORTS).resolve()
-    with _lock(f"report {folder}") as lock:
+    lock = _lock(f"report {folder}")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        print(f"waiting for another process that writes {folder}", file=sys.stderr)
+        held = lock.acquire()
+    with held:
         content = overview(tier, folder, file, only)
         todo = [entry for entry in content["runs"] if force or not entry["up_to_date"]]
         for entry in content["runs"]:
