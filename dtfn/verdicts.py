@@ -205,16 +205,15 @@ def of_harm(measured: Measured, scale: int, placebo: pd.DataFrame | None = None)
     How harm grows with severity is net of the controls. ``placebo`` are the pictures of placebos.
     """
     pictures = measured.pictures[measured.pictures["role"] == "pair"]
-    gain, won, again = (
-        _printed(_crossed(pictures, column), "{:+.3f} dB") if pictures[column].notna().any() else ""
-        for column in ("gain", "won", "lost_retrained")
-    )
+    gain = _printed(_crossed(pictures, "gain"), "{:+.3f} dB")
+    won = _printed(_crossed(pictures, "won"), "{:.3f} dB")
     each = pictures.groupby(statistics.PICTURE)[["lost", "won"]].mean().median()
     context = (
         f"In all, attention changes PSNR by {gain}: helped textures win {won}. The median picture "
         f"loses {each['lost']:.3f} and wins {each['won']:.3f} dB in such textures."
     )
-    if again:
+    if pictures["lost_retrained"].notna().any():
+        again = _printed(_crossed(pictures, "lost_retrained"), "{:.3f} dB")
         context += f" In networks of other training seeds the same harmed textures lose {again}."
     control = pd.DataFrame() if placebo is None else placebo[placebo["role"] == "pair"]
     if len(control):

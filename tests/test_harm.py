@@ -93,7 +93,7 @@ def test_a_harm_of_one_training_is_not_that_of_the_others() -> None:
     measured = harm.measure(trained, PICTURES, errors)
     ours = measured.pictures[measured.pictures["role"] == "pair"]
     np.testing.assert_allclose(ours["lost_retrained"], ours["lost"], rtol=0.1)
-    assert "In networks of other training seeds the same harmed textures lose +0." in row
+    assert "In networks of other training seeds the same harmed textures lose 0." in row
     trained[1] = dataclasses.replace(trained[1], on="better")
     measured = harm.measure(trained, PICTURES, errors)
     ours = measured.pictures[(measured.pictures[["role", "seed"]] == ["pair", 0]).all(axis=1)]
