@@ -97,10 +97,9 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
         pair["baseline"] = given["baseline"]
         pair["control"] = controls(scale, pair["network"], given["baseline"], given["hash_seed"])[0]
     pair["control"] = tuple(given["control"]) or pair["control"]
-    kept: dict[str, Any] = {name: given[name] for name in ("third", "layer", "hash_seed")}
+    kept = {name: given[name] for name in ("third", "layer", "hash_seed", "quantile")}
     choice = Choice(dataset, image, scale, **pair, **kept, tile=tuple(given["tile"]))
-    state = look(choice, brought, tell)
-    return state.tune(float(given["quantile"]), state.most)
+    return look(choice, brought, tell)
 
 
 def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
@@ -112,8 +111,7 @@ def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
 
 
 def _parameters(state: State) -> dict[str, Any]:
-    shown = {"quantile": state.quantile, "positions": [state.position]}
-    return asdict(state.choice) | shown
+    return asdict(state.choice) | {"positions": [state.position]}
 
 
 def _save(run: Run, name: str, state: State, **shown: Any) -> None:

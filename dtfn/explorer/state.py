@@ -94,6 +94,8 @@ class Choice:
     layer: str = ""  # attention layer of the network; "": its last, if it has one
     hash_seed: int = 0  # of all layers with hashing
     tile: tuple[int, ...] = ()  # a `Window`, or () for the whole picture
+    quantile: float = 0.95  # of the absolute chance: the threshold of harm
+    ringed: int = 8  # attended positions that are named
 
     @property
     def off(self) -> str:
@@ -125,8 +127,6 @@ class State:
     files: Mapping[str, Upload]
     tell: Tell
     is_judged: bool = True  # no: without its choice of keys the network is off-distribution
-    quantile: float = 0.95  # of the absolute chance: the threshold of harm
-    most: int = 8  # attended positions that are named
     position: Position = (0, 0)
     attention: Float | None = None  # (H, W), sums to 1; None where the network has none
     # Effective positions, mean distance, and weight on itself and where disagreement is above 1.
@@ -167,7 +167,7 @@ class State:
     @property
     def threshold(self) -> float:
         """Harm (MSE) that chance reaches at one position in twenty, by default; else 0."""
-        return float(np.nan_to_num(np.quantile(np.abs(self.chance), self.quantile)))
+        return float(np.nan_to_num(np.quantile(np.abs(self.chance), self.choice.quantile)))
 
     def images(self, dataset: str) -> list[str]:
         """Return the pictures of a benchmark, or those that the reader brought."""
@@ -208,10 +208,6 @@ class State:
         row, column = np.clip(np.add(self.position, (down, right)), 0, np.subtract(self.shape, 1))
         return self.looked((int(row), int(column)))
 
-    def tune(self, quantile: float, most: int) -> State:
-        """Set the quantile of chance that is the threshold, and how many positions are named."""
-        return replace(self, quantile=quantile, most=most).looked(self.position)
-
     def looked(self, at: Position) -> State:
         """Look at a position: row and column."""
         rows, columns = self.shape
@@ -235,7 +231,7 @@ class State:
             "on_self": float(attention[at]),
             "disagreeing": float((attention * worse).sum()),
         }
-        most = Look(self.choice.network, 0, at, attention).strongest(self.most)
+        most = Look(self.choice.network, 0, at, attention).strongest(self.choice.ringed)
         copied = tuple(Copied(*p, float(attention[p]), float(apart[p])) for p in most)
         return replace(here, attention=attention, spread=spread, copied=copied)
 
@@ -271,8 +267,8 @@ def look(
 ) -> State:
     """Return the state of a choice; by its first tile where the whole picture is too large.
 
-    ``files`` are the reader's pictures by name. The settings of the state ``before`` stay, and its
-    position if the picture does. What cannot be shown is an `InputError`.
+    ``files`` are the reader's pictures by name. The position of the state ``before`` stays if the
+    picture does. What cannot be shown is an `InputError`.
     """
     files, notes = files or {}, list[str]()
     if choice.dataset == FILES:
@@ -339,10 +335,8 @@ def look(
     said = " ".join(filter(None, notes))
     state = State(choice, whole, sample, said, outputs, detail, files, tell, is_judged)
     at = (state.shape[0] // 2, state.shape[1] // 2)
-    if before:
-        state = replace(state, quantile=before.quantile, most=before.most)
-        if before.whole is whole and before.choice.tile == choice.tile:
-            at = before.position
+    if before and before.whole is whole and before.choice.tile == choice.tile:
+        at = before.position
     return state.looked(at)  # the first look at a layer costs more than the next ones
 
 

@@ -20,7 +20,7 @@ from dtfn import paths, provenance, zoo
 from dtfn.datasets import MINI
 from dtfn.errors import InputError
 from dtfn.explorer import page
-from dtfn.explorer.state import FILES, Position, State, Tell, controls, tiles
+from dtfn.explorer.state import FILES, Choice, Position, State, Tell, controls, tiles
 from dtfn.images import UInt8
 from dtfn.methods import labels
 from dtfn.plots import BOX
@@ -47,15 +47,15 @@ _CONTROLS = {
     "zoom": ("zoom", 110, "Screen pixels to an HR pixel, in the crops"),
     "overlay": ("overlay", 230, "How strongly the colours of attention cover the picture"),
 }
-"""Label, width in CSS pixels and tooltip of what can be chosen; first the fields of `Choice`."""
-_CHOSEN = tuple(_CONTROLS)[:10]
+"""Label, width in CSS pixels and tooltip of what can be chosen, in the order of the page."""
+_CHOSEN = [name for name in _CONTROLS if name in Choice.__dataclass_fields__]
 _TRUTHS = [("as the truth (HR)", True), ("as LR, no truth", False)]
 _ZOOMS = [(f"×{n}", n) for n in (1, 2, 3, 4, 6)]
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "hash_seed": (widgets.BoundedIntText, {"max": 2**31 - 1}),
     "truth": (widgets.Dropdown, {"options": _TRUTHS}),
-    "quantile": (widgets.FloatSlider, {"value": 0.95, "min": 0.5, "max": 0.99, "step": 0.01}),
-    "ringed": (widgets.IntSlider, {"value": 8, "min": 1, "max": 16}),
+    "quantile": (widgets.FloatSlider, {"min": 0.5, "max": 0.99, "step": 0.01}),
+    "ringed": (widgets.IntSlider, {"min": 1, "max": 16}),
     "zoom": (widgets.Dropdown, {"options": _ZOOMS, "value": 3}),
     "overlay": (widgets.FloatSlider, {"value": 0.9, "min": 0.0, "max": 1.0, "step": 0.05}),
 }
@@ -93,13 +93,12 @@ class MapCanvas(Canvas):  # type: ignore[misc]
 
     def show(self, image: UInt8, position: Position, rings: Sequence[Position] = ()) -> None:
         """Show a picture ``(H, W, 3)``, the position (row, column), and rings at others."""
-        if self.picture is not None and self.picture.get_array().shape == image.shape:
-            self.picture.set_data(image)
-        else:
+        if self.picture is None or self.picture.get_array().shape != image.shape:
             if self.picture is not None:
                 self.picture.remove()
             self.picture = self.axes.imshow(image, interpolation="nearest")
             self.toolbar.update()  # forget how another picture was zoomed
+        self.picture.set_data(image)
         grow = max(image.shape) / 50
         row, column = position
         self.mark.set_bounds(column - 0.5 - grow, row - 0.5 - grow, 1 + 2 * grow, 1 + 2 * grow)
@@ -153,8 +152,6 @@ class View:
 
         for name in _CHOSEN:
             self.controls[name].observe(partial(self._chosen, name), "value")
-        for name in ("quantile", "ringed"):
-            self.controls[name].observe(self._tuned, "value")
         for part in (self.controls["overlay"], self.controls["zoom"], self.masked):
             part.observe(lambda _: self._draw(), "value")
         self.upload.observe(self._uploaded, "value")
@@ -167,10 +164,9 @@ class View:
         display(self.page)  # type: ignore[no-untyped-call]
         self.state = self._shown = opened(self.tell)
         self._fill()
-        self._try("tune", self.state.quantile, self.state.most)
-        first, rest, texts = list(_CHOSEN[:4]), list(_CHOSEN[4:]), self.texts
-        tuned = ("truth", "quantile", "ringed", "zoom")
-        more = _flow(*map(self.controls.get, rest), self.upload, *map(self.controls.get, tuned))
+        self._try("looked", self.state.position)
+        parts, texts = list(self.controls.values()), self.texts
+        more = _flow(*parts[4:10], self.upload, *parts[10:14])
         manual = widgets.HTML((FOLDER / "help.html").read_text(encoding="utf-8"))
         for part, button in ((more, self.more), (manual, self.help)):
             dlink((button, "value"), (part.layout, "display"), lambda on: "" if on else "none")
@@ -180,7 +176,7 @@ class View:
         right = [widgets.HTML("<h4>Harm</h4>"), self.harm, texts["share"], self.masked]
         self.page.children = [
             style,
-            _flow(*map(self.controls.get, first), self.more, self.help, self.send),
+            _flow(*parts[:4], self.more, self.help, self.send),
             *(more, manual, texts["status"]),
             _flow(
                 *(widgets.VBox(part, layout=wide) for part in (left, right, [texts["numbers"]])),
@@ -210,10 +206,6 @@ class View:
         if not self._is_filling:
             self._try("choose", **{name: change["new"]})
             self._fill()
-
-    def _tuned(self, _change: dict[str, Any]) -> None:
-        if not self._is_filling:
-            self._try("tune", self.controls["quantile"].value, self.controls["ringed"].value)
 
     def _uploaded(self, change: dict[str, Any]) -> None:
         for file in change["new"]:
@@ -269,7 +261,6 @@ class View:
                 own = [] if value in options[name].values() else [(str(value), value)]
                 self.controls[name].options = [*known, *own]
             self.controls[name].value = value
-        self.controls["quantile"].value = state.quantile
         self._is_filling = False
 
     @property
@@ -337,5 +328,5 @@ def _named(control: tuple[str, ...]) -> str:
     return said[0] if said else " and ".join(control) or "none"
 
 
-def _flow(*children: widgets.Widget | None) -> widgets.Box:
+def _flow(*children: widgets.Widget) -> widgets.Box:
     return widgets.Box(children, layout={"flex_flow": "row wrap"})
