@@ -52,6 +52,10 @@ MEASURED = 5  # such queues, after the first, whose time decides how many steps 
 class Diverged(InputError, FloatingPointError):
     """Several steps in a row had a loss or gradient that is not finite."""
 
+    def __init__(self, where: str) -> None:
+        remedy = "--resume from before them in 32-true, or lower learning_rate or clip"
+        super().__init__(where, "finite losses and gradients", "NaN or infinity", remedy)
+
 
 def train(
     recipe: Recipe,
@@ -109,9 +113,7 @@ def train(
             tally.seconds += time.perf_counter() - started
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
-                what = f"steps {step + 1 - bad} to {step}"
-                remedy = "--resume from before them in 32-true, or lower learning_rate or clip"
-                raise Diverged(what, "finite losses and gradients", "NaN or infinity", remedy)
+                raise Diverged(f"steps {step + 1 - bad} to {step}")
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
             psnr = tally.history[-1]["psnr"] if tally.history else math.nan
@@ -454,7 +456,11 @@ def train_together(
                 mark = time.monotonic()  # the first rounds choose kernels and fill caches
             if minutes and queues == 1 + MEASURED:
                 round_time = (time.monotonic() - mark) / (MEASURED * QUEUED)
-                round_time += sum(lane.time_of_looks(keep_every) for lane in lanes)
+                for lane in lanes:  # and the time of validating and of keeping weights
+                    before = time.monotonic()
+                    lane.validate()
+                    every = [n for n in (lane.recipe.validate_every, keep_every) if n]
+                    round_time += (time.monotonic() - before) * sum(1 / n for n in every)
                 left = 60 * minutes - (time.monotonic() - began) - 3 - 0.3 * len(lanes)
                 steps = bar.n + math.floor(left / round_time)
                 bar.total = max(lane.shorten(steps) for lane in lanes)
@@ -543,13 +549,6 @@ class Lane(Run):
             self.count()
             self.look()
 
-    def time_of_looks(self, keep_every: int) -> float:
-        """Return the seconds a round that validating and keeping weights will take."""
-        start = time.monotonic()
-        self.validate()
-        every = [n for n in (self.recipe.validate_every, keep_every) if n]
-        return (time.monotonic() - start) * sum(1 / n for n in every)
-
     def shorten(self, steps: int) -> int:
         """Lower the number of steps, end the schedule there, and return the number."""
         if steps < self.tally.step + 1 + self.recipe.warmup // 10:
@@ -566,11 +565,7 @@ class Lane(Run):
         self.wait()
         tally, skipped, now = self.tally, round(float(self.skipped)), time.monotonic()
         if skipped - tally.skipped >= BAD_STEPS:
-            what, wanted = (
-                f"{self.out.name} before step {tally.step}",
-                "finite losses and gradients",
-            )
-            raise Diverged(what, wanted, "NaN or infinity", "lower learning_rate or clip")
+            raise Diverged(f"{self.out.name} before step {tally.step}")
         tally.skipped = skipped
         tally.loss += float(self.total)
         self.total.zero_()

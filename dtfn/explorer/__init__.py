@@ -19,7 +19,7 @@ import pandas as pd
 
 from dtfn import files, images, methods, reports, zoo
 from dtfn.explorer import page
-from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, controls, look, usual
+from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, look, usual
 from dtfn.reports import Run, Verdict
 
 NOTEBOOK = "07_explore"
@@ -92,10 +92,7 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
         images.read(file)  # a clear error where it is no picture
         brought[file.name] = Upload(file.read_bytes(), truth=True)
         dataset, image = FILES, file.name
-    pair = usual(scale, network)
-    if given["baseline"]:
-        pair["baseline"] = given["baseline"]
-        pair["control"] = controls(scale, pair["network"], given["baseline"], given["hash_seed"])[0]
+    pair = usual(scale, network, given["baseline"], given["hash_seed"])
     pair["control"] = tuple(given["control"]) or pair["control"]
     kept = {name: given[name] for name in ("third", "layer", "hash_seed", "quantile")}
     choice = Choice(dataset, image, scale, **pair, **kept, tile=tuple(given["tile"]))

@@ -187,11 +187,11 @@ class State:
         if (new.network, new.scale) != (old.network, old.scale):
             follow["layer"] = ""
         if new.scale != old.scale:
-            follow |= {"third": "", **usual(new.scale)}
-        elif new.network != old.network and old.baseline == old.off:
-            follow |= usual(new.scale, new.network)
+            follow |= {"third": "", **usual(new.scale, seed=new.hash_seed)}
         elif {"network", "baseline", "hash_seed"} & changes.keys():
-            follow["control"] = controls(new.scale, new.network, new.baseline, new.hash_seed)[0]
+            anew = new.network != old.network and old.baseline == old.off
+            baseline = "" if anew else new.baseline
+            follow |= usual(new.scale, new.network, baseline, new.hash_seed)
         return look(replace(new, **follow | changes), self.files, self.tell, self)
 
     def upload(self, name: str, data: bytes, *, truth: bool) -> State:
@@ -340,8 +340,8 @@ def look(
     return state.looked(at)  # the first look at a layer costs more than the next ones
 
 
-def usual(scale: int, network: str = "") -> dict[str, Any]:
-    """Return network, baseline and control that a reader would choose first.
+def usual(scale: int, network: str = "", baseline: str = "", seed: int = 0) -> dict[str, Any]:
+    """Return network, baseline and control that a reader would choose first, or those given.
 
     The network is that of the zoo whose attention does most, without TFS if there is one. It is
     compared with itself with attention off where it was trained for that, a user's own with itself
@@ -355,10 +355,11 @@ def usual(scale: int, network: str = "") -> dict[str, Any]:
             remedy = "choose another scale, or train networks with `dtfn train`"
             raise InputError(f"zoo x{scale}", "a network with attention", "none", remedy)
         network = min(rows, key=lambda row: ("+" in row["variant"], -row["gate"]))["name"]
-    twins = [name for name in _local(scale) if name != network]
-    alone = zoo.own(network) or zoo.switched(network) or not twins
-    baseline = Choice("", "", scale, network, "").off if alone else twins[-1]
-    control = controls(scale, network, baseline)[0]
+    if not baseline:
+        twins = [name for name in _local(scale) if name != network]
+        alone = zoo.own(network) or zoo.switched(network) or not twins
+        baseline = Choice("", "", scale, network, "").off if alone else twins[-1]
+    control = controls(scale, network, baseline, seed)[0]
     return {"network": network, "baseline": baseline, "control": control}
 
 
