@@ -165,11 +165,12 @@ def _measured_folder(
     for dataset, scale in product((b for b in benchmarks if b != datasets.MINI), scales):
         hr = datasets.files(dataset)[0].parent
         folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
-        for one in match_folders(hr, {name: folder}, scale) if folder.is_dir() else ():
-            truth, made = read_match(one, scale)
+        matches = match_folders(hr, {name: folder}, scale) if folder.is_dir() else {}
+        for file, results in matches.items():
+            truth, made = read_match(file, results, scale)
             both = (evaluation.psnr, evaluation.ssim)
             scores = (metric(made[name], truth, scale, rounded=rounded) for metric in both)
-            rows.append((hr.parent.name, one.image, scale, *scores))
+            rows.append((hr.parent.name, datasets.stem(file), scale, *scores))
     if not rows:
         raise InputError(f"pictures of {name}", "a folder", f"none, e.g. {folder}", "mend the path")
     table = pd.DataFrame(rows, columns=["dataset", "image", "scale", "psnr", "ssim"])

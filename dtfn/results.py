@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from dtfn import datasets, evaluation, images, zoo
 from dtfn.datasets import Sample
@@ -33,14 +32,6 @@ class Results:
         return {name: sha256(file) for name, file in self.files.items()}
 
 
-class Match(NamedTuple):
-    """A picture's name, the file of its truth, and name of a folder of results -> file."""
-
-    image: str
-    hr: Path
-    results: Mapping[str, Path]
-
-
 def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     """Return what folders of HR, of A, of B and perhaps of controls hold, in this order."""
     if len(given) < 3:
@@ -51,14 +42,14 @@ def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     hr, *results = map(Path, given)
     names = _names(results, hr)
     matches = match_folders(hr, dict(zip(names, results, strict=True)), scale)
-    used = {f"HR/{one.hr.name}": one.hr for one in matches}
-    used |= {f"{name}/{file.name}": file for one in matches for name, file in one.results.items()}
+    used = {f"HR/{truth.name}": truth for truth in matches}
+    used |= {f"{name}/{file.name}": file for row in matches.values() for name, file in row.items()}
 
     def samples() -> Iterator[Sample]:
-        for one in evaluation.progress(matches, desc=_dataset(hr), unit="image"):
-            truth, outputs = read_match(one, scale)
+        for file in evaluation.progress(matches, desc=_dataset(hr), unit="image"):
+            truth, outputs = read_match(file, matches[file], scale)
             lr = images.as_rgb(images.degrade(truth, scale))
-            yield Sample(_dataset(hr), one.image, scale, lr, truth, outputs)
+            yield Sample(_dataset(hr), datasets.stem(file), scale, lr, truth, outputs)
 
     return Results(tuple(names), samples, used, len(datasets.pictures(hr)))
 
@@ -99,8 +90,8 @@ def folders_of(given: Sequence[str], hr: Path, scale: int, out: Path) -> list[Pa
     return folders
 
 
-def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Match]:
-    """Return pictures with their results by name, see `datasets.match`; one error for all."""
+def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> dict[Path, dict[str, Path]]:
+    """Return truth -> name of a folder -> its file, see `datasets.match`; one error for all."""
     images.check_scale(scale)
     truths = datasets.pictures(hr)
     problems = []
@@ -123,26 +114,27 @@ def match_folders(hr: Path, results: Mapping[str, Path], scale: int) -> list[Mat
         said = f"{count} problem{'s' * (count > 1)}: {listed}"
         remedy = "mend or remove these files, or check the folders and the scale"
         raise InputError("folders of results", wanted, said, remedy)
-    rows = {t: {name: files[t] for name, (files, _) in found.items()} for t in truths if t in used}
-    return [Match(datasets.stem(truth), truth, row) for truth, row in rows.items()]
+    return {t: {name: files[t] for name, (files, _) in found.items()} for t in truths if t in used}
 
 
-def read_match(match: Match, scale: int) -> tuple[UInt8, dict[str, UInt8]]:
+def read_match(
+    truth: Path, results: Mapping[str, Path], scale: int
+) -> tuple[UInt8, dict[str, UInt8]]:
     """Return a picture's truth and its results by name, uint8, cropped to a size that s divides."""
-    hr = images.grey_or_rgb(match.hr, opaque=True)
+    hr = images.grey_or_rgb(truth, opaque=True)
     cropped = images.modcrop(hr, scale)
-    outputs = {name: images.grey_or_rgb(file, opaque=True) for name, file in match.results.items()}
+    outputs = {name: images.grey_or_rgb(file, opaque=True) for name, file in results.items()}
     for name, sr in outputs.items():
         if sr.ndim < hr.ndim and (hr != hr[..., :1]).any():
             wanted, found = f"a colour picture {name!r}, as the truth is", "a grey one"
-            raise InputError(match.image, wanted, found, "take the colour results, or a grey truth")
+            raise InputError(truth.stem, wanted, found, "take the colour results, or a grey truth")
         if sr.shape[:2] not in (hr.shape[:2], cropped.shape[:2]):
             wanted = f"{width_by_height(hr)} pixels in {name!r}, as the truth has"
             remedy = "take the pictures of this scale, without a border cut off"
-            raise InputError(match.image, wanted, width_by_height(sr), remedy)
+            raise InputError(truth.stem, wanted, width_by_height(sr), remedy)
     if min(cropped.shape[:2]) < 3 * scale:
         wanted = f"at least {3 * scale} pixels a side"
-        raise InputError(match.image, wanted, width_by_height(hr), "remove it")
+        raise InputError(truth.stem, wanted, width_by_height(hr), "remove it")
     return cropped, {name: images.modcrop(sr, scale) for name, sr in outputs.items()}
 
 

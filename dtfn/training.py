@@ -61,34 +61,29 @@ def train(
     recipe: Recipe,
     out: Path,
     *,
-    accelerator: str = "auto",
-    devices: int = 1,
-    num_nodes: int = 1,
-    strategy: str = "auto",
-    precision: str | None = None,
     accumulate: int = 1,
     threads: int = 0,
     compiled: bool = False,
     tensorboard: bool = False,
     resume: bool = True,
+    **hardware: Any,
 ) -> Path:
     """Train a network, or go on where the last run into the same folder stopped.
 
     ``out`` gets the checkpoint, ``history.csv``, ``run.json`` and the ``weights.safetensors`` that
-    is returned; all processes and nodes must see the same folder. ``devices`` are processes (on a
-    CPU) or GPUs a node. By the strategy ``"ddp"`` every process has the whole network, by
-    ``"fsdp"`` a share of it. The precision is the recipe's unless one is given. ``accumulate``:
-    parts in which each process takes its share of a batch; it changes the result by rounding only.
-    ``threads`` 0 leaves torch's own choice; with ``tensorboard`` the history is logged to
-    ``<out>/tensorboard``, too; without ``resume`` the folder may hold no run.
+    is returned; all processes and nodes must see the same folder. ``hardware`` is as for `start`;
+    the precision is the recipe's unless one is given. ``accumulate``: parts in which each process
+    takes its share of a batch; it changes the result by rounding only. ``threads`` 0 leaves torch's
+    own choice; with ``tensorboard`` the history is logged to ``<out>/tensorboard``, too; without
+    ``resume`` the folder may hold no run.
 
     Pictures, start, hardware, batch or checkpoint that do not fit the recipe are an `InputError`,
     three steps in a row whose loss or gradient is not finite are `Diverged`.
     """
     if threads:
         torch.set_num_threads(threads)
-    how = (accelerator, devices, num_nodes, strategy, precision or recipe.precision)
-    fabric = start(*how, out if tensorboard else None)
+    hardware["precision"] = hardware.get("precision") or recipe.precision
+    fabric = start(out if tensorboard else None, **hardware)
     rank, world = fabric.global_rank, fabric.world_size
     if accumulate < 1 or recipe.batch % (world * accumulate):
         wanted = f"a multiple of {world * accumulate}"
@@ -125,31 +120,23 @@ def train(
     return run.finish(processes=world, accumulate=accumulate, precision=used)
 
 
-def start(
-    accelerator: str,
-    devices: int = 1,
-    num_nodes: int = 1,
-    strategy: str = "auto",
-    precision: str = "32-true",
-    tensorboard: Path | None = None,
-) -> lightning.Fabric:
-    """Start the processes of a run and return this one's handle; see `train`."""
-    world = devices * num_nodes
-    chosen: Any = strategy
-    if strategy == "fsdp":
-        chosen = ModelParallelStrategy(_shard, data_parallel_size=world, tensor_parallel_size=1)
+def start(tensorboard: Path | None = None, **hardware: Any) -> lightning.Fabric:
+    """Start the processes of a run and return this one's handle, which logs to ``tensorboard``.
+
+    ``hardware`` is Lightning Fabric's: ``accelerator`` (``"auto"``, ``"cpu"`` or ``"cuda"``),
+    ``devices`` (processes on a CPU, or GPUs, a node), ``num_nodes``, ``precision`` and
+    ``strategy``: by ``"ddp"`` every process has the whole network, by ``"fsdp"`` a share of it.
+    """
+    world = hardware.setdefault("devices", 1) * hardware.get("num_nodes", 1)
+    if hardware.get("strategy") == "fsdp":
+        sharded = ModelParallelStrategy(_shard, data_parallel_size=world, tensor_parallel_size=1)
+        hardware["strategy"] = sharded
     # In a Slurm job of one task Fabric starts the processes; else it waits for those of Slurm.
     single = SLURMEnvironment.detect() and os.environ["SLURM_NTASKS"] == "1"
     try:
-        fabric = lightning.Fabric(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=num_nodes,
-            strategy=chosen,
-            precision=precision,  # type: ignore[arg-type]
-            plugins=[LightningEnvironment()] if single else [],
-            loggers=[TensorBoardLogger(tensorboard, "tensorboard", "")] if tensorboard else [],
-        )
+        plugins = LightningEnvironment() if single else None
+        loggers = TensorBoardLogger(tensorboard, "tensorboard", "") if tensorboard else None
+        fabric = lightning.Fabric(**hardware, plugins=plugins, loggers=loggers)
         fabric.launch()
     except Exception as error:  # Fabric raises many kinds for what is not there
         found = str(error).splitlines()[0]
@@ -170,21 +157,14 @@ def _shard(module: nn.Module, mesh: Any) -> nn.Module:
     return module
 
 
-class Objective(nn.Module):
-    """The loss of a network on a batch of bytes, which no precision plugin can round to half."""
-
-    def __init__(self, network: nn.Module, kind: str) -> None:
-        super().__init__()
-        self.network, self.kind = network, kind
-
-    def forward(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Return the mean loss for LR (B, 3, p, p) and HR (B, 3, sp, sp)."""
-        last = torch.channels_last
-        x, target = (part.contiguous(memory_format=last).float().div_(255) for part in (lr, hr))
-        difference = self.network(x) - target
-        if self.kind == "charbonnier":
-            return (difference.square() + 1e-6).sqrt().mean()
-        return difference.abs().mean()
+def mean_loss(network: nn.Module, lr: Tensor, hr: Tensor, kind: str) -> Tensor:
+    """Return the loss of a network on bytes, LR (B, 3, p, p) and HR (B, 3, sp, sp), in float32."""
+    last = torch.channels_last
+    x, target = (part.contiguous(memory_format=last).float().div_(255) for part in (lr, hr))
+    difference = network(x) - target
+    if kind == "charbonnier":
+        return (difference.square() + 1e-6).sqrt().mean()
+    return difference.abs().mean()
 
 
 @dataclass
@@ -207,8 +187,8 @@ class Run:
     """A network in training; every process has one, and calls its methods at the same time.
 
     ``network``, ``optimiser`` and ``average`` (of the weights; the network itself without
-    averaging) may be sharded over processes. ``model`` gives the loss, ``judge`` is the network as
-    it is tested.
+    averaging) may be sharded over processes. ``model`` is the network as it is trained, ``judge``
+    as it is tested.
     """
 
     def __init__(
@@ -218,16 +198,15 @@ class Run:
         self.network: Any = fresh(recipe)
         out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         average = copy.deepcopy(self.network).requires_grad_(False)
-        objective: nn.Module = Objective(self.network, recipe.loss)
         self.hashed = [m for m in self.network.modules() if isinstance(m, HashedAttention)]
         if compiled:
             for layer in self.hashed:
                 # Sorting cannot be compiled, and reading the step would compile every step.
                 layer.order = torch.compiler.disable(layer.order)  # type: ignore[method-assign]
-            objective = torch.compile(objective)  # type: ignore[assignment]
         if fabric.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # attention's products run on tensor cores
-        self.model: Any = fabric.setup_module(objective)
+        model = torch.compile(self.network) if compiled else self.network
+        self.model: Any = fabric.setup_module(model)
         # A fused Adam unscales gradients by itself, after they would have been clipped.
         fused = fabric.strategy.precision.precision != "16-mixed"
         options = {"lr": recipe.learning_rate, "fused": fused, **adam}
@@ -262,7 +241,7 @@ class Run:
             if recipe.attention_off:
                 self.network.attention(on)
             with fabric.no_backward_sync(self.model, index + 1 < len(parts)):  # add up once
-                loss = self.model(lr, hr) / accumulate
+                loss = mean_loss(self.model, lr, hr, recipe.loss) / accumulate
                 fabric.backward(loss)
             total += loss.detach()
         for group in self.optimiser.param_groups:
@@ -434,7 +413,7 @@ def train_together(
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams that run at once
     if "16-mixed" in [recipe.precision for recipe in recipes.values()]:
         raise InputError("precision", "bf16-mixed or 32-true", "16-mixed", "choose one of these")
-    fabric = start(accelerator)
+    fabric = start(accelerator=accelerator)
     torch.backends.cudnn.benchmark = fabric.device.type == "cuda"
     shared: dict[Any, Any] = {}
     prepared = tqdm(recipes.items(), "prepare", unit="network")
@@ -583,7 +562,7 @@ class Lane(Run):
             self.network.attention(on)
         half = recipe.precision == "bf16-mixed"
         with torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=half):
-            loss = self.model.module(lr, hr)
+            loss = mean_loss(self.network, lr, hr, recipe.loss)
         loss.backward()
         weights = list(self.network.parameters())
         with torch.no_grad():

@@ -345,7 +345,7 @@ def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Pat
 
 def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str]) -> dict[str, str]:
     found = results.match_folders(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, 4)
-    return {one.hr.name: one.results["a"].name for one in found}
+    return {truth.name: files["a"].name for truth, files in found.items()}
 
 
 NAMES = (
@@ -393,7 +393,7 @@ def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) ->
     kinds = [f"{name}_x4_{kind}.png" for name in ("a", "b") for kind in ("HR", "LR", "SR")]
     hr, one = folder(tmp_path / "hr", ["a.png", "b.png"]), folder(tmp_path / "one", kinds)
     matches = results.match_folders(hr, {"one": one}, 4)
-    assert [m.results["one"].name for m in matches] == ["a_x4_SR.png", "b_x4_SR.png"]
+    assert [files["one"].name for files in matches.values()] == ["a_x4_SR.png", "b_x4_SR.png"]
     (one / "b_x4_SR.png").unlink()
     refused("has b_x4_HR.png and b_x4_LR.png for b.png", results.match_folders, hr, {"one": one}, 4)
     hr = folder(tmp_path / "hr", [f"{name}.png" for name in "abcd"])
@@ -420,14 +420,14 @@ def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
     tifffile.imwrite(deep / "a.tif", pixels.astype(np.uint16) * 257, photometric="rgb")
     opaque = np.dstack([pixels, np.full((27, 30), 255)]).astype(np.uint8)
     alpha = folder(tmp_path / "alpha", ["a.png"], opaque)
-    (one,) = results.match_folders(hr, {"cropped": cropped, "deep": deep, "alpha": alpha}, 4)
-    truth, made = results.read_match(one, 4)
+    matches = results.match_folders(hr, {"cropped": cropped, "deep": deep, "alpha": alpha}, 4)
+    truth, made = results.read_match(*matches.popitem(), 4)
     for image in (truth, *made.values()):
         np.testing.assert_array_equal(image, pixels[:24, :28])
     grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    (one,) = results.match_folders(same, {"grey": grey}, 4)
-    assert results.read_match(one, 4)[1]["grey"].ndim == 2
+    matches = results.match_folders(same, {"grey": grey}, 4)
+    assert results.read_match(*matches.popitem(), 4)[1]["grey"].ndim == 2
 
 
 @pytest.mark.parametrize(
@@ -447,5 +447,5 @@ def test_what_cannot_be_compared_is_refused(
     rng = np.random.default_rng(0)
     hr = folder(tmp_path / "hr", ["a.png"], rng.integers(0, 256, truth, np.uint8))
     a = folder(tmp_path / "a", ["a.png"], rng.integers(0, 256, made, np.uint8))
-    (one,) = results.match_folders(hr, {"a": a}, 4)
-    refused(message, results.read_match, one, 4)
+    (one,) = results.match_folders(hr, {"a": a}, 4).items()
+    refused(message, results.read_match, *one, 4)

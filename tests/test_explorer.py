@@ -24,7 +24,7 @@ from tiny import refused
 from dtfn import capture, cli, datasets, evaluation, explorer, methods, models, paths, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.explorer import page, state
-from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Upload, Window, around, look
+from dtfn.explorer.state import FILES, WITHOUT, Choice, State, Window, around, look
 from dtfn.explorer.view import View, message
 from dtfn.images import degrade, imresize
 
@@ -277,7 +277,7 @@ def test_uploads(shown: State) -> None:
     assert own.upload("x.png", png(noise(40, 40, 3)), truth=True).position == (5, 5)
     deep = noise(50, 47).astype(np.uint16) * 257
     for notes, image in (("white", noise(50, 47, 4)), ("grey, 16 bits", deep)):
-        sample, said = state.brought("mine.png", Upload(png(image), truth=True), 4)
+        sample, said = state.brought("mine.png", png(image), True, 4)
         assert all(note in said for note in notes.split(", "))
         assert sample.lr.shape == (12, 11, 3)
         assert (sample.hr.ndim == 2) == ("grey" in notes)
@@ -355,6 +355,7 @@ def test_the_usual_pair_is_chosen_from_what_the_zoo_has(monkeypatch: pytest.Monk
     most = max(plain, key=lambda row: row["gate"])["name"]
     assert tuple(state.usual(4).values()) == (most, f"{most}@off", (f"{most}@hash(1)", most))
     assert tuple(state.usual(4, L).values()) == (L, NULL, (L, NULL))
+    assert state.usual(4, N, seed=3)["control"] == (f"{N}@hash(4)", N), "not that of the network"
     assert tuple(state.usual(4, DENSE).values()) == (DENSE, L, (NULL, L))
     refused("dtfn train", state.usual, 3)
     monkeypatch.setattr(zoo, "registry", lambda: plain)

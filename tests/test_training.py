@@ -168,7 +168,8 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
         assert not (tmp_path / "run").exists()
     alone = lightning.Fabric(accelerator="cpu", devices=1)
     monkeypatch.setattr("lightning_fabric.Fabric", lambda **_: alone)
-    refused(r"processes: expected 2; found 1", training.start, "cpu", 2, 1, "ddp")
+    how = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
+    refused(r"processes: expected 2; found 1", training.start, **how)
 
 
 @pytest.mark.slow
@@ -199,16 +200,16 @@ def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
 # --- steps that go wrong ---
 def fail(patch: pytest.MonkeyPatch, bad: tuple[int, ...], gradient: bool = False) -> None:
     """Let the loss or its gradient be not finite at some calls."""
-    forward, calls = training.Objective.forward, itertools.count()
+    mean_loss, calls = training.mean_loss, itertools.count()
 
     def failing(*given: Any) -> torch.Tensor:
-        loss = forward(*given)
+        loss = mean_loss(*given)
         if next(calls) not in bad:
             return loss
         # The root of zero has the value 0 and an infinite slope.
         return loss + (0 * loss).sqrt() if gradient else loss * math.nan
 
-    patch.setattr(training.Objective, "forward", failing)
+    patch.setattr(training, "mean_loss", failing)
 
 
 @pytest.mark.parametrize("gradient", [False, True])
@@ -265,7 +266,7 @@ def test_the_cosine_is_that_of_torch_after_a_linear_warm_up() -> None:
 def test_the_average_is_that_of_torch_and_gradients_are_clipped(tmp_path: Path) -> None:
     changes = {"clip": 0.01, "learning_rate": 1.0, "warmup": 0, "schedule": "steps"}
     recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, **changes)
-    run = training.Run(training.start("cpu"), recipe, tmp_path)
+    run = training.Run(training.start(accelerator="cpu"), recipe, tmp_path)
     # Plain descent with a rate of 1: the weights move by the gradient.
     run.optimiser = run.fabric.setup_optimizers(torch.optim.SGD(run.network.parameters(), lr=1.0))
     theirs = AveragedModel(run.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
@@ -283,7 +284,7 @@ def test_the_average_is_that_of_torch_and_gradients_are_clipped(tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["l1", "charbonnier"])
 def test_the_loss_is_that_of_its_name(kind: str) -> None:
     lr, hr = (torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (4, 8))
-    loss = float(training.Objective(torch.nn.Upsample(scale_factor=2), kind)(lr, hr))
+    loss = float(training.mean_loss(torch.nn.Upsample(scale_factor=2), lr, hr, kind))
     error = (lr.numpy().repeat(2, 2).repeat(2, 3) / 255) - hr.numpy() / 255
     expected = np.abs(error).mean() if kind == "l1" else np.sqrt(error**2 + 1e-6).mean()
     assert loss == pytest.approx(expected, rel=1e-6)

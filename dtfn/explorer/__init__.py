@@ -19,7 +19,7 @@ import pandas as pd
 
 from dtfn import files, images, methods, reports, zoo
 from dtfn.explorer import page
-from dtfn.explorer.state import FILES, Choice, State, Tell, Upload, Window, look, usual
+from dtfn.explorer.state import FILES, Choice, State, Tell, Window, look, usual
 from dtfn.reports import Run, Verdict
 
 NOTEBOOK = "07_explore"
@@ -86,11 +86,11 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
     network = os.environ.get("DTFN_EXPLORE_NETWORK") or given["network"]
     scale = int(methods.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
     dataset, image = str(given["dataset"]), str(given["image"])
-    brought: dict[str, Upload] = {}
+    brought: dict[str, tuple[bytes, bool]] = {}
     file = Path(os.environ.get("DTFN_EXPLORE") or image).expanduser()
     if file.suffix.lower() in images.SUFFIXES:
         images.read(file)  # a clear error where it is no picture
-        brought[file.name] = Upload(file.read_bytes(), truth=True)
+        brought[file.name] = file.read_bytes(), True
         dataset, image = FILES, file.name
     pair = usual(scale, network, given["baseline"], given["hash_seed"])
     pair["control"] = tuple(given["control"]) or pair["control"]

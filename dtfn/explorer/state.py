@@ -31,6 +31,7 @@ from dtfn.tiling import Tiling
 
 Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
+Files = Mapping[str, tuple[bytes, bool]]  # the reader's: name -> bytes, whether HR, else LR
 Tell = Callable[[float, str], None]  # called with the share that is done and what is being done
 
 FILES = "uploads"  # stands among the benchmarks for the pictures that the reader brought
@@ -71,13 +72,6 @@ class Copied(NamedTuple):
     column: int
     weight: float  # in [0, 1]
     disagreement: float  # of its HR detail with the query's; NaN where it is not known
-
-
-class Upload(NamedTuple):
-    """The bytes of a picture that the reader brought; ``truth``: it is HR, else LR."""
-
-    data: bytes
-    truth: bool
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ class State:
     notes: str  # on the picture and the network, in words
     outputs: Mapping[str, _Output]  # by method
     detail: NDArray[np.float32] | None  # that the degradation took from each block, (L, D)
-    files: Mapping[str, Upload]
+    files: Files
     tell: Tell
     is_judged: bool = True  # no: without its choice of keys the network is off-distribution
     position: Position = (0, 0)
@@ -196,7 +190,7 @@ class State:
 
     def upload(self, name: str, data: bytes, *, truth: bool) -> State:
         """Take a picture that the reader brought, and show it."""
-        with_it = replace(self, files={**self.files, name: Upload(data, truth)})
+        with_it = replace(self, files={**self.files, name: (data, truth)})
         return with_it.choose(dataset=FILES, image=name, tile=())
 
     def click(self, x: float, y: float) -> State:
@@ -261,7 +255,7 @@ class State:
 
 def look(
     choice: Choice,
-    files: Mapping[str, Upload] | None = None,
+    files: Files | None = None,
     tell: Tell = lambda share, what: None,
     before: State | None = None,
 ) -> State:
@@ -273,7 +267,7 @@ def look(
     files, notes = files or {}, list[str]()
     if choice.dataset == FILES:
         require_known(choice.image, files, "upload", "one of yours")
-        whole, said = brought(choice.image, files[choice.image], choice.scale)
+        whole, said = brought(choice.image, *files[choice.image], choice.scale)
         notes.append(said)
     else:
         whole = _sample(choice.dataset, choice.image, choice.scale)
@@ -418,24 +412,24 @@ _sample = functools.lru_cache(maxsize=4)(datasets.sample)
 
 
 @functools.lru_cache(maxsize=4)
-def brought(name: str, upload: Upload, scale: int) -> tuple[Sample, str]:
+def brought(name: str, data: bytes, truth: bool, scale: int) -> tuple[Sample, str]:
     """Return the picture of a file's bytes, and what was done to its pixels in words.
 
     The truth is degraded as benchmarks are; else it is LR, and HR is empty. A damaged, unsupported
     or too small file is an `InputError`.
     """
-    stored = images.decode(upload.data, name)
+    stored = images.decode(data, name)
     rgb = images.as_rgb(stored)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     notes = ["Its transparency was put on white."] * (channels in (2, 4))
     notes += ["It is grey: Y is that of RGB with three equal channels."] * (channels <= 2)
     notes += ["Its 16 bits were rounded to 8."] * (stored.dtype != np.uint8)
-    least = LEAST * images.check_scale(scale) if upload.truth else LEAST
+    least = LEAST * images.check_scale(scale) if truth else LEAST
     if min(rgb.shape[:2]) < least:
         size = f"{rgb.shape[1]} x {rgb.shape[0]}"
         raise InputError(name, f"{least} x {least} pixels or more", size, "choose a larger picture")
     lr, hr = rgb, np.zeros((0, 0, 3), np.uint8)
-    if upload.truth:
+    if truth:
         hr = images.modcrop(rgb[:, :, 0] if channels <= 2 else rgb, scale)
         lr = images.as_rgb(images.degrade(hr, scale))
     return Sample(FILES, name, scale, lr, np.ascontiguousarray(hr)), " ".join(notes)
