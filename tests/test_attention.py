@@ -102,7 +102,7 @@ def test_chunked_attention_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
             close(one, other)
 
 
-def test_large_scores_and_what_only_a_repeat_scores() -> None:
+def test_large_and_equal_scores_and_what_only_a_repeat_scores() -> None:
     """Position 4 is alone in slot 0 of the second chunk, and repeated as padding in slot 3."""
     query, key, value = (torch.ones(1, 5, 3, requires_grad=True) for _ in range(3))
     score = torch.zeros(1, 5, 4)
@@ -116,6 +116,10 @@ def test_large_scores_and_what_only_a_repeat_scores() -> None:
     large = 1e3 * query, key, value, 1e3 * scores
     found = hashing.chunked_attention(*large, hashing.chunk_order(codes, 4), 4)
     close(found, hashed_by_loops(*large, codes, 4), 1e-11)
+    # Uniform weights are over the keys of all rounds.
+    given = query, key, value, scores, hashing.chunk_order(codes, 4), 4
+    found = hashing.chunked_attention(*given, lambda logits, *_: torch.zeros_like(logits))
+    close(found, hashed_by_loops(0 * query, key, value, None, codes, 4))
 
 
 @pytest.mark.parametrize("block", [16, 1 << 15])
@@ -128,9 +132,13 @@ def test_codes_are_the_first_largest_product(block: int, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(codes.numpy(), projections.numpy().argmax(-1))
 
 
-def test_number_of_buckets() -> None:
+def test_number_of_buckets_order_and_rotations() -> None:
     lengths = {63: 0, 64: 2, 127: 2, 128: 2, 192: 4, 64 * 127: 128, 64 * 999: 128}
     assert {length: hashing.bucket_count(length, 64) for length in lengths} == lengths
+    codes = torch.tensor([[[2, 0, 1, 0, 2, 0, 1]]], dtype=torch.uint8)
+    stable, padded = [1, 3, 5, 2, 6, 0, 4], [0, 4]
+    wrapped = [4, 0, 4, *stable, *padded, 1, 3, 5]
+    assert hashing.chunk_order(codes, 3).tolist() == [[wrapped]]
 
     def draw(seed: int, layer: int, step: int) -> Tensor:
         hashing.seeded.cache_clear()
@@ -156,12 +164,11 @@ def simplex(scores: np.ndarray) -> np.ndarray:
     raise AssertionError
 
 
-@given(
-    st.lists(st.integers(-40, 40), min_size=1, max_size=40),
-    st.integers(1, 50),
-    st.sampled_from([0.01, 0.1, 1.0, 100.0]),
-    st.sampled_from([0.0, 1e3]),
-)
+MANY = st.lists(st.integers(-40, 40), min_size=1, max_size=40)
+SPREADS, SHIFTS = (st.sampled_from(some) for some in ([0.01, 0.1, 1.0, 100.0], [0.0, 1e3]))
+
+
+@given(MANY, st.integers(1, 50), SPREADS, SHIFTS)
 def test_simplex_threshold(values: list[int], topk: int, spread: float, shift: float) -> None:
     scores = spread * np.array(values, dtype=float) + shift  # integers make ties
     found = np.maximum(scores - attention.threshold(torch.from_numpy(scores)[None], topk).item(), 0)
@@ -198,12 +205,10 @@ def test_softmax_attention(grad: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 5)])
-@pytest.mark.parametrize(
-    "kind", [attention.NonLocalSparseAttention, attention.GlobalLearnableAttention]
-)
-def test_less_than_a_chunk(kind: type[attention.HashedAttention], size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("kind", ["NonLocalSparseAttention", "GlobalLearnableAttention"])
+def test_less_than_a_chunk(kind: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    layer, x = kind(8, 4, 0.5, 16, 2, 0).double(), normal(2, 8, *size)
+    layer, x = getattr(attention, kind)(8, 4, 0.5, 16, 2, 0).double(), normal(2, 8, *size)
     query = layer.get_submodule("conv_match")(x).flatten(2).mT
     value = layer.get_submodule("conv_assembly")(x).flatten(2).mT
     logits = query @ nn.functional.normalize(query, dim=-1, eps=5e-5).mT
@@ -239,13 +244,6 @@ def test_interventions(kind: str, size: tuple[int, int], monkeypatch: pytest.Mon
         close(attended(lambda logits, *_: logits + 7.0), plain)
 
 
-def test_uniform_weights_over_the_keys_of_all_rounds() -> None:
-    (query, key, value, score), codes = hashed_case(22, 4, 3, True)
-    given = query, key, value, score, hashing.chunk_order(codes, 4), 4
-    found = hashing.chunked_attention(*given, lambda logits, *_: torch.zeros_like(logits))
-    close(found, hashed_by_loops(0 * query, key, value, None, codes, 4))
-
-
 # --- deformable convolution ---
 def pixel(image: Tensor, y: int, x: int) -> Tensor:
     inside = 0 <= y < image.shape[1] and 0 <= x < image.shape[2]
@@ -260,21 +258,16 @@ def deformed_loop(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias:
         at_y, at_x = row + tap // 3 - 1 + dy, column + tap % 3 - 1 + dx
         y, left = math.floor(at_y), math.floor(at_x)
         b, a = at_y - y, at_x - left
-        sample = (
-            (1 - b) * (1 - a) * pixel(x[i], y, left)
-            + (1 - b) * a * pixel(x[i], y, left + 1)
-            + b * (1 - a) * pixel(x[i], y + 1, left)
-            + b * a * pixel(x[i], y + 1, left + 1)
-        )
+        upper = (1 - a) * pixel(x[i], y, left) + a * pixel(x[i], y, left + 1)
+        lower = (1 - a) * pixel(x[i], y + 1, left) + a * pixel(x[i], y + 1, left + 1)
+        sample = (1 - b) * upper + b * lower
         kernel = weight[:, :, tap // 3, tap % 3]
         out[i, :, row, column] += mask[i, tap, row, column] * (kernel @ sample)
     return out
 
 
-def deformable_case(
-    n: int, height: int, width: int, spread: float, channels: int = 3
-) -> tuple[Tensor, ...]:
-    grid = height, width
+def deformable_case(n: int, h: int, w: int, spread: float, channels: int = 3) -> tuple[Tensor, ...]:
+    grid = h, w
     x, offset = normal(n, channels, *grid), spread * normal(n, 18, *grid, seed=1)
     mask = 2 * torch.sigmoid(normal(n, 9, *grid, seed=2))
     return x, offset, mask, normal(4, channels, 3, 3, seed=3), normal(4, seed=4)

@@ -17,7 +17,6 @@ from tiny import call, refused, said
 from torch import nn
 
 from dtfn import audit, datasets, images, paths, results, statistics, texture
-from dtfn.errors import InputError
 
 
 def blurred(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -83,7 +82,7 @@ def test_the_summary_is_that_of_a_naive_computation(tmp_path: Path) -> None:
     interval = statistics.mean_interval(written["psnr_with"])
     assert (ends["low"], ends["high"]) == pytest.approx((interval.low, interval.high))
     for words in ("no control", "3 of the 4 pictures of the truth were used"):
-        assert any(words in note for note in report["notes"])
+        assert words in " ".join(report["notes"])
     assert report["names"] == {"with": "with", "without": "without", "controls": []}
     assert {row["than"] for row in report["fifths"]} == {"without"}
 
@@ -146,10 +145,8 @@ def train(root: Path, name: str, seed: int, steps: int, kernel: int, activation:
     network = nn.Sequential(first, activation, last, nn.PixelShuffle(4))
     truths = [images.as_rgb(images.read(file)) for file in sorted((root / "hr").iterdir())]
     lrs = [images.degrade(truth, 4) for truth in truths]
-    hr, lr, base = (
-        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2) / 255
-        for pictures in (truths, lrs, [images.imresize(one, 4) for one in lrs])
-    )
+    every = (np.stack(n) for n in (truths, lrs, [images.imresize(one, 4) for one in lrs]))
+    hr, lr, base = (torch.from_numpy(one).permute(0, 3, 1, 2) / 255 for one in every)
     adam = torch.optim.Adam(network.parameters(), 4e-3)
     for _ in range(steps):
         adam.zero_grad()
@@ -166,11 +163,9 @@ def test_small_trained_networks_are_not_judged_falsely(tmp_path: Path) -> None:
     for k, sample in enumerate(datasets.benchmark("mini", 4)):
         crop = np.ascontiguousarray(images.as_rgb(sample.hr)[:96, :96])
         images.write(tmp_path / "hr" / f"{k}.png", crop)
-    made = {
-        "p": train(tmp_path, "p", 1, 60, 3, nn.ReLU()),
-        "q": train(tmp_path, "q", 2, 60, 5, nn.GELU()),
-        "weak": train(tmp_path, "weak", 3, 4, 3, nn.Tanh()),
-    }
+    made = {"weak": train(tmp_path, "weak", 3, 4, 3, nn.Tanh())}
+    made |= {"p": train(tmp_path, "p", 1, 60, 3, nn.ReLU())}
+    made |= {"q": train(tmp_path, "q", 2, 60, 5, nn.GELU())}
     for a, b, c in permutations(made):
         out = tmp_path / "out"
         report, found = audit.audit([tmp_path / "hr", made[a], made[b], made[c]], 4, out)
@@ -244,22 +239,19 @@ def test_planted_textures_are_found_where_they_are(tmp_path: Path) -> None:
     assert textures.measured == "depends on the control (c: worse; e: nothing found)"
 
 
-@pytest.mark.parametrize(
-    ("folders", "names"),
-    [
-        ("RCAN/Set5 EDSR/Set5", "RCAN EDSR"),
-        ("RCAN/Set5/X4 EDSR/Set5/x4", "RCAN EDSR"),
-        ("RCAN/x4 EDSR/4x", "RCAN EDSR"),
-        ("one two", "one two"),
-        ("v1/net v2/net other", "v1/net v2/net other"),
-        ("x4 EDSR", "NAME EDSR"),
-    ],
-)
-def test_results_have_the_names_of_their_folders(tmp_path: Path, folders: str, names: str) -> None:
+def test_results_have_the_names_of_their_folders(tmp_path: Path) -> None:
     root = tmp_path / "NAME"
     hr = folder(root / "Set5" / "HR", ["a.png"])
-    places = [folder(root / name, ["a.png"]) for name in folders.split()]
-    assert results.in_folders([hr, *places], 4).names == tuple(names.split())
+    for folders, names in {
+        "RCAN/Set5 EDSR/Set5": "RCAN EDSR",
+        "RCAN/Set5/X4 EDSR/Set5/x4": "RCAN EDSR",
+        "RCAN/x4 EDSR/4x": "RCAN EDSR",
+        "one two": "one two",
+        "v1/net v2/net other": "v1/net v2/net other",
+        "x4 EDSR": "NAME EDSR",
+    }.items():
+        places = [folder(root / name, ["a.png"]) for name in folders.split()]
+        assert results.in_folders([hr, *places], 4).names == tuple(names.split())
 
 
 def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
@@ -399,11 +391,8 @@ def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) ->
     hr = folder(tmp_path / "hr", [f"{name}.png" for name in "abcd"])
     a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "more.png"])
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"])
-    with pytest.raises(InputError) as caught:
-        results.match_folders(hr, {"a": a, "b": b}, 4)
-    parts = ("'a' lacks c.png", "d_x2.png, which is named for another scale", "has more.png")
-    for part in ("4 problems", *parts):
-        assert part in str(caught.value)
+    for part in ("4 problems", "lacks c.png", "d_x2.png, .* for another scale", "has more.png"):
+        refused(part, results.match_folders, hr, {"a": a, "b": b}, 4)
     folder(tmp_path / "c" / "X4", ["a.png"])
     (tmp_path / "c" / ".a.png").touch()
     none = tmp_path / "none"
@@ -429,23 +418,16 @@ def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
     matches = results.match_folders(same, {"grey": grey}, 4)
     assert results.read_match(*matches.popitem(), 4)[1]["grey"].ndim == 2
 
-
-@pytest.mark.parametrize(
-    ("truth", "made", "message"),
-    [
+    unlike: list[tuple[Any, Any, str]] = [
         ((27, 30), (26, 30), "expected 30 x 27 pixels in 'a'.*found 30 x 26"),
         ((27, 30), (27, 28), "found 28 x 27"),
         ((27, 30), (30, 27), "found 27 x 30"),
         ((11, 40), (11, 40), "at least 12 pixels a side.*found 40 x 11"),
         ((24, 28, 3), (24, 28), "expected a colour picture 'a'"),
         ((24, 28, 3), (24, 28, 4), "expected an opaque picture"),
-    ],
-)
-def test_what_cannot_be_compared_is_refused(
-    tmp_path: Path, truth: tuple[int, ...], made: tuple[int, ...], message: str
-) -> None:
-    rng = np.random.default_rng(0)
-    hr = folder(tmp_path / "hr", ["a.png"], rng.integers(0, 256, truth, np.uint8))
-    a = folder(tmp_path / "a", ["a.png"], rng.integers(0, 256, made, np.uint8))
-    (one,) = results.match_folders(hr, {"a": a}, 4).items()
-    refused(message, results.read_match, *one, 4)
+    ]
+    for *shapes, message in unlike:
+        files = [np.random.default_rng(0).integers(0, 256, s, np.uint8) for s in shapes]
+        hr, a = (folder(tmp_path / n, ["a.png"], f) for n, f in zip("ha", files, strict=True))
+        (one,) = results.match_folders(hr, {"a": a}, 4).items()
+        refused(message, results.read_match, *one, 4)

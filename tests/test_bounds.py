@@ -1,6 +1,5 @@
 """Bounds: chance and an equal network gain nothing, a planted choice gains what it must gain."""
 
-import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from scipy import ndimage, optimize
-from tiny import refused
+from tiny import crossed, refused
 from tiny_networks import saved, small
 
 from dtfn import bounds, evaluation, harm, images, interventions, methods, paths, plots, subpixel
@@ -41,21 +40,15 @@ def test_mixtures_have_the_least_error_around_of_all_weights_of_sum_1() -> None:
     index = RNG.permuted(np.tile(np.delete(np.arange(25), 12), (25, 1)), axis=1)[:, :8]
     index[::2, 3] = index[::2, 2]
     mixed = bounds.mixed_details(drawn, truth, index, (5, 5))
-    around = [
-        np.pad(one.reshape(5, 5, 16), ((1, 1), (1, 1), (0, 0)), "edge") for one in (drawn, truth)
-    ]
-    rings = [
-        np.array(
-            [
-                np.delete(one[r : r + 3, c : c + 3].reshape(9, 16), 4, 0).ravel()
-                for r, c in np.ndindex(5, 5)
-            ]
-        )
-        for one in around
-    ]
+
+    def ring(details: Any, at: int) -> Any:
+        row, column = divmod(at, 5)
+        grown = np.pad(details.reshape(5, 5, 16), ((1, 1), (1, 1), (0, 0)), "edge")
+        return np.delete(grown[row : row + 3, column : column + 3].reshape(9, 16), 4, 0).ravel()
+
     for at in range(25):
         chosen = [at, *index[at]]
-        near, wanted = rings[0][chosen], rings[1][at]
+        near, wanted = np.stack([ring(drawn, k) for k in chosen]), ring(truth, at)
 
         def loss(w: Any, near: Any = near, wanted: Any = wanted) -> float:
             return float(((w @ near - wanted) ** 2).sum())
@@ -90,13 +83,8 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved(tmp_path_factory.mktemp("bounds"), "dlsn", n_resgroups=2)
 
 
-@functools.cache
-def measured(name: str) -> pd.DataFrame:
-    return bounds.measure([switch(name)], [picture(0), picture(1)])
-
-
 def test_every_bound_is_measured_with_its_control(network: str) -> None:
-    table = measured(network)
+    table = bounds.measure([switch(network)], [picture(0), picture(1)])
     counted = table.groupby(["bound", "role"]).size().to_dict()
     cells = 2 * len(bounds.GRANULARITIES)
     every = {"selection": cells, "layer": cells, "matching": 2, "own keys": 2, "weights": 2}
@@ -117,7 +105,6 @@ def test_every_bound_is_measured_with_its_control(network: str) -> None:
             y = images.luma(255 * evaluation.unrounded(loaded, sample.lr))
         error = np.mean((y - subpixel.luma(sample.hr))[2:-2, 2:-2] ** 2)
         psnr.append(10 * np.log10(255**2 / error))
-    table = measured(network)
     layer = table[(table["bound"] == "layer") & (table["granularity"] == "image")]
     found = layer[(layer["image"] == "00") & (layer["role"] == "bound")]["gain"].item()
     assert found == pytest.approx(max(psnr) - psnr[0], abs=1e-4)
@@ -161,32 +148,25 @@ def test_nothing_is_measured(network: str, tmp_path: Path, monkeypatch: pytest.M
 
 def planted(gains: dict[tuple[str, str], float]) -> pd.DataFrame:
     """A table of three seeds and eight pictures with these gains, and noise of the pictures."""
-    rows = [
-        {"pair": "nlsa", "seed": seed, "dataset": "toy", "image": str(n), "bound": bound}
-        | {"granularity": "", "role": role, "gain": gain + 0.1 * np.sin(n)}
-        for seed in range(3)
-        for n in range(8)
-        for (bound, role), gain in gains.items()
-    ]
-    return pd.DataFrame(rows)
+    names = {"pair": ["nlsa"], "seed": range(3), "dataset": ["toy"], "image": range(8)}
+    table = crossed(**names, of=list(gains), granularity=[""])
+    table["bound"], table["role"] = zip(*table["of"], strict=True)
+    return table.assign(gain=table["of"].map(gains) + 0.1 * np.sin(table["image"]))
 
 
 MATCHED = {("on", "bound"): 0.2, ("matching", "bound"): 0.28, ("matching", "control"): 0.1}
 
 
-@pytest.mark.parametrize(("control", "expected"), [(0.1, 0.08), (0.25, 0.03)])
-def test_matching_gains_over_the_better_of_both(control: float, expected: float) -> None:
-    found = bounds.net_gain(planted(MATCHED | {("matching", "control"): control}))
-    assert (found.estimate, found.low) == pytest.approx((expected, expected))
-    assert (found.pictures, found.seeds) == (8, 3)
-
-
-@pytest.mark.parametrize(("matching", "expected"), [(0.28, 0.5), (0.205, np.nan)])
-def test_recovery_is_the_part_of_a_gain_that_counts(matching: float, expected: float) -> None:
-    gains = MATCHED | {("tfs", "bound"): 0.24, ("matching", "bound"): matching}
-    row = bounds.recovery(planted(gains)).iloc[0]
-    assert row["tfs"] == pytest.approx(0.04)
-    assert row["recovered"] == pytest.approx(expected, nan_ok=True)
+def test_matching_gains_over_the_better_of_both_and_what_counts_is_recovered() -> None:
+    for control, expected in ((0.1, 0.08), (0.25, 0.03)):
+        found = bounds.net_gain(planted(MATCHED | {("matching", "control"): control}))
+        assert (found.estimate, found.low) == pytest.approx((expected, expected))
+        assert (found.pictures, found.seeds) == (8, 3)
+    for matching, expected in ((0.28, 0.5), (0.205, np.nan)):
+        gains = MATCHED | {("tfs", "bound"): 0.24, ("matching", "bound"): matching}
+        row = bounds.recovery(planted(gains)).iloc[0]
+        assert row["tfs"] == pytest.approx(0.04)
+        assert row["recovered"] == pytest.approx(expected, nan_ok=True)
     assert bounds.recovery(planted(MATCHED)).empty
 
 

@@ -29,10 +29,8 @@ ARTIFACTS = Path(os.environ.get("DTFN_ARTIFACTS") or Path(__file__).parent / "ar
 PATIENCE = 200_000  # ms: a busy machine is no reason to fail
 SMALL = 'image, tile = "astronaut", [40, 40, 32, 32]'  # so that the networks take no time
 # Nothing but the view in the kernel's folders, and none of its runs among the reader's.
-MOVED = """
-import dtfn.paths
+MOVED = """import dtfn.paths
 from pathlib import Path
-
 dtfn.paths.NOTEBOOKS = Path({!r})
 dtfn.paths.RUNS = dtfn.paths.NOTEBOOKS / "runs"
 """
@@ -108,12 +106,9 @@ def browsing(folder: Path, problems: list[str]) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(folder / "profile"),
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
-            viewport={"width": 1280, "height": 800},
-        )
+        options: Any = {"args": ["--no-sandbox", "--disable-gpu", "--disable-quic"]}
+        options |= {"executable_path": program, "viewport": {"width": 1280, "height": 800}}
+        context = playwright.chromium.launch_persistent_context(f"{folder}/profile", **options)
         page = context.pages[0]
         page.set_default_timeout(PATIENCE)
 
@@ -143,9 +138,8 @@ def explored(page: Any, artifact: str) -> None:
     numbers, crops, status = (HTML.format(name) for name in names)
     attention, harm = (PIXELS.format(name) for name in ("attention", "harm"))
     page.wait_for_selector(".dtfn-numbers td")
-    page.wait_for_function(
-        "document.querySelectorAll('.dtfn canvas').length >= 4"  # two to a map: picture and mark
-    )
+    # Two to a map: picture and mark.
+    page.wait_for_function("document.querySelectorAll('.dtfn canvas').length >= 4")
     page.locator(".dtfn-attention").scroll_into_view_if_needed()
     target = page.locator(".dtfn-attention .jupyter-matplotlib-canvas-div")
     said, shown, harmed = (page.evaluate(what) for what in (numbers, attention, harm))

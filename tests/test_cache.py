@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import diskcache
 import numpy as np
@@ -18,12 +20,10 @@ from dtfn import cache, files, paths, provenance
 
 RNG = np.random.default_rng(0)
 KEY = "ab" + "0" * 62
-MAKER = """
-import sys, time
+MAKER = """import sys, time
 from pathlib import Path
 import numpy as np
 from dtfn import cache, paths
-
 paths.CACHE, log, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 
 def make():
@@ -118,10 +118,8 @@ def test_what_cannot_be_stored_is_made(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.warns(UserWarning, match=r"no cache of outputs in .*a file"):
             cache.remembered(KEY, make)
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
+        full = mock.Mock(side_effect=OSError(28, "No space left on device"))
         patch.setattr(diskcache.Cache, "set", full)
         with pytest.warns(UserWarning, match="No space left"):
             cache.remembered(KEY, make)
@@ -133,7 +131,7 @@ def test_what_cannot_be_stored_is_made(tmp_path: Path, monkeypatch: pytest.Monke
     assert make.runs == 4
 
 
-def test_usage_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_and_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said("cache", "clear") == "0 removed\n"
     fill(3)
     with cache.opened() as store:
@@ -150,9 +148,6 @@ def test_usage_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     fill(20)
     with cache.opened() as store:
         assert 0 < store.volume() <= 2**20 + 130_000
-
-
-def test_sizes_are_read() -> None:
     sizes = {"0": 0, "12": 12, "500MB": 500 * 2**20, "1.5 GiB": 3 * 2**29, "2t": 2**41}
     assert [cache.size(text, "x") for text in sizes] == list(sizes.values())
     for text in ("", "big", "-12", "4XB", "500MB 1", "2t 1"):
@@ -170,14 +165,10 @@ def test_sizes_are_read() -> None:
         ("group/two.py", "", ["group", ""]),
     ],
 )
-def test_a_key_changes_with_the_code_that_it_is_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, changes: list[str]
-) -> None:
-    (tmp_path / "cli").mkdir()
-    (tmp_path / "group").mkdir()
+def test_keys_of_code(tmp_path: Path, monkeypatch: Any, file: str, text: str, changes: Any) -> None:
     for name in ("__init__.py", "cli/__init__.py", "group/__init__.py", "group/data.csv"):
-        (tmp_path / name).write_text("1")
-    (tmp_path / "low.py").write_text('"""Low."""\nVALUE = 1')
+        files.write(tmp_path / name, "1")
+    files.write(tmp_path / "low.py", '"""Low."""\nVALUE = 1')
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
 
     def keys() -> dict[str, str]:
@@ -192,14 +183,10 @@ def test_a_key_changes_with_the_code_that_it_is_of(
 
 
 def test_reach_follows_inner_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "group").mkdir()
-    for name, text in {
-        "group/one.py": "def f():\n    from dtfn.low import VALUE",
-        "low.py": "import dtfn.lowest, os",
-        "lowest.py": "from dtfn import __version__",
-        "aside.py": "from dtfn import low",
-    }.items():
-        (tmp_path / name).write_text(text)
+    files.write(tmp_path / "group/one.py", "def f():\n    from dtfn.low import VALUE")
+    files.write(tmp_path / "low.py", "import dtfn.lowest, os")
+    files.write(tmp_path / "lowest.py", "from dtfn import __version__")
+    files.write(tmp_path / "aside.py", "from dtfn import low")
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     assert provenance.reach("from dtfn.group import one") == {"__init__", "group", "low", "lowest"}
 
@@ -242,8 +229,7 @@ def test_a_broken_store(tmp_path: Path, content: str, caplog: pytest.LogCaptureF
     assert len(caplog.records) == 1
 
 
-UPDATE = """
-import sys
+UPDATE = """import sys
 from pathlib import Path
 from dtfn import files
 for i in range(20):
@@ -289,13 +275,12 @@ def test_an_installed_package_writes_into_the_users_folders(tmp_path: Path) -> N
 
 
 def test_import_is_quick_and_shows_the_modules() -> None:
-    code = (
-        "import time; began = time.perf_counter(); import dtfn; "
-        "assert time.perf_counter() - began < 0.3; "
-        "import sys; assert not {'numpy', 'torch'} & set(sys.modules); "
-        "assert {'images', 'models', 'evaluation', 'subpixel'} <= set(dir(dtfn)); "
-        "print(dtfn.images.SCALES); dtfn.nothing"
-    )
+    code = """import sys, time
+began = time.perf_counter()
+import dtfn
+assert time.perf_counter() - began < 0.3 and not {'numpy', 'torch'} & set(sys.modules)
+assert {'images', 'models', 'evaluation', 'subpixel'} <= set(dir(dtfn))
+assert dtfn.images.SCALES == (2, 3, 4)
+dtfn.nothing"""
     done = dtfn(code)
-    assert done.stdout == "(2, 3, 4)\n"
     assert "AttributeError: module 'dtfn' has no attribute 'nothing'" in done.stderr

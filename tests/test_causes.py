@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,13 +13,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from dtfn import capture, causes, evaluation, images, models, plots, statistics, texture
-from dtfn.causes import Look
 from dtfn.datasets import Sample
 from dtfn.harm import Pair
 from dtfn.plots import curves, pictures
 from dtfn.regions import Region
 
 Float = NDArray[np.float64]
+Looks = dict[causes.Query, list[causes.Look]]
 RNG = np.random.default_rng(0)
 
 
@@ -86,9 +87,8 @@ def test_planted_slopes_are_recovered_and_severity_alone_is_none() -> None:
 
 
 @pytest.mark.parametrize(("shuffled", "expected"), [(False, 18), (True, 0)])
-def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
-    shuffled: bool, expected: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slopes_of_pictures(shuffled: bool, expected: float, monkeypatch: Any) -> None:
+    """Planted slopes are measured, and shuffled inconsistencies have none."""
     photos = [sample(40, 48, 2, "x" * number) for number in range(1, 7)]
 
     def inconsistency(_: str, one: Sample) -> Float:
@@ -126,7 +126,6 @@ def test_measured_pictures_give_the_slope_and_shuffled_k_gives_none(
 
 
 QUERIES = [(3, 4), (10, 7)]
-NAMES = ["edsr", "nln", "dtfn", "nln+tfs"]
 
 
 @pytest.fixture(scope="module")
@@ -137,24 +136,18 @@ def noise() -> Sample:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder: Path = tmp_path_factory.mktemp("weights")
-    return [tiny_networks.saved(folder, name) for name in NAMES]
+    return [tiny_networks.saved(folder, name) for name in ("edsr", "nln", "dtfn", "nln+tfs")]
 
 
 @pytest.fixture(scope="module")
-def found(noise: Sample, files: list[str]) -> dict[causes.Query, list[Look]]:
+def found(noise: Sample, files: list[str]) -> Looks:
     return causes.looks(files, noise, QUERIES)
 
 
-def test_looks_are_the_recorded_maps_found_once(
-    noise: Sample,
-    files: list[str],
-    found: dict[causes.Query, list[Look]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_looks_are_kept(noise: Sample, files: list[str], found: Looks, monkeypatch: Any) -> None:
     for query, looks in found.items():
-        assert [(one.network, one.place) for one in looks] == [
-            (file, place) for file in files[1:] for place in (1, 2)
-        ], "those with attention, two layers each"
+        wanted = [(file, place) for file in files[1:] for place in (1, 2)]
+        assert [(one.network, one.place) for one in looks] == wanted, "attention, two layers each"
         for look in looks:
             record = watched(look.network, noise)
             expected = record.map(record.layers[look.place - 1], query).numpy()
@@ -179,7 +172,7 @@ def test_looks_are_the_recorded_maps_found_once(
     assert [(int(y), int(x)) for x, y in rings] == one[0].strongest()
 
 
-def test_copies_are_the_strongest(found: dict[causes.Query, list[Look]], noise: Sample) -> None:
+def test_copies_are_the_strongest(found: Looks, noise: Sample) -> None:
     looks = [look for of_query in found.values() for look in of_query]
     table = causes.copies(looks, noise, most=3)
     details = texture.detail_blocks(noise.hr, 2).astype(float)

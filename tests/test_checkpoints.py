@@ -80,30 +80,30 @@ def spoil(state: State) -> None:
 FAULTS = r"Missing .*body\.1\.body\.2\.shrink\.0\.bias.*Unexpected .*body\.0\.body\.9\.weight"
 
 
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        (lambda state: {}, "found 0 tensors: nothing"),
-        (lambda state: {"conv_first.weight": ONE}, "1 tensors: conv_first.weight"),
-        (lambda state: [1, 2], "expected a state dict.*; found list"),
-        (lambda state: {"epoch": 3, "lr": 0.1}, "found epoch, lr"),
-        (lambda state: {"tally": {}, "network": state}, "name the weights.safetensors"),
-        (lambda state: nn.Linear(1, 1), "nothing but tensors"),
-        (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
-        (spoil, FAULTS + r".*size mismatch for body\.0\.body\.3\.weight"),
-        (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "NaN or infinity in tail"),
-        (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "NaN or infinity in tail"),
-        (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
-        (lambda state: state["sub_mean.weight"].mul_(2), "mean colour of DIV2K"),
-        (lambda state: state | {"sub_mean.weight": ONE}, "named as in"),  # of a grey network
-        (lambda state: create("mini-nla", 2).state_dict(), "found .* a mini network, whose name"),
-    ],
-)
-def test_what_is_refused(change: Callable[[State], object], match: str, tmp_path: Path) -> None:
-    state = state_of(small("dtfn"))
-    changed = change(state)
-    file = write(tmp_path, state if changed is None or isinstance(changed, Tensor) else changed)
-    refused(match, load, file)
+CHANGES: list[tuple[Callable[[State], object], str]] = [
+    (lambda state: {}, "found 0 tensors: nothing"),
+    (lambda state: {"conv_first.weight": ONE}, "1 tensors: conv_first.weight"),
+    (lambda state: [1, 2], "expected a state dict.*; found list"),
+    (lambda state: {"epoch": 3, "lr": 0.1}, "found epoch, lr"),
+    (lambda state: {"tally": {}, "network": state}, "name the weights.safetensors"),
+    (lambda state: nn.Linear(1, 1), "nothing but tensors"),
+    (lambda state: {k: v for k, v in state.items() if not k.startswith("tail")}, "named as in"),
+    (spoil, FAULTS + r".*size mismatch for body\.0\.body\.3\.weight"),
+    (lambda state: state["tail.1.weight"][0].fill_(torch.nan), "NaN or infinity in tail"),
+    (lambda state: state["tail.1.weight"][0].fill_(torch.inf), "NaN or infinity in tail"),
+    (lambda state: state["sub_mean.bias"].add_(0.1), "mean colour of DIV2K"),
+    (lambda state: state["sub_mean.weight"].mul_(2), "mean colour of DIV2K"),
+    (lambda state: state | {"sub_mean.weight": ONE}, "named as in"),  # of a grey network
+    (lambda state: create("mini-nla", 2).state_dict(), "found .* a mini network, whose name"),
+]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    for change, match in CHANGES:
+        state = state_of(small("dtfn"))
+        changed = change(state)
+        file = write(tmp_path, state if changed is None or isinstance(changed, Tensor) else changed)
+        refused(match, load, file)
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
@@ -114,10 +114,7 @@ def test_files_that_cannot_be_read(name: str, tmp_path: Path) -> None:
         (b"no weights at all", name),
         (b"", name),
         (b"\n<!DOCTYPE html><html>", "no weights but '<!DOCTYPE"),
-        (
-            b"version https://git-lfs.github.com/spec/v1\noid",
-            "but 'version https://git-lfs.*`git lfs",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1\n", "but 'version https://git-lf.*`git lfs"),
     ):
         file.write_bytes(content)
         with pytest.raises(InputError, match=words) as caught:
@@ -133,6 +130,8 @@ def test_another_scale_starts_from_all_but_the_upsampler(name: str) -> None:
     for key, value in network.state_dict().items():
         expected = fresh if key.startswith("tail.0.") else begin.state_dict()
         assert torch.equal(value, expected[key])
+    for other in (small("dlsn"), small("nlsn+tfs"), small("nlsn", n_resblocks=7)):
+        refused("expected weights that fit nlsn", start_from, small("nlsn"), other)
 
 
 @pytest.mark.parametrize("name", ["nln", "nlsn", "dlsn", "hspan"])
@@ -146,17 +145,8 @@ def test_added_fidelity_changes_nothing_at_first(name: str) -> None:
     assert not [key for key in still if key.endswith(("shrink.0.weight", "body.2.weight"))]
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"), [("dlsn", {}), ("nlsn+tfs", {}), ("nlsn", {"n_resblocks": 7})]
-)
-def test_another_network_or_size_is_no_start(name: str, changes: dict[str, Any]) -> None:
-    refused("expected weights that fit nlsn", start_from, small("nlsn"), small(name, **changes))
-
-
-OTHER_VALUES: dict[str, Any] = {
-    **{"n_feats": 24, "n_resblocks": 9, "n_resgroups": 3, "reduction": 8, "chunk_size": 8},
-    **{"rgb_range": 255.0, "res_scale": 0.5, "n_hashes": 5, "topk": 7},
-}
+OTHER_VALUES: dict[str, Any] = {"n_feats": 24, "n_resblocks": 9, "n_resgroups": 3, "reduction": 8}
+OTHER_VALUES |= {"chunk_size": 8, "rgb_range": 255.0, "res_scale": 0.5, "n_hashes": 5, "topk": 7}
 AUTHORS = {"res_scale": 0.1, "n_hashes": 4, "topk": 128, "chunk_size": 144}
 
 
@@ -171,18 +161,17 @@ def test_round_trip_of_a_state_dict(name: str, scale: int, tmp_path: Path) -> No
     file = write(tmp_path, state_of(network))
     found = load(file, **hidden_values(network))
     assert (found.name, found.scale) == (name, scale)
-    assert found.hyperparameters == network.hyperparameters
-    assert found.assumed == []
+    assert (found.hyperparameters, found.assumed) == (network.hyperparameters, [])
     assert not found.training
     assert same_output(found, network)
     if name != "edsr":
         assert set(load(file).assumed) == HIDDEN[name.removesuffix("+tfs")]
 
 
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [(name, key) for name in HIDDEN for key in create(name, 2, **SMALL[name]).hyperparameters],
-)
+EVERY = [(name, key) for name in HIDDEN for key in create(name, 2, **SMALL[name]).hyperparameters]
+
+
+@pytest.mark.parametrize(("name", "key"), EVERY)
 def test_round_trip_of_a_hyperparameter(name: str, key: str, tmp_path: Path) -> None:
     value = OTHER_VALUES[key]
     network = small(name, **{key: value})

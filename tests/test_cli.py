@@ -1,6 +1,7 @@
 """The command line: fast help, one clear line and exit code 2 for bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -9,7 +10,6 @@ from unittest import mock
 
 import pandas as pd
 import pytest
-import tiny
 from tiny import call, said
 
 from dtfn import cli, evaluation, paths, training, zoo
@@ -32,48 +32,29 @@ def test_help_takes_less_than_a_second() -> None:
     assert min(took[:2]) < 1  # a busy machine may be slow once
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["reproduce", "--tier", "dmo"], "did you mean 'demo'?"),
-        (["run", "02_benchmrk"], "did you mean '02_benchmark'?"),
-        (["run", "02_benchmark", "-p", "scal=2"], "did you mean 'scale'?"),
-        (["run", "03_gate", "-p", "scal=2"], "`dtfn run 03_gate --parameters` says what each is"),
-        (["run", "02_benchmark", "-p", "scale"], "expected NAME=VALUE; found 'scale'"),
-        (["evaluate", "bicubik"], "did you mean 'bicubic'?"),
-        (["evaluate", "bicubic", "--scale", "5"], "expected 2, 3 or 4"),
-        (["evaluate", "bicubic", "--datasets", ""], "datasets"),
-        (["gate", "nlsa-x4-s0", "--datasets", "mini, Set55"], "/Set55: "),
-        (["evaluate", "no/such/weights.safetensors"], "weights.safetensors"),
-        (["evaluate", "mine.py"], "expected FILE.py:function"),
-        (["zoo", "show", "no-such-network"], "no-such-network"),
-        (["bench", "--sizes", "48,x"], "--sizes"),
-    ],
-)
-def test_bad_input_is_one_line(arguments: list[str], told: str, tmp_path: Path) -> None:
-    (line,) = said(*arguments, code=2).splitlines()
-    assert line.startswith("dtfn: ")
-    assert told in line
+BAD = {
+    "reproduce --tier dmo": "did you mean 'demo'?",
+    "run 02_benchmrk": "did you mean '02_benchmark'?",
+    "run 02_benchmark -p scal=2": "did you mean 'scale'?",
+    "run 03_gate -p scal=2": "`dtfn run 03_gate --parameters` says what each is",
+    "run 02_benchmark -p scale": "expected NAME=VALUE; found 'scale'",
+    "evaluate bicubik": "did you mean 'bicubic'?",
+    "evaluate bicubic --scale 5": "expected 2, 3 or 4",
+    "evaluate bicubic --datasets=": "datasets",
+    "gate nlsa-x4-s0 --datasets mini,Set55": "/Set55: ",
+    "evaluate no/such/weights.safetensors": "weights.safetensors",
+    "evaluate mine.py": "expected FILE.py:function",
+    "zoo show no-such-network": "no-such-network",
+    "bench --sizes 48,x": "--sizes",
+}
+
+
+@pytest.mark.parametrize("command", BAD)
+def test_bad_input_is_one_line(command: str, tmp_path: Path) -> None:
+    (line,) = said(*command.split(), code=2).splitlines()
+    assert re.match(f"dtfn: .*{re.escape(BAD[command])}", line)
     assert "; found " in line
     assert not (tmp_path / "reports").exists()
-
-
-def test_a_run_is_in_the_index_and_a_failure_is_one_line(tmp_path: Path) -> None:
-    good, failing = (str(tiny.write_all(tmp_path) / f"{n}.ipynb") for n in ("good", "failing"))
-    page = Path(said("run", good, "-p", "scale=3", "-p", "names=x,y").strip())
-    assert page.name == "good.html"
-    assert page.is_file()
-    content = json.loads((page.parent / "manifest.json").read_text())
-    assert content["parameters"] == {"scale": 3, "names": ["x", "y"]}
-    index = tmp_path / "reports" / "index.html"
-    assert "A good one" in index.read_text()
-    index.unlink()
-    assert said("report") == f"{index}\n"
-    assert "A good one" in index.read_text()
-    assert "scale: int = 4  # the scale\n" in said("run", failing, "--parameters")
-    (line,) = said("run", failing, "-p", "scale=2", code=1).splitlines()
-    assert line.startswith("failing failed: ZeroDivisionError: division by zero; see ")
-    assert Path(line.partition("; see ")[2]).is_file()
 
 
 def test_evaluate_prints_the_means_and_writes_every_picture(tmp_path: Path) -> None:
@@ -131,13 +112,11 @@ def test_the_zoo_is_listed_and_verified(monkeypatch: pytest.MonkeyPatch) -> None
 def test_bench_table(monkeypatch: pytest.MonkeyPatch) -> None:
     from dtfn import bench
 
-    def table(sizes: tuple[int, ...], threads: int, device: str) -> pd.DataFrame:
-        assert (sizes, threads, device) == ((12,), 1, "cpu")
-        jobs = [bench.Job("mini-dtfn", 2, 1, 12, "fp32", False)]
-        jobs.append(bench.Job("mini-local", 2, 2, 12, "bf16", True))
-        return pd.DataFrame(map(bench.measure, jobs))
-
+    one = bench.Job("mini-dtfn", 2, 1, 12, "fp32", False)
+    other = bench.Job("mini-local", 2, 2, 12, "bf16", True)
+    table = mock.Mock(return_value=pd.DataFrame(map(bench.measure, (one, other))))
     monkeypatch.setattr(bench, "table", table)
     _, _, *rows = said("bench", "--sizes", "12", "--threads", "1").splitlines()
+    table.assert_called_once_with((12,), 1, "cpu")
     assert len(rows) == 2
     assert all(0 < float(row.split("|")[5].strip(" %")) < 1000 for row in rows)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from tiny import said
+
+from dtfn import __version__, cli, parameters, paths
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dtfn"
@@ -114,8 +116,6 @@ def test_makefile_conda_citation_and_constraints_agree_with_pyproject() -> None:
     (torch,) = (line for line in PROJECT["dependencies"] if line.startswith("torch>"))
     floor = torch.partition(">=")[2].replace(".", ", ")
     assert f">= ({floor})" in makefile
-    from dtfn import __version__
-
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     assert environment[:-1] == [f"python{PROJECT['requires-python']}", "pip"]
     assert environment[-1]["pip"] in [[f"-e .[{extra}]"] for extra in EXTRAS]
@@ -152,9 +152,7 @@ def readme_code() -> str:
 
 
 # Commands that need no data, server or time; test_own_network runs those of its section.
-SMALL = re.findall(
-    r"\bdtfn ((?:evaluate|zoo list|data list)\b(?!.*own_network)[^#\n]*)", readme_code()
-)
+QUICK = r"\bdtfn ((?:evaluate|zoo list|data list)\b(?!.*own_network)[^#\n]*)"
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,7 +164,7 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(README.read_text().splitlines()) <= 150
 
 
-@pytest.mark.parametrize("line", SMALL)
+@pytest.mark.parametrize("line", re.findall(QUICK, readme_code()))
 def test_a_command_runs(line: str) -> None:
     less = ["--datasets", "mini", "--count", "1"] * line.startswith("evaluate")
     assert said(*shlex.split(line), *less)
@@ -186,8 +184,6 @@ def test_only_targets_commands_and_options_that_exist_are_named() -> None:
     assert {line.split()[1] for line in make().stdout.splitlines()} == targets
     assert set(re.findall(r"\bmake ([a-z]+)", told_commands())) <= targets
     import typer.main
-
-    from dtfn import cli
 
     def options(command: Any) -> set[str]:
         return {"--help", *(option for one in command.params for option in one.opts)}
@@ -235,39 +231,29 @@ def test_imports_run_downward() -> None:
             assert module_name(file).split(".")[1] == known[library]
 
 
-@pytest.mark.parametrize(
-    ("modules", "heavy"),
-    [
-        ("cli", "torch pandas matplotlib scipy skimage papermill IPython rich"),
-        ("evaluation harm recipes subpixel texture plots reports suite zoo", "torch"),
-    ],
-)
-def test_modules_do_not_import_what_is_heavy(modules: str, heavy: str) -> None:
-    code = "import sys; " + "; ".join(f"import dtfn.{name}" for name in modules.split())
-    code += "; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(heavy.split()) & set(done.stdout.split())
+def test_modules_do_not_import_what_is_heavy() -> None:
+    for modules, heavy in {
+        "cli": "torch pandas matplotlib scipy skimage papermill IPython rich",
+        "evaluation harm recipes subpixel texture plots reports suite zoo": "torch",
+    }.items():
+        names = ", ".join(f"dtfn.{name}" for name in modules.split())
+        python = [sys.executable, "-c", f"import sys, {names}; print(*sys.modules)"]
+        assert not set(heavy.split()) & set(subprocess.check_output(python, text=True).split())
 
 
-def lines(files: Iterable[Path]) -> int:
-    return sum(len(file.read_text().splitlines()) for file in files)
-
-
-def test_the_house_is_thin() -> None:
+def test_the_house_is_thin_and_a_module_is_one_noun_with_few_public_names() -> None:
     assert len(MODULES) <= MODULES_AT_MOST
-    assert lines(MODULES) <= LINES_AT_MOST
-    assert lines((ROOT / "tests").rglob("*.py")) <= TEST_LINES_AT_MOST
-
-
-@pytest.mark.parametrize("file", MODULES, ids=module_name)
-def test_a_module_is_one_noun_with_few_public_names(file: Path) -> None:
-    tree = ast.parse(file.read_text())
-    assert ast.get_docstring(tree)
-    defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    assert len([node for node in defined if node.name[0] != "_"]) <= NAMES_AT_MOST
-    siblings = [f for f in file.parent.glob("*.py") if f != file]
-    if file.name == "__init__.py" and siblings and file.parent.name not in FACES:
-        assert defined, "a package that only passes names on"
+    kinds = {LINES_AT_MOST: MODULES, TEST_LINES_AT_MOST: [*(ROOT / "tests").rglob("*.py")]}
+    for most, files in kinds.items():
+        assert sum(len(file.read_text().splitlines()) for file in files) <= most
+    for file in MODULES:
+        tree = ast.parse(file.read_text())
+        assert ast.get_docstring(tree), file
+        defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert len([node for node in defined if node.name[0] != "_"]) <= NAMES_AT_MOST, file
+        siblings = [f for f in file.parent.glob("*.py") if f != file]
+        if file.name == "__init__.py" and siblings and file.parent.name not in FACES:
+            assert defined, f"{file}: a package that only passes names on"
 
 
 def test_tracked_files_are_small_and_know_no_machine() -> None:
@@ -296,8 +282,6 @@ def test_the_wheel_holds_all_that_an_installation_needs(tmp_path: Path) -> None:
 def test_a_clone_stays_clean_in_jupyterlab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Notebooks are committed in the form in which our server and then git's filter leave them."""
     from jupyter_server.services.contents.largefilemanager import LargeFileManager
-
-    from dtfn import parameters, paths
 
     def git(*arguments: str) -> str:
         return subprocess.check_output(["git", *arguments], cwd=tmp_path, text=True)
@@ -343,14 +327,9 @@ GOOD: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda file: file.stem)
-def test_notebook_hygiene(notebook: Path) -> None:
-    assert hygiene.problems(notebook) == []
-
-
-@pytest.mark.parametrize(
-    ("cell", "change", "problem"),
-    [
+def test_notebook_hygiene(tmp_path: Path) -> None:
+    assert [wrong for file in NOTEBOOKS for wrong in hygiene.problems(file)] == []
+    changes: list[tuple[int, dict[str, Any], str]] = [
         (0, {}, ""),
         (0, {"cell_type": "code", "source": "1"}, "question"),
         (1, {"source": "scale = 4"}, "`name: type = default"),
@@ -361,13 +340,12 @@ def test_notebook_hygiene(notebook: Path) -> None:
         (3, {"source": "%matplotlib inline"}, "plain Python"),
         (3, {"source": "open('~/x.png')"}, "absolute"),
         (4, {"source": "print('done')"}, "verdicts"),
-    ],
-)
-def test_hygiene_problems(tmp_path: Path, cell: int, change: dict[str, Any], problem: str) -> None:
-    code: dict[str, Any] = {"cell_type": "code", "metadata": {}}
-    code |= {"outputs": [], "execution_count": None}
-    cells = [code | good | (change if at == cell else {}) for at, good in enumerate(GOOD)]
+    ]
+    code: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": []}
+    code["execution_count"] = None
     file = tmp_path / "notebook.ipynb"
-    file.write_text(json.dumps({"cells": cells, "nbformat": 4}))
-    found = hygiene.problems(file)
-    assert any(problem in line for line in found) if problem else found == []
+    for cell, change, problem in changes:
+        cells = [code | good | (change if at == cell else {}) for at, good in enumerate(GOOD)]
+        file.write_text(json.dumps({"cells": cells, "nbformat": 4}))
+        found = hygiene.problems(file)
+        assert any(problem in line for line in found) if problem else found == []

@@ -17,26 +17,9 @@ from dtfn.datasets import Sample
 from dtfn.harm import Pair
 from dtfn.models.attention import Attention
 from dtfn.plots import curves, pictures
-from dtfn.subpixel import Float
 
 S = 2
 APART = 9  # LR pixels that a copy comes from, at least
-
-
-class Copy(Attention):
-    """Adds the LR colour of the most similar patch elsewhere, less its own."""
-
-    def __init__(self, channels: int, res_scale: float = 1.0) -> None:
-        super().__init__(res_scale)
-
-    def attend(self, x: Tensor) -> Tensor:
-        patches = F.unfold(x - x.mean(), 5, padding=2)[0].T  # (L, 25 C)
-        axes = torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")
-        row, column = (axis.flatten() for axis in axes)
-        near = torch.maximum((row[:, None] - row).abs(), (column[:, None] - column).abs()) < APART
-        best = torch.cdist(patches, patches).masked_fill(near, torch.inf).argmin(1)
-        flat = x.flatten(2)
-        return (flat[:, :, best] - flat).view_as(x)
 
 
 class Shift(Attention):
@@ -47,6 +30,19 @@ class Shift(Attention):
 
     def attend(self, x: Tensor) -> Tensor:
         return torch.full_like(x, 0.25 / 255)
+
+
+class Copy(Shift):
+    """Adds the LR colour of the most similar patch elsewhere, less its own."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        patches = F.unfold(x - x.mean(), 5, padding=2)[0].T  # (L, 25 C)
+        axes = torch.meshgrid(*map(torch.arange, x.shape[2:]), indexing="ij")
+        row, column = (axis.flatten() for axis in axes)
+        near = torch.maximum((row[:, None] - row).abs(), (column[:, None] - column).abs()) < APART
+        best = torch.cdist(patches, patches).masked_fill(near, torch.inf).argmin(1)
+        flat = x.flatten(2)
+        return (flat[:, :, best] - flat).view_as(x)
 
 
 class Noise(Shift):
@@ -133,15 +129,13 @@ def test_without_attention_donors_change_nothing(tmp_path: Path, pool: donors.Po
 
 
 @pytest.mark.parametrize("attention", [Shift, Noise])
-def test_a_shift_and_noise_have_no_cause_and_no_donor_changes_them(
-    attention: type[Attention], tmp_path: Path, benchmarks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("benchmarks")
+def test_no_cause_of_shifts(attention: type[Attention], tmp_path: Path, monkeypatch: Any) -> None:
     """Claims 4 and 7 on real pictures; three names of one network stand for training seeds."""
-
-    def nearest(_: str, sample: Sample) -> Float:
-        return texture.inconsistency(sample.hr, S, sample.lr, every=4)[None]
-
-    monkeypatch.setattr(causes, "attended", nearest)
+    nearest = texture.inconsistency  # in place of what is attended
+    monkeypatch.setattr(
+        causes, "attended", lambda _, one: nearest(one.hr, S, one.lr, every=4)[None]
+    )
     samples = list(datasets.benchmark("Set5", S))
     ours = pair(adding(attention, tmp_path))
     control = ((f"{ours.on}@turn(1)", ours.on), (f"{ours.on}@turn(2)", ours.on))
@@ -183,11 +177,6 @@ def test_a_scene_shows_the_weights_of_donors(name: str, tmp_path: Path, pool: do
         np.testing.assert_allclose(lines[kind].lines[0].get_ydata(), [0, *effect])
 
 
-def _cut(sample: Sample, row: int, column: int) -> tuple[images.UInt8, images.UInt8]:
-    part = sample.crop(row, column, donors.SIDE, donors.SIDE)
-    return part.lr, part.hr
-
-
 def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
     (query, *_) = pool.queries(3)
     placed = pool.trials(query, 6, [3])
@@ -210,12 +199,10 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
         elif trial.donor == "shifted":
             assert all(any((patch == one).all() for one in moved) for patch in patches)
         else:
-            true, *others = (
-                (images.luma(hr) - images.luma(images.imresize(lr, S)))[
-                    S * 6 : S * 9, S * 6 : S * 9
-                ]
-                for lr, hr in (query.cut(), *(_cut(trial.sample, *cell) for cell in trial.cells))
-            )
+            parts = [trial.sample.crop(y, x, side, side) for y, x in trial.cells]
+            both = (query.cut(), *((part.lr, part.hr) for part in parts))
+            details = (images.luma(hr) - images.luma(images.imresize(lr, S)) for lr, hr in both)
+            true, *others = (one[S * 6 : S * 9, S * 6 : S * 9] for one in details)
             assert all((true * other).sum() <= 0 for other in others), "unrelated or opposed detail"
             assert trial.likeness > 0
             assert trial.k >= 1
@@ -226,9 +213,8 @@ def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None
     network = models.load(saved(tmp_path, "mini-nla"))
     assert donors.radius(network) == 6
     network = models.load(saved(tmp_path, "mini-nla+tfs"))
-    torch.nn.init.ones_(
-        network.get_parameter("body.0.body.1.fusion.0.0.conv_du.0.bias")
-    )  # it is on
+    gate = network.get_parameter("body.0.body.1.fusion.0.0.conv_du.0.bias")
+    torch.nn.init.ones_(gate)  # it is on
     one, other = torch.rand(2, 1, 3, 9, 9)
     with torch.inference_mode():
         free = network(other)
@@ -240,10 +226,10 @@ def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None
         assert torch.equal(network(other), free)
 
 
-@pytest.mark.parametrize(
-    ("consistent", "slope", "answers"),
-    [(0.9, 5, ["yes", "yes"]), (1.1, 0, ["no", "open"]), (1.3, 0, ["no", "no"])],
-)
+ANSWERS = [(0.9, 5, ["yes", "yes"]), (1.1, 0, ["no", "open"]), (1.3, 0, ["no", "no"])]
+
+
+@pytest.mark.parametrize(("consistent", "slope", "answers"), ANSWERS)
 def test_the_claims_on_causes(consistent: float, slope: float, answers: list[str]) -> None:
     """Consistent donors that harm less than inconsistent ones do not help yet."""
     key = {"pair": ["nlsa"], "kind": ["switch"], "seed": range(3), "dataset": ["toy"]}

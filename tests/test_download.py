@@ -203,20 +203,15 @@ def test_training_sets_stay_where_they_are(root: Path, monkeypatch: pytest.Monke
 
 
 # --- servers that misbehave ---
-@pytest.mark.parametrize(
-    ("fault", "said"),
-    [
-        ("404", "HTTPError: 404"),
-        ("503", "HTTPError: 503"),
-        ("tamper", "ValueError: SHA256 hash of downloaded file"),
-        ("drop 9", "ChunkedEncodingError"),
-        ("hang", "ReadTimeout"),
-    ],
-)
-def test_the_mirrors_are_asked_twice(site: Site, root: Path, fault: str, said: str) -> None:
+FAULTS = {"404": "HTTPError: 404", "503": "HTTPError: 503", "hang": "ReadTimeout"}
+FAULTS |= {"tamper": "ValueError: SHA256 hash of downloaded", "drop 9": "ChunkedEncodingError"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_mirrors_are_asked_twice(site: Site, root: Path, fault: str) -> None:
     source = tiny(site, {"HR/a.png": png(0)})
     site.faults |= {path: [fault] for path in PATHS}
-    words = f"^Tiny/HR/a.png: expected .*; found 4 failures at 2 mirrors, the last: {said}"
+    words = f"^Tiny/HR/a.png: expected .*; found 4 failures at 2 mirrors, the last: {FAULTS[fault]}"
     refused(words, fetch, source)
     assert site.asked == PATHS * 2
     assert left(root) == {"licences.json"}
@@ -237,8 +232,7 @@ def test_the_first_failure_ends_all_and_whole_files_stay(site: Site, root: Path)
     assert list(verify(source)) == []
 
 
-SCRIPT = """
-import pickle, sys
+SCRIPT = """import pickle, sys
 from dtfn import download
 download.fetch(pickle.load(sys.stdin.buffer), lambda text, names: True)
 """
@@ -309,13 +303,11 @@ def test_what_is_here_is_not_overwritten_and_each_fault_is_named(site: Site, roo
     (folder / "more.png").write_bytes(png(9))
     wrong = source.pictures[4]._replace(pixels="0" * 64)
     source = dataclasses.replace(source, pictures=[*source.pictures[:4], wrong])
-    assert [(file.name, fault.partition(" (")[0]) for file, fault in verify(source)] == [
-        ("a.png", "no picture"),
-        ("b.png", "another picture"),
-        ("d.png", "missing"),
-        ("e.png", "the right file, but this machine decodes other pixels"),
-        ("more.png", "does not belong to the set"),
-    ]
+    assert {file.name: fault.partition(" (")[0] for file, fault in verify(source)} == {
+        **{"a.png": "no picture", "b.png": "another picture", "d.png": "missing"},
+        "e.png": "the right file, but this machine decodes other pixels",
+        "more.png": "does not belong to the set",
+    }
     assert source.state == "4 of 5", "by name alone"
 
 
@@ -332,19 +324,15 @@ def test_terms_are_asked_once_and_again_when_they_change(site: Site, root: Path)
 
 
 # --- the commands ---
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        ("fetch Set55", "did you mean 'Set5'?"),
-        ("fetch Set5 Manga109", "apply at http://www.manga109.org"),
-        ("fetch Set5", "add --yes"),
-        ("verify Set5", "run `dtfn data fetch Set5`"),
-        ("verify", "found none"),
-    ],
-)
-def test_refusals(root: Path, command: str, words: str) -> None:
-    *_, line = said("data", *command.split(), code=2).splitlines()
-    assert words in line
+def test_refusals(root: Path) -> None:
+    for command, words in {
+        "fetch Set55": "did you mean 'Set5'?",
+        "fetch Set5 Manga109": "apply at http://www.manga109.org",
+        "fetch Set5": "add --yes",
+        "verify Set5": "run `dtfn data fetch Set5`",
+        "verify": "found none",
+    }.items():
+        assert words in said("data", *command.split(), code=2).splitlines()[-1]
     rows = json.loads(said("data", "list", "--json"))
     assert {row["name"]: row["state"] for row in rows} == dict.fromkeys(catalogue(), "missing")
     assert catalogue()["Set5"].terms in said("data", "list")

@@ -113,8 +113,7 @@ def test_the_cache_knows_weights_and_tilings(add: Add, monkeypatch: pytest.Monke
     assert network.runs == 3
     brighter = add("one", Shifted(shift=0.5))
     output = evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))["one"]
-    assert brighter.runs == 1
-    assert output.image.min() == 128
+    assert (brighter.runs, output.image.min()) == (1, 128)
     monkeypatch.setattr(cache, "source", lambda *_: "another version")
     evaluation.outputs(["one"], Sample("toy", "flat", 2, flat, hr))
     assert brighter.runs == 2
@@ -168,8 +167,7 @@ def test_evaluate_gives_one_tidy_row_a_method_and_image(add: Add) -> None:
     assert means["images"].tolist() == [2] * 3
 
 
-PEAK = """
-import sys, torch
+PEAK = """import sys, torch
 from dtfn import evaluation, methods
 network = methods.network(sys.argv[1])
 x = torch.rand(1, 3, 160, 160)
@@ -189,35 +187,31 @@ def test_the_memory_of_a_large_image_is_forecast_from_a_small_one(tmp_path: Path
     assert 0.65 * peak < expected < 1.6 * peak  # tiles a third too small are no harm
 
 
-@pytest.fixture
-def known_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes at rest, bytes and seconds a position."""
-    monkeypatch.setattr(evaluation, "_cost", lambda *_: (3e8, 4000.0, 1e-4))
+CUTS: list[Any] = [(None, 1, 128 * 128), (Tiling(64, 8), 9, 64 * 64), (Chop(), 4, 76 * 80)]
+COST = (3e8, 4000.0, 1e-4)  # bytes at rest, bytes and seconds a position
 
 
-@pytest.mark.parametrize(
-    ("tiling", "runs", "largest"),
-    [(None, 1, 128 * 128), (Tiling(64, 8), 9, 64 * 64), (Chop(), 4, 76 * 80)],
-)
-def test_a_forecast_is_the_sum_over_tiles(
-    add: Add, known_cost: None, tiling: Tiling | Chop | None, runs: int, largest: int
+@pytest.mark.parametrize(("cut", "runs", "largest"), CUTS)
+def test_a_forecast_sums_tiles(
+    add: Add, cut: Any, runs: int, largest: int, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: COST)
     network = add("one", Shifted(4))
-    how: dict[str, Any] = {"tiling": tiling, "self_ensemble": runs == 4}
+    how: dict[str, Any] = {"tiling": cut, "self_ensemble": runs == 4}
     (row,) = evaluation.forecast(["bicubic", "one"], ["mini"], 4, 1, **how).to_dict("records")
     assert network.runs == 0
     assert (row["method"], row["pictures"]) == ("one", 1)
     assert row["tiles"] == runs * (8 if runs == 4 else 1)
     assert row["memory"] == pytest.approx((3e8 + 4000 * largest) / 2**20)
-    if tiling is None:
+    if cut is None:
         assert row["seconds"] == pytest.approx(128 * 128 * 1e-4)
     evaluation.evaluate("one", "mini", 4, 1, **how)
     again = evaluation.forecast("one", "mini", 4, 2, **how)
     assert again["pictures"].tolist() == [1]  # what the cache holds costs nothing
 
 
-@pytest.mark.usefixtures("known_cost")
-def test_a_budget_evaluates_in_the_tiles_that_it_chooses(add: Add) -> None:
+def test_a_budget_evaluates_in_its_tiles(add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_cost", lambda *_: COST)
     network = add("one", Shifted())
     picture = sample(size=(70, 80))
     memory = int((3e8 + 4000 * 64**2) / tiling.SPARE) + 1
@@ -289,9 +283,7 @@ def run(network: nn.Module, x: np.ndarray) -> np.ndarray:
 
 
 @given(LENGTHS, LENGTHS, st.integers(1, 40), st.integers(0, 12), st.integers(1, 3000))
-def test_tiles_are_of_one_size_and_tiles_and_chop_keep_every_position_once(
-    height: int, width: int, size: int, overlap: int, least: int
-) -> None:
+def test_tiles_keep_all_once(height: int, width: int, size: int, overlap: int, least: int) -> None:
     """Chop also where the authors' code fails: sides below 24, widths of 28 to 31."""
     size += 2 * overlap
     for cut in (Tiling(size, overlap), Chop(overlap, least)):
@@ -334,12 +326,12 @@ def chopped(network: nn.Module, x: np.ndarray, shave: int, min_size: int) -> np.
     return out
 
 
-@pytest.mark.parametrize(
-    ("size", "shave", "min_size"),
-    [((48, 48), 10, 120_000), ((25, 33), 10, 120_000), ((97, 141), 4, 1000), ((64, 64), 2, 400)],
-)
-def test_chop_is_the_authors_recursion(size: tuple[int, int], shave: int, min_size: int) -> None:
-    lr, network = picture(*size), Uneven()
+CHOPPED = [(48, 48, 10, 120_000), (25, 33, 10, 120_000), (97, 141, 4, 1000), (64, 64, 2, 400)]
+
+
+@pytest.mark.parametrize(("height", "width", "shave", "min_size"), CHOPPED)
+def test_chop_is_the_authors_recursion(height: int, width: int, shave: int, min_size: int) -> None:
+    lr, network = picture(height, width), Uneven()
     made = evaluation.upscale(network, lr, Chop(shave, min_size))
     expected = chopped(Uneven(), (lr / 255).astype(np.float32), shave, min_size)
     np.testing.assert_array_equal(made, levels(expected))

@@ -89,8 +89,8 @@ def test_a_harm_of_one_training_is_not_that_of_the_others() -> None:
 
     trained = [switch("on", 0), switch("on", 1)]
     trained[1] = dataclasses.replace(trained[1], on="on7")
-    (row, _) = verdicts.of_harm(harm.measure(trained, PICTURES, errors), S)["context"][:2]
     measured = harm.measure(trained, PICTURES, errors)
+    row = verdicts.of_harm(measured, S)["context"][0]
     ours = measured.pictures[measured.pictures["role"] == "pair"]
     np.testing.assert_allclose(ours["lost_retrained"], ours["lost"], rtol=0.1)
     assert "In networks of other training seeds the same harmed textures lose 0." in row
@@ -205,13 +205,10 @@ def test_a_window_is_square_and_never_leaves_the_picture(where: tuple[slice, sli
 
 def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
     strengths = {"pair": [9.0] * 30 + [0.5] * 10, "control 1": list(np.linspace(0, 1, 60))}
-    rows = [
-        ("a", "twin", 0, role, "toy", str(n % 6), "harm", strength, np.nan)
-        for role, some in strengths.items()
-        for n, strength in enumerate(some)
-    ]
-    columns = ["pair", "kind", "seed", "role", "dataset", "image", "side", "strength", "p"]
-    judged = regions.judge(pd.DataFrame(rows, columns=columns))
+    rows = [(role, str(n % 6), s) for role in strengths for n, s in enumerate(strengths[role])]
+    table = pd.DataFrame(rows, columns=["role", "image", "strength"])
+    about = {"pair": "a", "kind": "twin", "seed": 0, "dataset": "toy", "side": "harm"}
+    judged = regions.judge(table.assign(**about, p=np.nan))
     found = regions.discoveries(judged)
     assert set(found["role"]) == {"pair"}
     assert (found["strength"] == 9).all()

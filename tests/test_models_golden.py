@@ -170,14 +170,10 @@ def test_inside_of_the_fusion_layer(name: str, precision: int) -> None:
 
     x = torch.from_numpy(recorded["input"]).to(DTYPES[precision])
     torch.manual_seed(int(recorded["seed"]))
-    found = {
-        "attention": layer.attend(x),
-        "conv_match": layer.conv_match(x),
-        "conv_assembly": layer.conv_assembly(x),
-        "conv_assembly_fc": layer.conv_assembly_fc(x),
-        "offset": layer.conv_assembly.offset_conv(x),
-        "modulator_logit": layer.conv_assembly.modulator_conv(x),
-    }
+    found = {"attention": layer.attend(x), "offset": layer.conv_assembly.offset_conv(x)}
+    for part in ("conv_match", "conv_assembly", "conv_assembly_fc"):
+        found[part] = layer.get_submodule(part)(x)
+    found["modulator_logit"] = layer.conv_assembly.modulator_conv(x)
     for part, name in (("fusion_residual", "fusion"), ("shrink", "shrink")):
         module = layer.get_submodule(name)
         module.register_forward_hook(lambda *a, part=part: found.update({part: a[2]}))

@@ -35,13 +35,9 @@ def runs(report: Path) -> dict[Path, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("tier", [tier for tier in suite.TIERS if tier != "paper"])
-def test_every_tier_runs_every_notebook(tier: str) -> None:
+def test_every_tier_runs_every_notebook_on_pairs_of_the_zoo(tier: str) -> None:
     asked = [name for name in NAMES if tier == "smoke" or name != "09_audit"]  # of a user's folders
     assert sorted({step.notebook.stem for step in suite.plan(tier)}) == asked
-
-
-@pytest.mark.parametrize("tier", ["demo", "bench"])
-def test_the_zoo_has_the_pairs_of_every_run_of_the_plan(tier: str) -> None:
     compared = ("03_subpixel_quality", "04_upper_bound", "05_attention_maps")
     planned = [step for step in suite.plan(tier) if step.notebook.stem in compared]
     assert planned
@@ -103,14 +99,10 @@ def test_numbers_of_two_runs_are_the_same(runs: dict[Path, dict[str, Any]], tmp_
     assert {name: one[name] for name in data} == {name: two[name] for name in data}
 
 
-@pytest.mark.parametrize(
-    ("folder", "given", "message"),
-    [
-        (NOTEBOOKS.parent, ["-p", "count", "1", "-y", "methods: [local-x4-s0]"], ""),
-        (NOTEBOOKS, ["-p", "datasts", "Set5"], "did you mean 'datasets'"),
-    ],
-)
-def test_papermill_alone(folder: Path, given: list[str], message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("message", ["", "did you mean 'datasets'"])
+def test_papermill_alone(message: str, tmp_path: Path) -> None:
+    given = ["-p", "count", "1", "-y", "methods: [local-x4-s0]"]
+    given, folder = (["-p", "datasts", "Set5"], NOTEBOOKS) if message else (given, NOTEBOOKS.parent)
     notebook = (NOTEBOOKS / "02_benchmark.ipynb").relative_to(folder)
     command = [sys.executable, "-m", "papermill", str(notebook), str(tmp_path / "out.ipynb")]
     environment = os.environ | {"DTFN_REPORTS": str(tmp_path)}

@@ -3,7 +3,6 @@
 import os
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,33 +16,19 @@ import torch.nn.functional as F
 from tiny import crossed, refused, said
 from torch import Tensor, nn
 
-from dtfn import (
-    audit,
-    capture,
-    causes,
-    cli,
-    evaluation,
-    explorer,
-    gate,
-    harm,
-    interventions,
-    methods,
-    models,
-    own,
-    paths,
-    results,
-    suite,
-    training,
-    verdicts,
-    zoo,
-)
+from dtfn import audit, capture, cli, evaluation, gate, harm, methods, models, paths, verdicts, zoo
+from dtfn.causes import looks
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
-from dtfn.explorer import page
+from dtfn.explorer import opened, page
 from dtfn.explorer.state import WITHOUT, Choice, look, usual
 from dtfn.images import degrade
+from dtfn.interventions import intervened
 from dtfn.own import OwnNetwork
 from dtfn.reports import tables
+from dtfn.results import of_methods
+from dtfn.suite import absolute
+from dtfn.training import train
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "examples" / "own_network.py"
@@ -189,7 +174,7 @@ def test_heads_are_averaged_and_windows_have_maps_if_their_module_says_where() -
     _, expected = part(network).attention.inner(x, x, x, need_weights=True)
     found = record.maps("attention.inner", [(4, 6)])
     assert torch.allclose(found.flatten(1), expected[0, [34]], atol=1e-6)
-    with interventions.intervened(network, "self"):
+    with intervened(network, "self"):
         assert not torch.allclose(network(X), plain, atol=1e-4)
     assert torch.equal(network(X), plain)
     network = OwnNetwork("mine", Foreign(Windows(windows)))
@@ -214,10 +199,10 @@ def test_positions_that_nobody_knows_are_refused() -> None:
     network = OwnNetwork("mine", Foreign(windows))
     assert capture.layers(network) == []
     refused("'attention' with weights .*windows, strips", capture.record(network).__enter__)
-    with interventions.intervened(network, "uniform"):
+    with intervened(network, "uniform"):
         assert network(X).isfinite().all()
     with pytest.raises(InputError, match="expected attention from all positions to all"):
-        interventions.intervened(network, "window(2)").__enter__()
+        intervened(network, "window(2)").__enter__()
     for attend, named, text in (
         (channels, [], "found only attention of one size for every picture, as over channels"),
         (nested, [], "found no softmax and no scaled_dot_product_attention; let the module"),
@@ -225,11 +210,11 @@ def test_positions_that_nobody_knows_are_refused() -> None:
     ):
         none = OwnNetwork("mine", Foreign(attend), named)
         with pytest.raises(InputError, match=f"expected attention over positions; .*{text}"):
-            interventions.intervened(none, "uniform").__enter__()
+            intervened(none, "uniform").__enter__()
     refused("did you mean 'attention'", OwnNetwork, "mine", Foreign(attended), ["atention"])
     report = OwnNetwork("mine", Foreign(nested), ["attention"])
     wanted = pytest.raises(InputError, match="weights that the network goes on to use")
-    with wanted, interventions.intervened(report, "uniform"):
+    with wanted, intervened(report, "uniform"):
         report(X)
     module = Windows(windows)
     for positions, text in (
@@ -249,12 +234,12 @@ def test_interventions_are_what_they_say(attend: str) -> None:
     value = rows(inner.head(X)).mT.reshape(2, 8, 9, 7)
     uniform = value.mean((2, 3), keepdim=True).expand_as(value)
     for kind, features in {"self": value, "uniform": uniform, "off": 0 * value}.items():
-        with interventions.intervened(network, kind):
+        with intervened(network, kind):
             assert torch.allclose(network(X), inner.drawn(features), atol=1e-5)
     near = [[abs(p // 7 - q // 7) < 3 > abs(p % 7 - q % 7) for q in range(L)] for p in range(L)]
     weights = weights_of(inner.head(X)) * torch.tensor(near)
     features = mixed(inner.head(X), weights / weights.sum(-1, keepdim=True))
-    with interventions.intervened(network, "window(2)"):
+    with intervened(network, "window(2)"):
         assert torch.allclose(network(X), inner.drawn(features), atol=1e-5)
     with network.intervene(lambda logits, queries, keys: logits + 0 * keys):
         assert torch.allclose(network(X), plain, atol=1e-5)
@@ -262,9 +247,8 @@ def test_interventions_are_what_they_say(attend: str) -> None:
 
 
 # --- the contract ---
-@pytest.mark.parametrize(
-    ("network", "text"),
-    [
+def test_networks_and_files_that_do_not_serve(tmp_path: Path) -> None:
+    for network, text in (
         (Foreign(lambda x: F.dropout(x, 0.5, training=True)), "picture, .*; found another"),
         (Foreign(lambda x: x - x.mean(0, keepdim=True)), "the same picture, alone or in a batch"),
         (Foreign(lambda x: x.reshape(-1, 8, 16, 16)), "of 24 x 20 pixels; found RuntimeError: "),
@@ -272,27 +256,19 @@ def test_interventions_are_what_they_say(attend: str) -> None:
         (Foreign(lambda x: x / 0), "found NaN; load its trained weights"),
         (nn.Conv2d(3, 3, 1), r"one s of 2, 3 or 4; found \(2, 3, 24, 20\)"),
         (nn.Conv2d(3, 4, 1), r"an output \(N, 3, sH, sW\); found \[\(2, 4, 24, 20\)\]"),
-    ],
-)
-def test_the_contract(network: nn.Module, text: str) -> None:
-    refused(text, OwnNetwork, "mine", network)
-
-
-@pytest.mark.parametrize(
-    ("code", "given", "text"),
-    [
+    ):
+        refused(text, OwnNetwork, "mine", network)
+    file = tmp_path / "mine.py"
+    for code, given, text in (
         ("import no_such_module", "", "ModuleNotFoundError: No module named 'no_such_module'"),
         ("def network(): return 1", "", "a torch.nn.Module from network; found <class 'int'>"),
         ("def networks(): return 1", "", "did you mean 'networks'"),
         ("def network(weights): return 1", "", "TypeError: .*missing 1 required"),
         ("def network(): return 1", "?weights=none.pt", "none.pt: expected the file of a network"),
         ("def network(): return 1", "?weight=none.pt", "expected weights=FILE, attention=NAME"),
-    ],
-)
-def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: str) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(code)
-    refused(text, methods.network, f"{file}:network{given}")
+    ):
+        file.write_text(code)
+        refused(text, methods.network, f"{file}:network{given}")
     refused("file of a network; found no file", methods.network, f"{tmp_path}/none.py:network")
 
 
@@ -301,16 +277,12 @@ def test_files_that_do_not_serve(tmp_path: Path, code: str, given: str, text: st
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The example in a file elsewhere, with weights; small parts in place of whole pictures."""
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    whole = evaluation.samples
-
-    def samples(*asked: Any) -> Iterator[Sample]:
-        return (sample.crop(30, 30, 48, 48) for sample in whole(*asked))
-
-    monkeypatch.setattr(evaluation, "samples", samples)
+    whole, part = evaluation.samples, (30, 30, 48, 48)
+    monkeypatch.setattr(evaluation, "samples", lambda *of: (one.crop(*part) for one in whole(*of)))
     file, weights = tmp_path / "mine.py", tmp_path / "mine.pt"
     file.write_text(EXAMPLE.read_text())
     assert len(EXAMPLE.read_text().splitlines()) <= 60
-    torch.save(own.load(f"{file}:network").network.state_dict(), weights)
+    torch.save(runpy.run_path(str(file))["network"]().state_dict(), weights)
     return f"{file}:network?weights={weights}"
 
 
@@ -321,8 +293,8 @@ def test_names_are_read(tmp_path: Path) -> None:
     assert (read.weights, read.attention) == (Path("w=1.pt").absolute(), ("body.0", "body.1"))
     assert zoo.own(str(read)) == read
     for name in ("a/b.py:make", "a/b.py:make?attention=x", "b.py:m?weights=w.pt&attention=body.1"):
-        assert suite.absolute("methods", [name]) == [str(zoo.own(name))]
-        assert suite.absolute("methods", f"{name}@uniform") == f"{zoo.own(name)}@uniform"
+        assert absolute("methods", [name]) == [str(zoo.own(name))]
+        assert absolute("methods", f"{name}@uniform") == f"{zoo.own(name)}@uniform"
     assert zoo.own("nlsa-x4-s0") is zoo.own("weights.pt") is None
     for name in ("code.py", "a/code.py:"):
         refused(r"expected FILE\.py:function", zoo.own, name)
@@ -374,18 +346,14 @@ def test_its_choice_of_keys_is_measured_and_not_judged(mine: str) -> None:
     assert not harm.cases(measured, pair, 1), "a turn of the picture changes more"
 
 
-@pytest.mark.parametrize(
-    ("least", "collapse", "answer", "words"),
-    [
-        *((-9.0, 9.0, "yes", "chooses"), (9.0, 9.0, "no", "does not choose")),
-        (-9.0, -9.0, "not testable", "uniform is off-distribution, not interpretable"),
-    ],
-)
-def test_own_networks_are_judged_one_by_one_as_the_gate_judges_them(
-    mine: str, least: float, collapse: float, answer: str, words: str, monkeypatch: Any
-) -> None:
-    monkeypatch.setattr(gate, "LEAST", least)
-    monkeypatch.setattr(gate, "COLLAPSE", collapse)
+WORDS = {"yes": "chooses", "no": "does not choose"}
+WORDS |= {"not testable": "uniform is off-distribution, not interpretable"}
+
+
+@pytest.mark.parametrize(("answer", "words"), WORDS.items())
+def test_each_is_judged_by_the_gate(mine: str, answer: str, words: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(gate, "LEAST", 9.0 if answer == "no" else -9.0)
+    monkeypatch.setattr(gate, "COLLAPSE", -9.0 if answer == "not testable" else 9.0)
     pairs = harm.pairs_of_zoo(4, [mine, mine.partition("?")[0]])
     found = verdicts.of_own(pairs, 4, ["mini"], 5)
     gated = gate.table(gate.costs([pair.on for pair in pairs], ["mini"], 5, ["uniform"]))
@@ -401,7 +369,7 @@ def test_own_networks_are_judged_one_by_one_as_the_gate_judges_them(
 
 
 def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
-    compared = results.of_methods([mine, "bicubic"], ["mini"], 4, 1)
+    compared = of_methods([mine, "bicubic"], ["mini"], 4, 1)
     assert set(compared.inputs()) == {"mine.py", "mine.pt"}
     found = audit.look(compared)
     assert found.names == ("mine:network?mine", "bicubic")
@@ -409,7 +377,7 @@ def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
     claim = "mine:network?mine has a higher PSNR than bicubic"
     assert better.claim == f"{claim} — open on 1 picture; 5 are needed"
     assert worse.measured == "not judged: there is no control; name a second result like B"
-    refused("each once", results.of_methods, [mine, mine], ["mini"], 4)
+    refused("each once", of_methods, [mine, mine], ["mini"], 4)
 
 
 def test_the_cache_knows_code_and_weights(mine: str) -> None:
@@ -432,13 +400,13 @@ WINDOWED = """
 def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     hr = np.random.default_rng(0).integers(0, 256, (64, 48, 3)).astype(np.uint8)
     sample = Sample("mini", "a", 4, degrade(hr, 4), hr)
-    ((seen,),) = causes.looks([mine], sample, [(3, 2)]).values()
+    ((seen,),) = looks([mine], sample, [(3, 2)]).values()
     assert seen.map.shape == (16, 12)
     assert seen.map.sum() == pytest.approx(1)
     file, before = Path(mine.partition(":")[0]), "        mixed = F.scaled"
     code = file.read_text().replace(before, WINDOWED + before)
     file.write_text(code.replace("mixed.mT.reshape(x.shape)", "whole(mixed, x)"))
-    refused("cannot be assigned to positions", causes.looks, [f"{file}:network"], sample, [(3, 2)])
+    refused("cannot be assigned to positions", looks, [f"{file}:network"], sample, [(3, 2)])
     state = look(Choice("mini", "brick", 4, **usual(4, f"{file}:network"), tile=(0, 0, 16, 20)))
     assert state.attention is None
     assert "'attention' has no map: its module lacks a method attention_positions" in state.notes
@@ -471,7 +439,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "environ", became[0])
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
-    state = explorer.opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
+    state = opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
     assert (state.choice.scale, state.choice.network, state.choice.layer) == (4, mine, "attention")
     assert state.choice.baseline == f"{mine}@uniform"
     assert state.choice.control == (f"{mine}@turn(1)", mine)
@@ -525,7 +493,7 @@ def test_it_is_trained_gated_and_mapped(tmp_path: Path, monkeypatch: pytest.Monk
     tiny_training.enter(monkeypatch, tmp_path)
     small = (("n_feats", 8), ("n_resgroups", 1), ("n_resblocks", 1))
     recipe = tiny_training.recipe("local-x2-s0", network="mini-cosine", hyperparameters=small)
-    weights = training.train(recipe, tmp_path / "out", accelerator="cpu", threads=1)
+    weights = train(recipe, tmp_path / "out", accelerator="cpu", threads=1)
     network = models.load(weights).eval()
     (layer,) = (m for m in network.modules() if isinstance(m, toy.CosineAttention))
     assert layer.temperature != 4, "it was trained"

@@ -14,6 +14,7 @@ from tiny import pillow, refused
 from dtfn import datasets, images, patches, paths
 
 Pixels = patches.Pixels
+Mini = dict[str, Pixels]
 TURNS = [(k, flip) for flip in (False, True) for k in range(4)]
 
 
@@ -80,9 +81,7 @@ def test_a_patch_and_its_lr_lie_at_the_same_place_and_orientation(world: Path, s
         assert any(is_at_home(pairs, small, large, *turn) for turn in TURNS)
 
 
-def is_at_home(
-    pairs: list[tuple[Pixels, Pixels]], small: Pixels, large: Pixels, k: int, flip: bool
-) -> bool:
+def is_at_home(pairs: list[Any], small: Pixels, large: Pixels, k: int, flip: bool) -> bool:
     back = [np.rot90(part.transpose(1, 2, 0), -k) for part in (small, large)]
     small, large = (part[:, ::-1] if flip else part for part in back)
     size, s = len(small), len(large) // len(small)
@@ -129,7 +128,7 @@ def test_every_position_is_equally_likely_and_so_is_every_orientation(world: Pat
 
 
 @pytest.fixture(scope="module")
-def mini() -> dict[str, Pixels]:
+def mini() -> Mini:
     return {s.image: images.as_rgb(s.hr) for s in datasets.benchmark("mini", 2)}
 
 
@@ -149,9 +148,7 @@ DISGUISES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
 
 
 @pytest.mark.parametrize("name", DISGUISES)
-def test_a_test_picture_is_found_in_disguise(
-    name: str, mini: dict[str, Pixels], tmp_path: Path
-) -> None:
+def test_a_test_picture_is_found_in_disguise(name: str, mini: Mini, tmp_path: Path) -> None:
     source, disguise = DISGUISES[name]
     images.write(tmp_path / "x.png", np.asarray(disguise(Image.fromarray(mini[source]))))
     images.write(tmp_path / "fine.png", mini["coffee"][:90, :90])
@@ -160,7 +157,7 @@ def test_a_test_picture_is_found_in_disguise(
     assert patches.leaks(training, tested) == {"t/x": source}
 
 
-def test_the_guard(world: Path, mini: dict[str, Pixels], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard(world: Path, mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, source in {"a": "camera", "b": "brick"}.items():
         images.write(world / "train" / "t" / f"{name}.png", mini[source])
     message = "no test picture of mini; found t/a is mini/camera; t/b is mini/brick;"
@@ -170,9 +167,7 @@ def test_the_guard(world: Path, mini: dict[str, Pixels], monkeypatch: pytest.Mon
     patches.guard(tiny.recipe(exclude="t/a,t/b"))
 
 
-def test_only_known_benchmarks_are_looked_at(
-    world: Path, mini: dict[str, Pixels], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_known_benchmarks_are_looked_at(world: Path, mini: Mini, capsys: Any) -> None:
     """A folder of somebody's own must not stop training, whatever it holds."""
     own, known = (world / "benchmarks" / name / "HR" for name in ("RealSR", "Set5"))
     images.write(own / "x.png", mini["coffee"])

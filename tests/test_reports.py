@@ -66,11 +66,9 @@ def test_what_is_saved_keeps_digits(run: reports.Run, capsys: pytest.CaptureFixt
     assert len(run.record["figures"]) == 1, "a cell that is run again replaces its figure"
     run.table("t", FRAME, caption="Numbers.", best={"psnr": "max"})
     run.data("d", FRAME, caption="Each picture.")
-    assert {f.relative_to(folder).as_posix() for f in folder.glob("*/*")} == {
-        *(f"figures/f.{ending}" for ending in ("csv", "png", "svg")),
-        *(f"tables/t.{ending}" for ending in tiny.TABLES),
-        "data/d.csv",
-    }
+    kinds = {"figures/f": ("csv", "png", "svg"), "tables/t": tiny.TABLES, "data/d": ("csv",)}
+    wanted = {f"{stem}.{kind}" for stem, of in kinds.items() for kind in of}
+    assert {f.relative_to(folder).as_posix() for f in folder.glob("*/*")} == wanted
     for file in folder.glob("*/*.csv"):
         pd.testing.assert_frame_equal(pd.read_csv(file), FRAME)
     assert Image.open(folder / "figures" / "f.png").text["Description"] == "A line."  # type: ignore[attr-defined]
@@ -140,15 +138,14 @@ def add_run(folder: Path, notebook: str, name: str, frames: Any = None, **change
     drawn().savefig(home / "figures" / "f.png")
     for stem, table in ({"t": FRAME} if frames is None else frames).items():
         table.to_csv(home / "tables" / f"{stem}.csv", index=False)
-    content = {
-        **{"notebook": notebook, "title": f"About {notebook}", "notebook_sha256": "1" * 64},
-        **{"status": "complete", "tier": "demo", "parameters": {"scale": 4}, "inputs": {}},
-        **{"started": "2024-01-02T03:04:05+00:00", "timings": {"run": 12.3}, "verdicts": []},
-        **{"versions": {"torch": "2"}, "machine": {"cores": 2}},
-        "code": {"git": "abc", "dirty": True, "sha256": "0" * 64},
-        "figures": [{"name": "f", "caption": "A figure."}],
-        "tables": [{"name": "t", "caption": "A table."}],
-    } | changes
+    content: dict[str, Any] = {"notebook": notebook, "title": f"About {notebook}"}
+    content |= {"status": "complete", "tier": "demo", "parameters": {"scale": 4}, "inputs": {}}
+    content |= {"started": "2024-01-02T03:04:05+00:00", "timings": {"run": 12.3}, "verdicts": []}
+    content |= {"versions": {"torch": "2"}, "machine": {"cores": 2}, "notebook_sha256": "1" * 64}
+    content |= {"code": {"git": "abc", "dirty": True, "sha256": "0" * 64}}
+    for kind in ("figure", "table"):
+        content[f"{kind}s"] = [{"name": kind[0], "caption": f"A {kind}."}]
+    content |= changes
     if content["status"] == "failed":
         content["error"] = {"message": "ValueError: no"}
     (home / "manifest.json").write_text(json.dumps(content))
@@ -195,20 +192,14 @@ CHANGES: dict[str, tuple[Any, Any, list[list[Any]]]] = {
     "time and order are no change": (SCORES, SCORES.assign(seconds=[7.0, 9.0]).iloc[::-1], []),
     "a forecast of costs is no result": (COST, COST.replace({5: 0, 9: 0, 300.0: 0.0}), []),
     "missing in both": (GAP, GAP, []),
-    "the largest first": (
-        *(SCORES, SCORES.assign(images=[5, 4], psnr=[30.5, 31.001])),
-        [["b", "images", 5, 4], ["a", "psnr", 30, 30.5], ["b", "psnr", 31, 31.001]],
-    ),
-    "rows that come and go": (
-        *(GONE, GONE.assign(method=["a", "c"])),
-        [["b", "psnr", 31, np.nan], ["c", "psnr", np.nan, 31]],
-    ),
-    "whole numbers tell rows apart": (
-        *(PIXELS, PIXELS.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]]),
-        [["x, 1, 0", "harm", 3, 4]],
-    ),
     "by place": (BINS, BINS.assign(share=[0.5, 0.25]), [["row 2", "share", 0.5, 0.25]]),
 }
+LARGEST = [["b", "images", 5, 4], ["a", "psnr", 30, 30.5], ["b", "psnr", 31, 31.001]]
+COME = [["b", "psnr", 31, np.nan], ["c", "psnr", np.nan, 31]]  # and go
+APART = PIXELS.assign(harm=[1.0, 2, 4]).iloc[[2, 0, 1]]  # whole numbers tell rows apart
+CHANGES["largest first"] = SCORES, SCORES.assign(images=[5, 4], psnr=[30.5, 31.001]), LARGEST
+CHANGES["rows that come and go"] = GONE, GONE.assign(method=["a", "c"]), COME
+CHANGES["whole numbers"] = PIXELS, APART, [["x, 1, 0", "harm", 3, 4]]
 
 
 @pytest.mark.parametrize(("before", "after", "expected"), CHANGES.values(), ids=CHANGES)
@@ -231,20 +222,16 @@ def test_parameters_and_verdicts_that_changed_are_named(tmp_path: Path) -> None:
     now = [verdict("it holds", "+0 dB", "? open"), verdict("new", "1", "✓ yes")]
     two = add_run(tmp_path, "n", "2", parameters={"scale": 2, "count": 1}, verdicts=now)
     *_, words = reports.compare(one, two)
-    assert words.to_numpy().tolist() == [
-        *(["parameter scale", "4", "2"], ["it holds", "+1 dB ✓ yes", "+0 dB ? open"]),
-        *(["parameter count", "–", "1"], ["new", "–", "1 ✓ yes"]),
-    ]
-
-
-def test_a_fingerprint_sees_numbers_and_no_costs(tmp_path: Path) -> None:
-    faster, other = SCORES.assign(seconds=[9.0, 9.0]), SCORES.assign(psnr=[30.0, 31.1])
-    home = add_run(tmp_path, "n", "1", {"a": SCORES, "b": faster, "c": other})
-    a, b, c = (reports.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
-    assert a == b != c
+    expected = [["parameter scale", "4", "2"], ["it holds", "+1 dB ✓ yes", "+0 dB ? open"]]
+    expected += [["parameter count", "–", "1"], ["new", "–", "1 ✓ yes"]]
+    assert words.to_numpy().tolist() == expected
 
 
 def test_runs_are_found_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tables = {"a": SCORES, "b": SCORES.assign(seconds=9.0), "c": SCORES.assign(psnr=[30.0, 31.1])}
+    home = add_run(tmp_path, "o", "1", tables)
+    a, b, c = (reports.fingerprint(home / "tables" / f"{name}.csv") for name in "abc")
+    assert a == b != c, "it sees numbers and no costs"
     first = add_run(tmp_path, "n", "20240100T0-x", {"t": SCORES})
     second = add_run(tmp_path, "n", "20240101T0-x", {"t": SCORES.assign(psnr=[30.0, 31.5])})
     add_run(tmp_path, "n", "20240103T000000Z-x-failed", status="failed")
@@ -274,9 +261,7 @@ def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.D
     return frame[[*findings.COLUMNS, *findings.MORE]]
 
 
-def judged(
-    reports: Path, name: str, frame: pd.DataFrame, key: str = "k" * 16, **more: object
-) -> Path:
+def judged(reports: Path, name: str, frame: Any, key: str = "k" * 16, **more: object) -> Path:
     """Write a run with a table of verdicts, and the two figures of the first screen."""
     content: dict[str, Any] = {"key": key, "tables": [{"name": "verdicts", "caption": "V"}]}
     content["figures"] = [{"name": n, "caption": f"Of {n}."} for n in ("harm_curve", "textures")]
@@ -297,21 +282,17 @@ FEW = "{} on 1 training seed; 3 are needed"
 
 def test_every_claim_is_in_one_sentence_whatever_its_answer() -> None:
     four = rows(4, CLAIMS | {"TFS lowers the harm": "not testable"})
-    assert findings.sentences(four) == [
-        "Yes at ×4: attention chooses (0.233 dB).",
-        "No at ×4: harm grows (0.233 dB).",
-        "Open at ×4: donors help (0.233 dB).",
-        "Not testable at ×4: TFS lowers the harm.",
-    ]
+    yes, no = "Yes at ×4: attention chooses (0.233 dB).", "No at ×4: harm grows (0.233 dB)."
+    others = "Open at ×4: donors help (0.233 dB).", "Not testable at ×4: TFS lowers the harm."
+    assert findings.sentences(four) == [yes, no, *others]
     assert findings.sentences(four.iloc[:0]) == []
     open_ = rows(4, dict.fromkeys(["a", "b", "c", "d"], "open"))
     reasons = [FEW.format("yes"), f"{FEW.format('no')}; donors harm: +1.15 %", "", "PSNR falls"]
     few = "on fewer seeds or pictures than a verdict needs"
-    assert findings.sentences(open_.assign(reason=reasons)) == [
-        f"Yes so far at ×4, {few}: a (0.233 dB).",
-        f"No so far at ×4, {few}: b (0.233 dB; donors harm: +1.15 %).",
-        "Open at ×4: c (0.233 dB); d (0.233 dB; PSNR falls).",
-    ]
+    yes = f"Yes so far at ×4, {few}: a (0.233 dB)."
+    no = f"No so far at ×4, {few}: b (0.233 dB; donors harm: +1.15 %)."
+    neither = "Open at ×4: c (0.233 dB); d (0.233 dB; PSNR falls)."
+    assert findings.sentences(open_.assign(reason=reasons)) == [yes, no, neither]
     four, two = rows(4, CLAIMS), rows(2, CLAIMS | {"harm grows": "open", "else": "yes"})
     both = findings.sentences(pd.concat([four, two, rows(3, CLAIMS)]))
     assert both[3:] == ["Answered otherwise at ×2: harm grows (open)."]
@@ -342,10 +323,8 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
 
 def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() -> None:
     about, basis = "PSNR lost; smallest effect that counts 0.01 dB", "(nlsa s0 s1; 100 pictures)"
-    for measured, text in {
-        0.2334: "0.233 dB [0.183, 0.333]",
-        1234.5: "1234 dB [1234, 1235]",
-    }.items():
+    digits = {0.2334: "0.233 dB [0.183, 0.333]", 1234.5: "1234 dB [1234, 1235]"}
+    for measured, text in digits.items():
         frame = rows(4, {"harm grows": "yes"}, measured)
         assert f"| harm grows | {about} | **yes** {text} {basis} |" in findings.markdown(frame)
     text = findings.markdown(rows(4, CLAIMS))
@@ -362,11 +341,8 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
     text = index.read_text()
     assert tiny.requests(index) == []
     assert text.index("No at ×4: harm grows") < text.index("The suite&#39;s")
-    for part in (
-        *findings.WORDS,
-        "nlsa s0 s1; 100 pictures",
-        "smallest effect that counts 0.01 dB",
-    ):
+    parts = "nlsa s0 s1; 100 pictures", "smallest effect that counts 0.01 dB"
+    for part in (*findings.WORDS, *parts):
         assert part in text[: text.index("Contents")]
     assert text.index("The suite&#39;s") < text.index("A reader&#39;s")
     assert pd.read_csv(tmp_path / "verdicts.csv")["claim"].tolist() == list(CLAIMS)
@@ -382,9 +358,8 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
 
     assert keep() == 2, "there is nothing to keep"
     suite(reports, "bench", judged(reports, "a", rows(4, CLAIMS), tier="bench"))
-    readme.write_text(
-        "# R\n<!-- picture, by x -->\nstale\n<!-- end -->\n<!-- verdicts -->\n<!-- end -->\n"
-    )
+    marks = ["<!-- picture, by x -->", "stale", "<!-- end -->", "<!-- verdicts -->", "<!-- end -->"]
+    readme.write_text("\n".join(["# R", *marks, ""]))
     assert keep("--readme", str(readme)) == 0
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text

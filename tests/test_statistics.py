@@ -1,5 +1,7 @@
 """Intervals and tests: known answers, simulated coverage, and what has no answer."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,9 +34,7 @@ def test_a_large_sample_agrees_with_the_t_interval() -> None:
         refused("expected one or more numbers", statistics.mean_interval, [*few, np.nan])
 
 
-def table(
-    pictures: int, seeds: int, between: float = 0.0, within: float = 1.0, rng: int = 1
-) -> pd.DataFrame:
+def table(pictures: int, seeds: int, between: float = 0, within: float = 1, rng: int = 1) -> Any:
     """Values around 1, which share what is peculiar to a picture and to a seed."""
     draw = np.random.default_rng(rng)
     shift, of_picture = between * draw.normal(size=seeds), draw.normal(size=pictures)

@@ -135,6 +135,7 @@ SR = np.clip(HR + RNG.normal(0, 20, HR.shape), 0, 255).astype(np.uint8)
 BICUBIC = {"Set5": (33.67, 30.40, 28.43), "Set14": (30.23, 27.54, 25.99)}
 BICUBIC |= {"BSD100": (29.56, 27.21, 25.96), "Urban100": (26.88, 24.46, 23.14)}
 RCAN = {2: 38.274, 3: 34.742, 4: 32.634}
+SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("shave", [0, 2, 4])
@@ -160,9 +161,7 @@ def test_rcan_scores_what_it_published(benchmarks: Path, scale: int) -> None:
     assert np.mean(scores) == pytest.approx(RCAN[scale], abs=5e-4)
 
 
-@pytest.mark.parametrize(
-    "dataset", ["Set5", "Set14", "BSD100", pytest.param("Urban100", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("dataset", [*list(BICUBIC)[:3], pytest.param("Urban100", marks=SLOW)])
 def test_bicubic_scores_what_every_paper_states(benchmarks: Path, dataset: str) -> None:
     """By the classical rule for the one grey picture, bridge of Set14; by RGB it has more."""
     scores = []

@@ -15,7 +15,7 @@ from typing import Any
 import papermill
 import pytest
 import tiny
-from tiny import refused
+from tiny import refused, said
 
 from dtfn import files, parameters, paths, provenance, reports, suite
 from dtfn.errors import InputError
@@ -28,9 +28,11 @@ def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def good(notebooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a complete run."""
-    runs = tmp_path_factory.mktemp("reports") / "runs"
-    return suite.run(notebooks / "good.ipynb", {"scale": "2"}, runs=runs)
+    """The folder of a complete run by the command."""
+    more = [f"--reports={tmp_path_factory.mktemp('reports')}", "-p", "scale=2", "-p", "names=x,y"]
+    page = Path(said("run", str(notebooks / "good.ipynb"), *more).strip())
+    assert page.name == "good.html"
+    return page.parent
 
 
 # --- one run ---
@@ -41,17 +43,15 @@ def test_the_manifest_binds_a_run(good: Path, notebooks: Path, tmp_path: Path) -
     expected = {"notebook": "good", "title": "A good one", "status": "complete"}
     expected["notebook_sha256"] = files.sha256(notebooks / "good.ipynb")
     assert expected.items() <= content.items()
-    assert (content["tier"], content["parameters"]) == (None, {"scale": 2, "names": ["a", "b"]})
+    assert (content["tier"], content["parameters"]) == (None, {"scale": 2, "names": ["x", "y"]})
     assert {"python", "torch", "numpy", "dtfn"} <= set(content["versions"])
     assert content["timings"]["run"] >= content["timings"]["notebook"] > 0
     left = [f for f in good.rglob("*") if f.is_file() and f.name != "manifest.json"]
     hashes = {f.relative_to(good).as_posix(): files.sha256(f) for f in left}
     assert content["outputs"] == hashes
-    assert set(hashes) == {
-        *("good.html", "good.ipynb"),
-        *(f"figures/line.{kind}" for kind in ("csv", "png", "svg")),
-        *(f"tables/{t}.{kind}" for t in ("checks", "numbers") for kind in tiny.TABLES),
-    }
+    kinds = {"good": ["html", "ipynb"], "figures/line": ["csv", "png", "svg"]}
+    kinds |= {f"tables/{name}": [*tiny.TABLES] for name in ("checks", "numbers")}
+    assert set(hashes) == {f"{stem}.{kind}" for stem, of in kinds.items() for kind in of}
     grows, unknown = content["verdicts"]
     assert (grows["measured"], grows["interval"], grows["holds"]) == (3.0, [1.0, 4.0], True)
     assert grows["printed"]["95 % interval"] == "+1.0 to +4.0 dB"
@@ -69,6 +69,19 @@ def test_the_manifest_binds_a_run(good: Path, notebooks: Path, tmp_path: Path) -
     assert "default-src 'none'; img-src data:" in tiny.policy(page)
 
 
+def test_a_run_is_in_the_index_and_a_failure_is_one_line(good: Path, notebooks: Path) -> None:
+    more, failing = f"--reports={good.parents[2]}", str(notebooks / "failing.ipynb")
+    index = good.parents[2] / "index.html"
+    assert "A good one" in index.read_text()
+    index.unlink()
+    assert said("report", more) == f"{index}\n"
+    assert "A good one" in index.read_text()
+    assert "scale: int = 4  # the scale\n" in said("run", failing, "--parameters")
+    (line,) = said("run", failing, more, "-p", "scale=2", code=1).splitlines()
+    assert line.startswith("failing failed: ZeroDivisionError: division by zero; see ")
+    assert Path(line.partition("; see ")[2]).is_file()
+
+
 def test_the_kernel_is_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither the notebook's kernel nor one registered as python3 decides what runs."""
     spec = tmp_path / "jupyter" / "kernels" / "python3"
@@ -83,8 +96,7 @@ def test_the_kernel_is_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     folder = suite.run(notebook, runs=tmp_path / "runs")
     (cell,) = json.loads((folder / "bare.ipynb").read_text())["cells"]
     executable, cwd, data = json.loads(cell["outputs"][0]["text"][0])
-    assert Path(executable) == Path(sys.executable)
-    assert Path(cwd) == tmp_path.resolve() / "n"
+    assert (Path(executable), Path(cwd)) == (Path(sys.executable), tmp_path.resolve() / "n")
     assert Path(data) == (tmp_path / "relative" / "data").resolve()
 
 
@@ -97,25 +109,21 @@ def test_input_that_a_notebook_refuses_leaves_nothing(notebooks: Path, tmp_path:
     refused("a Jupyter notebook", suite.run, tmp_path / "broken.ipynb", runs=tmp_path / "runs")
 
 
-@pytest.mark.parametrize(
-    ("line", "given", "message"),
-    [
+def test_a_wrong_parameter_starts_no_kernel(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(suite, "_execute", pytest.fail)
+    plan = tmp_path / "suite.yaml"
+    wrong: list[tuple[str, dict[str, Any], str]] = [
         ("scale: int = 4  # s", {"scale": 4.0}, "expected int"),
         ("scale: int = 5  # s", {}, "expected 2, 3 or 4; found 5"),
         ("datasets: list[str] = []  # d", {"datasets": "mini, Set55"}, "did you mean 'Set5'"),
-    ],
-)
-def test_a_wrong_parameter_is_refused_before_a_kernel_starts(
-    line: str, given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(suite, "_execute", pytest.fail)
-    notebook = tiny.write(tmp_path, "n", [("parameters", line)])
-    refused(message, suite.run, notebook, given, runs=tmp_path / "runs")
-    (tmp_path / "suite.yaml").write_text(json.dumps({"n": {"smoke": given}}))
-    with pytest.raises(InputError, match=message):
-        suite.reproduce("smoke", folder=tmp_path / "reports", file=tmp_path / "suite.yaml")
-    assert not (tmp_path / "reports").exists()
-    assert not (tmp_path / "runs").exists()
+    ]
+    for line, given, message in wrong:
+        notebook = tiny.write(tmp_path, "n", [("parameters", line)])
+        refused(message, suite.run, notebook, given, runs=tmp_path / "runs")
+        plan.write_text(json.dumps({"n": {"smoke": given}}))
+        with pytest.raises(InputError, match=message):
+            suite.reproduce("smoke", folder=tmp_path / "reports", file=plan)
+    assert {file.name for file in tmp_path.iterdir()} == {"n.ipynb", "suite.yaml"}
 
 
 def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,13 +152,10 @@ def test_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a notebook, a network, pictures and a file, and its own package."""
-    for name in ("zoo", "weights", "package", "data/Toy/HR", "data/Toy/LR_bicubic/X4"):
-        (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "zoo" / "registry.json").write_text("[]")
-    for name in ("zoo/one.safetensors", "package/a.py", "package/__init__.py", "file.csv"):
-        (tmp_path / name).write_text("X = 1")
-    for name in ("HR/x.png", "LR_bicubic/X4/xx4.png"):
-        (tmp_path / "data" / "Toy" / name).write_bytes(b"1")
+    names = ["zoo/one.safetensors", "package/a.py", "package/__init__.py", "file.csv"]
+    for name in (*names, "data/Toy/HR/x.png", "data/Toy/LR_bicubic/X4/xx4.png"):
+        files.write(tmp_path / name, "X = 1")
+    files.write(tmp_path / "zoo" / "registry.json", "[]")
     monkeypatch.setattr(paths, "ZOO", tmp_path / "zoo")
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "package")
@@ -184,7 +189,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "other code": ("up to date", lambda f: (f / "package" / "b.py").write_text("2")),
     "outputs": ("up to date", saved_in_lab),
     "weights": ("changed: weights", lambda f: (f / "zoo" / "one.safetensors").write_text("2")),
-    "import": ("changed: weights", lambda f: (f / "weights" / "my.pt").write_text("2")),
+    "import": ("changed: weights", lambda f: files.write(f / "weights" / "my.pt", "2")),
     "HR": ("changed: inputs", lambda f: (f / "data/Toy/HR/x.png").write_text("22")),
     "LR": ("changed: inputs", lambda f: (f / "data/Toy/LR_bicubic/X4/xx4.png").write_text("2")),
     "new": ("changed: inputs", lambda f: (f / "data/Toy/HR/y.png").write_text("1")),
@@ -209,9 +214,9 @@ def test_a_run_is_up_to_date(folder: Path, change: str, monkeypatch: pytest.Monk
     assert "libraries" in status(folder)["reason"]
 
 
-@pytest.mark.parametrize(
-    ("plan", "only", "message"),
-    [
+def test_a_wrong_plan_is_refused(notebooks: Path) -> None:
+    refused("expected a plan", suite.plan, "smoke", notebooks / "none.yaml")
+    for plan, only, message in (
         ("good: {smoke: {}}", ["b"], "expected a run of the tier smoke: good; found 'b'"),
         ("god: {smoke: {}}", [], "did you mean 'good'"),
         ("good: {smokey: {}}", [], "did you mean 'smoke'"),
@@ -219,12 +224,9 @@ def test_a_run_is_up_to_date(folder: Path, change: str, monkeypatch: pytest.Monk
         ("good: {resources: {smoke: {gpus: 1}}, smoke: {}}", [], "did you mean 'gpu'"),
         ("good: {", [], "expected a plan"),
         ("good", [], "expected a plan"),
-    ],
-)
-def test_a_wrong_plan_is_refused(notebooks: Path, plan: str, only: list[str], message: str) -> None:
-    (notebooks / "suite.yaml").write_text(plan)
-    refused(message, suite.plan, "smoke", notebooks / "suite.yaml", only)
-    refused("expected a plan", suite.plan, "smoke", notebooks / "none.yaml")
+    ):
+        (notebooks / "suite.yaml").write_text(plan)
+        refused(message, suite.plan, "smoke", notebooks / "suite.yaml", only)
 
 
 def test_threads_are_divided_and_never_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,11 +307,10 @@ def test_a_failure_is_kept_and_does_not_stop_others(planned: tuple[Path, int, st
 def test_a_second_call_starts_nothing_in_10_seconds(planned: tuple[Path, int, str, str]) -> None:
     folder = planned[0]
     began = time.monotonic()
-    code = (
-        "import sys\nfrom pathlib import Path\nfrom dtfn import suite\n"
-        "suite.reproduce('smoke', only=['good'], folder=Path('one'), file=Path('suite.yaml'))\n"
-        "print({'torch', 'papermill', 'nbconvert'} & set(sys.modules))"
-    )
+    code = """import pathlib, sys
+from dtfn.suite import reproduce
+reproduce('smoke', only=['good'], folder=pathlib.Path('one'), file=pathlib.Path('suite.yaml'))
+print({'torch', 'papermill', 'nbconvert'} & set(sys.modules))"""
     out = subprocess.check_output([sys.executable, "-c", code], cwd=folder, text=True)
     assert time.monotonic() - began < 10
     assert out.startswith(f"good: up to date, {folder / 'one' / 'runs' / 'good'}")
@@ -323,12 +324,10 @@ def test_a_second_call_starts_nothing_in_10_seconds(planned: tuple[Path, int, st
     assert (folder / "two" / "suite-smoke.json").read_bytes() == record, "however many jobs"
 
 
-SLOW = (
-    "import os, time\nfrom pathlib import Path\n"
-    "Path('pids').open('a').write(f'{os.getpid()} {os.getppid()}\\n')\n"
-    "end = time.monotonic() + (600 if Path('slow').exists() else 0)\n"
-    "while time.monotonic() < end: time.sleep(0.1)"
-)
+SLOW = r"""import os, time
+open('pids', 'a').write(f'{os.getpid()} {os.getppid()}\n')
+end = time.monotonic() + (600 if os.path.exists('slow') else 0)
+while time.monotonic() < end: time.sleep(0.1)"""
 
 
 def alive(pid: str) -> bool:
@@ -403,9 +402,8 @@ def test_names_types_and_defaults_are_read_in_order_and_others_are_told(tmp_path
         refused("expected lines of the form", parameters.read, file)
 
 
-@pytest.mark.parametrize(
-    ("value", "kind", "result"),
-    [
+def test_values_become_what_the_notebook_wants_or_are_refused(tmp_path: Path) -> None:
+    wanted: list[tuple[Any, str, Any]] = [
         ("1e-3", "float", 0.001),
         (1, "float", 1.0),
         ("true", "bool", True),
@@ -417,15 +415,10 @@ def test_names_types_and_defaults_are_read_in_order_and_others_are_told(tmp_path
         (("a",), "list[str]", ["a"]),
         ('{"a": 1}', "dict", {"a": 1}),
         ("none", "int | None", None),
-    ],
-)
-def test_values_become_what_the_notebook_wants(value: Any, kind: str, result: Any) -> None:
-    converted = parameters.convert(value, kind)
-    assert converted == result
-    assert type(converted) is type(result)
-
-
-def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    ]
+    for value, kind, result in wanted:
+        converted = parameters.convert(value, kind)
+        assert (converted, type(converted)) == (result, type(result))
     kinds: dict[str, list[Any]] = {"int": [2.0, "2.5", True], "bool": [1], "str": [1]}
     for kind, values in (kinds | {"list[str]": [3], "list[int]": [["1"], "a", "[1"]}).items():
         for value in values:

@@ -38,6 +38,8 @@ TOGETHER = {
     "nla-x2-s0": tiny.recipe("nla-x2-s0", hyperparameters=SMALL),
     "dtfn-x2-s0": tiny.recipe("dtfn-x2-s0"),
     "nlsa+tfs-x2-s1": tiny.recipe("nlsa+tfs-x2-s1", hyperparameters=SMALL | {"chunk_size": 16}),
+    # A patch has fewer positions than a chunk.
+    "gla-x2-s0": tiny.recipe("gla-x2-s0", hyperparameters=SMALL | {"chunk_size": 145}),
 }
 
 
@@ -120,7 +122,7 @@ def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
     refused("expected a whole checkpoint", train, tmp_path)
 
 
-def test_validating_often(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_often_or_in_parts(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path, {"validate_every": 1, "checkpoint_every": 1000.0})
     mine, its = (load_file(folder / "weights.safetensors") for folder in (tmp_path, whole))
     assert all(np.array_equal(value, its[key]) for key, value in mine.items())
@@ -129,6 +131,8 @@ def test_validating_often(whole: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert history["loader_share"].between(0, 1).all()
     assert (history["seconds_per_step"] > 0).all()
     assert re.search(r"6/6 \[.*loss=\d.*psnr=\d", capsys.readouterr().err)
+    train(tmp_path / "in parts", accumulate=2)
+    assert_same(tmp_path / "in parts", whole, ROUNDING)
 
 
 # --- the same on other hardware ---
@@ -149,11 +153,6 @@ def test_two_processes_train_the_same_weights(
     if stop:
         train(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == (1 if stop else 2)
-    assert_same(tmp_path, whole, ROUNDING)
-
-
-def test_a_batch_in_parts_gives_the_same_weights(whole: Path, tmp_path: Path) -> None:
-    train(tmp_path, accumulate=2)
     assert_same(tmp_path, whole, ROUNDING)
 
 
@@ -252,7 +251,13 @@ def test_an_overflow_in_half_precision_halves_the_scale(tmp_path: Path) -> None:
 
 
 # --- arithmetic against torch ---
-def test_the_cosine_is_that_of_torch_after_a_linear_warm_up() -> None:
+def test_losses_and_the_cosine_after_a_linear_warm_up() -> None:
+    lr, hr = (torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (4, 8))
+    error = (lr.numpy().repeat(2, 2).repeat(2, 3) / 255) - hr.numpy() / 255
+    losses = {"l1": np.abs(error).mean(), "charbonnier": np.sqrt(error**2 + 1e-6).mean()}
+    for kind, expected in losses.items():
+        loss = float(training.mean_loss(torch.nn.Upsample(scale_factor=2), lr, hr, kind))
+        assert loss == pytest.approx(expected, rel=1e-6)
     recipe = tiny.recipe(steps=500, warmup=40, learning_rate=1e-4)
     assert [recipe.rate(step) for step in (0, 19, 39)] == [1e-4 / 40, 1e-4 / 2, 1e-4]
     optimiser = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1e-4)
@@ -279,15 +284,6 @@ def test_the_average_is_that_of_torch_and_gradients_are_clipped(tmp_path: Path) 
         assert float(torch.nn.utils.get_total_norm(moved)) == pytest.approx(0.01, rel=1e-3)
     ours, torchs = run.average.state_dict(), theirs.module.state_dict()
     assert all(torch.equal(value, torchs[key]) for key, value in ours.items())
-
-
-@pytest.mark.parametrize("kind", ["l1", "charbonnier"])
-def test_the_loss_is_that_of_its_name(kind: str) -> None:
-    lr, hr = (torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (4, 8))
-    loss = float(training.mean_loss(torch.nn.Upsample(scale_factor=2), lr, hr, kind))
-    error = (lr.numpy().repeat(2, 2).repeat(2, 3) / 255) - hr.numpy() / 255
-    expected = np.abs(error).mean() if kind == "l1" else np.sqrt(error**2 + 1e-6).mean()
-    assert loss == pytest.approx(expected, rel=1e-6)
 
 
 # --- starting from weights, and what is shipped ---
@@ -331,18 +327,16 @@ def test_side_by_side_takes_the_same_steps(whole: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_either_trainer_continues_what_the_other_began(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
-) -> None:
+def test_either_trainer_goes_on(whole: Path, tmp_path: Path, order: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(training, "QUEUED", 4)  # a checkpoint after so many steps
-    recipes = {"run": tiny.recipe()}
-    trainers = (
-        lambda: train(tmp_path / "run"),
-        lambda: training.train_together(recipes, tmp_path, accelerator="cpu"),
-    )
+
+    def together(_: Path) -> None:
+        training.train_together({"run": tiny.recipe()}, tmp_path, accelerator="cpu")
+
+    first, second = order
     with tiny.stopped(4):
-        trainers[order[0]]()
-    trainers[order[1]]()
+        (train, together)[first](tmp_path / "run")
+    (train, together)[second](tmp_path / "run")
     assert_same(tmp_path / "run", whole, ROUNDING)
 
 
@@ -428,25 +422,20 @@ def test_the_stages_of_the_zoo() -> None:
     assert (recipe.sets, recipe.validation, recipe.start) == (("embedded",), "embedded", "")
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("dtfn_x5", {}, "did you mean 'dtfn_x"),
-        ("nlla-x4-s0", {}, "did you mean 'nla-x4-s0'"),
-        ("local-x4-s0", {"step": 3}, "expected a known field; found 'step'; did you mean 'steps'"),
-        ("local-x4-s0", {"steps": 2.5}, "steps of a recipe: expected a valid integer.* found 2.5"),
-        ("local-x4-s0", {"steps": 0}, "expected greater than or equal to 1; found 0"),
-        ("local-x4-s0", {"sets": ()}, "sets of a recipe: .* at least 1 item"),
-        ("local-x4-s0", {"loss": "l2"}, "expected 'l1' or 'charbonnier'; found 'l2'"),
-        ("local-x4-s0", {"learning_rate": float("nan")}, "expected a finite number"),
-        ("local-x4-s0", {"hyperparameters": 3}, "hyperparameters of a recipe: expected"),
-    ],
-)
-def test_what_is_no_recipe_is_refused(name: str, changes: dict[str, Any], message: str) -> None:
-    refused(message, recipes.preset, name, **changes)
-
-
-def test_text_is_read_as_the_type_of_its_field() -> None:
+def test_text_is_read_as_the_type_of_its_field_or_refused() -> None:
+    for name, message in {"dtfn_x5": "'dtfn_x", "nlla-x4-s0": "'nla-x4-s0'"}.items():
+        refused(f"did you mean {message}", recipes.preset, name)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"step": 3}, "expected a known field; found 'step'; did you mean 'steps'"),
+        ({"steps": 2.5}, "steps of a recipe: expected a valid integer.* found 2.5"),
+        ({"steps": 0}, "expected greater than or equal to 1; found 0"),
+        ({"sets": ()}, "sets of a recipe: .* at least 1 item"),
+        ({"loss": "l2"}, "expected 'l1' or 'charbonnier'; found 'l2'"),
+        ({"learning_rate": float("nan")}, "expected a finite number"),
+        ({"hyperparameters": 3}, "hyperparameters of a recipe: expected"),
+    ]
+    for changes, message in wrong:
+        refused(message, recipes.preset, "local-x4-s0", **changes)
     text = {"steps": "50", "learning_rate": "1e-4", "sets": "T91, BSD200", "milestones": "3,5"}
     recipe = recipes.preset("local-x4-s0", **text, hyperparameters='{"n_feats": 16}')
     assert (recipe.steps, recipe.learning_rate, recipe.milestones) == (50, 1e-4, (3, 5))

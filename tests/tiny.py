@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import tifffile
 from bs4 import BeautifulSoup
+from nbformat import v4
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,16 +37,11 @@ run.verdict(Verdict("it grows", np.float64(3), (1.0, 4.0), True, "{:+.1f} dB"))
 run.verdict(Verdict("nobody knows", float("nan"), None, None))
 """
 
-BARE = """
-import json, os, sys
-print(json.dumps([sys.executable, os.getcwd(), os.environ['DTFN_DATA']]))
-"""
-REFUSING = """
-from dtfn.errors import InputError
-raise InputError('Set5', 'a folder', 'none', 'fetch it')
-"""
-REQUESTING = """
-from IPython.display import HTML, Javascript, display
+BARE = (
+    "import json, os, sys\nprint(json.dumps([sys.executable, os.getcwd(), os.getenv('DTFN_DATA')]))"
+)
+REFUSING = "import dtfn\nraise dtfn.errors.InputError('Set5', 'a folder', 'none', 'fetch it')"
+REQUESTING = """from IPython.display import HTML, Javascript, display
 display(Javascript('fetch("https://example.org")'))
 display(HTML('<img src="https://example.org/x.png">'))
 """
@@ -94,17 +90,13 @@ def said(*arguments: str, code: int = 0) -> str:
 
 def write(folder: Path, name: str, cells: list[Source], kernel: str = "python3") -> Path:
     """Write a notebook whose metadata name a kernel."""
-    content: dict[str, Any] = {"nbformat": 4, "nbformat_minor": 5, "cells": []}
-    about = {"name": kernel, "display_name": kernel, "language": "python"}
-    content["metadata"] = {"kernelspec": about}
+    make: Any = v4
+    content = make.new_notebook()
+    content["metadata"]["kernelspec"] = {"name": kernel, "display_name": kernel}
     for number, (tag, source) in enumerate(cells):
-        cell: dict[str, Any] = {"id": f"c{number}", "source": source.strip(), "metadata": {}}
-        if tag == "markdown":
-            cell["cell_type"] = "markdown"
-        else:
-            cell |= {"cell_type": "code", "outputs": [], "execution_count": None}
-            cell["metadata"] = {"tags": [tag]} if tag else {}
-        content["cells"].append(cell)
+        new = make.new_markdown_cell if tag == "markdown" else make.new_code_cell
+        about = {"tags": [tag]} if tag not in ("", "markdown") else {}
+        content["cells"].append(new(source.strip(), id=f"c{number}", metadata=about))
     file = folder / f"{name}.ipynb"
     folder.mkdir(exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
@@ -164,7 +156,8 @@ def png(width: int, height: int, data: bytes, depth: int = 8, colour: int = 2) -
     """Write a PNG by its specification (one IDAT), independent of any library."""
     header = struct.pack(">2I5B", width, height, depth, colour, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
+    made = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        ends = (struct.pack(">I", number) for number in (len(body), zlib.crc32(kind + body)))
+        made += (kind + body).join(ends)
+    return made

@@ -12,12 +12,10 @@ from dtfn.models import Network, attention, create, save
 CHAIN = {"n_feats": 16, "n_resblocks": 8}
 GROUPS = {"n_feats": 16, "n_resblocks": 2, "n_resgroups": 2}
 HASHED = {"chunk_size": 16, "n_hashes": 2}
-SMALL: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("edsr", "nln", "nln+tfs"), CHAIN),
-    **dict.fromkeys(("nlsn", "nlsn+tfs"), CHAIN | HASHED),
-    **dict.fromkeys(("dlsn", "dtfn", "dlsn+tfs"), GROUPS | HASHED),
-    **dict.fromkeys(("hspan", "hspan+tfs"), GROUPS),
-}
+SMALL: dict[str, dict[str, Any]] = dict.fromkeys(("edsr", "nln", "nln+tfs"), CHAIN)
+SMALL |= dict.fromkeys(("nlsn", "nlsn+tfs"), CHAIN | HASHED)
+SMALL |= dict.fromkeys(("dlsn", "dtfn", "dlsn+tfs"), GROUPS | HASHED)
+SMALL |= dict.fromkeys(("hspan", "hspan+tfs"), GROUPS)
 # Every attention, of 16 channels; the hashed ones with chunks of 8 positions.
 LAYERS: dict[str, Callable[[], attention.Attention]] = {
     "placebo": lambda: attention.PlaceboAttention(16),
@@ -32,14 +30,9 @@ LAYERS: dict[str, Callable[[], attention.Attention]] = {
     ),
 }
 # What no weight of the authors' networks shows.
-HIDDEN = {
-    "edsr": {"res_scale"},
-    "nln": {"res_scale"},
-    "nlsn": {"res_scale", "n_hashes", "chunk_size"},
-    "dlsn": {"res_scale", "n_hashes"},
-    "hspan": {"res_scale", "topk"},
-    "dtfn": {"res_scale", "n_hashes"},
-}
+HIDDEN = {name: {"res_scale"} for name in ("edsr", "nln")}
+HIDDEN |= {name: {"res_scale", "n_hashes"} for name in ("dlsn", "dtfn")}
+HIDDEN |= {"nlsn": {"res_scale", "n_hashes", "chunk_size"}, "hspan": {"res_scale", "topk"}}
 IMAGE = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
 
 

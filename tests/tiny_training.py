@@ -50,13 +50,11 @@ def enter(patch: pytest.MonkeyPatch, world: Path) -> None:
 
 def recipe(name: str = "dtfn-x2-s0", **changes: Any) -> Recipe:
     """Return a recipe with hashed attention and an average, in float32."""
-    small: dict[str, Any] = {
-        **{"sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6, "batch": 4},
-        **{"patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0, "ema": 0.9},
-        **{"precision": "32-true", "start": "", "learning_rate": 1e-3},
-        "hyperparameters": {"n_feats": 8, "n_resgroups": 1, "n_resblocks": 1, "chunk_size": 16},
-    }
-    return recipes.preset(name, **{**small, **changes})
+    small: dict[str, Any] = {"sets": ("t",), "validation": "v", "validation_count": 1, "steps": 6}
+    small |= {"batch": 4, "patch": 12, "warmup": 2, "validate_every": 3, "checkpoint_every": 0.0}
+    small |= {"ema": 0.9, "precision": "32-true", "start": "", "learning_rate": 1e-3}
+    sizes = {"n_feats": 8, "n_resgroups": 1, "n_resblocks": 1, "chunk_size": 16}
+    return recipes.preset(name, **small | {"hyperparameters": sizes} | changes)
 
 
 @contextlib.contextmanager
