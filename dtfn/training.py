@@ -195,7 +195,12 @@ class Run:
         self, fabric: Any, recipe: Recipe, out: Path, compiled: bool = False, **adam: Any
     ) -> None:
         self.fabric, self.recipe, self.out, self.tally = fabric, recipe, out, Tally()
-        self.network: Any = fresh(recipe)
+        torch.manual_seed(recipe.seed)
+        values = {"hash_seed": recipe.seed, **dict(recipe.hyperparameters)}
+        network: Any = models.create(recipe.network, recipe.scale, **values)
+        if recipe.start:
+            models.start_from(network, models.load(recipe.start))
+        self.network = network.to(memory_format=torch.channels_last)
         out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         average = copy.deepcopy(self.network).requires_grad_(False)
         self.hashed = [m for m in self.network.modules() if isinstance(m, HashedAttention)]
@@ -215,8 +220,7 @@ class Run:
         self.average = average.to(fabric.device) if recipe.ema else self.network
         if recipe.ema and isinstance(fabric.strategy, ModelParallelStrategy):
             _shard(self.average, fabric.strategy.device_mesh)
-        testing = dict(recipe.hyperparameters) | dict(recipe.testing)
-        judge = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **testing)
+        judge = models.create(recipe.network, recipe.scale, **values | dict(recipe.testing))
         self.judge = judge.to(fabric.device)
         self.pairs = patches.validation_pairs(recipe)
 
@@ -360,16 +364,6 @@ class Run:
             }
             files.write_json(self.out / "run.json", whole)
         return self.out / "weights.safetensors"
-
-
-def fresh(recipe: Recipe) -> models.Network:
-    """Return the network of a recipe before its first step, on the CPU in channels-last memory."""
-    torch.manual_seed(recipe.seed)
-    values = dict(recipe.hyperparameters)
-    network = models.create(recipe.network, recipe.scale, hash_seed=recipe.seed, **values)
-    if recipe.start:
-        models.start_from(network, models.load(recipe.start))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _local(network: nn.Module) -> list[Tensor]:

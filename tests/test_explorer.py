@@ -80,8 +80,7 @@ def test_block_is_that_of_the_pixels(pair: State) -> None:
     y = {name: unrounded(name, sample.lr) for name in (N, OFF, L, NULL, DENSE)}
     hr = subpixel.luma(sample.hr)
     for row, column in [(0, 0), (7, 11), (19, 23)]:
-        clicked = pair.click(column + 0.3, row - 0.4)
-        assert clicked.position == (row, column)
+        clicked = pair.looked((row, column))
         notes = " ".join(crop.note for crop in page.crops(clicked, 12))
         at = np.s_[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
         mse = {name: np.mean((values[at] - hr[at]) ** 2) for name, values in y.items()}
@@ -101,7 +100,7 @@ def test_attention_and_disagreement_are_of_the_live_layer_and_the_lost_detail(sh
         evaluation.upscale(network, shown.sample.lr)
     layer = network.get_submodule(LAST)
     expected = capture.attention_map(layer, record.features[LAST], (5, 6)).numpy()
-    found = shown.click(6, 5)
+    found = shown.looked((5, 6))
     assert found.choice.layer == LAST
     assert found.attention is not None
     np.testing.assert_allclose(found.attention, expected, atol=1e-7)
@@ -126,7 +125,7 @@ def test_attention_and_disagreement_are_of_the_live_layer_and_the_lost_detail(sh
 
 def test_deeper_answers_are_those_of_the_changed_network() -> None:
     """Uniform weights, and the ringed positions as keys of none, in a network that is dense."""
-    clicked = look(replace(CHOICE, network=DENSE, control=(), third="")).click(6, 5)
+    clicked = look(replace(CHOICE, network=DENSE, control=(), third="")).looked((5, 6))
     *_, deeper = clicked.deeper()
     network, lr = models.load(DENSE), clicked.sample.lr
     ringed = [(c.row, c.column) for c in clicked.copied if (c.row, c.column) != (5, 6)]
@@ -220,7 +219,7 @@ def test_networks_run_once_a_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == sorted(told)
     assert (told[0], told[-1]) == (0, 1)
     ran.clear()
-    moved = explored.click(1, 1).choose(layer=FIRST).move(1, 0)
+    moved = explored.looked((1, 1)).choose(layer=FIRST).move(1, 0)
     assert ran == []
     list(moved.deeper())
     assert ran == ["mini-nlsa"] * 2
@@ -239,7 +238,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
     taken = []
     for step in range(5):
         began = time.process_time()
-        view._try("click", 20 + step, 30)
+        view._try("looked", (30, 20 + step))
         for canvas in (view.attention, view.harm):
             assert canvas.figure.stale, "the click changed it"
             canvas.draw()  # encodes and sends it, too
@@ -251,7 +250,7 @@ def test_a_click_takes_less_than_300_ms() -> None:
 def test_uploads(shown: State) -> None:
     refused(r"x\.png", shown.upload, "x.png", png(noise(64, 64, 3))[:200], truth=True)
     refused(r"32 x 32.*64 x 20", shown.upload, "s.png", png(noise(20, 64, 3)), truth=True)
-    own = shown.upload("x.png", png(noise(48, 48, 3)), truth=True).click(11, 11)
+    own = shown.upload("x.png", png(noise(48, 48, 3)), truth=True).looked((11, 11))
     assert (own.choice.image, own.choose(third="").position) == ("x.png", (11, 11))
     assert own.upload("x.png", png(noise(40, 40, 3)), truth=True).position == (5, 5)
     deep = noise(50, 47).astype(np.uint16) * 257
@@ -304,8 +303,8 @@ def test_a_choice_that_cannot_be_and_a_click_outside(shown: State) -> None:
     ]
     for changes, words in wrong:
         refused(words, shown.choose, **changes)
-    for x, y in [(24, 3), (3, 20), (-0.6, 3), (3, -0.6)]:
-        refused(r"row 0 to 19 and column 0 to 23.*inside", shown.click, x, y)
+    for at in ((3, 24), (20, 3), (3, -1), (-1, 3)):
+        refused(r"row 0 to 19 and column 0 to 23.*inside", shown.looked, at)
     assert shown.move(-99, 99).position == (0, 23), "steps stop at the border"
 
 
@@ -359,7 +358,7 @@ def test_tiles_cover_the_grid_and_windows_stay_in_it(shape: tuple[int, int]) -> 
 
 # --- pixels and figures ---
 def test_crops_outline_the_block(shown: State) -> None:
-    corner = shown.click(0, 19)  # the window moves into the picture
+    corner = shown.looked((19, 0))  # the window moves into the picture
     for crop in page.crops(corner, 12):
         scale = 1 if crop.title == "LR" else 4
         assert crop.image.shape == (12 * scale, 12 * scale, 3)
@@ -368,7 +367,7 @@ def test_crops_outline_the_block(shown: State) -> None:
         assert large.shape == (96, 96, 3)
         assert large[92, 8].tolist() == [240, 228, 66], "the outline, in yellow"
         np.testing.assert_array_equal(large[92, 7], crop.image[23 * scale // 2, scale - 1])
-    clicked = shown.click(6, 5)
+    clicked = shown.looked((5, 6))
     assert page.attention_map(clicked, 0.0) is clicked.sample.lr
     grey = replace(clicked.sample, lr=np.full_like(clicked.sample.lr, 60))
     strong = page.attention_map(replace(clicked, sample=grey), 1.0).astype(int).sum(2)
@@ -380,7 +379,7 @@ def test_crops_outline_the_block(shown: State) -> None:
     assert colours[best][2] > colours[best][0], "blue helped"
     hidden = page.harm_map(clicked, shown.threshold)[0][np.abs(harm) <= shown.threshold]
     assert len(np.unique(hidden, axis=0)) == 1, "within chance there is one colour"
-    *_, deeper = shown.click(6, 5).deeper()
+    *_, deeper = shown.looked((5, 6)).deeper()
     figure: Any = page.sheet(deeper)
     words = " ".join(text.get_text() for text in figure.findobj(Text))
     block, spread = page.lines(deeper)
@@ -467,7 +466,7 @@ def mouse(view: Any, x: float, y: float) -> None:
 
 
 def test_view_shows_the_state(view: Any) -> None:
-    mouse(view, 6, 5)
+    mouse(view, 6.3, 4.6)
     assert "Row 5, column 6" in text(view, "numbers")
     assert "attention off" in text(view, "crops")
     finish(view)

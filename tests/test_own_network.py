@@ -439,7 +439,7 @@ def test_the_explorer_takes_it(mine: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "environ", became[0])
     empty = dict.fromkeys(("network", "baseline", "third", "layer"), "")
     given = {"dataset": "mini", "image": "brick", "scale": 2, "hash_seed": 0, "quantile": 0.95}
-    state = opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).click(5, 3)
+    state = opened(given | empty | {"control": [], "tile": [0, 0, 16, 20]}).looked((3, 5))
     assert (state.choice.scale, state.choice.network, state.choice.layer) == (4, mine, "attention")
     assert state.choice.baseline == f"{mine}@uniform"
     assert state.choice.control == (f"{mine}@turn(1)", mine)

@@ -193,10 +193,6 @@ class State:
         with_it = replace(self, files={**self.files, name: (data, truth)})
         return with_it.choose(dataset=FILES, image=name, tile=())
 
-    def click(self, x: float, y: float) -> State:
-        """Look at the position under column x and row y."""
-        return self.looked((round(y), round(x)))
-
     def move(self, down: int, right: int) -> State:
         """Step from the position, and stay inside the picture."""
         row, column = np.clip(np.add(self.position, (down, right)), 0, np.subtract(self.shape, 1))

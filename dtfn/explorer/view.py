@@ -65,7 +65,7 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 class MapCanvas(Canvas):  # type: ignore[misc]
     """A picture on the LR grid, with a mark at the position and rings at others.
 
-    Calls ``tell`` with "click", column and row, or by an arrow key "move", rows down, columns
+    Calls ``tell`` with "looked" and (row, column), or by an arrow key "move", rows down, columns
     right.
     """
 
@@ -112,7 +112,7 @@ class MapCanvas(Canvas):  # type: ignore[misc]
 
     def _clicked(self, event: Any) -> None:
         if event.inaxes and not self.toolbar.mode:  # else the reader zooms or pans
-            self.tell("click", event.xdata, event.ydata)
+            self.tell("looked", (round(event.ydata), round(event.xdata)))
 
     def _pressed(self, event: Any) -> None:
         shift, _, key = str(event.key or "").rpartition("+")
