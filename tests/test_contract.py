@@ -40,10 +40,10 @@ PLAN = re.findall(r"^- ((?:`\w+` ?)+)$", (ROOT / "CONTRIBUTING.md").read_text(),
 FLOORS = [re.findall(r"\w+", floor) for floor in reversed(PLAN)]
 
 # What the house may hold; to be lowered to 12,000 and 10,000 lines, 12 names, no face.
-MODULES_AT_MOST = 60
-LINES_AT_MOST = 13_700
-TEST_LINES_AT_MOST = 11_400
-NAMES_AT_MOST = 13
+MODULES_AT_MOST = 56
+LINES_AT_MOST = 12_650
+TEST_LINES_AT_MOST = 10_000
+NAMES_AT_MOST = 12
 FACES = {"models"}  # packages whose __init__.py only passes names on
 
 
