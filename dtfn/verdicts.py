@@ -16,6 +16,7 @@ import pandas as pd
 from dtfn import bounds, donors, gate, statistics, zoo
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
 from dtfn.methods import labels
+from dtfn.regions import discoveries
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, HARM, MORE
 from dtfn.statistics import Crossed
@@ -79,7 +80,7 @@ def judge(
 ) -> pd.DataFrame:
     """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, ``MORE`` and p.
 
-    The columns pair and seed of ``pooled`` say which networks the figure rests on. ``unless`` says
+    The columns pair, seed and dataset of ``pooled`` say what the figure rests on. ``unless`` says
     why the claim cannot be *yes* however large its figure is: a premise that fails. ``effect`` is
     the smallest that counts; 0: that of `CLAIMS`. ``note`` and ``unless`` become part of the
     reason, ``context`` stays by itself.
@@ -103,7 +104,8 @@ def judge(
     named = (each["pair"] + " s" + each.groupby("pair")["seed"].transform(" s".join)).unique()
     row = (claim, scale, answer, figure.estimate, figure.low, figure.high, unit, seeds)
     reason = "; ".join(filter(None, (why, unless, note)))
-    about = (quantity, effect, ", ".join(named), reason, context)
+    sets = ", ".join(pooled["dataset"].unique())
+    about = (quantity, effect, ", ".join(named), sets, reason, context)
     p = figure.p_value(effect)
     return pd.DataFrame([(*row, figure.pictures, *about, p)], columns=[*COLUMNS, *MORE, "p"])
 
@@ -112,7 +114,7 @@ def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
     """Return the row of a claim about which nothing can be said, and why."""
     claim, unit, effect, quantity = CLAIMS[number]
     row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0)
-    about = (quantity, effect, "", reason, "")
+    about = (quantity, effect, "", "", reason, "")
     return pd.DataFrame([(*row, *about, np.nan)], columns=[*COLUMNS, *MORE, "p"])
 
 
@@ -144,8 +146,9 @@ def of_pairs(
     cost = statistics.crossed(costs, "cost")  # variants of a seed share their first stage
     needed = max(gate.least(pair.on) for pair in tested)
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
-    note = f"left out: {', '.join(left)}, which the gate does not show to choose" if left else ""
+    note = f"left out: {', '.join(left)}, whose card does not show a choice" if left else ""
     pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
+    pooled = pooled.merge(pd.DataFrame({"dataset": gated}), how="cross")
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note, context=_recorded(tested))]
     chosen = Measured(*(_of(choosing, part) for part in measured))
     plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
@@ -153,7 +156,15 @@ def of_pairs(
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     placebo = _of([pair for pair in kind if pair.name == gate.PLACEBO], measured.pictures)
-    return pd.concat([*rows, of_harm(plain, scale, placebo), of_tfs(chosen.pictures, scale)])
+    two = [p for p in pairs if p.kind != kind[0].kind and p.name in set(plain.pictures["pair"])]
+    found = discoveries(_of(two, measured.regions))
+    sides = found.loc[found["role"] == "pair", "side"]
+    rest = (
+        f" Between two networks, where chance is another training, {sum(sides == 'harm')} textures "
+        f"stand out as harmed and {sum(sides == 'help')} as helped."
+    )
+    harm = of_harm(plain, scale, placebo, rest if two else "")
+    return pd.concat([*rows, harm, of_tfs(chosen.pictures, scale)])
 
 
 def _recorded(pairs: Sequence[Pair]) -> str:
@@ -199,18 +210,22 @@ def of_own(
     return pd.concat(rows, ignore_index=True)
 
 
-def of_harm(measured: Measured, scale: int, placebo: pd.DataFrame | None = None) -> pd.DataFrame:
+def of_harm(
+    measured: Measured, scale: int, placebo: pd.DataFrame | None = None, rest: str = ""
+) -> pd.DataFrame:
     """Return the rows of claims 1 to 3 from pairs of one kind without TFS.
 
-    How harm grows with severity is net of the controls. ``placebo`` are the pictures of placebos.
+    How harm grows with severity is net of the controls. ``placebo`` are the pictures of placebos,
+    ``rest`` what else is to be known of claim 1.
     """
     pictures = measured.pictures[measured.pictures["role"] == "pair"]
     gain = _printed(_crossed(pictures, "gain"), "{:+.3f} dB")
     won = _printed(_crossed(pictures, "won"), "{:.3f} dB")
     each = pictures.groupby(statistics.PICTURE)[["lost", "won"]].mean().median()
     context = (
-        f"In all, attention changes PSNR by {gain}: helped textures win {won}. The median picture "
-        f"loses {each['lost']:.3f} and wins {each['won']:.3f} dB in such textures."
+        f"In all, attention changes PSNR by {gain}. Helped textures win {won}; what changes "
+        "elsewhere does not stand out from chance. The median picture loses "
+        f"{each['lost']:.3f} dB in harmed and wins {each['won']:.3f} dB in helped textures."
     )
     if pictures["lost_retrained"].notna().any():
         again = _printed(_crossed(pictures, "lost_retrained"), "{:.3f} dB")
@@ -218,7 +233,7 @@ def of_harm(measured: Measured, scale: int, placebo: pd.DataFrame | None = None)
     control = pd.DataFrame() if placebo is None else placebo[placebo["role"] == "pair"]
     if len(control):
         context += f" A placebo loses {_printed(_crossed(control, 'lost'), '{:.3f} dB')}."
-    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, context=context)]
+    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, context=context + rest)]
     raised = pictures[pictures["gain"] > 0]
     none = not_testable(2, scale, "it raises the PSNR of no picture")
     rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
@@ -287,8 +302,8 @@ def of_causes(
     each = {donor: _crossed(part, "change", "off") for donor, part in changes.groupby("donor")}
     helps = each["consistent"]
     figure = _crossed(apart.assign(contrast=100 * apart["contrast"]), "contrast", "off")
-    how = "harm" if helps.low > EFFECT_SHARE else "are not shown to help"
-    premise = f"consistent donors {how}: they change the error by {_printed(helps, '{:+.2f} %')}"
+    how = "harm" if helps.low > 0 else "are not shown to help"
+    premise = f"consistent donors {how}: the error changes by {_printed(helps, '{:+.2f} %')}"
     unless = "" if helps.high < 0 else premise
     others = [f"{d} ones by {_printed(each[d], '{:+.2f} %')}" for d in each if d in _COMPARED]
     context = (

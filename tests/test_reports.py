@@ -255,7 +255,7 @@ CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
 def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.DataFrame:
     about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100, "measured": measured}
     about |= {"low": measured - 0.05, "high": measured + 0.1, "networks": "nlsa s0 s1"}
-    about |= {"quantity": "PSNR lost", "least": 0.01, "reason": "", "context": ""}
+    about |= {"quantity": "PSNR lost", "least": 0.01, "reason": "", "context": "", "sets": ""}
     frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
     frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
     return frame[[*findings.COLUMNS, *findings.MORE]]
@@ -316,9 +316,9 @@ def test_few_discoveries_of_all_rows_are_false(tmp_path: Path) -> None:
     assert findings.merged([one])["verdict"].tolist() == ["yes"]
     both = findings.merged([one, two])
     assert both["verdict"].tolist() == ["open", "open"]
-    assert both["reason"].tolist() == ["no discovery among all claims", "two seeds"]
+    assert both["reason"].tolist() == [findings.ONE_OF_MANY, "two seeds"]
     noted = judged(tmp_path, "c", rows(4, {"harm grows": "yes"}).assign(p=0.04, reason="noted"))
-    assert findings.merged([noted, two])["reason"][0] == "no discovery among all claims; noted"
+    assert findings.merged([noted, two])["reason"][0] == f"{findings.ONE_OF_MANY}; noted"
 
 
 def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() -> None:

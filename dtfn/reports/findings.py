@@ -18,10 +18,10 @@ COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seed
 """Of the table ``verdicts``: ``verdict`` is yes, no, open or not testable; ``low`` and ``high`` are
 the ends of the 95 % interval in ``unit``."""
 
-MORE = ("quantity", "least", "networks", "reason", "context")
+MORE = ("quantity", "least", "networks", "sets", "reason", "context")
 """Of the same table: what was measured, the smallest effect that counts (in ``unit``), the variants
-and training seeds that the number pools, why the verdict is not plain, and what else was measured
-that a reader must know, in sentences."""
+and training seeds that the number pools, the benchmarks, why the verdict is not plain, and what
+else was measured that a reader must know, in sentences."""
 
 HARM = "attention harms textures, by more than chance does"
 """The claim whose context is said at once, for its number alone would mislead."""
@@ -36,11 +36,15 @@ WORDS = {
     "Donors": "patches pasted where only attention sees them: consistent ones repeat the texture, "
     "inconsistent ones look like it in LR and have other true detail",
     "TFS": "the paper's gate on what attention adds",
+    "Severity": "energy of the detail that the degradation took from a block",
+    "Inconsistency": "how far the true details of the attended positions are from a position's "
+    "own: 0 the same, 2 unrelated",
 }
 """What the claims' terms mean; said where they are first used."""
 
 MOST = 8  # rows of a scale
 LEVEL = 0.05  # of false discoveries among all rows
+ONE_OF_MANY = "its p-value is not small enough for one of so many claims"
 _GROUPS = {  # answer -> how the sentence begins that lists its claims
     "yes": "Yes at ×{}",
     "no": "No at ×{}",
@@ -67,9 +71,9 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
     rows = rows.drop_duplicates(["claim", "scale"], keep="last")
     lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > LEVEL)
     rows["verdict"] = rows["verdict"].mask(lost, "open")
-    texts = ["quantity", "networks", "reason", "context"]
+    texts = ["quantity", "networks", "sets", "reason", "context"]
     rows[texts] = rows[texts].astype(object).fillna("")
-    why = "no discovery among all claims; " + rows["reason"]
+    why = f"{ONE_OF_MANY}; " + rows["reason"]
     rows["reason"] = rows["reason"].mask(lost, why.str.removesuffix("; "))
     rows = rows.sort_values("scale", ascending=False, kind="stable").drop(columns="p")
     return rows.groupby("scale", sort=False).head(MOST).reset_index(drop=True)
@@ -113,6 +117,7 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
         if row.least > 0 and row.measured == row.measured and not one["about"]:
             one["about"] = f"{row.quantity}; smallest effect that counts {row.least:g} {row.unit}"
         basis = f"{row.networks}; {row.pictures} pictures" if row.networks else ""
+        basis += f" of {row.sets}" if row.sets else ""
         parts = _measured(row)
         if row.reason:
             parts = [*parts[:-1], *(f"{part};" for part in parts[-1:]), row.reason]
