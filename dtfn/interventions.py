@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import Attention, HashedAttention
-from dtfn.models.layers import assign, switches
+from dtfn.models.layers import switches
+from dtfn.models.networks import assign
 from dtfn.own import OwnNetwork
 
 KINDS = ("uniform", "hashing", "random", "self", "off")

@@ -232,14 +232,14 @@ def test_all_at_once(name: str, size: tuple[int, int], monkeypatch: pytest.Monke
     expected = answers(layer, x)
     is_switchable = isinstance(layer, layers.Switchable)
     if is_switchable:  # a switch keeps the batch's shape
-        with layers.assign([layer], "on", switch):
+        with networks.assign([layer], "on", switch):
             expected += answers(layer, x)
     monkeypatch.setattr(layers, "batches", lambda tensor: True)
     for kept in (0, 1 << 40):  # gradients recomputed, and kept
         monkeypatch.setattr(deform, "KEPT", kept)
         found = answers(layer, x)
         if is_switchable:
-            with layers.assign([layer], "on", switch):
+            with networks.assign([layer], "on", switch):
                 found += answers(layer, x)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-10)

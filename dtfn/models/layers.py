@@ -1,7 +1,6 @@
 """Plain layers that every network of the family shares; names follow the authors' checkpoints."""
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,18 +35,6 @@ def rows_of(x: Tensor) -> Tensor:
 def maps_of(rows: Tensor, height: int, width: int) -> Tensor:
     """Return (N, H*W, C) as (N, C, H, W) in channels-last memory: the inverse of `rows_of`."""
     return rows.unflatten(1, (height, width)).permute(0, 3, 1, 2)
-
-
-def assign(objects: Iterable[object], name: str, value: object) -> ExitStack:
-    """Set an attribute of objects; closing what is returned brings back what was there."""
-    restore = ExitStack()
-    for own in map(vars, objects):
-        if name in own:
-            restore.callback(own.__setitem__, name, own[name])
-        else:
-            restore.callback(own.pop, name, None)
-        own[name] = value
-    return restore
 
 
 class Switchable(nn.Module):

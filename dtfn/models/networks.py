@@ -5,8 +5,8 @@ convolution. *Chain* (EDSR, NLN, NLSN): residual blocks, with an attention first
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
-from dtfn.models.layers import Residual, TextureFidelity, assign, conv3x3, exact, switches
+from dtfn.models.layers import Residual, TextureFidelity, conv3x3, exact, switches
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
@@ -119,6 +119,18 @@ class Network(nn.Module):
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
         skip = F.interpolate(exact(x), scale_factor=self.scale, mode="bicubic", antialias=True)
         return out / self.rgb_range + skip
+
+
+def assign(objects: Iterable[object], name: str, value: object) -> ExitStack:
+    """Set an attribute of objects; closing what is returned brings back what was there."""
+    restore = ExitStack()
+    for own in map(vars, objects):
+        if name in own:
+            restore.callback(own.__setitem__, name, own[name])
+        else:
+            restore.callback(own.pop, name, None)
+        own[name] = value
+    return restore
 
 
 def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
