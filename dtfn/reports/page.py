@@ -241,7 +241,7 @@ def _webp(file: Path, across: int) -> bytes:
             whole = picture.convert("RGB")
         whole.thumbnail((across, 10 * across))
         buffer = io.BytesIO()
-        whole.save(buffer, "WEBP", quality=80, method=4)
+        whole.save(buffer, "WEBP", quality=75, method=6)
         files.write(kept, buffer.getvalue())
     return kept.read_bytes()
 
