@@ -189,6 +189,12 @@ def measure(
     """
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
+    others = {
+        pair: [
+            p for p in pairs if (p.name, p.kind) == (pair.name, pair.kind) and p.seed != pair.seed
+        ]
+        for pair in pairs
+    }
     keys = [*ROLE, *PICTURE]
     pictures, fifths, found = [], [], []
     for sample in samples:
@@ -200,9 +206,7 @@ def measure(
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
             limit = region_limit([*harms.values()][1:] or [*harms.values()])  # of the controls
             again = np.array([made[a] - made[b] for a, b in pair.replicates])
-            others = [p for p in pairs if (p.name, p.kind) == (pair.name, pair.kind)]
-            others = [p for p in others if p.seed != pair.seed]
-            retrained = np.array([made[p.on] - made[p.off] for p in others])
+            retrained = np.array([made[p.on] - made[p.off] for p in others[pair]])
             for role, two in pair.roles.items():
                 one = (pair.name, pair.kind, pair.seed, role, sample.dataset, sample.image)
                 key = dict(zip(keys, one, strict=True))

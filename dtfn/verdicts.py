@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from dtfn import bounds, donors, gate, statistics, zoo
-from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair
+from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, textures
 from dtfn.methods import labels
-from dtfn.regions import discoveries
 from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, HARM, MORE
 from dtfn.statistics import Crossed
@@ -62,8 +61,6 @@ SEEDS = 3  # training seeds that a yes or a no needs
 GATED = "Urban100"  # the benchmark by which the gate is defined
 FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
 NONE_CHOOSES = "no attention that chooses was trained to be switched off"
-
-_COMPARED = ("consistent", "shifted", "inconsistent")  # of `dtfn.donors.KINDS`: all but the control
 
 _crossed = functools.partial(statistics.crossed, seed=statistics.NETWORK)
 
@@ -156,21 +153,25 @@ def of_pairs(
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
     placebo = _of([pair for pair in kind if pair.name == gate.PLACEBO], measured.pictures)
-    two = [p for p in pairs if p.kind != kind[0].kind and p.name in set(plain.pictures["pair"])]
-    found = discoveries(_of(two, measured.regions))
-    sides = found.loc[found["role"] == "pair", "side"]
-    rest = (
-        f" Between two networks, where chance is another training, {sum(sides == 'harm')} textures "
-        f"stand out as harmed and {sum(sides == 'help')} as helped."
-    )
-    harm = of_harm(plain, scale, placebo, rest if two else "")
-    return pd.concat([*rows, harm, of_tfs(chosen.pictures, scale)])
+    more = ""
+    if len(placebo := placebo[placebo["role"] == "pair"]):
+        more = f" A placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}."
+    if two := [
+        p for p in pairs if p.kind != kind[0].kind and p.name in set(plain.pictures["pair"])
+    ]:
+        counted = textures(Measured(*(_of(two, part) for part in measured)))
+        harmed, helped = counted.loc[counted["role"] == "pair", ["harmed", "helped"]].sum()
+        more += (
+            f" Between two networks, where chance is another training, {harmed} textures stand out "
+            f"as harmed and {helped} as helped."
+        )
+    return pd.concat([*rows, of_harm(plain, scale, more), of_tfs(chosen.pictures, scale)])
 
 
 def _recorded(pairs: Sequence[Pair]) -> str:
     """Return what the zoo's registry says of networks on all pictures of `GATED`."""
     known = {row["name"]: row for row in zoo.registry()}
-    ours = [known[pair.on] for pair in pairs if (known.get(pair.on) or {}).get("gate") is not None]
+    ours = [row for p in pairs if (row := known.get(p.on, {})).get("gate") is not None]
     if not ours:
         return ""
     costs = [row["gate"] for row in ours]
@@ -210,13 +211,10 @@ def of_own(
     return pd.concat(rows, ignore_index=True)
 
 
-def of_harm(
-    measured: Measured, scale: int, placebo: pd.DataFrame | None = None, rest: str = ""
-) -> pd.DataFrame:
+def of_harm(measured: Measured, scale: int, more: str = "") -> pd.DataFrame:
     """Return the rows of claims 1 to 3 from pairs of one kind without TFS.
 
-    How harm grows with severity is net of the controls. ``placebo`` are the pictures of placebos,
-    ``rest`` what else is to be known of claim 1.
+    How harm grows with severity is net of the controls. ``more`` ends the context of claim 1.
     """
     pictures = measured.pictures[measured.pictures["role"] == "pair"]
     gain = _printed(_crossed(pictures, "gain"), "{:+.3f} dB")
@@ -230,27 +228,23 @@ def of_harm(
     if pictures["lost_retrained"].notna().any():
         again = _printed(_crossed(pictures, "lost_retrained"), "{:.3f} dB")
         context += f" In networks of other training seeds the same harmed textures lose {again}."
-    control = pd.DataFrame() if placebo is None else placebo[placebo["role"] == "pair"]
-    if len(control):
-        context += f" A placebo loses {_printed(_crossed(control, 'lost'), '{:.3f} dB')}."
-    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, context=context + rest)]
+    rows = [judge(1, scale, _crossed(pictures, "lost"), pictures, context=context + more)]
     raised = pictures[pictures["gain"] > 0]
     none = not_testable(2, scale, "it raises the PSNR of no picture")
     rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
-    fifths = measured.fifths.copy()
-    fifths[["added", "removed"]] *= 100
-    fifths["net"] = fifths["added"] - fifths["removed"]
 
-    def rise(part: pd.DataFrame, column: str = "net") -> Crossed:
+    def rise(part: pd.DataFrame, column: str) -> Crossed:
         least, most = (_crossed(part[part["fifth"] == n], column, "off") for n in (1, FIFTHS))
         return most - least
 
-    parts = [
-        _printed(_beyond_chance(fifths, functools.partial(rise, column=name)), "{:+.2f} %")
-        for name in ("added", "removed")
-    ]
+    fifths = measured.fifths
+    fifths = fifths.assign(added=100 * fifths["added"], removed=100 * fifths["removed"])
+    added, removed = (
+        _beyond_chance(fifths, functools.partial(rise, column=c)) for c in ("added", "removed")
+    )
+    parts = [_printed(one, "{:+.2f} %") for one in (added, removed)]
     context = f"The error that attention adds rises by {parts[0]}, what it removes by {parts[1]}."
-    rows.append(judge(3, scale, _beyond_chance(fifths, rise), pictures, context=context))
+    rows.append(judge(3, scale, added - removed, pictures, context=context))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -305,7 +299,7 @@ def of_causes(
     how = "harm" if helps.low > 0 else "are not shown to help"
     premise = f"consistent donors {how}: the error changes by {_printed(helps, '{:+.2f} %')}"
     unless = "" if helps.high < 0 else premise
-    others = [f"{d} ones by {_printed(each[d], '{:+.2f} %')}" for d in each if d in _COMPARED]
+    others = [f"{d} ones by {_printed(each[d], '{:+.2f} %')}" for d in each if d != "plain"]
     context = (
         "Against as many patches of plain colour, donors change the error: "
         f"{', '.join(others)}. A consistent donor repeats the texture's own LR patch, so it holds "
