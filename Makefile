@@ -32,7 +32,7 @@ reproduce: $(INSTALLED)  ## Run the suite and write a report below reports/ (TIE
 
 baseline: $(INSTALLED)  ## Run the bench tier, and copy its report to reports/baseline and into the README
 	@$(BIN)/dtfn reproduce --tier bench --jobs $(JOBS)
-	@$(BIN)/dtfn report keep --readme README.md
+	@$(BIN)/python tools/baseline.py --readme README.md
 
 test: $(INSTALLED)  ## Run the tests (DTFN_DATA=folder adds those on the real benchmarks)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

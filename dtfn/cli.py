@@ -433,22 +433,6 @@ def _list_runs(reports: Reports = None) -> None:
         print(f"{folder.parent.name}  {folder.name}  {dtfn.reports.read(folder)['status']}")
 
 
-@report_app.command("keep")
-def _keep_report(
-    out: Annotated[Path | None, Option(help="Folder (default reports/baseline).")] = None,
-    readme: Annotated[Path | None, Option(help="File that gets picture and verdicts.")] = None,
-    reports: Reports = None,
-) -> None:
-    """Copy the newest suite's report, and cut the README from it."""
-    from dtfn.reports import page
-
-    out = out or dtfn.paths.ROOT / "reports" / "baseline"
-    print(page.keep(reports or dtfn.paths.REPORTS, out))
-    if readme:
-        link = Path(os.path.relpath(out, readme.parent)).as_posix()
-        dtfn.files.write(readme, page.cut(readme.read_text(encoding="utf-8"), out, link))
-
-
 @report_app.command("compare")
 def _compare_runs(
     before: Run,

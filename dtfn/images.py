@@ -155,15 +155,22 @@ def check_scale(scale: int) -> int:
     return int(scale)
 
 
-def luma(image: UInt8 | NDArray[np.float32]) -> Float:
+def luma(image: NDArray[np.generic]) -> Float:
     """Return the Y channel of BT.601 as MATLAB's ``rgb2ycbcr`` has it: float64 (H, W), [16, 235].
 
-    The image is RGB ``(H, W, 3)`` in [0, 255], or grey ``(H, W)``, which counts as RGB of three
-    equal channels. Y is not rounded: that would cost 0.09 dB of PSNR at scale 2.
+    The image is uint8 or float32 RGB ``(H, W, 3)`` in [0, 255], or uint8 grey ``(H, W)``, which
+    counts as RGB of three equal channels. Floating ``(H, W)`` is Y already, and must be finite. Y
+    is not rounded: that would cost 0.09 dB of PSNR at scale 2.
     """
-    _require(image, "luma", (np.uint8, np.float32))
+    if image.ndim == 2 and np.issubdtype(image.dtype, np.floating):
+        if not (image.size and np.isfinite(image).all()):
+            found, remedy = "NaN, infinity or nothing", "look at the network that made it"
+            raise InputError("image or map", "finite numbers", found, remedy)
+        return image.astype(np.float64, copy=False)
+    _require(image, "image", (np.uint8, np.float32))
     if image.ndim == 3 and image.shape[2] != 3:
-        raise InputError("luma", "(H, W) or (H, W, 3)", image.shape, "convert it with as_rgb")
+        found = f"{image.dtype} {image.shape}"
+        raise InputError("image", "(H, W) or (H, W, 3)", found, "convert it with as_rgb")
     red, green, blue = [image] * 3 if image.ndim == 2 else np.moveaxis(image, 2, 0)
     y = np.multiply(red, 65.481, dtype=np.float64)  # in place: half the time of one expression
     y += np.multiply(green, 128.553)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from dtfn import images
 from dtfn.errors import InputError
+from dtfn.images import luma as luma
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
@@ -85,22 +85,8 @@ def _shaved_luma(
     return x[inside], y[inside]
 
 
-def luma(image: Array) -> Float:
-    """Return Y of a picture as float64 ``(H, W)``; grey counts as RGB with three equal channels."""
-    if np.issubdtype(image.dtype, np.floating) and image.ndim == 2:
-        if image.size == 0 or not np.isfinite(image).all():
-            found, remedy = "NaN, infinity or nothing", "look at the network that made it"
-            raise InputError("image or map", "finite numbers", found, remedy)
-        return image.astype(np.float64, copy=False)
-    if image.dtype != np.uint8 or not (image.ndim == 2 or image.shape[2:] == (3,)):
-        wanted = "uint8 (H, W, 3) or (H, W), or floating Y (H, W)"
-        found = f"{image.dtype} {image.shape}"
-        raise InputError("image", wanted, found, "use dtfn.images.as_rgb, round floats to uint8")
-    return images.luma(image)
-
-
 def lumas(sr: Array, hr: Array) -> tuple[Float, Float]:
-    """Return `luma` of two pictures; of different sizes they are an `InputError`."""
+    """Return `dtfn.images.luma` of two pictures; of different sizes they are an `InputError`."""
     x, y = luma(sr), luma(hr)
     if x.shape != y.shape:
         found, remedy = f"{width_by_height(sr)} and {width_by_height(hr)}", "look for a wrong scale"

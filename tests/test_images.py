@@ -275,7 +275,7 @@ REFUSED: list[tuple[Callable[..., object], tuple[Any, ...], str]] = [
     *((images.imresize, (x, 2), "found uint8 of shape") for x in (PHOTO[:0], PHOTO[None])),
     *((images.degrade, (PHOTO, s), "scale: expected 2, 3 or 4") for s in (5, 2.5, "4")),
     (images.degrade, (PHOTO[:3], 4), "expected a non-empty"),  # smaller than the scale
-    *((images.luma, (x,), "luma: expected") for x in (PHOTO[:, :, :2], FLOAT)),
+    *((images.luma, (x,), "image: expected") for x in (PHOTO[:, :, :2], FLOAT)),
     *((images.as_rgb, (x,), "as_rgb: expected") for x in (FLOAT, PHOTO[None], PHOTO[0, 0])),
     (images.encode, (FLOAT,), "found float64"),
     (images.encode, (DEEP,), "PNG: expected a non-empty uint8 image; found uint16"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -249,6 +250,7 @@ def test_runs_are_found_and_compared(tmp_path: Path, capsys: pytest.CaptureFixtu
 # --- what a report says first: the verdicts of all runs, in words and in a table ---
 ROOT = Path(__file__).parent.parent
 KEPT = ROOT / "reports" / "baseline"
+baseline = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "baseline.py")))
 CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
 
 
@@ -326,8 +328,8 @@ def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() 
     digits = {0.2334: "0.233 dB [0.183, 0.333]", 1234.5: "1234 dB [1234, 1235]"}
     for measured, text in digits.items():
         frame = rows(4, {"harm grows": "yes"}, measured)
-        assert f"| harm grows | {about} | **yes** {text} {basis} |" in findings.markdown(frame)
-    text = findings.markdown(rows(4, CLAIMS))
+        assert f"| harm grows | {about} | **yes** {text} {basis} |" in baseline.markdown(frame)
+    text = baseline.markdown(rows(4, CLAIMS))
     before = text[: text.index("| claim")]
     for claim, *_, quantity in verdicts.CLAIMS:
         for term in ("chance", "control", "placebo", "donors", "TFS", "attention off"):
@@ -353,19 +355,20 @@ def test_a_readers_run_takes_no_place_of_the_suite(tmp_path: Path) -> None:
 def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) -> None:
     reports, out, readme = tmp_path / "reports", tmp_path / "kept", tmp_path / "README.md"
 
-    def keep(*more: str) -> int:
-        return tiny.call("report", "keep", "--reports", str(reports), "--out", str(out), *more)
+    def keep(*more: str) -> None:
+        baseline.main(["--reports", str(reports), "--out", str(out), *more])
 
-    assert keep() == 2, "there is nothing to keep"
+    with pytest.raises(SystemExit, match="runs of a suite"):
+        keep()
     suite(reports, "bench", judged(reports, "a", rows(4, CLAIMS), tier="bench"))
     marks = ["<!-- picture, by x -->", "stale", "<!-- end -->", "<!-- verdicts -->", "<!-- end -->"]
     readme.write_text("\n".join(["# R", *marks, ""]))
-    assert keep("--readme", str(readme)) == 0
+    keep("--readme", str(readme))
     text = readme.read_text()
     assert "](kept/runs/a/kkkkkkkkkkkkkkkk/figures/textures.webp)\n\n*Of textures.*" in text
     assert "| PSNR lost; smallest effect that counts 0.01 dB | **yes** 0.233 dB" in text
     assert "stale" not in text
-    assert page.cut(text, out, "kept") == text
+    assert baseline.cut(text, out, "kept") == text
     kept = pd.read_csv(out / "verdicts.csv")
     assert tuple(kept) == (*findings.COLUMNS, *findings.MORE)
     assert len(kept) == 3
@@ -373,17 +376,17 @@ def test_a_baseline_is_a_report_and_the_readme_is_cut_from_it(tmp_path: Path) ->
     assert "(./runs/a/" in (out / "README.md").read_text()
 
     (out / "old.png").write_text("of an older run")
-    assert keep() == 0
+    keep()
     assert not (out / "old.png").exists()
     (out / "README.md").write_text("mine")
-    refused("choose another folder", page.keep, reports, out)
+    refused("choose another folder", baseline.keep, reports, out)
 
 
 @pytest.mark.skipif(not KEPT.is_dir(), reason="no baseline is kept")
 def test_the_readme_says_what_the_baseline_says() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert page.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
-    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= page.LARGEST
+    assert baseline.cut(readme, KEPT, "reports/baseline") == readme, "run `make baseline`"
+    assert sum(f.stat().st_size for f in KEPT.rglob("*") if f.is_file()) <= baseline.LARGEST
 
 
 # --- tables: the marks of the field, escaping, and joined columns ---

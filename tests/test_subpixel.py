@@ -200,7 +200,7 @@ BLOCKS: list[Any] = [
     (ZEROS, ZEROS, 5, "multiples of the scale, 5; found 12 x 12"),
     (ZEROS * np.nan, ZEROS, 2, "finite numbers; found NaN"),
     (ZEROS, np.full((12, 12), INF), 2, "finite numbers"),
-    (np.zeros((12, 12, 3)), np.zeros((12, 12, 3)), 2, "expected uint8"),
+    (np.zeros((12, 12, 3)), np.zeros((12, 12, 3)), 2, "a non-empty uint8 or float32 image"),
     (np.zeros((0, 0)), np.zeros((0, 0)), 2, "NaN, infinity or nothing"),
 ]
 PICTURES: list[Any] = [

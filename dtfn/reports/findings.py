@@ -1,4 +1,4 @@
-"""What was found: the rows of all runs' verdicts as one table, a few sentences and Markdown.
+"""What was found: the rows of all runs' verdicts as one table and a few sentences.
 
 A notebook saves its rows as the table ``verdicts``, with the columns `COLUMNS` and `MORE`. The
 sentences are made from the rows alone, and every claim is in one of them.
@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from dtfn.reports import tables
 from dtfn.statistics import false_discovery
 
 COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seeds", "pictures")
@@ -124,28 +123,6 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
         cell = {"verdict": row.verdict, "parts": parts, "basis": basis, "context": row.context}
         one["scales"][row.scale] = cell
     return [{"claim": claim, **one} for claim, one in table.items()]
-
-
-def markdown(rows: pd.DataFrame) -> str:
-    """Return sentences, `WORDS` and the table in Markdown: a row a claim, a column a scale."""
-    if rows.empty:
-        return ""
-    cells = [
-        {"claim": row["claim"], "what is measured": row["about"]}
-        | {
-            f"×{n}": " ".join([f"**{c['verdict']}**", *c["parts"], f"({c['basis']})"])
-            for n, c in row["scales"].items()
-            if c
-        }
-        for row in grid(rows)
-    ]
-    table = pd.DataFrame(cells)
-    if not table["what is measured"].any():  # rows of an older report
-        table = table.drop(columns="what is measured")
-    said = "".join(f"- {tables.escape(sentence)}\n" for sentence in sentences(rows))
-    words = " ".join(f"*{term}*: {meaning}." for term, meaning in WORDS.items())
-    text = f"{said}\n{words}\n\n{tables.markdown(table)}"
-    return text.replace(" ()", "")
 
 
 def _answer(row: Any) -> str:

@@ -1,4 +1,4 @@
-"""Pages: HTML for a run, an index that begins with what was found, and a copy of it to commit.
+"""Pages: HTML for a run, and an index that begins with what was found.
 
 No page makes a request to any host: images are inside, there is no script, and a content policy
 forbids both.
@@ -9,7 +9,6 @@ import datetime
 import io
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,27 +17,13 @@ import jinja2
 from PIL import Image
 
 from dtfn import __version__, files, paths
-from dtfn.errors import InputError
-from dtfn.reports import MANIFEST, compare, findings, finished, read, tables
+from dtfn.reports import compare, findings, finished, read, tables
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 INDEX = "index.html"
-LARGEST = 3_000_000  # bytes of a baseline
 FEW = ("smoke", "demo")  # tiers of too few pictures to judge by
-_THUMBNAIL, _SHOWN, _KEPT = 480, 1240, 1000  # pixels across: overview, first screen, baseline
-_CURVE, _TEXTURES = ("harm_curve",), ("worst_and_best", "textures")  # the first screen's figures
-_MARK = "Written by `dtfn report keep`"  # marks a folder as a baseline
-_README = f"""# Where non-local attention harms textures
-
-{_MARK}; nothing here is typed by hand. [index.html](index.html) is the whole report, for a browser.
-
-<!-- picture -->
-<!-- end -->
-
-<!-- verdicts -->
-<!-- end -->
-"""
-
+_THUMBNAIL, _SHOWN = 480, 1240  # pixels across: overview, first screen
+CURVE, TEXTURES = ("harm_curve",), ("worst_and_best", "textures")  # the first screen's figures
 _TEMPLATES = Path(__file__).parent / "templates"
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -119,11 +104,11 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
             changes = compare(earlier[-1], folder)[0]
             record["changes"] = f"Since {earlier[-1].name}: {changes}."
         for figure in record["figures"]:
-            file = _picture(folder, figure["name"])
+            file = picture(folder, figure["name"])
             figure |= {"file": file.name, "thumbnail": _embedded(file, _THUMBNAIL)}
     shown = suite or own
     rows = findings.merged(shown)
-    exhibits = [_exhibit(shown, names) for names in (_CURVE, _TEXTURES)]
+    exhibits = [exhibit(shown, names) for names in (CURVE, TEXTURES)]
     pictures = {
         key.rsplit("/", 2)[0] for f in shown for key in records[f]["inputs"] if "/hr" in key
     }
@@ -162,78 +147,23 @@ def suite_runs(reports: Path) -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if read(folder)}
 
 
-def keep(reports: Path, folder: Path) -> Path:
-    """Copy the suite that was reproduced last to where it can be committed, and return its page.
-
-    The copy is a report in itself, without notebooks, in place of an older baseline.
-    """
-    kept, page = suite_runs(reports), folder / "README.md"
-    if not kept:
-        raise InputError(reports, "runs of a suite", "none", "make them with `dtfn reproduce`")
-    if folder.exists() and not (page.is_file() and _MARK in page.read_text(encoding="utf-8")):
-        wanted = "a new folder, or an older baseline"
-        raise InputError(folder, wanted, "something else", "choose another folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as place:
-        draft = Path(place) / "draft"
-        for run in kept.values():
-            record, copy = read(run), draft / run.relative_to(reports)
-            for figure in record["figures"]:
-                file = _picture(run, figure["name"])
-                files.write(copy / "figures" / f"{file.stem}.webp", _webp(file, _KEPT))
-            for table in record["tables"]:
-                name = f"tables/{table['name']}.csv"
-                files.write(copy / name, (run / name).read_bytes())
-            files.write_json(copy / MANIFEST, record | {"data": []})
-        suite = f"suite-{record['tier']}.json"
-        files.write(draft / suite, (reports / suite).read_bytes())
-        files.write(draft / page.name, cut(_README, draft, "."))
-        write_index(draft)
-        size = sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
-        if size > LARGEST:
-            wanted, remedy = f"at most {LARGEST:,} bytes", "save fewer figures or tables"
-            raise InputError(reports, wanted, f"{size:,}", remedy)
-        if folder.exists():
-            folder.rename(Path(place) / "older")
-        draft.rename(folder)
-    return page
-
-
-def cut(readme: str, folder: Path, link: str) -> str:
-    """Return the text of a README with what the baseline in a folder says: picture and verdicts.
-
-    They stand between ``<!-- picture ... -->`` or ``<!-- verdicts ... -->`` and ``<!-- end -->``.
-    ``link`` leads from the README to the folder.
-    """
-    kept, slots = list(suite_runs(folder).values()), {"picture": ""}
-    if found := _exhibit(kept, _TEXTURES):
-        place = f"{link}/{found[0].relative_to(folder).as_posix()}"
-        about = "Textures that attention harmed and helped"
-        slots["picture"] = f"![{about}]({place})\n\n*{found[1]}*\n"
-    slots["verdicts"] = findings.markdown(findings.merged(kept))
-    for slot, content in slots.items():
-        between = re.compile(rf"(?<=<!-- {slot})\b([^>]*-->\n).*?(?=<!-- end -->)", re.DOTALL)
-        readme = between.sub(r"\g<1>" + content.replace("\\", r"\\"), readme)
-    return readme
-
-
-def _exhibit(folders: Iterable[Path], names: Iterable[str]) -> tuple[Path, str] | None:
+def exhibit(folders: Iterable[Path], names: Iterable[str]) -> tuple[Path, str] | None:
     """Return the file and the caption of the first figure of these names; None without one."""
     saved = {e["name"]: (f, e) for f in reversed(list(folders)) for e in read(f)["figures"]}
     for name in names:
         if name in saved:
             folder, entry = saved[name]
-            return _picture(folder, name), entry["caption"]
+            return picture(folder, name), entry["caption"]
     return None
 
 
-def _picture(folder: Path, name: str) -> Path:
+def picture(folder: Path, name: str) -> Path:
     """Return the file of a run's figure: of a baseline it is WebP."""
     file = folder / "figures" / f"{name}.webp"
     return file if file.is_file() else file.with_suffix(".png")
 
 
-def _webp(file: Path, across: int) -> bytes:
+def webp(file: Path, across: int) -> bytes:
     """Return a picture at most so many pixels across; it is made once."""
     kept = paths.CACHE / "thumbnails" / f"{files.sha256(file)}-{across}.webp"
     if not kept.is_file():
@@ -247,4 +177,4 @@ def _webp(file: Path, across: int) -> bytes:
 
 
 def _embedded(file: Path, across: int) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(_webp(file, across)).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(webp(file, across)).decode()}"
