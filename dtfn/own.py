@@ -38,7 +38,6 @@ from dtfn.errors import InputError, require_known
 SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is tried on
 LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
 CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
-ROUNDING = 2e-2  # of a sum of probabilities, in half precision
 Size = tuple[int, ...]
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 
@@ -59,7 +58,7 @@ class OwnNetwork(nn.Module):
     """A user's network: (N, 3, H, W) in [0, 1] to (N, 3, sH, sW), or an `InputError`.
 
     Of several or nested outputs the first with three channels counts. ``attention`` names the
-    submodules inside of which attention counts, or whose output holds weights; none: all.
+    submodules inside of which attention counts; none: all.
     """
 
     seen: Tensor  # the input of the last pass
@@ -70,7 +69,7 @@ class OwnNetwork(nn.Module):
         self.parts = {n or type(network).__name__: part for n, part in network.named_modules()}
         for one in attention:
             require_known(one, self.parts, f"attention of {name}", "a name of named_modules()")
-        self.scale, self._ignored = 0, set[str]()
+        self.scale, self.ignored = 0, set[str]()
         first, second = (self._tried(*size) for size in SIZES)
         # What does not grow with the picture is attention over channels.
         self.shapes = {  # of attention over positions, for the first picture
@@ -78,7 +77,7 @@ class OwnNetwork(nn.Module):
             for call, shape in first.items()
             if call in second and math.prod(shape) != math.prod(second[call])
         }
-        self._ignored = set(first) - set(self.shapes)
+        self.ignored = set(first) - set(self.shapes)
         self.dense: list[str] = []  # from all LR positions to all, taken row by row
         self.placed: list[str] = []  # on known positions
         for call in self.shapes:
@@ -105,13 +104,11 @@ class OwnNetwork(nn.Module):
     @contextmanager
     def meeting(self, meet: Meet) -> Iterator[None]:
         """Give the attention weights of every pass to a function, which may replace them."""
-        ours = lambda name, met: None if name in self._ignored else meet(name, met)  # noqa: E731
-        mode = _Attention(self.wanted, ours)
+        mode = _Attention(self, meet)
         with ExitStack() as stack:
             for name, part in self.parts.items():
-                enter, leave = partial(mode.enter, name), partial(mode.leave, name)
-                stack.callback(part.register_forward_pre_hook(enter).remove)
-                stack.callback(part.register_forward_hook(leave, always_call=True).remove)
+                stack.enter_context(part.register_forward_pre_hook(partial(mode.enter, name)))
+                stack.enter_context(part.register_forward_hook(mode.leave, always_call=True))
             stack.enter_context(mode)
             yield
 
@@ -161,12 +158,9 @@ class OwnNetwork(nn.Module):
             return
         inside = f" in {', '.join(sorted(self.wanted))}" * bool(self.wanted)
         found = f"no softmax and no scaled_dot_product_attention{inside}"
-        if self._ignored:
+        if self.ignored:
             found = f"only attention of one size for every picture, as over channels{inside}"
-        remedy = (
-            "let the module of its attention call one of these, or return its weights (..., L, S), "
-            "whose rows sum to 1, and name it: ...?attention=NAME"
-        )
+        remedy = "let the module of its attention call one of these"
         if self.shapes:
             name, shape = next(iter(self.shapes.items()))
             found = f"{name!r} with weights {shape} for {SIZES[0][0]} x {SIZES[0][1]} positions"
@@ -221,13 +215,11 @@ def load(name: str) -> OwnNetwork:
     given = [str(zoo.file_of(str(own.weights)))] if own.weights else []
     sys.path.insert(0, str(own.file.parent))  # it may import what lies next to it
     try:
-        with _refusing(own.file, "a file of Python that runs", "mend it, or install its imports"):
+        wanted = f"Python that runs, and a network from {own.function}({'weights' * len(given)})"
+        with _refusing(own.file, wanted, "mend it, or install what it imports"):
             made = runpy.run_path(str(own.file), run_name=own.file.stem)
-        known = [key for key, value in made.items() if callable(value)]
-        require_known(own.function, known, str(own.file), "the name of a function in it")
-        wanted = f"a network from {own.function}({'weights' if given else ''})"
-        remedy = "it is called with the file of ?weights=FILE, or without arguments"
-        with _refusing(own.file, wanted, remedy):
+            known = [key for key, value in made.items() if callable(value)]
+            require_known(own.function, known, str(own.file), "the name of a function in it")
             network = made[own.function](*given)
     finally:
         sys.path.remove(str(own.file.parent))
@@ -240,31 +232,19 @@ def load(name: str) -> OwnNetwork:
 class _Attention(TorchFunctionMode):
     """Meets softmax and scaled_dot_product_attention while the parts of a network run."""
 
-    def __init__(self, wanted: frozenset[str], meet: Meet) -> None:
+    def __init__(self, network: OwnNetwork, meet: Meet) -> None:
         super().__init__()
-        self._wanted, self._meet = wanted, meet
+        self._network, self._meet = network, meet
         self._running: list[str] = []  # parts, the innermost last
         self._times: dict[str, int] = {}
-        self._inside: set[str] = set()  # parts in which attention was met
 
     def enter(self, name: str, *_: object) -> None:
-        """Note that a part begins."""
         if not self._running:  # a pass begins
-            self._times, self._inside = {}, set()
+            self._times = {}
         self._running.append(name)
 
-    def leave(self, name: str, _: nn.Module, __: object, output: object) -> object:
-        """Note that a part ends, and meet the weights that it returns."""
-        new = None
-        if name in self._wanted - self._inside:
-            weights = next(filter(_is_stochastic, tree_leaves(output)), None)
-            new = None if weights is None else self._called(_whole(weights))
-            if new is not None and weights is not output:
-                wanted, found = "weights that the network goes on to use", "a report of them"
-                remedy = "name the module that computes their softmax"
-                raise InputError(f"attention {name!r}", wanted, found, remedy)
+    def leave(self, *_: object) -> None:
         self._running.pop()
-        return new
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -280,19 +260,20 @@ class _Attention(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _called(self, weights: Weights) -> Tensor | None:
-        if self._wanted and not self._wanted.intersection(self._running):
+        wanted, name = self._network.wanted, self._running[-1]
+        if wanted and not wanted.intersection(self._running):
             return None
-        self._inside.update(self._running)
-        name = self._running[-1]
         times = self._times[name] = self._times.get(name, 0) + 1
-        return self._meet(name if times == 1 else f"{name}#{times}", weights)
+        call = name if times == 1 else f"{name}#{times}"
+        return None if call in self._network.ignored else self._meet(call, weights)
 
     def _softmax(self, func: Any, x: Tensor, dim: int | None = -1, *args: Any, **how: Any) -> Any:
         weights = func(x, dim, *args, **how)
         before = 1 if dim is None else weights.ndim - 1 - dim % weights.ndim
         if weights.ndim < 3 or before > 1:  # over channels (N, C, H, W)
             return weights
-        new = self._called(_whole(weights.mT if before else weights))
+        rows = weights.mT if before else weights
+        new = self._called(Weights(tuple(rows.shape), lambda at: rows[..., at, :]))
         return weights if new is None else new.mT if before else new
 
     def _product(
@@ -329,15 +310,3 @@ def _refusing(what: object, wanted: str, remedy: str) -> Iterator[None]:
         text = f"{type(error).__name__}: {error}".splitlines()[0]
         text += f" ({last.filename} line {last.lineno})"
         raise InputError(what, wanted, text, remedy) from error
-
-
-def _whole(weights: Tensor) -> Weights:
-    return Weights(tuple(weights.shape), lambda at: weights[..., at, :])
-
-
-def _is_stochastic(part: object) -> bool:
-    """Return whether something is a tensor (..., L, S) whose rows are probabilities."""
-    if not isinstance(part, Tensor) or part.ndim < 2 or not part.is_floating_point():
-        return False
-    error = (part.detach().double().sum(-1) - 1).abs()
-    return bool(part.numel() and (part >= 0).all() and (error < ROUNDING).all())

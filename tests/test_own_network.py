@@ -52,8 +52,7 @@ class Foreign(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.drawn(self.attention(self.head(x)))
 
-    def drawn(self, features: Any) -> Tensor:
-        features = features[0] if isinstance(features, tuple) else features
+    def drawn(self, features: Tensor) -> Tensor:
         return F.pixel_shuffle(self.tail(features), 2)
 
 
@@ -101,10 +100,9 @@ ATTEND: dict[str, Any] = {
 }
 
 
-def nested(x: Tensor) -> object:
-    """No softmax at all, but a report of the weights in a nested output."""
-    weights = weights_of(x)
-    return mixed(x, weights), {"more": [torch.ones(3), {"weights": weights}]}
+def hidden(x: Tensor) -> Tensor:
+    """No softmax at all."""
+    return mixed(x, weights_of(x))
 
 
 class Heads(nn.Module):
@@ -148,11 +146,10 @@ def channels(x: Tensor) -> Tensor:
 
 
 # --- its attention ---
-@pytest.mark.parametrize("attend", [*ATTEND, "nested"])
+@pytest.mark.parametrize("attend", ATTEND)
 @torch.inference_mode()
 def test_attention_is_captured_where_it_is_computed(attend: str) -> None:
-    wanted = ["attention"] if attend == "nested" else []
-    network = OwnNetwork("mine", Foreign(ATTEND.get(attend, nested)), wanted)
+    network = OwnNetwork("mine", Foreign(ATTEND[attend]))
     plain = network(X)
     with capture.record(network) as record:
         assert torch.equal(network(X), plain), "bit-identical"
@@ -205,17 +202,13 @@ def test_positions_that_nobody_knows_are_refused() -> None:
         intervened(network, "window(2)").__enter__()
     for attend, named, text in (
         (channels, [], "found only attention of one size for every picture, as over channels"),
-        (nested, [], "found no softmax and no scaled_dot_product_attention; let the module"),
-        (nested, ["head"], "attention in head; let .* return its weights .*attention=NAME"),
+        (hidden, [], "found no softmax and no scaled_dot_product_attention; let the module"),
+        (attended, ["head"], "attention in head; let the module of its attention call one"),
     ):
         none = OwnNetwork("mine", Foreign(attend), named)
         with pytest.raises(InputError, match=f"expected attention over positions; .*{text}"):
             intervened(none, "uniform").__enter__()
     refused("did you mean 'attention'", OwnNetwork, "mine", Foreign(attended), ["atention"])
-    report = OwnNetwork("mine", Foreign(nested), ["attention"])
-    wanted = pytest.raises(InputError, match="weights that the network goes on to use")
-    with wanted, intervened(report, "uniform"):
-        report(X)
     module = Windows(windows)
     for positions, text in (
         (lambda numbers: numbers[0, 0, 1:], r"to \(30, 2, 16\); found RuntimeError: "),
