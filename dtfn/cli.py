@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import sys
 import time
@@ -172,9 +171,9 @@ def explore(
     if find_spec(server) is None:
         raise InputError(server, "the package", "none", "pip install 'dtfn[notebook]'")
     # The kernel runs in the notebook's folder.
-    folders = ("DTFN_DATA", "DTFN_CACHE", "DTFN_REPORTS", "DTFN_WEIGHTS")
-    given = {name: os.environ.get(name) for name in folders}
-    chosen = {name: str(Path(f).expanduser().resolve()) for name, f in given.items() if f}
+    folders = {"DATA": dtfn.paths.data_root(), "CACHE": dtfn.paths.CACHE}
+    folders |= {"REPORTS": dtfn.paths.REPORTS, "WEIGHTS": dtfn.paths.WEIGHTS}
+    chosen = {f"DTFN_{name}": str(folder) for name, folder in folders.items()}
     templates = [str(dtfn.paths.PACKAGE / "explorer" / "jupyter"), os.environ.get("JUPYTER_PATH")]
     chosen["JUPYTER_PATH"] = os.pathsep.join(filter(None, templates))
     if image is not None:
@@ -212,26 +211,18 @@ def gate(
 ) -> None:
     """Print whether the attention of networks chooses.
 
-    Printed is what interventions on the attention cost in PSNR (dB). It chooses where equal weights
-    for all positions cost enough at the lower end of the 95 % interval over pictures: 0.10 dB, or
-    0.05 dB where the network was trained with its attention on and off. It does not choose where
-    they cost less than that at the upper end. Otherwise, and on few pictures, it is open.
+    Printed are the PSNR as trained, and what interventions on the attention cost of it (dB), with
+    the 95 % interval over pictures. It chooses where equal weights for all positions (uniform) cost
+    enough at the lower end: 0.10 dB, or 0.05 dB where the network was trained with its attention on
+    and off. It does not choose where they cost less at the upper end. Otherwise, and on few
+    pictures, it is open.
     """
     table = dtfn.gate.table(dtfn.gate.costs(networks, _split(datasets), count))
     if as_json:
         print(table.to_json(orient="records", indent=1))
-        return
-    number, labels = dtfn.reports.tables.number, dtfn.methods.labels(networks)
-    for row in table.to_dict("records"):
-        where = f"{labels[row['name']]} on {row['dataset']}"
-        print(f"{where}, {row['pictures']} pictures: {row['verdict']}")
-        print(f"  {'PSNR as trained':<16}{row['psnr']:7.3f} dB; cost of:")
-        failed = str(row.get("off_distribution")).split(", ")
-        for cost in (name for name in row if f"{name}_low" in row and not math.isnan(row[name])):
-            ends = (row[f"{cost}{end}"] for end in ("", "_low", "_high"))
-            mean, low, high = (number("{:+.3f}", end) for end in ends)
-            note = f"; {dtfn.gate.OFF_DISTRIBUTION}" if cost in failed else ""
-            print(f"  {cost.replace('_', ' '):<16}{mean:>7} dB [{low}, {high}]{note}")
+    else:
+        shown = dtfn.reports.tables.printed(table.drop(columns=["few", "chooses"]))
+        print(shown.T.to_string(header=False))
 
 
 @app.command()
@@ -256,8 +247,9 @@ def evaluate(
     announced on stderr before it starts.
     """
     require_known(grey, dtfn.subpixel.GREY, "--grey")
-    if chop and tile is not None:
-        raise InputError("tiling", "one of --chop and --tile", "both", "leave one out")
+    if sum([chop, tile is not None, memory is not None]) > 1:
+        wanted = "one of --chop, --tile and --memory"
+        raise InputError("tiling", wanted, "several", "--memory alone chooses the size of tiles")
     text = "chop" if chop else memory or "whole"
     cut = dtfn.tiling.way(text) if tile is None else dtfn.tiling.Tiling(tile, overlap)
     if csv is not None:
@@ -265,14 +257,10 @@ def evaluate(
     sets = _split(datasets)
     how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
     for row in dtfn.evaluation.forecast(methods, sets, scale, count, **how).itertuples():
-        if memory is not None and row.memory * 2**20 > dtfn.cache.size(memory, "--memory"):
-            wanted = f"about {row.memory:.0f} MB for {row.method}"
-            remedy = "choose smaller tiles, or only --memory, which chooses their size"
-            raise InputError("--memory", wanted, memory, remedy)
         if row.seconds >= SLOW:
-            cost = f"about {row.seconds / 60:.1f} min and {row.memory:.0f} MB"
+            cost = f"about {row.seconds / 60:.1f} min and {row.memory:.0f} MB for "
             work = f"{row.pictures} pictures in {row.tiles} runs"
-            print(f"{row.method}: {cost} for {work}", file=sys.stderr)
+            print(f"{row.method}: {cost}{work}", file=sys.stderr)
     how |= {"grey": grey, "rounded": rounded}
     table = dtfn.evaluation.evaluate(methods, sets, scale, count, **how)
     if csv is not None:
@@ -299,6 +287,8 @@ def audit(
 
     Results A are compared with results B; names such as baby_RCAN_x4.png are matched.
     """
+    import pandas as pd
+
     from dtfn.reports import page
 
     out = out or dtfn.paths.REPORTS / "audit"
@@ -310,12 +300,9 @@ def audit(
     how = f"{summary['images']} images x{scale}, Y, a border of {scale} pixels left out"
     print(f"{how}; in brackets: 95 % interval over images")
     forms = {"psnr": "{:.3f}", "gain": "{:+.3f}", "change": "{:+.2f} %"}
-    for table in (found.psnr(), found.beyond()):
+    verdicts = pd.DataFrame(verdict.row() for verdict in found.verdicts())
+    for table in (found.psnr(), found.beyond(), verdicts):
         print(dtfn.reports.tables.markdown(table, forms=forms))
-    for verdict in found.verdicts():
-        row = verdict.row()
-        ends = "" if verdict.interval is None else f" [{row['95 % interval']}]"
-        print(f"{row['claim']}: {row['holds']}; {row['measured']}{ends}")
     print(out / "summary.json")
     if report and not find_spec("papermill"):
         print("no report with figures: `pip install 'dtfn[notebook]'` brings what it takes")
@@ -413,8 +400,8 @@ def _listing(rows: list[Any], shown: list[dict[str, Any]], as_json: bool) -> Non
     if as_json:
         print(json.dumps(rows, indent=1))
     elif shown:
-        frame = pd.DataFrame(shown).set_index(first := next(iter(shown[0])))
-        print(frame.rename_axis(None).rename_axis(first, axis=1).to_string())
+        frame = dtfn.reports.tables.printed(pd.DataFrame(shown))
+        print(frame.set_index("name").rename_axis(None).rename_axis("name", axis=1).to_string())
 
 
 @report_app.callback(invoke_without_command=True)
@@ -477,13 +464,9 @@ def _clear_cache() -> None:
 def _list_zoo(as_json: Json = False) -> None:
     """List the networks."""
     rows = [row | {"gate": row.get("gate")} for row in dtfn.zoo.registry()]
-    sets = dict.fromkeys(name for row in rows for name in row["psnr"])
-    shown = []
-    for row in rows:
-        line = {key: row[key] for key in ("name", "variant", "scale", "seed", "parameters")}
-        line["gate"] = "-" if row["gate"] is None else f"{row['gate']:+.3f}"
-        cells = {name: f"{row['psnr'][name]:.2f}/{row['ssim'][name]:.4f}" for name in row["psnr"]}
-        shown.append(line | {name: cells.get(name, "-") for name in sets})
+    keys = ("name", "variant", "scale", "seed", "parameters", "gate")
+    means = ({f"{n} {of}": row[of][n] for of in ("psnr", "ssim") for n in row[of]} for row in rows)
+    shown = [{k: row[k] for k in keys} | more for row, more in zip(rows, means, strict=True)]
     _listing(rows, shown, as_json)
 
 
@@ -540,27 +523,25 @@ def _list_weights(as_json: Json = False) -> None:
 @data_app.command("list")
 def _list_data(as_json: Json = False) -> None:
     """List the sets: what is here, how large each is, and on what terms."""
+    import pandas as pd
+
     known = dtfn.download.catalogue().values()
+    keys = ["name", "aliases", "groups", "about", "bytes", "present", "state", "terms", "by_hand"]
+    rows = [{key: getattr(s, key) for key in [*keys, "folder"]} | {"files": s.count} for s in known]
     if as_json:
-        keys = ["name", "aliases", "groups", "about", "bytes", "present", "state", "terms"]
-        keys += ["by_hand", "folder"]
-        rows = [{key: getattr(s, key) for key in keys} | {"files": s.count} for s in known]
         print(json.dumps(rows, indent=1, default=str))
         return
-    print(f"{'set':<26}{'files':>6}{'MB':>9}  {'here':<18}content")
-    for source in known:
-        size = f"{source.bytes / 1e6:.1f}" if source.bytes else "?"
-        line = f"{source.name:<26}{source.count or '?':>6}{size:>9}  {source.state:<18}"
-        print(f"{line}{source.about}")
-    print("\nTerms")
-    for text in dict.fromkeys(source.terms for source in known):
-        print(f"  {', '.join(s.name for s in known if s.terms == text)}: {text}")
-    print(*(f"\n{source.name}: {source.by_hand}" for source in known if source.by_hand), sep="\n")
-    groups = dict.fromkeys(group for source in known for group in source.groups)
-    listed = (f"{g} ({', '.join(s.name for s in known if g in s.groups)})" for g in groups)
-    print(f"\nGroups: {'; '.join(listed)}")
+    print(f"{'set':<26}{'files':>6}{'MB':>6}  {'here':<18}content")
+    for s in known:
+        size = round(s.bytes / 1e6) or "?"
+        print(f"{s.name:<26}{s.count or '?':>6}{size:>6}  {s.state:<18}{s.about}")
+    table = pd.DataFrame(rows).replace("", None)
+    for key, title in {"terms": "Terms", "by_hand": "By hand", "groups": "Groups"}.items():
+        print(f"\n{title}")
+        for text, names in table.explode(key).groupby(key, sort=False)["name"]:
+            print(f"  {', '.join(names)}: {text}")
     benchmarks, training = dtfn.paths.data_root(), dtfn.paths.training_root()
-    print(f"Benchmarks are in {benchmarks}, training sets in {training}")
+    print(f"\nBenchmarks are in {benchmarks}, training sets in {training}")
 
 
 @data_app.command("fetch")
