@@ -14,7 +14,6 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -194,12 +193,21 @@ def fetch(
         with files.updating(accepted, {}) as days:
             days[text] = datetime.datetime.now(datetime.UTC).date().isoformat()
 
-    stop = threading.Event()
-    silent: set[str] = set()  # hosts that did not answer, which cost time: asked last
+    stop, failed = threading.Event(), set[str]()
     total = sum(listed.bytes for _, listed in tasks)
     bar = tqdm(total=total, unit="B", unit_scale=True, disable=not progress or not tasks)
+
+    def receive(url: str, output: str, _: object) -> None:
+        answer = requests.get(url, stream=True, timeout=PATIENCE)
+        with answer, Path(output).open("wb") as file:
+            answer.raise_for_status()
+            for chunk in answer.iter_content(1 << 16):
+                if stop.is_set():
+                    raise CancelledError
+                bar.update(file.write(chunk))
+
     with bar, ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(_download, *task, mirrors, silent, bar, stop) for task in tasks]
+        running = [pool.submit(_download, *task, mirrors, receive, failed) for task in tasks]
         try:
             for done in as_completed(running):
                 done.result()
@@ -210,51 +218,31 @@ def fetch(
 
 
 def _download(
-    source: Source,
-    listed: Listed,
-    mirrors: Sequence[str],
-    silent: set[str],
-    bar: Any,
-    stop: threading.Event,
+    source: Source, listed: Listed, mirrors: Sequence[str], receive: Any, failed: set[str]
 ) -> None:
+    """Download a file; ``failed`` are hosts that did not serve others: they are asked last."""
     urls = source.addresses(listed, mirrors)
-    turns = itertools.cycle(sorted(urls, key=lambda url: urlsplit(url).netloc in silent))
-
-    def receive(_: str, output: str, __: object) -> None:
-        """Ask the next mirror; pooch calls this again if that fails or the hash is another."""
-        url = next(turns)
-        try:
-            answer = requests.get(url, stream=True, timeout=PATIENCE)
-            with answer, Path(output).open("wb") as file:
-                answer.raise_for_status()
-                for chunk in answer.iter_content(1 << 16):
-                    if stop.is_set():
-                        raise CancelledError
-                    bar.update(file.write(chunk))
-        except (requests.ConnectionError, requests.Timeout):
-            silent.add(urlsplit(url).netloc)
-            raise
-
-    with ExitStack() as stack:
-        place = source.folder
-        if listed is source.archive:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            draft = tempfile.TemporaryDirectory(prefix=".", dir=place.parent)
-            place = Path(stack.enter_context(draft))
-        # Of two threads that make one folder, pooch stops the second.
-        (place / listed.file).parent.mkdir(parents=True, exist_ok=True)
-        known, tries = {listed.file: f"sha256:{listed.sha256}"}, ROUNDS * len(urls)
-        store = pooch.create(place, "", registry=known, retry_if_failed=tries - 1)
-        try:
-            file = Path(store.fetch(listed.file, downloader=receive))
-        except (requests.RequestException, ValueError) as error:
-            last = f"{type(error).__name__}: {error}"[:120]
-            found = f"{tries} failures at {len(urls)} mirrors, the last: {last}"
+    source.folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=source.folder.parent) as draft:
+        how = {"known_hash": f"sha256:{listed.sha256}", "path": draft, "downloader": receive}
+        for url in sorted(urls, key=lambda url: urlsplit(url).netloc in failed) * ROUNDS:
+            try:
+                file = Path(pooch.retrieve(url, fname="file", **how))
+                break
+            except (requests.RequestException, ValueError) as error:
+                failed.add(urlsplit(url).netloc)
+                last = f"{type(error).__name__}: {error}"[:120]
+        else:
+            found = f"{ROUNDS * len(urls)} failures at {len(urls)} mirrors, the last: {last}"
             what, wanted = f"{source.name}/{listed.file}", f"SHA-256 {listed.sha256[:12]}"
-            raise InputError(what, wanted, found, "try later, or name a --mirror URL") from error
-        file.chmod(0o644)  # pooch's are for their owner alone
+            raise InputError(what, wanted, found, "try later, or name a --mirror URL")
         if listed is source.archive:
             # Whatever folder of the archive the pictures lie in.
-            names = pooch.Unzip(extract_dir=".")(str(file), "download", store)
+            names = pooch.Unzip(extract_dir=".")(str(file), "download", None)
             places = {Path(name).parent for name in names}
             max(places, key=lambda p: len(datasets.pictures(p))).rename(source.folder)
+        else:
+            place = source.folder / listed.file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.chmod(0o644)  # pooch's are for their owner alone
+            file.rename(place)
