@@ -293,7 +293,7 @@ def audit(
 
     out = out or dtfn.paths.REPORTS / "audit"
     _require_place(out / "summary.json")
-    results = dtfn.results.folders_of([with_, without, *(control or [])], hr, scale, out)
+    results = dtfn.audit.folders_of([with_, without, *(control or [])], hr, scale, out)
     summary, found = dtfn.audit.audit([hr, *results], scale, out)
     for note in summary["notes"]:
         print(f"note: {note}")

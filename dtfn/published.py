@@ -16,10 +16,10 @@ import pandas as pd
 
 from dtfn import datasets, evaluation, methods, statistics, zoo
 from dtfn import tiling as cutting
+from dtfn.audit import match_folders, read_match
 from dtfn.errors import InputError
 from dtfn.methods import BICUBIC
 from dtfn.reports import Verdict, above_zero
-from dtfn.results import match_folders, read_match
 
 # Pictures of each benchmark; only whole ones are compared.
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
@@ -81,32 +81,26 @@ class Study:
         return [zoo.file_of(name) for name in names if name != BICUBIC]
 
     def _ways(self) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-        """Yield names with their labels, and how to run them: bicubic once, networks each way."""
-        for scale in self.scales:
+        """Yield networks with their labels, and how to run them."""
+        for scale, text, ensemble in product(self.scales, self.tilings, self.ensembles):
+            way, labels = cutting.way(text), {}
+            for name in (name for name in self.contenders(scale) if name != BICUBIC):
+                cut = way or methods.card_tiling(name)
+                note = ", chop" if isinstance(cut, cutting.Chop) else f", within {text}"
+                note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else note
+                labels[name] = f"{name}{'+' * ensemble}{note if cut else ''}"
             how = {"datasets": self.benchmarks, "scale": scale, "count": self.count}
-            names = self.contenders(scale)
-            if BICUBIC in names:
-                yield {BICUBIC: BICUBIC}, how
-            for text, ensemble in product(self.tilings, self.ensembles):
-                way = cutting.way(text)
-                labels = {}
-                for name in (name for name in names if name != BICUBIC):
-                    cut = way or methods.card_tiling(name)
-                    note = ", chop" if isinstance(cut, cutting.Chop) else f", within {text}"
-                    note = f", tiles of {cut.size}" if isinstance(cut, cutting.Tiling) else note
-                    labels[name] = f"{name}{'+' * ensemble}{note if cut else ''}"
-                of_way = {"device": self.device, "tiling": way, "self_ensemble": ensemble}
-                if labels:
-                    yield labels, how | of_way
+            how |= {"device": self.device, "tiling": way, "self_ensemble": ensemble}
+            if labels:
+                yield labels, how
 
     def forecast(self) -> pd.DataFrame:
         """Return `dtfn.evaluation.forecast` of all, with the method's name of `measure`, scale."""
         columns = ["method", "scale", "pictures", "tiles", "seconds", "memory"]
         parts = [pd.DataFrame(columns=columns)]
         for labels, how in self._ways():
-            if BICUBIC not in labels:
-                part = evaluation.forecast(list(labels), **how).replace({"method": labels})
-                parts.append(part.assign(scale=how["scale"])[columns])
+            part = evaluation.forecast(list(labels), **how).replace({"method": labels})
+            parts.append(part.assign(scale=how["scale"])[columns])
         return pd.concat(parts[1:] or parts, ignore_index=True)
 
     def measure(self, folders: Sequence[str] = (), rounded: bool = False) -> pd.DataFrame:
@@ -118,17 +112,26 @@ class Study:
         it, as for self-ensembles and small networks.
         """
         parts = [_measured_folder(text, self.benchmarks, self.scales, rounded) for text in folders]
-        known = {row["name"]: _published(row) for row in zoo.imported()}
-        known |= {row["name"]: "" for row in zoo.registry()} | {BICUBIC: "Bicubic"}
+        for scale in self.scales:
+            if BICUBIC in self.contenders(scale):
+                how: dict[str, Any] = {"count": self.count, "rounded": rounded}
+                how |= {"methods": BICUBIC, "datasets": self.benchmarks, "scale": scale}
+                made = evaluation.evaluate(**how)
+                classical = evaluation.evaluate(**how, grey="y")  # the rule of published values
+                same = bool((classical["psnr"] == made["psnr"]).all())
+                parts.append(made.assign(published="Bicubic" if same else ""))
+                if not same:
+                    parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
+        known = {row["name"]: "" for row in zoo.registry()}
+        for row in zoo.imported():
+            size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
+            known[row["name"]] = row["network"].upper() if row["full_size"] else ""
+            if (row["network"], *size) == ("edsr", 64, 16):
+                known[row["name"]] = "EDSR-baseline"
         for labels, how in self._ways():
             made = evaluation.evaluate(list(labels), **how, rounded=rounded)
             names = made["method"].map(lambda name: known.get(name, name))
-            made = made.assign(published="" if how.get("self_ensemble") else names)
-            if BICUBIC in labels:  # its published values follow the classical rule
-                classical = evaluation.evaluate(BICUBIC, **how, rounded=rounded, grey="y")
-                if (classical["psnr"] != made["psnr"]).any():
-                    parts.append(classical.assign(method=CLASSICAL, published="Bicubic"))
-                    made["published"] = ""
+            made = made.assign(published="" if how["self_ensemble"] else names)
             parts.append(made.replace({"method": labels}))
         table = pd.concat(parts, ignore_index=True)
         first = table["method"].map({BICUBIC: 0, CLASSICAL: 1}).fillna(2)
@@ -142,17 +145,7 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
         with contextlib.suppress(InputError):
             here[name] = datasets.names(name)
     absent = [name for name in optional if name not in here]
-    if not here:
-        remedy = "name one, e.g. mini, or run `dtfn data fetch benchmarks`"
-        raise InputError("benchmarks", "at least one that is here", "none", remedy)
     return list(here), absent
-
-
-def _published(row: Mapping[str, Any]) -> str:
-    size = row["hyperparameters"]["n_feats"], row["hyperparameters"]["n_resblocks"]
-    if (row["network"], *size) == ("edsr", 64, 16):
-        return "EDSR-baseline"
-    return str(row["network"]).upper() if row["full_size"] else ""
 
 
 def _measured_folder(
@@ -184,31 +177,24 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
     *published* and as their *difference*; verdict; and published in, the tables that print the
     value. A method that no table has, has one row a scale, without a dataset.
     """
-    of = ["method", "scale"]
-    names = results.groupby(of, sort=False, as_index=False)["published"].first()
-    table = evaluation.summary(results).merge(names, on=of)
+    of, both = ["method", "scale"], ["psnr", "ssim"]
+    table = evaluation.summary(results).join(results.groupby(of)["published"].first(), on=of)
     table["known"] = table["dataset"].replace("B100", "BSD100")
-    cells = ["published", "scale", "known", "psnr", "ssim"]
     printed = values().rename(columns={"method": "published", "dataset": "known"})
-    printed = printed.groupby(cells, sort=False, dropna=False)["table"].agg("; ".join)
+    cells = ["published", "scale", "known"]
+    printed = printed.groupby([*cells, *both], sort=False, dropna=False)["table"].agg("; ".join)
     printed = printed.rename("published in").reset_index()
-    table = table.merge(printed, how="left", on=cells[:3], suffixes=(" measured", " published"))
-    for m in ("psnr", "ssim"):
-        both = {f"{m} {side}": f"{side} {m}" for side in ("measured", "published")}
-        table = table.rename(columns=both)
-        table[f"difference {m}"] = table[f"measured {m}"] - table[f"published {m}"]
-    found = table["published psnr"].notna()
-    whole = table["images"] == table["known"].map(SIZES)
-    close = (table["measured psnr"].round(2) - table["published psnr"]).abs().round(2) <= CLOSE
-    words = [UNPUBLISHED, NOT_WHOLE, MATCHES]
-    table["verdict"] = np.select([~found, ~whole, close], words, DIFFERS)
-    table.loc[~found, ["dataset", "measured psnr", "measured ssim"]] = np.nan
-    none = ~found.groupby([table["method"], table["scale"]]).transform("any")
-    kept = table[found | (none & ~table.duplicated(of))]
-    order = kept.groupby(of, sort=False).ngroup().sort_values(kind="stable").index
-    kinds = product(("measured", "published", "difference"), ("psnr", "ssim"))
+    found = table.merge(printed, on=cells, suffixes=("", " published"))
+    for m in both:
+        found[f"measured {m}"], found[f"published {m}"] = found[m], found[f"{m} published"]
+        found[f"difference {m}"] = found[m] - found[f"published {m}"]
+    whole = found["images"] == found["known"].map(SIZES)
+    close = (found["psnr"].round(2) - found["published psnr"]).abs().round(2) <= CLOSE
+    found["verdict"] = np.select([~whole, close], [NOT_WHOLE, MATCHES], DIFFERS)
+    kinds = product(("measured", "published", "difference"), both)
     columns = [*of, "dataset", *map(" ".join, kinds), "verdict", "published in"]
-    return kept.loc[order, columns].reset_index(drop=True)
+    rows = table[of].drop_duplicates().merge(found[columns], "left", on=of)
+    return rows.fillna({"verdict": UNPUBLISHED})
 
 
 def verdicts(table: pd.DataFrame) -> list[Verdict]:

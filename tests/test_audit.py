@@ -16,7 +16,7 @@ import torch
 from tiny import call, refused, said
 from torch import nn
 
-from dtfn import audit, datasets, images, paths, results, statistics, texture
+from dtfn import audit, datasets, images, paths, statistics, texture
 
 
 def blurred(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -91,10 +91,10 @@ def test_a_control_is_taken_off(tmp_path: Path) -> None:
     """What A has beyond a control C is the error of A less that of C: that of B cancels."""
     folders = write(tmp_path, "abcdef")
     report = run(folders, tmp_path / "out", null=True)
-    against = audit.look(results.in_folders([folders[r] for r in ("hr", "with", "null")], 4))
+    against = audit.look(audit.in_folders([folders[r] for r in ("hr", "with", "null")], 4))
     changes = {(row["than"], row["fifth"]): row["change"] for row in report["fifths"]}
     parts = against.measured.fifths.assign(net=lambda t: t["added"] - t["removed"])
-    bases = audit.look(results.in_folders([folders[r] for r in ("hr", "null", "without")], 4))
+    bases = audit.look(audit.in_folders([folders[r] for r in ("hr", "null", "without")], 4))
     base = bases.measured.fifths.groupby("fifth")["off"].mean()
     for fifth, mean in parts.groupby("fifth")["net"].mean().items():
         assert changes["null", fifth] == pytest.approx(100 * mean / base[fifth])
@@ -194,13 +194,13 @@ def test_planted_harm_is_found_and_the_swapped_control_does_not_turn_it(tmp_path
         images.write(tmp_path / name / "toy" / f"{k}.png", made.astype(np.uint8))
     a, e = tmp_path / "a" / "toy", tmp_path / "e" / "toy"
     for others in ([b, c], [c, b], [b, c, d]):
-        found = audit.look(results.in_folders([tmp_path / "hr", a, *others], 4))
+        found = audit.look(audit.in_folders([tmp_path / "hr", a, *others], 4))
         better, worse, _ = found.verdicts()
         assert better.holds is None
         assert worse.holds is True
         assert isinstance(worse.measured, float)
         assert worse.measured > 20
-    found = audit.look(results.in_folders([tmp_path / "hr", a, b, e], 4))  # e harms as a does
+    found = audit.look(audit.in_folders([tmp_path / "hr", a, b, e], 4))  # e harms as a does
     _, worse, _ = found.verdicts()
     assert worse.measured == "depends on the comparison (b: more; e: no difference)"
     for controls in ([c, e], [e, c]):
@@ -226,7 +226,7 @@ def test_planted_textures_are_found_where_they_are(tmp_path: Path) -> None:
         made = truth + error * factor[..., None]
         images.write(file, made.round().clip(0, 255).astype(np.uint8))
     hr, a, b, c, e = (tmp_path / "hr", *(folders[name] for name in "abce"))
-    found = audit.look(results.in_folders([hr, a, b, c], 4))
+    found = audit.look(audit.in_folders([hr, a, b, c], 4))
     regions = found.measured.regions
     harmed = regions[(regions["role"] == "pair") & (regions["q"] <= 0.05)]
     assert set(harmed["image"]) == set(found.pictures["image"])
@@ -235,7 +235,7 @@ def test_planted_textures_are_found_where_they_are(tmp_path: Path) -> None:
     better, _, textures = found.verdicts()
     assert better.holds is None
     assert textures.holds is True
-    _, _, textures = audit.look(results.in_folders([hr, a, b, c, e], 4)).verdicts()
+    _, _, textures = audit.look(audit.in_folders([hr, a, b, c, e], 4)).verdicts()
     assert textures.measured == "depends on the control (c: worse; e: nothing found)"
 
 
@@ -251,7 +251,7 @@ def test_results_have_the_names_of_their_folders(tmp_path: Path) -> None:
         "x4 EDSR": "NAME EDSR",
     }.items():
         places = [folder(root / name, ["a.png"]) for name in folders.split()]
-        assert results.in_folders([hr, *places], 4).names == tuple(names.split())
+        assert audit.in_folders([hr, *places], 4).names == tuple(names.split())
 
 
 def test_one_and_the_same_results_are_refused(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def folder(path: Path, names: Sequence[str], pixels: np.ndarray = PIXELS) -> Pat
 
 
 def matched(tmp_path: Path, hr: Sequence[str], sr: Sequence[str]) -> dict[str, str]:
-    found = results.match_folders(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, 4)
+    found = audit.match_folders(folder(tmp_path / "hr", hr), {"a": folder(tmp_path / "a", sr)}, 4)
     return {truth.name: files["a"].name for truth, files in found.items()}
 
 
@@ -384,20 +384,20 @@ def test_names_of_the_field_are_understood(tmp_path: Path, hr: str, sr: str, dou
 def test_of_what_the_authors_code_saves_the_results_are_taken(tmp_path: Path) -> None:
     kinds = [f"{name}_x4_{kind}.png" for name in ("a", "b") for kind in ("HR", "LR", "SR")]
     hr, one = folder(tmp_path / "hr", ["a.png", "b.png"]), folder(tmp_path / "one", kinds)
-    matches = results.match_folders(hr, {"one": one}, 4)
+    matches = audit.match_folders(hr, {"one": one}, 4)
     assert [files["one"].name for files in matches.values()] == ["a_x4_SR.png", "b_x4_SR.png"]
     (one / "b_x4_SR.png").unlink()
-    refused("has b_x4_HR.png and b_x4_LR.png for b.png", results.match_folders, hr, {"one": one}, 4)
+    refused("has b_x4_HR.png and b_x4_LR.png for b.png", audit.match_folders, hr, {"one": one}, 4)
     hr = folder(tmp_path / "hr", [f"{name}.png" for name in "abcd"])
     a = folder(tmp_path / "a", ["a_x4.png", "b_x4.png", "d_x2.png", "more.png"])
     b = folder(tmp_path / "b", ["a.png", "b.png", "c.png", "d.png"])
     for part in ("4 problems", "lacks c.png", "d_x2.png, .* for another scale", "has more.png"):
-        refused(part, results.match_folders, hr, {"a": a, "b": b}, 4)
+        refused(part, audit.match_folders, hr, {"a": a, "b": b}, 4)
     folder(tmp_path / "c" / "X4", ["a.png"])
     (tmp_path / "c" / ".a.png").touch()
     none = tmp_path / "none"
     text = f"{tmp_path / 'c'} has no picture, but folders X4; {none} is no folder"
-    refused(re.escape(text), results.match_folders, hr, {"a": tmp_path / "c", "b": none}, 4)
+    refused(re.escape(text), audit.match_folders, hr, {"a": tmp_path / "c", "b": none}, 4)
 
 
 def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
@@ -409,14 +409,14 @@ def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
     tifffile.imwrite(deep / "a.tif", pixels.astype(np.uint16) * 257, photometric="rgb")
     opaque = np.dstack([pixels, np.full((27, 30), 255)]).astype(np.uint8)
     alpha = folder(tmp_path / "alpha", ["a.png"], opaque)
-    matches = results.match_folders(hr, {"cropped": cropped, "deep": deep, "alpha": alpha}, 4)
-    truth, made = results.read_match(*matches.popitem(), 4)
+    matches = audit.match_folders(hr, {"cropped": cropped, "deep": deep, "alpha": alpha}, 4)
+    truth, made = audit.read_match(*matches.popitem(), 4)
     for image in (truth, *made.values()):
         np.testing.assert_array_equal(image, pixels[:24, :28])
     grey = folder(tmp_path / "grey", ["a.png"], PIXELS[:, :, 0])
     same = folder(tmp_path / "same", ["a.png"], np.dstack([PIXELS[:, :, 0]] * 3))
-    matches = results.match_folders(same, {"grey": grey}, 4)
-    assert results.read_match(*matches.popitem(), 4)[1]["grey"].ndim == 2
+    matches = audit.match_folders(same, {"grey": grey}, 4)
+    assert audit.read_match(*matches.popitem(), 4)[1]["grey"].ndim == 2
 
     unlike: list[tuple[Any, Any, str]] = [
         ((27, 30), (26, 30), "expected 30 x 27 pixels in 'a'.*found 30 x 26"),
@@ -429,5 +429,5 @@ def test_truth_and_results_are_made_comparable(tmp_path: Path) -> None:
     for *shapes, message in unlike:
         files = [np.random.default_rng(0).integers(0, 256, s, np.uint8) for s in shapes]
         hr, a = (folder(tmp_path / n, ["a.png"], f) for n, f in zip("ha", files, strict=True))
-        (one,) = results.match_folders(hr, {"a": a}, 4).items()
-        refused(message, results.read_match, *one, 4)
+        (one,) = audit.match_folders(hr, {"a": a}, 4).items()
+        refused(message, audit.read_match, *one, 4)

@@ -17,6 +17,7 @@ from tiny import crossed, refused, said
 from torch import Tensor, nn
 
 from dtfn import audit, capture, cli, evaluation, gate, harm, methods, models, paths, verdicts, zoo
+from dtfn.audit import of_methods
 from dtfn.causes import looks
 from dtfn.datasets import Sample
 from dtfn.errors import InputError
@@ -26,7 +27,6 @@ from dtfn.images import degrade
 from dtfn.interventions import intervened
 from dtfn.own import OwnNetwork
 from dtfn.reports import tables
-from dtfn.results import of_methods
 from dtfn.suite import absolute
 from dtfn.training import train
 
@@ -363,7 +363,7 @@ def test_each_is_judged_by_the_gate(mine: str, answer: str, words: str, monkeypa
 
 def test_it_is_compared_with_a_twin_of_one_s_choice(mine: str) -> None:
     compared = of_methods([mine, "bicubic"], ["mini"], 4, 1)
-    assert set(compared.inputs()) == {"mine.py", "mine.pt"}
+    assert set(compared.inputs) == {"mine.py", "mine.pt"}
     found = audit.look(compared)
     assert found.names == ("mine:network?mine", "bicubic")
     better, worse, _ = found.verdicts()

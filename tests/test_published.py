@@ -187,7 +187,6 @@ def test_folders_and_benchmarks_that_are_absent_are_named() -> None:
         refused(message, measure, ["toy"], [4], [spec], methods=["bicubic"])
     assert published.present(["toy"], ["Manga109", "mini"]) == (["toy", "mini"], ["Manga109"])
     refused("dtfn data fetch Manga109", published.present, ["toy", "Manga109"], [])
-    refused("at least one that is here; found none", published.present, [], ["Manga109"])
     study = published.Study(["toy"], [2, 4])
     assert [study.contenders(scale) for scale in (4, 3)] == [["bicubic", "edsr-x4"], ["bicubic"]]
     assert study.files() == [zoo.file_of("edsr-x2"), zoo.file_of("edsr-x4")]
