@@ -59,11 +59,7 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
     """Return the runs of a tier of a plan (default notebooks/suite.yaml), or ``only`` some."""
     import yaml
 
-    def require(what: str, expected: str, names: Iterable[str], known: Sequence[str]) -> None:
-        for name in names:
-            require_known(name, known, what, f"{expected}: {', '.join(known)}")
-
-    require("tier", "a tier", [tier], TIERS)
+    require_known(tier, TIERS, "tier", "a tier")
     file = file or paths.NOTEBOOKS / "suite.yaml"
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -73,15 +69,18 @@ def plan(tier: str, file: Path | None = None, only: Sequence[str] = ()) -> list[
         raise InputError(file, "a plan such as notebooks/suite.yaml", entries, "name another")
     steps = {}
     for name, entry in entries.items():
-        where, keys = f"{file.name}: {name}", (*TIERS, "notebook", "resources")
-        require(where, "a tier or a key", entry, keys)
+        where = f"{file.name}: {name}"
+        for key in entry:
+            require_known(key, (*TIERS, "notebook", "resources"), where, "a tier or a key")
         if tier in entry:
             notebook = find(entry.get("notebook", name), file.parent)
             given = parameters.check(notebook, entry[tier] or {})
             changes = entry.get("resources", {}).get(tier) or {}
-            require(where, "a resource", changes, [*_DEFAULTS[tier]])
+            for key in changes:
+                require_known(key, _DEFAULTS[tier], where, "a resource")
             steps[name] = Step(name, notebook, given, tier, _DEFAULTS[tier] | changes)
-    require("run", f"a run of the tier {tier}", only, [*steps])
+    for name in only:
+        require_known(name, steps, "run", f"a run of the tier {tier}")
     return [step for name, step in steps.items() if not only or name in only]
 
 
@@ -117,10 +116,10 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     }
     key = provenance.digest(parts)
     folder = runs / step.name / key[:16]
+    made = {"name": step.name, "notebook": step.notebook.stem, "parameters": values}
+    made |= {"resources": step.resources, "parts": parts, "key": key, "folder": str(folder)}
     reason = _reason(folder, parts)
-    named = {"name": step.name, "notebook": step.notebook.stem, "parameters": values}
-    named |= {"resources": step.resources, "parts": parts, "key": key, "folder": str(folder)}
-    return named | {"up_to_date": reason == "up to date", "reason": reason}
+    return made | {"up_to_date": reason == "up to date", "reason": reason}
 
 
 def find(notebook: str, folder: Path | None = None) -> Path:
@@ -189,18 +188,17 @@ def run(
 ) -> Path:
     """Execute a notebook unless its result is there, and return the folder of the complete run.
 
-    The notebook is a name, a path, or a step of a plan. The values ``given`` replace its own; they
-    may be text as on a command line, and files are relative to the working directory. The folder
-    is in ``runs`` (default reports/runs), below the run's name. Input that a notebook refuses is an
-    `InputError` and leaves no run, unless it is a step of a plan. What else it raises is a
-    `NotebookFailed`, whose run is kept in a folder ``...-failed``.
+    The notebook is a name, a path, or a step of a plan. The values ``given`` may be text as on a
+    command line. The folder is in ``runs`` (default reports/runs), below the run's name. Input that
+    a notebook refuses is an `InputError` and leaves no run, unless it is a step of a plan. What
+    else it raises is a `NotebookFailed`, whose run is kept in a folder ``...-failed``.
     """
     if os.environ.get(_LIFELINE):
         threading.Thread(target=_end_with, args=[os.environ[_LIFELINE]], daemon=True).start()
     file = notebook.notebook if isinstance(notebook, Step) else find(str(notebook))
     step = notebook if isinstance(notebook, Step) else Step(file.stem, file)
-    checked = parameters.check(step.notebook, given or {})
-    changes = {name: absolute(name, value) for name, value in checked.items()}
+    checked = parameters.check(step.notebook, given or {}).items()
+    changes = {name: absolute(name, value) for name, value in checked}
     step = replace(step, parameters=step.parameters | changes)
     runs = (runs or paths.RUNS).resolve()
     with _lock(str(runs / step.name)):
@@ -221,11 +219,9 @@ def absolute(name: str, value: Any) -> Any:
         return f"{own}@{change}" if change else str(own)
     head, sign, tail = value.rpartition("=")
     path = Path(tail).expanduser()
-    folder = path.is_dir() and (bool(sign) or name == "folders")
-    file = path.is_file() or Path(method).is_file()
-    if os.sep in tail or tail.startswith("~") or file or folder:
-        return f"{head}{sign}{path.absolute()}"
-    return value
+    folder = path.is_dir() and (sign or name == "folders")
+    there = os.sep in tail or path.is_file() or Path(method).is_file() or folder
+    return f"{head}{sign}{path.absolute()}" if there else value
 
 
 def _lock(name: str) -> FileLock:
@@ -245,7 +241,6 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
     began = time.perf_counter()
     record = reports.new_record(step.notebook, entry["parameters"])
     record |= {"run": step.name, "tier": step.tier, "key": entry["key"], "parts": entry["parts"]}
-    message = ""
     try:
         try:
             _execute(step, partial, progress)
@@ -254,24 +249,24 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
             said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
             if kind == InputError.__name__ and not step.tier:
                 raise InputError.__new__(InputError, said) from None  # the line that it had there
-            message = f"{kind}: {said}"
             lines = getattr(error, "traceback", None) or [traceback.format_exc()]
             trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
-        record |= reports.read(partial)
-        record["timings"]["run"] = round(time.perf_counter() - began, 3)
-        record["status"] = "failed" if message else "complete"
-        if message:
-            record["error"] = {"message": message, "traceback": trace}
+            record["error"] = {"message": f"{kind}: {said}", "traceback": trace}
             files.write(partial / "traceback.txt", trace)
+        failed = "error" in record
+        record |= reports.read(partial) | {"status": "failed" if failed else "complete"}
+        record["timings"]["run"] = round(time.perf_counter() - began, 3)
         if (executed := partial / step.notebook.name).exists():
             page.write_run(executed, record)
         reports.write(partial, record)
-        shutil.rmtree(_failed(folder), ignore_errors=True)
-        if message:
-            kept = partial.rename(_failed(folder)) / "traceback.txt"
-            raise NotebookFailed(f"{step.name} failed: {message}; see {kept}")
-        shutil.rmtree(folder, ignore_errors=True)
-        return partial.rename(folder)
+        kept = _failed(folder) if failed else folder
+        for old in (_failed(folder), kept):
+            shutil.rmtree(old, ignore_errors=True)
+        partial.rename(kept)
+        if failed:
+            text = f"{step.name} failed: {record['error']['message']}"
+            raise NotebookFailed(f"{text}; see {kept / 'traceback.txt'}")
+        return kept
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         for made_first in (folder, folder.parent):  # by Snakemake; not empty: all is well
@@ -338,12 +333,9 @@ def reproduce(
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
         places = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
         missing = [name for name, place in places.items() if not reports.read(place)]
-        shown = page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content)
-        # An index that is as it should be may tell of failures that this call did not see.
-        if todo or not (folder / page.INDEX).exists() or page.suite_runs(folder) != shown:
-            page.write_index(folder, [n for n in missing if not _failed(places[n]).is_dir()])
-    print(f"report: {folder / page.INDEX}")
+        killed = [name for name in missing if not _failed(places[name]).is_dir()]
+        print("report:", page.write_index(folder, killed))
     return missing
 
 

@@ -217,7 +217,7 @@ def test_a_run_is_up_to_date(folder: Path, change: str, monkeypatch: pytest.Monk
 def test_a_wrong_plan_is_refused(notebooks: Path) -> None:
     refused("expected a plan", suite.plan, "smoke", notebooks / "none.yaml")
     for plan, only, message in (
-        ("good: {smoke: {}}", ["b"], "expected a run of the tier smoke: good; found 'b'"),
+        ("good: {smoke: {}}", ["b"], "a run of the tier smoke; found 'b'; choose one of good"),
         ("god: {smoke: {}}", [], "did you mean 'good'"),
         ("good: {smokey: {}}", [], "did you mean 'smoke'"),
         ("good: {smoke: {scal: 2}}", [], "did you mean 'scale'"),
