@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from dtfn import paths, provenance
 from dtfn.errors import InputError
 
-LIMIT = "12GB"  # some fifty networks on the four benchmarks; the oldest outputs go first
 FORMAT = "3"  # raise it when what is stored, or `dtfn.evaluation.upscale`, changes
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,24 +32,12 @@ _FAILURES = (OSError, sqlite3.Error, diskcache.Timeout)
 _stores: list[Any] = []  # the open one, if any
 
 
-class _Memory(dict[str, bytes]):
-    """What stands in for a store that cannot be opened."""
-
-    set, volume = dict.__setitem__, dict.__len__
-
-
-def limit() -> int:
-    """Return the bytes that the cache may hold: ``$DTFN_CACHE_LIMIT``, else 12GB."""
-    return size(os.environ.get("DTFN_CACHE_LIMIT") or LIMIT, "DTFN_CACHE_LIMIT")
-
-
 def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
     """Return the arrays of a key (from `key`) by name; one process makes them if there are none."""
     with opened() as store, ExitStack() as stack:
         if (arrays := _recalled(store, key)) is not None:
             return arrays
-        # One of 256 locks, which a thread that holds it may take again. On a disk without locks two
-        # may make the same.
+        # One of 256 locks, which a thread that holds it may take again. Not every disk has them.
         with suppress(OSError, NotImplementedError):
             stack.enter_context(FileLock(paths.CACHE / "locks" / key[:2], is_singleton=True))
             if (arrays := _recalled(store, key)) is not None:
@@ -58,7 +45,7 @@ def remembered(key: str, make: Callable[[], Arrays]) -> Arrays:
         arrays, stream = make(), io.BytesIO()
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         try:
-            store.set(key, stream.getvalue())
+            store[key] = stream.getvalue()
         except _FAILURES as error:
             warnings.warn(f"output not cached in {store.directory}: {error}", stacklevel=2)
         return arrays
@@ -73,6 +60,12 @@ def key(*parts: object) -> str:
         else:
             digest.update(f" {part} ".encode())
     return digest.hexdigest()
+
+
+def limit() -> int:
+    """Return the bytes that the cache may hold: ``$DTFN_CACHE_LIMIT``, else 12GB."""
+    # Some fifty networks on the four benchmarks; the oldest outputs go first.
+    return size(os.environ.get("DTFN_CACHE_LIMIT") or "12GB", "DTFN_CACHE_LIMIT")
 
 
 @functools.cache
@@ -101,7 +94,7 @@ def opened() -> Iterator[Any]:
             store = stack.enter_context(diskcache.Cache(str(folder), size_limit=limit()))
         except _FAILURES as error:
             warnings.warn(f"no cache of outputs in {folder}: {error}", stacklevel=4)
-            store = _Memory()
+            store = {}
         _stores.append(store)
         stack.callback(_stores.pop)
         yield store

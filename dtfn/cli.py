@@ -448,7 +448,7 @@ def _compare_runs(
 def _show_cache() -> None:
     """Print where the cache is, what it holds and what it may hold (DTFN_CACHE_LIMIT)."""
     with dtfn.cache.opened() as store:
-        entries, size = len(store), store.volume()
+        entries, size = len(store), store.volume() if store else 0
     sizes = f"{size / 2**20:.1f} of {dtfn.cache.limit() / 2**20:.1f} MB"
     print(f"{dtfn.paths.CACHE / 'outputs'}: {entries} outputs and maps, {sizes}")
 

@@ -33,7 +33,6 @@ _TRAINING = (
     "cell.png clock_motion.png coins.png hubble_deep_field.jpg ihc.png moon.png motorcycle_left.png"
     " motorcycle_right.png page.png retina.jpg rocket.jpg text.png"
 )
-_ALIASES = {"B100": "BSD100", "BSD100": "B100"}  # one set, two names in the field
 
 # What may stand behind a picture's own name in that of the truth: "_HR", "_GT", "_SRF_4", "x4".
 _OF_HR = re.compile(r"([ ._-](hr|gt|srf[ ._-]?\d|\dx)|[ ._-]?x\d)+$")
@@ -72,17 +71,15 @@ class Sample:
 
 def pictures(folder: Path) -> list[Path]:
     """Return the pictures right in a folder, sorted by name; none where there is no folder."""
-    entries = folder.iterdir() if folder.is_dir() else ()
     # Hidden ones do not count: macOS puts ._baby.png next to baby.png.
-    return sorted(f for f in entries if f.suffix.lower() in images.SUFFIXES and f.name[0] != ".")
+    return sorted(f for f in folder.glob("[!.]*") if f.suffix.lower() in images.SUFFIXES)
 
 
 def by_name(folder: Path, remedy: str) -> dict[str, Path]:
     """Return the pictures right in a folder by their `stem`; none, or two of one, is an error."""
     found: dict[str, Path] = {}
     for file in pictures(folder):
-        other = found.setdefault(stem(file), file)
-        if other != file:
+        if (other := found.setdefault(stem(file), file)) != file:
             wanted, twice = f"one picture named {stem(file)!r}", f"{other.name} and {file.name}"
             raise InputError(folder, wanted, twice, "remove or rename all but one")
     if not found:
@@ -118,9 +115,9 @@ def match(
         name = max(fitting, key=len, default="")
         candidates = sorted(names.get(name, set()))
         if len(candidates) != 1:
-            may = "may be " + " or ".join(truth.name for truth in candidates)
-            may = may if candidates else "continues no name in the truth"
-            problems.append(f"has {file.name}, which {may}")
+            may = " or ".join(truth.name for truth in candidates)
+            fault = f"may be {may}" if may else "continues no name in the truth"
+            problems.append(f"has {file.name}, which {fault}")
         elif scale not in (_scales(own[len(name) :]) or {scale}):
             problems.append(f"has {file.name}, which is named for another scale")
         else:
@@ -199,8 +196,8 @@ def _lr_files(name: str, scale: int) -> dict[Path, Path]:
     if name == MINI:
         return {}
     hr = sorted(_hr_files(name).values())
-    folders = sorted(_folder(name).glob("[lL][rR]*/"))
-    for folder in sorted(folders, key=lambda f: f.name.lower() != "lr_bicubic"):
+    folders = _folder(name).glob("[lL][rR]*/")
+    for folder in sorted(folders, key=lambda f: (f.name.lower() != "lr_bicubic", f)):
         says = {file: file.name for file in pictures(folder)}  # its scale, e.g. ax4.png
         says |= {file: file.parent.name for file in sorted(folder.glob("[!.]*/[!.]*"))}
         inside = [f for f, name in says.items() if scale in (_scales(name.casefold()) or {scale})]
@@ -223,8 +220,8 @@ def _scales(text: str) -> set[int]:
 
 
 def _folder(name: str) -> Path:
-    root = paths.data_root()
-    for candidate in (name, _ALIASES.get(name, name)):
+    root, aliases = paths.data_root(), {"B100": "BSD100", "BSD100": "B100"}
+    for candidate in (name, aliases.get(name, name)):  # one set, two names in the field
         # A name with a separator in it would leave the root.
         if Path(candidate).name == candidate and (root / candidate / "HR").is_dir():
             return root / candidate

@@ -8,19 +8,12 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from dtfn import paths
 from dtfn.errors import InputError, nearest
-
-
-class Parameter(NamedTuple):
-    """Of one line ``name: kind = default`` of a parameters cell."""
-
-    kind: str
-    default: Any
 
 
 def cell(notebook: Path) -> str:
@@ -34,16 +27,16 @@ def cell(notebook: Path) -> str:
     return "".join(tagged[0]["source"]) if tagged else ""
 
 
-def read(notebook: Path) -> dict[str, Parameter]:
-    """Return the parameters of a notebook by name, in order; ``{}`` where no cell is tagged."""
-    parameters: dict[str, Parameter] = {}
+def read(notebook: Path) -> dict[str, tuple[str, Any]]:
+    """Return name -> (kind, default) of a notebook's parameters; ``{}`` where no cell is tagged."""
+    parameters = {}
     for node in ast.parse(cell(notebook)).body:
         try:
             if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
                 raise ValueError(node)
             kind = ast.unparse(node.annotation)
             _adapter(kind)
-            parameters[node.target.id] = Parameter(kind, ast.literal_eval(node.value or "missing"))
+            parameters[node.target.id] = kind, ast.literal_eval(node.value or "missing")
         except (ValueError, SyntaxError, NameError, TypeError):
             what, line = f"parameters of {notebook.name}", repr(ast.unparse(node))
             wanted, remedy = "lines of the form 'name: type = literal'", "write it so, or move it"
@@ -60,14 +53,13 @@ def check(
         what = f"parameter {name!r} of {notebook.stem}"
         if name not in known:
             wanted = f"one of {', '.join(known) or 'none: it has no parameters'}"
-            more = f"`dtfn run {notebook.stem} --parameters` says what each is"
-            remedy = f"{nearest(name, known)}; {more}"
+            remedy = f"{nearest(name, known)}; `dtfn run {notebook.stem} --parameters` lists them"
             raise InputError(what, wanted, "an unknown name", remedy)
-        kind = known[name].kind
+        kind, default = known[name]
         try:
             values[name] = (as_kind or convert)(value, kind)
         except (ValueError, TypeError):
-            expected = f"{kind} such as {known[name].default!r}"
+            expected = f"{kind} such as {default!r}"
             raise InputError(what, expected, repr(value), "pass a value of that type") from None
     return values
 

@@ -21,16 +21,13 @@ _DECIDE = ("torch", "torchvision", "numpy", "scipy", "pandas", "scikit-image", "
 
 def git_state() -> tuple[str, bool]:
     """Return (short commit id, whether tracked files differ from it), or ``("nogit", False)``."""
-
-    def git(*arguments: str) -> str:
-        how: dict[str, Any] = {"cwd": paths.ROOT, "stderr": subprocess.DEVNULL, "text": True}
-        return str(subprocess.check_output(["git", *arguments], **how))
-
+    how: dict[str, Any] = {"cwd": paths.ROOT, "stderr": subprocess.DEVNULL, "text": True}
     with contextlib.suppress(OSError, subprocess.CalledProcessError):
         # An unpacked archive inside somebody else's repository is not that repository's commit.
         if (paths.ROOT / ".git").exists():
-            commit = git("rev-parse", "--short=8", "HEAD").strip()
-            return commit, bool(git("status", "--porcelain", "--untracked-files=no"))
+            commit = subprocess.check_output(["git", "rev-parse", "--short=8", "HEAD"], **how)
+            changes = subprocess.check_output(["git", "status", "--porcelain", "-uno"], **how)
+            return commit.strip(), bool(changes)
     return "nogit", False
 
 

@@ -96,7 +96,7 @@ def overview(
 
 def status(step: Step, runs: Path) -> dict[str, Any]:
     """Return what a run depends on, its folder, there or not, and why it has to run."""
-    values = {name: p.default for name, p in parameters.read(step.notebook).items()}
+    values = {name: default for name, (_, default) in parameters.read(step.notebook).items()}
     values = reports.plain(values | step.parameters)
     for scale in [*values.get("scales", []), values.get("scale", 4)]:
         images.check_scale(scale)

@@ -198,7 +198,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # as on a full disk
     try:
-        with pytest.raises(OSError, match=r"File too large.*/a.txt"):
+        with pytest.raises(OSError, match="File too large"):
             files.write(file, "x" * 2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)

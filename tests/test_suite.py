@@ -386,8 +386,8 @@ def test_papermill_sees_what_we_see(notebook: Path) -> None:
     theirs = papermill.inspect_notebook(str(notebook))
     ours = parameters.read(notebook)
     assert list(theirs) == list(ours)
-    for name, parameter in ours.items():
-        assert theirs[name]["inferred_type_name"] == parameter.kind
+    for name, (kind, _) in ours.items():
+        assert theirs[name]["inferred_type_name"] == kind
         assert theirs[name]["help"]
 
 

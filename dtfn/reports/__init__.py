@@ -40,11 +40,8 @@ RUN_DIR = "DTFN_RUN_DIR"
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"  # begins the name of a run's folder that is not finished
-KINDS = ("figures", "tables", "data")  # the manifest's lists, and the folders of their files
 # Columns of what a run cost, not of what it found: they differ from run to run.
 PASSING = re.compile(r"seconds|minutes|(^|_)time($|_)|loader_share|^memory$| to run$")
-
-_HOLDS = {True: "✓ yes", False: "✗ no", None: "? open"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Verdict:
             shown = tables.MISSING if pd.isna(shown) else tables.number(self.form, shown)
         row = {"claim": self.claim, "measured": shown}
         row["95 % interval"] = ends + unit if ends else tables.MISSING
-        return row | {"holds": _HOLDS[self.holds]}
+        return row | {"holds": {True: "✓ yes", False: "✗ no", None: "? open"}[self.holds]}
 
 
 def above_zero(low: float, high: float) -> bool | None:
@@ -85,12 +82,11 @@ class Run:
 
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
         """Note the run's inputs by hash: the LR and HR pixels of samples, the bytes of files."""
-        inputs = self.record["inputs"]
         for s in samples:
-            for kind in ("lr", "hr"):
-                key = f"{s.dataset}/{s.image}/x{s.scale}/{kind}"
-                inputs[key] = cache.key(getattr(s, kind))
-        inputs |= {Path(file).name: sha256(Path(file)) for file in files}
+            kinds = {"lr": cache.key(s.lr), "hr": cache.key(s.hr)}
+            place = f"{s.dataset}/{s.image}/x{s.scale}"
+            self.record["inputs"] |= {f"{place}/{kind}": key for kind, key in kinds.items()}
+        self.record["inputs"] |= {Path(file).name: sha256(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
         """Save ``figures/name.{svg,png,csv}``, the CSV of ``data``, and show it, with a caption."""
@@ -167,28 +163,21 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
 
 def _show(shown: Any) -> None:
-    """Display text as HTML, or a picture, where a notebook runs."""
-    from IPython import get_ipython
+    """Display text as HTML, or a picture."""
     from IPython.display import HTML, display
 
-    if get_ipython() is not None:
-        display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]
+    display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]
 
 
 def finished(folder: Path) -> list[Path]:
     """Return the complete and failed runs below ``folder``, oldest first."""
-    places = [file.parent for file in folder.glob(f"*/[!.]*/{MANIFEST}")]
-    records = [(read(place), place) for place in places]
-    whole = [(r["started"], f.name, f) for r, f in records if {"started", "status"} <= r.keys()]
-    return [place for *_, place in sorted(whole)]
+    records = {file.parent: read(file.parent) for file in folder.glob(f"*/[!.]*/{MANIFEST}")}
+    whole = [f for f, record in records.items() if {"started", "status"} <= record.keys()]
+    return sorted(whole, key=lambda f: (records[f]["started"], f.name))
 
 
 def find(name: str, folder: Path) -> Path:
-    """Return the folder of a complete run below ``folder``, or raise `InputError`.
-
-    ``name`` is the run's folder or its name, or a notebook's: its newest run; ``NAME~1``: the one
-    before.
-    """
+    """Return a run's folder, by its name or a notebook's (the newest); ``NAME~1``: one before."""
     if read(Path(name)):
         return Path(name)
     stem, _, back = name.partition("~")
@@ -219,7 +208,7 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "status": "running",
         "inputs": {},
-        **{kind: [] for kind in (*KINDS, "empty")},
+        **{kind: [] for kind in ("figures", "tables", "data", "empty")},  # names and captions
         "verdicts": [],
         "timings": {},
     }
@@ -255,10 +244,10 @@ def compare(before: Path, after: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
     number that one run lacks is NaN there.
     """
     both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
-    same = (both["before"] == both["after"]) | (both["before"].isna() & both["after"].isna())
     both["difference"] = both["after"] - both["before"]
     relative = both["difference"].abs() / both[["before", "after"]].abs().max(axis=1)
-    order = relative.fillna(float("inf"))[~same].sort_values(ascending=False, kind="stable")
+    same = both["before"].eq(both["after"]) | both[["before", "after"]].isna().all(axis=1)
+    order = relative[~same].sort_values(ascending=False, kind="stable", na_position="first")
     changed = both.loc[order.index].reset_index(drop=True)
     summary = f"all {len(both)} numbers are the same"
     if len(changed):
@@ -280,9 +269,10 @@ def fingerprint(file: Path) -> str:
 
 
 def _words(record: Mapping[str, Any]) -> dict[str, str]:
-    printed = [verdict["printed"] for verdict in record["verdicts"]]
-    settings = {f"parameter {name}": str(value) for name, value in record["parameters"].items()}
-    return settings | {row["claim"]: f"{row['measured']} {row['holds']}" for row in printed}
+    words = {f"parameter {name}": str(value) for name, value in record["parameters"].items()}
+    for row in (verdict["printed"] for verdict in record["verdicts"]):
+        words[row["claim"]] = f"{row['measured']} {row['holds']}"
+    return words
 
 
 def _numbers(folder: Path) -> pd.Series:

@@ -41,8 +41,6 @@ WORDS = {
 }
 """What the claims' terms mean; said where they are first used."""
 
-MOST = 8  # rows of a scale
-LEVEL = 0.05  # of false discoveries among all rows
 ONE_OF_MANY = "its p-value is not small enough for one of so many claims"
 _GROUPS = {  # answer -> how the sentence begins that lists its claims
     "yes": "Yes at ×{}",
@@ -55,27 +53,24 @@ _GROUPS = {  # answer -> how the sentence begins that lists its claims
 
 
 def merged(folders: Iterable[Path]) -> pd.DataFrame:
-    """Return the rows of all runs: `COLUMNS`, `MORE`; at most `MOST` a scale, large ones first.
+    """Return the rows of all runs: `COLUMNS`, `MORE`; at most 8 a scale, large ones first.
 
     Of a claim that two runs judge, the last one counts. A yes that is no discovery at a rate of 5 %
     over all these rows becomes open.
     """
-    found = [pd.DataFrame(columns=[*COLUMNS, *MORE, "p"])]
-    for folder in folders:
-        file = folder / "tables" / "verdicts.csv"
-        frame = pd.read_csv(file) if file.is_file() else found[0]
-        if len(frame) and set(COLUMNS) <= set(frame):
-            found.append(frame)
-    rows = pd.concat(found[1:] or found, ignore_index=True).reindex(columns=list(found[0]))
-    rows = rows.drop_duplicates(["claim", "scale"], keep="last")
-    lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > LEVEL)
+    files, columns = (f / "tables" / "verdicts.csv" for f in folders), [*COLUMNS, *MORE, "p"]
+    frames = [pd.read_csv(file) for file in files if file.is_file()]
+    frames = [frame for frame in frames if set(COLUMNS) <= set(frame)]
+    rows = pd.concat(frames or [pd.DataFrame(columns=columns)], ignore_index=True)
+    rows = rows.reindex(columns=columns).drop_duplicates(["claim", "scale"], keep="last")
+    lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > 0.05)
     rows["verdict"] = rows["verdict"].mask(lost, "open")
     texts = ["quantity", "networks", "sets", "reason", "context"]
     rows[texts] = rows[texts].astype(object).fillna("")
     why = f"{ONE_OF_MANY}; " + rows["reason"]
     rows["reason"] = rows["reason"].mask(lost, why.str.removesuffix("; "))
     rows = rows.sort_values("scale", ascending=False, kind="stable").drop(columns="p")
-    return rows.groupby("scale", sort=False).head(MOST).reset_index(drop=True)
+    return rows.groupby("scale", sort=False).head(8).reset_index(drop=True)
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:
@@ -108,11 +103,10 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
     ``about`` says what was measured and from where on it counts, ``basis`` on which networks and
     pictures; ``parts`` are the number, its interval and the reason.
     """
-    table: dict[str, dict[str, Any]] = {}
+    scales, table = rows["scale"].unique(), dict[str, dict[str, Any]]()
     for row in rows.itertuples():
-        one = table.setdefault(
-            row.claim, {"about": "", "scales": dict.fromkeys(rows["scale"].unique())}
-        )
+        empty = {"claim": row.claim, "about": "", "scales": dict.fromkeys(scales)}
+        one = table.setdefault(row.claim, empty)
         if row.least > 0 and row.measured == row.measured and not one["about"]:
             one["about"] = f"{row.quantity}; smallest effect that counts {row.least:g} {row.unit}"
         basis = f"{row.networks}; {row.pictures} pictures" if row.networks else ""
@@ -122,7 +116,7 @@ def grid(rows: pd.DataFrame) -> list[dict[str, Any]]:
             parts = [*parts[:-1], *(f"{part};" for part in parts[-1:]), row.reason]
         cell = {"verdict": row.verdict, "parts": parts, "basis": basis, "context": row.context}
         one["scales"][row.scale] = cell
-    return [{"claim": claim, **one} for claim, one in table.items()]
+    return list(table.values())
 
 
 def _answer(row: Any) -> str:

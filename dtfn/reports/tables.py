@@ -16,9 +16,7 @@ Direction = Literal["max", "min"]
 
 MISSING = "–"
 LONG = 40  # characters from which a cell of LaTeX breaks into lines, and one of HTML is wide
-SHORT = 12  # characters up to which a cell of HTML does not
 PAGE = 72  # characters of a line that LaTeX's standard page holds
-SCREEN, PHONE = 105, 40  # characters of a row that fit a report on a screen, and on a phone
 
 # How a column prints if the caller does not say; one such as "Set5 psnr" by its last word. Other
 # floats print with three decimals.
@@ -87,8 +85,7 @@ def printed(
         spec = FORMS.get(column, FORMS.get(re.sub("_(low|high)$", "", last)))
         form = (forms or {}).get(column) or (f"{{:{spec}}}" if spec else None)
         known = frame[column].dropna().astype(object)
-        short = labels(value for value in known if isinstance(value, str))
-        known = known.map(lambda value: short[value] if isinstance(value, str) else value)
+        known = known.replace(labels(value for value in known if isinstance(value, str)))
         found = known.map(
             lambda value: number(form or ("{:.3f}" if isinstance(value, float) else "{}"), value)
         ).reindex(frame.index, fill_value=MISSING)
@@ -171,11 +168,11 @@ def html(frame: pd.DataFrame, **how: Any) -> str:
     from pandas.io.formats.style import Styler
 
     plain = printed(frame, **how)
-    plain = plain.map(lambda t: t if len(t) > SHORT else t.replace(" ", "\N{NO-BREAK SPACE}"))
-    # Cells break at spaces, so that the longest word decides.
+    plain = plain.map(lambda t: t if len(t) > 12 else t.replace(" ", "\N{NO-BREAK SPACE}"))
+    # Cells break at spaces, so that the longest word decides whether a phone or a screen fits.
     words = [" ".join([name, *plain[name]]).split(" ") for name in plain]
     line = sum(max(map(len, part)) + 2 for part in words)
-    size = "small" if line <= PHONE else "medium" if line <= SCREEN else "wide"
+    size = "small" if line <= 40 else "medium" if line <= 105 else "wide"
     table = Styler(_translated(plain, _HTML), uuid_len=0).hide(axis="index")
     text = re.sub(r">\n *<(?=t[dh]|/tr)", "><", table.to_html(exclude_styles=True))
     text = text.replace("<th >", "<th>").replace("<td >", "<td>").strip()
