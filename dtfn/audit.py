@@ -7,7 +7,8 @@ quality err differently everywhere, so where A is worse is judged only if all ha
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,10 @@ class Results:
 
 def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     """Return what folders of HR, of A, of B and perhaps of controls hold, in this order."""
-    if len(given) < 3:
-        raise InputError("folders", "those of the truth, of A, of B", list(given), "name three")
     places = [Path(folder).resolve() for folder in given]
-    if twice := [folder for folder in places if places.count(folder) > 1]:
-        raise InputError("folders", "each once", f"{twice[0]} twice", "name that of other results")
+    if len(set(places)) < max(3, len(places)):
+        wanted, found = "those of the truth, of A and of B, each once", ", ".join(map(str, given))
+        raise InputError("folders", wanted, found, "name three or more")
     hr, *folders = map(Path, given)
     dataset = places[0].parent.name if places[0].name in ("HR", "GT") else places[0].name
     names = _names(places[1:], dataset)
@@ -90,7 +90,7 @@ def of_methods(
     def samples() -> Iterator[Sample]:
         for sample in evaluation.samples(sets, scale, count):
             made = evaluation.outputs(methods, sample)
-            yield sample.with_outputs({names[m]: output.image for m, output in made.items()})
+            yield replace(sample, outputs={names[m]: one.image for m, one in made.items()})
 
     inputs = {file.name: files.sha256(file) for some in rest_on for file in some}
     return Results(tuple(names.values()), samples, inputs)
@@ -197,14 +197,14 @@ class Findings:
 
     def notes(self, truths: int = 0) -> list[str]:
         """Return what a reader must know, the most important first."""
-        count, unequal = len(self.pictures), self.unequal().items()
-        exact = int(np.isinf(self.quality[list(self.names[:2])]).any(axis=1).sum())
-        notes = {
+        unequal = [
             f"{text} by {one.estimate:+.3f} dB [{one.low:+.3f}, {one.high:+.3f}]: unequal quality "
-            "looks like harm or help": True
-            for text, one in unequal
-        }
-        notes |= {
+            "looks like harm or help"
+            for text, one in self.unequal().items()
+        ]
+        count = len(self.pictures)
+        exact = int(np.isinf(self.quality[list(self.names[:2])]).any(axis=1).sum())
+        notes = {  # note -> whether it applies
             "no control: a second result like B, of another training seed, shows how differently "
             "two networks err by chance alone (--control)": len(self.names) < 3,
             f"{count} of the {truths} pictures of the truth were used: the results hold no "
@@ -213,10 +213,9 @@ class Findings:
             f"fewer than {LEAST} images: the intervals are too narrow": 1 < count < LEAST,
             f"{exact} of {count} images are reproduced exactly: their PSNR is infinite, and so is "
             "its mean, which is null in summary.json": exact > 0,
-            "pictures do not show why they differ: nothing is said about causes or a network's "
-            "inside": True,
         }
-        return [note for note, applies in notes.items() if applies]
+        last = "pictures do not show why they differ: nothing is said about causes or a network's "
+        return [*unequal, *(note for note, here in notes.items() if here), f"{last}inside"]
 
     def beyond(self) -> pd.DataFrame:
         """Return how much more error A has in each fifth of severity than B and than each control.
@@ -255,11 +254,11 @@ class Findings:
             return [first, *(Verdict(claim, text, None, None) for claim in (worse, some))]
         by = f", beyond {' and '.join(controls)}{few}"
 
-        last = self.beyond()[lambda t: t["fifth"] == FIFTHS].set_index("than").drop(columns="fifth")
-        changes = {str(than): tuple(row) for than, row in last.iterrows()}
+        last = self.beyond()[lambda t: t["fifth"] == FIFTHS].drop(columns="fifth")
+        changes = {than: Interval(*ends, count) for than, *ends in last.itertuples(index=False)}
         answers = {
-            than: above_zero(low, high) if enough and abs(change) >= EFFECT_SHARE else None
-            for than, (change, low, high) in changes.items()
+            than: above_zero(c.low, c.high) if enough and abs(c.estimate) >= EFFECT_SHARE else None
+            for than, c in changes.items()
         }
         del changes[b]  # the number is what A has beyond a control
         words = {True: "more", False: "less", None: "no difference"}
@@ -268,7 +267,7 @@ class Findings:
         lost, answers = {}, {}
         for control, part in self.apart.items():  # in textures that its regions do not explain
             one = crossed(part.pictures[part.pictures["role"] == "pair"], "lost")
-            lost[control] = (one.estimate, one.low, one.high)
+            lost[control] = one
             answers[control] = (enough and one.low > 0 and one.estimate >= EFFECT_DB) or None
         words = {True: "worse", None: "nothing found"}
         return [first, second, _agreed(some + by, lost, answers, words, "{:.3f} dB")]
@@ -276,7 +275,7 @@ class Findings:
 
 def _agreed(
     claim: str,
-    numbers: Mapping[str, Sequence[float]],
+    numbers: Mapping[str, Interval],
     answers: Mapping[str, bool | None],
     words: Mapping[bool | None, str],
     form: str,
@@ -287,16 +286,15 @@ def _agreed(
         if len(set(given.values())) > 1:
             each = "; ".join(f"{than}: {words[answer]}" for than, answer in given.items())
             return Verdict(claim, f"depends on the {on} ({each})", None, None)
-    nearest = min(numbers, key=lambda control: abs(numbers[control][0]))
-    number, low, high = map(float, numbers[nearest])
-    return Verdict(claim, number, (low, high), answers[nearest], form)
+    nearest = min(numbers, key=lambda control: abs(numbers[control].estimate))
+    one = numbers[nearest]
+    return Verdict(claim, one.estimate, (one.low, one.high), answers[nearest], form)
 
 
 def look(results: Results) -> Findings:
     """Compare results picture by picture; two that are the same everywhere are an `InputError`."""
     a, b, *controls = results.names
     rows, quality = [], []
-    alike = {(control, other) for control in controls for other in (a, b)}
 
     def errors(methods: Sequence[str], sample: Sample) -> dict[str, Float]:
         made = evaluation.block_errors(methods, sample)
@@ -312,7 +310,6 @@ def look(results: Results) -> Findings:
         figures = (psnr_of(mine), psnr_of(other), *shares, *bounds)
         place = {"dataset": sample.dataset, "image": sample.image}
         rows.append(place | dict(zip(FIGURES, figures, strict=True)))
-        alike.difference_update([two for two in alike if (made[two[0]] != made[two[1]]).any()])
         return made
 
     groups = {f"{a} against {b}": controls}
@@ -323,23 +320,22 @@ def look(results: Results) -> Findings:
         for name, group in groups.items()
     ]
     measured = harm.measure(pairs, results.samples(), errors)
-    for control, other in alike:
-        found = f"{control} is {other} on every picture"
-        raise InputError("--control", "what another network made", found, "name another folder")
+    tables = pd.DataFrame(rows), pd.DataFrame(quality)
+    for control, other in product(controls, (a, b)):
+        if tables[1][control].equals(tables[1][other]):
+            found = f"{control} is {other} on every picture"
+            raise InputError("--control", "what another network made", found, "name another folder")
     whole, *parts = (Measured(*(t[t["pair"] == pair] for t in measured)) for pair in groups)
     apart = dict(zip(controls, parts or [whole], strict=False))
-    tables = pd.DataFrame(rows), pd.DataFrame(quality)
     return Findings(results.names, pairs[0], *tables, whole, apart)
 
 
 def audit(folders: Sequence[Path], scale: int, out: Path) -> tuple[dict[str, Any], Findings]:
     """Compare folders of results, and write ``summary.json`` and ``images.csv`` into ``out``.
 
-    Folders and errors are those of `in_folders` and `look`. Returned are what
-    summary.json holds, and what was found. In it are `FIGURES` with their ``intervals``; ``psnr``
-    of each result with its gain over B; ``curve`` of `dtfn.harm.curve`, ``fifths`` of
-    `Findings.beyond`, ``textures`` of `dtfn.harm.textures`; and how all was measured (tau: the
-    threshold of harm).
+    Folders and errors are those of `in_folders` and `look`. Returned are what summary.json holds,
+    and what was found. In it are `FIGURES` with their ``intervals``, and how they were measured
+    (tau: the threshold of harm); ``curve`` and ``textures`` are those of `dtfn.harm`.
     """
     results = in_folders(folders, scale)
     found = look(results)

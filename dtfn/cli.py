@@ -115,8 +115,7 @@ def run(
 def _run(step: Any, values: Any, runs: Path, force: bool = False, clear: str = "") -> Path:
     """Run a notebook; a failure is one line on stderr and exit code 1."""
     try:
-        how = {"force": force, "progress": sys.stderr.isatty()}
-        return dtfn.suite.run(step, values, runs=runs, **how)
+        return dtfn.suite.run(step, values, runs=runs, force=force)
     except dtfn.suite.NotebookFailed as failure:
         print(f"{clear}{failure}", file=sys.stderr)
         raise Exit(1) from None

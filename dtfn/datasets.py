@@ -54,10 +54,6 @@ class Sample:
     outputs: Mapping[str, UInt8] = field(default_factory=dict)  # network -> like an RGB hr
     lr_file: Path | None = None  # what lr was read from; None where it was made from hr
 
-    def with_outputs(self, outputs: Mapping[str, UInt8]) -> "Sample":
-        """Return the sample with further outputs."""
-        return replace(self, outputs={**self.outputs, **outputs})
-
     def crop(self, top: int, left: int, height: int, width: int) -> "Sample":
         """Return the window of LR positions, cut from LR, HR and every output."""
 

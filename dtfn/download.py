@@ -7,7 +7,6 @@ tries again and checks; what is here is never replaced.
 import datetime
 import functools
 import hashlib
-import itertools
 import logging
 import tempfile
 import threading
@@ -29,7 +28,6 @@ from dtfn.errors import InputError, require_known
 
 ROUNDS = 2  # how often each mirror is asked
 PATIENCE = 30.0  # seconds to wait for a connection, and for the next bytes
-LICENCES = "licences.json"  # in the data root: accepted terms -> day
 
 _ROOTS = {"data": paths.data_root, "train": paths.training_root, "val": paths.validation_root}
 
@@ -120,13 +118,11 @@ def catalogue() -> dict[str, Source]:
 
 def chosen(names: Iterable[str]) -> list[Source]:
     """Return the sets that names, aliases and groups mean, each once, in the order given."""
-    meant: dict[str, list[Source]] = {}
-    for source in catalogue().values():
-        for word in (source.name, *source.aliases, *source.groups):
-            meant.setdefault(word, []).append(source)
+    words = {s: {s.name, *s.aliases, *s.groups} for s in catalogue().values()}
     for name in names:
-        require_known(name, meant, "data", "names or groups of `dtfn data list`")
-    return list(dict.fromkeys(source for name in names for source in meant[name]))
+        known = set().union(*words.values())
+        require_known(name, known, "data", "names or groups of `dtfn data list`")
+    return list(dict.fromkeys(s for name in names for s, its in words.items() if name in its))
 
 
 def verify(source: Source) -> Iterator[tuple[Path, str]]:
@@ -139,10 +135,8 @@ def verify(source: Source) -> Iterator[tuple[Path, str]]:
     with ThreadPoolExecutor(4) as pool:
         faults = zip(known, pool.map(_fault, known, known.values()), strict=True)
         yield from ((file, fault) for file, fault in faults if fault)
-    inside = [datasets.pictures(folder) for folder in sorted({file.parent for file in known})]
-    for file in itertools.chain(*inside):
-        if file not in known:
-            yield file, "does not belong to the set"
+    inside = {f for folder in {f.parent for f in known} for f in datasets.pictures(folder)}
+    yield from ((file, "does not belong to the set") for file in sorted(inside - known.keys()))
 
 
 def _fault(file: Path, listed: Listed) -> str:
@@ -182,7 +176,7 @@ def fetch(
             tasks.append((source, source.archive))
         tasks += [(source, x) for x in source.pictures if not (source.folder / x.file).is_file()]
 
-    accepted = paths.data_root() / LICENCES
+    accepted = paths.data_root() / "licences.json"  # terms -> day
     for text in dict.fromkeys(source.terms for source, _ in tasks):
         names = [source.name for source in sets if source.terms == text]
         if text in files.read_json(accepted, {}):

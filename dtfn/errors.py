@@ -5,11 +5,9 @@ from collections.abc import Collection, Iterable
 
 
 class InputError(ValueError):
-    """Input that is refused, in one line.
+    """Input that is refused: what is wrong (e.g. a file), and what would have been accepted.
 
-    ``what`` is the thing that is wrong, e.g. ``"scale"`` or a file's path, ``expected`` what would
-    have been accepted, ``found`` what was there, and ``remedy`` what to do next. The command line
-    prints it without a traceback and exits with code 2.
+    The command line prints it in one line, without a traceback, and exits with code 2.
     """
 
     def __init__(self, what: object, expected: object, found: object, remedy: str) -> None:

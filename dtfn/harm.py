@@ -384,8 +384,8 @@ def cases(
             continue
         made = errors(methods, sample)
         lacking = [method for method in methods if method not in sample.outputs]
-        outputs = evaluation.outputs(lacking, sample) if lacking else {}
-        sample = sample.with_outputs({name: one.image for name, one in outputs.items()})
+        outputs = {name: one.image for name, one in evaluation.outputs(lacking, sample).items()}
+        sample = replace(sample, outputs={**sample.outputs, **outputs})
         for row in here.itertuples():
             place = (row.side, pair.name, methods, row.region, row.p, row.q)
             found[row.Index] = Case(sample, *place, made)

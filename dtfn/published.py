@@ -24,7 +24,6 @@ from dtfn.reports import Verdict, above_zero
 # Pictures of each benchmark; only whole ones are compared.
 SIZES: Mapping[str, int] = {"Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109}
 CLASSICAL = f"{BICUBIC}, grey as Y"  # the rule of the classical tables, see `dtfn.subpixel`
-CLOSE = 0.01  # dB, between values rounded to two digits
 MATCHES, DIFFERS = "matches", "differs"
 NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
@@ -189,7 +188,7 @@ def compare(results: pd.DataFrame) -> pd.DataFrame:
         found[f"measured {m}"], found[f"published {m}"] = found[m], found[f"{m} published"]
         found[f"difference {m}"] = found[m] - found[f"published {m}"]
     whole = found["images"] == found["known"].map(SIZES)
-    close = (found["psnr"].round(2) - found["published psnr"]).abs().round(2) <= CLOSE
+    close = (found["psnr"].round(2) - found["published psnr"]).abs().round(2) <= 0.01
     found["verdict"] = np.select([~whole, close], [NOT_WHOLE, MATCHES], DIFFERS)
     kinds = product(("measured", "published", "difference"), both)
     columns = [*of, "dataset", *map(" ".join, kinds), "verdict", "published in"]

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from glob import escape
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,16 +135,13 @@ def find(notebook: str, folder: Path | None = None) -> Path:
 
 def _inputs(values: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the pictures of the benchmarks, and the files and folders that parameters name."""
-
-    def texts(value: Any) -> list[str]:
-        parts = value if isinstance(value, list) else [value]
-        return [text for text in parts if isinstance(text, str) and text]
-
+    lists = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    texts = {key: [part for part in parts if isinstance(part, str)] for key, parts in lists.items()}
     for key in ("dataset", "datasets", "optional"):
-        for name in texts(values.get(key)):
+        for name in texts.get(key, []):
             with contextlib.suppress(InputError) if key == "optional" else contextlib.nullcontext():
                 yield from datasets.files(name)
-    for text in [text for value in values.values() for text in texts(value)]:
+    for text in chain(*texts.values()):
         method = methods.split_change(text)[0]
         if own := zoo.own(method):
             yield from own.inputs
@@ -184,7 +182,6 @@ def run(
     *,
     runs: Path | None = None,
     force: bool = False,
-    progress: bool = False,
 ) -> Path:
     """Execute a notebook unless its result is there, and return the folder of the complete run.
 
@@ -205,7 +202,7 @@ def run(
         entry = status(step, runs)
         if entry["up_to_date"] and not force:
             return Path(entry["folder"])
-        return _made(step, entry, progress)
+        return _made(step, entry)
 
 
 def absolute(name: str, value: Any) -> Any:
@@ -233,7 +230,7 @@ def _end_with(lifeline: str) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
+def _made(step: Step, entry: Mapping[str, Any]) -> Path:
     folder = Path(entry["folder"])
     partial = folder.with_name(f"{reports.PARTIAL}{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
@@ -243,7 +240,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
     record |= {"run": step.name, "tier": step.tier, "key": entry["key"], "parts": entry["parts"]}
     try:
         try:
-            _execute(step, partial, progress)
+            _execute(step, partial)
         except Exception as error:  # papermill's says what the notebook raised
             kind = getattr(error, "ename", type(error).__name__)
             said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
@@ -274,7 +271,7 @@ def _made(step: Step, entry: Mapping[str, Any], progress: bool) -> Path:
                 made_first.rmdir()
 
 
-def _execute(step: Step, folder: Path, progress: bool) -> None:
+def _execute(step: Step, folder: Path) -> None:
     import papermill
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
@@ -288,6 +285,7 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
         kernel_spec = spec
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    bar = {"desc": step.name, "unit": "cell", "leave": False} if sys.stderr.isatty() else False
     papermill.execute_notebook(
         str(step.notebook),
         str(folder / step.notebook.name),
@@ -295,7 +293,7 @@ def _execute(step: Step, folder: Path, progress: bool) -> None:
         cwd=str(step.notebook.parent),
         kernel_name="python3",  # the syntax only: the manager decides what runs
         language="python",
-        progress_bar={"desc": step.name, "unit": "cell", "leave": False} if progress else False,
+        progress_bar=bar,
         kernel_manager_class=ThisPython,
     )
 

@@ -217,7 +217,7 @@ def test_without_replicates_regions_are_compared_with_those_of_chance() -> None:
 
 def test_the_gallery_shows_the_planted_texture_first() -> None:
     outputs = dict.fromkeys(("on0", "off"), PICTURES[0].hr)
-    samples = [s.with_outputs(outputs) for s in PICTURES]
+    samples = [dataclasses.replace(s, outputs=outputs) for s in PICTURES]
     measured = harm.measure([switch("on")], samples, planted)
     cases = harm.cases(measured, switch("on"), 2, samples, planted)
     assert [case.side for case in cases][:2] == ["harm", "harm"]

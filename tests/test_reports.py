@@ -65,7 +65,7 @@ def test_what_is_saved_keeps_digits(run: reports.Run, capsys: pytest.CaptureFixt
         drawings.append([f.read_bytes() for f in sorted(folder.glob("figures/*"))])
     assert drawings[0] == drawings[1]
     assert len(run.record["figures"]) == 1, "a cell that is run again replaces its figure"
-    run.table("t", FRAME, caption="Numbers.", best={"psnr": "max"})
+    run.table("t", FRAME, caption="Numbers.", best=["psnr"])
     run.data("d", FRAME, caption="Each picture.")
     kinds = {"figures/f": ("csv", "png", "svg"), "tables/t": tiny.TABLES, "data/d": ("csv",)}
     wanted = {f"{stem}.{kind}" for stem, of in kinds.items() for kind in of}
@@ -392,7 +392,7 @@ def test_the_readme_says_what_the_baseline_says() -> None:
 # --- tables: the marks of the field, escaping, and joined columns ---
 SCORED = pd.DataFrame({"method": ["a_1", "b|c", "<d>"], "psnr": [30.001, 30.004, 31.0]})
 SCORED["ssim"] = [0.9, 0.8, 0.7]
-BEST: dict[str, tables.Direction] = {"psnr": "max", "ssim": "min"}
+BEST = ["psnr", "ssim"]
 SUMMARY = pd.DataFrame({"method": ["bicubic", "net"] * 2, "scale": [2, 2, 4, 4], "dataset": "Set5"})
 SUMMARY = SUMMARY.assign(psnr=[33.67, 38.0, 28.43, 32.0], ssim=[0.93, 0.96, 0.81, 0.89])
 
@@ -410,12 +410,12 @@ def latex(frame: pd.DataFrame, groups: str | None = None) -> str:
 def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> None:
     cells = body(tables.markdown(SCORED, best=BEST))
     assert [row[1] for row in cells] == ["<ins>30.00</ins>", "<ins>30.00</ins>", "**31.00**"]
-    assert [row[2] for row in cells] == ["0.9000", "<ins>0.8000</ins>", "**0.7000**"]
+    assert [row[2] for row in cells] == ["**0.9000**", "<ins>0.8000</ins>", "0.7000"]
     assert "**" not in tables.markdown(SCORED.iloc[:1], best=BEST), "nothing is best of one"
-    assert "**" not in tables.markdown(SCORED.assign(psnr=30.0), best={"psnr": "max"})
+    assert "**" not in tables.markdown(SCORED.assign(psnr=30.0), best=["psnr"])
     assert body(tables.markdown(SCORED[["psnr"]], forms={"psnr": "{:.0f} dB"}))[0] == ["30 dB"]
     wide = tables.by_dataset(SUMMARY)
-    marked = body(tables.markdown(wide, best={"psnr": "max"}, groups="scale"))
+    marked = body(tables.markdown(wide, best=["psnr"], groups="scale"))
     rows = [["2", "bicubic"], ["2", "net"], ["4", "bicubic"], ["4", "net"]]
     assert [row[:2] for row in marked] == rows
     assert [row[2].startswith("**") for row in marked] == [False, True, False, True]
@@ -428,7 +428,7 @@ def test_best_is_bold_and_second_underlined_even_where_two_print_the_same() -> N
 def test_a_missing_value_is_a_dash_and_has_no_mark(missing: object) -> None:
     frame = pd.DataFrame({"psnr": [missing, 30.0, 29.0, missing]})
     marked = [["–"], ["**30.00**"], ["<ins>29.00</ins>"], ["–"]]
-    assert body(tables.markdown(frame, best={"psnr": "max"})) == marked
+    assert body(tables.markdown(frame, best=["psnr"])) == marked
 
 
 def test_every_notation_escapes_text_and_multiplies_no_rows_of_one_name() -> None:
@@ -450,7 +450,7 @@ def test_latex_is_a_booktabs_table_in_which_long_text_breaks_and_wide_rows_are_f
     head = [r"\setlength{\belowcaptionskip}{6pt}", r"\caption{50 \% of \{x\}}", r"\label{tab:l}"]
     head += [r"\begin{tabular}{lll}", r"\toprule"]
     assert [line for line in text.splitlines() if line.startswith("\\")][2:7] == head
-    assert r"<d> & \textbf{31.00} & \textbf{0.7000} \\" in text
+    assert r"<d> & \textbf{31.00} & 0.7000 \\" in text
     assert text.count(r"\\") == len(SCORED) + 1
     long = latex(pd.DataFrame({"a": ["word " * 30], "b": [1.0]}))
     assert r"p{0.8" in long
@@ -468,7 +468,7 @@ def test_an_estimate_and_its_interval_share_a_cell() -> None:
     summary = SUMMARY.assign(scale=4, dataset=["Set5", "Set5", "BSD100", "BSD100"])
     wide = tables.by_dataset(summary)
     assert list(wide) == ["method", "Set5 psnr", "Set5 ssim", "BSD100 psnr", "BSD100 ssim"]
-    text = tables.markdown(wide, best={"psnr": "max", "ssim": "max"})
+    text = tables.markdown(wide, best=BEST)
     assert text.splitlines()[0] == "| method | Set5 | BSD100 |"
     second = "<ins>33.67</ins>/<ins>0.9300</ins>", "<ins>28.43</ins>/<ins>0.8100</ins>"
     first = "**38.00**/**0.9600**", "**32.00**/**0.8900**"

@@ -160,7 +160,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setattr(provenance, "PACKAGE", tmp_path / "package")
     monkeypatch.setenv("DTFN_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr(suite, "_execute", lambda step, at, _: (at / "t.csv").write_text("1"))
+    monkeypatch.setattr(suite, "_execute", lambda step, at: (at / "t.csv").write_text("1"))
     lines = "scale: int = 4  # s\ndatasets: list[str] = ['Toy']  # d\nmethods: list[str] = []  # m"
     lines += f"\nfile: str = '{tmp_path / 'file.csv'}'  # f"
     tiny.write(tmp_path, "a", [("parameters", lines), ("", "from dtfn import a")])

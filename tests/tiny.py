@@ -32,7 +32,7 @@ frame = pd.DataFrame({"method": ["x", "y"], "psnr": [1.0, scale]})
 figure = Figure(dpi=200)
 figure.subplots().plot(frame["psnr"])
 run.figure("line", figure, data=frame, caption="A line & <b>its</b> end.")
-run.table("numbers", frame, caption="50 % of it.", best={"psnr": "max"})
+run.table("numbers", frame, caption="50 % of it.", best=["psnr"])
 run.verdict(Verdict("it grows", np.float64(3), (1.0, 4.0), True, "{:+.1f} dB"))
 run.verdict(Verdict("nobody knows", float("nan"), None, None))
 """

@@ -35,9 +35,7 @@ from dtfn.reports import tables
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUN_DIR = "DTFN_RUN_DIR"
-"""Variable of the environment that `dtfn.suite` sets: the folder that a notebook writes to."""
-
+RUN_DIR = "DTFN_RUN_DIR"  # in the environment `dtfn.suite` names the folder that a run writes to
 MANIFEST = "manifest.json"
 PARTIAL = ".partial-"  # begins the name of a run's folder that is not finished
 # Columns of what a run cost, not of what it found: they differ from run to run.
@@ -77,7 +75,6 @@ class Run:
     def __init__(self, notebook: Path, values: Mapping[str, Any], folder: Path) -> None:
         self.folder = folder
         self.record = new_record(notebook, values)
-        self.verdicts: list[Verdict] = []
         self._began = time.perf_counter()
 
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
@@ -120,15 +117,14 @@ class Run:
 
     def verdict(self, *verdicts: Verdict) -> None:
         """Add claims to the verdict table that `finish` shows."""
-        self.verdicts += verdicts
+        self.record["verdicts"] += [{**asdict(v), "printed": v.row()} for v in verdicts]
 
     def finish(self) -> None:
         """Show the verdicts and where the manifest will be, and write it."""
-        rows = [{**asdict(v), "printed": v.row()} for v in self.verdicts]
-        if rows:
-            printed = pd.DataFrame([row["printed"] for row in rows])
+        if self.record["verdicts"]:
+            printed = pd.DataFrame([row["printed"] for row in self.record["verdicts"]])
             self.table("checks", printed, caption="What this run says.")
-        self.record |= {"status": "complete", "machine": provenance.machine(), "verdicts": rows}
+        self.record |= {"status": "complete", "machine": provenance.machine()}
         self.record["timings"]["notebook"] = round(time.perf_counter() - self._began, 3)
         write(self.folder, self.record)
         place = Path(*self.folder.parts[-3:], MANIFEST)
@@ -240,8 +236,7 @@ def compare(before: Path, after: Path) -> tuple[str, pd.DataFrame, pd.DataFrame]
 
     Returned are a sentence; the numbers that differ (file, row, column, before, after, difference),
     the largest share first; and parameters and answers to claims that differ (what, before, after).
-    Rows are matched by their texts, by whole numbers where it takes them, else by their place. A
-    number that one run lacks is NaN there.
+    Rows are matched by their texts, by whole numbers where it takes them, else by their place.
     """
     both = pd.concat({"before": _numbers(before), "after": _numbers(after)}, axis=1).reset_index()
     both["difference"] = both["after"] - both["before"]

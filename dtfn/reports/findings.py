@@ -42,14 +42,6 @@ WORDS = {
 """What the claims' terms mean; said where they are first used."""
 
 ONE_OF_MANY = "its p-value is not small enough for one of so many claims"
-_GROUPS = {  # answer -> how the sentence begins that lists its claims
-    "yes": "Yes at ×{}",
-    "no": "No at ×{}",
-    "yes so far": "Yes so far at ×{}, on fewer seeds or pictures than a verdict needs",
-    "no so far": "No so far at ×{}, on fewer seeds or pictures than a verdict needs",
-    "open": "Open at ×{}",
-    "not testable": "Not testable at ×{}",
-}
 
 
 def merged(folders: Iterable[Path]) -> pd.DataFrame:
@@ -85,9 +77,10 @@ def sentences(rows: pd.DataFrame) -> list[str]:
     decided = rows["verdict"].isin(["yes", "no"])
     main = decided.groupby(rows["scale"], sort=False).sum().idxmax()
     part, others, said = rows[rows["scale"] == main], rows[rows["scale"] != main], []
-    for answer, begin in _GROUPS.items():
+    for answer in ("yes", "no", "yes so far", "no so far", "open", "not testable"):
         claims = [_claim(row) for row in part[part["answer"] == answer].itertuples()]
-        said += [f"{begin.format(main)}: {'; '.join(claims)}."] if claims else []
+        few = ", on fewer seeds or pictures than a verdict needs" * answer.endswith("so far")
+        said += [f"{answer.capitalize()} at ×{main}{few}: {'; '.join(claims)}."] * bool(claims)
     said += [text for text in part.loc[part["claim"] == HARM, "context"] if text]
     both = others.merge(part[["claim", "answer"]], on="claim", suffixes=("", "_main"))
     both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]

@@ -5,14 +5,12 @@ notation translates them together with what it must escape.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import pandas as pd
 
 from dtfn.methods import labels
-
-Direction = Literal["max", "min"]
 
 MISSING = "–"
 LONG = 40  # characters from which a cell of LaTeX breaks into lines, and one of HTML is wide
@@ -51,9 +49,7 @@ def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
 
     ``summary`` is of `dtfn.evaluation.summary`. Of several scales, the first column is the scale.
     """
-    keys = ["scale", "method"]
-    if "scale" not in summary or summary["scale"].nunique() < 2:
-        keys = ["method"]
+    keys = ["scale", "method"] if summary["scale"].nunique() > 1 else ["method"]
     wide = summary.pivot(index=keys, columns="dataset", values=["psnr", "ssim"])
     wide.columns = [f"{dataset} {metric}" for metric, dataset in wide.columns]
     order = [f"{dataset} {m}" for dataset in summary["dataset"].unique() for m in ("psnr", "ssim")]
@@ -62,7 +58,7 @@ def by_dataset(summary: pd.DataFrame) -> pd.DataFrame:
 
 def printed(
     frame: pd.DataFrame,
-    best: Mapping[str, Direction] | None = None,
+    best: Collection[str] = (),
     forms: Mapping[str, str] | None = None,
     groups: str | None = None,
 ) -> pd.DataFrame:
@@ -72,10 +68,10 @@ def printed(
     interval, x, x_low and x_high: "x [low, high]". The index is not printed; networks of a user's
     own have their short labels.
 
-    ``best`` is the last word of columns -> ``"max"`` or ``"min"``: best bold, second underlined;
-    what prints the same has the same mark. ``forms`` is column -> format string; defaults are in
-    `FORMS`. ``groups`` is a column: rows of one value are marked among themselves, and LaTeX and
-    HTML draw rules between groups.
+    ``best`` are last words of columns whose largest is bold, and the second underlined; what prints
+    the same has the same mark. ``forms`` is column -> format string; defaults are in `FORMS`.
+    ``groups`` is a column: rows of one value are marked among themselves, and LaTeX and HTML draw
+    rules between groups.
     """
     frame = frame.reset_index(drop=True)
     key = frame[groups] if groups else pd.Series(0, frame.index)
@@ -89,9 +85,8 @@ def printed(
         found = known.map(
             lambda value: number(form or ("{:.3f}" if isinstance(value, float) else "{}"), value)
         ).reindex(frame.index, fill_value=MISSING)
-        direction = (best or {}).get(last)
-        for _, part in frame[column].groupby(key) if direction else ():
-            ordered = part.dropna().sort_values(ascending=direction == "min")
+        for _, part in frame[column].groupby(key) if last in best else ():
+            ordered = part.dropna().sort_values(ascending=False)
             distinct = list(dict.fromkeys(found[ordered.index]))
             if len(distinct) > 1:  # nothing is best where all print the same
                 for text, begin, end in zip(distinct, "\1\3", "\2\4", strict=False):
