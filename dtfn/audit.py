@@ -255,7 +255,8 @@ class Findings:
         by = f", beyond {' and '.join(controls)}{few}"
 
         last = self.beyond()[lambda t: t["fifth"] == FIFTHS].drop(columns="fifth")
-        changes = {than: Interval(*ends, count) for than, *ends in last.itertuples(index=False)}
+        rows = last.itertuples(index=False)
+        changes = {than: Interval(mean, low, high, count) for than, mean, low, high in rows}
         answers = {
             than: above_zero(c.low, c.high) if enough and abs(c.estimate) >= EFFECT_SHARE else None
             for than, c in changes.items()
