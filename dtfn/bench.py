@@ -5,10 +5,9 @@ measured rate of a large matrix product, or that their bytes would take at the m
 copy, whichever is longer: that one is what limits the row.
 """
 
-import functools
 import multiprocessing
 import resource
-import time
+import timeit
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
@@ -90,8 +89,8 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 2**30
-    compute = made.flops / product_rate(half or torch.float32, products, device)
-    memory = made.bytes / copy_rate(device)
+    operations, moved = rates(half or torch.float32, device)
+    compute, memory = made.flops / operations, made.bytes / moved
     limit = max(compute, memory)
     return {
         "what": f"{name} x{scale} {'step' if backward else 'forward'} {kind}",
@@ -121,28 +120,21 @@ class Products(TorchDispatchMode):
 
 def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
     """Return the least wall time of ``repeats`` calls after one to warm up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
+
+    def whole() -> None:
         call()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+
+    return min(timeit.repeat(whole, number=1, repeat=repeats + 1)[1:])
 
 
-@functools.cache
-def product_rate(dtype: torch.dtype, precision: str, device: str) -> float:
-    """Return the floating-point operations a second of a large matrix product."""
-    torch.set_float32_matmul_precision(precision)
+def rates(dtype: torch.dtype, device: str) -> tuple[float, float]:
+    """Return the operations a second of a large matrix product, and the bytes of a large copy."""
     side = 8192 if device == "cuda" else 2048
     a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / seconds(lambda: a @ b, 5, device)
-
-
-@functools.cache
-def copy_rate(device: str) -> float:
-    """Return the bytes a second, read and written, of a large copy."""
     source = torch.zeros(2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return 2 * source.numel() / seconds(lambda: target.copy_(source), 5, device)
+    product = seconds(lambda: a @ b, 5, device)
+    copy = seconds(lambda: target.copy_(source), 5, device)  # each byte is read and written
+    return 2 * side**3 / product, 2 * source.numel() / copy

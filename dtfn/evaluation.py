@@ -10,9 +10,10 @@ import functools
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,14 +41,6 @@ TRIED = 64  # LR positions a side of the image that a network's cost is measured
 
 Names = Sequence[str] | str
 Cut = Tiling | Chop | None  # how one image is cut; None: not at all
-
-
-class How(TypedDict, total=False):
-    """How networks run: these parameters of `outputs`."""
-
-    tiling: Way
-    self_ensemble: bool
-    device: str
 
 
 class Output(NamedTuple):
@@ -78,8 +71,7 @@ def outputs(
     def one(method: str) -> Output:
         start = time.perf_counter()
         if method == known.BICUBIC:
-            image = images.imresize(sample.lr, sample.scale)
-            return Output(image, time.perf_counter() - start)
+            return Output(images.imresize(sample.lr, sample.scale), time.perf_counter() - start)
         cut = _cut(method, sample, tiling, known.torch_device(device))
 
         def make(network: "nn.Module") -> Arrays:
@@ -209,7 +201,7 @@ def evaluate(
     *,
     grey: Grey = "rgb",
     rounded: bool = False,
-    **how: Unpack[How],
+    **how: Any,
 ) -> pd.DataFrame:
     """Measure every method on every image, or the first ``count`` of each dataset.
 
@@ -238,7 +230,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def forecast(
-    methods: Names, datasets: Names, scale: int, count: int | None = None, **how: Unpack[How]
+    methods: Names, datasets: Names, scale: int, count: int | None = None, **how: Any
 ) -> pd.DataFrame:
     """Say what `evaluate` will cost; parameters and errors as there.
 
@@ -248,23 +240,23 @@ def forecast(
     """
     known.require(_listed(methods), scale)
     device, ensemble = known.torch_device(how.get("device", "cpu")), how.get("self_ensemble", False)
-    seen: dict[str, list[list[int]]] = {m: [] for m in _listed(methods) if m != known.BICUBIC}
+    pictures = Counter[str]()
+    seen: dict[str, list[int]] = {m: [] for m in _listed(methods) if m != known.BICUBIC}
     with cache.opened() as store:
         for sample in samples(datasets, scale, count) if seen else ():
-            for method, pictures in seen.items():
+            for method, sizes in seen.items():
                 cut = _cut(method, sample, how.get("tiling"), device)
-                key = known.key(method, sample, f"{cut} {ensemble}", device)
-                if key not in store:
+                if known.key(method, sample, f"{cut} {ensemble}", device) not in store:
                     tiles = (cut or WHOLE).tiles(*sample.lr.shape[:2])
-                    sizes = [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
-                    pictures.append(sizes * (8 if ensemble else 1))
+                    views = 8 if ensemble else 1
+                    sizes += views * [(r.stop - r.start) * (c.stop - c.start) for r, c in tiles]
+                    pictures[method] += 1
     rows = []
-    for method, pictures in seen.items():
-        sizes = [size for tiles in pictures for size in tiles]  # positions
+    for method, sizes in seen.items():
         name = known.split_change(method)[0]
-        rest, position, seconds = _cost(name, device) if pictures else (0.0, 0.0, 0.0)
+        rest, position, seconds = _cost(name, device) if sizes else (0.0, 0.0, 0.0)
         memory = (rest + position * max(sizes, default=0)) / 2**20
-        rows.append((method, len(pictures), len(sizes), seconds * sum(sizes), memory))
+        rows.append((method, pictures[method], len(sizes), seconds * sum(sizes), memory))
     return pd.DataFrame(rows, columns=["method", "pictures", "tiles", "seconds", "memory"])
 
 

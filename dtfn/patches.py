@@ -6,8 +6,6 @@ picture that was resized, relit, recompressed, turned, mirrored or trimmed by up
 side, but not one that was pasted into a larger picture, or of which more was cut off.
 """
 
-import functools
-import json
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -21,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,8 +29,6 @@ from dtfn.recipes import Recipe
 
 Pixels = NDArray[np.uint8]
 
-EMBEDDED = "embedded"
-FORMAT = 3  # of the decoded pictures on disk; raise it when they would be stored otherwise
 SIDE = 16  # cosine frequencies an axis, so 256 signs
 # Differing signs up to which two pictures are one. Of 591 training and 219 test pictures the known
 # leak differs in 16 and the next pair in 86; JPEG of quality 40, a quarter of the size or other
@@ -46,7 +43,7 @@ def sources(
     found: dict[str, Path] = {}
     for name in sets:
         inside, folder = datasets.embedded_training(), (root or paths.training_root()) / name
-        if name != EMBEDDED:
+        if name != "embedded":
             remedy = "run `dtfn data fetch training`, or set DTFN_TRAIN to the folder of your sets"
             inside = datasets.by_name(folder, remedy)
         found |= {f"{folder.name}/{stem}": file for stem, file in inside.items()}
@@ -83,30 +80,26 @@ def guard(recipe: Recipe) -> None:
 
 def leaks(training: Mapping[str, Path], tested: Mapping[str, Path]) -> dict[str, str]:
     """Return the training pictures that are test pictures, each with the nearest of these."""
-    upright, names = _hashes(tested)[:, 0], list(tested)
-    found = {}
-    for name, turns in zip(training, _hashes(training), strict=True):
-        distances = (turns[:, None] != upright).sum(2).min(0)
-        if distances.min() <= NEAR:
-            found[name] = names[distances.argmin()]
-    return found
-
-
-def _hashes(pictures: Mapping[str, Path]) -> NDArray[np.bool_]:
+    bar = tqdm([*tested.values(), *training.values()], "hash pictures", leave=False, disable=None)
     with cache.opened():
-        rows = []
-        for file in tqdm(pictures.values(), "hash pictures", leave=False, disable=None):
-            key = cache.key("leaks", SIDE, files.sha256(file))
-            rows.append(cache.remembered(key, functools.partial(_signs, file))["signs"])
-    return np.stack(rows)
+        signs = np.stack([_signs(file) for file in bar])  # (files, 8, 256)
+    upright, turns = signs[: len(tested), 0], signs[len(tested) :]
+    differing = cdist(turns.reshape(-1, SIDE**2), upright, "cityblock").reshape(
+        *turns.shape[:2], -1
+    )
+    names, pairs = list(tested), zip(training, differing.min(1), strict=True)
+    return {name: names[row.argmin()] for name, row in pairs if row.min() <= NEAR}
 
 
-def _signs(file: Path) -> cache.Arrays:
-    grey = Image.fromarray(images.as_rgb(images.read(file))).convert("L")
-    # The size that pHash works at, so that the picture is resized once.
-    small = np.asarray(grey.resize((4 * SIDE, 4 * SIDE), Image.Resampling.LANCZOS))
-    turns = [Image.fromarray(np.ascontiguousarray(_turned(small, turn))) for turn in range(8)]
-    return {"signs": np.stack([imagehash.phash(turn, SIDE).hash.ravel() for turn in turns])}
+def _signs(file: Path) -> NDArray[np.bool_]:
+    def made() -> cache.Arrays:
+        grey = Image.fromarray(images.as_rgb(images.read(file))).convert("L")
+        # The size that pHash works at, so that the picture is resized once.
+        small = np.asarray(grey.resize((4 * SIDE, 4 * SIDE), Image.Resampling.LANCZOS))
+        turns = [Image.fromarray(np.ascontiguousarray(_turned(small, turn))) for turn in range(8)]
+        return {"signs": np.stack([imagehash.phash(turn, SIDE).hash.ravel() for turn in turns])}
+
+    return cache.remembered(cache.key("leaks", SIDE, files.sha256(file)), made)["signs"]
 
 
 def _turned(picture: NDArray[Any], turn: int) -> NDArray[Any]:
@@ -159,7 +152,8 @@ def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
     """Return the decoded pictures of a recipe of at least a patch, on a CPU as memory maps."""
     pictures, scale = sources(recipe.sets, recipe.exclude), recipe.scale
     named = (part for name, file in pictures.items() for part in (name, files.sha256(file)))
-    place = paths.CACHE / "patches" / cache.key("patches", FORMAT, scale, *named)[:16]
+    # The 3 is the format of the files; raise it when pictures would be stored otherwise.
+    place = paths.CACHE / "patches" / cache.key("patches", 3, scale, *named)[:16]
     index, *raw = (place.with_suffix(suffix) for suffix in (".json", ".lr", ".hr"))
     if not index.exists():
         shapes = []
@@ -176,7 +170,7 @@ def pool(recipe: Recipe, device: torch.device | str = "cpu") -> Pool:
                     file.write(np.ascontiguousarray(picture).data)
                 shapes.append(pair[0].shape[:2])
         files.write_json(index, shapes)  # last: where it is, the others are whole
-    sizes = np.array(json.loads(index.read_text()))
+    sizes = np.array(files.read_json(index, []))
     starts = np.cumsum(sizes.prod(1)) - sizes.prod(1)
     large = np.all(sizes >= recipe.patch, axis=1)
     if not large.any():

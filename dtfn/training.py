@@ -14,7 +14,6 @@ import dataclasses
 import io
 import math
 import os
-import pickle
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,6 @@ from dtfn.recipes import Recipe
 BAD_STEPS = 3  # non-finite steps in a row that stop a run
 CHECKPOINT = "state.ckpt"
 # Of `train_together`.
-EAGER = 3  # first steps, taken without a graph: they create the optimiser's state
 QUEUED = 20  # rounds that are queued on the GPU before the CPU waits for it
 MEASURED = 5  # such queues, after the first, whose time decides how many steps --minutes allows
 
@@ -248,8 +246,7 @@ class Run:
                 loss = mean_loss(self.model, lr, hr, recipe.loss) / accumulate
                 fabric.backward(loss)
             total += loss.detach()
-        for group in self.optimiser.param_groups:
-            group["lr"] = recipe.rate(tally.step)
+        self.optimiser.param_groups[0]["lr"] = recipe.rate(tally.step)
         norm: Any = fabric.clip_gradients(
             self.model, self.optimiser, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
         )
@@ -319,7 +316,7 @@ class Run:
             raise InputError(self.out, "a folder without a run in it", CHECKPOINT, remedy)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch raises many kinds for what is cut off
             found, remedy = type(error).__name__, "delete it to begin from the first step"
             raise InputError(file, "a whole checkpoint", found, remedy) from None
         mine = dataclasses.asdict(self.recipe)
@@ -474,17 +471,16 @@ class Lane(Run):
             of_layer = (layer.rotations, layer.query_width, layer.chunk_size, layer.n_hashes)
             key = (*of_layer, layer.layer, recipe.patch, recipe.seed, recipe.steps)
             if key not in shared:
-                bank = layer.bank(recipe.patch**2, steps)
-                shared[key] = None if bank is None else bank.to(device)
-            layer.rotation_bank = shared[key]
-            layer.rotation_step = self.clock
+                bank = [layer.drawn(recipe.patch**2, step + 1) for step in steps]
+                shared[key] = torch.stack(bank).to(device)
+            layer.bank = shared[key], self.clock
         self.since = time.monotonic()
         self.replay = self._step
         if graphs:
             stream = torch.cuda.Stream()
             self.wait()
             with torch.cuda.stream(stream):
-                for _ in range(min(EAGER, self.left)):
+                for _ in range(min(3, self.left)):  # these create the optimiser's state
                     self._step()
                     tally.step += 1
             self.wait()

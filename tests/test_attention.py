@@ -142,8 +142,7 @@ def test_number_of_buckets_order_and_rotations() -> None:
 
     def draw(seed: int, layer: int, step: int) -> Tensor:
         hashing.seeded.cache_clear()
-        shape = hashing.super_bit_rotations, 8, 4, 2
-        return hashing.seeded(*shape, seed=seed, layer=layer, step=step)
+        return hashing.seeded(hashing.super_bit_rotations, (8, 4, 2), seed, layer, step)
 
     cases = list(itertools.product((0, 1, 2), repeat=3))
     drawn = [draw(*case) for case in cases]

@@ -163,7 +163,7 @@ def test_the_guard(world: Path, mini: Mini, monkeypatch: pytest.MonkeyPatch) -> 
     message = "no test picture of mini; found t/a is mini/camera; t/b is mini/brick;"
     message += ".*add t/a,t/b to the recipe's exclude"
     refused(message, patches.guard, tiny.recipe())
-    monkeypatch.setattr(patches, "_signs", pytest.fail)  # the second time costs nothing
+    monkeypatch.setattr(images, "read", pytest.fail)  # the second time costs nothing
     patches.guard(tiny.recipe(exclude="t/a,t/b"))
 
 

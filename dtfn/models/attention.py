@@ -5,7 +5,7 @@ Each can be switched off (`Switchable`), and its weights can be changed (`Interv
 pictures of L = H * W positions, C channels, embeddings of Cq = C // reduction channels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -202,9 +202,8 @@ class HashedAttention(Attention):
     """
 
     chooses = True
-    # What `bank` drew, and (1,) the row for the next training pass: of a CUDA graph, too.
-    rotation_bank: Tensor | None = None
-    rotation_step: Tensor | None = None
+    # What `drawn` gives for all steps, and the row (1,) for the next: a CUDA graph reads both.
+    bank: tuple[Tensor, Tensor] | None = None
     rotations = staticmethod(hashing.super_bit_rotations)
 
     def __init__(
@@ -227,33 +226,25 @@ class HashedAttention(Attention):
     def order(self, query: Tensor) -> tuple[Tensor, int]:
         """Return the chunked order of positions for queries (N, L, Cq), and m; or all, and L."""
         n, length, _ = query.shape
-        buckets = hashing.bucket_count(length, self.chunk_size)
-        if not buckets:
+        if length < self.chunk_size:
             everything = torch.arange(length, device=query.device)
             return everything.expand(n, 1, length), length
         if self.training:
             self.draws += 1
-        if self.training and self.rotation_bank is not None:
-            assert self.rotation_step is not None
-            rotations = self.rotation_bank.index_select(0, self.rotation_step)[0]
+        if self.training and self.bank:
+            rotations = self.bank[0].index_select(0, self.bank[1])[0]
         else:
-            rotations = self._drawn(buckets, self.draws if self.training else 0)
+            rotations = self.drawn(length, self.draws if self.training else 0)
         codes = hashing.hash_codes(query.detach(), rotations)
         return hashing.chunk_order(codes, self.chunk_size), self.chunk_size
 
-    def _drawn(self, buckets: int, step: int) -> Tensor:
+    def drawn(self, length: int, step: int) -> Tensor:
+        """Return rotations for L positions in a training pass, by ``draws``; 0 is evaluation."""
+        buckets = hashing.bucket_count(length, self.chunk_size)
         shape = self.query_width, buckets, self.n_hashes
         if self.hash_seed is None:
             return self.rotations(*shape, None)
-        source = {"seed": self.hash_seed, "layer": self.layer, "step": step}
-        return hashing.seeded(self.rotations, *shape, **source)
-
-    def bank(self, length: int, steps: Sequence[int]) -> Tensor | None:
-        """Return the seeded rotations of passes on L positions, ``draws`` being ``steps``."""
-        buckets = hashing.bucket_count(length, self.chunk_size)
-        if not buckets or self.hash_seed is None:
-            return None
-        return torch.stack([self._drawn(buckets, step + 1) for step in steps])
+        return hashing.seeded(self.rotations, shape, self.hash_seed, self.layer, step)
 
     def mix(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:
         """Return (N, L, C) for queries (N, L, Cq), key scores (N, L, m), values (N, L, C)."""
@@ -288,7 +279,7 @@ class NonLocalSparseAttention(HashedAttention):
 class GlobalLearnableAttention(HashedAttention):
     """GLA of DLSN: super-bit LSH, and a score from an MLP a key and query slot of its chunk."""
 
-    conv_assembly: nn.Module
+    conv_assembly: Any
 
     def _build(self, channels: int) -> None:
         relu, m = nn.ReLU(inplace=True), self.chunk_size
@@ -298,8 +289,8 @@ class GlobalLearnableAttention(HashedAttention):
         self.fc = nn.Sequential(nn.Linear(channels, m), relu, nn.Linear(m, m))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        branches = (self.conv_match, self.conv_assembly_fc, self.conv_assembly)
-        query, feature, value = _merged(x, *(branch[0] for branch in branches))  # type: ignore[index]
+        branches: Any = (self.conv_match, self.conv_assembly_fc, self.conv_assembly)
+        query, feature, value = _merged(x, *(branch[0] for branch in branches))
         return query.relu(), maps_of(self.fc(rows_of(feature.relu())), *x.shape[2:]), value.relu()
 
 
@@ -314,9 +305,9 @@ class DeformableNonLocalFusion(GlobalLearnableAttention, Fusion):
             self.build_fusion(channels)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values: DeformableConv2d = self.conv_assembly  # type: ignore[assignment]
-        convs = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
-        query, feature, offset, logit = _merged(x, *convs, values.modulator_conv)  # type: ignore[arg-type]
+        values = self.conv_assembly
+        convs: Any = (self.conv_match[0], self.conv_assembly_fc[0], values.offset_conv)
+        query, feature, offset, logit = _merged(x, *convs, values.modulator_conv)
         score = maps_of(self.fc(rows_of(feature.relu())), *x.shape[2:])
         return query.relu(), score, values.sample(x, offset, logit)
 

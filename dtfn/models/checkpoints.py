@@ -19,23 +19,21 @@ from dtfn.models.networks import NETWORKS, RGB_MEAN, Network, create
 
 # What training frameworks put around the weights; the averaged ones are the better ones.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, EDSR-PyTorch and torch.compile
+PREFIX = re.compile(r"^(module\.|model\.|_orig_mod\.)+")  # DataParallel, EDSR, torch.compile
 # Constants of the mean colour, and a scalar that the authors' networks never read.
 IGNORED = re.compile(r"(sub|add)_mean\..*|a")
-# (body, what only the attention has) -> network. Softmax and sparsemax attention have the same
-# weights; the body tells NLN from HSPAN.
+# (body, what only the attention has; the first counts) -> network. Softmax and sparsemax attention
+# have the same weights; the body tells NLN from HSPAN.
 NAMES = {
-    ("chain", ""): "edsr",
-    ("chain", "conv_match1.0"): "nln",
-    ("chain", "conv_match.0"): "nlsn",
+    ("groups", "conv_assembly.offset_conv"): "dtfn",
     ("groups", "fc.0"): "dlsn",
     ("groups", "conv_match1.0"): "hspan",
-    ("groups", "conv_assembly.offset_conv"): "dtfn",
+    ("chain", "conv_match1.0"): "nln",
+    ("chain", "conv_match.0"): "nlsn",
+    ("chain", ""): "edsr",
 }
 TRIED = 24  # LR positions a side of the picture on which imported weights are tried
 ROUNDING = 5e-3  # of constants in half precision, relative
-
-State = dict[str, Tensor]
 
 
 def save(network: Network, file: Path, **notes: Any) -> None:
@@ -62,12 +60,10 @@ def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters:
     given = {key: value for key, value in state.items() if not IGNORED.fullmatch(key)}
     wanted = f"weights of {', '.join(NAMES.values())}, named as in the authors' code"
     try:
-        if build is None:
-            name, scale, shown = _recognised(state, given)
-        else:
-            name, scale, shown = build["name"], build["scale"], dict(build["hyperparameters"])
-            if max(shown["n_resblocks"], shown.get("n_resgroups", 0)) > len(given):
-                raise ValueError("more blocks than weights")
+        known = _recognised(state) if build is None else build
+        name, scale, shown = known["name"], known["scale"], known["hyperparameters"]
+        if max(shown["n_resblocks"], shown.get("n_resgroups", 0)) > len(given):
+            raise ValueError("more blocks than weights")
         # EDSR was trained with 255 by its authors and with 1 by others, the rest with 1 by all.
         white = shown.get("rgb_range", hyperparameters.get("rgb_range"))
         if name == "edsr" and white is None:
@@ -171,7 +167,7 @@ def start_from(network: Network, begin: Network) -> None:
     network.load_state_dict(kept)
 
 
-def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
+def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
     metadata: dict[str, str] = {}
     content: Any
     try:
@@ -192,39 +188,30 @@ def _read(file: Path) -> tuple[State, dict[str, Any] | None]:
             found = f"no weights but {begins.splitlines()[0].decode(errors='replace')!r}"
         remedy = "fetch it again (`git lfs pull`), or save a state_dict() where it was trained"
         raise InputError(file, "weights, and nothing but tensors", found, remedy) from error
-    inner = [content]
-    while inner and isinstance(content := inner[0], Mapping):
-        inner = [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    content = content if isinstance(content, Mapping) else {type(content).__name__: None}
+    while inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), Mapping)]:
+        content = inner[0]
     # torch's AveragedModel counts the averaged states next to the weights.
-    items = content.items() if isinstance(content, Mapping) else [(type(content).__name__, None)]
-    state: dict[str, Any] = {str(key): value for key, value in items if key != "n_averaged"}
-    for value in state.values():
-        is_fit = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
-        if not is_fit or not value.is_floating_point():
-            remedy = "save a state_dict(); of a run of `dtfn train` name the weights.safetensors"
-            raise InputError(file, "a state dict of real numbers", ", ".join(state)[:200], remedy)
-    trained = [key for key in state if not IGNORED.fullmatch(key)]
-    for prefix in (p for _ in range(3) for p in PREFIXES):
-        if trained and all(key.startswith(prefix) for key in trained):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-            trained = [key for key in state if not IGNORED.fullmatch(key)]
+    state = {PREFIX.sub("", str(key)): content[key] for key in content if key != "n_averaged"}
+    if not all(isinstance(v, Tensor) and v.is_floating_point() for v in state.values()):
+        remedy = "save a state_dict(); of a run of `dtfn train` name the weights.safetensors"
+        raise InputError(file, "a state dict of real numbers", ", ".join(state)[:200], remedy)
     return state, build
 
 
-def _recognised(state: State, given: State) -> tuple[str, int, dict[str, Any]]:
-    """Return which network the weights belong to, its scale and the hyperparameters they show."""
-    shapes = {key: tuple(value.shape) for key, value in given.items()}
+def _recognised(state: dict[str, Tensor]) -> dict[str, Any]:
+    """Return what `save` writes of a network, with the hyperparameters that its weights show."""
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
     if "tail.0.weight" in shapes:
         raise ValueError("a mini network, whose name only a file of dtfn.models.save knows")
     found = [re.fullmatch(r"body\.(\d+)(?:\.body\.(\d+))?\.body\.0\.weight", key) for key in shapes]
     groups = {block[1] for block in found if block and block[2]}
     blocks = {block[2] or block[1] for block in found if block and bool(block[2]) == bool(groups)}
     # The first attention, perhaps inside of TFS.
-    inside = re.compile(r"(body\.\d+(?:\.body\.\d+)?)(\.attention)?\.conv_match1?\.0\.weight")
+    inside = re.compile(r"(body\.\d+(?:\.body\.\d+)?(?:\.attention)?\.)conv_match1?\.0\.weight")
     layer = next((m for key in shapes if (m := inside.fullmatch(key))), None)
-    tfs, place = (layer[2], f"{layer[1]}{layer[2] or ''}.") if layer else (None, "")
-    signs = ["conv_assembly.offset_conv", "fc.0", "conv_match1.0", "conv_match.0"]
-    kind = next((sign for sign in signs if f"{place}{sign}.weight" in shapes), "")
+    place = layer[1] if layer else ""
+    kind = next((sign for _, sign in NAMES if f"{place}{sign}.weight" in shapes), "")
     if ("groups" if groups else "chain", kind) not in NAMES:
         raise ValueError("another body or attention")
     name = NAMES["groups" if groups else "chain", kind]
@@ -247,4 +234,5 @@ def _recognised(state: State, given: State) -> tuple[str, int, dict[str, Any]]:
     if name == "edsr" and n_feats == 64:
         shown["res_scale"] = 1.0  # EDSR's baseline adds its residuals unscaled
     scale = 4 if "tail.0.2.weight" in shapes else factor
-    return name + ("+tfs" if tfs else ""), scale, shown
+    name += "+tfs" * place.endswith(".attention.")
+    return {"name": name, "scale": scale, "hyperparameters": shown}

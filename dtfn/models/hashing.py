@@ -7,7 +7,7 @@ rows (L, C); a chunk's 3m neighbours are a strided view where one list is at han
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from dtfn.models import layers
 from dtfn.models.layers import room
 
-MAX_BUCKETS = 128  # the authors' ceiling
 # What a CPU holds at once, see `room`: scores, 4 MB in float32; and positions, whose projections
 # are (CODE_BLOCK, buckets).
 BLOCK_SCORES = 1 << 20
@@ -27,7 +26,7 @@ KEPT = 1 << 26  # bytes of attention weights that a layer keeps for backward; mo
 def bucket_count(length: int, chunk_size: int) -> int:
     """Return the number of hash buckets for L positions: even, at most 128, 0 if L < chunk_size."""
     chunks = length // chunk_size
-    return min(chunks + chunks % 2, MAX_BUCKETS)
+    return min(chunks + chunks % 2, 128)  # the authors' ceiling
 
 
 def super_bit_rotations(
@@ -47,7 +46,7 @@ def spherical_rotations(
 
 
 @functools.lru_cache(maxsize=64)  # pictures of one size share them
-def seeded(draw: Callable[..., Tensor], *shape: int, seed: int, layer: int, step: int) -> Tensor:
+def seeded(draw: Any, shape: tuple[int, ...], seed: int, layer: int, step: int) -> Tensor:
     """Return rotations that depend on these numbers alone; step 0 is evaluation."""
     mixed = (seed * 1_000_003 + layer) * 1_000_003 + step
     return draw(*shape, torch.Generator().manual_seed(mixed % (1 << 63)))
@@ -106,28 +105,13 @@ def _logits(query: Tensor, key: Tensor, score: Tensor | None, run: Tensor, m: in
     return logits
 
 
-class _Round(NamedTuple):
-    """A hash round of some pictures, which are attended to together; a list is one picture's."""
+def _rounds(order: Tensor, m: int, length: int) -> Iterator[tuple[Any, ...]]:
+    """Yield hash rounds of as many pictures, or in runs of as many chunks, as there is room for.
 
-    pictures: slice
-    is_first: bool  # of the rounds of these pictures
-    rows: Tensor  # (lists, (K + 2) m) flat indices into the N * L rows, in the order of the chunks
-    place: Tensor  # (lists, L): where each position was sorted to, flat in lists * K * m rows
-    step: int  # chunks of a run
-    m: int
-
-    def runs(self) -> Iterator[tuple[int, Tensor]]:
-        """Yield the first chunk and the rows of each run of chunks, with both neighbours."""
-        for start in range(0, self.rows.shape[1] // self.m - 2, self.step):
-            yield start, self.rows[:, start * self.m : (start + self.step + 2) * self.m]
-
-    def unsorted(self, parts: list[Tensor]) -> Tensor:
-        """Return the sorted rows of all runs, (lists, ..., C) each, by position: (lists, L, C)."""
-        return _take(parts[0] if len(parts) == 1 else torch.cat(parts, 1), self.place)
-
-
-def _rounds(order: Tensor, m: int, length: int) -> Iterator[_Round]:
-    """Yield rounds of as many pictures, or in runs of as many chunks, as there is room for."""
+    Of each: a slice of pictures; the number of the round; its runs, which are their first chunk and
+    flat indices into the N * L rows (pictures, chunks, neighbours too); and where each position was
+    sorted to (pictures, L), flat in the rows of all runs but for neighbours, see `_unsorted`.
+    """
     n, n_hashes, size = order.shape
     chunks, device = size // m - 2, order.device
     most = max(1, room(order, BLOCK_SCORES) // (3 * m * m))
@@ -141,7 +125,14 @@ def _rounds(order: Tensor, m: int, length: int) -> Iterator[_Round]:
             place = torch.empty_like(rows[:, :length])
             place.scatter_(1, rows[:, m : m + length], positions.expand(len(rows), -1))
             flat = rows + (first + lists) * length
-            yield _Round(pictures, turn == 0, flat, place + lists * chunks * m, most, m)
+            starts = range(0, chunks, most)
+            runs = [(start, flat[:, start * m : (start + most + 2) * m]) for start in starts]
+            yield pictures, turn, runs, place + lists * chunks * m
+
+
+def _unsorted(parts: list[Tensor], place: Tensor) -> Tensor:
+    """Return the sorted rows of all runs, (pictures, ..., C) each, by position (pictures, L, C)."""
+    return _take(parts[0] if len(parts) == 1 else torch.cat(parts, 1), place)
 
 
 class ChunkedAttention(torch.autograd.Function):
@@ -159,16 +150,14 @@ class ChunkedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, score, order, m, change=None):  # type: ignore[no-untyped-def]
-        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
-        score = None if score is None else score.contiguous()
         n, length, channels = value.shape
         out, total = query.new_empty(value.shape), query.new_empty(n, length, 1)
         lowest = torch.finfo(query.dtype).min
         size = order[..., 2 * m :].numel() * 3 * m * value.element_size()
         is_kept, kept = size <= KEPT and any(ctx.needs_input_grad), []
-        for turn in _rounds(order, m, length):
+        for pictures, turn, runs, place in _rounds(order, m, length):
             parts, levels = [], []
-            for _, run in turn.runs():
+            for _, run in runs:
                 logits = _logits(query, key, score, run, m)
                 if change is not None:
                     at = run % length
@@ -185,14 +174,14 @@ class ChunkedAttention(torch.autograd.Function):
                 mixed = torch.bmm(weights, _windows(_take(value, run), m))
                 parts.append(mixed.view(len(run), -1, channels))
                 levels.append(level)
-            mixed, level = turn.unsorted(parts), turn.unsorted(levels)
-            if not turn.is_first:  # fold this round into the ones before
-                before = total[turn.pictures]
+            mixed, level = _unsorted(parts, place), _unsorted(levels, place)
+            if turn:  # fold this round into the ones before
+                before = total[pictures]
                 joint = torch.logaddexp(before, level)
                 mixed = mixed * (level - joint).exp_()
-                mixed.addcmul_(out[turn.pictures], (before - joint).exp_())
+                mixed.addcmul_(out[pictures], (before - joint).exp_())
                 level = joint
-            out[turn.pictures], total[turn.pictures] = mixed, level
+            out[pictures], total[pictures] = mixed, level
         if change is not None:
             out.masked_fill_(total < lowest / 2, 0)
             ctx.mark_non_differentiable(out)
@@ -213,11 +202,11 @@ class ChunkedAttention(torch.autograd.Function):
         grad = grad.to(half)
         tables = [query, key, value] if score is None else [query, key, value, score]
         found = [torch.empty_like(table) for table in tables]
-        for turn in _rounds(order, m, length):
-            lists, chunks = len(turn.rows), turn.rows.shape[1] // m
+        for pictures, turn, runs, place in _rounds(order, m, length):
+            lists, chunks = len(place), order.shape[2] // m
             # Gradients of the sorted rows; the first and the last chunk are there twice.
             sums = [t.new_zeros(lists, chunks, m, t.shape[-1]) for t in tables]
-            for start, run in turn.runs():
+            for start, run in runs:
                 chosen, count = run[:, m:-m], run.shape[1] // m - 2
                 level = _take(total, chosen)  # (lists, count * m, 1)
                 level[:, max(0, length - start * m) :] = torch.inf  # repeats have no output
@@ -252,8 +241,8 @@ class ChunkedAttention(torch.autograd.Function):
                 rows = total_of[:, 1:-1].reshape(lists, (chunks - 2) * m, -1)
                 padding = rows.shape[1] - length
                 rows[:, length - padding : length] += rows[:, length:]
-                part = turn.unsorted([rows])
-                result[turn.pictures] = part if turn.is_first else part.add_(result[turn.pictures])
+                part = _take(rows, place)
+                result[pictures] = part.add_(result[pictures]) if turn else part
         return (*found, *([None] * (7 - len(found))))
 
 

@@ -20,7 +20,6 @@ from dtfn.models import attention as kinds
 from dtfn.models.layers import Residual, TextureFidelity, conv3x3, exact, switches
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
-BLOCKS_BETWEEN = 8  # residual blocks between two attentions of a chain
 
 _COMMON = {"n_feats": 256, "n_resblocks": 4, "res_scale": 0.1, "rgb_range": 1.0}
 _GROUPS = _COMMON | {"n_resgroups": 10}
@@ -171,7 +170,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
             body.append(ResidualGroup(*group, conv3x3(channels, channels), res_scale=res_scale))
     else:
         for index in range(blocks + 1):
-            body += attention() if index % BLOCKS_BETWEEN == 0 else []
+            body += attention() if index % 8 == 0 else []
             body += [_block(channels, res_scale)] if index < blocks else []
     network = Network(name, scale, body, values)
     hashed = (m for m in network.modules() if isinstance(m, kinds.HashedAttention))
