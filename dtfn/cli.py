@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from typer import Argument, Context, Exit, Option, Typer, confirm
 
 import dtfn
-from dtfn.errors import InputError, require_known
+from dtfn.errors import InputError, NotebookFailed, require_known
 
 app = Typer(
     name="dtfn",
@@ -50,23 +51,24 @@ Settings = Annotated[
     list[str] | None, Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
 ]
 
-SLOW = 30.0  # seconds; longer work of a network is announced
-# Errors of a disk that are the user's to mend; others are ours, and keep their traceback.
-DISK = {"ENOSPC", "EROFS", "EACCES", "EPERM", "EDQUOT", "EFBIG", "ENAMETOOLONG"}
-DISK |= {"EEXIST", "ENOTDIR", "EISDIR"}
+CLEAR = "\r\x1b[K" if sys.stderr.isatty() else ""  # the bar of another run that stands in a line
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
 IDLE = 120  # seconds after which the kernel of a closed page ends; it holds up to 1 GB
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
+    """Run the command line; bad input is one line on stderr and exit code 2, a failed run 1."""
     try:
         app(arguments, prog_name="dtfn")
+    except NotebookFailed as error:
+        print(f"{CLEAR}{error}", file=sys.stderr)
+        sys.exit(1)
     except InputError as error:
         message = str(error)
     except OSError as error:
-        if errno.errorcode.get(error.errno or 0) not in DISK:
-            raise
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if isinstance(error, FileNotFoundError) or not (is_full or error.filename):
+            raise  # ours to mend, with its traceback
         message = f"{error.filename or 'disk'}: cannot be written or read: {error.strerror}"
     print(f"dtfn: {message}", file=sys.stderr)
     sys.exit(2)
@@ -99,26 +101,16 @@ def run(
         print(dtfn.parameters.cell(dtfn.suite.find(notebook)))
         return
     reports = (reports or dtfn.paths.REPORTS).resolve()
-    began, visible = time.monotonic(), sys.stderr.isatty()
-    clear = "\r\x1b[K" if visible else ""  # the bar of another run that stands in this line
-    step = dtfn.suite.plan(tier, file, [notebook])[0] if tier else notebook
-    if tier:
-        print(f"{clear}{notebook}: started", flush=True)
-    folder = _run(step, settings(parameter), reports / "runs", force=force, clear=clear)
-    if tier:
-        print(f"{clear}{notebook}: {time.monotonic() - began:.0f} s, {folder}", flush=True)
-    else:
+    make = partial(dtfn.suite.run, given=settings(parameter), runs=reports / "runs", force=force)
+    if not tier:
+        folder = make(notebook)
         page.write_index(reports)
         print(next(folder.glob("*.html")))
-
-
-def _run(step: Any, values: Any, runs: Path, force: bool = False, clear: str = "") -> Path:
-    """Run a notebook; a failure is one line on stderr and exit code 1."""
-    try:
-        return dtfn.suite.run(step, values, runs=runs, force=force)
-    except dtfn.suite.NotebookFailed as failure:
-        print(f"{clear}{failure}", file=sys.stderr)
-        raise Exit(1) from None
+        return
+    began, (step,) = time.monotonic(), dtfn.suite.plan(tier, file, [notebook])
+    print(f"{CLEAR}{notebook}: started", flush=True)
+    folder = make(step)
+    print(f"{CLEAR}{notebook}: {time.monotonic() - began:.0f} s, {folder}", flush=True)
 
 
 @app.command()
@@ -256,7 +248,7 @@ def evaluate(
     sets = _split(datasets)
     how: dict[str, Any] = {"tiling": cut, "self_ensemble": self_ensemble, "device": device}
     for row in dtfn.evaluation.forecast(methods, sets, scale, count, **how).itertuples():
-        if row.seconds >= SLOW:
+        if row.seconds >= 30:
             cost = f"about {row.seconds / 60:.1f} min and {row.memory:.0f} MB for "
             work = f"{row.pictures} pictures in {row.tiles} runs"
             print(f"{row.method}: {cost}{work}", file=sys.stderr)
@@ -308,7 +300,7 @@ def audit(
     elif report:
         values = {"folders": [str(f.resolve()) for f in (hr, *results)], "scale": scale}
         values |= {"methods": [], "datasets": []}
-        _run("09_audit", values, out / "runs")
+        dtfn.suite.run("09_audit", values, runs=out / "runs")
         print(page.write_index(out))
 
 
@@ -318,12 +310,8 @@ def train(
     out: Annotated[Path, Option(help="Folder for weights, log and checkpoints.")],
     parameter: Settings = None,
     resume: Annotated[bool, Option(help="Continue from the folder's checkpoint.")] = False,
-    side_by_side: Annotated[
-        bool, Option("--side-by-side", help="All on one GPU, in OUT/NAME.")
-    ] = False,
-    minutes: Annotated[
-        float | None, Option(help="Side by side: fewer steps, to end in time.")
-    ] = None,
+    side_by_side: Annotated[bool, Option("--side-by-side", help="One GPU, into OUT/NAME.")] = False,
+    minutes: Annotated[float | None, Option(help="Side by side: take fewer steps.")] = None,
     keep_every: Annotated[int, Option(help="Side by side: steps between kept weights.")] = 0,
     accelerator: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, Option(help="Processes or GPUs a node.")] = 1,
@@ -474,8 +462,10 @@ def _show_network(
     name: Annotated[str, Argument(help="A name of `dtfn zoo list`.")], as_json: Json = False
 ) -> None:
     """Print the card of a network, or its entry as JSON."""
-    entry, card = dtfn.zoo.entry(name), dtfn.paths.ZOO / f"{name}.md"
-    print(json.dumps(entry, indent=1) if as_json else card.read_text(encoding="utf-8").rstrip())
+    known = {row["name"]: row for row in dtfn.zoo.registry()}
+    require_known(name, known, "network", "a name of the zoo")
+    card = (dtfn.paths.ZOO / f"{name}.md").read_text(encoding="utf-8").rstrip()
+    print(json.dumps(known[name], indent=1) if as_json else card)
 
 
 @zoo_app.command("verify")

@@ -14,6 +14,10 @@ class InputError(ValueError):
         super().__init__(f"{what}: expected {expected}; found {found}; {remedy}")
 
 
+class NotebookFailed(RuntimeError):
+    """A notebook raised an error; its run is kept in a folder with the traceback."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the closest known name, or the whole list."""
     names = sorted(known)

@@ -5,7 +5,6 @@ for all positions cost in PSNR. `dtfn.interventions` has them and the other inte
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,8 +127,7 @@ def collapses(psnr: float, cost: float, bicubic: float) -> bool:
 
 def least(name: str) -> float:
     """Return what uniform weights must cost a network in dB: `LEAST`, or `LEAST_SWITCHED`."""
-    known = Path(name).exists() or name in {row["name"] for row in zoo.registry()}
-    return LEAST_SWITCHED if known and not zoo.own(name) and zoo.switched(name) else LEAST
+    return LEAST_SWITCHED if zoo.switched(name) else LEAST
 
 
 def placebo_of(name: str) -> str | None:

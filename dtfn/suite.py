@@ -26,7 +26,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dtfn import datasets, files, images, methods, parameters, paths, provenance, reports, zoo
-from dtfn.errors import InputError, nearest, require_known
+from dtfn.errors import InputError, NotebookFailed, nearest, require_known
 from dtfn.reports import page
 
 # What a run takes unless the plan says otherwise: the first three are for a cluster, and another
@@ -39,10 +39,6 @@ _DEFAULTS = {
 }
 TIERS = tuple(_DEFAULTS)
 _LIFELINE = "DTFN_LIFELINE"  # the lock of `reproduce`; when it is free, its runs end too
-
-
-class NotebookFailed(RuntimeError):
-    """A notebook raised an error; its run is kept in a folder with the traceback."""
 
 
 @dataclass(frozen=True)

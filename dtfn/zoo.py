@@ -6,6 +6,7 @@ recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training
 `dtfn.models.import_weights`. Nothing here loads torch.
 """
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from dtfn import files, paths, recipes
-from dtfn.errors import InputError, nearest, require_known
+from dtfn.errors import InputError, nearest
 from dtfn.recipes import Recipe
 
 REGISTRY = "registry.json"
@@ -95,13 +96,6 @@ def everything() -> list[Entry]:
     return [*registry(), *imported()]
 
 
-def entry(name: str) -> Entry:
-    """Return the entry of a shipped network; an unknown name is an `InputError`."""
-    known = {row["name"]: row for row in registry()}
-    require_known(name, known, "network", "a name of the zoo")
-    return known[name]
-
-
 def file_of(name_or_file: str) -> Path:
     """Return the file of a network's weights, or of a user's own code; or raise `InputError`."""
     row = next((row for row in everything() if row["name"] == name_or_file), None)
@@ -127,26 +121,20 @@ def file_of(name_or_file: str) -> Path:
 
 def recipe(name_or_file: str) -> Recipe:
     """Return the recipe by which weights were trained; no recipe in the file is an `InputError`."""
-    if found := _recipe(file := file_of(name_or_file)):
-        return found
-    raise InputError(file, "weights that `dtfn train` wrote", "no recipe", "name other weights")
+    file = file_of(name_or_file)
+    try:
+        with safe_open(file, "np") as content:
+            return recipes.from_json(json.loads(content.metadata()["notes"])["recipe"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        wanted, remedy = "whole weights that `dtfn train` wrote", "name other weights"
+        raise InputError(file, wanted, f"no recipe ({error})", remedy) from error
 
 
 def switched(name_or_file: str) -> bool:
     """Return whether weights were trained with attention on and off (`Recipe.attention_off`)."""
-    found = _recipe(file_of(name_or_file))
-    return bool(found and found.attention_off)
-
-
-def _recipe(file: Path) -> Recipe | None:
-    if file.suffix != ".safetensors":
-        return None
-    try:
-        with safe_open(file, "np") as content:
-            notes = json.loads((content.metadata() or {}).get("notes", "{}"))
-    except (SafetensorError, ValueError) as error:
-        raise InputError(file, "a whole .safetensors file", error, "fetch it again") from error
-    return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
+    with contextlib.suppress(InputError):
+        return recipe(name_or_file).attention_off > 0
+    return False
 
 
 def verify() -> list[str]:

@@ -115,7 +115,7 @@ def test_attention_and_disagreement_are_of_the_live_layer_and_the_lost_detail(sh
     said["support"] = np.exp(-np.sum(expected * np.log(np.maximum(expected, 1e-30))))
     said["disagreeing"] = expected[falser].sum()
     assert found.spread == pytest.approx(said, rel=1e-4)
-    for copy, weight in zip(found.copied, heaviest, strict=True):
+    for copy, weight in zip(found.copied.itertuples(), heaviest, strict=True):
         assert copy.weight == pytest.approx(weight, abs=1e-7)
         assert expected[copy.row, copy.column] == pytest.approx(weight, abs=1e-7)
         other = lost[4 * copy.row : 4 * copy.row + 4, 4 * copy.column : 4 * copy.column + 4]
@@ -128,8 +128,8 @@ def test_deeper_answers_are_those_of_the_changed_network() -> None:
     clicked = look(replace(CHOICE, network=DENSE, control=(), third="")).looked((5, 6))
     *_, deeper = clicked.deeper()
     network, lr = models.load(DENSE), clicked.sample.lr
-    ringed = [(c.row, c.column) for c in clicked.copied if (c.row, c.column) != (5, 6)]
-    gone = torch.tensor([24 * row + column for row, column in ringed])
+    ringed = set(24 * clicked.copied["row"] + clicked.copied["column"])
+    gone = torch.tensor(sorted(ringed - {24 * 5 + 6}))
     with network.intervene(lambda logits, *_: logits.index_fill(1, gone, -torch.inf)):
         expected = evaluation.upscale(network, lr)
     np.testing.assert_array_equal(deeper.outputs[WITHOUT].image, expected)
@@ -371,7 +371,7 @@ def test_crops_outline_the_block(shown: State) -> None:
     assert page.attention_map(clicked, 0.0) is clicked.sample.lr
     grey = replace(clicked.sample, lr=np.full_like(clicked.sample.lr, 60))
     strong = page.attention_map(replace(clicked, sample=grey), 1.0).astype(int).sum(2)
-    top = clicked.copied[0]
+    top = clicked.copied.iloc[0].astype(int)
     assert strong[top.row, top.column] == strong.max(), "magma ends in its lightest colour"
     harm, colours = clicked.harm, page.harm_map(clicked, 0.0)[0].astype(int)
     worst, best = (np.unravel_index(at, harm.shape) for at in (harm.argmax(), harm.argmin()))

@@ -402,7 +402,7 @@ def test_from_weights_to_a_map_but_not_of_windows(mine: str) -> None:
     refused("cannot be assigned to positions", looks, [f"{file}:network"], sample, [(3, 2)])
     state = look(Choice("mini", "brick", 4, **usual(4, f"{file}:network"), tile=(0, 0, 16, 20)))
     assert state.attention is None
-    assert "'attention' has no map: its module lacks a method attention_positions" in state.notes
+    assert "'attention' has no map: its module lacks attention_positions" in state.notes
     assert "choice of keys" in page.verdict(state) or "chance" in page.verdict(state)
     assert set(gate.costs([f"{file}:network"], ["mini"], 1)["intervention"]) == set(gate.OWN_KINDS)
 

@@ -416,8 +416,6 @@ def test_the_stages_of_the_zoo() -> None:
             assert dataclasses.replace(one, **same) == base
     assert [one.steps for one in local] == [8797, 2000, 3000]
     assert {f"mini-{variant}" for variant in recipes.VARIANTS} <= set(models.networks.known_names())
-    assert recipes.split_name("dtfn-notfs-x4-s11") == ("dtfn-notfs", 4, 11)
-    assert recipes.split_name("dtfn_x4") is None
     recipe = recipes.preset("demo-nla+tfs-x3-s2")
     assert (recipe.network, recipe.scale, recipe.seed) == ("mini-nla+tfs", 3, 2)
     assert (recipe.sets, recipe.validation, recipe.start) == (("embedded",), "embedded", "")

@@ -28,7 +28,7 @@ def small_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A zoo with a network that hashes, the placebo of its seed, and two without attention."""
     monkeypatch.setattr("dtfn.paths.ZOO", tmp_path)
     for name in (NLSA, PLACEBO, "local-x4-s0", "local-x4-s1"):
-        variant, _, seed = recipes.split_name(name) or ("", 0, 0)
+        variant, seed = name.partition("-")[0], int(name[-1])
         torch.manual_seed(seed)
         network = models.create(f"mini-{variant}", S, n_feats=8, n_resblocks=1, n_resgroups=2)
         for weight in network.parameters():

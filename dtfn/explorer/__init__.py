@@ -14,7 +14,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dtfn import files, images, methods, reports, zoo
@@ -40,7 +39,7 @@ class Session:
             view = View(lambda state, **shown: send(state, self._given, **shown))
             view.start(lambda tell: opened(self._given, tell))
             return
-        state, missed = opened(self._given), list[float]()
+        state = opened(self._given)
         print(state.notes)
         rows, columns = state.shape
         usual = [(rows // 6, columns // 4), (rows // 2, 7 * columns // 10)]
@@ -48,9 +47,8 @@ class Session:
         for index, clicked in enumerate(states, start=1):
             *_, deepest = clicked, *clicked.deeper()
             _save(self._run, f"position_{index}", deepest)
-            if clicked.attention is not None:
-                missed.append(abs(float(clicked.attention.sum()) - 1))
-        if missed:
+        maps = (clicked.attention for clicked in states)
+        if missed := [abs(float(one.sum()) - 1) for one in maps if one is not None]:
             claim = "every attention map that is shown sums to 1, to 1e-5"
             self._run.verdict(Verdict(claim, max(missed), None, max(missed) < 1e-5, "{:.1e}"))
 
@@ -69,12 +67,9 @@ def is_headless() -> bool:
     """Return whether nobody can click: run by the suite, by papermill or by nbconvert."""
     from IPython import get_ipython
 
-    if reports.RUN_DIR in os.environ:
-        return True
-    if os.environ.get("SERVER_SOFTWARE", "").startswith("voila/"):
-        return False
-    kernel = getattr(get_ipython(), "kernel", None)
-    return not getattr(kernel, "_allow_stdin", False)
+    is_voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+    is_asked = getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
+    return reports.RUN_DIR in os.environ or not (is_voila or is_asked)
 
 
 def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> State:
@@ -101,14 +96,11 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
 
 def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
     """Save what is looked at as a run with the notebook's parameters, and return its folder."""
-    run = reports.begin(NOTEBOOK, {**given, **_parameters(state)})
+    parameters = {**given, **asdict(state.choice), "positions": [state.position]}
+    run = reports.begin(NOTEBOOK, parameters)
     _save(run, "view", state, **shown)
     run.finish()
     return run.folder
-
-
-def _parameters(state: State) -> dict[str, Any]:
-    return asdict(state.choice) | {"positions": [state.position]}
 
 
 def _save(run: Run, name: str, state: State, **shown: Any) -> None:
@@ -116,11 +108,11 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
     choice, (row, column), (rows, columns) = state.choice, state.position, state.shape
     used = sorted({methods.split_change(method)[0] for method in choice.methods})
     run.uses([state.whole], [zoo.file_of(network) for network in used])
-    maps: dict[str, Any] = {name: getattr(state, name) for name in ("attention", "harm", "chance")}
+    maps = {"attention": state.attention, "harm": state.harm, "chance": state.chance}
     maps |= {f"error_{method}": output.error for method, output in state.outputs.items()}
     at = pd.MultiIndex.from_product([range(rows), range(columns)], names=["row", "column"])
-    data = pd.DataFrame({key: np.ravel(values) for key, values in maps.items()}, at)
-    data = data.dropna(axis=1)
+    known = {key: values.ravel() for key, values in maps.items() if values is not None}
+    data = pd.DataFrame(known, at).dropna(axis=1)
     part, labels = f", {Window(*choice.tile)}" if choice.tile else "", choice.labels
     caption = (
         f"{choice.dataset}/{choice.image}{part}: row {row}, column {column} (×{choice.scale}, Y, "
@@ -130,11 +122,7 @@ def _save(run: Run, name: str, state: State, **shown: Any) -> None:
         "query's, over the latter."
     )
     run.figure(name, page.sheet(state, **shown), data=data.reset_index(), caption=caption)
-    numbers = {
-        **_parameters(state),
-        **{"row": row, "column": column, "threshold": state.threshold},
-        **data.loc[row, column],
-        "spread": state.spread,
-        "copied": [copy._asdict() for copy in state.copied],
-    }
+    numbers = asdict(choice) | data.loc[(row, column)].to_dict() | {"spread": state.spread}
+    numbers |= {"row": row, "column": column, "threshold": state.threshold}
+    numbers["copied"] = state.copied.to_dict("records")
     files.write_json(run.folder / "figures" / f"{name}.json", reports.plain(numbers))

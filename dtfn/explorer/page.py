@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw
 
 from dtfn import images, subpixel
 from dtfn.capture import mixed_patch
-from dtfn.explorer.state import WITHOUT, Float, Position, State, Window, around
+from dtfn.explorer.state import WITHOUT, Position, State, Window, around
 from dtfn.images import UInt8
 from dtfn.models.attention import HashedAttention
 from dtfn.plots import BOX, SIGNED, WIDTH, styled
-from dtfn.plots.pictures import frame, show
+from dtfn.plots.pictures import COPIED, frame, show
+from dtfn.reports import tables
+from dtfn.subpixel import Float
 
-RING = "#56B4E9"
 ATTENTION = "magma"
 BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
 FLOOR = 0.2  # of the overlay's strength where attention is least, so that the rest shows
@@ -45,7 +46,6 @@ ABOUT = {
     "weighted mix": "The mean of all patches by attention weight: what the layer could copy",
 }
 """What the pictures show, for who points at them."""
-
 
 Line = tuple[str, str, str]  # label, value and meaning of a number
 
@@ -90,25 +90,24 @@ def verdict(state: State) -> str:
 
 def lines(state: State) -> tuple[list[Line], list[Line]]:
     """Return the numbers of the block at the position, and of how it spreads its attention."""
-
-    def mse(differences: Float) -> str:
-        shown = round(differences[state.position], 2) + 0.0  # no "−0.00"
-        return f"{shown:+.2f} MSE".replace("-", "−") if shown else "0.00 MSE"
-
     choice, block, spread = state.choice, list[Line](), list[Line]()
+    harm, chance = (
+        tables.number("{:+.2f} MSE", values[state.position]).replace("-", "−")
+        for values in (state.harm, state.chance)
+    )
     if state.has_truth:
         labels = {f"{choice.network}@off": "harm: on minus off"}
         labels[f"{choice.network}@uniform"] = "harm: over equal weights"
         about = "Error of this block minus that of the baseline. Above 0 the network is worse"
-        block.append((labels.get(choice.baseline, "harm: over baseline"), mse(state.harm), about))
+        block.append((labels.get(choice.baseline, "harm: over baseline"), harm, about))
     if state.has_truth and choice.control:
         control = " minus ".join(choice.labels[one] for one in choice.control)
         about = f"The same difference where chance alone acts: {control}"
-        block.append(("chance, this block", mse(state.chance), about))
+        block.append(("chance, this block", chance, about))
         about = "Chance differs less at 95 % of the positions, or at the share that you set"
         block.append(("threshold", f"±{state.threshold:.2f} MSE", about))
     if state.attention is not None:
-        a, total, named = state.spread, state.attention.size, sum(c.weight for c in state.copied)
+        a, total, named = state.spread, state.attention.size, state.copied["weight"].sum()
         support, most = f"{a['support']:,.0f} of {total:,}", state.attention.max() * total
         about = "1 × is what each gets if all get the same"
         spread = [
@@ -147,14 +146,12 @@ def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
 
 def crops(state: State, side: int) -> list[Crop]:
     """Return LR, HR, the outputs, ``side`` LR positions wide, and the attribution."""
-    sample, choice, at = state.sample, state.choice, state.position
-    window = around(state.shape, at, side)
-    shown = [_crop("LR", "input", sample.lr, 1, window, at)]
-    if sample.hr.size:
-        hr = images.as_rgb(sample.hr)
-        shown.append(_crop("HR", "the truth", hr, sample.scale, window, at))
+    sample, choice, at, where = state.sample, state.choice, state.position, (state.shape, side)
+    shown = [_crop("LR", "input", at, sample.lr, *where)]
+    if state.has_truth:
+        shown.append(_crop("HR", "the truth", at, images.as_rgb(sample.hr), *where))
     uniform = f"{choice.network}@uniform"
-    titles = {choice.off: OFF, uniform: "uniform weights"}
+    titles = choice.labels | {choice.off: OFF, uniform: "uniform weights"}
     if state.record is not None:
         titles[choice.network] = "attention on"
     order = [choice.network, choice.off, uniform, WITHOUT, choice.baseline, choice.third]
@@ -162,8 +159,7 @@ def crops(state: State, side: int) -> list[Crop]:
         made, note = state.outputs[method], ""
         if state.has_truth:
             note = f"{made.error[at]:.2f} MSE · {subpixel.psnr_of(made.error[at]):.2f} dB"
-        title = titles.get(method, choice.labels[method])
-        shown.append(_crop(title, note, made.image, sample.scale, window, at))
+        shown.append(_crop(titles[method], note, at, made.image, *where))
     if state.attribution is not None and state.crop is not None:
         values = state.attribution.map
         root = subpixel.signed_root(values / (np.abs(values).max() or 1.0))
@@ -183,18 +179,17 @@ def copies(state: State) -> list[Crop]:
     box = Window(SPAN // 2 * scale, SPAN // 2 * scale, scale, scale)
     mix = Crop("weighted mix", "of all positions", mixed_patch(source, state.attention, SPAN), box)
     patches = [("query", f"{state.position}", state.position)]
-    for row, column, weight, apart in state.copied:
+    for row, column, weight, apart in state.copied.itertuples(index=False):
         differs = "" if math.isnan(apart) else f" · differs {apart:.1f}"
         patches.append((f"{weight:.2%}", f"({row}, {column}){differs}", (row, column)))
-    query, *copied = (
-        _crop(title, note, source, scale, around(state.shape, at, SPAN), at)
-        for title, note, at in patches
-    )
+    query, *copied = (_crop(*patch, source, state.shape, SPAN) for patch in patches)
     return [query, mix, *copied]
 
 
-def _crop(title: str, note: str, image: UInt8, scale: int, window: Window, at: Position) -> Crop:
-    top, left, height, width = (scale * side for side in window)
+def _crop(title: str, note: str, at: Position, image: UInt8, shape: Position, side: int) -> Crop:
+    """Cut ``side`` LR positions of a grid out of a picture of it, in any scale."""
+    scale = len(image) // shape[0]
+    top, left, height, width = (scale * v for v in around(shape, at, side))
     piece = np.ascontiguousarray(image[top : top + height, left : left + width])
     return Crop(title, note, piece, Window(scale * at[0] - top, scale * at[1] - left, scale, scale))
 
@@ -212,13 +207,12 @@ def attention(state: State) -> str:
         name = state.choice.labels[state.choice.network]
         said = f"{name} has no attention layer that can be shown: choose another network."
         return _under(said, ATTENTION)
-    reached = int((state.attention > 0).sum())
-    all_of = reached == state.attention.size
-    of = "all positions" if all_of else f"the {reached:,} positions that get any"
-    said = f"Spread evenly over {of}."
-    if state.spread["support"] < EVEN * reached:
-        half = np.cumsum(np.sort(state.attention, axis=None)[::-1]) < 0.5
-        said = f"Half of the weight is on {int(half.sum()) + 1:,} of {of}."
+    reached, total = np.count_nonzero(state.attention), state.attention.size
+    of = f"the {reached:,} positions that get any" if reached < total else "all positions"
+    half = np.searchsorted(np.cumsum(np.sort(state.attention, axis=None)[::-1]), 0.5) + 1
+    said = f"Half of the weight is on {half:,} of {of}."
+    if state.spread["support"] >= EVEN * reached:
+        said = f"Spread evenly over {of}."
     if isinstance(state.record.module(state.choice.layer), HashedAttention):
         said += " Equal hash codes are cut into chunks row by row, hence the band."
     return _under(said, ATTENTION, "1×", "weight, in multiples of uniform", f"{BRIGHTEST}×")
@@ -241,7 +235,7 @@ def harm(state: State, limit: float) -> str:
 def numbers(state: State) -> str:
     """Return the verdict and the table of numbers."""
     said, (row, column) = verdict(state), state.position
-    kind = next((kind for kind in ("harmed", "helped") if f"{kind} here" in said), "")
+    kind = "harmed" if "harmed here" in said else "helped" if "helped here" in said else ""
     block, spread = (
         "".join(
             f'<tr title="{escape(about)}"><td>{escape(label)}</td><td>{escape(value)}</td></tr>'
@@ -286,8 +280,8 @@ def sheet(state: State, *, strength: float = 0.9, shown: float = 0.0, side: int 
     figure = Figure(figsize=(WIDTH, 7.6), layout="constrained")
     parts: Any = figure.subfigures(3, 1, height_ratios=[3.4, 2.0, 1.5])
     left, right, text = parts[0].subplots(1, 3)
-    rings = np.array([(copy.column, copy.row) for copy in state.copied]).reshape(-1, 2)
-    left.scatter(*rings.T, s=22, facecolors="none", edgecolors=RING, linewidths=0.9)
+    rings = state.copied["column"], state.copied["row"]
+    left.scatter(*rings, s=22, facecolors="none", edgecolors=COPIED, linewidths=0.9)
     overlay, title = attention_map(state, strength), f"attention of {state.choice.layer}"
     ends = (0.0, math.log2(BRIGHTEST))
     maps = [(left, overlay, title, ATTENTION, ends, "log2 of weight × L", BOX)]

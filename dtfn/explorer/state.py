@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
-from numpy.typing import NDArray
 from scipy.special import entr
 from torch import Tensor
 
@@ -27,9 +27,9 @@ from dtfn.errors import InputError, require_known
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
 from dtfn.methods import hashes
+from dtfn.subpixel import Float
 from dtfn.tiling import Tiling
 
-Float = NDArray[np.float64]
 Position = tuple[int, int]  # row, column on the LR grid
 Files = Mapping[str, tuple[bytes, bool]]  # the reader's: name -> bytes, whether HR, else LR
 Tell = Callable[[float, str], None]  # called with the share that is done and what is being done
@@ -42,6 +42,7 @@ DENSE = TILE**2  # LR positions at most, where time and memory grow with their s
 LARGEST = 160_000  # the same for other networks
 KEPT = 16  # outputs that are remembered
 SIDE, PATCH, STEPS = 48, 4, 8  # of attribution: what the network sees, the patch, the path
+MOST = ["row", "column", "weight", "disagreement"]  # of the most attended positions
 
 
 class Window(NamedTuple):
@@ -63,15 +64,6 @@ class _Output(NamedTuple):
     image: UInt8  # (sH, sW, 3)
     error: Float  # of its blocks on Y, not rounded (MSE), (H, W); NaN without the truth
     record: Record | None  # what its attention layers received; None where it has none
-
-
-class Copied(NamedTuple):
-    """One attended position; for its ``disagreement`` see `dtfn.texture.disagreement`."""
-
-    row: int
-    column: int
-    weight: float  # in [0, 1]
-    disagreement: float  # of its HR detail with the query's; NaN where it is not known
 
 
 @dataclass(frozen=True)
@@ -117,15 +109,19 @@ class State:
     sample: Sample  # the tile
     notes: str  # on the picture and the network, in words
     outputs: Mapping[str, _Output]  # by method
-    detail: NDArray[np.float32] | None  # that the degradation took from each block, (L, D)
+    harm: Float  # error of the network minus error of the baseline, (H, W); NaN without the truth
+    chance: Float  # the same of the control; NaN where there is none
+    threshold: float  # harm (MSE) that chance reaches at one position in twenty, by default; else 0
+    is_judged: bool  # no: without its choice of keys the network is off-distribution
     files: Files
     tell: Tell
-    is_judged: bool = True  # no: without its choice of keys the network is off-distribution
     position: Position = (0, 0)
     attention: Float | None = None  # (H, W), sums to 1; None where the network has none
     # Effective positions, mean distance, and weight on itself and where disagreement is above 1.
     spread: Mapping[str, float] = field(default_factory=dict)
-    copied: tuple[Copied, ...] = ()  # the most attended positions, heaviest first
+    # The most attended positions, heaviest first: row, column, weight, and disagreement (see
+    # `dtfn.texture`) of their HR detail with the query's; NaN where it is not known.
+    copied: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=MOST))
     attribution: Attribution | None = None  # of the patch around the position, on `crop`
     crop: Window | None = None
 
@@ -143,25 +139,6 @@ class State:
     def record(self) -> Record | None:
         """What the network's attention layers received; None where it has none."""
         return self.outputs[self.choice.network].record
-
-    @property
-    def harm(self) -> Float:
-        """Error of the network minus error of the baseline, (H, W); NaN without the truth."""
-        return self._apart(self.choice.network, self.choice.baseline)
-
-    @property
-    def chance(self) -> Float:
-        """The same of the control; NaN where there is none."""
-        return self._apart(*self.choice.control)
-
-    def _apart(self, *two: str) -> Float:
-        errors = [self.outputs[name].error for name in two]
-        return errors[0] - errors[1] if two else np.full(self.shape, np.nan)
-
-    @property
-    def threshold(self) -> float:
-        """Harm (MSE) that chance reaches at one position in twenty, by default; else 0."""
-        return float(np.nan_to_num(np.quantile(np.abs(self.chance), self.choice.quantile)))
 
     def images(self, dataset: str) -> list[str]:
         """Return the pictures of a benchmark, or those that the reader brought."""
@@ -209,11 +186,11 @@ class State:
         if self.record is None:
             return here
         attention = self.record.map(self.choice.layer, at).double().cpu().numpy()
-        apart = np.full(attention.shape, np.nan)
-        if self.detail is not None:
-            flat = int(np.ravel_multi_index(at, self.shape))
-            apart = texture.disagreement(self.detail, [flat]).reshape(self.shape)
-        distance = np.hypot(*(np.indices(attention.shape) - np.reshape(at, (2, 1, 1))))
+        apart = np.full(self.shape, np.nan)
+        if self.has_truth:
+            flat = at[0] * columns + at[1]
+            apart = texture.disagreement(_detail(self.sample), [flat]).reshape(self.shape)
+        distance = np.hypot(*(np.indices(self.shape) - np.reshape(at, (2, 1, 1))))
         worse = np.where(np.isnan(apart), np.nan, apart > 1)
         spread = {
             "support": float(np.exp(entr(attention).sum())),
@@ -222,7 +199,7 @@ class State:
             "disagreeing": float((attention * worse).sum()),
         }
         most = Look(self.choice.network, 0, at, attention).strongest(self.choice.ringed)
-        copied = tuple(Copied(*p, float(attention[p]), float(apart[p])) for p in most)
+        copied = pd.DataFrame([(*p, attention[p], apart[p]) for p in most], columns=MOST)
         return replace(here, attention=attention, spread=spread, copied=copied)
 
     def deeper(self) -> Iterator[State]:
@@ -232,11 +209,11 @@ class State:
         choice, outputs = self.choice, dict(self.outputs)
         seed = _seed(choice.network, choice.hash_seed)
         # The position itself stays: the question is what the others brought.
-        ringed = {(copy.row, copy.column) for copy in self.copied} - {self.position}
-        removed = tuple(sorted(row * self.shape[1] + column for row, column in ringed))
+        width, (row, column) = self.shape[1], self.position
+        ringed = set(self.copied["row"] * width + self.copied["column"]) - {row * width + column}
         network = methods.network(choice.network)
         if getattr(network, "placed", []) == getattr(network, "dense", []):  # none in windows
-            outputs[WITHOUT] = run(choice.network, self.sample, seed, removed)
+            outputs[WITHOUT] = run(choice.network, self.sample, seed, tuple(sorted(ringed)))
             yield replace(self, outputs=dict(outputs))
         uniform = f"{choice.network}@uniform"
         outputs[uniform] = run(uniform, self.sample, 0)
@@ -268,8 +245,7 @@ def look(
     else:
         whole = _sample(choice.dataset, choice.image, choice.scale)
     if choice.network == choice.baseline:
-        twice, remedy = f"{choice.network} twice", "choose another one"
-        raise InputError("pair", "two different networks", twice, remedy)
+        raise InputError("pair", "two different networks", f"{choice.network} twice", "change one")
     methods.require(choice.methods, choice.scale)
     sample = _cut(whole, choice.tile)
     rows, columns = sample.lr.shape[:2]
@@ -287,43 +263,45 @@ def look(
     layers = capture.layers(network)
     if choice.layer:
         require_known(choice.layer, layers, "layer", f"one with attention of {choice.network}")
-    is_own = zoo.own(choice.network) is not None
-    has_off = network.shapes if is_own else layers
-    shown, outputs = dict.fromkeys([*choice.methods, *([choice.off] if has_off else [])]), {}
+    elif layers:
+        choice = replace(choice, layer=layers[-1])
+    own = network if zoo.own(choice.network) else None
+    shown, outputs = choice.methods, {}
+    if own.shapes if own else layers:
+        shown = list(dict.fromkeys([*shown, choice.off]))
     for index, method in enumerate(shown):
         tell(index / len(shown), f"running {method}")
         outputs[method] = run(method, sample, _seed(method, choice.hash_seed))
     tell(1.0, "")
-    record = outputs[choice.network].record
-    if record and not choice.layer:
-        choice = replace(choice, layer=record.layers[-1])
-    if is_own and has_off and not layers:
+    if own and own.shapes and not layers:
+        named = next(iter(own.shapes))
+        notes.append(f"{named!r} has no map: its module lacks attention_positions, see dtfn.own.")
+    is_judged = True
+    errors = {name: output.error for name, output in outputs.items()}
+    harm = errors[choice.network] - errors[choice.baseline]
+    chance = np.full_like(harm, np.nan)
+    if choice.control:
+        chance = errors[choice.control[0]] - errors[choice.control[1]]
+    threshold = float(np.nan_to_num(np.quantile(np.abs(chance), choice.quantile)))
+    if sample.hr.size and own and choice.baseline == choice.off:
         notes.append(
-            f"The attention {next(iter(network.shapes))!r} has no map: its module lacks a method "
-            "attention_positions, see dtfn.own."
+            "The network was never trained without its attention. So it is compared with "
+            "itself with equal weights for the same keys (its choice pair)."
         )
-    is_judged, detail = True, None
-    if sample.hr.size:
-        detail = texture.detail_blocks(sample.hr, sample.scale)
-        if is_own and choice.baseline == choice.off:
-            notes.append(
-                "The network was never trained without its attention. So it is compared with "
-                "itself with equal weights for the same keys (its choice pair)."
-            )
-            errors = (outputs[method].error for method in (choice.network, choice.off))
-            made, off = (subpixel.psnr_of(subpixel.interior(error)) for error in errors)
-            bicubic = images.imresize(sample.lr, choice.scale)
-            if gate.collapses(made, made - off, evaluation.psnr(bicubic, sample.hr, choice.scale)):
-                is_judged = False
-                notes.append(f"These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}.")
+        pair = (choice.network, choice.off)
+        made, off = (subpixel.psnr_of(subpixel.interior(errors[name])) for name in pair)
+        bicubic = images.imresize(sample.lr, choice.scale)
+        if gate.collapses(made, made - off, evaluation.psnr(bicubic, sample.hr, choice.scale)):
+            is_judged = False
+            notes.append(f"These cost it {made - off:.2f} dB here: {gate.OFF_DISTRIBUTION}.")
     row = next((row for row in zoo.registry() if row["name"] == choice.network), {})
     if row.get("chooses") is False:
         notes.append(
             f"{choice.network} does not pass the gate: equal weights for all positions cost it "
             f"{row['gate']:.2f} dB on Urban100, so what it looks at may matter little."
         )
-    said = " ".join(filter(None, notes))
-    state = State(choice, whole, sample, said, outputs, detail, files, tell, is_judged)
+    said, judged = " ".join(filter(None, notes)), (harm, chance, threshold, is_judged)
+    state = State(choice, whole, sample, said, outputs, *judged, files, tell)
     at = (state.shape[0] // 2, state.shape[1] // 2)
     if before and before.whole is whole and before.choice.tile == choice.tile:
         at = before.position
@@ -338,9 +316,8 @@ def usual(scale: int, network: str = "", baseline: str = "", seed: int = 0) -> d
     with equal weights, any other with a local one. A zoo without attention is an `InputError`.
     """
     if not network:
-        rows = [
-            row for row in zoo.registry() if row["scale"] == scale and row.get("gate") is not None
-        ]
+        rows = [row for row in zoo.registry() if row["scale"] == scale]
+        rows = [row for row in rows if row.get("gate") is not None]
         if not rows:
             remedy = "choose another scale, or train networks with `dtfn train`"
             raise InputError(f"zoo x{scale}", "a network with attention", "none", remedy)
@@ -359,10 +336,9 @@ def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tup
     The network under another hash seed, or on the flipped picture where it does not hash, for
     itself with other attention; else two local networks, the baseline if it is one.
     """
-    changed = f"{network}@hash({seed + 1})" if hashes(network) else f"{network}@turn(1)"
-    named = sorted(_local(scale), key=lambda name: name == baseline)
-    two = [(one, named[-1]) for one in named[:-1]]
-    own = (changed, network)
+    own = (f"{network}@{f'hash({seed + 1})' if hashes(network) else 'turn(1)'}", network)
+    *others, last = sorted(_local(scale), key=lambda name: name == baseline) or [""]
+    two = [(one, last) for one in others]
     return [own, *two, ()] if baseline.startswith(f"{network}@") else [*two, (), own]
 
 
@@ -405,6 +381,7 @@ def _seed(method: str, seed: int) -> int:
 
 
 _sample = functools.lru_cache(maxsize=4)(datasets.sample)
+_detail = functools.lru_cache(maxsize=4)(lambda one: texture.detail_blocks(one.hr, one.scale))
 
 
 @functools.lru_cache(maxsize=4)

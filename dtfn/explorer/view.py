@@ -1,7 +1,7 @@
 """The explorer's view: ipywidgets around a `State`. Nothing is computed here."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html import escape
@@ -24,6 +24,7 @@ from dtfn.explorer.state import FILES, Choice, Position, State, Tell, controls, 
 from dtfn.images import UInt8
 from dtfn.methods import labels
 from dtfn.plots import BOX
+from dtfn.plots.pictures import COPIED
 
 FOLDER = Path(__file__).parent
 SIDE = 280  # CSS pixels of a map
@@ -49,14 +50,12 @@ _CONTROLS = {
 }
 """Label, width in CSS pixels and tooltip of what can be chosen, in the order of the page."""
 _CHOSEN = [name for name in _CONTROLS if name in Choice.__dataclass_fields__]
-_TRUTHS = [("as the truth (HR)", True), ("as LR, no truth", False)]
-_ZOOMS = [(f"×{n}", n) for n in (1, 2, 3, 4, 6)]
 _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "hash_seed": (widgets.BoundedIntText, {"max": 2**31 - 1}),
-    "truth": (widgets.Dropdown, {"options": _TRUTHS}),
+    "truth": (widgets.Dropdown, {"options": {"as the truth (HR)": True, "as LR, no truth": False}}),
     "quantile": (widgets.FloatSlider, {"min": 0.5, "max": 0.99, "step": 0.01}),
     "ringed": (widgets.IntSlider, {"min": 1, "max": 16}),
-    "zoom": (widgets.Dropdown, {"options": _ZOOMS, "value": 3}),
+    "zoom": (widgets.Dropdown, {"options": {f"×{n}": n for n in (1, 2, 3, 4, 6)}, "value": 3}),
     "overlay": (widgets.FloatSlider, {"value": 0.9, "min": 0.0, "max": 1.0, "step": 0.05}),
 }
 """What is no plain menu."""
@@ -84,25 +83,24 @@ class MapCanvas(Canvas):  # type: ignore[misc]
         self.axes.set_axis_off()
         self.mark = Rectangle((0, 0), 1, 1, fill=False, edgecolor=ink, linewidth=1.8)
         self.axes.add_patch(self.mark)
-        self.rings = self.axes.scatter([], [], s=34, facecolors="none", edgecolors=page.RING)
-        self.picture: Any = None
+        self.rings = self.axes.scatter([], [], s=34, facecolors="none", edgecolors=COPIED)
+        self.picture: Any = self.axes.imshow([[(0, 0, 0)]])
         self.tell = tell
         self.on_msg(self._began)
         self.mpl_connect("button_press_event", self._clicked)
         self.mpl_connect("key_press_event", self._pressed)
 
-    def show(self, image: UInt8, position: Position, rings: Sequence[Position] = ()) -> None:
-        """Show a picture ``(H, W, 3)``, the position (row, column), and rings at others."""
-        if self.picture is None or self.picture.get_array().shape != image.shape:
-            if self.picture is not None:
-                self.picture.remove()
+    def show(self, image: UInt8, position: Position, rings: Any = ()) -> None:
+        """Show a picture ``(H, W, 3)``, the position (row, column), and rings at (x, y)."""
+        if self.picture.get_array().shape != image.shape:
+            self.picture.remove()
             self.picture = self.axes.imshow(image, interpolation="nearest")
             self.toolbar.update()  # forget how another picture was zoomed
         self.picture.set_data(image)
         grow = max(image.shape) / 50
         row, column = position
         self.mark.set_bounds(column - 0.5 - grow, row - 0.5 - grow, 1 + 2 * grow, 1 + 2 * grow)
-        self.rings.set_offsets([(c, r) for r, c in rings] or [(-9, -9)])
+        self.rings.set_offsets(rings if len(rings) else [(-9, -9)])
         self.draw_idle()
 
     def _began(self, widget: Any, content: dict[str, Any], _buffers: Any) -> None:
@@ -139,8 +137,8 @@ class View:
         self.attention = MapCanvas("dtfn-attention", BOX, self._try)
         self.harm = MapCanvas("dtfn-harm", "#000000", self._try)
         self.masked = widgets.Checkbox(description="hide harm below the threshold", indent=False)
-        self.upload = widgets.FileUpload(description="Upload", accept="image/*", multiple=False)
-        self.upload.tooltip = "Show a picture of yours"
+        about = "Show a picture of yours"
+        self.upload = widgets.FileUpload(description="Upload", accept="image/*", tooltip=about)
         about = "Save the figure, the maps and the numbers as a run, which the next report shows"
         self.send = widgets.Button(description="Send to report", icon="save", tooltip=about)
         about = "More to choose: layer, part, control, hash seed, threshold, zoom, uploads"
@@ -212,7 +210,6 @@ class View:
             truth = self.controls["truth"].value
             self._try("upload", file["name"], bytes(file["content"]), truth=truth)
             self._fill()
-        if change["new"]:
             self.upload.value = ()  # so that the same file can be taken again
 
     def _sent(self, _button: widgets.Button) -> None:
@@ -274,7 +271,7 @@ class View:
         state, how, limit = self._shown, self._how, 0.0
         self.texts["numbers"].value = page.numbers(state)
         overlay = page.attention_map(state, how["strength"])
-        self.attention.show(overlay, state.position, [(c.row, c.column) for c in state.copied])
+        self.attention.show(overlay, state.position, state.copied[["column", "row"]])
         self.harm.layout.display = "" if state.has_truth else "none"
         if state.has_truth:
             image, limit = page.harm_map(state, how["shown"])
