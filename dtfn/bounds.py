@@ -38,27 +38,21 @@ from dtfn.tiling import Tiling
 
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)  # cell sizes in LR positions; None: the whole image
 CHAIN = ("on", "tfs", "selection", "layer", "own keys", "matching", "weights")  # in this order
-MOST_LAYERS = 4  # above, only settings where one layer differs from all others count
-NEAREST = 64  # keys of the matching bound
-TEMPERATURES = (0.5, 2.0)  # in units of the mean distance of the nearest keys
-SHARES = (0.25, 0.5)  # of the oracle's weights; the trained ones have the rest
-CANDIDATES = 8  # of the weights bound, besides the position itself
-VALIDATION = ("DIV2K_valid_crop256", ("coins", "motorcycle_left", "rocket"))
 SIDE = 64  # LR positions of a validation picture
-MOST_STEPS = 1000  # of the solver of mixtures
-Setting = tuple[float, float]  # temperature and share; share 0 changes nothing
-COLUMNS = ["pair", "seed", *PICTURE, "bound", "granularity", "role", "gain"]
+# Temperature in units of the mean distance of the nearest keys, and share of the oracle's weights;
+# the trained ones have the rest, so share 0 changes nothing.
+Setting = tuple[float, float]
+KEYS = [*NETWORK, *PICTURE]
 
 
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
     """Measure every bound of switch pairs on pictures with their truth; none is an `InputError`.
 
     A row a pair, picture, bound (of `CHAIN`), granularity (``image``, ``32`` ... ``1``, or empty)
-    and role (``bound`` or ``control``): gain (dB over attention off). Empty without pairs.
-
-    Controls: of *selection* and *layer* the same choice among as many outputs that differ by chance
-    alone (hash seeds, or up to 8 flips and turns). Of *matching* the keys and weights of the same
-    picture turned by half. Of *weights* candidates at random positions.
+    and role (``bound`` or ``control``): gain (dB over attention off). Controls: of *selection* and
+    *layer* the same choice among as many outputs that differ by chance alone (hash seeds, or up to
+    8 flips and turns), of *matching* the keys and weights of the picture turned by half, of
+    *weights* candidates at random positions.
     """
     rows: list[tuple[Any, ...]] = []
     for sample in samples if pairs else ():
@@ -69,7 +63,7 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
             rows += [(*place, *what, psnr - base if psnr != base else 0.0) for *what, psnr in found]
     if pairs and not rows:
         raise InputError("pictures", "one or more", "none", "name some")
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=[*KEYS, "bound", "granularity", "role", "gain"])
 
 
 def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]:
@@ -108,20 +102,20 @@ def chain(table: pd.DataFrame) -> pd.DataFrame:
     """Return the means of the chain of bounds over pictures and seeds with 95 % intervals.
 
     A row a pair, dataset and bound, cells at their finest: gain (dB over attention off), low, high;
-    control (the same, NaN without one); net, net_low, net_high as `net_gain`; seeds, pictures.
+    control (the same), and net, net_low, net_high as `net_gain`, NaN without one; seeds, pictures.
     """
-    names = ["gain", "low", "high", "control", "net", "net_low", "net_high", "seeds", "pictures"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (pair, dataset), part in table.groupby(["pair", "dataset"], sort=False):
         wide = _wide(part)
         for bound in (bound for bound in CHAIN if bound in wide):
             one = statistics.crossed(wide, bound)
-            row = [one.estimate, one.low, one.high, *[np.nan] * 4, one.seeds, one.pictures]
+            row = {"pair": pair, "dataset": dataset, "bound": bound, "gain": one.estimate}
+            row |= {"low": one.low, "high": one.high, "seeds": one.seeds, "pictures": one.pictures}
             if (control := f"{bound} control") in wide:
-                net = net_gain(part, bound)
-                row[3:7] = wide[control].mean(), net.estimate, net.low, net.high
-            rows.append((pair, dataset, bound, *row))
-    return pd.DataFrame(rows, columns=["pair", "dataset", "bound", *names])
+                row |= {"control": wide[control].mean(), **net_gain(part, bound).columns("net")}
+            rows.append(row)
+    ends = ["low", "high", "control", "net", "net_low", "net_high", "seeds", "pictures"]
+    return pd.DataFrame(rows, columns=["pair", "dataset", "bound", "gain", *ends])
 
 
 def by_granularity(table: pd.DataFrame) -> pd.DataFrame:
@@ -148,7 +142,7 @@ def recovery(table: pd.DataFrame) -> pd.DataFrame:
     A row a pair with TFS: tfs and matching (dB over attention on), and recovered, tfs / matching,
     NaN unless the interval of matching is above 0.01 dB; all with ``_low`` and ``_high``.
     """
-    wide = _wide(table).reindex(columns=["pair", "seed", *PICTURE, "on", "tfs", "matching"])
+    wide = _wide(table).reindex(columns=[*KEYS, "on", "tfs", "matching"])
     wide[["tfs", "matching"]] = wide[["tfs", "matching"]].sub(wide["on"], axis=0)
     wide = wide.dropna(subset="tfs").assign(recovered=wide["tfs"])
     found = statistics.crossed_by(wide, ["pair"], ["tfs", "matching"])
@@ -161,8 +155,8 @@ def _wide(table: pd.DataFrame) -> pd.DataFrame:
     """Return a row a network and picture, a column a bound, and ``... control``; cells finest."""
     finest = table[table["granularity"].isin(["", "1"])]
     name = finest["bound"].where(finest["role"] == "bound", finest["bound"] + " control")
-    keys = ["pair", "seed", *PICTURE]
-    return finest.assign(name=name).pivot(index=keys, columns="name", values="gain").reset_index()
+    wide = finest.assign(name=name).pivot(index=KEYS, columns="name", values="gain")
+    return wide.reset_index()
 
 
 def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
@@ -179,10 +173,9 @@ def _settings(pair: Pair) -> list[str]:
     """Return the methods with attention on in some layers only; of many layers, in all but one."""
     number = len(switches(network(pair.on)))
     ends = {"1" * number: pair.on, "0" * number: pair.off}
-    settings = ["".join(bits) for bits in itertools.product("10", repeat=min(number, MOST_LAYERS))]
-    if number > MOST_LAYERS:
-        flips = [f"{e[:n]}{1 - int(e[n])}{e[n + 1 :]}" for e in ends for n in range(number)]
-        settings = list(dict.fromkeys([*ends, *flips]))
+    few = (0, 1, number - 1, number) if number > 4 else range(5)  # layers that are on
+    every = ("".join(bits) for bits in itertools.product("10", repeat=number))
+    settings = [bits for bits in every if bits.count("1") in few]
     return [ends.get(bits, f"{pair.on}@layers({bits})") for bits in settings]
 
 
@@ -194,7 +187,7 @@ def _similar(sample: Sample) -> tuple[torch.Tensor, NDArray[np.int32], NDArray[n
     around = sliding_window_view(padded, (3, 3), axis=(0, 1)).reshape(*blocks.shape[:2], -1)
     vectors = around.reshape(-1, around.shape[-1])
     asked = np.arange(len(vectors), dtype=np.int32)
-    nearest = texture.nearest(vectors, asked, min(NEAREST, len(vectors) - 1))
+    nearest = texture.nearest(vectors, asked, min(64, len(vectors) - 1))
     return torch.from_numpy(around), *nearest
 
 
@@ -237,21 +230,19 @@ def _matched(method: str, sample: Sample, own: bool, turned: bool, setting: Sett
 @functools.cache
 def _chosen(method: str, scale: int, own: bool) -> Setting:
     """Return the setting of most PSNR on pictures of no benchmark: validation or embedded ones."""
-    folder, names = VALIDATION
-    files = datasets.pictures(paths.validation_root() / folder)[: len(names)]
     embedded, samples = datasets.embedded_training(), []
-    files = files or [embedded[name] for name in names]
-    found = {file.stem: images.as_rgb(images.read(file)) for file in files}
-    for name, picture in found.items():
+    files = datasets.pictures(paths.validation_root() / "DIV2K_valid_crop256")[:3]
+    for file in files or [embedded[name] for name in ("coins", "motorcycle_left", "rocket")]:
+        picture = images.as_rgb(images.read(file))
         top, left = (max(0, (side - scale * SIDE) // 2) for side in picture.shape[:2])
         hr = images.modcrop(picture[top : top + scale * SIDE, left : left + scale * SIDE], scale)
-        samples.append(Sample("validation", name, scale, images.degrade(hr, scale), hr))
+        samples.append(Sample("validation", file.stem, scale, images.degrade(hr, scale), hr))
 
     def psnr(setting: Setting) -> float:
         errors = (_matched(method, sample, own, False, setting) for sample in samples)
         return float(np.mean([psnr_of(interior(error)) for error in errors]))
 
-    return max([(1.0, 0.0), *itertools.product(TEMPERATURES, SHARES)], key=psnr)
+    return max([(1.0, 0.0), *itertools.product((0.5, 2.0), (0.25, 0.5))], key=psnr)
 
 
 def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
@@ -264,7 +255,7 @@ def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
         truth = texture.detail_blocks(sample.hr, sample.scale).astype(np.float64)
         apart = (y - luma(sample.hr)).reshape(height, sample.scale, width, sample.scale)
         drawn = truth + apart.swapaxes(1, 2).reshape(truth.shape)
-        similar = texture.similar_patches(sample.lr, CANDIDATES)
+        similar = texture.similar_patches(sample.lr)
         anywhere = np.random.default_rng(0).integers(len(similar), size=similar.shape)
         made = {}
         for role, index in (("bound", similar), ("control", anywhere)):
@@ -282,8 +273,8 @@ def mixed_details(drawn: Float, truth: Float, index: NDArray[Any], shape: tuple[
 
     The weights w are those of a simplex over the position p and its candidates q. They minimise the
     sum over the 8 neighbours o of |d*(p + o) - sum of w_q d(q + o)|^2, not over the centre, so that
-    what they gain there is no chance. Details drawn (d) and true (d*) are ``(H * W, s * s)`` with
-    (H, W) = shape, as is the result; candidates are ``(H * W, K)``.
+    what they gain there is no chance. Details drawn (d) and true (d*), and the result, are
+    ``(H * W, s * s)``, candidates ``(H * W, K)``; (H, W) = shape.
     """
     rings = []  # what is around each position, (H * W, 8 s s); beyond the border the nearest counts
     for values in (drawn, truth):
@@ -298,6 +289,6 @@ def mixed_details(drawn: Float, truth: Float, index: NDArray[Any], shape: tuple[
         # One row of a constant asks for some sum. With t times weights of sum 1, the best t rises
         # as their misfit falls, so the best direction is that of the simplex.
         system = np.column_stack([apart, np.full(len(chosen), level)]).T
-        weights, _ = nnls(system, np.append(np.zeros(apart.shape[1]), level), maxiter=MOST_STEPS)
+        weights, _ = nnls(system, np.append(np.zeros(apart.shape[1]), level), maxiter=1000)
         mixed[at] = weights @ drawn[chosen] / weights.sum()
     return mixed

@@ -2,15 +2,12 @@
 
     with capture.record(network) as record:
         network(x)
-    record.layers                                    # ['body.0.body.4', ...]
-    record.map("body.0.body.4", (row, column))       # (H, W), sums to 1
+    record.map(record.layers[0], (row, column))      # (H, W), sums to 1
 
 Kept is what a layer receives, and the order in which it hashed. Rows of the L x L attention matrix
 are computed from that, for layers of `dtfn.models.attention` and for a user's own network alike.
-Memory is O(queries x L), never L x L.
-
-Maps say where one layer looks; `attribute` says which LR pixels a patch of the output depends on
-through the whole network: local attribution maps (LAM; Gu and Dong, CVPR 2021).
+Memory is O(queries x L), never L x L. Maps say where one layer looks; `attribute` says which LR
+pixels a patch of the output depends on through the whole network.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
-from unittest import mock
 
 import numpy as np
 import torch
@@ -35,24 +31,21 @@ from dtfn.errors import InputError, require_known
 from dtfn.images import UInt8
 from dtfn.models.attention import NORM_EPS, Attention, HashedAttention
 from dtfn.models.layers import TextureFidelity, exact, rows_of
+from dtfn.models.networks import assign
 from dtfn.own import OwnNetwork, Weights
 from dtfn.subpixel import Float
 
-Queries = Sequence[tuple[int, int]] | NDArray[np.integer]
 # The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
 # flat queries (Q,) -> weights (Q, L). Positions are counted row by row.
 Rows = tuple[int, Callable[[Tensor], Tensor]]
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
-SIGMA = 1.2  # of LAM's strongest blur, LR pixels: the value of its published demonstration
-RADIUS = 5  # LR pixels: 4 sigmas
-FLAT = 1e-12  # squared slope below which a gradient magnitude is not differentiable in practice
 
 
 class Record:
     """What the attention layers of a network did to the first picture of their last pass."""
 
     def __init__(self) -> None:
-        self._passes: dict[str, _LayerPass | _OwnPass] = {}
+        self._passes: dict[str, Any] = {}  # layer -> `_LayerPass` or `_OwnPass`
 
     @property
     def layers(self) -> list[str]:
@@ -73,7 +66,7 @@ class Record:
         return self.maps(layer, [query])[0]
 
     @torch.no_grad()
-    def maps(self, layer: str, queries: Queries) -> Tensor:
+    def maps(self, layer: str, queries: Sequence[tuple[int, int]]) -> Tensor:
         """Return the maps (Q, H, W) of Q queries; a user's own are means over heads and windows."""
         seen, pairs = self._pass(layer), np.asarray(queries)
         height, width = seen.features.shape[2:]
@@ -89,20 +82,18 @@ class Record:
     @torch.no_grad()
     def means(self, layer: str, values: NDArray[Any]) -> Float:
         """Return the means by weight of other values (L, C) at all positions, by its kernel."""
-        seen: Any = self._pass(layer)
+        seen = self._pass(layer)
         query, other = seen.compared
         # Dense layers pad queries to the width of the values, so that must not be smaller.
         missing = max(0, query.shape[-1] - values.shape[1])
         table = F.pad(torch.from_numpy(values).to(query), (0, missing))[None]
-        with ExitStack() as stack:
-            if seen.order:  # rotations may come from the global generator: do not draw them again
-                again = mock.patch.object(seen.module, "order", return_value=seen.order)
-                stack.enter_context(again)
+        # Rotations may come from the global generator: do not draw them again.
+        with assign([seen.module] if seen.order else [], "order", lambda _: seen.order):
             mean = seen.module.mix(query, other, table)
         made: Float = mean[0, :, : values.shape[1]].double().cpu().numpy()
         return made
 
-    def _pass(self, layer: str) -> _LayerPass | _OwnPass:
+    def _pass(self, layer: str) -> Any:
         require_known(layer, self._passes, "layer", "one with attention that ran in the `with`")
         return self._passes[layer]
 
@@ -112,8 +103,7 @@ def attention_map(module: nn.Module, features: Tensor, query: tuple[int, int]) -
 
     The module is a layer of `dtfn.models.attention`, or a `TextureFidelity` around one; features
     (1, C, H, W) are its input, which `record` keeps. The sum of map times
-    ``conv_assembly(features)`` is what the attention adds at the query, before ``res_scale`` and
-    before a fusion.
+    ``conv_assembly(features)`` is what attention adds there, before ``res_scale`` and a fusion.
     """
     with torch.no_grad(), record(module) as kept:
         module(features)
@@ -145,37 +135,36 @@ def record(network: nn.Module) -> Iterator[Record]:
     The network has layers of `dtfn.models.attention` that choose, or is a `dtfn.own.OwnNetwork`
     with attention on known positions; any other is an `InputError`.
     """
-    kept, named = Record(), {} if isinstance(network, OwnNetwork) else _layers(network)
+    kept = Record()
 
     def attend(name: str, layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        seen = kept._passes[name] = _LayerPass(layer, x.detach()[:1])
-        if not isinstance(layer, HashedAttention):
-            return own(x)
-        own_order = layer.order
+        kept._passes[name] = _LayerPass(layer, x.detach()[:1])
+        return own(x)
 
-        def order(query: Tensor) -> tuple[Tensor, int]:
-            made = own_order(query)
-            seen.order = made[0][:1], made[1]
-            return made
-
-        with mock.patch.object(layer, "order", order):
-            return own(x)
+    def order(name: str, own: Callable[[Tensor], tuple[Tensor, int]], query: Tensor) -> Any:
+        made, m = own(query)
+        kept._passes[name].order = made[:1], m
+        return made, m
 
     def meet(name: str, weights: Weights) -> None:
-        if isinstance(network, OwnNetwork) and name in network.placed:
+        if name in network.placed:  # type: ignore[operator]
             kept._passes[name] = _OwnPass(network, name, weights)
 
     with ExitStack() as stack:
         if isinstance(network, OwnNetwork):
             network.require_attention(placed=True)
             stack.enter_context(network.meeting(meet))
-        elif not named:
+        elif not (named := _layers(network)):
             found = f"none in {getattr(network, 'name', type(network).__name__)}"
             remedy = "choose a network with attention; for one of yours see dtfn.zoo.own"
             raise InputError("network", "attention layers of dtfn that choose", found, remedy)
-        for name, layer in named.items():
-            changed = functools.partial(attend, name, layer, layer.attend)
-            stack.enter_context(mock.patch.object(layer, "attend", changed))
+        else:
+            for name, layer in named.items():
+                changed = functools.partial(attend, name, layer, layer.attend)
+                stack.enter_context(assign([layer], "attend", changed))
+                if isinstance(layer, HashedAttention):
+                    ordered = functools.partial(order, name, layer.order)
+                    stack.enter_context(assign([layer], "order", ordered))
         yield kept
 
 
@@ -196,11 +185,10 @@ class _LayerPass:
 
     @functools.cached_property
     def rows(self) -> Rows:
-        """The rows of its attention matrix.
+        """Keys are those of the query's chunk and both neighbours in every round of hashing.
 
-        With hashing, keys are those of the query's chunk and both neighbours in every round. Mixing
-        the rounds by the softmax of their logsumexp is one softmax over all of them; repeats add
-        up.
+        Mixing the rounds by the softmax of their logsumexp is one softmax over all of them; repeats
+        add up.
         """
         query, other = self.compared
         query, length = query[0], query.shape[1]
@@ -231,7 +219,7 @@ class _LayerPass:
 class _OwnPass:
     """Attention weights (..., L, S) of a user's own network."""
 
-    def __init__(self, network: OwnNetwork, name: str, weights: Weights) -> None:
+    def __init__(self, network: Any, name: str, weights: Weights) -> None:
         self.features, self.module = network.seen[:1], network.parts[name.split("#")[0]]
         self._where = functools.partial(network.places, name, network.seen.shape, weights.shape)
         self._batch, self._weights = len(network.seen), weights
@@ -283,10 +271,11 @@ class Attribution(NamedTuple):
 def attribute(network: nn.Module, lr: UInt8, window: tuple[int, ...], steps: int) -> Attribution:
     """Return what a patch of a network's output owes to each pixel of ``lr``, uint8 ``(H, W, 3)``.
 
-    ``window`` is (top, left, height, width) of the patch in LR positions. How much detail is drawn
-    there is attributed by integrating gradients along a path from a blurred LR picture, in which
-    there is nothing to draw. So the map sums to the `total_slope` of the patch less that for the
-    blurred picture, but for the steps and the jumps of hashed attention.
+    ``window`` is (top, left, height, width) of the patch in LR positions. These are local
+    attribution maps (LAM; Gu and Dong, CVPR 2021): gradients of how much detail is drawn there are
+    integrated along a path from a blurred LR picture, in which there is nothing to draw. So the map
+    sums to the `total_slope` of the patch less that for the blurred picture, but for the steps and
+    the jumps of hashed attention.
 
     With the path g(a) = blur of sigma (1 - a), pixel i gets the integral over a in [0, 1] of
     dD(F(g(a)))/dg_i dg_i/da. Here each step's difference of g meets the gradient at the middle of
@@ -295,8 +284,8 @@ def attribute(network: nn.Module, lr: UInt8, window: tuple[int, ...], steps: int
     weight, scale = next(network.parameters()), int(network.scale)  # type: ignore[arg-type]
     top, left, height, width = (scale * v for v in window)
     # All blurs have one radius, or the path would jump; the last has sigma 0 and is the picture.
-    how: dict[str, Any] = {"radius": RADIUS, "mode": "mirror", "axes": (0, 1)}
-    sigmas = SIGMA * (1 - np.arange(steps + 1) / steps)
+    how: dict[str, Any] = {"radius": 5, "mode": "mirror", "axes": (0, 1)}
+    sigmas = 1.2 * (1 - np.arange(steps + 1) / steps)  # 1.2: as in LAM's published demonstration
     path = (ndimage.gaussian_filter(lr / 255, sigma, **how) for sigma in sigmas)
     total = np.zeros(lr.shape[:2])
     for before, after in itertools.pairwise(path):
@@ -313,7 +302,7 @@ def total_slope(patch: Tensor) -> Tensor:
     """Return how much detail a patch (1, 3, h, w) has: the sum of its gradient magnitudes."""
     down = patch[:, :, 1:, :-1] - patch[:, :, :-1, :-1]
     right = patch[:, :, :-1, 1:] - patch[:, :, :-1, :-1]
-    return (down.square() + right.square() + FLAT).sqrt().sum()
+    return (down.square() + right.square() + 1e-12).sqrt().sum()  # else 0 has no gradient
 
 
 def diffusion_index(attribution: Float) -> float:

@@ -8,7 +8,7 @@ and of equal energy. This observes; `dtfn.donors` intervenes.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from dtfn.harm import FIFTHS, PICTURE, ROLE, Pair, one_control
 from dtfn.images import UInt8, as_rgb
 from dtfn.methods import analysis_tiling, remembered
 from dtfn.own import OwnNetwork
-from dtfn.regions import LEVEL
+from dtfn.regions import heaviest
 from dtfn.subpixel import Float, interior
 from dtfn.tiling import Tiling
 
@@ -29,7 +29,6 @@ Query = tuple[int, int]
 MOST = 8  # positions that count as copied: what is beyond has little weight
 FLOOR = 0.5  # MSE added to both errors before their logarithm: errors far below it count as none
 CLASSES = 20  # of like severity, within which k is ranked
-EVERY = 2  # the nearest patches are searched for every so many rows and columns
 DECILES = 0.9  # in ranks from 0 to 1, from the middle of the lowest decile to that of the highest
 
 
@@ -99,24 +98,19 @@ def places(
 ) -> tuple[Sample, dict[str, Query]]:
     """Return where to look: in the texture that the first pair harms most, and in one it helps.
 
-    ``textures`` are the regions of `dtfn.harm.measure`; discoveries come first. Returned are the
-    picture of the most harmed texture, and name -> LR position: the middle of that texture and of
-    the one of this picture that is helped most. Without any, it is the middle of the first picture.
+    ``textures`` are the regions of `dtfn.harm.measure`. Returned are the picture of the heaviest
+    harmed texture (`dtfn.regions.heaviest`), and name -> LR position: the middle of that texture
+    and of the picture's heaviest helped one. Without any, it is the middle of the first picture.
     """
     sample, found = samples[0], dict[str, Query]()
     for pair in pairs[:1]:
         assert textures is not None  # where there is a pair, its textures are
-        ours = textures[(textures[ROLE] == [pair.name, pair.kind, pair.seed, "pair"]).all(axis=1)]
-        ours = ours.assign(open=ours["q"] > LEVEL, light=-ours["mass"].abs())
-        ours = ours.sort_values(["open", "light"])
-        for side in ("harm", "help"):
-            here = ours[ours["side"] == side]
-            if found:
-                here = here[(here[PICTURE] == [sample.dataset, sample.image]).all(axis=1)]
-            for best in here.head(1).itertuples():
-                place = (best.dataset, best.image)
+        for row in heaviest(textures, pair.name, pair.kind, pair.seed).itertuples():
+            best: Any = row  # of harm come first
+            name, place = f"where {pair.name} {best.side}s most", (best.dataset, best.image)
+            if name not in found and (not found or place == (sample.dataset, sample.image)):
                 sample = next(one for one in samples if (one.dataset, one.image) == place)
-                found[f"where {pair.name} {side}s most"] = best.region.centre()  # type: ignore[union-attr]
+                found[name] = best.region.centre()
     height, width = samples[0].lr.shape[:2]
     return sample, found or {"the middle": (height // 2, width // 2)}
 
@@ -127,8 +121,7 @@ class Causes(NamedTuple):
     ``pictures``, a row a picture and kind of k, ``of``: ``attended`` (mean over layers), ``layer
     1`` and so on, ``nearest`` (the most similar LR patches); with the `slopes`, and inconsistency:
     mean k, weighed by the energy of the detail. ``cells``, a row a picture, ``severity`` and ``k``
-    (fifths, 1 to 5; of the attended): off (sum of the errors without attention), change (sum of
-    what attention adds to them).
+    (fifths, 1 to 5; of the attended): sums of off (errors without attention) and change.
     """
 
     pictures: pd.DataFrame
@@ -200,10 +193,10 @@ def _means(method: str, network: nn.Module, sample: Sample, values: Float) -> Fl
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
     """Relate harm to severity and to k of the network with attention, which must choose."""
     key, numbers = [*ROLE, *PICTURE], ["slope", "steeper", "severity", "inconsistency"]
-    pictures, tables = [], []
+    pictures, cells = [], []
     for sample in samples if pairs else ():
         severity = interior(texture.severity(sample.hr, sample.scale))
-        nearest = interior(texture.inconsistency(sample.hr, sample.scale, sample.lr, every=EVERY))
+        nearest = interior(texture.inconsistency(sample.hr, sample.scale, sample.lr, every=2))
         for pair in pairs:
             methods = list(dict.fromkeys(m for two in pair.roles.values() for m in two))
             errors = evaluation.block_errors(methods, sample)
@@ -217,11 +210,10 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> Causes:
                     mean = np.nansum(k * severity) / severity[~np.isnan(k)].sum()
                     pictures.append((*row, name, *slopes(*two, severity, k), mean))
                 here = _cells(*two, severity, named["attended"])
-                tables.append(here.assign(**dict(zip(key, row, strict=True))))
-    columns = [*key, "severity", "k", "off", "change"]
+                cells += [(*row, *cell) for cell in here.itertuples(index=False)]
     return Causes(
         pd.DataFrame(pictures, columns=[*key, "of", *numbers]),
-        pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns),
+        pd.DataFrame(cells, columns=[*key, "severity", "k", "off", "change"]),
     )
 
 
@@ -247,9 +239,9 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
     """Return how much harm rises with k among positions of like severity, for one picture.
 
     A linear model of log(on / off) on the ranks of severity and of k, and on their product, each
-    position weighed by the mean of its two errors. So the weighed logarithm is the harm itself to
-    second order, without leaning to either network. k is ranked within classes of like severity,
-    and severity so that every decile holds a tenth of the error. Positions of NaN k do not count.
+    position weighed by the mean of its two errors: so the logarithm is the harm itself to second
+    order. k is ranked within classes of like severity, and severity so that every decile holds a
+    tenth of the error. Positions of NaN k do not count.
 
     Returned are, in % of the error, NaN where the positions are too few or all alike: ``slope``,
     the rise from the lowest to the highest decile of k; ``steeper``, that slope in the highest

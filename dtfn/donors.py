@@ -1,21 +1,21 @@
 """The donor experiment: what attention fetches is changed, and nothing else.
 
-A query is a small texture of a picture. Patches are pasted into the LR picture so far from it that
-the network without attention cannot see them: its error there does not change. So every change of
-the error with attention on is caused by what attention fetched. Patches (*donors*) are of four
-kinds, see `KINDS`. The dose is their number.
+A query is a small texture of a picture. Patches (*donors*, see `KINDS`) are pasted into the LR
+picture so far from it that the network without attention cannot see them: its error there does not
+change. So what changes with attention on is caused by what it fetched. The dose is their number.
 """
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.linalg import norm
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from dtfn.subpixel import Float, block_mean
 KINDS = ("consistent", "shifted", "inconsistent", "plain")
 """Kinds of donors:
 
-- ``consistent``: the query's own patch, which is a repetition at a whole number of LR pixels.
+- ``consistent``: the query's own patch, a repetition at a whole number of LR pixels.
 - ``shifted``: the query's texture at another sub-pixel phase: moved in HR, then degraded.
 - ``inconsistent``: patches from elsewhere that look like the query in LR, of other true detail.
 - ``plain``: the mean colour of the query's patch. The control: it holds nothing to copy.
@@ -42,11 +42,7 @@ CELL = SIDE + 1  # donors keep a pixel of the picture between them
 REACH = 1  # the query is the 3 x 3 positions around its middle
 INSET = 16  # LR pixels from the query to the two nearest edges of its window
 MARGIN = SIDE // 2 + 5  # LR pixels from a middle to the picture's border: degrading looks so far
-BEYOND = 1e-9  # share of the gradient that may lie outside of the receptive field
-UNCHANGED = 1e-6  # of outputs in [0, 1], without attention: rounding
-TEXTURED = 0.8  # queries are drawn from positions above this quantile of severity
 LOOK = 5  # LR pixels a side on which patches are compared
-ENERGIES = (0.5, 2.0)  # of a similar patch's detail, relative to the query's
 MIDDLE = np.array([[SIDE // 2, SIDE // 2]])  # of a donor
 NETWORK = ["pair", "kind", "seed"]
 PLACE = ["dataset", "image", "row", "column"]
@@ -76,20 +72,15 @@ class Query(NamedTuple):
         apart = images.luma(255 * made[here]) - images.luma(self.sample.hr[here])
         return float(np.mean(apart**2))
 
-    def cut(self, phase: tuple[int, int] = (0, 0)) -> tuple[UInt8, UInt8]:
+    def cut(self, down: int = 0, right: int = 0) -> tuple[UInt8, UInt8]:
         """Return the LR and HR patch, moved by a phase in HR pixels before degrading."""
-        s, top, left = self.sample.scale, self.row - SIDE // 2, self.column - SIDE // 2
-        if phase == (0, 0):
-            part = self.sample.crop(top, left, SIDE, SIDE)
-            return part.lr, images.as_rgb(part.hr)
-        spare = MARGIN - SIDE // 2 - 1  # LR pixels, as degrading looks beyond
-        rows, columns = (
-            slice(s * (first - spare) + move, s * (first + SIDE + spare) + move)
-            for first, move in zip((top, left), phase, strict=True)
-        )
-        hr = images.as_rgb(self.sample.hr)[rows, columns]
+        s, spare = self.sample.scale, MARGIN - SIDE // 2 - 1  # LR pixels, as degrading looks beyond
+        top, left = (at - SIDE // 2 - spare for at in (self.row, self.column))
+        part = self.sample.crop(top, left, SIDE + 2 * spare, SIDE + 2 * spare)
+        hr = np.roll(images.as_rgb(part.hr), (-down, -right), (0, 1))
+        lr = images.degrade(hr, s) if down or right else part.lr
         small, large = (slice(f * spare, f * (spare + SIDE)) for f in (1, s))
-        return images.degrade(hr, s)[small, small], hr[large, large]
+        return lr[small, small], hr[large, large]
 
 
 class Trial(NamedTuple):
@@ -128,7 +119,7 @@ class Pool:
             lost = texture.detail(images.as_rgb(sample.hr), sample.scale, sample.lr)
             level = uniform_filter(block_mean(lost**2, sample.scale), 2 * REACH + 1)
             level = level[MARGIN:-MARGIN, MARGIN:-MARGIN]
-            highest, at = (np.argwhere(level > np.quantile(level, q)) for q in (TEXTURED, 0.5))
+            highest, at = (np.argwhere(level > np.quantile(level, q)) for q in (0.8, 0.5))
             self._textured.append(highest + MARGIN)
             at = at[((at + MARGIN) % 2 == 0).all(axis=1)] + MARGIN
             places.append(np.insert(at, 0, number, axis=1))
@@ -146,16 +137,15 @@ class Pool:
         return drawn
 
     def similar(self, query: Query, count: int) -> list[Query]:
-        """Return the positions that look most like a query in LR among those of other detail.
+        """Return up to ``count`` positions that look most like a query in LR, of other detail.
 
         Their details over 3 x 3 positions do not correlate with the query's, or negatively, and are
-        of like energy. Fewer than ``count`` where that is all.
+        of like energy.
         """
         own = _looks(query.sample.lr, np.array([[query.row, query.column]]))[0]
         detail = _lost(query.cut(), query.sample.scale)
         energy = np.sum(self._details**2, axis=1) / max(float(detail @ detail), 1e-9)
-        low, high = ENERGIES
-        fits = (energy >= low) & (energy <= high) & (self._details @ detail <= 0)
+        fits = (energy >= 0.5) & (energy <= 2) & (self._details @ detail <= 0)
         away = np.where(fits, np.linalg.norm(self._looks - own, axis=1), np.inf)
         nearest = self._places[np.argsort(away, kind="stable")[: fits.sum()]].tolist()
         return _apart((Query(self.samples[n], *place) for n, *place in nearest), count, LOOK)
@@ -172,14 +162,13 @@ class Pool:
         if len(cells) < count or not alike:
             return None
         scale, (small, large) = query.sample.scale, query.cut()
-        rng = np.random.default_rng([query.row, query.column])
-        phases = [(y, x) for y in range(scale) for x in range(scale) if y or x]
-        phases = [phases[index] for index in rng.permutation(len(phases))[:count]]
+        phases = np.argwhere(np.ones((scale, scale)))[1:]  # all but (0, 0)
+        order = np.random.default_rng([query.row, query.column]).permutation(len(phases))
         middle = (slice(SIDE // 2 - LOOK // 2, SIDE // 2 + LOOK // 2 + 1),) * 2
         colour = np.rint(small.mean(axis=(0, 1))).astype(np.uint8)
         patches: dict[str, list[tuple[UInt8, UInt8]]] = {
             "consistent": [(small, large)],
-            "shifted": [query.cut(phase) for phase in phases],
+            "shifted": [query.cut(*phase) for phase in phases[order[:count]].tolist()],
             "inconsistent": [],
             "plain": [(np.full_like(small, colour), np.full_like(large, colour))],
         }
@@ -189,11 +178,12 @@ class Pool:
             lr, hr = (np.clip(one + shift, 0, 255).astype(np.uint8) for one in (lr, hr))
             patches["inconsistent"].append((lr, hr))
         look, truth = _looks(small, MIDDLE)[0], _lost((small, large), scale)
+        contrast, energy = (max(float(norm(one)), 1e-9) for one in (look, truth))
         made = [Trial("none", 0, seen.sample, cells[:0], np.nan, np.nan)]
         for kind in KINDS:
             some = [patches[kind][n % len(patches[kind])] for n in range(count)]
-            likeness = [_relative(_looks(lr, MIDDLE)[0] - look, look) for lr, _ in some]
-            k = [_relative(_lost(one, scale) - truth, truth) ** 2 for one in some]
+            likeness = [float(norm(_looks(lr, MIDDLE)[0] - look)) / contrast for lr, _ in some]
+            k = [(float(norm(_lost(one, scale) - truth)) / energy) ** 2 for one in some]
             for dose in doses:
                 lr, hr = seen.sample.lr.copy(), seen.sample.hr.copy()
                 for (top, left), (low, high) in zip(cells[:dose], some, strict=False):
@@ -216,10 +206,6 @@ def _apart(queries: Iterable[Query], count: int, side: int) -> list[Query]:
         if all(max(abs(q.row - one.row), abs(q.column - one.column)) >= side for q in near):
             kept.append(one)
     return kept
-
-
-def _relative(step: Float, own: Float) -> float:
-    return float(np.linalg.norm(step) / max(float(np.linalg.norm(own)), 1e-9))
 
 
 def _looks(lr: UInt8, at: Places) -> NDArray[np.float32]:
@@ -255,7 +241,7 @@ def radius(network: nn.Module) -> int:
         share = slope.abs().sum((0, 1)).double().cpu().numpy()
         apart = np.abs(np.arange(side) - reach)
         sums = np.bincount(np.maximum.outer(apart, apart).ravel(), share.ravel() / share.sum())
-        if (far := int(np.argmax(1 - np.cumsum(sums) <= BEYOND))) < reach:
+        if (far := int(np.argmax(1 - np.cumsum(sums) <= 1e-9))) < reach:  # what is left is rounding
             return far
     wanted = "a network that sees less than 256 LR pixels away without attention"
     raise InputError("donors", wanted, "one that sees everything", "choose a convolutional one")
@@ -263,26 +249,24 @@ def radius(network: nn.Module) -> int:
 
 def _placed(query: Query, reach: int) -> tuple[Query, Places]:
     """Return a query in its window, and where donors may begin, in the order of filling."""
-    spans, middles, starts, free = [], [], [], []
+    spans, lattices = [], []
     for at, length in zip((query.row, query.column), query.sample.lr.shape, strict=False):
         side = min(length, INSET + 1 + REACH + reach + 2 * CELL)
         # Away from the nearer border, so that there is room.
         first = at - INSET if at < length / 2 else at + INSET + 1 - side
         first = min(max(first, 0), length - side)
-        at -= first
-        # The lattice of cells begins in the corner that is farthest from the query.
-        lattice = CELL * np.arange(side // CELL)
-        lattice = side - CELL + 1 - lattice if at < side / 2 else lattice
         spans.append((first, side))
-        middles.append(at)
-        starts.append(lattice)
-        free.append(np.abs(lattice + SIDE // 2 - at) > REACH + reach + SIDE // 2)
-    rows, columns = np.nonzero(free[0][:, None] | free[1])
-    order = np.random.default_rng([query.row, query.column, 1]).permutation(len(rows))
+        # Cells are counted from the corner that is farthest from the query.
+        lattice = CELL * np.arange(side // CELL)
+        lattices.append(side - CELL + 1 - lattice if at - first < side / 2 else lattice)
     (top, height), (left, width) = spans
     part = query.sample.crop(top, left, height, width)
-    seen = Query(replace(part, hr=images.as_rgb(part.hr)), *middles)
-    return seen, np.stack([starts[0][rows], starts[1][columns]], axis=1)[order]
+    seen = Query(replace(part, hr=images.as_rgb(part.hr)), query.row - top, query.column - left)
+    cells = np.stack(np.meshgrid(*lattices, indexing="ij"), axis=2).reshape(-1, 2)
+    apart = np.abs(cells + SIDE // 2 - (seen.row, seen.column)).max(axis=1)
+    cells = cells[apart > REACH + reach + SIDE // 2]
+    order = np.random.default_rng([query.row, query.column, 1]).permutation(len(cells))
+    return seen, cells[order]
 
 
 def measure(
@@ -296,7 +280,7 @@ def measure(
     measure what that alone does. Queries without room or without similar patches are left out.
 
     A dose below 1 is an `InputError`. So is an output without attention that donors change at the
-    query by more than 1e-6 of its range [0, 1]: the last bits of a float32 may differ, no more.
+    query by more than rounding.
     """
     if not doses or min(doses) < 1:
         raise InputError("doses", "numbers of 1 or more", list(doses), "name some")
@@ -333,7 +317,7 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
         off = evaluation.unrounded(network, seen.sample.lr)
         for trial in (trial for trial in trials if trial.dose == most):
             again = evaluation.unrounded(network, trial.sample.lr)
-            if (change := float(np.abs(again - off)[here].max())) > UNCHANGED:
+            if (change := float(np.abs(again - off)[here].max())) > 1e-6:  # that is rounding
                 wanted = "the output without attention that there was before"
                 remedy = "the network sees farther than its gradient says: report this"
                 raise InputError(f"{trial.donor} donors", wanted, f"a change of {change}", remedy)
@@ -379,13 +363,12 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*NETWORK, *PLACE]
     means = table.groupby([*keys, "donor", "dose"], sort=False)[["on", "off", "weight"]].mean()
-    means = means.reset_index()
+    on, means = means["on"], means.reset_index()
     plain = means["donor"] == "plain"
-    means["than"], means["of"] = np.where(plain, "none", "plain"), means["dose"].where(~plain, 0)
-    base = means[[*keys, "donor", "dose", "on"]].set_axis([*keys, "than", "of", "base"], axis=1)
-    joined = means[means["donor"] != "none"].merge(base, on=[*keys, "than", "of"])
-    change = joined["on"] - joined["base"]
-    return joined.assign(change=change).drop(columns=["on", "base", "than", "of"])
+    base = means.assign(donor=np.where(plain, "none", "plain"), dose=means["dose"].mask(plain, 0))
+    base = on.reindex(pd.MultiIndex.from_frame(base[[*keys, "donor", "dose"]])).to_numpy()
+    means = means.assign(change=means["on"] - base).drop(columns="on")
+    return means[means["donor"] != "none"].reset_index(drop=True)
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -396,11 +379,10 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
     """
     by, changes = ["pair", "kind", "donor", "dose"], effects(table)
     changes = changes.assign(effect=100 * changes["change"], weight=100 * changes["weight"])
-    changes["query"] = changes[PLACE].astype(str).agg("/".join, axis=1) if len(changes) else ""
-    made = statistics.crossed_by(changes, by, ["effect"], "off")
+    changes["query"] = changes.groupby(PLACE).ngroup()
     groups = changes.groupby(by, sort=False)
-    more = groups.agg(queries=("query", "nunique"), weight=("weight", "mean"))
-    return made.merge(more.reset_index(), on=by)
+    more = groups.agg(queries=("query", "nunique"), weight=("weight", "mean")).reset_index()
+    return statistics.crossed_by(changes, by, ["effect"], "off").merge(more, on=by)
 
 
 def contrasts(table: pd.DataFrame) -> pd.DataFrame:
@@ -415,27 +397,16 @@ def contrasts(table: pd.DataFrame) -> pd.DataFrame:
     return (wide["inconsistent"] - wide["consistent"]).rename("contrast").reset_index()
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """What a query, a network and its donors look like: by ``"none"`` and the `KINDS`."""
 
     query: Query  # in its window
     layer: int  # the attention layer, from 1, that weighs the consistent donors most
     trials: Mapping[str, Trial]
     outputs: Mapping[str, NDArray[np.float32]]  # in [0, 1]; also "off": without attention
-    maps: Mapping[str, Float]  # the query's attention (H, W) in that layer
-
-    def error(self, kind: str) -> float:
-        """Return the error of an output at the query."""
-        return self.query.error(self.outputs[kind])
-
-    def weight(self, kind: str) -> float:
-        """Return the share of the query's attention that is on the donors."""
-        return float((self.maps[kind] * self.trials[kind].mask).sum())
-
-    def copied(self, kind: str) -> UInt8:
-        """Return the mean of the HR patches around all positions, by the query's attention."""
-        return capture.mixed_patch(self.trials[kind].sample.hr, self.maps[kind], LOOK)
+    errors: Mapping[str, float]  # of the outputs, at the query
+    weights: Mapping[str, float]  # the share of the query's attention that is on the donors
+    copied: Mapping[str, UInt8]  # the mean of the HR patches around all positions, by attention
 
 
 def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | None:
@@ -450,17 +421,21 @@ def scene(pairs: Sequence[Pair], pool: Pool, table: pd.DataFrame) -> Scene | Non
     reach = max(radius(methods.network(one.on)) for one in pairs)
     placed = pool.trials(query, reach, [int(table["dose"].max())])
     assert placed is not None
-    seen, network, outputs, maps = placed[0], methods.network(pair.on), {}, {}
-    trials = {trial.donor: trial for trial in placed[1]}
+    (seen, some), network, outputs, maps = placed, methods.network(pair.on), {}, {}
     with network.attention(False):  # type: ignore[operator]
         outputs["off"] = evaluation.unrounded(network, seen.sample.lr)
     with held_gates(network):
-        for kind, trial in trials.items():
+        for trial in some:
             with capture.record(network) as record:
-                outputs[kind] = evaluation.unrounded(network, trial.sample.lr)
-            at = (seen.row, seen.column)
-            maps[kind] = np.stack([record.map(name, at).cpu().numpy() for name in record.layers])
+                outputs[trial.donor] = evaluation.unrounded(network, trial.sample.lr)
+            each = [record.map(name, (seen.row, seen.column)) for name in record.layers]
+            maps[trial.donor] = torch.stack(each).cpu().numpy()
+    trials = {trial.donor: trial for trial in some}
     mask = trials["consistent"].mask
     layer = int(np.argmax([(one * mask).sum() for one in maps["consistent"]]))
-    chosen = {kind: one[layer] for kind, one in maps.items()}
-    return Scene(seen, layer + 1, trials, outputs, chosen)
+    errors = {kind: seen.error(made) for kind, made in outputs.items()}
+    weights, copied = {}, {}
+    for kind, trial in trials.items():
+        weights[kind] = float((maps[kind][layer] * trial.mask).sum())
+        copied[kind] = capture.mixed_patch(trial.sample.hr, maps[kind][layer], LOOK)
+    return Scene(seen, layer + 1, trials, outputs, errors, weights, copied)

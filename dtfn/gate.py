@@ -23,7 +23,6 @@ LEAST = 0.10
 LEAST_SWITCHED = 0.05
 OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the keys that it has
 COLLAPSE = 2.0  # dB: a network that loses more was never trained for what it is given
-BELOW = 1.5  # dB below bicubic: the same
 PLACEBO = "placebo"  # no intervention: the network of this seed that was trained with equal weights
 CHOOSES, NOT = "chooses", "does not choose"
 OFF_DISTRIBUTION = "off-distribution, not interpretable"
@@ -47,17 +46,16 @@ def costs(
     scales, possible = {}, {}
     for name in networks:
         loaded: Any = methods.network(name)
-        scales[name], possible[name] = int(loaded.scale), list(kinds)
+        scales[name], fit = int(loaded.scale), set(kinds)
         if zoo.own(name):
             loaded.require_attention()
             square = all(shape[-1] == shape[-2] for shape in loaded.shapes.values())
-            possible[name] = [k for k in kinds if k in OWN_KINDS and (square or k != "self")]
-        else:
-            layers = attention_layers(loaded)
-            if placebo_of(name) is None:
-                possible[name] = [kind for kind in kinds if kind != PLACEBO]
-            if not any(layer.chooses for layer in layers):  # dense, so the others take minutes
-                possible[name] = [kind for kind in kinds if kind in ("uniform", "off")]
+            fit = {kind for kind in OWN_KINDS if square or kind != "self"}
+        elif not any(layer.chooses for layer in attention_layers(loaded)):
+            fit = {"uniform", "off"}  # it is dense, so the others take minutes
+        elif placebo_of(name) is None:
+            fit.discard(PLACEBO)
+        possible[name] = [kind for kind in kinds if kind in fit]
     rows = []
     for scale in sorted(set(scales.values())):
         for sample in evaluation.samples(sets, scale, count):
@@ -82,18 +80,18 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
 
     A row a network and data set: name, dataset, scale, pictures, few (pictures of the interventions
     that were measured on fewer), psnr, least (what uniform weights must cost, dB), chooses,
-    `verdict`, and the mean cost of each intervention with the ends of its 95 % interval over
-    pictures, e.g. uniform, uniform_low, uniform_high, and window_8 and so on for ``window(8)``.
-    off_distribution names those under which a user's own network `collapses`.
+    `verdict`, and the mean cost of each intervention with the ends of its 95 % interval, e.g.
+    uniform, uniform_low, uniform_high, and window_8 and so on for ``window(8)``. off_distribution
+    names those under which a user's own network `collapses`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (name, dataset), part in measured.groupby(["name", "dataset"], sort=False):
-        pictures = part.groupby("image")["psnr"].first()
-        row: dict[str, Any] = {"name": name, "dataset": dataset, "scale": part["scale"].iloc[0]}
-        counts = part.groupby("intervention")["image"].nunique()
-        row |= {"pictures": len(pictures), "few": int(counts.min()), "psnr": pictures.mean()}
+        kinds, row = part.groupby("intervention", sort=False), {"name": name, "dataset": dataset}
+        row |= {"scale": part["scale"].iloc[0], "pictures": part["image"].nunique()}
+        row["few"] = int(kinds["image"].nunique().min())
+        row["psnr"] = part.groupby("image")["psnr"].first().mean()
         collapsed = []
-        for kind, some in part.groupby("intervention", sort=False):
+        for kind, some in kinds:
             column = str(kind).replace("(", "_").rstrip(")")
             row |= statistics.mean_interval(some["cost"]).columns(column)
             if "bicubic" in some and some["bicubic"].notna().all():
@@ -122,7 +120,7 @@ def verdict(low: float, high: float, needed: float, pictures: int) -> str:
 
 def collapses(psnr: float, cost: float, bicubic: float) -> bool:
     """Return whether what an intervention leaves of a PSNR (dB) says nothing about a network."""
-    return bool(cost > COLLAPSE or psnr - cost < bicubic - BELOW)
+    return bool(cost > COLLAPSE or psnr - cost < bicubic - 1.5)
 
 
 def least(name: str) -> float:

@@ -53,12 +53,19 @@ def intervened(network: nn.Module, kind: str) -> Iterator[None]:
         known = (*KINDS, "window(8)", "hash(1)", "turn(7)", "layers(1000)")
         raise InputError("intervention", "a known one", repr(kind), nearest(kind, known))
     name, digits = [part for part in match.groups() if part] if match else (kind, "")
-    numbered: dict[str, Callable[..., AbstractContextManager[object]]]
-    numbered = {"hash": hash_seed, "turn": _turned, "window": _windowed}
-    if name in numbered:
-        change = numbered[name](network, int(digits))
+    change: AbstractContextManager[object]
+    if numbered := {"hash": hash_seed, "turn": _turned, "window": _windowed}.get(name):
+        change = numbered(network, int(digits))
     elif name == "layers":
-        change = _switched(network, digits)
+        layers = switches(network)
+        if not layers or len(digits) != len(layers) or set(digits) - {"0", "1"}:
+            wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
+            remedy = (
+                f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
+            )
+            raise InputError("layers", wanted, digits, remedy)
+        off = [layer for layer, bit in zip(layers, digits, strict=True) if bit == "0"]
+        change = assign(off, "on", False)
     elif isinstance(network, OwnNetwork):
         network.require_attention()
         change = network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind))
@@ -91,9 +98,8 @@ def oracle(
 ) -> AbstractContextManager[object]:
     """Match by true details: weights proportional to exp(-|D_p - D_q|^2 / tau) over the keys.
 
-    Values and later layers stay as they are, so the gain is the price of matching. ``details`` are
-    (H, W, D) of the whole picture, one at a time; ``tau`` is one number or one a query (H * W,).
-    The trained weights keep 1 - ``share``.
+    Values and later layers stay as they are. ``details`` are (H, W, D) of the whole picture, one at
+    a time; ``tau`` is one number or one a query (H * W,). The trained weights keep 1 - ``share``.
     """
     rows = torch.as_tensor(details, dtype=torch.float32).flatten(0, 1)
     norms = rows.square().sum(-1)
@@ -154,16 +160,6 @@ def _turned(network: nn.Module, element: int) -> Iterator[None]:
         yield
 
 
-def _switched(network: nn.Module, bits: str) -> AbstractContextManager[object]:
-    layers = switches(network)
-    if not layers or len(bits) != len(layers) or set(bits) - {"0", "1"}:
-        wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
-        remedy = f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
-        raise InputError("layers", wanted, bits, remedy)
-    off = [layer for layer, bit in zip(layers, bits, strict=True) if bit == "0"]
-    return assign(off, "on", False)
-
-
 def _mixed(network: nn.Module, kind: str) -> AbstractContextManager[object]:
     """Replace what layers do with their values (N, L, C)."""
 
@@ -221,10 +217,10 @@ def _reweighed(weights: Tensor, kind: str) -> Tensor:
     length, keys = weights.shape[-2:]
     if kind == "off":
         return torch.zeros_like(weights)
-    if kind == "self" and length != keys:
-        wanted, remedy = "a key for each query", "choose another intervention"
-        raise InputError("self", wanted, (length, keys), remedy)
     if kind == "self":
+        if length != keys:
+            wanted, remedy = "a key for each query", "choose another intervention"
+            raise InputError("self", wanted, (length, keys), remedy)
         return torch.eye(length).to(weights).expand_as(weights)
     if kind == "random":
         return weights[..., _drawn(keys, 0).to(weights.device)]

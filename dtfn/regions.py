@@ -17,7 +17,6 @@ from dtfn import statistics
 from dtfn.subpixel import Float, signed_root
 
 SIGMA = 1.5  # LR positions: harm is a matter of textures, which are larger than one block
-QUANTILE = 0.99  # of the controls' smoothed harm: the threshold of a region
 SMALLEST, LARGEST = 24, 36  # LR positions: sides of a window, so that a figure shows its pixels
 LEVEL = 0.05  # of false discoveries
 PLACE = ["top", "left", "height", "width", "area"]  # of a region
@@ -62,14 +61,15 @@ class Region:
 
 
 def find_regions(
-    harm: Float, limit: float, replicates: Float, retrained: Float
+    harm: Float, chance: Sequence[Float], replicates: Sequence[Float], retrained: Sequence[Float]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the regions of harm and of help of a map ``(H, W)``, by a `region_limit`.
+    """Yield the regions of harm and of help of a map ``(H, W)``, beyond those of controls.
 
-    Each is a row of `dtfn.harm.Measured.regions`. ``replicates`` are harm measured again, with
-    other chance, ``(n, H, W)``. The p-value is that of the region's mean mass in them being 0 or
-    less; NaN with fewer than two. ``retrained`` is harm in other trainings, ``(n, H, W)``.
+    Each is a row of `dtfn.harm.Measured.regions`. ``replicates`` are harm ``(H, W)`` with other
+    chance, ``retrained`` in other trainings. The p-value is that of the region's mean mass in the
+    replicates being 0 or less; NaN with fewer than two.
     """
+    limit = float(np.quantile(np.abs([_smoothed(one) for one in chance]), 0.99))
     for side, sign in (("harm", 1), ("help", -1)):
         smooth = _smoothed(sign * harm)
         # Two equal networks leave nothing to measure strength by: any excess is infinite.
@@ -92,11 +92,6 @@ def find_regions(
             yield row | {"retrained": float(np.mean(elsewhere)) if elsewhere else np.nan}
 
 
-def region_limit(chance: Sequence[Float]) -> float:
-    """Return the threshold of a region: a quantile of the smoothed harm of controls (H, W)."""
-    return float(np.quantile(np.abs([_smoothed(one) for one in chance]), QUANTILE))
-
-
 def _smoothed(harm: Float) -> Float:
     """Return the signed root of harm under a Gaussian, so that one wild block is no region."""
     smooth: Float = ndimage.gaussian_filter(signed_root(harm), SIGMA)
@@ -104,15 +99,12 @@ def _smoothed(harm: Float) -> Float:
 
 
 def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the regions of all pictures with p-values, and with q, which allow for their number.
+    """Return `dtfn.harm.Measured.regions` with p, and with q, which allows for their number.
 
-    The table is `dtfn.harm.Measured.regions`. Calling all of ``q <= 0.05`` discoveries, one in
-    twenty is expected to be false (Benjamini and Hochberg; over a pair, role and side).
-
-    With replicates, p says whether the region's harm recurs in them, see `find_regions`. Without,
-    p is the share of the controls' regions, of all pictures together, that are at least as strong:
-    the cluster-mass test (Bullmore et al. 1999) with controls in the place of permutations. It
-    takes some ten regions that are stronger than all of the controls' to be discoveries. Of a
+    Calling all of ``q <= 0.05`` discoveries, one in twenty is expected to be false (Benjamini and
+    Hochberg; over a pair, role and side). With replicates, p is that of `find_regions`. Without, it
+    is the share of the controls' regions, of all pictures together, that are at least as strong:
+    the cluster-mass test (Bullmore et al. 1999) with controls in the place of permutations. Of a
     control's own regions, those of other pictures count. Without both p is NaN.
     """
 
@@ -138,3 +130,10 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
 def discoveries(table: pd.DataFrame) -> pd.DataFrame:
     """Return those regions of `judge`'s table that chance does not make."""
     return table[table["q"] <= LEVEL]
+
+
+def heaviest(table: pd.DataFrame, pair: str, kind: str, seed: int) -> pd.DataFrame:
+    """Return a pair's regions of `judge`'s table, discoveries first, then by their mass."""
+    ours = (table[["pair", "kind", "seed", "role"]] == [pair, kind, seed, "pair"]).all(axis=1)
+    table = table.assign(open=~(table["q"] <= LEVEL), light=-table["mass"])[ours]
+    return table.sort_values(["side", "open", "light"], kind="stable")

@@ -84,10 +84,10 @@ def crossed(
 ) -> Crossed:
     """Return a mean of a column, or the ratio of two, with a bootstrap over pictures and seeds.
 
-    Pictures are drawn with replacement, and training seeds are too, independently of them (Owen
-    2007): all seeds saw the same pictures, so the two are crossed, not nested. Rows of one picture
-    and seed are averaged first; rows with NaN do not count, and none left is an `InputError`. The
-    interval is of 95 %, by percentiles of fixed draws; NaN for a single picture.
+    Pictures are drawn with replacement, and training seeds independently of them (Owen 2007): all
+    seeds saw the same pictures, so the two are crossed. Rows of one picture and seed are averaged
+    first; rows with NaN do not count, and none left is an `InputError`. The interval is of 95 %, by
+    percentiles of fixed draws; NaN for a single picture.
     """
     known = table.assign(_one=1.0).dropna(subset=[numerator, denominator or "_one"])
     if known.empty:

@@ -23,10 +23,7 @@ from dtfn.subpixel import Array, Float, block_mean, luma, lumas, ssim_map
 
 SIDE = 5  # of a patch, in LR pixels: the reach of two 3 x 3 convolutions
 COUNT = 8  # similar patches
-ELEMENTS = 2**22  # numbers compared at once
 SIGMA = 1.5  # of the structure tensor's window, in LR pixels: about the area of a 5 x 5 patch
-GRADIENT_C = 170.0  # for Y in [0, 255]; Xue et al. 2014
-ROUNDING = 1 / 12  # variance of what rounding to whole grey levels adds to a pixel
 DISTORTIONS = {  # the keys of `distortion_maps` -> the title of a map
     "orientation": "orientation error (°)",
     "spectrum": "log-spectrum error (dB)",
@@ -39,16 +36,14 @@ def similar_patches(lr: Array, count: int = COUNT, every: int = 1) -> NDArray[np
     """Return the K most similar patches of an LR picture for its positions, ``(n, K)``.
 
     Similar means: the least Euclidean distance between 5 x 5 patches without their means. Positions
-    are numbers row * W + column. The time rises with the square of the picture's area, so ``every``
-    asks about every so many rows and columns.
+    are numbers row * W + column; ``every`` asks about every so many rows and columns.
     """
     if count >= lr.shape[0] * lr.shape[1]:
         wanted = f"more than {count} positions"
         raise InputError("picture", wanted, lr.shape[:2], "use a larger one")
     key = cache.key("neighbours", _faiss().__version__, cache.source("texture"), count, every, lr)
-    return cache.remembered(
-        key, lambda: {"index": nearest(patches(lr), _asked(lr.shape, every), count)[0]}
-    )["index"]
+    make = lambda: {"index": nearest(patches(lr), _asked(lr.shape, every), count)[0]}  # noqa: E731
+    return cache.remembered(key, make)["index"]
 
 
 def _asked(shape: tuple[int, ...], every: int) -> NDArray[np.int32]:
@@ -71,8 +66,7 @@ def nearest(
     """Return the K nearest of float32 vectors ``(n, D)`` to those asked about, and how near.
 
     Both are ``(m, K)``, nearest first, equals in their order, themselves left out; how near is the
-    mean square of the differences. Exact but for float32: of two vectors whose squared distances
-    differ by less than some 1e-6 of their energy, either may be the last.
+    mean square of the differences. Exact but for float32 where squared distances are nearly equal.
     """
     _, index = _faiss().knn(vectors[asked], vectors, count + 1)
     # Itself is at distance 0 but not always the first: others may be equal. Among many equal ones
@@ -87,13 +81,11 @@ def nearest(
 
 
 def _differences(values: Array, asked: Array, index: Array) -> NDArray[np.float32]:
-    result = np.empty(index.shape, np.float32)
-    size = max(1, ELEMENTS // (index.shape[1] * values.shape[1]))
-    for start in range(0, len(index), size):
-        rows = slice(start, start + size)
-        step = values[asked[rows], None] - values[index[rows]]  # (rows, K, D)
-        result[rows] = np.einsum("nkd,nkd->nk", step, step)
-    return result / np.float32(values.shape[1])
+    own, apart = values[asked], np.empty(index.shape, np.float32)
+    for k, others in enumerate(index.T):  # one at a time, so that memory does not rise with K
+        step = own - values[others]
+        apart[:, k] = np.einsum("nd,nd->n", step, step)
+    return apart / np.float32(values.shape[1])
 
 
 def _faiss() -> Any:
@@ -115,11 +107,7 @@ def detail(hr: Array, scale: int, lr: Array | None = None) -> Float:
     """
     hr = images.modcrop(hr, scale)
     lr = images.degrade(hr, scale) if lr is None else lr
-    # A channel at a time: the float64 copies of a large picture are larger still.
-    channels = [images.imresize(part, scale) for part in np.atleast_3d(lr).transpose(2, 0, 1)]
-    lost = luma(hr)
-    lost -= luma(np.stack(channels, axis=2).reshape(hr.shape))
-    return lost
+    return luma(hr) - luma(images.imresize(lr, scale))
 
 
 def severity(hr: Array, scale: int) -> Float:
@@ -147,8 +135,7 @@ def inconsistency(hr: Array, scale: int, lr: Array, count: int = COUNT, every: i
 
     k(p) = the mean over the K most similar LR patches q of |D(q) - D(p)|^2, over |D(p)|^2, D being
     the details of a block. 0: all have the same detail. 1: copying one gains nothing over copying
-    none. 2: their details are unrelated, of equal energy. NaN: p has no detail, or was not asked
-    about. Ratios have long tails: rank k, or divide mean by mean.
+    none. 2: they are unrelated, of equal energy. NaN: p has no detail, or was not asked about.
     """
     blocks, at = detail_blocks(hr, scale), _asked(lr.shape, every)
     differ = _differences(blocks, at, similar_patches(lr, count, every)).mean(axis=1, dtype=float)
@@ -194,8 +181,8 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
     """Return the log-spectral distance of the texture around each LR position, dB, ``(H, W)``.
 
     The root mean square, over the frequencies but 0 of a Hann window of 5 x 5 LR positions, of the
-    difference of both power spectra in dB (Gray and Markel 1976), the power of rounding added. A
-    shifted texture has none; a blurred one has.
+    difference of both power spectra in dB (Gray and Markel 1976), the power of rounding added (1/12
+    a pixel). A shifted texture has none; a blurred one has.
     """
     side, margin = SIDE * scale, SIDE // 2 * scale
     window = np.outer(np.hanning(side), np.hanning(side))
@@ -208,7 +195,7 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
             parts = sliding_window_view(strip, side, axis=1)[:, ::scale].transpose(1, 0, 2)
             parts = parts - parts.mean(axis=(1, 2), keepdims=True)  # (W, side, side)
             power = np.abs(fft.fft2(parts * window)) ** 2
-            logs.append(10 * np.log10(power + ROUNDING * np.sum(window**2)))
+            logs.append(10 * np.log10(power + np.sum(window**2) / 12))
         difference = (logs[0] - logs[1]).reshape(len(line), -1)
         line[:] = np.sqrt(np.mean(difference[:, 1:] ** 2, axis=1))
     return found
@@ -216,6 +203,6 @@ def spectrum_error(x: Float, y: Float, scale: int) -> Float:
 
 def gradient_similarity(x: Float, y: Float) -> Float:
     """Return how alike gradient magnitudes are, in [0, 1], ``(sH, sW)``: Xue et al. 2014, eq. 4."""
-    # The paper's taps are 1/3, scipy's are 1.
+    # The paper's taps are 1/3, scipy's are 1; its constant 170 is for Y in [0, 255].
     g_x, g_y = (np.hypot(ndimage.prewitt(v, 0), ndimage.prewitt(v, 1)) / 3 for v in (x, y))
-    return (2 * g_x * g_y + GRADIENT_C) / (g_x**2 + g_y**2 + GRADIENT_C)
+    return (2 * g_x * g_y + 170) / (g_x**2 + g_y**2 + 170)

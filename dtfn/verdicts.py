@@ -8,7 +8,7 @@ effect. Everything else is *open*. *Not testable*: there is nothing that could b
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,43 +20,26 @@ from dtfn.reports import Verdict
 from dtfn.reports.findings import COLUMNS, HARM, MORE
 from dtfn.statistics import Crossed
 
-_LOST = "PSNR lost in harmed textures: found under one hash seed, measured under others"
-CLAIMS = (
-    (
-        *("attention chooses: uniform weights cost PSNR", "dB", gate.LEAST),
-        "PSNR with the trained weights minus that with equal weights; Urban100 alone decides where "
-        "it is among the benchmarks",
-    ),
-    (HARM, "dB", EFFECT_DB, _LOST),
-    (
-        *("pictures whose PSNR it raises hold harmed textures, too", "dB", EFFECT_DB),
-        "the same loss, in those pictures alone",
-    ),
-    (
-        *("harm grows with severity", "%", EFFECT_SHARE),
-        "net change of error in the most severe fifth minus that in the least; control subtracted",
-    ),
-    (
-        *("harm grows with the inconsistency of what is attended", "%", EFFECT_SHARE),
-        "rise of the error from the lowest tenth of inconsistency to the highest, among blocks of "
-        "like severity; control subtracted",
-    ),
-    (
-        *("a better choice of keys would gain", "dB", EFFECT_DB),
-        "PSNR if the true details choose the keys, minus that as trained, or minus the control's "
-        "where that is higher",
-    ),
-    (
-        *("TFS lowers the harm and does not lower PSNR", "dB", EFFECT_DB),
-        "PSNR lost in harmed textures without TFS, minus that with it",
-    ),
-    (
-        *("inconsistent donors harm where consistent ones help", "%", EFFECT_SHARE),
-        "error with inconsistent donors minus that with consistent ones",
-    ),
-)
-"""Claim, unit of its figure, the smallest effect that counts, and what the figure is."""
+CLAIMS = {
+    "attention chooses: uniform weights cost PSNR": "PSNR with the trained weights minus that with "
+    "equal weights; Urban100 alone decides where it is among the benchmarks",
+    HARM: "PSNR lost in harmed textures: found under one hash seed, measured under others",
+    "pictures whose PSNR it raises hold harmed textures, too": "the same loss, in those pictures "
+    "alone",
+    "harm grows with severity": "net change of error in the most severe fifth minus that in the "
+    "least; control subtracted",
+    "harm grows with the inconsistency of what is attended": "rise of the error from the lowest "
+    "tenth of inconsistency to the highest, among blocks of like severity; control subtracted",
+    "a better choice of keys would gain": "PSNR if the true details choose the keys, minus that as "
+    "trained, or minus the control's where that is higher",
+    "TFS lowers the harm and does not lower PSNR": "PSNR lost in harmed textures without TFS, "
+    "minus that with it",
+    "inconsistent donors harm where consistent ones help": "error with inconsistent donors minus "
+    "that with consistent ones",
+}
+"""Claims, numbered from 0, and what the figure of each is."""
 
+PERCENT = (3, 4, 7)  # claims whose figure is a change of error in %; of the others it is in dB
 SEEDS = 3  # training seeds that a yes or a no needs
 GATED = "Urban100"  # the benchmark by which the gate is defined
 FAR = "window_32"  # of `dtfn.gate.table`: only keys at most 32 LR pixels away
@@ -78,12 +61,11 @@ def judge(
     """Return the row of a claim: `dtfn.reports.findings.COLUMNS`, ``MORE`` and p.
 
     The columns pair, seed and dataset of ``pooled`` say what the figure rests on. ``unless`` says
-    why the claim cannot be *yes* however large its figure is: a premise that fails. ``effect`` is
-    the smallest that counts; 0: that of `CLAIMS`. ``note`` and ``unless`` become part of the
-    reason, ``context`` stays by itself.
+    why the claim cannot be *yes* however large its figure is. ``effect`` is the smallest that
+    counts; 0: that of its unit. ``note`` and ``unless`` become part of the reason.
     """
-    claim, unit, usual, quantity = CLAIMS[number]
-    effect, seeds = effect or usual, pooled["seed"].nunique()
+    row, seeds = not_testable(number, scale, ""), pooled["seed"].nunique()
+    effect = effect or row["least"].item()
     answer = "no" if figure.high < effect else "open"
     if figure.low > effect and figure.agree and not unless:
         answer = "yes"
@@ -94,23 +76,23 @@ def judge(
             why = f"{answer} on {have} {what}{'s' * (have > 1)}; {least} are needed"
             answer = "open"
     if answer == "open" and not why and not unless:
-        why = f"the interval holds {effect:g} {unit}, the smallest effect that counts"
+        why = f"the interval holds {effect:g} {row['unit'].item()}, the smallest effect that counts"
         why = why if figure.agree else "training seeds disagree in sign"
         why = why if figure.pictures > 1 else "a single picture has no interval"
     each = pooled[["pair", "seed"]].drop_duplicates().sort_values(["pair", "seed"]).astype(str)
     named = (each["pair"] + " s" + each.groupby("pair")["seed"].transform(" s".join)).unique()
-    row = (claim, scale, answer, figure.estimate, figure.low, figure.high, unit, seeds)
+    row = row.assign(verdict=answer, measured=figure.estimate, low=figure.low, high=figure.high)
+    row = row.assign(seeds=seeds, pictures=figure.pictures, p=figure.p_value(effect))
+    row = row.assign(least=effect, networks=", ".join(named), context=context)
     reason = "; ".join(filter(None, (why, unless, note)))
-    sets = ", ".join(pooled["dataset"].unique())
-    about = (quantity, effect, ", ".join(named), sets, reason, context)
-    p = figure.p_value(effect)
-    return pd.DataFrame([(*row, figure.pictures, *about, p)], columns=[*COLUMNS, *MORE, "p"])
+    return row.assign(reason=reason, sets=", ".join(pooled["dataset"].unique()))
 
 
 def not_testable(number: int, scale: int, reason: str) -> pd.DataFrame:
     """Return the row of a claim about which nothing can be said, and why."""
-    claim, unit, effect, quantity = CLAIMS[number]
-    row = (claim, scale, "not testable", *[np.nan] * 3, unit, 0, 0)
+    (claim, quantity), percent = list(CLAIMS.items())[number], number in PERCENT
+    row = (claim, scale, "not testable", *[np.nan] * 3, "%" if percent else "dB", 0, 0)
+    effect = EFFECT_SHARE if percent else EFFECT_DB if number else gate.LEAST
     about = (quantity, effect, "", "", reason, "")
     return pd.DataFrame([(*row, *about, np.nan)], columns=[*COLUMNS, *MORE, "p"])
 
@@ -120,14 +102,13 @@ def of_pairs(
 ) -> pd.DataFrame:
     """Return the rows of claims 0, 1, 2, 3 and 6 from the pairs of the zoo.
 
-    The pairs of the first kind decide, those whose attention chooses as the zoo's registry says;
-    that it does so on these pictures, of `GATED` if there are some, is the row of claim 0, which
-    names those left out. A user's own networks are `of_own`.
+    The pairs of the first kind decide, those whose attention chooses as the zoo's registry says.
+    The row of claim 0 is about these pictures, of `GATED` if there are some, and names those left
+    out. A user's own networks are `of_own`.
     """
     if own := [pair for pair in pairs if pair.kind == "choice"]:
-        rest = [pair for pair in pairs if pair not in own]
         rows = [of_own(own, scale, sets, count)]
-        if rest:
+        if rest := [pair for pair in pairs if pair not in own]:
             return pd.concat([*rows, of_pairs(rest, measured, scale, sets, count)])
         reason = "a network of yours was not trained without its choice of keys"
         tfs = "a network of yours has no twin with TFS"
@@ -144,21 +125,19 @@ def of_pairs(
     needed = max(gate.least(pair.on) for pair in tested)
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
     note = f"left out: {', '.join(left)}, whose card does not show a choice" if left else ""
-    pooled = pd.DataFrame([(pair.name, pair.seed) for pair in tested], columns=["pair", "seed"])
-    pooled = pooled.merge(pd.DataFrame({"dataset": gated}), how="cross")
+    rested = [(pair.name, pair.seed, dataset) for pair in tested for dataset in gated]
+    pooled = pd.DataFrame(rested, columns=["pair", "seed", "dataset"])
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note, context=_recorded(tested))]
     chosen = Measured(*(_of(choosing, part) for part in measured))
     plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
     if plain.pictures.empty:
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
+    more, names = "", set(plain.pictures["pair"])
     placebo = _of([pair for pair in kind if pair.name == gate.PLACEBO], measured.pictures)
-    more = ""
     if len(placebo := placebo[placebo["role"] == "pair"]):
         more = f" A placebo loses {_printed(_crossed(placebo, 'lost'), '{:.3f} dB')}."
-    if two := [
-        p for p in pairs if p.kind != kind[0].kind and p.name in set(plain.pictures["pair"])
-    ]:
+    if two := [pair for pair in pairs if pair not in kind and pair.name in names]:
         counted = textures(Measured(*(_of(two, part) for part in measured)))
         harmed, helped = counted.loc[counted["role"] == "pair", ["harmed", "helped"]].sum()
         more += (
@@ -171,18 +150,15 @@ def of_pairs(
 def _recorded(pairs: Sequence[Pair]) -> str:
     """Return what the zoo's registry says of networks on all pictures of `GATED`."""
     known = {row["name"]: row for row in zoo.registry()}
-    ours = [row for p in pairs if (row := known.get(p.on, {})).get("gate") is not None]
+    ours = [known[p.on] for p in pairs if known.get(p.on, {}).get("gate") is not None]
     if not ours:
         return ""
     costs = [row["gate"] for row in ours]
     text = f"The zoo's cards say, of all pictures of {GATED}: uniform weights cost {min(costs):.3f}"
     text += f" to {max(costs):.3f} dB"
-    above = [
-        row["psnr"][GATED] - known[placebo]["psnr"][GATED]
-        for row in ours
-        if (placebo := gate.placebo_of(row["name"])) and GATED in row.get("psnr", {})
-    ]
-    if above:
+    psnr = {name: row.get("psnr", {}).get(GATED) for name, row in known.items()}
+    both = [(psnr[row["name"]], psnr.get(gate.placebo_of(row["name"]))) for row in ours]
+    if above := [own - placebo for own, placebo in both if own and placebo]:
         text += f", and PSNR is {min(above):+.3f} to {max(above):+.3f} dB above a placebo's"
     return f"{text}."
 
@@ -233,15 +209,14 @@ def of_harm(measured: Measured, scale: int, more: str = "") -> pd.DataFrame:
     none = not_testable(2, scale, "it raises the PSNR of no picture")
     rows.append(none if raised.empty else judge(2, scale, _crossed(raised, "lost"), raised))
 
-    def rise(part: pd.DataFrame, column: str) -> Crossed:
-        least, most = (_crossed(part[part["fifth"] == n], column, "off") for n in (1, FIFTHS))
-        return most - least
-
     fifths = measured.fifths
     fifths = fifths.assign(added=100 * fifths["added"], removed=100 * fifths["removed"])
-    added, removed = (
-        _beyond_chance(fifths, functools.partial(rise, column=c)) for c in ("added", "removed")
-    )
+
+    def rise(column: str) -> Crossed:
+        least, most = (fifths[fifths["fifth"] == n] for n in (1, FIFTHS))
+        return _net(most, column, "off") - _net(least, column, "off")
+
+    added, removed = rise("added"), rise("removed")
     parts = [_printed(one, "{:+.2f} %") for one in (added, removed)]
     context = f"The error that attention adds rises by {parts[0]}, what it removes by {parts[1]}."
     rows.append(judge(3, scale, added - removed, pictures, context=context))
@@ -261,16 +236,13 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
     gain = _crossed(both.assign(gain=both["psnr_on_tfs"] - both["psnr_on"]), "gain")
     changes = f"TFS changes PSNR by {_printed(gain, '{:+.3f} dB')}"
     lowered, context = ("", f"{changes}.") if gain.low > -EFFECT_DB else (changes, "")
-    names = both["pair"].unique()
-    both = pd.concat([both, *(both[both["pair"] == n].assign(pair=f"{n}+tfs") for n in names)])
+    both = pd.concat([both, both.assign(pair=both["pair"] + "+tfs")])
     return judge(6, scale, less, both, lowered, context=context)
 
 
 def of_bounds(pairs: Sequence[Pair], table: pd.DataFrame, scale: int) -> pd.DataFrame:
     """Return the row of claim 5 from `dtfn.bounds.measure`, for pairs whose attention chooses."""
-    chosen = {(pair.name, pair.seed) for pair in pairs}
-    keys = zip(table["pair"], table["seed"], strict=True)
-    table = table[np.array([key in chosen for key in keys], bool)]
+    table = _of(pairs, table.assign(kind="switch"))
     if table.empty:
         return not_testable(5, scale, NONE_CHOOSES)
     return judge(5, scale, bounds.net_gain(table), table)
@@ -281,16 +253,16 @@ def of_causes(
 ) -> pd.DataFrame:
     """Return the rows of claims 4 and 7 from `dtfn.causes.measure` and `dtfn.donors.measure`.
 
-    ``pairs`` are those whose attention chooses; others do not count. Claim 4: how harm rises with
-    k, net of the controls. Claim 7, at the largest dose: what inconsistent donors add to the error
-    beyond consistent ones, where consistent ones lower it.
+    ``pairs`` are those whose attention chooses. Claim 4: how harm rises with k, net of the
+    controls. Claim 7, at the largest dose: what inconsistent donors add to the error beyond
+    consistent ones, where consistent ones lower it.
     """
     attended = _of(pairs, pictures[pictures["of"] == "attended"])
     changes = _of(pairs, donors.effects(experiment))
     apart = _of(pairs, donors.contrasts(experiment))
     if attended.empty or apart.empty:
         return pd.concat([not_testable(n, scale, NONE_CHOOSES) for n in (4, 7)], ignore_index=True)
-    rise = _beyond_chance(attended, lambda part: _crossed(part, "slope"))
+    rise = _net(attended, "slope")
     changes = changes[changes["dose"] == changes["dose"].max()]
     changes = changes.assign(change=100 * changes["change"])
     each = {donor: _crossed(part, "change", "off") for donor, part in changes.groupby("donor")}
@@ -327,18 +299,19 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
 
     if len(ours):
         weakest = ours.loc[(ours["uniform"] - ours["least"]).idxmin()]
-        claim = "every attention chooses"
         fails, lacking = ours["uniform_high"] < ours["least"], ~ours["chooses"]
+        some = ""
         if lacking.any() and ours["pictures"].min() >= statistics.LEAST:
             number, names = ours["name"].nunique(), ours["name"]
-            parts = [f"{number - names[lacking].nunique()} of {number} do"]
+            some = f" ({number - names[lacking].nunique()} of {number} do"
             for word, rows in (("not", fails), ("open", lacking & ~fails)):
-                parts += [f"{word}: {', '.join(names[rows].unique())}"] if rows.any() else []
-            claim += f" ({'; '.join(parts)})"
-        claim += (
-            f": equal weights cost {weakest['least']:.2f} dB or more ({weakest['name']}, least)"
+                some += f"; {word}: {', '.join(names[rows].unique())}" if rows.any() else ""
+            some += ")"
+        claim = (
+            f"every attention chooses{some}: equal weights cost {weakest['least']:.2f} dB or more"
         )
-        add(claim, weakest, "uniform", False if fails.any() else None if lacking.any() else True)
+        holds = False if fails.any() else None if lacking.any() else True
+        add(f"{claim} ({weakest['name']}, least)", weakest, "uniform", holds)
     if len(control):
         strongest = control.loc[control["uniform"].idxmax()]
         claim = "the placebo, trained with equal weights, does not choose (control)"
@@ -365,11 +338,11 @@ def _of(pairs: Sequence[Pair], table: pd.DataFrame) -> pd.DataFrame:
     return table[np.array([key in chosen for key in keys], bool)]
 
 
-def _beyond_chance(table: pd.DataFrame, figure: Callable[[pd.DataFrame], Crossed]) -> Crossed:
-    """Return a figure of pairs less that of their controls, where there are some."""
+def _net(table: pd.DataFrame, column: str, under: str = "") -> Crossed:
+    """Return the figure of a column in pairs less that in their controls, where there are some."""
     ours = table["role"] == "pair"
-    found = figure(table[ours])
-    return found if ours.all() else found - figure(table[~ours])
+    figure = _crossed(table[ours], column, under)
+    return figure if ours.all() else figure - _crossed(table[~ours], column, under)
 
 
 def printed(table: pd.DataFrame) -> list[Verdict]:

@@ -211,8 +211,8 @@ def test_the_places_are_in_the_heaviest_textures_of_the_picture_harmed_most(nois
         (0, "pair", "noise", "harm", 0.9, 50.0, slice(4, 7)),
         (0, "control 1", "other", "harm", 0.01, 90.0, slice(4, 7)),
         (1, "pair", "other", "harm", 0.01, 90.0, slice(4, 7)),
-        (0, "pair", "other", "help", 0.01, -99.0, slice(6, 9)),
-        (0, "pair", "noise", "help", 0.01, -7.0, slice(8, 11)),
+        (0, "pair", "other", "help", 0.01, 99.0, slice(6, 9)),
+        (0, "pair", "noise", "help", 0.01, 7.0, slice(8, 11)),
     ]
     columns = ["seed", "role", "image", "side", "q", "mass", "span"]
     table = pd.DataFrame(rows, columns=columns).assign(pair="n", kind="switch", dataset="toy")

@@ -156,17 +156,17 @@ def test_a_scene_shows_the_weights_of_donors(name: str, tmp_path: Path, pool: do
     assert donors.scene([pair("none")], pool, table[:0]) is None
     scene = donors.scene([pair(saved(tmp_path, name))], pool, table)
     assert scene is not None
-    assert scene.copied("consistent").shape == (S * donors.LOOK, S * donors.LOOK, 3)
-    assert 0 < scene.weight("consistent") < 1
-    assert scene.trials["plain"].mask.sum() == 8 * donors.SIDE**2 < scene.maps["plain"].size
+    assert scene.copied["consistent"].shape == (S * donors.LOOK, S * donors.LOOK, 3)
+    assert 0 < scene.weights["consistent"] < 1
+    assert scene.trials["plain"].mask.sum() == 8 * donors.SIDE**2
     rows = table[table["hash"] == 0].groupby("donor")["on"].apply(list)
-    assert scene.error("off") in table["off"].to_list()
+    assert scene.errors["off"] in table["off"].to_list()
     for kind in ("none", *donors.KINDS):
-        assert min(abs(scene.error(kind) / np.array(rows[kind]) - 1)) < 1e-5
+        assert min(abs(scene.errors[kind] / np.array(rows[kind]) - 1)) < 1e-5
     figure = pictures.donor_panel(scene)
     figure.draw_without_rendering()
     titles = [ax.get_title() for ax in figure.axes if ax.get_title().startswith("attention on")]
-    assert titles == [f"attention on: MSE {scene.error(kind):.0f}" for kind in donors.KINDS]
+    assert titles == [f"attention on: MSE {scene.errors[kind]:.0f}" for kind in donors.KINDS]
     assert len(figure.axes[4].patches) == 8 + 1, "the donors and the query"
     found = donors.curves(table)
     figure = curves.dose_curves(found)

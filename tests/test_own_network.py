@@ -350,7 +350,7 @@ def test_each_is_judged_by_the_gate(mine: str, answer: str, words: str, monkeypa
     pairs = harm.pairs_of_zoo(4, [mine, mine.partition("?")[0]])
     found = verdicts.of_own(pairs, 4, ["mini"], 5)
     gated = gate.table(gate.costs([pair.on for pair in pairs], ["mini"], 5, ["uniform"]))
-    claim = verdicts.CLAIMS[0][0]
+    claim = next(iter(verdicts.CLAIMS))
     assert found["claim"].tolist() == [f"{claim} ({pair.name})" for pair in pairs]
     assert found["verdict"].tolist() == [answer] * 2
     assert gated["verdict"].tolist() == [words] * 2

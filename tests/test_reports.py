@@ -331,7 +331,7 @@ def test_the_table_has_three_digits_what_they_rest_on_and_its_terms_before_it() 
         assert f"| harm grows | {about} | **yes** {text} {basis} |" in baseline.markdown(frame)
     text = baseline.markdown(rows(4, CLAIMS))
     before = text[: text.index("| claim")]
-    for claim, *_, quantity in verdicts.CLAIMS:
+    for claim, quantity in verdicts.CLAIMS.items():
         for term in ("chance", "control", "placebo", "donors", "TFS", "attention off"):
             assert term not in f"{claim} {quantity}" or f"*{term[0].upper()}{term[1:]}*: " in before
 

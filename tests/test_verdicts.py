@@ -168,6 +168,6 @@ def test_another_hash_seed_is_no_cause_and_no_merit_of_tfs(benchmarks: Path) -> 
     rows.append(verdicts.of_causes(pairs, slopes, experiment, S))
     table = pd.concat(rows).set_index("claim")
     assert "yes" not in set(table["verdict"])
-    assert table.loc[verdicts.CLAIMS[6][0], "verdict"] == "no"
-    donated = table.loc[verdicts.CLAIMS[7][0]]
+    assert table.loc[list(verdicts.CLAIMS)[6], "verdict"] == "no"
+    donated = table.loc[list(verdicts.CLAIMS)[7]]
     assert donated["measured"] == pytest.approx(0, abs=1e-4)

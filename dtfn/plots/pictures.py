@@ -174,7 +174,7 @@ def donor_panel(scene: Scene | None) -> Figure:
     top, left = (span.start // sample.scale for span in around)
 
     def output(ax: Axes, kind: str, title: str) -> None:
-        show(ax, scene.outputs[kind][around], f"{title}: MSE {scene.error(kind):.0f}")
+        show(ax, scene.outputs[kind][around], f"{title}: MSE {scene.errors[kind]:.0f}")
 
     show(axes[0, 0], sample.lr, f"{sample.dataset} {sample.image}: LR")
     show(axes[0, 1], sample.hr[around], "truth (box: the query)")
@@ -188,8 +188,8 @@ def donor_panel(scene: Scene | None) -> Figure:
             frame(line[0], (row, column, trial.side, trial.side), 1, COPIED)
         donor = trial.sample.crop(row, column, trial.side, trial.side)
         show(line[1], donor.hr, "a donor's truth")
-        show(line[2], scene.copied(kind), f"what layer {scene.layer} copies")
-        line[2].set_xlabel(f"{scene.weight(kind):.0%} from donors", fontsize=9)
+        show(line[2], scene.copied[kind], f"what layer {scene.layer} copies")
+        line[2].set_xlabel(f"{scene.weights[kind]:.0%} from donors", fontsize=9)
         output(line[3], kind, "attention on")
     for ax in (*axes[0, 1:], *axes[1:, 3]):
         frame(ax, (query.row - 1 - top, query.column - 1 - left, 3, 3), sample.scale)
