@@ -28,7 +28,6 @@ from torch import nn
 
 from dtfn import cache, datasets, evaluation, images, interventions, paths, statistics, texture, zoo
 from dtfn.datasets import Sample
-from dtfn.errors import InputError
 from dtfn.harm import Pair
 from dtfn.methods import analysis_tiling, hashes, network, remembered
 from dtfn.models.layers import switches
@@ -39,14 +38,13 @@ from dtfn.tiling import Tiling
 GRANULARITIES = (None, 32, 16, 8, 4, 2, 1)  # cell sizes in LR positions; None: the whole image
 CHAIN = ("on", "tfs", "selection", "layer", "own keys", "matching", "weights")  # in this order
 SIDE = 64  # LR positions of a validation picture
-# Temperature in units of the mean distance of the nearest keys, and share of the oracle's weights;
-# the trained ones have the rest, so share 0 changes nothing.
+# Temperature, in units of the nearest keys' mean distance; share of the oracle's weights, 0: none.
 Setting = tuple[float, float]
 KEYS = [*NETWORK, *PICTURE]
 
 
 def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
-    """Measure every bound of switch pairs on pictures with their truth; none is an `InputError`.
+    """Measure every bound of switch pairs on pictures with their truth.
 
     A row a pair, picture, bound (of `CHAIN`), granularity (``image``, ``32`` ... ``1``, or empty)
     and role (``bound`` or ``control``): gain (dB over attention off). Controls: of *selection* and
@@ -61,8 +59,6 @@ def measure(pairs: Sequence[Pair], samples: Iterable[Sample]) -> pd.DataFrame:
             place = (pair.name, pair.seed, sample.dataset, sample.image)
             (*_, base), *found = _bounds(pair, sample)
             rows += [(*place, *what, psnr - base if psnr != base else 0.0) for *what, psnr in found]
-    if pairs and not rows:
-        raise InputError("pictures", "one or more", "none", "name some")
     return pd.DataFrame(rows, columns=[*KEYS, "bound", "granularity", "role", "gain"])
 
 
@@ -80,7 +76,12 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
     partner = pair.on.replace(f"{pair.name}-x", f"{variant}-x", 1)
     if partner != pair.on and partner in {row["name"] for row in zoo.registry()}:
         yield "tfs", "", "bound", psnr_of(maps([partner])[0])
-    settings = maps(_settings(pair))
+    number = len(switches(network(pair.on)))
+    ends = {"1" * number: pair.on, "0" * number: pair.off}
+    few = (0, 1, number - 1, number) if number > 4 else range(5)  # layers that are on
+    every = ("".join(bits) for bits in itertools.product("10", repeat=number))
+    some = [bits for bits in every if bits.count("1") in few]
+    settings = maps([ends.get(bits, f"{pair.on}@layers({bits})") for bits in some])
     kind = pair.controls[0][0].rpartition("@")[2].partition("(")[0]
     others = range(1, len(settings) if kind == "hash" else min(len(settings), 8))
     chance = maps([pair.on, *(f"{pair.on}@{kind}({n})" for n in others)])
@@ -167,16 +168,6 @@ def best_choice(errors: Sequence[Float], granularity: int | None = 1) -> float:
     rows, columns = (np.arange(0, side, granularity or side) for side in errors[0].shape)
     sums = [np.add.reduceat(np.add.reduceat(e, rows, axis=0), columns, axis=1) for e in errors]
     return psnr_of(functools.reduce(np.minimum, sums).sum() / errors[0].size)
-
-
-def _settings(pair: Pair) -> list[str]:
-    """Return the methods with attention on in some layers only; of many layers, in all but one."""
-    number = len(switches(network(pair.on)))
-    ends = {"1" * number: pair.on, "0" * number: pair.off}
-    few = (0, 1, number - 1, number) if number > 4 else range(5)  # layers that are on
-    every = ("".join(bits) for bits in itertools.product("10", repeat=number))
-    settings = [bits for bits in every if bits.count("1") in few]
-    return [ends.get(bits, f"{pair.on}@layers({bits})") for bits in settings]
 
 
 @functools.lru_cache(maxsize=4)

@@ -35,9 +35,7 @@ from dtfn.models.networks import assign
 from dtfn.own import OwnNetwork, Weights
 from dtfn.subpixel import Float
 
-# The L x L attention matrix: numbers held for a row while it is computed, and what computes rows:
-# flat queries (Q,) -> weights (Q, L). Positions are counted row by row.
-Rows = tuple[int, Callable[[Tensor], Tensor]]
+Rows = tuple[int, Callable[[Tensor], Tensor]]  # numbers held for a row; flat queries -> (Q, L)
 BLOCK = 1 << 20  # numbers held at once for the rows of a block of queries: 4 MB in float32
 
 
@@ -116,16 +114,13 @@ def layers(network: nn.Module) -> list[str]:
 
 
 def _layers(network: nn.Module) -> dict[str, Any]:
-    around = {
-        module.attention: name
-        for name, module in network.named_modules()
-        if isinstance(module, TextureFidelity)
-    }
-    return {
-        around.get(module, name): module
-        for name, module in network.named_modules()
-        if isinstance(module, Attention) and module.chooses
-    }
+    found, around = dict[str, Any](), dict[nn.Module, str]()
+    for name, module in network.named_modules():  # what is around comes first
+        if isinstance(module, TextureFidelity):
+            around[module.attention] = name
+        elif isinstance(module, Attention) and module.chooses:
+            found[around.get(module, name)] = module
+    return found
 
 
 @contextmanager

@@ -29,14 +29,12 @@ from dtfn.models.attention import HashedAttention
 from dtfn.models.layers import CCALayer
 from dtfn.subpixel import Float, block_mean
 
-KINDS = ("consistent", "shifted", "inconsistent", "plain")
-"""Kinds of donors:
-
-- ``consistent``: the query's own patch, a repetition at a whole number of LR pixels.
-- ``shifted``: the query's texture at another sub-pixel phase: moved in HR, then degraded.
-- ``inconsistent``: patches from elsewhere that look like the query in LR, of other true detail.
-- ``plain``: the mean colour of the query's patch. The control: it holds nothing to copy.
-"""
+KINDS = (  # of donors
+    "consistent",  # the query's own patch: a repetition at a whole number of LR pixels
+    "shifted",  # the query's texture at another sub-pixel phase: moved in HR, then degraded
+    "inconsistent",  # patches from elsewhere that look like the query in LR, of other true detail
+    "plain",  # the mean colour of the query's patch: the control, which holds nothing to copy
+)
 SIDE = 15  # of a donor, LR pixels; what the first attention layer of small networks sees around it
 CELL = SIDE + 1  # donors keep a pixel of the picture between them
 REACH = 1  # the query is the 3 x 3 positions around its middle
@@ -124,7 +122,9 @@ class Pool:
             at = at[((at + MARGIN) % 2 == 0).all(axis=1)] + MARGIN
             places.append(np.insert(at, 0, number, axis=1))
             looks.append(_looks(sample.lr, at))
-            details.append(_details(lost, at, sample.scale).astype(np.float32))
+            side, first = (2 * REACH + 1) * sample.scale, sample.scale * (at - REACH)
+            near = sliding_window_view(lost, (side, side))[first[:, 0], first[:, 1]]
+            details.append(near.reshape(len(at), -1).astype(np.float32))
         self._places, self._looks, self._details = map(np.concatenate, (places, looks, details))
 
     def queries(self, count: int) -> list[Query]:
@@ -182,15 +182,13 @@ class Pool:
         made = [Trial("none", 0, seen.sample, cells[:0], np.nan, np.nan)]
         for kind in KINDS:
             some = [patches[kind][n % len(patches[kind])] for n in range(count)]
-            likeness = [float(norm(_looks(lr, MIDDLE)[0] - look)) / contrast for lr, _ in some]
-            k = [(float(norm(_lost(one, scale) - truth)) / energy) ** 2 for one in some]
+            likeness = [float(norm(_looks(lr, MIDDLE)[0] - look) / contrast) for lr, _ in some]
+            k = [float(norm(_lost(one, scale) - truth) / energy) ** 2 for one in some]
             for dose in doses:
-                lr, hr = seen.sample.lr.copy(), seen.sample.hr.copy()
-                for (top, left), (low, high) in zip(cells[:dose], some, strict=False):
-                    lr[top : top + SIDE, left : left + SIDE] = low
-                    rows = slice(scale * top, scale * (top + SIDE))
-                    hr[rows, scale * left : scale * (left + SIDE)] = high
-                pasted = replace(seen.sample, lr=lr, hr=hr)
+                pasted = replace(seen.sample, lr=seen.sample.lr.copy(), hr=seen.sample.hr.copy())
+                for (top, left), (lr, hr) in zip(cells[:dose], some, strict=False):
+                    place = pasted.crop(top, left, SIDE, SIDE)
+                    place.lr[:], place.hr[:] = lr, hr
                 means = float(np.mean(likeness[:dose])), float(np.mean(k[:dose]))
                 made.append(Trial(kind, dose, pasted, cells[:dose], *means))
         return seen, made
@@ -216,16 +214,10 @@ def _looks(lr: UInt8, at: Places) -> NDArray[np.float32]:
     return (flat - flat.mean(axis=2, keepdims=True)).reshape(len(at), 3 * LOOK**2)
 
 
-def _details(lost: Float, at: Places, scale: int) -> Float:
-    """Return the true details of 3 x 3 positions, (n, 9 * s * s)."""
-    side, first = (2 * REACH + 1) * scale, scale * (at - REACH)
-    views = sliding_window_view(lost, (side, side))
-    return views[first[:, 0], first[:, 1]].reshape(len(at), side**2)
-
-
 def _lost(patch: tuple[UInt8, UInt8], scale: int) -> Float:
     """Return the true detail in the middle 3 x 3 positions of an LR and HR patch, flat."""
-    return _details(texture.detail(patch[1], scale, patch[0]), MIDDLE, scale)[0]
+    middle = slice(scale * (SIDE // 2 - REACH), scale * (SIDE // 2 + REACH + 1))
+    return texture.detail(patch[1], scale, patch[0])[middle, middle].ravel()
 
 
 @functools.cache
@@ -323,18 +315,15 @@ def _run(seen: Query, trials: Sequence[Trial], hash_seeds: int, network: Any) ->
                 raise InputError(f"{trial.donor} donors", wanted, f"a change of {change}", remedy)
     near = np.arange(-REACH, REACH + 1)
     at = ((seen.row + near[:, None]) * seen.sample.lr.shape[1] + seen.column + near).ravel()
-    layers = list(network.modules())
-    chooses = any(getattr(layer, "chooses", False) for layer in layers)
-    hashed = [layer for layer in layers if isinstance(layer, HashedAttention)]
+    hashed = [layer for layer in network.modules() if isinstance(layer, HashedAttention)]
     seeds = range(hash_seeds if hashed else 1)
     on, weight = np.empty((len(trials), len(seeds))), np.zeros(len(trials))
     for number in seeds:
-        with ExitStack() as stack:
-            stack.enter_context(held_gates(network))  # at what they are in the first trial
-            if hashed and hashed[0].hash_seed != number:
-                stack.enter_context(interventions.hash_seed(network, number))
+        other = hashed and hashed[0].hash_seed != number
+        seeded = interventions.hash_seed(network, number) if other else nullcontext()
+        with held_gates(network), seeded:  # at what they are in the first trial
             for n, trial in enumerate(trials):
-                looks = chooses and number == 0
+                looks = number == 0 and capture.layers(network)
                 with capture.record(network) if looks else nullcontext() as record:
                     on[n, number] = seen.error(evaluation.unrounded(network, trial.sample.lr))
                 if record is not None:

@@ -15,10 +15,9 @@ from dtfn.subpixel import interior, psnr_of
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
 WINDOWS = tuple(f"window({radius})" for radius in (4, 8, 16, 32, 64))  # radii in LR pixels
-# What uniform weights must cost in dB, at the lower end of the interval. A network that never saw
-# its attention changed relies on it: 0.10 dB. One that was trained with its attention on and off
-# has learnt to do without: there the cost is what the choice is worth, and 0.05 dB is asked. Of 13
-# networks whose attention did nothing, none lost more than 0.02 dB.
+# What uniform weights must cost in dB, at the lower end of the interval: 0.10 where attention was
+# never changed in training, as the network relies on it; 0.05 where it was trained on and off. Of
+# 13 networks whose attention did nothing, none lost more than 0.02 dB.
 LEAST = 0.10
 LEAST_SWITCHED = 0.05
 OWN_KINDS = ("uniform", "random", "self")  # for a user's own network, over the keys that it has
@@ -99,10 +98,8 @@ def table(measured: pd.DataFrame) -> pd.DataFrame:
                 collapsed += [str(kind)] * collapses(some["psnr"].mean(), cost, bicubic)
         row["least"] = least(str(name))
         row["chooses"] = bool(row["uniform_low"] >= row["least"]) and "uniform" not in collapsed
-        ends = (row["uniform_low"], row["uniform_high"])
-        row["verdict"] = verdict(*ends, row["least"], row["pictures"])
-        if "uniform" in collapsed:
-            row["verdict"] = f"uniform is {OFF_DISTRIBUTION}"
+        judged = verdict(row["uniform_low"], row["uniform_high"], row["least"], row["pictures"])
+        row["verdict"] = f"uniform is {OFF_DISTRIBUTION}" if "uniform" in collapsed else judged
         if collapsed:
             row["off_distribution"] = ", ".join(collapsed)
         rows.append(row)

@@ -138,10 +138,7 @@ def pairs_of_zoo(
 
 
 def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()) -> list[Pair]:
-    """Return the switch pairs of `pairs_of_zoo`, perhaps none.
-
-    A user's own network has no switch, and a placebo looks at nothing.
-    """
+    """Return the switch pairs of `pairs_of_zoo`, perhaps none; a placebo looks at nothing."""
     ours = [one for one in variants if not zoo.own(one)]
     if variants and not ours:
         return []
@@ -172,7 +169,7 @@ def measure(
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
     keys = [*ROLE, *PICTURE]
-    pictures, fifths, found = [], [], []
+    pictures, fifths, found, equal = [], [], [], set(pairs)
     for sample in samples:
         made = errors(methods, sample)
         severity = interior(texture.severity(sample.hr, sample.scale))
@@ -181,6 +178,8 @@ def measure(
         for pair in pairs:
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
             chance = [*harms.values()][1:] or [*harms.values()]  # the controls, where there are any
+            if harms["pair"].any():
+                equal.discard(pair)
             again = [made[a] - made[b] for a, b in pair.replicates]
             alike = (p for p in pairs if (p.name, p.kind) == (pair.name, pair.kind))
             retrained = [made[p.on] - made[p.off] for p in alike if p.seed != pair.seed]
@@ -199,15 +198,12 @@ def measure(
                 found += [dict(zip(keys, place, strict=True)) | row for row in rows]
     if not pictures:
         raise InputError("pictures", "one or more", "none", "name some")
+    for pair in equal:
+        same = f"{pair.on} and {pair.off} have equal outputs on every picture"
+        wanted, remedy = "two methods that differ", "name another method"
+        raise InputError(f"pair {pair.name!r}", wanted, same, remedy)
     columns = [*keys, "fifth", "positions", "off", "added", "removed"]
     by_fifth = pd.DataFrame(fifths, columns=columns)
-    differ = by_fifth[(by_fifth["role"] == "pair") & by_fifth[["added", "removed"]].any(axis=1)]
-    unequal = set(zip(differ["pair"], differ["kind"], strict=True))
-    for pair in pairs:
-        if (pair.name, pair.kind) not in unequal:
-            equal = f"{pair.on} and {pair.off} have equal outputs on every picture"
-            wanted, remedy = "two methods that differ", "name another method"
-            raise InputError(f"pair {pair.name!r}", wanted, equal, remedy)
     columns = [*keys, "side", *PLACE, "mass", "held", "retrained", "strength", "p", "region"]
     regions = judge(pd.DataFrame(found, columns=columns))
     columns = [*keys, "psnr_on", "psnr_off", "gain", "mse_on", "mse_off", "positions"]

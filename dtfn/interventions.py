@@ -41,8 +41,7 @@ KINDS = ("uniform", "hashing", "random", "self", "off")
 """
 
 
-@contextmanager
-def intervened(network: nn.Module, kind: str) -> Iterator[None]:
+def intervened(network: nn.Module, kind: str) -> AbstractContextManager[object]:
     """Change the attention of a network as one of `KINDS` says, as long as the context lasts.
 
     In a `dtfn.own.OwnNetwork` the keys of a query are those of a weight above 0, and ``off`` sets
@@ -53,26 +52,20 @@ def intervened(network: nn.Module, kind: str) -> Iterator[None]:
         known = (*KINDS, "window(8)", "hash(1)", "turn(7)", "layers(1000)")
         raise InputError("intervention", "a known one", repr(kind), nearest(kind, known))
     name, digits = [part for part in match.groups() if part] if match else (kind, "")
-    change: AbstractContextManager[object]
     if numbered := {"hash": hash_seed, "turn": _turned, "window": _windowed}.get(name):
-        change = numbered(network, int(digits))
-    elif name == "layers":
+        return numbered(network, int(digits))
+    if name == "layers":
         layers = switches(network)
         if not layers or len(digits) != len(layers) or set(digits) - {"0", "1"}:
             wanted = f"{len(layers)} digits 0 or 1, one an attention layer"
-            remedy = (
-                f"write layers({'1' * len(layers)}) for all of them" if layers else "it has none"
-            )
+            remedy = f"write layers({'1' * len(layers)}) for all" if layers else "it has none"
             raise InputError("layers", wanted, digits, remedy)
         off = [layer for layer, bit in zip(layers, digits, strict=True) if bit == "0"]
-        change = assign(off, "on", False)
-    elif isinstance(network, OwnNetwork):
+        return assign(off, "on", False)
+    if isinstance(network, OwnNetwork):
         network.require_attention()
-        change = network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind))
-    else:
-        change = _mixed(network, kind)
-    with change:
-        yield
+        return network.meeting(lambda _, met: _reweighed(met.rows(slice(None)), kind))
+    return _mixed(network, kind)
 
 
 def turned(x: Tensor, element: int, back: bool = False) -> Tensor:

@@ -63,9 +63,9 @@ class Region:
 def find_regions(
     harm: Float, chance: Sequence[Float], replicates: Sequence[Float], retrained: Sequence[Float]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the regions of harm and of help of a map ``(H, W)``, beyond those of controls.
+    """Yield the regions where harm, or help, is above the 99th percentile of its controls' maps.
 
-    Each is a row of `dtfn.harm.Measured.regions`. ``replicates`` are harm ``(H, W)`` with other
+    Each is a row of `dtfn.harm.Measured.regions`. Maps are ``(H, W)``: ``replicates`` with other
     chance, ``retrained`` in other trainings. The p-value is that of the region's mean mass in the
     replicates being 0 or less; NaN with fewer than two.
     """

@@ -127,10 +127,9 @@ def crossed_by(
 
 def false_discovery(p_values: ArrayLike) -> Float:
     """Return Benjamini and Hochberg's adjusted p-values; neighbours may depend positively."""
-    p = np.asarray(p_values, float)
-    adjusted, known = np.full_like(p, np.nan), ~np.isnan(p)
-    if known.any():
-        from scipy import stats
+    from scipy import stats
 
-        adjusted[known] = stats.false_discovery_control(p[known])
-    return adjusted
+    p = pd.Series(np.asarray(p_values, float))
+    known = p.dropna()
+    adjusted = pd.Series(stats.false_discovery_control(known), known.index)
+    return adjusted.reindex(p.index).to_numpy()

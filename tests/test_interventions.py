@@ -103,8 +103,8 @@ def test_another_hash_seed_is_the_network_built_with_it(name: str) -> None:
 
 
 def test_what_cannot_be_changed_is_refused() -> None:
-    refused("network: expected one with attention", intervened(small("edsr"), "uniform").__enter__)
-    refused("did you mean 'uniform'", intervened(small("nln"), "unifrom").__enter__)
+    refused("network: expected one with attention", intervened, small("edsr"), "uniform")
+    refused("did you mean 'uniform'", intervened, small("nln"), "unifrom")
     refused("a network without hashing", interventions.hash_seed, small("nln"), 1)
     refused("a seed that it does not have; found 0", interventions.hash_seed, small("dtfn"), 0)
 
