@@ -202,11 +202,10 @@ def gate(
 ) -> None:
     """Print whether the attention of networks chooses.
 
-    Printed are the PSNR as trained, and what interventions on the attention cost of it (dB), with
-    the 95 % interval over pictures. It chooses where equal weights for all positions (uniform) cost
-    enough at the lower end: 0.10 dB, or 0.05 dB where the network was trained with its attention on
-    and off. It does not choose where they cost less at the upper end. Otherwise, and on few
-    pictures, it is open.
+    Printed are PSNR and what interventions on the attention cost of it (dB), with 95 % intervals
+    over pictures. It chooses where equal weights for all positions (uniform) cost enough at the
+    lower end: 0.10 dB, or 0.05 dB after training with attention on and off. It does not choose
+    where they cost less at the upper end. Otherwise, and on few pictures, it is open.
     """
     table = dtfn.gate.table(dtfn.gate.costs(networks, _split(datasets), count))
     if as_json:

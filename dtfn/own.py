@@ -36,8 +36,6 @@ from dtfn import zoo
 from dtfn.errors import InputError, require_known
 
 SIZES = ((24, 20), (16, 68))  # LR rows and columns of the pictures that it is tried on
-LARGEST = 8.0  # of an output for [0, 1]; one of 0 to 255 has more
-CLOSE = 1e-3  # at most so far apart are two outputs for the same picture
 Size = tuple[int, ...]
 SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, torch.special.softmax)
 
@@ -191,13 +189,13 @@ class OwnNetwork(nn.Module):
         if not fits or self.scale not in (0, scale):
             wanted = f"an output (2, 3, s * {height}, s * {width}) with one s of 2, 3 or 4"
             remedy = "return the super-resolved RGB picture"
-        elif not largest <= LARGEST:  # NaN too
+        elif not largest <= 8:  # NaN too; an output of 0 to 255 has more
             wanted = "an output in [0, 1] for a picture in [0, 1]"
             found = f"numbers up to {largest:.0f}" + ", as of 0 to 255" * (largest <= 1000)
             remedy = "divide by 255 in forward, and multiply its input by 255 if it wants that"
             if math.isnan(largest):
                 found, remedy = "NaN", "load its trained weights, and look for a division by 0"
-        elif not torch.allclose(first, again, atol=CLOSE, rtol=0):
+        elif not torch.allclose(first, again, atol=1e-3, rtol=0):
             wanted = "the same output for the same picture, alone or in a batch"
             found = "another one the second time"
             remedy = "in eval mode switch off dropout and other chance, and mix no pictures"
@@ -308,5 +306,5 @@ def _refusing(what: object, wanted: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error}".splitlines()[0]
-        text += f" ({last.filename} line {last.lineno})"
-        raise InputError(what, wanted, text, remedy) from error
+        place = f"{last.filename} line {last.lineno}"
+        raise InputError(what, wanted, f"{text} ({place})", remedy) from error

@@ -12,19 +12,16 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from dtfn.errors import InputError, nearest, require_known
 
 
-def _split(value: Any) -> Any:
+def _read(value: Any) -> Any:
+    """Read text of a command line: ``{"name": value, ...}``, or parts with commas between."""
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    return value
-
-
-def _paired(value: Any) -> Any:
-    value = json.loads(value) if isinstance(value, str) else value
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        value = json.loads(value) if value.startswith("{") else parts
     return list(value.items()) if isinstance(value, dict) else value
 
 
-Pairs = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_paired)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Pairs = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_read)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_read)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -55,7 +52,7 @@ class Recipe:
     checkpoint_every: Amount = 120.0  # seconds
     # After the warm-up a cosine down to 0 at the last step; or halved at each of the milestones.
     schedule: Literal["cosine", "steps"] = "cosine"
-    milestones: Annotated[tuple[int, ...], BeforeValidator(_split)] = ()
+    milestones: Annotated[tuple[int, ...], BeforeValidator(_read)] = ()
     testing: Pairs = ()  # hyperparameters that differ in testing; the weights must fit all the same
     start: str = ""  # a name of the zoo or a file, see `dtfn.models.start_from`
     # Pictures to leave out, "<set>/<stem>": this one is Set5/woman. It is left out by name, so that

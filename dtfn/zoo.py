@@ -59,17 +59,14 @@ def own(name: str) -> Own | None:
             remedy = "name the function in it that returns the network"
             raise InputError(f"network {name!r}", "FILE.py:function", "a file alone", remedy)
         return None
-    weights, attention = None, []
-    for part in filter(None, (parsed[3] or "").split("&")):
-        key, _, value = part.partition("=")
-        if key == "weights" and value and weights is None:
-            weights = Path(value).expanduser().absolute()
-        elif key == "attention" and value:
-            attention.append(value)
-        else:
-            wanted, remedy = "weights=FILE, attention=NAME", "join several by &, and quote it all"
-            raise InputError(f"network {name!r}", wanted, part, remedy)
-    return Own(Path(parsed[1]).expanduser().absolute(), parsed[2], weights, tuple(attention))
+    parts = [part.partition("=") for part in (parsed[3] or "").split("&") if part]
+    weights = [Path(value).expanduser().absolute() for key, _, value in parts if key == "weights"]
+    attention = tuple(value for key, _, value in parts if key == "attention")
+    if len(weights) > 1 or len(weights) + len(attention) < len(parts):
+        wanted, remedy = "weights=FILE, attention=NAME", "join several by &, and quote it all"
+        raise InputError(f"network {name!r}", wanted, parsed[3], remedy)
+    file = Path(parsed[1]).expanduser().absolute()
+    return Own(file, parsed[2], weights[0] if weights else None, attention)
 
 
 def registry() -> list[Entry]:
@@ -114,8 +111,7 @@ def file_of(name_or_file: str) -> Path:
         wanted = "a name of the zoo or of imported weights, a weights file, or for some bicubic"
         raise InputError(f"method {name_or_file!r}", wanted, "none of these", remedy)
     if not file.is_file():
-        found = "a folder" if file.is_dir() else "no file"
-        raise InputError(file, "the file of a network", found, remedy)
+        raise InputError(file, "the file of a network", "no file", remedy)
     return file
 
 

@@ -175,7 +175,8 @@ def test_harm_is_judged_against_chance(pair: State) -> None:
 @pytest.mark.parametrize("network", [N, DENSE], ids=["hashed", "dense"])
 def test_chance_of_attention_off_is_another_hash_seed_or_a_flip(network: str) -> None:
     off = f"{network}@off"
-    chance, same = two = state.controls(4, network, off, seed=3)[0]
+    two, *_ = state.controls(4, network, off, seed=3).values()
+    chance, same = two
     assert same == network
     explored = look(Choice("mini", "brick", 4, network, off, two, hash_seed=3, tile=TILE))
     lr, loaded = explored.sample.lr, models.load(network, 3)

@@ -28,8 +28,14 @@ class Session:
     """What the notebook does with its parameters, which live in ``globals()``."""
 
     def __init__(self, namespace: Mapping[str, Any]) -> None:
-        self._given = dict(namespace)
-        self._run = reports.begin(NOTEBOOK, namespace) if is_headless() else None
+        from IPython import get_ipython
+
+        self._given, kernel = dict(namespace), getattr(get_ipython(), "kernel", None)
+        is_voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
+        # Nobody can click where the suite, papermill or nbconvert runs it.
+        is_live = is_voila or getattr(kernel, "_allow_stdin", False)
+        is_live = is_live and reports.RUN_DIR not in os.environ
+        self._run = None if is_live else reports.begin(NOTEBOOK, namespace)
 
     def show(self) -> None:
         """Show the view; static panels of ``positions``, or of two, where nobody can click."""
@@ -63,15 +69,6 @@ class Session:
 begin = Session
 
 
-def is_headless() -> bool:
-    """Return whether nobody can click: run by the suite, by papermill or by nbconvert."""
-    from IPython import get_ipython
-
-    is_voila = os.environ.get("SERVER_SOFTWARE", "").startswith("voila/")
-    is_asked = getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False)
-    return reports.RUN_DIR in os.environ or not (is_voila or is_asked)
-
-
 def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> State:
     """Return the state that the notebook's parameters ask for; `InputError` if it cannot be.
 
@@ -80,24 +77,21 @@ def opened(given: Mapping[str, Any], tell: Tell = lambda share, what: None) -> S
     """
     network = os.environ.get("DTFN_EXPLORE_NETWORK") or given["network"]
     scale = int(methods.network(network).scale) if network else given["scale"]  # type: ignore[arg-type]
-    dataset, image = str(given["dataset"]), str(given["image"])
-    brought: dict[str, tuple[bytes, bool]] = {}
-    file = Path(os.environ.get("DTFN_EXPLORE") or image).expanduser()
+    chosen = usual(scale, network, given["baseline"], given["hash_seed"])
+    chosen["control"] = tuple(given["control"]) or chosen["control"]
+    names = ("dataset", "image", "third", "layer", "hash_seed", "quantile")
+    chosen |= {name: given[name] for name in names} | {"tile": tuple(given["tile"])}
+    file, brought = Path(os.environ.get("DTFN_EXPLORE") or given["image"]).expanduser(), {}
     if file.suffix.lower() in images.SUFFIXES:
         images.read(file)  # a clear error where it is no picture
         brought[file.name] = file.read_bytes(), True
-        dataset, image = FILES, file.name
-    pair = usual(scale, network, given["baseline"], given["hash_seed"])
-    pair["control"] = tuple(given["control"]) or pair["control"]
-    kept = {name: given[name] for name in ("third", "layer", "hash_seed", "quantile")}
-    choice = Choice(dataset, image, scale, **pair, **kept, tile=tuple(given["tile"]))
-    return look(choice, brought, tell)
+        chosen |= {"dataset": FILES, "image": file.name}
+    return look(Choice(scale=scale, **chosen), brought, tell)
 
 
 def send(state: State, given: Mapping[str, Any], **shown: Any) -> Path:
     """Save what is looked at as a run with the notebook's parameters, and return its folder."""
-    parameters = {**given, **asdict(state.choice), "positions": [state.position]}
-    run = reports.begin(NOTEBOOK, parameters)
+    run = reports.begin(NOTEBOOK, {**given, **asdict(state.choice), "positions": [state.position]})
     _save(run, "view", state, **shown)
     run.finish()
     return run.folder

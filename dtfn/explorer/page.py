@@ -26,14 +26,12 @@ from dtfn.subpixel import Float
 ATTENTION = "magma"
 BRIGHTEST = 256  # weight in multiples of uniform, where the colours of attention end
 FLOOR = 0.2  # of the overlay's strength where attention is least, so that the rest shows
-CLIPPED = 0.002  # of the positions may have more harm than the colours reach
 SPAN = 7  # LR positions a side of a copied patch
 CROP, PATCH = 144, 84  # CSS pixels: the width of a crop, of a patch; many factors divide them
 
 NO_TRUTH = "needs the truth (HR), and this picture came without"
-EVEN = 0.8  # effective positions as a share of those in sight, from which attention is even
 OFF = "attention off"
-ABOUT = {
+ABOUT = {  # what the pictures show, for who points at them
     "LR": "What the networks get",
     "HR": "The truth",
     "attention on": "The network as it was trained",
@@ -45,7 +43,6 @@ ABOUT = {
     "query": "The block that you look at, and what is around it",
     "weighted mix": "The mean of all patches by attention weight: what the layer could copy",
 }
-"""What the pictures show, for who points at them."""
 
 Line = tuple[str, str, str]  # label, value and meaning of a number
 
@@ -91,10 +88,8 @@ def verdict(state: State) -> str:
 def lines(state: State) -> tuple[list[Line], list[Line]]:
     """Return the numbers of the block at the position, and of how it spreads its attention."""
     choice, block, spread = state.choice, list[Line](), list[Line]()
-    harm, chance = (
-        tables.number("{:+.2f} MSE", values[state.position]).replace("-", "−")
-        for values in (state.harm, state.chance)
-    )
+    harm = tables.number("{:+.2f} MSE", state.harm[state.position]).replace("-", "−")
+    chance = tables.number("{:+.2f} MSE", state.chance[state.position]).replace("-", "−")
     if state.has_truth:
         labels = {f"{choice.network}@off": "harm: on minus off"}
         labels[f"{choice.network}@uniform"] = "harm: over equal weights"
@@ -139,7 +134,7 @@ def attention_map(state: State, strength: float) -> UInt8:
 def harm_map(state: State, shown: float) -> tuple[UInt8, float]:
     """Return harm beyond ``shown`` (MSE) in colours centred at 0, and their limit (levels)."""
     root = subpixel.signed_root(state.harm)
-    limit = float(np.quantile(np.abs(root), 1 - CLIPPED)) or 1.0
+    limit = float(np.quantile(np.abs(root), 0.998)) or 1.0  # a few have more
     level = np.where(np.abs(state.harm) > shown, root / limit, 0).clip(-1, 1) / 2 + 0.5
     return _over(state.sample.lr, SIGNED, level, np.ones(level.shape)), limit
 
@@ -204,14 +199,14 @@ def _over(lr: UInt8, cmap: str, level: Float, opacity: Float) -> UInt8:
 def attention(state: State) -> str:
     """Return what stands under the map of attention: in words what the query attends to."""
     if state.attention is None or state.record is None:
-        name = state.choice.labels[state.choice.network]
+        name = escape(state.choice.labels[state.choice.network])
         said = f"{name} has no attention layer that can be shown: choose another network."
-        return _under(said, ATTENTION)
+        return f'<div class="note">{said}</div>'
     reached, total = np.count_nonzero(state.attention), state.attention.size
     of = f"the {reached:,} positions that get any" if reached < total else "all positions"
     half = np.searchsorted(np.cumsum(np.sort(state.attention, axis=None)[::-1]), 0.5) + 1
     said = f"Half of the weight is on {half:,} of {of}."
-    if state.spread["support"] >= EVEN * reached:
+    if state.spread["support"] >= 0.8 * reached:
         said = f"Spread evenly over {of}."
     if isinstance(state.record.module(state.choice.layer), HashedAttention):
         said += " Equal hash codes are cut into chunks row by row, hence the band."
@@ -221,13 +216,11 @@ def attention(state: State) -> str:
 def harm(state: State, limit: float) -> str:
     """Return what stands under the map of harm, whose colours end at ``limit``: how often it is."""
     if not state.has_truth:
-        return _under(f"Harm {NO_TRUTH}.", SIGNED)
+        return f'<div class="note">Harm {NO_TRUTH}.</div>'
     maps = (subpixel.interior(one) for one in (state.harm, state.chance))
     ours, by_chance = (float(np.mean(one > state.threshold)) for one in maps)
     said = f"Harm above {state.threshold:.2f} MSE at {ours:.1%} of the positions; "
-    said += f"by chance {by_chance:.1%}."
-    if not state.choice.control:
-        said = f"Harm above 0 at {ours:.1%} of the positions; chance is not known."
+    said += f"by chance {by_chance:.1%}." if state.choice.control else "chance is not known."
     ends = f"−{limit:.0f} helped", "signed root, 8-bit levels", f"+{limit:.0f} harmed"
     return _under(said, SIGNED, *ends)
 
@@ -265,9 +258,7 @@ def strip(shown: Sequence[Crop], width: int) -> str:
 
 
 def _under(said: str, cmap: str, *ends: str) -> str:
-    """Return text under the colours of a map; without its ends there is no map."""
-    if not ends:
-        return f'<div class="note">{escape(said)}</div>'
+    """Return text under the colours of a map and what their ends mean."""
     colours = ", ".join(to_hex(mpl.colormaps[cmap](i / 8)) for i in range(9))
     labels = "".join(f"<span>{end}</span>" for end in ends)
     bar = f'<div class="bar" style="background: linear-gradient(to right, {colours})"></div>'

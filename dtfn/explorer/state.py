@@ -40,7 +40,6 @@ LEAST = 8  # LR positions a side: with fewer there is nothing to attend to
 TILE = 128  # LR positions a side at most: the first answer takes seconds, a click far below 0.3 s
 DENSE = TILE**2  # LR positions at most, where time and memory grow with their square
 LARGEST = 160_000  # the same for other networks
-KEPT = 16  # outputs that are remembered
 SIDE, PATCH, STEPS = 48, 4, 8  # of attribution: what the network sees, the patch, the path
 MOST = ["row", "column", "weight", "disagreement"]  # of the most attended positions
 
@@ -191,12 +190,11 @@ class State:
             flat = at[0] * columns + at[1]
             apart = texture.disagreement(_detail(self.sample), [flat]).reshape(self.shape)
         distance = np.hypot(*(np.indices(self.shape) - np.reshape(at, (2, 1, 1))))
-        worse = np.where(np.isnan(apart), np.nan, apart > 1)
         spread = {
             "support": float(np.exp(entr(attention).sum())),
             "distance": float((attention * distance).sum()),
             "on_self": float(attention[at]),
-            "disagreeing": float((attention * worse).sum()),
+            "disagreeing": float((attention * np.where(np.isnan(apart), apart, apart > 1)).sum()),
         }
         most = Look(self.choice.network, 0, at, attention).strongest(self.choice.ringed)
         copied = pd.DataFrame([(*p, attention[p], apart[p]) for p in most], columns=MOST)
@@ -221,8 +219,7 @@ class State:
         crop, patch = (around(self.shape, self.position, side) for side in (SIDE, PATCH))
         inside = (patch.top - crop.top, patch.left - crop.left, patch.height, patch.width)
         with _LOCK, hash_seed(network, seed) if seed else nullcontext():
-            part = self.sample.crop(*crop).lr
-            owed = capture.attribute(network, part, inside, STEPS)
+            owed = capture.attribute(network, self.sample.crop(*crop).lr, inside, STEPS)
         yield replace(self, outputs=outputs, attribution=owed, crop=crop)
 
 
@@ -326,20 +323,23 @@ def usual(scale: int, network: str = "", baseline: str = "", seed: int = 0) -> d
         twins = [name for name in _local(scale) if name != network]
         alone = zoo.own(network) or zoo.switched(network) or not twins
         baseline = Choice("", "", scale, network, "").off if alone else twins[-1]
-    control = controls(scale, network, baseline, seed)[0]
+    control, *_ = controls(scale, network, baseline, seed).values()
     return {"network": network, "baseline": baseline, "control": control}
 
 
-def controls(scale: int, network: str, baseline: str, seed: int = 0) -> list[tuple[str, ...]]:
-    """Return pairs that differ by chance alone, the fittest first, and () for none.
+def controls(scale: int, network: str, baseline: str, seed: int) -> dict[str, tuple[str, ...]]:
+    """Return pairs that differ by chance alone by their names, the fittest first, and () for none.
 
     The network under another hash seed, or on the flipped picture where it does not hash, for
     itself with other attention; else two local networks, the baseline if it is one.
     """
-    own = (f"{network}@{f'hash({seed + 1})' if hashes(network) else 'turn(1)'}", network)
+    own = {"the picture flipped": (f"{network}@turn(1)", network)}
+    if hashes(network):
+        own = {"another hash seed": (f"{network}@hash({seed + 1})", network)}
     *others, last = sorted(_local(scale), key=lambda name: name == baseline) or [""]
-    two = [(one, last) for one in others]
-    return [own, *two, ()] if baseline.startswith(f"{network}@") else [*two, (), own]
+    pairs: dict[str, tuple[str, ...]] = {f"{one} and {last}": (one, last) for one in others}
+    pairs["none"] = ()
+    return own | pairs if baseline.startswith(f"{network}@") else pairs | own
 
 
 def _local(scale: int) -> list[str]:
@@ -350,7 +350,7 @@ def _local(scale: int) -> list[str]:
 _LOCK = threading.RLock()  # a network whose attention is changed must not run elsewhere
 
 
-@functools.lru_cache(maxsize=KEPT)
+@functools.lru_cache(maxsize=16)
 def run(method: str, sample: Sample, seed: int, removed: tuple[int, ...] = ()) -> _Output:
     """Return what a method makes; no layer attends to ``removed``; seed 0 leaves the network's."""
 

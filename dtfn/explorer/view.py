@@ -29,9 +29,8 @@ from dtfn.plots.pictures import COPIED
 FOLDER = Path(__file__).parent
 SIDE = 280  # CSS pixels of a map
 ARROWS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
-LEAP = 8  # positions, with the shift key
 
-_CONTROLS = {
+_CONTROLS = {  # label, width in CSS pixels, and tooltip, in the order of the page
     "dataset": ("benchmark", 195, "A benchmark that is here, or what you uploaded"),
     "image": ("picture", 190, "One of its pictures"),
     "network": ("network", 205, "The network whose attention is looked at"),
@@ -48,9 +47,8 @@ _CONTROLS = {
     "zoom": ("zoom", 110, "Screen pixels to an HR pixel, in the crops"),
     "overlay": ("overlay", 230, "How strongly the colours of attention cover the picture"),
 }
-"""Label, width in CSS pixels and tooltip of what can be chosen, in the order of the page."""
 _CHOSEN = [name for name in _CONTROLS if name in Choice.__dataclass_fields__]
-_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+_KINDS: dict[str, tuple[Any, dict[str, Any]]] = {  # what is no plain menu
     "hash_seed": (widgets.BoundedIntText, {"max": 2**31 - 1}),
     "truth": (widgets.Dropdown, {"options": {"as the truth (HR)": True, "as LR, no truth": False}}),
     "quantile": (widgets.FloatSlider, {"min": 0.5, "max": 0.99, "step": 0.01}),
@@ -58,7 +56,6 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "zoom": (widgets.Dropdown, {"options": {f"×{n}": n for n in (1, 2, 3, 4, 6)}, "value": 3}),
     "overlay": (widgets.FloatSlider, {"value": 0.9, "min": 0.0, "max": 1.0, "step": 0.05}),
 }
-"""What is no plain menu."""
 
 
 class MapCanvas(Canvas):  # type: ignore[misc]
@@ -75,8 +72,8 @@ class MapCanvas(Canvas):  # type: ignore[misc]
         FigureManager(self, 0)
         self.header_visible = self.footer_visible = self.resizable = False
         self.toolbar_position, self.toolbar_visible = "right", "fade-in-fade-out"
-        tools = self.toolbar.toolitems
-        self.toolbar.toolitems = [tool for tool in tools if tool[0] in ("Home", "Pan", "Zoom")]
+        tools = ("Home", "Pan", "Zoom")
+        self.toolbar.toolitems = [one for one in self.toolbar.toolitems if one[0] in tools]
         self.layout.flex = "0 0 auto"  # else it grows with its neighbours
         self.add_class(name)
         self.axes = figure.add_axes((0, 0, 1, 1))
@@ -115,7 +112,7 @@ class MapCanvas(Canvas):  # type: ignore[misc]
     def _pressed(self, event: Any) -> None:
         shift, _, key = str(event.key or "").rpartition("+")
         if key in ARROWS:
-            step = LEAP if shift == "shift" else 1
+            step = 8 if shift == "shift" else 1
             self.tell("move", *(step * steps for steps in ARROWS[key]))
 
 
@@ -143,8 +140,9 @@ class View:
         self.send = widgets.Button(description="Send to report", icon="save", tooltip=about)
         about = "More to choose: layer, part, control, hash seed, threshold, zoom, uploads"
         self.more = widgets.ToggleButton(description="More", tooltip=about)
-        about = "What is shown, and how to use it"
-        self.help = widgets.ToggleButton(description="?", tooltip=about)
+        self.help = widgets.ToggleButton(
+            description="?", tooltip="What is shown, and how to use it"
+        )
         for button, width in ((self.send, 140), (self.more, 64), (self.help, 36)):
             button.layout.width = f"{width}px"
 
@@ -235,7 +233,6 @@ class View:
             said = "uniform weights" if zoo.own(choice.network) else page.OFF
             trained = "" if zoo.switched(choice.network) else " (not trained for it)"
             off = {f"{said}{trained}": choice.off}
-        pairs = controls(choice.scale, choice.network, choice.baseline, choice.hash_seed)
         layers = state.record.layers if state.record else []
         benchmarks = [MINI, *sorted(hr.parent.name for hr in paths.data_root().glob("*/HR"))]
         options: dict[str, dict[str, Any]] = {  # name -> label -> value
@@ -245,7 +242,7 @@ class View:
             "scale": {f"×{n}": n for n in sorted({row["scale"] for row in zoo.registry()})},
             "network": networks,
             "baseline": off | networks,
-            "control": {_named(pair): pair for pair in pairs},
+            "control": controls(choice.scale, choice.network, choice.baseline, choice.hash_seed),
             "third": {"none": ""} | networks,
             "layer": {f"{i} of {len(layers)} ({name})": name for i, name in enumerate(layers, 1)}
             or {"none": ""},
@@ -317,12 +314,6 @@ def _control(name: str, label: str, width: int, about: str) -> Any:
     text = f'<span title="{about}">{label}</span>' if label else ""
     how |= {"description": text, "description_allow_html": True, "tooltip": about}
     return kind(layout={"width": f"{width}px"}, **how).add_class(f"dtfn-{name}")
-
-
-def _named(control: tuple[str, ...]) -> str:
-    changes = {"@hash": "another hash seed", "@turn": "the picture flipped"}
-    said = [words for change, words in changes.items() if control and change in control[0]]
-    return said[0] if said else " and ".join(control) or "none"
 
 
 def _flow(*children: widgets.Widget) -> widgets.Box:
