@@ -218,10 +218,7 @@ class Findings:
         return [*unequal, *(note for note, here in notes.items() if here), f"{last}inside"]
 
     def beyond(self) -> pd.DataFrame:
-        """Return how much more error A has in each fifth of severity than B and than each control.
-
-        Columns: fifth, than, change (% of B's error) with its interval.
-        """
+        """Return fifth, than, change: by what % of B's error A exceeds B and each control."""
         table = self.measured.fifths
         table = table.assign(change=100 * (table["added"] - table["removed"]))
         mine, *others = (part for _, part in table.groupby("role", sort=False))
@@ -267,29 +264,23 @@ class Findings:
 
         lost, answers = {}, {}
         for control, part in self.apart.items():  # in textures that its regions do not explain
-            one = crossed(part.pictures[part.pictures["role"] == "pair"], "lost")
-            lost[control] = one
+            lost[control] = one = crossed(part.pictures[part.pictures["role"] == "pair"], "lost")
             answers[control] = (enough and one.low > 0 and one.estimate >= EFFECT_DB) or None
         words = {True: "worse", None: "nothing found"}
         return [first, second, _agreed(some + by, lost, answers, words, "{:.3f} dB")]
 
 
 def _agreed(
-    claim: str,
-    numbers: Mapping[str, Interval],
-    answers: Mapping[str, bool | None],
-    words: Mapping[bool | None, str],
-    form: str,
+    claim: str, numbers: dict[str, Any], answers: dict[str, Any], words: dict[Any, str], form: str
 ) -> Verdict:
-    """Return what all answers say, with the number of that control which is nearest to 0."""
+    """Return what all answers say, with the `Interval` of that control which is nearest to 0."""
     of_controls = {control: answers[control] for control in numbers}
     for on, given in {"control": of_controls, "comparison": answers}.items():
         if len(set(given.values())) > 1:
             each = "; ".join(f"{than}: {words[answer]}" for than, answer in given.items())
             return Verdict(claim, f"depends on the {on} ({each})", None, None)
-    nearest = min(numbers, key=lambda control: abs(numbers[control].estimate))
-    one = numbers[nearest]
-    return Verdict(claim, one.estimate, (one.low, one.high), answers[nearest], form)
+    one = min(numbers.values(), key=lambda number: abs(number.estimate))
+    return Verdict(claim, one.estimate, (one.low, one.high), next(iter(answers.values())), form)
 
 
 def look(results: Results) -> Findings:

@@ -402,8 +402,8 @@ def _report(context: Context, reports: Reports = None) -> None:
 @report_app.command("list")
 def _list_runs(reports: Reports = None) -> None:
     """List the runs, oldest first."""
-    for folder in dtfn.reports.finished((reports or dtfn.paths.REPORTS) / "runs"):
-        print(f"{folder.parent.name}  {folder.name}  {dtfn.reports.read(folder)['status']}")
+    for folder, run in dtfn.reports.finished((reports or dtfn.paths.REPORTS) / "runs").items():
+        print(f"{folder.parent.name}  {folder.name}  {run['status']}")
 
 
 @report_app.command("compare")
@@ -548,7 +548,7 @@ def _fetch_data(
         print(f"{', '.join(of)}: {text}")
         return yes or (sys.stdin.isatty() and confirm("Do you accept?"))
 
-    dtfn.download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs, progress=sys.stderr.isatty())
+    dtfn.download.fetch(sets, agree, mirrors=mirror or (), jobs=jobs)
     for source in sets:
         print(f"{source.name}: {source.state} in {source.folder}")
     if checked := [source.name for source in sets if source.pictures]:

@@ -26,10 +26,7 @@ from tqdm import tqdm
 from dtfn import datasets, files, images, paths
 from dtfn.errors import InputError, require_known
 
-ROUNDS = 2  # how often each mirror is asked
 PATIENCE = 30.0  # seconds to wait for a connection, and for the next bytes
-
-_ROOTS = {"data": paths.data_root, "train": paths.training_root, "val": paths.validation_root}
 
 pooch.get_logger().setLevel(logging.ERROR)  # it would announce every file
 
@@ -66,7 +63,8 @@ class Source:
     @property
     def folder(self) -> Path:
         """The set's folder."""
-        return _ROOTS[self.place]() / self.below
+        roots = {"train": paths.training_root, "val": paths.validation_root}
+        return roots.get(self.place, paths.data_root)() / self.below
 
     @property
     def bytes(self) -> int:
@@ -120,8 +118,7 @@ def chosen(names: Iterable[str]) -> list[Source]:
     """Return the sets that names, aliases and groups mean, each once, in the order given."""
     words = {s: {s.name, *s.aliases, *s.groups} for s in catalogue().values()}
     for name in names:
-        known = set().union(*words.values())
-        require_known(name, known, "data", "names or groups of `dtfn data list`")
+        require_known(name, set().union(*words.values()), "data", "what `dtfn data list` names")
     return list(dict.fromkeys(s for name in names for s, its in words.items() if name in its))
 
 
@@ -158,7 +155,6 @@ def fetch(
     *,
     mirrors: Sequence[str] = (),
     jobs: int = 8,
-    progress: bool = False,
 ) -> int:
     """Download what is missing of sets of pictures, and return how many files that were.
 
@@ -189,7 +185,7 @@ def fetch(
 
     stop, failed = threading.Event(), set[str]()
     total = sum(listed.bytes for _, listed in tasks)
-    bar = tqdm(total=total, unit="B", unit_scale=True, disable=not progress or not tasks)
+    bar = tqdm(total=total, unit="B", unit_scale=True, disable=None if tasks else True)
 
     def receive(url: str, output: str, _: object) -> None:
         answer = requests.get(url, stream=True, timeout=PATIENCE)
@@ -219,7 +215,7 @@ def _download(
     source.folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=source.folder.parent) as draft:
         how = {"known_hash": f"sha256:{listed.sha256}", "path": draft, "downloader": receive}
-        for url in sorted(urls, key=lambda url: urlsplit(url).netloc in failed) * ROUNDS:
+        for url in sorted(urls, key=lambda url: urlsplit(url).netloc in failed) * 2:
             try:
                 file = Path(pooch.retrieve(url, fname="file", **how))
                 break
@@ -227,7 +223,7 @@ def _download(
                 failed.add(urlsplit(url).netloc)
                 last = f"{type(error).__name__}: {error}"[:120]
         else:
-            found = f"{ROUNDS * len(urls)} failures at {len(urls)} mirrors, the last: {last}"
+            found = f"{2 * len(urls)} failures at {len(urls)} mirrors, the last: {last}"
             what, wanted = f"{source.name}/{listed.file}", f"SHA-256 {listed.sha256[:12]}"
             raise InputError(what, wanted, found, "try later, or name a --mirror URL")
         if listed is source.archive:

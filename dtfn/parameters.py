@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from dtfn import paths
-from dtfn.errors import InputError, nearest
+from dtfn.errors import InputError, require_known
 
 
 def cell(notebook: Path) -> str:
@@ -50,17 +50,14 @@ def check(
     """Return the values given as the types of their parameters; what is not is an `InputError`."""
     known, values = read(notebook), {}
     for name, value in given.items():
-        what = f"parameter {name!r} of {notebook.stem}"
-        if name not in known:
-            wanted = f"one of {', '.join(known) or 'none: it has no parameters'}"
-            remedy = f"{nearest(name, known)}; `dtfn run {notebook.stem} --parameters` lists them"
-            raise InputError(what, wanted, "an unknown name", remedy)
+        wanted = f"a name that `dtfn run {notebook.stem} --parameters` lists"
+        require_known(name, known, f"parameter of {notebook.stem}", wanted)
         kind, default = known[name]
         try:
             values[name] = (as_kind or convert)(value, kind)
         except (ValueError, TypeError):
-            expected = f"{kind} such as {default!r}"
-            raise InputError(what, expected, repr(value), "pass a value of that type") from None
+            what, wanted = f"parameter {name!r} of {notebook.stem}", f"{kind} such as {default!r}"
+            raise InputError(what, wanted, repr(value), "pass a value of that type") from None
     return values
 
 

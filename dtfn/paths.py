@@ -12,7 +12,6 @@ import platformdirs
 
 
 def _chosen(variable: str, default: Path) -> Path:
-    """Return the folder that an environment variable names; relative to the working directory."""
     text = os.environ.get(variable)
     return Path(text).expanduser().resolve() if text else default
 
@@ -31,9 +30,6 @@ WEIGHTS = _chosen("DTFN_WEIGHTS", HOME / "weights")
 _MINE = CHECKOUT and os.access(HOME, os.W_OK)  # a checkout may be shared and read-only
 CACHE = _chosen("DTFN_CACHE", HOME / "cache" if _MINE else platformdirs.user_cache_path("dtfn"))
 
-# New sets are put next to these, so it must not be just any folder called train/.
-_TRAINING_SETS = ("T91", "General100", "BSD200", "BSDS500_test200", "DIV2K_train_HR")
-
 
 def data_root() -> Path:
     """Return the folder that holds the benchmarks: ``$DTFN_DATA``, else ``data/``."""
@@ -41,12 +37,11 @@ def data_root() -> Path:
 
 
 def training_root() -> Path:
-    """Return the folder that holds the training sets: ``$DTFN_TRAIN``, else ``train/``.
-
-    That is in the data root, unless only the one next to the data root has some of the known sets.
-    """
+    """Return the folder of the training sets: ``$DTFN_TRAIN``, else ``train/`` in the data root."""
     inside, outside = data_root() / "train", data_root().parent / "train"
-    known = any((outside / name).is_dir() for name in _TRAINING_SETS)
+    # Or the one next to the data root, if only that is there, and it is not just any folder.
+    sets = ("T91", "General100", "BSD200", "BSDS500_test200", "DIV2K_train_HR")
+    known = any((outside / name).is_dir() for name in sets)
     return _chosen("DTFN_TRAIN", outside if known and not inside.is_dir() else inside)
 
 

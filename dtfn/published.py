@@ -29,10 +29,9 @@ NOT_WHOLE, UNPUBLISHED = "not the whole benchmark", "no published value"
 
 
 def values(scales: Iterable[int] = (2, 3, 4)) -> pd.DataFrame:
-    """Return the published values of some scales, a row a cell of a table.
+    """Return the published values of some scales: method, scale, dataset, psnr (dB), ssim or NaN.
 
-    The columns: method, scale, dataset, psnr (dB), ssim (NaN where a table has none), remeasured
-    (who measured it, if not its paper), table (its name here) and source (where that is).
+    And remeasured (who did, if not its paper), table (its name here) and source (where that is).
     """
     table = pd.read_csv(Path(__file__).with_suffix(".csv")).fillna({"remeasured": ""})
     return table[table["scale"].isin(list(scales))]
@@ -110,7 +109,7 @@ class Study:
         The column published has its name in published tables; it is empty where they cannot have
         it, as for self-ensembles and small networks.
         """
-        parts = [_measured_folder(text, self.benchmarks, self.scales, rounded) for text in folders]
+        parts = [_measured_folder(text, self, rounded) for text in folders]
         for scale in self.scales:
             if BICUBIC in self.contenders(scale):
                 how: dict[str, Any] = {"count": self.count, "rounded": rounded}
@@ -147,14 +146,13 @@ def present(required: Sequence[str], optional: Sequence[str]) -> tuple[list[str]
     return list(here), absent
 
 
-def _measured_folder(
-    text: str, benchmarks: Sequence[str], scales: Iterable[int], rounded: bool
-) -> pd.DataFrame:
+def _measured_folder(text: str, study: Study, rounded: bool) -> pd.DataFrame:
     name, _, pattern = text.partition("=")
     if not name or not pattern:
         raise InputError("folder of pictures", "NAME=FOLDER", repr(text), "write it so")
     rows = []
-    for dataset, scale in product((b for b in benchmarks if b != datasets.MINI), scales):
+    sets = [name for name in study.benchmarks if name != datasets.MINI]
+    for dataset, scale in product(sets, study.scales):
         hr = datasets.files(dataset)[0].parent
         folder = Path(pattern.format(dataset=dataset, scale=scale)).expanduser()
         matches = match_folders(hr, {name: folder}, scale) if folder.is_dir() else {}

@@ -100,12 +100,11 @@ def status(step: Step, runs: Path) -> dict[str, Any]:
     cells = json.loads(step.notebook.read_text(encoding="utf-8"))["cells"]
     sources = [[c["cell_type"], "".join(c["source"])] for c in cells]  # no outputs
     code = ["from dtfn import reports", *(text for kind, text in sources if kind == "code")]
-    reached = provenance.reach("\n".join(code))
     # Imported weights count where methods can be chosen, the shipped ones always.
     weights = [paths.ZOO, *([paths.WEIGHTS] if "methods" in values else [])]
     parts = {
         "notebook": provenance.digest(sources),
-        "code": provenance.code_key(*sorted(reached)),
+        "code": provenance.code_key(*sorted(provenance.reach("\n".join(code)))),
         "libraries": provenance.digest(provenance.versions()),
         "parameters": provenance.digest(values),
         "inputs": _hash(_inputs(values)),
@@ -161,7 +160,7 @@ def _reason(folder: Path, parts: Mapping[str, str]) -> str:
         return "up to date"
     if _failed(folder).is_dir():
         return "failed"
-    past = [reports.read(f) for f in reports.finished(folder.parent.parent)]
+    past = reports.finished(folder.parent.parent).values()
     mine = [record["parts"] for record in past if record.get("run") == folder.parent.name]
     if not mine:
         return "never ran"
@@ -235,36 +234,31 @@ def _made(step: Step, entry: Mapping[str, Any]) -> Path:
     record = reports.new_record(step.notebook, entry["parameters"])
     record |= {"run": step.name, "tier": step.tier, "key": entry["key"], "parts": entry["parts"]}
     try:
-        try:
-            _execute(step, partial)
-        except Exception as error:  # papermill's says what the notebook raised
-            kind = getattr(error, "ename", type(error).__name__)
-            said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
-            if kind == InputError.__name__ and not step.tier:
-                raise InputError.__new__(InputError, said) from None  # the line that it had there
-            lines = getattr(error, "traceback", None) or [traceback.format_exc()]
-            trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
-            record["error"] = {"message": f"{kind}: {said}", "traceback": trace}
-            files.write(partial / "traceback.txt", trace)
-        failed = "error" in record
-        record |= reports.read(partial) | {"status": "failed" if failed else "complete"}
-        record["timings"]["run"] = round(time.perf_counter() - began, 3)
-        if (executed := partial / step.notebook.name).exists():
-            page.write_run(executed, record)
-        reports.write(partial, record)
-        kept = _failed(folder) if failed else folder
-        for old in (_failed(folder), kept):
-            shutil.rmtree(old, ignore_errors=True)
-        partial.rename(kept)
-        if failed:
-            text = f"{step.name} failed: {record['error']['message']}"
-            raise NotebookFailed(f"{text}; see {kept / 'traceback.txt'}")
-        return kept
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        for made_first in (folder, folder.parent):  # by Snakemake; not empty: all is well
-            with contextlib.suppress(OSError):
-                made_first.rmdir()
+        _execute(step, partial)
+    except Exception as error:  # papermill's says what the notebook raised
+        kind = getattr(error, "ename", type(error).__name__)
+        said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
+        if kind == InputError.__name__ and not step.tier:
+            shutil.rmtree(partial)
+            raise InputError.__new__(InputError, said) from None  # the line that it had there
+        lines = getattr(error, "traceback", None) or [traceback.format_exc()]
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))
+        record["error"] = {"message": f"{kind}: {said}", "traceback": trace}
+        files.write(partial / "traceback.txt", trace)
+    failed = "error" in record
+    record |= reports.read(partial) | {"status": "failed" if failed else "complete"}
+    record["timings"]["run"] = round(time.perf_counter() - began, 3)
+    if (executed := partial / step.notebook.name).exists():
+        page.write_run(executed, record)
+    reports.write(partial, record)
+    kept = _failed(folder) if failed else folder
+    for old in (_failed(folder), kept):
+        shutil.rmtree(old, ignore_errors=True)
+    partial.rename(kept)
+    if failed:
+        text = f"{step.name} failed: {record['error']['message']}"
+        raise NotebookFailed(f"{text}; see {kept / 'traceback.txt'}")
+    return kept
 
 
 def _execute(step: Step, folder: Path) -> None:
@@ -323,7 +317,6 @@ def reproduce(
             if entry not in todo:
                 print(f"{entry['name']}: up to date, {entry['folder']}")
         if todo:
-            (folder / ".suite").mkdir(parents=True, exist_ok=True)
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
         places = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
         missing = [name for name, place in places.items() if not reports.read(place)]
@@ -351,19 +344,17 @@ def _snakemake(
     # Folders appear whole or not at all, and our lock ends with us: Snakemake needs no marks.
     command += ["--nolock", "--ignore-incomplete", "--drop-metadata", "--rerun-triggers", "mtime"]
     command += ["--keep-going", "--scheduler", "greedy"]
-    environment = dict(os.environ)
     if profile:
         command += ["--profile", str(profile.resolve()), *(["--jobs", str(jobs)] if jobs else [])]
     else:
-        jobs = jobs or 1
         for entry in content["runs"]:  # to Snakemake each takes one of as many cores as jobs
-            entry["threads"] = threads(entry["resources"]["threads"], jobs)
+            entry["threads"] = threads(entry["resources"]["threads"], jobs or 1)
             entry["resources"] = entry["resources"] | {"threads": 1}
-        command += ["--cores", str(jobs), "--quiet", "all"]
-        environment[_LIFELINE] = lifeline
+        command += ["--cores", str(jobs or 1), "--quiet", "all"]
     files.write_json(planned, content)
     # Snakemake ends with this process, and its runs with the lock. An interrupt is for us alone.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    environment = os.environ | ({} if profile else {_LIFELINE: lifeline})
     subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, process_group=0)
 
 

@@ -36,7 +36,7 @@ BAD = {
     "reproduce --tier dmo": "did you mean 'demo'?",
     "run 02_benchmrk": "did you mean '02_benchmark'?",
     "run 02_benchmark -p scal=2": "did you mean 'scale'?",
-    "run 03_gate -p scal=2": "`dtfn run 03_gate --parameters` lists them",
+    "run 03_gate -p scal=2": "`dtfn run 03_gate --parameters` lists",
     "run 02_benchmark -p scale": "expected NAME=VALUE; found 'scale'",
     "evaluate bicubik": "did you mean 'bicubic'?",
     "evaluate bicubic --scale 5": "expected 2, 3 or 4",

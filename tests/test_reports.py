@@ -44,11 +44,11 @@ def test_a_finished_run(run: reports.Run, tmp_path: Path, monkeypatch: pytest.Mo
     run.table("t", FRAME, caption="Numbers.")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     assert provenance.git_state() == ("nogit", False), "this is no checkout"
-    assert reports.finished(paths.RUNS) == []
+    assert reports.finished(paths.RUNS) == {}
     others = {reports.begin("good", {"scale": 2, "names": []}).folder for _ in range(3)}
     assert len(others) == 3, "runs of one second have names of their own"
     run.finish()
-    assert reports.finished(paths.RUNS) == [run.folder]
+    assert [*reports.finished(paths.RUNS)] == [run.folder]
     assert reports.read(run.folder)["parameters"] == {"scale": 2, "names": ["a"]}
     monkeypatch.setenv(reports.RUN_DIR, str(tmp_path))  # its runner names it
     reports.begin("good", {"scale": 2, "names": []}).finish()

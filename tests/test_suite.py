@@ -104,7 +104,7 @@ def test_input_that_a_notebook_refuses_leaves_nothing(notebooks: Path, tmp_path:
     with pytest.raises(InputError) as caught:
         suite.run(notebooks / "refusing.ipynb", runs=tmp_path)
     assert str(caught.value) == "Set5: expected a folder; found none; fetch it"
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.rglob("*")) == [tmp_path / "refusing"]
     (tmp_path / "broken.ipynb").write_text("{")
     refused("a Jupyter notebook", suite.run, tmp_path / "broken.ipynb", runs=tmp_path / "runs")
 
@@ -285,8 +285,8 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, s
 def test_a_failure_is_kept_and_does_not_stop_others(planned: tuple[Path, int, str, str]) -> None:
     folder, code, out, err = planned
     assert code == 1, err
-    finished = reports.finished(folder / "one" / "runs")
-    status = {f.parent.name: reports.read(f)["status"] for f in finished}
+    finished = reports.finished(folder / "one" / "runs").items()
+    status = {f.parent.name: record["status"] for f, record in finished}
     assert status == {"failing": "failed", "refusing": "failed", "good": "complete"}
     (failed,) = folder.glob("one/runs/failing/*-failed")
     assert "scale / 0" in (failed / "traceback.txt").read_text()
@@ -356,7 +356,7 @@ def test_after_a_kill_the_next_call_does_the_rest(tmp_path: Path) -> None:
         process.send_signal(how)
         process.communicate(timeout=240)
         wait_until(lambda: not any(map(alive, started.read_text().split())), 30)
-        assert reports.finished(tmp_path / "one" / "runs") == []
+        assert reports.finished(tmp_path / "one" / "runs") == {}
     (tmp_path / "slow").unlink()
     code, _, err = ended(reproduce(tmp_path, "one"))
     assert code == 0, err
@@ -396,7 +396,7 @@ def test_names_types_and_defaults_are_read_in_order_and_others_are_told(tmp_path
     assert [*parameters.read(file).items()] == [("b", ("int", 2)), ("a", ("list[str]", []))]
     file = tiny.write(tmp_path, "n", [("", "a: int = 1")])
     assert parameters.read(file) == {}
-    refused("it has no parameters", parameters.check, file, {"a": 1})
+    refused("--parameters` lists; found 'a'", parameters.check, file, {"a": 1})
     for line in ("a = 1", "a: int = f()", "a: int", "a: Path = 'x'", "print(1)", "a: int = b"):
         file = tiny.write(tmp_path, "n", [("parameters", line)])
         refused("expected lines of the form", parameters.read, file)

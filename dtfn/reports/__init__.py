@@ -1,13 +1,7 @@
 """What a notebook saves: figures with their data, tables, verdicts, and a manifest of it all.
 
-A notebook begins a run, saves into it and finishes it::
-
-    run = reports.begin("02_benchmark", globals())
-    run.figure("gains", curves.psnr_gains(results), data=results, caption="...")
-    run.verdict(*published.beats(results, methods))
-    run.finish()
-
-The manifest is written last, so a folder that has one is a whole run.
+A notebook begins a run, saves into it and finishes it (`begin`, `Run`). The manifest is written
+last, so a folder that has one is a whole run.
 """
 
 from __future__ import annotations
@@ -80,9 +74,8 @@ class Run:
     def uses(self, samples: Iterable[Any] = (), files: Iterable[Path] = ()) -> None:
         """Note the run's inputs by hash: the LR and HR pixels of samples, the bytes of files."""
         for s in samples:
-            kinds = {"lr": cache.key(s.lr), "hr": cache.key(s.hr)}
-            place = f"{s.dataset}/{s.image}/x{s.scale}"
-            self.record["inputs"] |= {f"{place}/{kind}": key for kind, key in kinds.items()}
+            at = f"{s.dataset}/{s.image}/x{s.scale}"
+            self.record["inputs"] |= {f"{at}/lr": cache.key(s.lr), f"{at}/hr": cache.key(s.hr)}
         self.record["inputs"] |= {Path(file).name: sha256(Path(file)) for file in files}
 
     def figure(self, name: str, figure: Figure, *, data: pd.DataFrame, caption: str) -> None:
@@ -98,10 +91,7 @@ class Run:
             _show(f'<p class="caption">{html.escape(caption)}</p>')
 
     def table(self, name: str, frame: pd.DataFrame, *, caption: str, **how: Any) -> None:
-        """Save ``tables/name.{csv,md,tex,html}`` and show the table with its caption.
-
-        The CSV keeps every digit; for ``how`` the others print, see `dtfn.reports.tables.printed`.
-        """
+        """Save ``tables/name.{csv,md,tex,html}``, all but the CSV as `printed`, and show it."""
         if place := self._saved("tables", name, caption, frame):
             shown = tables.html(frame, **how)
             plain = f"{tables.markdown(frame, **how)}\n{tables.escape(caption)}\n"
@@ -149,12 +139,10 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
     if not file.exists():
         file = paths.NOTEBOOKS / file.name
     values = parameters.check_namespace(file, namespace)
-    if given := os.environ.get(RUN_DIR):
-        return Run(file, values, Path(given))
     now = datetime.datetime.now(datetime.UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{provenance.git_state()[0]}-{uuid.uuid4().hex[:8]}"
-    folder = paths.RUNS / notebook / name
-    folder.mkdir(parents=True)
+    folder = Path(os.environ.get(RUN_DIR) or paths.RUNS / notebook / name)
+    folder.mkdir(parents=True, exist_ok=True)
     return Run(file, values, folder)
 
 
@@ -165,11 +153,11 @@ def _show(shown: Any) -> None:
     display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]
 
 
-def finished(folder: Path) -> list[Path]:
-    """Return the complete and failed runs below ``folder``, oldest first."""
+def finished(folder: Path) -> dict[Path, dict[str, Any]]:
+    """Return the complete and failed runs below ``folder`` with their records, oldest first."""
     records = {file.parent: read(file.parent) for file in folder.glob(f"*/[!.]*/{MANIFEST}")}
     whole = [f for f, record in records.items() if {"started", "status"} <= record.keys()]
-    return sorted(whole, key=lambda f: (records[f]["started"], f.name))
+    return {f: records[f] for f in sorted(whole, key=lambda f: (records[f]["started"], f.name))}
 
 
 def find(name: str, folder: Path) -> Path:
@@ -177,7 +165,7 @@ def find(name: str, folder: Path) -> Path:
     if read(Path(name)):
         return Path(name)
     stem, _, back = name.partition("~")
-    complete = [f for f in finished(folder) if read(f)["status"] == "complete"]
+    complete = [f for f, run in finished(folder).items() if run["status"] == "complete"]
     fitting = [f for f in complete if name == f.name or stem == f.parent.name]
     steps = 1 + int(back) if back.isdigit() else 1
     if len(fitting) < steps:
@@ -193,7 +181,6 @@ def new_record(notebook: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
     words = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     heading = re.search("^# (.*)", words, re.MULTILINE)
     return {
-        "schema": 1,
         "notebook": notebook.stem,
         "title": heading[1] if heading else notebook.stem,
         "notebook_sha256": files.sha256(notebook),

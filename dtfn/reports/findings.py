@@ -25,7 +25,7 @@ else was measured that a reader must know, in sentences."""
 HARM = "attention harms textures, by more than chance does"
 """The claim whose context is said at once, for its number alone would mislead."""
 
-WORDS = {
+WORDS = {  # what the claims' terms mean, said where they are first used
     "Attention off": "the same network with its attention skipped, as in half of its training",
     "Harm": "error with attention on minus error with attention off",
     "Chance": "what another hash seed changes, or without hashing another orientation of the "
@@ -39,7 +39,6 @@ WORDS = {
     "Inconsistency": "how far the true details of the attended positions are from a position's "
     "own: 0 the same, 2 unrelated",
 }
-"""What the claims' terms mean; said where they are first used."""
 
 ONE_OF_MANY = "its p-value is not small enough for one of so many claims"
 

@@ -83,7 +83,7 @@ def write_index(reports: Path, killed: Sequence[str] = ()) -> Path:
     First come the runs of the newest suite (see `suite_runs`), then the newest complete one of each
     name that a reader started. Runs whose last try failed are named, and the ``killed`` ones.
     """
-    records = {folder: read(folder) for folder in finished(reports / "runs")}
+    records = finished(reports / "runs")
     complete = [folder for folder, record in records.items() if record["status"] == "complete"]
     suite = list(suite_runs(reports).values())
     newest = {f.parent.name: f for f in complete if not suite or not records[f].get("tier")}
