@@ -90,7 +90,7 @@ def of_methods(
     def samples() -> Iterator[Sample]:
         for sample in evaluation.samples(sets, scale, count):
             made = evaluation.outputs(methods, sample)
-            yield replace(sample, outputs={names[m]: one.image for m, one in made.items()})
+            yield replace(sample, outputs={names[m]: one["image"] for m, one in made.items()})
 
     inputs = {file.name: files.sha256(file) for some in rest_on for file in some}
     return Results(tuple(names.values()), samples, inputs)
@@ -107,7 +107,7 @@ def folders_of(given: Sequence[str], hr: Path, scale: int, out: Path) -> list[Pa
         for file in evaluation.progress(datasets.pictures(hr), desc=names[one], unit="image"):
             hr_ = images.modcrop(images.as_rgb(images.read(file)), scale)
             sample = Sample(hr.name, datasets.stem(file), scale, images.degrade(hr_, scale), hr_)
-            output = evaluation.outputs([one], sample)[one].image
+            output = evaluation.outputs([one], sample)[one]["image"]
             images.write(folders[k] / f"{sample.image}.png", output)
     return folders
 

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,20 +34,13 @@ from dtfn.tiling import Budget, Chop, Tiling, Way
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch.nn import Module
 
 WHOLE = Tiling(2**20)  # a tile that is larger than any image
 TRIED = 64  # LR positions a side of the image that a network's cost is measured on
 
 Names = Sequence[str] | str
 Cut = Tiling | Chop | None  # how one image is cut; None: not at all
-
-
-class Output(NamedTuple):
-    """What a method made of one LR image."""
-
-    image: UInt8  # RGB (sH, sW, 3)
-    seconds: float  # of the run that made it
 
 
 def _listed(names: Names) -> list[str]:
@@ -60,49 +53,49 @@ def outputs(
     tiling: Way = None,
     self_ensemble: bool = False,
     device: str = "cpu",
-) -> dict[str, Output]:
-    """Return what each method makes of the sample's LR image.
+) -> dict[str, Arrays]:
+    """Return the ``image`` that each method makes of the sample's LR, and the ``seconds`` it took.
 
     ``tiling`` and ``self_ensemble`` are as for `upscale`; with a `dtfn.tiling.Budget`, images that
     do not fit into it are tiled. ``device`` is ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where
     there is one; digits may differ. An unfit method or budget is an `InputError`.
     """
 
-    def one(method: str) -> Output:
+    def one(method: str) -> Arrays:
         start = time.perf_counter()
         if method == known.BICUBIC:
-            return Output(images.imresize(sample.lr, sample.scale), time.perf_counter() - start)
+            image = images.imresize(sample.lr, sample.scale)
+            return {"image": image, "seconds": np.array(time.perf_counter() - start)}
         cut = _cut(method, sample, tiling, known.torch_device(device))
 
-        def make(network: "nn.Module") -> Arrays:
+        def make(network: "Module") -> Arrays:
             start = time.perf_counter()
             image = upscale(network, sample.lr, cut, self_ensemble)
             return {"image": image, "seconds": np.array(time.perf_counter() - start)}
 
-        arrays = known.remembered(method, sample, f"{cut} {self_ensemble}", make, device)
-        return Output(arrays["image"], float(arrays["seconds"]))
+        return known.remembered(method, sample, f"{cut} {self_ensemble}", make, device)
 
     with cache.opened():
         return {method: one(method) for method in _listed(methods)}
 
 
-def block_errors(methods: Names, sample: Sample, device: str = "cpu") -> dict[str, Float]:
+def block_errors(methods: Names, sample: Sample) -> dict[str, Float]:
     """Return block errors (H, W), of outputs not rounded or of the 8 bits that a sample has."""
     truth = luma(sample.hr)
 
     def one(method: str) -> Float:
-        if method == known.BICUBIC or method in sample.outputs:
-            held = sample.outputs.get(method)
-            made = images.imresize(sample.lr, sample.scale) if held is None else held
-            return block_error(made, truth, sample.scale)
-        cut = _cut(method, sample, known.analysis_tiling(method), device)
+        if method in sample.outputs:
+            return block_error(sample.outputs[method], truth, sample.scale)
+        if method == known.BICUBIC:
+            return block_error(images.imresize(sample.lr, sample.scale), truth, sample.scale)
+        cut = _cut(method, sample, known.analysis_tiling(method), "cpu")
 
-        def make(network: "nn.Module") -> Arrays:
+        def make(network: "Module") -> Arrays:
             y = images.luma(255 * unrounded(network, sample.lr, cut))
             return {"errors": block_error(y, truth, sample.scale).astype(np.float32)}
 
         way = f"errors {cut} {cache.source('subpixel')}"
-        return known.remembered(method, sample, way, make, device)["errors"].astype(np.float64)
+        return known.remembered(method, sample, way, make)["errors"].astype(np.float64)
 
     with cache.opened():
         return {method: one(method) for method in _listed(methods)}
@@ -117,9 +110,7 @@ def _cut(method: str, sample: Sample, tiling: Way, device: str) -> Cut:
     return None if tiling is None or len(tiling.tiles(*size)) == 1 else tiling
 
 
-def upscale(
-    network: "nn.Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
-) -> UInt8:
+def upscale(network: "Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False) -> UInt8:
     """Return the super-resolved image of ``lr``, uint8 RGB ``(sH, sW, 3)``, rounded half up.
 
     ``lr`` is uint8 RGB ``(H, W, 3)``. The network maps RGB in [0, 1] ``(1, 3, H, W)`` to ``(1, 3,
@@ -132,7 +123,7 @@ def upscale(
 
 
 def unrounded(
-    network: "nn.Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
+    network: "Module", lr: UInt8, tiling: Cut = None, self_ensemble: bool = False
 ) -> NDArray[np.float32]:
     """Return `upscale`'s image before it is rounded, float32 ``(sH, sW, 3)`` in [0, 1]."""
     import torch
@@ -144,18 +135,16 @@ def unrounded(
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()
-    try:
-        with torch.inference_mode():
-            x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None].float() / 255
-            views = range(8 if self_ensemble else 1)
-            ys = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in views]
-            y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
-    finally:
-        network.train(was_training)
+    with torch.inference_mode():
+        x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+        views = range(8 if self_ensemble else 1)
+        ys = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in views]
+        y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
+    network.train(was_training)
     return np.ascontiguousarray(y.permute(1, 2, 0).cpu().numpy())
 
 
-def _tiled(network: "nn.Module", x: "torch.Tensor", tiling: Cut) -> "torch.Tensor":
+def _tiled(network: "Module", x: "torch.Tensor", tiling: Cut) -> "torch.Tensor":
     import torch  # (1, 3, H, W) -> (1, 3, sH, sW)
 
     scale, (height, width) = int(network.scale), x.shape[2:]  # type: ignore[arg-type]
@@ -216,8 +205,10 @@ def evaluate(
         for sample in samples(datasets, scale, count):
             place, lr = (sample.dataset, sample.image, scale), sample.lr_file
             for method, output in outputs(methods, sample, **how).items():
-                both = (f(output.image, sample.hr, scale, grey, rounded) for f in (psnr, ssim))
-                rows.append((method, *place, *both, output.seconds, "file" if lr else "from HR"))
+                both = (f(output["image"], sample.hr, scale, grey, rounded) for f in (psnr, ssim))
+                rows.append(
+                    (method, *place, *both, float(output["seconds"]), "file" if lr else "from HR")
+                )
     columns = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -351,7 +351,7 @@ def cases(
             continue
         made = evaluation.block_errors(methods, sample)
         lacking = [method for method in methods if method not in sample.outputs]
-        outputs = {name: one.image for name, one in evaluation.outputs(lacking, sample).items()}
+        outputs = {name: one["image"] for name, one in evaluation.outputs(lacking, sample).items()}
         sample = replace(sample, outputs={**sample.outputs, **outputs})
         for row in here.itertuples():
             place = (row.side, pair.name, methods, row.region, row.p, row.q)

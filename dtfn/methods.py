@@ -10,7 +10,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dtfn import cache, files, zoo
 from dtfn.cache import Arrays
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 BICUBIC = "bicubic"
-DENSE_TILE = Tiling(96, 8)  # attention from all positions to all is quadratic in their number
-OWN_TILE = Tiling(48, 8)  # the same in a user's own network, which keeps all weights at once
 _CHANGE = re.compile(r"[a-z]+(\([0-9]+\))?(\+[a-z]+(\([0-9]+\))?)*")
 
 
@@ -73,8 +71,9 @@ def network(method: str, device: str = "cpu", scale: int | None = None) -> "nn.M
     name = split_change(method)[0]
     loaded = _network(name, fingerprint(name), device)
     if scale not in (None, loaded.scale):
-        found = f"scale {loaded.scale}"
-        raise InputError(f"network {method!r}", f"scale {scale}", found, "choose another network")
+        raise InputError(
+            method, f"scale {scale}", f"scale {loaded.scale}", "choose another network"
+        )
     with _changed(loaded, method):  # fails here, before anything is computed
         return loaded
 
@@ -138,18 +137,15 @@ def analysis_tiling(method: str) -> Tiling | None:
 
     name = split_change(method)[0]
     loaded = network(name)
-    if zoo.own(name):
-        return OWN_TILE if loaded.dense else None
+    # Attention from all positions to all is quadratic in their number.
+    if zoo.own(name):  # it keeps all weights at once
+        return Tiling(48, 8) if loaded.dense else None
     dense = any(isinstance(layer, NonLocalAttention) for layer in loaded.modules())
-    return card_tiling(name) or (DENSE_TILE if dense else None)
+    return card_tiling(name) or (Tiling(96, 8) if dense else None)
 
 
 def remembered(
-    method: str,
-    sample: Sample,
-    way: str,
-    make: Callable[["nn.Module"], Arrays],
-    device: str = "cpu",
+    method: str, sample: Sample, way: str, make: Callable[[Any], Arrays], device: str = "cpu"
 ) -> Arrays:
     """Return what ``make`` gives for a network and sample, once; ``way`` says what else counts."""
     name, change = split_change(method)

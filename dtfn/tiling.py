@@ -12,7 +12,6 @@ from typing import NamedTuple
 from dtfn import cache
 from dtfn.errors import InputError
 
-OVERLAP = 16  # LR positions
 # Tile sides that a budget may choose: coarse, so that other machines choose the same.
 SIDES = (48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 SPARE = 0.85  # share of a budget that is planned with: allocators do not fill every gap
@@ -48,7 +47,7 @@ class Tiling:
     """Square tiles of ``size`` LR positions a side, of which at least ``overlap`` is not kept."""
 
     size: int
-    overlap: int = OVERLAP
+    overlap: int = 16
 
     def __post_init__(self) -> None:
         if not 0 <= 2 * self.overlap < self.size:

@@ -1,7 +1,5 @@
 """The trainer: one loop for CPU and GPUs, exactly resumable, as every step depends on its number.
 
-`train` starts the hardware, builds a `Run`, takes one step after the other and writes the weights.
-
 `train_together` trains several small networks on one GPU, most of which one of them leaves idle:
 each network's whole step (cut patches, forward, backward, clip, Adam, average) is a CUDA graph, and
 these are replayed in turn, each on its stream. What depends on the step (patches, rate, rotations)
@@ -40,19 +38,13 @@ from dtfn.models.attention import HashedAttention
 from dtfn.models.networks import ResidualGroup
 from dtfn.recipes import Recipe
 
-BAD_STEPS = 3  # non-finite steps in a row that stop a run
+BAD_STEPS = 3  # non-finite steps in a row that stop a run, with these words
+REMEDY = "--resume from before them in 32-true, or lower learning_rate or clip"
+DIVERGED = ("finite losses and gradients", "NaN or infinity", REMEDY)
 CHECKPOINT = "state.ckpt"
 # Of `train_together`.
 QUEUED = 20  # rounds that are queued on the GPU before the CPU waits for it
 MEASURED = 5  # such queues, after the first, whose time decides how many steps --minutes allows
-
-
-class Diverged(InputError, FloatingPointError):
-    """Several steps in a row had a loss or gradient that is not finite."""
-
-    def __init__(self, where: str) -> None:
-        remedy = "--resume from before them in 32-true, or lower learning_rate or clip"
-        super().__init__(where, "finite losses and gradients", "NaN or infinity", remedy)
 
 
 def train(
@@ -68,15 +60,14 @@ def train(
 ) -> Path:
     """Train a network, or go on where the last run into the same folder stopped.
 
-    ``out`` gets the checkpoint, ``history.csv``, ``run.json`` and the ``weights.safetensors`` that
-    is returned; all processes and nodes must see the same folder. ``hardware`` is as for `start`;
-    the precision is the recipe's unless one is given. ``accumulate``: parts in which each process
-    takes its share of a batch; it changes the result by rounding only. ``threads`` 0 leaves torch's
-    own choice; with ``tensorboard`` the history is logged to ``<out>/tensorboard``, too; without
-    ``resume`` the folder may hold no run.
+    ``out``, which all nodes must see, gets the checkpoint, ``history.csv``, ``run.json`` and the
+    ``weights.safetensors`` that is returned. ``hardware`` is as for `start`; the precision is the
+    recipe's unless one is given. Each process takes its share of a batch in ``accumulate`` parts,
+    which changes rounding only. ``threads`` 0 leaves torch's own choice; ``tensorboard`` logs the
+    history to ``<out>/tensorboard``, too; without ``resume`` the folder may hold no run.
 
     Pictures, start, hardware, batch or checkpoint that do not fit the recipe are an `InputError`,
-    three steps in a row whose loss or gradient is not finite are `Diverged`.
+    and so are three steps in a row whose loss or gradient is not finite.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -106,7 +97,7 @@ def train(
             tally.seconds += time.perf_counter() - started
             bad = 0 if math.isfinite(loss) else bad if overflow else bad + 1
             if bad == BAD_STEPS:
-                raise Diverged(f"steps {step + 1 - bad} to {step}")
+                raise InputError(f"steps {step + 1 - bad} to {step}", *DIVERGED)
             if tally.step % recipe.validate_every == 0 or tally.step == recipe.steps:
                 run.look()
             psnr = tally.history[-1]["psnr"] if tally.history else math.nan
@@ -171,11 +162,9 @@ class Tally:
 
     step: int = 0  # steps done, skipped ones included: the number of the next step
     skipped: int = 0  # steps whose loss or gradient was not finite
-    # Since the last row of the history: the sum of the losses, and seconds spent in steps, of these
-    # waiting for a batch.
-    loss: float = 0.0
-    seconds: float = 0.0
-    waited: float = 0.0
+    loss: float = 0.0  # the sum of good steps since the last row of the history, as for these:
+    seconds: float = 0.0  # spent in steps
+    waited: float = 0.0  # of them for a batch
     # Rows of history.csv: step, mean loss since the last row, learning rate, validation PSNR (dB),
     # seconds a step, the loader's share of them in [0, 1], and steps skipped so far.
     history: list[dict[str, float]] = field(default_factory=list)
@@ -184,9 +173,8 @@ class Tally:
 class Run:
     """A network in training; every process has one, and calls its methods at the same time.
 
-    ``network``, ``optimiser`` and ``average`` (of the weights; the network itself without
-    averaging) may be sharded over processes. ``model`` is the network as it is trained, ``judge``
-    as it is tested.
+    ``network``, ``optimiser`` and ``average`` (of the weights; else the network itself) may be
+    sharded over processes. ``model`` is the network as it is trained, ``judge`` as it is tested.
     """
 
     def __init__(
@@ -394,11 +382,10 @@ def train_together(
 ) -> list[Path]:
     """Train several networks at once, or go on where the last run into the same folder stopped.
 
-    Arguments and errors are as for `train`. ``recipes`` are by the names of the networks, which are
-    their folders' in ``out``; none is in 16-mixed precision. The recipes' steps are lowered so that
-    every network ends its whole schedule in ``minutes`` from this call. Every ``keep_every`` steps
-    the averaged weights are kept, too, as ``weights-<step>.safetensors``. Returned is one
-    ``weights.safetensors`` a recipe.
+    Arguments and errors are as for `train`. ``recipes`` are by their folders' names in ``out``;
+    none is in 16-mixed precision. The recipes' steps are lowered so that every network ends its
+    whole schedule in ``minutes`` from this call. Every ``keep_every`` steps the averaged weights
+    are kept, too, as ``weights-<step>.safetensors``. Returned are the last ones.
     """
     began = time.monotonic()
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # streams that run at once
@@ -534,7 +521,7 @@ class Lane(Run):
         self.wait()
         tally, skipped, now = self.tally, round(float(self.skipped)), time.monotonic()
         if skipped - tally.skipped >= BAD_STEPS:
-            raise Diverged(f"{self.out.name} before step {tally.step}")
+            raise InputError(f"{self.out.name} before step {tally.step}", *DIVERGED)
         tally.skipped = skipped
         tally.loss += float(self.total)
         self.total.zero_()

@@ -155,7 +155,7 @@ def test_what_is_nothing_ends_in_nothing_on_real_outputs(effect: str, benchmarks
     def errors(methods: Sequence[str], sample: Sample) -> Errors:
         real = [method for method in methods if not method.startswith("changed")]
         made = dict(evaluation.block_errors(real, sample))
-        y = subpixel.luma(evaluation.outputs([local], sample)[local].image)
+        y = subpixel.luma(evaluation.outputs([local], sample)[local]["image"])
         for k in range(5 if effect in ("shift", "noise") else 0):
             noise = np.random.default_rng(k).normal(0, 0.5, y.shape)
             changed = y + (0.25 if effect == "shift" else noise)

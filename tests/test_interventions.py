@@ -159,7 +159,7 @@ def test_a_method_may_carry_a_change(pictures: Samples, tmp_path: Path) -> None:
     with interventions.hash_seed(network, 3):
         expected = evaluation.upscale(network, sample.lr)
     made = evaluation.outputs(methods, sample)
-    np.testing.assert_array_equal(made[methods[2]].image, expected)
+    np.testing.assert_array_equal(made[methods[2]]["image"], expected)
     x = torch.from_numpy(sample.lr / np.float32(255)).permute(2, 0, 1)[None]
     with torch.inference_mode():
         expected = network(x.flip(2).mT).mT.flip(2)

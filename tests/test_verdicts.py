@@ -127,7 +127,7 @@ def test_harm_planted_in_real_outputs_is_found_with_its_size(benchmarks: Path) -
     pattern = 6 * (1 - 2 * (np.indices((S * 12, S * 16)).sum(axis=0) % 2))
 
     def errors(_: Sequence[str], sample: Sample) -> Mapping[str, NDArray[np.float64]]:
-        y = luma(evaluation.outputs([local], sample)[local].image).astype(float)
+        y = luma(evaluation.outputs([local], sample)[local]["image"]).astype(float)
         truth, made = luma(sample.hr), {}
         for k in range(5):
             noisy = y + np.random.default_rng(k).normal(0, 0.5, y.shape)

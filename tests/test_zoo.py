@@ -95,7 +95,7 @@ def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
     assert "tiles of 20 LR pixels that overlap by 4" in shown(NAME)
     assert "The network has no attention." in shown(NAME)
     picture = sample(2, 32, 36)
-    output = evaluation.outputs([NAME], picture)[NAME].image
+    output = evaluation.outputs([NAME], picture)[NAME]["image"]
     tiled = evaluation.upscale(models.load(NAME), picture.lr, tiling.Tiling(20, 4))
     np.testing.assert_array_equal(output, tiled)
     assert (output != evaluation.upscale(models.load(NAME), picture.lr)).any()
@@ -165,7 +165,7 @@ def test_a_checkpoint_is_recognised_then_a_method(name: str, tmp_path: Path) -> 
     assert (set(entry["assumed"]), entry["source"]) == (tiny.HIDDEN[name], file.name)
     assert zoo.imported() == [entry]
     assert not entry["full_size"]
-    output = evaluation.outputs([entry["name"]], sample(scale))[entry["name"]].image
+    output = evaluation.outputs([entry["name"]], sample(scale))[entry["name"]]["image"]
     np.testing.assert_array_equal(output, evaluation.upscale(models.load(file), sample(scale).lr))
 
 

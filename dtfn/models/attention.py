@@ -19,9 +19,8 @@ from dtfn.models.layers import Fusion, Switchable, conv3x3, exact, maps_of, rows
 
 NORM_EPS = 5e-5  # of the authors' key normalisation
 # Up to this many positions a training step keeps the (L, L) weights: on a CPU of one picture at a
-# time, three times as fast as the fused kernel; on a GPU of all, up to `KEPT_GPU` bytes.
+# time, three times as fast as the fused kernel; on a GPU of all, up to 1 GB.
 MATERIALISED = 4096
-KEPT_GPU = 1 << 30
 SPARSE_SCORES = 1 << 20  # that sparsemax holds at once, see `layers.room`; never (L, L)
 
 # (logits (..., q, k), flat LR positions of the queries (..., q), of the keys (..., k)) -> logits. A
@@ -117,7 +116,7 @@ class NonLocalAttention(Attention):
             return torch.stack([(q @ k.T).softmax(-1) @ v for q, k, v in images])
         query, key = exact(query), exact(key)
         with torch.autocast(value.device.type, enabled=False):
-            if kept and 4 * n * length**2 <= KEPT_GPU:
+            if kept and 4 * n * length**2 <= 1 << 30:
                 return torch.bmm(torch.bmm(query, key.mT).softmax(-1).to(value.dtype), value)
             # Equal widths select the memory-linear kernel; zero channels change no score.
             q, k = (F.pad(t, (0, channels - t.shape[-1]))[:, None] for t in (query, key))
@@ -240,10 +239,11 @@ class HashedAttention(Attention):
 
     def drawn(self, length: int, step: int) -> Tensor:
         """Return rotations for L positions in a training pass, by ``draws``; 0 is evaluation."""
-        buckets = hashing.bucket_count(length, self.chunk_size)
-        shape = self.query_width, buckets, self.n_hashes
+        chunks = length // self.chunk_size
+        # An even number of buckets; 128 is the authors' ceiling.
+        shape = self.n_hashes, self.query_width, min(chunks + chunks % 2, 128)
         if self.hash_seed is None:
-            return self.rotations(*shape, None)
+            return self.rotations(shape, None)
         return hashing.seeded(self.rotations, shape, self.hash_seed, self.layer, step)
 
     def mix(self, query: Tensor, key: Tensor | None, value: Tensor) -> Tensor:

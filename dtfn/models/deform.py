@@ -1,8 +1,7 @@
 """Modulated deformable 3x3 convolution, forward and backward.
 
-A sample at a fractional position is a weighted sum of four rows of the (L, C) feature table, an
-embedding bag; on a GPU two Triton kernels, where Triton is installed. The convolution that follows
-is one matrix product over (taps, channels).
+A sample at a fractional position is a weighted sum of four rows of the (L, C) feature table: an
+embedding bag, or on a GPU two Triton kernels. A matrix product over (taps, channels) convolves.
 """
 
 import os

@@ -16,40 +16,32 @@ from torch import Tensor
 from dtfn.models import layers
 from dtfn.models.layers import room
 
-# What a CPU holds at once, see `room`: scores, 4 MB in float32; and positions, whose projections
-# are (CODE_BLOCK, buckets).
+# What a CPU holds at once, see `room`: scores, 4 MB in float32; and positions that are projected.
 BLOCK_SCORES = 1 << 20
 CODE_BLOCK = 1 << 15
 KEPT = 1 << 26  # bytes of attention weights that a layer keeps for backward; more are recomputed
 
-
-def bucket_count(length: int, chunk_size: int) -> int:
-    """Return the number of hash buckets for L positions: even, at most 128, 0 if L < chunk_size."""
-    chunks = length // chunk_size
-    return min(chunks + chunks % 2, 128)  # the authors' ceiling
+Shape = tuple[int, int, int]  # of rotations: n_hashes, C, buckets
 
 
-def super_bit_rotations(
-    channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
-) -> Tensor:
+def super_bit_rotations(shape: Shape, source: torch.Generator | None) -> Tensor:
     """Draw the (n_hashes, C, buckets) projections of super-bit LSH (GLA, DTFN) as the authors."""
-    draws = [torch.empty(channels, buckets) for _ in range(n_hashes)]
+    draws = [torch.empty(shape[1:]) for _ in range(shape[0])]
     return torch.stack([torch.nn.init.orthogonal_(d, generator=source) for d in draws])
 
 
-def spherical_rotations(
-    channels: int, buckets: int, n_hashes: int, source: torch.Generator | None
-) -> Tensor:
+def spherical_rotations(shape: Shape, source: torch.Generator | None) -> Tensor:
     """Draw the (n_hashes, C, buckets) projections ``[R, -R]`` of spherical LSH (NLSA)."""
+    n_hashes, channels, buckets = shape
     half = torch.randn(1, channels, n_hashes, buckets // 2, generator=source)[0].permute(1, 0, 2)
     return torch.cat((half, -half), -1)
 
 
 @functools.lru_cache(maxsize=64)  # pictures of one size share them
-def seeded(draw: Any, shape: tuple[int, ...], seed: int, layer: int, step: int) -> Tensor:
+def seeded(draw: Any, shape: Shape, seed: int, layer: int, step: int) -> Tensor:
     """Return rotations that depend on these numbers alone; step 0 is evaluation."""
     mixed = (seed * 1_000_003 + layer) * 1_000_003 + step
-    return draw(*shape, torch.Generator().manual_seed(mixed % (1 << 63)))
+    return draw(shape, torch.Generator().manual_seed(mixed % (1 << 63)))
 
 
 @torch.no_grad()
@@ -67,8 +59,8 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
 def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
     """Return the positions of each round in the order of their codes (N, n_hashes, L), L >= m.
 
-    (N, n_hashes, (K + 2) m) int64: the last chunk, the K chunks, the first chunk. The tail repeats
-    the last positions, as the authors do.
+    (N, n_hashes, (K + 2) m): the last, all K, the first chunk. As the authors', the K-th ends with
+    the last positions again.
     """
     if layers.batches(codes):
         order = torch.sort(codes, dim=-1, stable=True).indices
@@ -140,8 +132,7 @@ class ChunkedAttention(torch.autograd.Function):
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
     keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L,
-    unless they take at most `KEPT` bytes. No shape depends on the data and nothing waits for a GPU:
-    a CUDA graph can capture a step.
+    unless they take at most `KEPT` bytes. No shape depends on data: a CUDA graph captures a step.
 
     `apply` takes queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the same
     type or bfloat16; scores (N, L, m) or None, which a key adds for each query slot; the

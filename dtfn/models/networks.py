@@ -30,8 +30,7 @@ _MINI = _GROUPS | {"n_feats": 32, "n_resgroups": 4, "res_scale": 1.0}
 _MINI_CHUNKS = _MINI | {"reduction": 4, "chunk_size": 64, "n_hashes": 2}
 
 Kind = Callable[..., nn.Module]
-# name -> attention or None, and hyperparameters: of the authors' networks their full sizes. What is
-# not in _GROUPS goes to the attention.
+# name -> attention, and hyperparameters (full sizes); those not in _GROUPS go to the attention.
 NETWORKS: dict[str, tuple[Kind | None, dict[str, Any]]] = {
     "edsr": (None, _CHAIN),
     "nln": (kinds.NonLocalAttention, _CHAIN | {"reduction": 2}),
@@ -180,12 +179,11 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
 
 
 def register(variant: str, attention: Kind, **hyperparameters: Any) -> None:
-    """Make an attention from anywhere a variant of the mini networks: ``mini-<variant>``.
+    """Make an attention a variant of the mini networks, ``mini-<variant>``, in this process.
 
-    In this process recipes, weights files and all that takes a network know it from then on.
-    ``attention`` is a subclass of `dtfn.models.attention.Attention`, best of its
-    `NonLocalAttention`, which `dtfn.capture` can map. It is called with the channels, ``res_scale``
-    and the hyperparameters, given here with their defaults.
+    It is a subclass of `dtfn.models.attention.Attention`, best of its `NonLocalAttention`, which
+    `dtfn.capture` can map. It is called with the channels, ``res_scale`` and the hyperparameters,
+    given here with their defaults. Whatever takes a network, recipe or weights file then knows it.
     """
     if variant in recipes.VARIANTS:
         raise InputError(f"variant {variant!r}", "a new name", "ours", "choose another")
