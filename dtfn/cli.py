@@ -211,6 +211,7 @@ def gate(
     if as_json:
         print(table.to_json(orient="records", indent=1))
     else:
+        print("PSNR as trained (dB), and what it costs to change the attention (dB; + is a loss)")
         shown = dtfn.reports.tables.printed(table.drop(columns=["few", "chooses"]))
         print(shown.T.to_string(header=False))
 

@@ -249,16 +249,10 @@ def cause_map(table: pd.DataFrame) -> Figure:
     labels = "inconsistency of what is attended (fifths, 5: most)", "severity (fifths, 5: most)"
     figure, panels = _panels(table, 3.2, *labels)
     most = max(float(table["net"].abs().max()), 0.5)
-    how: dict[str, Any] = {
-        "cmap": SIGNED,
-        "vmin": -most,
-        "vmax": most,
-        "cbar": False,
-        "linewidths": 0,
-    }
+    how: dict[str, Any] = {"cmap": SIGNED, "vmin": -most, "vmax": most, "cbar": False}
     for ax, _, part in panels:
         wide = part.pivot(index="severity", columns="k", values="net")
-        sns.heatmap(wide, annot=True, fmt="+.1f", square=True, ax=ax, **how)
+        sns.heatmap(wide, annot=True, fmt="+.1f", square=True, linewidths=0, ax=ax, **how)
         ax.set(xlabel="", ylabel="", ylim=(0, len(wide)))  # the figure has labels
         ax.tick_params(axis="y", labelrotation=0)
     if panels:
