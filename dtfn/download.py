@@ -1,7 +1,7 @@
 """Sets of pictures: where they come from, on what terms, what is here, and how the rest gets here.
 
-`resources/sources.toml` and `resources/pictures` list every file with its SHA-256. pooch downloads,
-tries again and checks; what is here is never replaced.
+`resources/sources.toml` and `resources/pictures` list every file with its SHA-256. The mirrors
+are asked in turn, twice, and pooch checks; what is here is never replaced.
 """
 
 import datetime
@@ -10,6 +10,7 @@ import hashlib
 import logging
 import tempfile
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
@@ -220,6 +221,7 @@ def _download(
                 file = Path(pooch.retrieve(url, fname="file", **how))
                 break
             except (requests.RequestException, ValueError) as error:
+                time.sleep(1)
                 failed.add(urlsplit(url).netloc)
                 last = f"{type(error).__name__}: {error}"[:120]
         else:

@@ -91,6 +91,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "PATIENCE", 0.3)
+    monkeypatch.setattr("dtfn.download.time.sleep", lambda seconds: None)
     return tmp_path / "data"
 
 
