@@ -35,6 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield draft
         draft.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(draft)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

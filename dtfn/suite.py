@@ -197,7 +197,12 @@ def run(
         entry = status(step, runs)
         if entry["up_to_date"] and not force:
             return Path(entry["folder"])
-        return _made(step, entry)
+        try:
+            return _made(step, entry)
+        finally:  # also after an interrupt
+            shutil.rmtree(_partial(entry), ignore_errors=True)
+            with contextlib.suppress(OSError):  # the run's folder is not empty: all is well
+                Path(entry["folder"]).parent.rmdir()
 
 
 def absolute(name: str, value: Any) -> Any:
@@ -225,9 +230,13 @@ def _end_with(lifeline: str) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _made(step: Step, entry: Mapping[str, Any]) -> Path:
+def _partial(entry: Mapping[str, Any]) -> Path:
     folder = Path(entry["folder"])
-    partial = folder.with_name(f"{reports.PARTIAL}{folder.name}")
+    return folder.with_name(f"{reports.PARTIAL}{folder.name}")
+
+
+def _made(step: Step, entry: Mapping[str, Any]) -> Path:
+    folder, partial = Path(entry["folder"]), _partial(entry)
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir(parents=True)
     began = time.perf_counter()
@@ -239,7 +248,6 @@ def _made(step: Step, entry: Mapping[str, Any]) -> Path:
         kind = getattr(error, "ename", type(error).__name__)
         said = getattr(error, "evalue", str(error).strip().partition("\n")[0])
         if kind == InputError.__name__ and not step.tier:
-            shutil.rmtree(partial)
             raise InputError.__new__(InputError, said) from None  # the line that it had there
         lines = getattr(error, "traceback", None) or [traceback.format_exc()]
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(lines))

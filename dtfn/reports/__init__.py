@@ -147,10 +147,12 @@ def begin(notebook: str, namespace: Mapping[str, Any]) -> Run:
 
 
 def _show(shown: Any) -> None:
-    """Display text as HTML, or a picture."""
+    """Display text as HTML, or a picture, where a notebook runs."""
+    from IPython import get_ipython
     from IPython.display import HTML, display
 
-    display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]
+    if get_ipython() is not None:
+        display(HTML(shown) if isinstance(shown, str) else shown)  # type: ignore[no-untyped-call]
 
 
 def finished(folder: Path) -> dict[Path, dict[str, Any]]:
