@@ -30,6 +30,7 @@ from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 from dtfn.tiling import Tiling
 
+LARGEST = 2_000_000  # bytes of a network; larger ones are shipped in half precision
 COURSE = 10  # pictures on which kept checkpoints are measured
 BENCHMARKS = "Set5,Set14,BSD100,Urban100"
 
@@ -43,9 +44,19 @@ def runs(folder: Path) -> list[Path]:
     return found
 
 
+def weights_of(run: Path) -> Path:
+    """Return the file of a run's weights, in half precision where they would be too large."""
+    file, half = run / "weights.safetensors", run / "half.safetensors"
+    if file.stat().st_size <= LARGEST:
+        return file
+    recipe = dataclasses.asdict(zoo.recipe(str(file)))
+    models.save(models.load(file).half(), half, recipe=recipe)
+    return half
+
+
 def ship(run: Path, sets: Sequence[str], count: int | None, few: int | None, device: str) -> str:
     """Measure one run, put it into the zoo, and return what there is to say about it."""
-    weights = str(run / "weights.safetensors")
+    weights = str(weights_of(run))
     trained = zoo.recipe(weights)
     tiling = methods.analysis_tiling(weights)
     table = evaluation.evaluate([weights], sets, trained.scale, count, tiling=tiling, device=device)
@@ -78,7 +89,7 @@ def add(
     attention), ``tile`` the size and overlap of the tiles in which they were measured, ``course``
     the cost of uniform weights (dB) by step: the column ``gate`` of the history.
     """
-    weights = run / "weights.safetensors"
+    weights = weights_of(run)
     recipe = zoo.recipe(str(weights))
     name = f"{recipe.network.removeprefix('mini-')}-x{recipe.scale}-s{recipe.seed}"
     preset = recipes.preset(name)
@@ -87,13 +98,16 @@ def add(
     paths.ZOO.mkdir(parents=True, exist_ok=True)
     shipped = paths.ZOO / f"{name}.safetensors"
     network = models.load(weights)
-    models.save(network, shipped, recipe=dataclasses.asdict(recipe))
+    stored = network.half() if weights.stem == "half" else network
+    models.save(stored, shipped, recipe=dataclasses.asdict(recipe))
     history = pd.read_csv(run / "history.csv", index_col="step")
     if course:
         costs = pd.Series(course, name="gate").round(4).rename_axis("step")
         history = history.astype({"skipped": "Int64"}).join(costs, how="outer")
     history.to_csv(shipped.with_suffix(".csv"))
     facts = json.loads((run / "run.json").read_text())
+    if weights.stem == "half":
+        facts["note"] = f"{facts.get('note', '')} The weights are stored in half precision.".strip()
     means = quality.set_index("dataset")
     made = {
         "name": name,
