@@ -27,8 +27,6 @@ from dtfn import cache, datasets, files, images, paths
 from dtfn.errors import InputError
 from dtfn.recipes import Recipe
 
-Pixels = NDArray[np.uint8]
-
 SIDE = 16  # cosine frequencies an axis, so 256 signs
 # Differing signs up to which two pictures are one. Of 591 training and 219 test pictures the known
 # leak differs in 16 and the next pair in 86; JPEG of quality 40, a quarter of the size or other
@@ -55,12 +53,12 @@ def _validation(recipe: Recipe) -> dict[str, Path]:
     return dict(list(found.items())[: recipe.validation_count])
 
 
-def validation_pairs(recipe: Recipe) -> list[tuple[Pixels, Pixels]]:
+def validation_pairs(recipe: Recipe) -> list[tuple[images.UInt8, images.UInt8]]:
     """Return (LR, HR) uint8 RGB pairs of the validation pictures."""
     return [_pair(file, recipe.scale) for file in _validation(recipe).values()]
 
 
-def _pair(file: Path, scale: int) -> tuple[Pixels, Pixels]:
+def _pair(file: Path, scale: int) -> tuple[images.UInt8, images.UInt8]:
     hr = images.modcrop(images.as_rgb(images.read(file)), scale)
     return images.degrade(hr, scale), hr
 

@@ -35,7 +35,6 @@ from tqdm import tqdm
 from dtfn import evaluation, files, models, patches, provenance, subpixel, zoo
 from dtfn.errors import InputError
 from dtfn.models.attention import HashedAttention
-from dtfn.models.networks import ResidualGroup
 from dtfn.recipes import Recipe
 
 BAD_STEPS = 3  # non-finite steps in a row that stop a run, with these words
@@ -136,13 +135,11 @@ def start(tensorboard: Path | None = None, **hardware: Any) -> lightning.Fabric:
     return fabric
 
 
-def _shard(module: nn.Module, mesh: Any) -> nn.Module:
-    """Spread weights over processes (FSDP): each residual group by itself, then the rest."""
-    module = module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    for part in module.modules():
-        if isinstance(part, ResidualGroup):
-            fully_shard(part, mesh=mesh["data_parallel"])
-    fully_shard(module, mesh=mesh["data_parallel"])
+def _shard(module: Any, mesh: Any) -> Any:
+    """Spread weights over processes (FSDP): each part of the body by itself, then the rest."""
+    module = module.to(memory_format=torch.contiguous_format)
+    for part in (*module.body, module):
+        fully_shard(part, mesh=mesh["data_parallel"])
     return module
 
 
@@ -190,10 +187,9 @@ class Run:
         out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         average = copy.deepcopy(self.network).requires_grad_(False)
         self.hashed = [m for m in self.network.modules() if isinstance(m, HashedAttention)]
-        if compiled:
-            for layer in self.hashed:
-                # Sorting cannot be compiled, and reading the step would compile every step.
-                layer.order = torch.compiler.disable(layer.order)  # type: ignore[method-assign]
+        for layer in self.hashed if compiled else ():
+            # Sorting cannot be compiled, and reading the step would compile every step.
+            layer.order = torch.compiler.disable(layer.order)  # type: ignore[method-assign]
         if fabric.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # attention's products run on tensor cores
         model = torch.compile(self.network) if compiled else self.network
@@ -216,9 +212,8 @@ class Run:
         """Take one optimiser step; one whose loss or gradient is not finite is skipped and counted.
 
         ``batch`` is this process's, of `dtfn.patches.Pool.batch`. Return the mean loss of the
-        global batch (not finite if the step was skipped), whether an overflow was the cause, and
-        whether any process voted. In half precision a scale of the loss that is too large makes the
-        gradient overflow although the loss is finite: no divergence, but the scaler has to see it.
+        global batch (NaN if the step was skipped), whether an overflow in half precision was the
+        cause, which is no divergence but which the scaler must see, and whether a process voted.
         """
         fabric, recipe, tally = self.fabric, self.recipe, self.tally
         torch.manual_seed((recipe.seed * 1_000_003 + tally.step) % (1 << 63))
@@ -396,8 +391,8 @@ def train_together(
     shared: dict[Any, Any] = {}
     prepared = tqdm(recipes.items(), "prepare", unit="network")
     lanes = [Lane(fabric, recipe, out / name, resume, shared) for name, recipe in prepared]
-    saved = mark = time.monotonic()
-    queues, first = 0, min(lane.tally.step for lane in lanes)
+    saved, marks = time.monotonic(), list[float]()  # the times after each queue
+    first = min(lane.tally.step for lane in lanes)
     rounds = max(lane.recipe.steps for lane in lanes)
     with tqdm(desc=f"{len(lanes)} networks", total=rounds, initial=first, unit="round") as bar:
         while busy := [lane for lane in lanes if lane.left]:
@@ -406,13 +401,12 @@ def train_together(
                 for lane in busy:
                     lane.turn(keep_every)
             lanes[0].wait()
-            queues += 1
+            marks.append(time.monotonic())
             bar.update(rounds)
             bar.set_postfix(loss=f"{np.mean([float(lane.loss) for lane in lanes]):.4f}")
-            if minutes and queues == 1:
-                mark = time.monotonic()  # the first rounds choose kernels and fill caches
-            if minutes and queues == 1 + MEASURED:
-                round_time = (time.monotonic() - mark) / (MEASURED * QUEUED)
+            if minutes and len(marks) == 1 + MEASURED:
+                # Without the first queue, which chooses kernels and fills caches.
+                round_time = (marks[-1] - marks[0]) / (MEASURED * QUEUED)
                 for lane in lanes:  # and the time of validating and of keeping weights
                     before = time.monotonic()
                     lane.validate()
@@ -433,9 +427,7 @@ def train_together(
 class Lane(Run):
     """A run whose whole step happens on the device; ``shared`` holds what several lanes read."""
 
-    def __init__(
-        self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: dict[Any, Any]
-    ) -> None:
+    def __init__(self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: Any) -> None:
         device = fabric.device
         graphs = device.type == "cuda"
         rate = torch.tensor(recipe.learning_rate, device=device)

@@ -13,7 +13,7 @@ from tiny import pillow, refused
 
 from dtfn import datasets, images, patches, paths
 
-Pixels = patches.Pixels
+Pixels = images.UInt8
 Mini = dict[str, Pixels]
 TURNS = [(k, flip) for flip in (False, True) for k in range(4)]
 

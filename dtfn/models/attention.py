@@ -126,10 +126,8 @@ class NonLocalAttention(Attention):
 class HighSimilarityPassAttention(NonLocalAttention):
     """Dense attention with an exact sparsemax for the softmax (HSPA of HSPAN), see `threshold`."""
 
-    def __init__(
-        self, channels: int, reduction: int = 2, res_scale: float = 1.0, topk: int = 128
-    ) -> None:
-        super().__init__(channels, reduction, res_scale)
+    def __init__(self, channels: int, *options: Any, topk: int = 128, **named: Any) -> None:
+        super().__init__(channels, *options, **named)
         self.topk = topk
 
     def weigh(self, logits: Tensor) -> Tensor:

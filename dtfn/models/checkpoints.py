@@ -22,8 +22,7 @@ WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
 PREFIX = re.compile(r"^(module\.|model\.|_orig_mod\.)+")  # DataParallel, EDSR, torch.compile
 # Constants of the mean colour, and a scalar that the authors' networks never read.
 IGNORED = re.compile(r"(sub|add)_mean\..*|a")
-# (body, what only the attention has; the first counts) -> network. Softmax and sparsemax attention
-# have the same weights; the body tells NLN from HSPAN.
+# (body, what only the attention has: the first counts) -> network. The body tells NLN from HSPAN.
 NAMES = {
     ("groups", "conv_assembly.offset_conv"): "dtfn",
     ("groups", "fc.0"): "dlsn",
@@ -96,11 +95,10 @@ def import_weights(
     hyperparameters: Mapping[str, str] | None = None,
     replace: bool = False,
 ) -> zoo.Entry:
-    """Import a checkpoint into ``data/weights``, so that its name stands for it everywhere.
+    """Import a checkpoint: its name stands for it everywhere. Return its `dtfn.zoo.imported` entry.
 
-    It must load strictly. Arguments are as for `load`, the hyperparameters as text; the ``name`` is
-    by default ``<network>-x<scale>``, and stands for other weights only to ``replace`` them.
-    Returned is the entry of `dtfn.zoo.imported`.
+    It must load strictly. Arguments are as for `load`, the hyperparameters as text; the ``name``,
+    by default ``<network>-x<scale>``, stands for other weights only to ``replace`` them.
     """
     try:
         values = {key: json.loads(text) for key, text in (hyperparameters or {}).items()}
@@ -161,18 +159,16 @@ def start_from(network: Network, begin: Network) -> None:
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    metadata: dict[str, str] = {}
     content: Any
+    build = None
     try:
         if file.suffix.lower() == ".safetensors":
             with safe_open(file, "pt") as opened:
-                metadata = opened.metadata() or {}
+                build = json.loads((opened.metadata() or {}).get("build", "null"))
                 content = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickles that it then refuses
+            with warnings.catch_warnings(action="ignore"):  # about pickles that it then refuses
                 content = torch.load(file, map_location="cpu", weights_only=True)
-        build = json.loads(metadata["build"]) if "build" in metadata else None
     except Exception as error:  # the libraries raise whatever a broken file leads them to
         # torch goes on to advise reading the file unchecked, which may run any code in it.
         found = f"{type(error).__name__}: {str(error).partition('. ')[0].partition(chr(10))[0]}"

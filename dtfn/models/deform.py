@@ -114,8 +114,7 @@ class WeightedRows(torch.autograd.Function):
             for rows, weights in zip(index.unbind(1), share.unbind(1), strict=True):
                 d_table.index_add_(0, rows, grad * weights[:, None])
             return d_table, None, d_share
-        # The bag is a sparse matrix with four entries a row. SciPy multiplies by its transpose
-        # eight times as fast as torch scatters rows.
+        # As a sparse matrix: SciPy multiplies by its transpose 8 times as fast as torch scatters.
         parts = (share.numpy().ravel(), index.numpy().ravel(), starts.numpy())
         matrix = csr_array(parts, shape=(count, len(table)))
         return torch.from_numpy(matrix.T @ grad.numpy()), None, d_share

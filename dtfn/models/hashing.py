@@ -20,7 +20,6 @@ from dtfn.models.layers import room
 BLOCK_SCORES = 1 << 20
 CODE_BLOCK = 1 << 15
 KEPT = 1 << 26  # bytes of attention weights that a layer keeps for backward; more are recomputed
-
 Shape = tuple[int, int, int]  # of rotations: n_hashes, C, buckets
 
 
@@ -59,8 +58,7 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
 def chunk_order(codes: Tensor, chunk_size: int) -> Tensor:
     """Return the positions of each round in the order of their codes (N, n_hashes, L), L >= m.
 
-    (N, n_hashes, (K + 2) m): the last, all K, the first chunk. As the authors', the K-th ends with
-    the last positions again.
+    (N, n_hashes, (K + 2) m): the last, all K, the first chunk. The K-th repeats the last positions.
     """
     if layers.batches(codes):
         order = torch.sort(codes, dim=-1, stable=True).indices
@@ -100,9 +98,8 @@ def _logits(query: Tensor, key: Tensor, score: Tensor | None, run: Tensor, m: in
 def _rounds(order: Tensor, m: int, length: int) -> Iterator[tuple[Any, ...]]:
     """Yield hash rounds of as many pictures, or in runs of as many chunks, as there is room for.
 
-    Of each: a slice of pictures; the number of the round; its runs, which are their first chunk and
-    flat indices into the N * L rows (pictures, chunks, neighbours too); and where each position was
-    sorted to (pictures, L), flat in the rows of all runs but for neighbours, see `_unsorted`.
+    Of each: a slice of pictures; the round's number; runs, as their first chunk and flat indices of
+    their rows (pictures, R), neighbours too; where positions were sorted to (pictures, L), flat.
     """
     n, n_hashes, size = order.shape
     chunks, device = size // m - 2, order.device

@@ -50,10 +50,6 @@ NETWORKS: dict[str, tuple[Kind | None, dict[str, Any]]] = {
 }
 
 
-class ResidualGroup(Residual):
-    """Residual blocks, an attention or none, and a convolution, around a skip."""
-
-
 def _block(channels: int, res_scale: float = 1.0) -> Residual:
     first, last = conv3x3(channels, channels), conv3x3(channels, channels)
     return Residual(first, nn.ReLU(inplace=True), last, res_scale=res_scale)
@@ -166,7 +162,7 @@ def create(name: str, scale: int, hash_seed: int | None = 0, **hyperparameters: 
         for _ in range(values["n_resgroups"]):
             last = attention()  # its weights are drawn first
             group = [*(_block(channels) for _ in range(blocks)), *last]
-            body.append(ResidualGroup(*group, conv3x3(channels, channels), res_scale=res_scale))
+            body.append(Residual(*group, conv3x3(channels, channels), res_scale=res_scale))
     else:
         for index in range(blocks + 1):
             body += attention() if index % 8 == 0 else []
