@@ -82,8 +82,7 @@ def network(method: str, device: str = "cpu", scale: int | None = None) -> "nn.M
 def _network(name: str, weights: str, device: str) -> "nn.Module":
     from dtfn import models, own  # the weights' hash counts: a file can be trained anew
 
-    loaded: nn.Module = own.load(name) if zoo.own(name) else models.load(name)
-    return loaded.to(device)
+    return (own.load(name) if zoo.own(name) else models.load(name)).to(device)
 
 
 @contextlib.contextmanager
