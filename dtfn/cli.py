@@ -498,7 +498,7 @@ def _import_weights(
     print(f"  shown by its weights or given: {', '.join(texts.values())}")
     if assumed:
         print(f"  assumed, as in the authors' code: {assumed} (change with -p)")
-    print("  loaded strictly; stored, it makes the same output of a small image")
+    print("  loaded strictly, and its output of a small image is finite")
 
 
 @weights_app.command("list")

@@ -97,8 +97,9 @@ def import_weights(
 ) -> zoo.Entry:
     """Import a checkpoint: its name stands for it everywhere. Return its `dtfn.zoo.imported` entry.
 
-    It must load strictly. Arguments are as for `load`, the hyperparameters as text; the ``name``,
-    by default ``<network>-x<scale>``, stands for other weights only to ``replace`` them.
+    It must load strictly and run on a small image. Arguments are as for `load`, the hyperparameters
+    as text; the ``name``, by default ``<network>-x<scale>``, stands for other weights only to
+    ``replace`` them.
     """
     try:
         values = {key: json.loads(text) for key, text in (hyperparameters or {}).items()}
@@ -126,6 +127,11 @@ def import_weights(
     if before and not replace:
         remedy = "choose another with --name, or pass --replace"
         raise InputError(f"weights {name!r}", "a name that is free", before["source"], remedy)
+    x = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        if not network(x).isfinite().all():
+            remedy = "mend a hyperparameter that they do not show, or fetch the weights again"
+            raise InputError(file, "a finite output", "NaN or infinity", remedy)
     save(network, stored, **source)
     made["sha256"] = files.sha256(stored)
     zoo.record(paths.WEIGHTS, made)
