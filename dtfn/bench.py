@@ -1,8 +1,8 @@
 """``dtfn bench``: how near the networks run to this machine's limit, in ratios within one run.
 
 The limit is the time that the products (convolutions, matrix products) of a pass would take at the
-measured rate of a large matrix product, or that their bytes would take at the measured rate of a
-copy, whichever is longer: that one is what limits the row.
+measured rate of a large one, or that their bytes would take at the measured rate of a copy,
+whichever is longer: that one is what limits the row.
 """
 
 import multiprocessing
@@ -130,11 +130,19 @@ def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
 
 
 def rates(dtype: torch.dtype, device: str) -> tuple[float, float]:
-    """Return the operations a second of a large matrix product, and the bytes of a large copy."""
-    side = 8192 if device == "cuda" else 2048
+    """Return the operations a second of a large product, and the bytes a second of a large copy.
+
+    The product is of matrices or a convolution, whichever is faster: the libraries differ.
+    """
+    side, width = (8192, 192) if device == "cuda" else (2048, 96)
     a, b = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+    x, weight = torch.rand(1, 256, width, width), torch.rand(256, 256, 3, 3)
+    x, weight = (t.to(device, dtype, memory_format=torch.channels_last) for t in (x, weight))
     source = torch.zeros(2**28, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    product = seconds(lambda: a @ b, 5, device)
-    copy = seconds(lambda: target.copy_(source), 5, device)  # each byte is read and written
-    return 2 * side**3 / product, 2 * source.numel() / copy
+    with torch.inference_mode():
+        matrices = 2 * side**3 / seconds(lambda: a @ b, 5, device)
+        convolution = seconds(lambda: torch.conv2d(x, weight, padding=1), 5, device)
+        copy = seconds(lambda: target.copy_(source), 5, device)  # each byte is read and written
+    operations = max(matrices, 2 * width**2 * weight.numel() / convolution)
+    return operations, 2 * source.numel() / copy
