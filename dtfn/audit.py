@@ -43,9 +43,10 @@ class Results:
 def in_folders(given: Sequence[Path | str], scale: int) -> Results:
     """Return what folders of HR, of A, of B and perhaps of controls hold, in this order."""
     places = [Path(folder).resolve() for folder in given]
-    if len(set(places)) < max(3, len(places)):
-        wanted, found = "those of the truth, of A and of B, each once", ", ".join(map(str, given))
-        raise InputError("folders", wanted, found, "name three or more")
+    if len(places) < 3:
+        raise InputError("folders", "those of the truth, of A, of B", list(given), "name three")
+    if twice := [folder for folder in places if places.count(folder) > 1]:
+        raise InputError("folders", "each once", f"{twice[0]} twice", "name that of other results")
     hr, *folders = map(Path, given)
     dataset = places[0].parent.name if places[0].name in ("HR", "GT") else places[0].name
     names = _names(places[1:], dataset)

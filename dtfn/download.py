@@ -213,8 +213,9 @@ def _download(
 ) -> None:
     """Download a file; ``failed`` are hosts that did not serve others: they are asked last."""
     urls = source.addresses(listed, mirrors)
-    source.folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=source.folder.parent) as draft:
+    place = source.folder if listed is source.archive else source.folder / listed.file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as draft:
         how = {"known_hash": f"sha256:{listed.sha256}", "path": draft, "downloader": receive}
         for url in sorted(urls, key=lambda url: urlsplit(url).netloc in failed) * 2:
             try:
@@ -232,9 +233,7 @@ def _download(
             # Whatever folder of the archive the pictures lie in.
             names = pooch.Unzip(extract_dir=".")(str(file), "download", None)
             places = {Path(name).parent for name in names}
-            max(places, key=lambda p: len(datasets.pictures(p))).rename(source.folder)
+            max(places, key=lambda p: len(datasets.pictures(p))).rename(place)
         else:
-            place = source.folder / listed.file
-            place.parent.mkdir(parents=True, exist_ok=True)
             file.chmod(0o644)  # pooch's are for their owner alone
             file.rename(place)

@@ -5,6 +5,7 @@ for all positions cost in PSNR. `dtfn.interventions` has them and the other inte
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ def collapses(psnr: float, cost: float, bicubic: float) -> bool:
 
 def least(name: str) -> float:
     """Return what uniform weights must cost a network in dB: `LEAST`, or `LEAST_SWITCHED`."""
-    return LEAST_SWITCHED if zoo.switched(name) else LEAST
+    known = Path(name).exists() or name in {row["name"] for row in zoo.everything()}
+    return LEAST_SWITCHED if known and zoo.switched(name) else LEAST
 
 
 def placebo_of(name: str) -> str | None:

@@ -104,6 +104,9 @@ def pairs_of_zoo(
             recipe = zoo.recipe(name)
             if recipe.scale != scale:
                 raise InputError(name, f"scale {scale}", recipe.scale, "choose another file")
+            if needed and not recipe.attention_off:
+                wanted, remedy = "weights trained with attention on and off", "choose another file"
+                raise InputError(name, wanted, "a recipe without attention_off", remedy)
             if recipe.attention_off and "switch" in kinds:
                 variant = recipe.network.removeprefix("mini-")
                 found.append(_within(variant, "switch", recipe.seed, name, "off"))
@@ -129,6 +132,10 @@ def pairs_of_zoo(
         for kind, off in (("placebo", names.get(("placebo", seed))), ("twin", control[1])):
             if kind in kinds and off:
                 found.append(Pair(variant, kind, seed, name, off, (control,)))
+    named = [f"{pair.name} s{pair.seed} ({pair.kind})" for pair in found]
+    if twice := [name for name in named if named.count(name) > 1]:
+        wanted, remedy = "one network of a variant and training seed", "measure one after the other"
+        raise InputError("variants", wanted, f"{twice[0]} twice", remedy)
     if needed and not found:
         wanted = f"a pair of kind {' or '.join(kinds)}"
         there = ", ".join(row["name"] for row in rows) or "no network"

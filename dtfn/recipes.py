@@ -16,7 +16,7 @@ def _read(value: Any) -> Any:
     """Read text of a command line: ``{"name": value, ...}``, or parts with commas between."""
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(",") if part.strip()]
-        value = json.loads(value) if value.startswith("{") else parts
+        value = json.loads(value) if value.strip().startswith(("{", "[")) else parts
     return list(value.items()) if isinstance(value, dict) else value
 
 

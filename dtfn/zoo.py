@@ -6,7 +6,6 @@ recipe in their metadata), ``NAME.md`` (its card) and ``NAME.csv`` (its training
 `dtfn.models.import_weights`. Nothing here loads torch.
 """
 
-import contextlib
 import json
 import re
 from pathlib import Path
@@ -117,20 +116,28 @@ def file_of(name_or_file: str) -> Path:
 
 def recipe(name_or_file: str) -> Recipe:
     """Return the recipe by which weights were trained; no recipe in the file is an `InputError`."""
-    file = file_of(name_or_file)
-    try:
-        with safe_open(file, "np") as content:
-            return recipes.from_json(json.loads(content.metadata()["notes"])["recipe"])
-    except (SafetensorError, KeyError, TypeError) as error:
-        wanted, remedy = "whole weights that `dtfn train` wrote", "name other weights"
-        raise InputError(file, wanted, f"no recipe ({error})", remedy) from error
+    if found := _recipe(file := file_of(name_or_file)):
+        return found
+    raise InputError(file, "weights that `dtfn train` wrote", "no recipe", "name other weights")
 
 
 def switched(name_or_file: str) -> bool:
     """Return whether weights were trained with attention on and off (`Recipe.attention_off`)."""
-    with contextlib.suppress(InputError):
-        return recipe(name_or_file).attention_off > 0
-    return False
+    found = _recipe(file_of(name_or_file))
+    return bool(found and found.attention_off)
+
+
+def _recipe(file: Path) -> Recipe | None:
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, "np") as content:
+            notes = dict(json.loads((content.metadata() or {}).get("notes", "{}")))
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError(
+            file, "whole weights, with notes in JSON", error, "fetch it again"
+        ) from error
+    return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
 
 
 def verify() -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import crossed
+from tiny import crossed, refused
 
 from dtfn import causes, datasets, donors, evaluation, gate, harm, models, recipes, verdicts, zoo
 from dtfn.datasets import Sample
@@ -47,6 +47,10 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
     kinds = [("nlsa", "switch"), ("nlsa", "placebo"), ("nlsa", "twin"), ("placebo", "switch")]
     assert [(pair.name, pair.kind) for pair in pairs] == kinds
     assert [pair.name for pair in harm.switches(S)] == ["nlsa"], "a placebo looks at nothing"
+    file = str(zoo.file_of(NLSA))
+    assert [pair.on for pair in harm.pairs_of_zoo(S, [file])] == [file]
+    refused(r"nlsa s0 \(switch\) twice", harm.pairs_of_zoo, S, [file, "nlsa"])
+    refused("without attention_off", harm.pairs_of_zoo, S, [str(zoo.file_of("local-x4-s0"))])
     measured = harm.measure(pairs, datasets.benchmark("mini", S, 2))
     assert set(measured.pictures["pair"]) == {"nlsa", "placebo"}
     rows = verdicts.of_pairs(pairs, measured, S, ["mini"], 2)

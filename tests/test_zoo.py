@@ -137,6 +137,10 @@ def test_unknown_names_and_damaged_files_are_named(entry: dict[str, Any], tmp_pa
         refused(f"did you mean '{NAME}'", ask, "dtfn-x2-s00")
     save_file({"x": torch.zeros(2)}, tmp_path / "bare.safetensors")
     refused("that `dtfn train` wrote", zoo.recipe, str(tmp_path / "bare.safetensors"))
+    assert not zoo.switched(str(tmp_path / "bare.safetensors"))
+    for notes, words in {"hello": "in JSON", '{"recipe": {"new": 1}}': "a known field"}.items():
+        save_file({"x": torch.zeros(2)}, tmp_path / "odd.safetensors", {"notes": notes})
+        refused(words, zoo.switched, str(tmp_path / "odd.safetensors"))
     refused("leave bicubic out", zoo.file_of, "bicubic")
     file = paths.ZOO / entry["file"]
     file.write_bytes(file.read_bytes() + b" ")
