@@ -20,7 +20,7 @@ from dtfn import datasets, evaluation, statistics, texture, zoo
 from dtfn.datasets import Sample
 from dtfn.errors import InputError, require_known
 from dtfn.methods import hashes, labels, network
-from dtfn.regions import PLACE, Region, discoveries, find_regions, heaviest, judge
+from dtfn.regions import PLACE, Region, discoveries, find_regions, heaviest, judge, region_limit
 from dtfn.subpixel import Float, interior, psnr_of
 
 EFFECT_DB = 0.01  # dB of a picture set's PSNR: below it, nothing that matters
@@ -176,7 +176,7 @@ def measure(
     used = [(*pair.roles.values(), *pair.replicates) for pair in pairs]
     methods = list(dict.fromkeys(m for all_ in used for two in all_ for m in two))
     keys = [*ROLE, *PICTURE]
-    pictures, fifths, found, equal = [], [], [], set(pairs)
+    pictures, fifths, found, equal = [], [], [], dict.fromkeys(pairs)
     for sample in samples:
         made = errors(methods, sample)
         severity = interior(texture.severity(sample.hr, sample.scale))
@@ -184,9 +184,9 @@ def measure(
         fifth = 1 + rank * FIFTHS // severity.size
         for pair in pairs:
             harms = {role: made[a] - made[b] for role, (a, b) in pair.roles.items()}
-            chance = [*harms.values()][1:] or [*harms.values()]  # the controls, where there are any
+            limit = region_limit([*harms.values()][1:] or [*harms.values()])  # of the controls
             if harms["pair"].any():
-                equal.discard(pair)
+                equal.pop(pair, None)
             again = [made[a] - made[b] for a, b in pair.replicates]
             alike = (p for p in pairs if (p.name, p.kind) == (pair.name, pair.kind))
             retrained = [made[p.on] - made[p.off] for p in alike if p.seed != pair.seed]
@@ -201,7 +201,7 @@ def measure(
                     parts = off[here].mean(), change.clip(0).mean(), (-change).clip(0).mean()
                     fifths.append((*place, number, here.sum(), *parts))
                 known = (again, retrained) if role == "pair" else ((), ())
-                rows = find_regions(harms[role], chance, *known)
+                rows = find_regions(harms[role], limit, *known)
                 found += [dict(zip(keys, place, strict=True)) | row for row in rows]
     if not pictures:
         raise InputError("pictures", "one or more", "none", "name some")

@@ -61,15 +61,14 @@ class Region:
 
 
 def find_regions(
-    harm: Float, chance: Sequence[Float], replicates: Sequence[Float], retrained: Sequence[Float]
+    harm: Float, limit: float, replicates: Sequence[Float], retrained: Sequence[Float]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the regions where harm, or help, is above the 99th percentile of its controls' maps.
+    """Yield the regions where harm, or help, is above a `region_limit`.
 
     Each is a row of `dtfn.harm.Measured.regions`. Maps are ``(H, W)``: ``replicates`` with other
     chance, ``retrained`` in other trainings. The p-value is that of the region's mean mass in the
     replicates being 0 or less; NaN with fewer than two.
     """
-    limit = float(np.quantile(np.abs([_smoothed(one) for one in chance]), 0.99))
     for side, sign in (("harm", 1), ("help", -1)):
         smooth = _smoothed(sign * harm)
         # Two equal networks leave nothing to measure strength by: any excess is infinite.
@@ -90,6 +89,11 @@ def find_regions(
             row = {"side": side, **dict(zip(PLACE, region.numbers, strict=True))}
             row |= {"mass": mass, "held": held, "strength": strength, "p": p, "region": region}
             yield row | {"retrained": float(np.mean(elsewhere)) if elsewhere else np.nan}
+
+
+def region_limit(chance: Sequence[Float]) -> float:
+    """Return the 99th percentile of the smoothed harm of controls ``(H, W)``."""
+    return float(np.quantile(np.abs([_smoothed(one) for one in chance]), 0.99))
 
 
 def _smoothed(harm: Float) -> Float:

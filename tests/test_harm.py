@@ -186,14 +186,14 @@ def test_regions_are_those_of_a_second_library() -> None:
     above = smooth > np.quantile(np.abs(chance), 0.99)
     labels = measure.label(above, connectivity=1)  # type: ignore[no-untyped-call]
     expected = measure.regionprops(labels, intensity_image=field)  # type: ignore[no-untyped-call]
-    every = regions.find_regions(field, [again], [], [])
+    every = regions.find_regions(field, regions.region_limit([again]), [], [])
     found = [row for row in every if row["side"] == "harm"]
     assert [row["area"] for row in found] == [one.area for one in expected]
     masses = [one.intensity_mean * one.area for one in expected]
     np.testing.assert_allclose([row["mass"] for row in found], masses)
     noise, *controls = np.random.default_rng(0).normal(size=(3, *SHAPE))
     noise[20, 20] = 60
-    wild = regions.find_regions(noise, controls, [], [])
+    wild = regions.find_regions(noise, regions.region_limit(controls), [], [])
     assert max(row["area"] for row in wild) < 25
 
 
