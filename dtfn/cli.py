@@ -444,7 +444,7 @@ def _show_cache() -> None:
 def _clear_cache() -> None:
     """Remove the outputs; networks are then run again where these are asked for."""
     with dtfn.cache.opened() as store:
-        print(f"{store.clear()} removed")
+        print(f"{store.clear() or 0} removed")  # a dict, where there is no store, says nothing
 
 
 @zoo_app.command("list")

@@ -118,8 +118,9 @@ def catalogue() -> dict[str, Source]:
 def chosen(names: Iterable[str]) -> list[Source]:
     """Return the sets that names, aliases and groups mean, each once, in the order given."""
     words = {s: {s.name, *s.aliases, *s.groups} for s in catalogue().values()}
+    known = set().union(*words.values())
     for name in names:
-        require_known(name, set().union(*words.values()), "data", "what `dtfn data list` names")
+        require_known(name, known, "data", "what `dtfn data list` names")
     return list(dict.fromkeys(s for name in names for s, its in words.items() if name in its))
 
 

@@ -135,12 +135,14 @@ def unrounded(
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     was_training = network.training
     network.eval()
-    with torch.inference_mode():
-        x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None].float() / 255
-        views = range(8 if self_ensemble else 1)
-        ys = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in views]
-        y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
-    network.train(was_training)
+    try:
+        with torch.inference_mode():
+            x = torch.from_numpy(lr.copy()).to(device).permute(2, 0, 1)[None].float() / 255
+            views = range(8 if self_ensemble else 1)
+            ys = [turned(_tiled(network, turned(x, k), tiling), k, back=True) for k in views]
+            y = torch.stack(ys).mean(0)[0].clamp(0, 1)  # (3, sH, sW)
+    finally:
+        network.train(was_training)
     return np.ascontiguousarray(y.permute(1, 2, 0).cpu().numpy())
 
 
