@@ -328,9 +328,12 @@ def reproduce(
             _snakemake(content | {"runs": todo}, jobs, profile, lock.lock_file)
         places = {entry["name"]: Path(entry["folder"]) for entry in content["runs"]}
         missing = [name for name, place in places.items() if not reports.read(place)]
+        index, shown = folder / page.INDEX, page.suite_runs(folder)
         _write_record(folder / f"suite-{tier}.json", content)
-        killed = [name for name in missing if not _failed(places[name]).is_dir()]
-        print("report:", page.write_index(folder, killed))
+        # An index that is as it should be may tell of failures that this call did not see.
+        if todo or not index.exists() or page.suite_runs(folder) != shown:
+            page.write_index(folder, [n for n in missing if not _failed(places[n]).is_dir()])
+    print("report:", index)
     return missing
 
 
