@@ -129,8 +129,13 @@ def _mini(name: str) -> dict[str, Any]:
     fields["attention_off"] = 0.0 if variant.startswith("local") else 0.5
     if scale != 4:
         return fields | {"steps": 3000, "learning_rate": 5e-4, "start": f"{variant}-x4-s{seed}"}
-    start = f"scratch-{variant.removesuffix('+tfs')}-x4-s{seed}/weights.safetensors"
+    start = f"scratch-{without_tfs(variant)}-x4-s{seed}/weights.safetensors"
     return fields | {"steps": 2000, "learning_rate": 3e-4, "start": start}
+
+
+def without_tfs(name: str) -> str:
+    """Return the variant or network that is the same but for TFS, or the name if that is it."""
+    return f"{name}-notfs" if name in ("dtfn", "mini-dtfn") else name.removesuffix("+tfs")
 
 
 def from_json(values: Mapping[str, Any]) -> Recipe:

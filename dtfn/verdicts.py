@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dtfn import bounds, donors, gate, statistics, zoo
+from dtfn import bounds, donors, gate, recipes, statistics, zoo
 from dtfn.harm import EFFECT_DB, EFFECT_SHARE, FIFTHS, Measured, Pair, textures
 from dtfn.methods import labels
 from dtfn.reports import Verdict
@@ -129,7 +129,8 @@ def of_pairs(
     pooled = pd.DataFrame(rested, columns=["pair", "seed", "dataset"])
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note, context=_recorded(tested))]
     chosen = Measured(*(_of(choosing, part) for part in measured))
-    plain = Measured(*(part[~part["pair"].str.endswith("+tfs")] for part in chosen))
+    bare = [pair for pair in choosing if recipes.without_tfs(pair.name) == pair.name] or choosing
+    plain = Measured(*(_of(bare, part) for part in measured))
     if plain.pictures.empty:
         reason = "this attention does not choose"
         return pd.concat([*rows, *(not_testable(n, scale, reason) for n in (1, 2, 3, 6))])
@@ -226,8 +227,9 @@ def of_harm(measured: Measured, scale: int, more: str = "") -> pd.DataFrame:
 def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
     """Return the row of claim 6 from pictures of pairs without TFS and of the same with TFS."""
     ours = pictures[pictures["role"] == "pair"].reset_index(drop=True)
-    has = ours["pair"].str.endswith("+tfs")
-    tfs = ours[has].assign(pair=ours["pair"].str.removesuffix("+tfs"))
+    plain = ours["pair"].map(recipes.without_tfs)
+    has = plain != ours["pair"]
+    tfs = ours[has].assign(pair=plain, variant=ours["pair"])
     keys = ["pair", "seed", "dataset", "image"]
     both = ours[~has].merge(tfs, on=keys, suffixes=("", "_tfs"))
     if both.empty:
@@ -236,7 +238,7 @@ def of_tfs(pictures: pd.DataFrame, scale: int) -> pd.DataFrame:
     gain = _crossed(both.assign(gain=both["psnr_on_tfs"] - both["psnr_on"]), "gain")
     changes = f"TFS changes PSNR by {_printed(gain, '{:+.3f} dB')}"
     lowered, context = ("", f"{changes}.") if gain.low > -EFFECT_DB else (changes, "")
-    both = pd.concat([both, both.assign(pair=both["pair"] + "+tfs")])
+    both = pd.concat([both, both.assign(pair=both["variant"])])
     return judge(6, scale, less, both, lowered, context=context)
 
 

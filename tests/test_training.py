@@ -404,7 +404,7 @@ def test_the_stages_of_the_zoo() -> None:
     for variant in recipes.VARIANTS:
         scratch, last, other = stages(variant)
         assert (scratch.start, scratch.hyperparameters) == ("", ())
-        plain = variant.removesuffix("+tfs")
+        plain = "dtfn-notfs" if variant == "dtfn" else variant.removesuffix("+tfs")
         assert last.start == f"scratch-{plain}-x4-s0/weights.safetensors"
         assert other.start == f"{variant}-x4-s0"
         off = 0.0 if variant.startswith("local") else 0.5

@@ -25,7 +25,7 @@ together() { # the networks named on standard input that are not finished
 scales=${SCALES:-4}
 [[ $scales != *4* ]] || for seed in "${seeds[@]}"; do
     for variant in "${variants[@]}"; do echo "scratch-${variant%+tfs}-x4-s$seed"; done
-done | together "$@"
+done | sed s/scratch-dtfn-x/scratch-dtfn-notfs-x/ | together "$@"
 for scale in $scales; do
     for seed in "${seeds[@]}"; do
         for variant in "${variants[@]}"; do echo "$variant-x$scale-s$seed"; done

@@ -17,9 +17,9 @@ from safetensors import safe_open
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-from dtfn import files, paths, zoo
+from dtfn import files, paths, recipes, zoo
 from dtfn.errors import InputError
-from dtfn.models.layers import TextureFidelity
+from dtfn.models.layers import Fusion, TextureFidelity
 from dtfn.models.networks import NETWORKS, RGB_MEAN, Network, create, register
 
 __all__ = ["Network", "create", "import_weights", "load", "register", "save", "start_from"]
@@ -160,18 +160,19 @@ def start_from(network: Network, begin: Network) -> None:
     """
     state, own = begin.state_dict(), network.state_dict()
     fresh: tuple[str, ...] = () if network.scale == begin.scale else ("tail.0.",)
-    if network.name == f"{begin.name}+tfs":
+    if begin.name == (plain := recipes.without_tfs(network.name)) != network.name:
         for place, layer in network.named_modules():
-            if isinstance(layer, TextureFidelity):
+            if isinstance(layer, Fusion):
                 layer.begin_as_attention()
                 fresh += (f"{place}.fusion.", f"{place}.shrink.")
+            if isinstance(layer, TextureFidelity):
                 for key in [key for key in state if key.startswith(f"{place}.")]:
                     state[key.replace(place, f"{place}.attention", 1)] = state.pop(key)
     kept = {key: value for key, value in state.items() if not key.startswith(fresh)}
     kept |= {key: value for key, value in own.items() if key.startswith(fresh)}
     shapes = {key: value.shape for key, value in kept.items()}
     fits = shapes == {key: value.shape for key, value in own.items()}
-    if not fits or network.name.removesuffix("+tfs") != begin.name.removesuffix("+tfs"):
+    if not fits or begin.name not in (network.name, plain):
         wanted = f"weights that fit {network.name}, {network.hyperparameters}"
         found, remedy = f"{begin.name}, {begin.hyperparameters}", "choose a start of the same size"
         raise InputError("start", wanted, found, remedy)

@@ -123,6 +123,18 @@ class Fusion(nn.Module):
         both = torch.cat((x, attended), 1)  # (N, 2C, H, W)
         return torch.add(x, self.shrink(both + self.fusion(both)), alpha=self.res_scale)
 
+    @torch.no_grad()
+    def begin_as_attention(self) -> None:
+        """Set the weights of the fusion so that at first it changes nothing about the attention."""
+        gate, shrink = self.fusion[0], self.shrink[0]
+        for last in (gate[0].conv_du[2], gate[1].body[2], gate[2].body[2], shrink):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        # The gate is 1/2 now, so the fusion adds half of what it gets: 1.5 times is passed on.
+        attended = shrink.weight[:, shrink.out_channels :, 0, 0]  # (C, C) of (C, 2C, 1, 1)
+        scale = getattr(getattr(self, "attention", self), "res_scale", 1.0)
+        attended.fill_diagonal_(scale / (1.5 * self.res_scale))
+
 
 class TextureFidelity(Fusion, Switchable):
     """The texture-fidelity strategy around any attention: a gate on what it may add.
@@ -138,14 +150,3 @@ class TextureFidelity(Fusion, Switchable):
 
     def when_on(self, x: Tensor) -> Tensor:
         return self.fuse(x, getattr(self.attention, "attend", self.attention)(x))
-
-    @torch.no_grad()
-    def begin_as_attention(self) -> None:
-        """Set the weights of the fusion so that at first it changes nothing about the attention."""
-        gate, shrink = self.fusion[0], self.shrink[0]
-        for last in (gate[0].conv_du[2], gate[1].body[2], gate[2].body[2], shrink):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-        # The gate is 1/2 now, so the fusion adds half of what it gets: 1.5 times is passed on.
-        attended = shrink.weight[:, shrink.out_channels :, 0, 0]  # (C, C) of (C, 2C, 1, 1)
-        attended.fill_diagonal_(getattr(self.attention, "res_scale", 1.0) / (1.5 * self.res_scale))

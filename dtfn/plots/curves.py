@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dtfn import recipes
 from dtfn.methods import labels
 from dtfn.plots import BAD, GOOD, NARROW, NULL_COLOUR, SIGNED, WIDTH, colour, styled
 
@@ -126,7 +127,7 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
     for index, (_, row) in enumerate(table.iterrows()):
         name, dataset = row["name"], row["dataset"]
         ink, mark = colour(name, networks), "osD^v"[datasets.index(dataset) % 5]
-        hollow = "+tfs" in name or "notfs" in name
+        hollow = recipes.without_tfs(variant := name.partition("-x")[0]) != variant
         style: dict[str, Any] = {"color": ink, "marker": mark, "markersize": 4}
         style["markerfacecolor"] = "white" if hollow else ink
         at = np.arange(len(kinds)) + 0.6 * (index + 0.5) / len(table) - 0.3
