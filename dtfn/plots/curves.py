@@ -136,11 +136,16 @@ def intervention_costs(table: pd.DataFrame, doses: pd.DataFrame, least: float) -
         label = f"{re.sub(r'-s[0-9]+$', '', names[name])}, {dataset}"
         left.plot(at, row[kinds].astype(float), label=label, linestyle="none", **style)
         part = doses[(doses["name"] == name) & (doses["dataset"] == dataset)]
-        right.plot(range(len(part)), part["cost"], "--" if hollow else "-", **style)
-        _band(right, part["cost_low"], part["cost_high"], ink)
+        at = np.arange(len(part)) + 0.4 * (index + 0.5) / len(table) - 0.2
+        right.vlines(at, part["cost_low"], part["cost_high"], color=ink, linewidth=0.8)
+        right.plot(at, part["cost"], "--" if hollow else "-", **style)
     for ax in (left, right):
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_ylabel("cost (dB PSNR, Y)")
+        # Self-attention and small windows cost many times as much as what the gate asks about.
+        ax.set_yscale("symlog", linthresh=0.2, linscale=2)
+        ax.set_yticks([-0.1, 0, 0.05, 0.1, 0.15, 0.2, 0.5, 1], minor=False)
+        ax.yaxis.set_major_formatter("{x:g}")
     left.axhline(least, color=NULL_COLOUR, linestyle="--")
     left.set_xticks(range(len(kinds)), kinds)
     radii = doses["radius"].drop_duplicates().sort_values()
@@ -296,11 +301,11 @@ def dose_curves(table: pd.DataFrame) -> Figure:
         for number, (donor, ink) in enumerate(DONORS.items()):
             line = part[part["donor"] == donor].set_index("dose").reindex(doses)
             effect, *ends = line[["effect", "effect_low", "effect_high"]].fillna(0).to_numpy().T
-            at = np.arange(len(doses)) + 0.12 * (number - 1)
+            at = np.array(doses) + 0.12 * (number - 1)
             ax.errorbar(at, effect, np.abs(ends - effect), color=ink, label=donor, **_BARS)
         ax.axhline(0, color=NULL_COLOUR, linewidth=1.2, linestyle="--", label="plain (control)")
         ax.set_title(f"{name}: {part['queries'].max()} textures")
-        ax.set_xticks(range(len(doses)), list(map(str, doses)))
+        ax.set_xticks(doses)
     return _with_legend(figure)
 
 

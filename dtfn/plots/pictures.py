@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -49,6 +50,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
     figure = Figure(figsize=(WIDTH, 1.95 * len(cases)), layout="constrained")
     parts = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
     columns = 4 + max(len(case.methods) for case in cases) + bool(copied)
+    most = max(_largest(case) for case in cases)
     for number, (part, case) in enumerate(zip(parts, cases, strict=True), start=1):
         part.suptitle(f"{number}. {_headline(case)}", fontsize=8.5, x=0.01, ha="left")
         axes = _hidden(part.subplots(1, columns))
@@ -63,7 +65,7 @@ def texture_gallery(cases: Sequence[Case], copied: Sequence[NDArray[Any]] = ()) 
         if copied:
             show(axes[-2], case.crop(copied[number - 1], case.sample.scale), "attention copies")
             _outline(axes[-2], case, case.sample.scale)
-        _overlay(axes[-1], case)
+        _overlay(axes[-1], case, most)
     return figure
 
 
@@ -84,7 +86,7 @@ def distortion_panel(case: Case | None) -> Figure:
     show(axes[0, 0], case.view.hr, "HR")
     show(axes[0, 1], case.view.lr, "LR")
     _whole(axes[0, 2], case)
-    _overlay(axes[0, 3], case)
+    _overlay(axes[0, 3], case, _largest(case))
     for ax, network in zip(axes[1:, 0], networks, strict=True):
         show(ax, case.view.outputs[network], labels(networks)[network])
     for column, (measure, title) in enumerate(DISTORTIONS.items(), start=1):
@@ -110,7 +112,7 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
     networks = list(dict.fromkeys(look.network for look in looks))
     places = max(look.place for look in looks)
     height, width = sample.lr.shape[:2]
-    size = (WIDTH, len(networks) * (WIDTH / places * max(height / width, 0.5) + 0.4) + 0.1)
+    size = (WIDTH, len(networks) * (WIDTH / places * max(height / width, 0.5) + 0.4) + 0.6)
     figure = Figure(figsize=size, layout="constrained")
     axes = _hidden(figure.subplots(len(networks), places, squeeze=False))
     dim = 0.67 * sample.lr.astype(float).mean(axis=2)  # colours stand out from it
@@ -126,6 +128,9 @@ def attention_maps(looks: Sequence[Look], sample: Sample) -> Figure:
         for row, column in look.strongest():
             ax.plot(column, row, "o", markeredgecolor=COPIED, **ring)
         ax.plot(look.query[1], look.query[0], "+", color=BOX, markersize=11, markeredgewidth=1.8)
+    text = "weight (of the map's largest, square root)"
+    scale = ScalarMappable(Normalize(0, 1), "magma")
+    figure.colorbar(scale, ax=axes, label=text, location="bottom", shrink=0.4, aspect=40)
     return figure
 
 
@@ -229,11 +234,15 @@ def _whole(ax: Axes, case: Case) -> None:
     frame(ax, case.window, 1)
 
 
-def _overlay(ax: Axes, case: Case) -> None:
-    """Show the harm over the grey picture: red harmed, blue helped."""
+def _largest(case: Case) -> float:
+    """Return the root of the largest harm or help on a case's crop, in grey levels."""
+    return float(np.abs(signed_root(case.crop(case.harm))).max()) or 1.0
+
+
+def _overlay(ax: Axes, case: Case, most: float) -> None:
+    """Show the harm over the grey picture, red harmed and blue helped, up to ``most`` levels."""
     grey = as_rgb(case.view.hr).astype(float).mean(axis=2)
     root = signed_root(case.crop(case.harm))
-    most = float(np.abs(root).max()) or 1.0
     show(ax, grey, f"harm, ±{most:.0f} levels", norm=Normalize(-80, 335))
     extent = (-0.5, grey.shape[1] - 0.5, grey.shape[0] - 0.5, -0.5)
     alpha = np.minimum(1, 1.4 * np.abs(root) / most)
