@@ -1,5 +1,6 @@
 """Intervals and tests over pictures, which weigh alike: positions of one share its texture."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,13 +96,19 @@ def crossed(
     by, names = [seed] if isinstance(seed, str) else seed, [numerator, denominator or "_one"]
     cells = known.groupby([*PICTURE, *by])[names].mean().unstack(by).sort_index(axis=1)[names]
     top, under = cells.to_numpy(float, na_value=0.0).reshape(len(cells), 2, -1).swapaxes(0, 1)
-    rng = np.random.default_rng(0)
-    pictures, seeds = (rng.multinomial(n, np.full(n, 1 / n), 2000) for n in top.shape)  # (B, n)
+    pictures, seeds = _drawn(*top.shape)
     sums = [((pictures @ part) * seeds).sum(axis=1) for part in (top, under)]
     draws = np.divide(sums[0], sums[1], out=np.zeros(len(sums[0])), where=sums[1] != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         each = top.sum(axis=0) / under.sum(axis=0)
         return _figure(float(top.sum() / under.sum()), len(top), each, draws)
+
+
+@functools.lru_cache(maxsize=8)  # all figures of a report rest on few shapes
+def _drawn(*sizes: int) -> list[NDArray[np.uint8]]:
+    """Return how often each of so many pictures, and of so many seeds, is drawn: (10000, n)."""
+    rng = np.random.default_rng(0)
+    return [rng.multinomial(n, np.full(n, 1 / n), 10_000).astype(np.uint8) for n in sizes]
 
 
 def _figure(estimate: float, pictures: int, each: Float, draws: Float) -> Crossed:

@@ -93,7 +93,7 @@ def test_ratios_differences_and_groups_by_hand() -> None:
 def test_a_p_value_is_twice_the_share_on_the_wrong_side(effect: float, below: float) -> None:
     found = statistics.crossed(table(30, 3), "value")
     wrong = (found.draws <= effect).sum()
-    assert found.p_value(effect) == pytest.approx(min(1, 2 * (1 + wrong) / 2001))
+    assert found.p_value(effect) == pytest.approx(min(1, 2 * (1 + wrong) / 10001))
     assert 0 < found.p_value(effect) < below
 
 

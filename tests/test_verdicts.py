@@ -37,7 +37,9 @@ def small_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         models.save(network, file, recipe=dataclasses.asdict(recipes.preset(name)))
         about = {"name": name, "variant": variant, "scale": S, "seed": seed, "file": file.name}
         if variant != "local":
-            about |= {"gate": 0.2 * (variant == "nlsa"), "chooses": variant == "nlsa"}
+            about |= {"gate": 0.2 * (variant == "nlsa"), "chooses": variant == "nlsa"} | {
+                "gated": 9
+            }
         zoo.record(tmp_path, about)
 
 
@@ -57,8 +59,10 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
     known = rows[rows["measured"].notna()]
     assert set(known["networks"]) == {"nlsa s0"}
     context = known["context"].tolist()
-    assert context[0].endswith("cost 0.200 to 0.200 dB."), "the registry, which has no PSNR here"
-    assert "A placebo loses 0.000 dB" in context[1]
+    assert context[0].endswith(
+        "of 9 pictures of Urban100: uniform weights cost 0.200 to 0.200 dB."
+    ), "the registry, which has no PSNR here"
+    assert "; a placebo adds " in context[1]
     assert "other training seeds" not in context[1], "there is one"
     least = [gate.LEAST_SWITCHED, *[harm.EFFECT_DB] * (len(known) - 2), 0.5]
     assert known["least"].tolist() == least
@@ -93,7 +97,8 @@ def test_the_gate_says_which_network_does_not_choose() -> None:
     (every, _) = verdicts.of_gate(between)
     assert every.holds is None, "its interval holds what is asked"
     assert "1 of 2 do; open: gla-x4-s0" in every.claim
-    assert (far.measured, far.holds) == (0.02, True)
+    assert (far.measured, far.holds) == (0.0, False), "one network gains nothing from there"
+    assert verdicts.of_gate(between[:1])[1].holds is True
     control = verdicts.of_gate(pd.DataFrame([gated("placebo-x4-s0", 0.0, 0.0)]))
     assert [(one.measured, one.holds) for one in control] == [(0.0, True)]
     few = verdicts.of_gate(table.assign(few=3, pictures=3))
@@ -104,10 +109,11 @@ def test_the_gate_says_which_network_does_not_choose() -> None:
 def test_a_premise_that_fails_and_the_networks_are_part_of_the_row() -> None:
     table = crossed(pair=["nlsa", "nlsa+tfs"], seed=range(3), dataset=["toy"], image=range(6))
     tfs = table["pair"] == "nlsa+tfs"
-    table = table.assign(role="pair", lost=0.1 - 0.05 * tfs, psnr_on=30 - 0.05 * tfs)
+    table = table.assign(role="pair", lost=0.1 - 0.05 * tfs, psnr_on=30 - 0.05 * tfs, won=0.2)
     (row,) = verdicts.of_tfs(table, S).to_dict("records")
     assert (row["verdict"], row["measured"]) == ("open", pytest.approx(0.05))
-    assert (row["reason"], row["context"]) == ("TFS changes PSNR by -0.050 dB [-0.050, -0.050]", "")
+    assert row["reason"] == "TFS changes PSNR by -0.050 dB [-0.050, -0.050]"
+    assert row["context"] == "What helped textures win changes by +0.000 dB [0.000, 0.000]."
     assert row["networks"] == "nlsa s0 s1 s2, nlsa+tfs s0 s1 s2"
 
 

@@ -119,6 +119,7 @@ def add(
         "ssim": means["ssim"].round(5).to_dict(),
         "pictures": means["images"].to_dict(),
         "gate": None if gate is None else round(float(gate["uniform"]), 4),
+        "gated": None if gate is None else int(gate["pictures"]),
         "off": None if gate is None else round(float(gate["off"]), 4),
         "chooses": None if gate is None else bool(gate["chooses"]),
         "file": shipped.name,

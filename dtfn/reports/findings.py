@@ -17,10 +17,11 @@ COLUMNS = ("claim", "scale", "verdict", "measured", "low", "high", "unit", "seed
 """Of the table ``verdicts``: ``verdict`` is yes, no, open or not testable; ``low`` and ``high`` are
 the ends of the 95 % interval in ``unit``."""
 
-MORE = ("quantity", "least", "networks", "sets", "reason", "context")
+MORE = ("quantity", "least", "networks", "sets", "reason", "context", "p")
 """Of the same table: what was measured, the smallest effect that counts (in ``unit``), the variants
-and training seeds that the number pools, the benchmarks, why the verdict is not plain, and what
-else was measured that a reader must know, in sentences."""
+and training seeds that the number pools, the benchmarks, why the verdict is not plain, what else
+was measured that a reader must know, in sentences, and the p-value, of all rows together adjusted
+for a false discovery rate."""
 
 HARM = "attention harms textures, by more than chance does"
 """The claim whose context is said at once, for its number alone would mislead."""
@@ -37,10 +38,10 @@ WORDS = {  # what the claims' terms mean, said where they are first used
     "TFS": "the paper's gate on what attention adds",
     "Severity": "energy of the detail that the degradation took from a block",
     "Inconsistency": "how far the true details of the attended positions are from a position's "
-    "own: 0 the same, 2 unrelated",
+    "own: 0 the same, 1 as far as no detail, 2 unrelated",
 }
 
-ONE_OF_MANY = "its p-value is not small enough for one of so many claims"
+ONE_OF_MANY = "not significant after correction for the number of claims"
 
 
 def merged(folders: Iterable[Path]) -> pd.DataFrame:
@@ -49,43 +50,44 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
     Of a claim that two runs judge, the last one counts. A yes that is no discovery at a rate of 5 %
     over all these rows becomes open.
     """
-    files, columns = (f / "tables" / "verdicts.csv" for f in folders), [*COLUMNS, *MORE, "p"]
+    files, columns = (f / "tables" / "verdicts.csv" for f in folders), [*COLUMNS, *MORE]
     frames = [pd.read_csv(file) for file in files if file.is_file()]
     frames = [frame for frame in frames if set(COLUMNS) <= set(frame)]
     rows = pd.concat(frames or [pd.DataFrame(columns=columns)], ignore_index=True)
     rows = rows.reindex(columns=columns).drop_duplicates(["claim", "scale"], keep="last")
-    lost = (rows["verdict"] == "yes") & (false_discovery(rows["p"]) > 0.05)
+    rows["p"] = false_discovery(rows["p"])
+    lost = (rows["verdict"] == "yes") & (rows["p"] > 0.05)
     rows["verdict"] = rows["verdict"].mask(lost, "open")
     texts = ["quantity", "networks", "sets", "reason", "context"]
     rows[texts] = rows[texts].astype(object).fillna("")
     why = f"{ONE_OF_MANY}; " + rows["reason"]
     rows["reason"] = rows["reason"].mask(lost, why.str.removesuffix("; "))
-    rows = rows.sort_values("scale", ascending=False, kind="stable").drop(columns="p")
+    rows = rows.sort_values("scale", ascending=False, kind="stable")
     return rows.groupby("scale", sort=False).head(8).reset_index(drop=True)
 
 
 def sentences(rows: pd.DataFrame) -> list[str]:
     """Return what the rows say: a sentence an answer, each with all of its claims.
 
-    They are about the scale that has most decided claims. Then comes what else is to be known of
-    `HARM`. The last sentence names the claims that are answered otherwise at another scale.
+    They are about the scale that has most decided claims. First comes what else is to be known of
+    `HARM`. The last sentence names the claims that are answered differently at another scale.
     """
     if rows.empty:
         return []
     rows = rows.assign(answer=[_answer(row) for row in rows.itertuples()])
     decided = rows["verdict"].isin(["yes", "no"])
     main = decided.groupby(rows["scale"], sort=False).sum().idxmax()
-    part, others, said = rows[rows["scale"] == main], rows[rows["scale"] != main], []
+    part, others = rows[rows["scale"] == main], rows[rows["scale"] != main]
+    said = [text for text in part.loc[part["claim"] == HARM, "context"] if text]
     for answer in ("yes", "no", "yes so far", "no so far", "open", "not testable"):
         claims = [_claim(row) for row in part[part["answer"] == answer].itertuples()]
         few = ", on fewer seeds or pictures than a verdict needs" * answer.endswith("so far")
         said += [f"{answer.capitalize()} at ×{main}{few}: {'; '.join(claims)}."] * bool(claims)
-    said += [text for text in part.loc[part["claim"] == HARM, "context"] if text]
     both = others.merge(part[["claim", "answer"]], on="claim", suffixes=("", "_main"))
     both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]
     for scale, differ in both[both["answer"] != both["answer_main"]].groupby("scale", sort=False):
         claims = [f"{row.claim} ({row.answer})" for row in differ.itertuples()]
-        said.append(f"Answered otherwise at ×{scale}: {'; '.join(claims)}.")
+        said.append(f"Different at ×{scale}: {'; '.join(claims)}.")
     return said
 
 
@@ -118,12 +120,9 @@ def _answer(row: Any) -> str:
 
 
 def _claim(row: Any) -> str:
-    """Return a claim with its number, and with the reason of its verdict but for few seeds."""
-    reasons = str(row.reason).split("; ")
-    if _answer(row).endswith("so far"):
-        reasons = reasons[2:]  # "yes on 1 training seed; 3 are needed"
-    about = "; ".join(filter(None, [*_measured(row)[:1], *reasons]))
-    return f"{row.claim} ({about})" if about else str(row.claim)
+    """Return a claim with its number, or with the reason why there is none."""
+    about = _measured(row)[:1] or [str(row.reason)]
+    return f"{row.claim} ({about[0]})" if about[0] else str(row.claim)
 
 
 def _measured(row: Any) -> list[str]:
