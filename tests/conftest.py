@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ def cache_apart(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever uses the benchmarks is marked so, for ``-m real_data``."""
+    """Whatever uses the benchmarks is marked so, for ``-m real_data``; a GPU must be there."""
     for item in items:
+        if item.get_closest_marker("gpu") and not sys.modules["torch"].cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if "benchmarks" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.real_data)
 

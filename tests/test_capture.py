@@ -83,7 +83,6 @@ def test_map_times_values_is_added(name: str, size: Any, dtype: Any, monkeypatch
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", CHOOSING)
 def test_a_gpu_has_the_same_maps(name: str) -> None:
     x, details = picture(8, 12), np.random.default_rng(0).normal(size=(96, 4))

@@ -1,5 +1,6 @@
 """The networks as a whole, and layers in both ways in which they run."""
 
+import contextlib
 import copy
 import math
 import os
@@ -14,6 +15,7 @@ import tiny_networks
 import torch
 from tiny import refused
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dtfn import images
 from dtfn.models import Network, create, deform, layers, networks
@@ -225,6 +227,14 @@ def answers(layer: nn.Module, x: Tensor) -> list[Tensor]:
     return [t.detach().cpu() for t in (rested, out, *gradients)]
 
 
+class Queueing(TorchDispatchMode):
+    """Refuses what waits for a GPU, as the capture of a CUDA graph does."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert str(func) not in ("aten._local_scalar_dense.default", "aten.nonzero.default")
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("size", [(2, 3), (5, 7), (8, 8)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_all_at_once(name: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,18 +245,20 @@ def test_all_at_once(name: str, size: tuple[int, int], monkeypatch: pytest.Monke
         with networks.assign([layer], "on", switch):
             expected += answers(layer, x)
     monkeypatch.setattr(layers, "batches", lambda tensor: True)
-    for kept in (0, 1 << 40):  # gradients recomputed, and kept
+    # Gradients recomputed; and kept, in a CUDA graph.
+    for kept, mode in ((0, contextlib.nullcontext()), (1 << 40, Queueing())):  # type: ignore[no-untyped-call]
         monkeypatch.setattr(deform, "KEPT", kept)
-        found = answers(layer, x)
-        if is_switchable:
-            with networks.assign([layer], "on", switch):
-                found += answers(layer, x)
+        monkeypatch.setattr(layers, "captured", lambda _, now=kept > 0: now)
+        with mode:
+            found = answers(layer, x)
+            if is_switchable:
+                with networks.assign([layer], "on", switch):
+                    found += answers(layer, x)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("size", [(3, 3), (5, 7), (24, 20)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_gpu_is_the_cpu(name: str, size: tuple[int, int]) -> None:
@@ -256,27 +268,35 @@ def test_gpu_is_the_cpu(name: str, size: tuple[int, int]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-def test_triton_kernels_are_the_embedding_bag() -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_triton_kernels_are_the_embedding_bag(device: str) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     program = """
+import sys
 import torch
-from dtfn.models.deform import WeightedRows, fused
+from dtfn.models.deform import DeformableConv2d, WeightedRows, fused
 
 def answers(kind):
-    source = torch.Generator().manual_seed(0)
-    index = torch.randint(0, 50, (300, 4), generator=source)
-    made = [torch.randn(*size, generator=source) for size in ((50, 20), (300, 4))]
+    torch.manual_seed(0)
+    index = torch.randint(0, 50, (300, 4))
+    made = [torch.randn(*size) for size in ((50, 20), (300, 4))]
     table, share = (one.to(kind).requires_grad_() for one in made)
     out = WeightedRows.apply(table, index, share)
     (out * torch.linspace(0, 1, out.shape[1], dtype=kind)).sum().backward()
     return out, table.grad, share.grad
 
+torch.set_default_device(sys.argv[1])
+torch.backends.cudnn.allow_tf32 = False
 assert fused(torch.zeros(1)) and not fused(torch.zeros(1).double())
 for one, other in zip(answers(torch.float32), answers(torch.float64), strict=True):
     torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+layer, x = DeformableConv2d(20, 4), torch.randn(1, 20, 5, 6)
+torch.nn.init.normal_(layer.offset_conv.weight, std=0.1)
+found = layer(x)  # of one picture, whose rows lie apart in memory
+torch.testing.assert_close(found.double(), layer.double()(x.double()), rtol=1e-4, atol=1e-4)
 """
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    environment = os.environ | {"TRITON_INTERPRET": str(int(device == "cpu"))}
+    subprocess.run([sys.executable, "-c", program, device], env=environment, check=True)
 
 
 @pytest.mark.parametrize("name", ["dtfn", "nlsn", "hspan"])

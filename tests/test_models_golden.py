@@ -133,7 +133,6 @@ def test_output(name: str, precision: int, grad: bool) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", vectors())
 @torch.no_grad()
 def test_output_on_a_gpu(name: str) -> None:

@@ -60,7 +60,7 @@ def deformable_conv2d(
     n, channels, height, width = x.shape
     offset, mask = (rows_of(exact(t)) for t in (offset, mask))  # (N, L, ...)
     table = rows_of(x if fused(x) else exact(x))
-    kernel = weight.permute(0, 2, 3, 1).reshape(len(weight), -1, 1, 1)  # (D, 9C): (tap, channel)
+    kernel = weight.permute(0, 2, 3, 1).flatten(1)  # (D, 9C): (tap, channel)
 
     def sampled(table: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         rows, shares = corners(offset, mask, height, width)
@@ -71,12 +71,16 @@ def deformable_conv2d(
         for index, share in zip(*blocks, strict=True):
             with torch.autocast(x.device.type, enabled=False):
                 bags = WeightedRows.apply(table, index.view(-1, 4), share.view(-1, 4))  # type: ignore[no-untyped-call]
-            # A 1x1 convolution over a one-column image: oneDNN multiplies faster than this BLAS.
-            columns = bags.view(1, -1, 1, 9 * channels).to(x.dtype).permute(0, 3, 1, 2)
-            parts.append(F.conv2d(columns, kernel, bias))
+            columns = bags.view(1, -1, 1, 9 * channels).to(x.dtype)
+            if layers.batches(x):
+                parts.append(F.linear(columns, kernel, bias).permute(0, 3, 1, 2))
+            else:  # as a 1x1 convolution over one column: oneDNN multiplies faster than this BLAS
+                columns = columns.permute(0, 3, 1, 2)
+                parts.append(F.conv2d(columns, kernel[..., None, None], bias))
         return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
-    arguments = table.reshape(-1, channels), offset, mask
+    # A single picture that is not in channels-last memory has no contiguous rows.
+    arguments = table.reshape(-1, channels).contiguous(), offset, mask
     if torch.is_grad_enabled() and 9 * table.numel() * table.element_size() > KEPT:
         out = checkpoint(sampled, *arguments, use_reentrant=False, preserve_rng_state=False)
     else:

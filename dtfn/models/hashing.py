@@ -48,7 +48,7 @@ def hash_codes(queries: Tensor, rotations: Tensor) -> Tensor:
     """Return (N, n_hashes, L) uint8 buckets of (N, L, C) by (n_hashes, C, buckets): argmax."""
     n, length, channels = queries.shape
     n_hashes, _, buckets = rotations.shape
-    table = rotations.to(queries).permute(1, 0, 2).reshape(channels, -1)
+    table = rotations.to(queries, non_blocking=True).permute(1, 0, 2).reshape(channels, -1)
     blocks = queries.reshape(-1, channels).split(room(queries, CODE_BLOCK))
     codes = [(block @ table).view(-1, n_hashes, buckets).argmax(-1) for block in blocks]
     return torch.cat(codes).to(torch.uint8).view(n, length, n_hashes).mT.contiguous()
