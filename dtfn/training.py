@@ -13,9 +13,10 @@ import io
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -408,6 +409,7 @@ def train_together(
                 # Without the first queue, which chooses kernels and fills caches.
                 round_time = (marks[-1] - marks[0]) / (MEASURED * QUEUED)
                 for lane in lanes:  # and the time of validating and of keeping weights
+                    lane.validate()  # chooses kernels, too
                     before = time.monotonic()
                     lane.validate()
                     every = [n for n in (lane.recipe.validate_every, keep_every) if n]
@@ -454,24 +456,22 @@ class Lane(Run):
                 shared[key] = torch.stack(bank).to(device)
             layer.bank = shared[key], self.clock
         self.since = time.monotonic()
-        self.replay = self._step
-        if graphs:
-            stream = torch.cuda.Stream()
+        self.replay: Callable[[], None] = self._step
+        if graphs and self.left:
+            stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+
+            def queue(step: Callable[[], None]) -> None:
+                with torch.cuda.stream(stream):
+                    step()
+
             self.wait()
-            with torch.cuda.stream(stream):
-                for _ in range(min(3, self.left)):  # these create the optimiser's state
-                    self._step()
-                    tally.step += 1
+            self.replay = partial(queue, self._step)
+            for _ in range(min(3, self.left)):  # these create the optimiser's state
+                self.turn(0)
             self.wait()
-            graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
                 self._step()
-
-            def replay() -> None:
-                with torch.cuda.stream(stream):
-                    graph.replay()
-
-            self.replay = replay
+            self.replay = partial(queue, graph.replay)
 
     def wait(self) -> None:
         """Wait until the device has done what is queued."""

@@ -36,6 +36,7 @@ SMALL = {"n_feats": 8, "n_resgroups": 2, "n_resblocks": 1}
 TOGETHER = {
     "local-x2-s0": tiny.recipe("local-x2-s0", hyperparameters=SMALL),
     "nla-x2-s0": tiny.recipe("nla-x2-s0", hyperparameters=SMALL),
+    "hspa-x2-s0": tiny.recipe("hspa-x2-s0", hyperparameters=SMALL | {"topk": 4}),
     "dtfn-x2-s0": tiny.recipe("dtfn-x2-s0"),
     "nlsa+tfs-x2-s1": tiny.recipe("nlsa+tfs-x2-s1", hyperparameters=SMALL | {"chunk_size": 16}),
     # A patch has fewer positions than a chunk.
@@ -183,7 +184,6 @@ def test_a_compiled_network_trains_the_same_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
 def test_a_gpu_trains_and_goes_on(tmp_path: Path, precision: str) -> None:
     options: dict[str, Any] = {"accelerator": "cuda", "precision": precision}
@@ -364,7 +364,6 @@ def test_a_network_that_diverges_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.filterwarnings("ignore:The AccumulateGrad node's stream:UserWarning")
 @pytest.mark.parametrize("name", TOGETHER)
 def test_graphs_take_the_steps_of_the_plain_trainer(tmp_path: Path, name: str) -> None:
