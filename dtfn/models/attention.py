@@ -164,6 +164,11 @@ class _SparseBlock(torch.autograd.Function):
         return d_scores @ key, d_scores.T @ query, weights.T @ grad, None
 
 
+def captured(tensor: Tensor) -> bool:
+    """Return whether operations go into a CUDA graph, so that the CPU never sees their results."""
+    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def threshold(scores: Tensor, topk: int) -> Tensor:
     """Return tau (R, 1) such that ``clamp(scores - tau, min=0)`` sums to 1 in each row of (R, L).
 
@@ -172,7 +177,7 @@ def threshold(scores: Tensor, topk: int) -> Tensor:
     """
     size = scores.shape[-1]
     # What is captured looks at all at once: it cannot know which rows need more.
-    k = size if layers.captured(scores) else min(topk, size)
+    k = size if captured(scores) else min(topk, size)
     if layers.batches(scores):
         best = scores.topk(k, -1).values  # (R, k), falling
     else:  # NumPy selects with vector instructions: nine times as fast as topk on rows of 1024

@@ -22,11 +22,6 @@ def batches(tensor: Tensor) -> bool:
     return tensor.device.type != "cpu"
 
 
-def captured(tensor: Tensor) -> bool:
-    """Return whether operations go into a CUDA graph, so that the CPU never sees their results."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def room(tensor: Tensor, numbers: int) -> int:
     """Return how much is held at once on a tensor's device: ``numbers`` fit a CPU's cache."""
     return 32 * numbers if batches(tensor) else numbers
