@@ -19,6 +19,7 @@ tests=$?
 "$python" -m dtfn bench --device cuda >"$out/bench.md" 2>"$out/bench.log"
 bench=$?
 
+rm -rf "$out/training" # of an earlier call: training goes into no folder that holds a run
 "$python" -m dtfn train demo-local-x4-s0 demo-nlsa-x4-s0 demo-gla-x4-s0 demo-dtfn-x4-s0 \
     --side-by-side --minutes 1 --accelerator cuda --out "$out/training" \
     -p steps=2000 -p batch=16 -p warmup=100 -p validate_every=200 >"$out/training.log" 2>&1

@@ -3,10 +3,10 @@
     python tools/ship.py RUNS --jobs 2 [--device cuda]
 
 RUNS is the folder of one finished training run, or a folder of many. Every network is measured on
-the benchmarks, and by the gate where it has attention; outputs are remembered, so a script that was
-stopped goes on. A key ``note`` in a run's ``run.json`` says on the card what else is to be known.
-Checkpoints that a run kept, ``weights-STEP.safetensors``, give its history a column ``gate``; the
-history may hold earlier stages, too, their steps before those of the last. An
+the benchmarks, and where it has attention by the gate, always on the CPU; outputs are remembered,
+so a script that was stopped goes on. A key ``note`` in a run's ``run.json`` says on the card what
+else is to be known. Checkpoints that a run kept, ``weights-STEP.safetensors``, give its history a
+column ``gate``; the history may hold earlier stages, too, their steps before those of the last. An
 entry of the same name is replaced.
 """
 
