@@ -157,8 +157,8 @@ def _card(
     earlier = recipe.start.removesuffix("/weights.safetensors")
     stages = [earlier, name] if earlier != recipe.start else [name]
     start = f"`{recipe.start}`, SHA-256 `{run['start']}`" if recipe.start else "random weights"
-    plain = recipes.without_tfs(entry["variant"])
-    if plain != entry["variant"] and f"-{plain}-x" in start:
+    variant = entry["variant"]
+    if recipes.without_tfs(variant) != variant and recipe.start and f"{variant}-x" not in start:
         start += "; TFS was added here, such that at first it changes nothing"
     without = f" without {', '.join(recipe.exclude)}" if recipe.exclude else ""
     together = f"; {run['side by side']} networks side by side" if "side by side" in run else ""
