@@ -122,19 +122,19 @@ def of_pairs(
     choosing = [pair for pair in first if gate.chooses(pair.on, sets, count)]
     tested = choosing or first
     gated = [GATED] if GATED in sets else sets
-    costs = gate.costs([pair.on for pair in tested], gated, count, ["uniform", "hashing"])
-    costs["seed"] = costs["name"].map({pair.on: pair.seed for pair in tested})
-    by_hash = costs[costs["intervention"] == "hashing"]
-    costs = costs[costs["intervention"] == "uniform"]
-    cost = statistics.crossed(costs, "cost")  # variants of a seed share their first stage
+    networks = {pair.on: pair.seed for pair in tested}  # variants of a seed share a first stage
+    costs = gate.costs([*networks], gated, count, ["uniform"])
+    cost = statistics.crossed(costs.assign(seed=costs["name"].map(networks)), "cost")
     needed = max(gate.least(pair.on) for pair in tested)
     left = [f"{pair.name} s{pair.seed}" for pair in first if pair not in tested]
     note = f"left out: {', '.join(left)}, whose card does not show a choice" if left else ""
     rested = [(pair.name, pair.seed, dataset) for pair in tested for dataset in gated]
     pooled = pd.DataFrame(rested, columns=["pair", "seed", "dataset"])
-    same = _printed(statistics.crossed(by_hash, "cost"), "{:.3f} dB") if len(by_hash) else ""
-    context = f"Equal weights for the keys that hashing chose cost {same}. " if same else ""
-    context += _recorded(tested)
+    context, most = _recorded(tested), min(count or 10, 10)
+    if len(few := gate.costs([*networks], gated, most, ["hashing"])):
+        by_hash = statistics.crossed(few.assign(seed=few["name"].map(networks)), "cost")
+        same = f"{_printed(by_hash, '{:.3f} dB')} ({by_hash.pictures} pictures)"
+        context = f"Equal weights for the keys that hashing chose cost {same}. {context}"
     rows = [judge(0, scale, cost, pooled, effect=needed, note=note, context=context)]
     chosen = Measured(*(_of(choosing, part) for part in measured))
     bare = [pair for pair in choosing if recipes.without_tfs(pair.name) == pair.name] or choosing
