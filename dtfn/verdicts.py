@@ -343,7 +343,7 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
         claim = "the placebo, trained with equal weights, does not choose (control)"
         add(claim, strongest, "uniform", not control["chooses"].any())
     if FAR in ours and ours[FAR].notna().any():
-        last = ours.loc[ours[f"{FAR}_low"].idxmin()]
+        last = ours.loc[ours[FAR].idxmin()]
         claim = "in every network keys more than 32 LR pixels away gain 0.01 dB or more"
         holds = True if last[f"{FAR}_low"] > EFFECT_DB else None
         holds = False if (ours[f"{FAR}_high"] < EFFECT_DB).any() else holds
