@@ -69,8 +69,9 @@ def merged(folders: Iterable[Path]) -> pd.DataFrame:
 def sentences(rows: pd.DataFrame) -> list[str]:
     """Return what the rows say: a sentence an answer, each with all of its claims.
 
-    They are about the scale that has most decided claims. First comes what else is to be known of
-    `HARM`. The last sentence names the claims that are answered differently at another scale.
+    They are about the scale that has most decided claims. Around them stands what else is to be
+    known of `HARM`: its first sentence before, the others after. The last names the claims that are
+    answered differently at another scale.
     """
     if rows.empty:
         return []
@@ -78,11 +79,13 @@ def sentences(rows: pd.DataFrame) -> list[str]:
     decided = rows["verdict"].isin(["yes", "no"])
     main = decided.groupby(rows["scale"], sort=False).sum().idxmax()
     part, others = rows[rows["scale"] == main], rows[rows["scale"] != main]
-    said = [text for text in part.loc[part["claim"] == HARM, "context"] if text]
+    net, _, details = " ".join(part.loc[part["claim"] == HARM, "context"]).partition(". ")
+    said = [f"{net.removesuffix('.')}."] if net else []
     for answer in ("yes", "no", "yes so far", "no so far", "open", "not testable"):
         claims = [_claim(row) for row in part[part["answer"] == answer].itertuples()]
         few = ", on fewer seeds or pictures than a verdict needs" * answer.endswith("so far")
         said += [f"{answer.capitalize()} at ×{main}{few}: {'; '.join(claims)}."] * bool(claims)
+    said += [details] if details else []
     both = others.merge(part[["claim", "answer"]], on="claim", suffixes=("", "_main"))
     both = both[~both[["answer", "answer_main"]].isin(["not testable"]).any(axis=1)]
     for scale, differ in both[both["answer"] != both["answer_main"]].groupby("scale", sort=False):
