@@ -335,7 +335,7 @@ def test_its_choice_of_keys_is_measured_and_not_judged(mine: str) -> None:
     found = verdicts.of_pairs([pair], measured, 4, ["mini"], 1)
     assert found["verdict"].tolist() == ["open", *["not testable"] * 4]
     assert found["reason"].str.contains("not trained without its choice").sum() == 3
-    assert found["reason"].iloc[-1] == "a network of yours has no twin with TFS"
+    assert found["reason"].iloc[-1] == "your network has no twin with TFS"
     assert not harm.cases(measured, pair, 1), "a turn of the picture changes more"
 
 
