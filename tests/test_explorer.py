@@ -336,8 +336,8 @@ def test_the_usual_pair_is_chosen_from_what_the_zoo_has(monkeypatch: pytest.Monk
     assert tuple(state.usual(4, L).values()) == (L, NULL, (L, NULL))
     assert state.usual(4, N, seed=3)["control"] == (f"{N}@hash(4)", N), "not that of the network"
     assert tuple(state.usual(4, DENSE).values()) == (DENSE, L, (NULL, L))
-    refused("dtfn train", state.usual, 3)
     monkeypatch.setattr(zoo, "registry", lambda: plain)
+    refused("dtfn train", state.usual, 3)
     assert state.usual(4, DENSE)["baseline"] == f"{DENSE}@off", "nothing else is there"
     rows = [row | {"gate": 0.031, "chooses": row["name"] != N} for row in zoo.registry()]
     monkeypatch.setattr(zoo, "registry", lambda: rows)

@@ -27,6 +27,7 @@ from dtfn.errors import InputError, require_known
 from dtfn.images import UInt8
 from dtfn.interventions import hash_seed, intervened
 from dtfn.methods import hashes
+from dtfn.recipes import without_tfs
 from dtfn.subpixel import Float
 from dtfn.tiling import Tiling
 
@@ -318,7 +319,8 @@ def usual(scale: int, network: str = "", baseline: str = "", seed: int = 0) -> d
         if not rows:
             remedy = "choose another scale, or train networks with `dtfn train`"
             raise InputError(f"zoo x{scale}", "a network with attention", "none", remedy)
-        network = min(rows, key=lambda row: ("+" in row["variant"], -row["gate"]))["name"]
+        bare = [row for row in rows if without_tfs(row["variant"]) == row["variant"]]
+        network = max(bare or rows, key=lambda row: row["gate"])["name"]
     if not baseline:
         twins = [name for name in _local(scale) if name != network]
         alone = zoo.own(network) or zoo.switched(network) or not twins
