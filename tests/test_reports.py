@@ -257,14 +257,8 @@ CLAIMS = {"attention chooses": "yes", "harm grows": "no", "donors help": "open"}
 def rows(scale: int, verdicts: dict[str, str], measured: float = 0.2334) -> pd.DataFrame:
     about = {"scale": scale, "unit": "dB", "seeds": 3, "pictures": 100, "measured": measured}
     about |= {"low": measured - 0.05, "high": measured + 0.1, "networks": "nlsa s0 s1"}
-    about |= {
-        "quantity": "PSNR lost",
-        "least": 0.01,
-        "reason": "",
-        "context": "",
-        "sets": "",
-        "p": None,
-    }
+    about |= {"quantity": "PSNR lost", "least": 0.01, "p": None}
+    about |= dict.fromkeys(("reason", "context", "sets"), "")
     frame = pd.DataFrame({"claim": list(verdicts), "verdict": list(verdicts.values()), **about})
     frame.loc[frame["verdict"] == "not testable", ["measured", "low", "high"]] = None
     return frame[[*findings.COLUMNS, *findings.MORE]]

@@ -37,9 +37,8 @@ def small_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         models.save(network, file, recipe=dataclasses.asdict(recipes.preset(name)))
         about = {"name": name, "variant": variant, "scale": S, "seed": seed, "file": file.name}
         if variant != "local":
-            about |= {"gate": 0.2 * (variant == "nlsa"), "chooses": variant == "nlsa"} | {
-                "gated": 9
-            }
+            chooses = variant == "nlsa"
+            about |= {"gate": 0.2 * chooses, "gated": 9, "chooses": chooses}
         zoo.record(tmp_path, about)
 
 
@@ -59,10 +58,12 @@ def test_a_placebo_is_a_control_and_never_part_of_a_number() -> None:
     known = rows[rows["measured"].notna()]
     assert set(known["networks"]) == {"nlsa s0"}
     context = known["context"].tolist()
-    assert context[0].endswith(
-        "of 9 pictures of Urban100: uniform weights cost 0.200 to 0.200 dB."
-    ), "the registry, which has no PSNR here"
-    assert "; a placebo adds " in context[1]
+    said = "of 9 pictures of Urban100: uniform weights cost 0.200 to 0.200 dB."
+    assert context[0].endswith(said), "the registry, which has no PSNR here"
+    ours = measured.fifths[(measured.fifths[["pair", "role"]] == [PLACEBO[:7], "pair"]).all(axis=1)]
+    added, removed = (100 * ours[part].mean() / ours["off"].mean() for part in ("added", "removed"))
+    assert f"; a placebo adds {added:.2f} % [" in context[1]
+    assert f" and removes {removed:.2f} % [" in context[1].partition("; a placebo")[2]
     assert "other training seeds" not in context[1], "there is one"
     least = [gate.LEAST_SWITCHED, *[harm.EFFECT_DB] * (len(known) - 2), 0.5]
     assert known["least"].tolist() == least
