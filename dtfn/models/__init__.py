@@ -24,9 +24,8 @@ from dtfn.models.networks import NETWORKS, RGB_MEAN, Network, create, register
 
 __all__ = ["Network", "create", "import_weights", "load", "register", "save", "start_from"]
 
-# glibc shall keep freed blocks for the next allocation: networks run up to 1.5 times as fast. Else
-# a large block comes from the kernel as zeroed pages and goes back when it is freed, so that every
-# layer faults its activations in anew. The process stays as large as it once was.
+# glibc shall keep freed blocks: networks run up to 1.5 times as fast. Else the pages of each large
+# block come from the kernel anew. The process stays as large as it once was.
 if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
     for _key in (-3, -1):  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>
         ctypes.CDLL(None).mallopt(_key, 2**31 - 1)

@@ -153,6 +153,7 @@ class _SparseBlock(torch.autograd.Function):
         return scores.sub_(tau).clamp_(min=0) @ value
 
     @staticmethod
+    @layers.fast_products
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         # On the support, the upstream gradient less its mean over the support.
         query, key, value, tau = ctx.saved_tensors

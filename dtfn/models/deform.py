@@ -4,7 +4,9 @@ A sample at a fractional position is a weighted sum of four rows of the (L, C) f
 embedding bag, or on a GPU two Triton kernels. A matrix product over (taps, channels) convolves.
 """
 
+import itertools
 import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +23,7 @@ try:
 except ImportError:  # it comes with torch for GPUs
     triton = None
 
-BLOCK = 1 << 14  # positions sampled at once without gradients: bounds the (BLOCK, 9, C) columns
+BLOCK = 1 << 12  # positions sampled at once, or one picture's if there are gradients
 KEPT = 1 << 26  # bytes of columns that a layer keeps for backward; larger ones are recomputed
 
 
@@ -40,13 +42,12 @@ def corners(offset: Tensor, mask: Tensor, height: int, width: int) -> tuple[Tens
         at = (base.to(offset) + shift[..., axis]).clamp(-2, size + 1)  # (N, L, 9)
         low = at.detach().floor()
         part, row = at - low, low.long()
-        pair = torch.stack((row, row + 1), -1)  # (N, L, 9, 2)
-        weight = torch.stack((1 - part, part), -1) * ((pair >= 0) & (pair < size))
-        axes.append((pair.clamp(0, size - 1), weight))
-    (rows_y, weights_y), (rows_x, weights_x) = axes
-    rows = rows_y[..., :, None] * width + rows_x[..., None, :]  # (N, L, 9, 2, 2)
-    weights = (weights_y * mask[..., None])[..., :, None] * weights_x[..., None, :]
-    return rows.flatten(-2), weights.flatten(-2)
+        pair = (row, 1 - part), (row + 1, part)
+        axes.append([(r.clamp(0, size - 1), w * ((r >= 0) & (r < size))) for r, w in pair])
+    axes[0] = [(row * width, weight * mask) for row, weight in axes[0]]
+    pairs = list(itertools.product(*axes))  # a (N, L, 9) each, faster than dimensions of 2
+    rows = torch.stack([y + x for (y, _), (x, _) in pairs], -1)
+    return rows, torch.stack([y * x for (_, y), (_, x) in pairs], -1)
 
 
 def deformable_conv2d(
@@ -64,28 +65,26 @@ def deformable_conv2d(
 
     def sampled(table: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         rows, shares = corners(offset, mask, height, width)
-        rows = rows + torch.arange(n, device=x.device).view(-1, 1, 1, 1) * height * width
-        step = n * height * width if torch.is_grad_enabled() else room(x, BLOCK)
-        parts = []
-        blocks = (part.view(-1, 36).split(step) for part in (rows, shares))
-        for index, share in zip(*blocks, strict=True):
-            with torch.autocast(x.device.type, enabled=False):
-                bags = WeightedRows.apply(table, index.view(-1, 4), share.view(-1, 4))  # type: ignore[no-untyped-call]
-            columns = bags.view(1, -1, 1, 9 * channels).to(x.dtype)
-            if layers.batches(x):
-                parts.append(F.linear(columns, kernel, bias).permute(0, 3, 1, 2))
-            else:  # as a 1x1 convolution over one column: oneDNN multiplies faster than this BLAS
-                columns = columns.permute(0, 3, 1, 2)
-                parts.append(F.conv2d(columns, kernel[..., None, None], bias))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+        most = room(x, BLOCK)
+        together = max(1, most // (height * width))  # pictures
+        step = together * height * width if torch.is_grad_enabled() else most
+        parts, sets = [], zip(*(t.split(together) for t in (table, rows, shares)), strict=True)
+        for some, row, share in sets:
+            row = row + torch.arange(len(row), device=x.device).view(-1, 1, 1, 1) * height * width
+            blocks = (part.view(-1, 36).split(step) for part in (row, share))
+            for index, weights in zip(*blocks, strict=True):
+                arguments = some.flatten(0, 1), index.view(-1, 4), weights.view(-1, 4)
+                with torch.autocast(x.device.type, enabled=False):
+                    bags = WeightedRows.apply(*arguments)  # type: ignore[no-untyped-call]
+                parts.append(F.linear(bags.view(-1, 9 * channels).to(x.dtype), kernel, bias))
+        return torch.cat(parts).view(n, height * width, -1)
 
     # A single picture that is not in channels-last memory has no contiguous rows.
-    arguments = table.reshape(-1, channels).contiguous(), offset, mask
+    arguments = table.contiguous(), offset, mask
     if torch.is_grad_enabled() and 9 * table.numel() * table.element_size() > KEPT:
-        out = checkpoint(sampled, *arguments, use_reentrant=False, preserve_rng_state=False)
-    else:
-        out = sampled(*arguments)
-    return maps_of(rows_of(out).view(n, height * width, -1), height, width)
+        how: Any = {"use_reentrant": False, "preserve_rng_state": False}
+        return maps_of(checkpoint(sampled, *arguments, **how), height, width)
+    return maps_of(sampled(*arguments), height, width)
 
 
 class WeightedRows(torch.autograd.Function):

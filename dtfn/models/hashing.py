@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dtfn.models import layers
@@ -119,9 +120,11 @@ def _rounds(order: Tensor, m: int, length: int) -> Iterator[tuple[Any, ...]]:
             yield pictures, turn, runs, place + lists * chunks * m
 
 
-def _unsorted(parts: list[Tensor], place: Tensor) -> Tensor:
-    """Return the sorted rows of all runs, (pictures, ..., C) each, by position (pictures, L, C)."""
-    return _take(parts[0] if len(parts) == 1 else torch.cat(parts, 1), place)
+def _softmax(logits: Tensor, lists: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the weights (lists * K, m, 3m) in ``dtype``, and logsumexps (lists, K m, 1)."""
+    top, weights = logits.amax(-1), logits.softmax(-1)
+    level = top - weights.amax(-1).log_()  # the largest weight is exp(top - logsumexp)
+    return weights.to(dtype), level.view(lists, -1, 1)
 
 
 class ChunkedAttention(torch.autograd.Function):
@@ -153,16 +156,12 @@ class ChunkedAttention(torch.autograd.Function):
                     # The lowest number everywhere is a chunk that weighs nothing among the rounds.
                     logits = change(logits, at[:, m:-m].reshape(-1, m), keys)
                     logits = logits.masked_fill((logits == -torch.inf).all(-1, True), lowest)
-                top = logits.amax(-1, keepdim=True)  # (lists * K, m, 1)
-                weights = logits.softmax(-1)
-                # The largest weight is exp(top - logsumexp).
-                level = (top - weights.amax(-1, keepdim=True).log_()).view(len(run), -1, 1)
-                weights = weights.to(value.dtype)
+                weights, level = _softmax(logits, len(run), value.dtype)
                 kept += [weights, level] if is_kept else []
                 mixed = torch.bmm(weights, _windows(_take(value, run), m))
                 parts.append(mixed.view(len(run), -1, channels))
                 levels.append(level)
-            mixed, level = _unsorted(parts, place), _unsorted(levels, place)
+            mixed, level = (_take(torch.cat(t, 1), place) for t in (parts, levels))
             if turn:  # fold this round into the ones before
                 before = total[pictures]
                 joint = torch.logaddexp(before, level)
@@ -178,17 +177,18 @@ class ChunkedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @layers.fast_products
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         query, key, value, score, order, out, total, *kept = ctx.saved_tensors
         m, half = ctx.m, value.dtype
         length, channels = value.shape[1:]
-        grad = grad.contiguous()
         # The scores' gradients do not depend on the mean value; without it bfloat16 keeps digits.
         mean = value.mean(1, keepdim=True, dtype=out.dtype)
-        value = (value - mean).to(half)
         centre = (grad * (out - mean)).sum(-1, keepdim=True)  # (N, L, 1)
-        grad = grad.to(half)
-        tables = [query, key, value] if score is None else [query, key, value, score]
+        # Two more channels subtract the centre within a product: as it rounds, and the rest.
+        value = F.pad((value - mean).to(half), (0, 2), value=-1)
+        grad = torch.cat((grad, centre, centre), -1)
+        tables = [query, key, value[..., :channels], *([] if score is None else [score])]
         found = [torch.empty_like(table) for table in tables]
         for pictures, turn, runs, place in _rounds(order, m, length):
             lists, chunks = len(place), order.shape[2] // m
@@ -198,23 +198,24 @@ class ChunkedAttention(torch.autograd.Function):
                 chosen, count = run[:, m:-m], run.shape[1] // m - 2
                 level = _take(total, chosen)  # (lists, count * m, 1)
                 level[:, max(0, length - start * m) :] = torch.inf  # repeats have no output
-                if kept:  # (lists * count, m, 3m), of this round alone
+                if kept:  # of this round alone
                     weights, own = kept.pop(0), kept.pop(0)
-                    weights = weights * (own - level).exp_().view(-1, m, 1)
                 else:
-                    weights = _logits(query, key, score, run, m)
-                    weights = weights.sub_(level.view(-1, m, 1)).exp_()
-                upstream = _take(grad, chosen).view(-1, m, channels)
+                    logits = _logits(query, key, score, run, m)
+                    weights, own = _softmax(logits, lists, half)
+                # What the joint weights are smaller by scales the rows, not the larger weights.
+                rows = _take(grad, chosen) * (own - level).exp_()
+                upstream = rows.to(half)
+                upstream[..., -1:] = rows[..., -1:] - upstream[..., -1:]
+                upstream = upstream.view(-1, m, channels + 2)
                 v, k = _windows(_take(value, run), m), _windows(_take(key, run).to(half), m)
-                d_value = torch.bmm(weights.to(half).mT, upstream)
-                d_logits = torch.bmm(upstream, v.mT)
-                d_logits = weights.mul_(d_logits - _take(centre, chosen).view(-1, m, 1))
+                d_value = torch.bmm(weights.mT, upstream[..., :channels])
+                d_logits = torch.bmm(upstream, v.mT).mul_(weights)
                 q = _take(query, chosen).to(half).view(-1, m, query.shape[-1])
-                rounded = d_logits.to(half)
-                d_query = torch.bmm(rounded, k).view(lists, count, m, -1)
+                d_query = torch.bmm(d_logits, k).view(lists, count, m, -1)
                 sums[0][:, start + 1 : start + 1 + count] = d_query
                 # Each window adds to three chunks. Scores have the query slot first, see `_logits`.
-                threes = [torch.bmm(rounded.mT, q), d_value]
+                threes = [torch.bmm(d_logits.mT, q), d_value]
                 folded = [part.view(lists, count, 3, m, -1).unbind(2) for part in threes]
                 if score is not None:
                     folded.append(d_logits.view(lists, count, m, 3, m).unbind(3))

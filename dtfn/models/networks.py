@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dtfn import images, recipes
 from dtfn.errors import InputError, require_known
 from dtfn.models import attention as kinds
-from dtfn.models.layers import Residual, TextureFidelity, conv3x3, exact, switches
+from dtfn.models.layers import Residual, Switchable, TextureFidelity, conv3x3, exact
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, for an RGB range of 1
 
@@ -113,6 +113,13 @@ class Network(nn.Module):
         # With antialias=True torch's cubic has a=-0.5 as MATLAB's; without, -0.75.
         skip = F.interpolate(exact(x), scale_factor=self.scale, mode="bicubic", antialias=True)
         return out / self.rgb_range + skip
+
+
+def switches(network: nn.Module) -> list[Switchable]:
+    """Return what can be switched off in a network, one an attention layer, in their order."""
+    layers = [module for module in network.modules() if isinstance(module, Switchable)]
+    inside = {part for layer in layers for part in layer.modules() if part is not layer}
+    return [layer for layer in layers if layer not in inside]
 
 
 def assign(objects: Iterable[object], name: str, value: object) -> ExitStack:
