@@ -120,13 +120,8 @@ class Products(TorchDispatchMode):
 
 def seconds(call: Callable[[], object], repeats: int, device: str) -> float:
     """Return the least wall time of ``repeats`` calls after one to warm up."""
-
-    def whole() -> None:
-        call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return min(timeit.repeat(whole, number=1, repeat=repeats + 1)[1:])
+    wait: Any = torch.cuda.synchronize if device == "cuda" else lambda: None
+    return min(timeit.repeat(lambda: (call(), wait()), number=1, repeat=repeats + 1)[1:])
 
 
 def rates(dtype: torch.dtype, device: str) -> tuple[float, float]:

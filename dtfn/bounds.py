@@ -30,7 +30,8 @@ from dtfn import cache, datasets, evaluation, images, interventions, paths, stat
 from dtfn.datasets import Sample
 from dtfn.harm import Pair
 from dtfn.methods import analysis_tiling, hashes, network, remembered
-from dtfn.models.layers import switches
+from dtfn.models.networks import switches
+from dtfn.recipes import without_tfs
 from dtfn.statistics import NETWORK, PICTURE
 from dtfn.subpixel import Float, block_error, interior, luma, psnr_of
 from dtfn.tiling import Tiling
@@ -72,10 +73,10 @@ def _bounds(pair: Pair, sample: Sample) -> Iterator[tuple[str, str, str, float]]
     on, off = maps([pair.on, pair.off])
     yield "off", "", "bound", psnr_of(off)
     yield "on", "", "bound", psnr_of(on)
-    variant = {"dtfn-notfs": "dtfn"}.get(pair.name, f"{pair.name}+tfs")
-    partner = pair.on.replace(f"{pair.name}-x", f"{variant}-x", 1)
-    if partner != pair.on and partner in {row["name"] for row in zoo.registry()}:
-        yield "tfs", "", "bound", psnr_of(maps([partner])[0])
+    for partner, variant in [(row["name"], row["variant"]) for row in zoo.registry()]:
+        plain = without_tfs(variant)
+        if plain != variant and partner.replace(variant, plain, 1) == pair.on:
+            yield "tfs", "", "bound", psnr_of(maps([partner])[0])
     number = len(switches(network(pair.on)))
     ends = {"1" * number: pair.on, "0" * number: pair.off}
     few = (0, 1, number - 1, number) if number > 4 else range(5)  # layers that are on
@@ -237,7 +238,6 @@ def _chosen(method: str, scale: int, own: bool) -> Setting:
 
 
 def _drawn(pair: Pair, sample: Sample) -> dict[str, Float]:
-    """Return the block errors of the weights bound and of its control."""
     height, width = sample.lr.shape[:2]
 
     def make(network: Any) -> cache.Arrays:

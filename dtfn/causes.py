@@ -262,7 +262,6 @@ def slopes(on: Float, off: Float, severity: Float, k: Float) -> tuple[float, flo
 
 
 def _cells(on: Float, off: Float, severity: Float, k: Float) -> pd.DataFrame:
-    """Return the ``cells`` of `Causes` for one picture; parameters are those of `slopes`."""
     on, off, rank, within = _ranked(on, off, severity, k)
     table = pd.DataFrame({"severity": rank, "k": within})
     table = (FIFTHS * (table + 0.5)).astype(int) + 1

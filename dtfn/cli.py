@@ -363,7 +363,6 @@ def _split(text: str) -> list[str]:
 
 
 def _require_place(file: Path) -> None:
-    """Check, before the work, that a file can be written; make its folder."""
     file.parent.mkdir(parents=True, exist_ok=True)
     new = not file.exists()
     file.open("a").close()

@@ -154,7 +154,6 @@ def switches(scale: int, variants: Sequence[str] = (), seeds: Sequence[int] = ()
 
 
 def _within(variant: str, kind: str, seed: int, name: str, change: str) -> Pair:
-    """Return the pair of a network and the same network with its attention changed."""
     off = f"{name}@{change}"
     again = [(f"{name}@turn({k})", f"{off}+turn({k})") for k in range(1, 5)]
     if hashes(name):

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from dtfn.errors import InputError, nearest
 from dtfn.models.attention import Attention, HashedAttention
-from dtfn.models.layers import switches
-from dtfn.models.networks import assign
+from dtfn.models.networks import assign, switches
 from dtfn.own import OwnNetwork
 
 KINDS = ("uniform", "hashing", "random", "self", "off")
@@ -94,9 +93,10 @@ def oracle(
     Values and later layers stay as they are. ``details`` are (H, W, D) of the whole picture, one at
     a time; ``tau`` is one number or one a query (H * W,). The trained weights keep 1 - ``share``.
     """
-    rows = torch.as_tensor(details, dtype=torch.float32).flatten(0, 1)
+    single: Any = {"dtype": torch.float32, "device": next(network.parameters()).device}
+    rows = torch.as_tensor(details, **single).flatten(0, 1)
     norms = rows.square().sum(-1)
-    inverse = (1 / torch.as_tensor(tau, dtype=torch.float32)).expand(len(rows))
+    inverse = (1 / torch.as_tensor(tau, **single)).expand(len(rows))
 
     def change(logits: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
         products = rows[queries] @ rows[keys].mT  # (..., q, k)
@@ -115,8 +115,8 @@ def attending(
     """
 
     def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        table = value[0].to(weights.dtype)  # (L, C)
-        return F.embedding_bag(index, table, mode="sum", per_sample_weights=weights)[None]
+        table, of = value[0].to(weights.dtype), weights.to(value.device)  # (L, C), (L, K)
+        return F.embedding_bag(index.to(of.device), table, mode="sum", per_sample_weights=of)[None]
 
     return _blended(network, "mix", mix, share)
 
@@ -154,8 +154,6 @@ def _turned(network: nn.Module, element: int) -> Iterator[None]:
 
 
 def _mixed(network: nn.Module, kind: str) -> AbstractContextManager[object]:
-    """Replace what layers do with their values (N, L, C)."""
-
     def mixed(mix: Any, seed: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         # Closed forms: weights are not even computed where they do not matter.
         if kind == "self":
@@ -206,7 +204,6 @@ def _windowed(network: nn.Module, radius: int) -> Iterator[None]:
 
 
 def _reweighed(weights: Tensor, kind: str) -> Tensor:
-    """Return the weights (..., L, S) of an attention that is not ours, changed."""
     length, keys = weights.shape[-2:]
     if kind == "off":
         return torch.zeros_like(weights)

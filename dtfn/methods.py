@@ -71,9 +71,8 @@ def network(method: str, device: str = "cpu", scale: int | None = None) -> "nn.M
     name = split_change(method)[0]
     loaded = _network(name, fingerprint(name), device)
     if scale not in (None, loaded.scale):
-        raise InputError(
-            method, f"scale {scale}", f"scale {loaded.scale}", "choose another network"
-        )
+        wanted, found = f"scale {scale}", f"scale {loaded.scale}"
+        raise InputError(method, wanted, found, "choose another network")
     with _changed(loaded, method):  # fails here, before anything is computed
         return loaded
 

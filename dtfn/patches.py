@@ -82,9 +82,8 @@ def leaks(training: Mapping[str, Path], tested: Mapping[str, Path]) -> dict[str,
     with cache.opened():
         signs = np.stack([_signs(file) for file in bar])  # (files, 8, 256)
     upright, turns = signs[: len(tested), 0], signs[len(tested) :]
-    differing = cdist(turns.reshape(-1, SIDE**2), upright, "cityblock").reshape(
-        *turns.shape[:2], -1
-    )
+    differing = cdist(turns.reshape(-1, SIDE**2), upright, "cityblock")
+    differing = differing.reshape(*turns.shape[:2], -1)
     names, pairs = list(tested), zip(training, differing.min(1), strict=True)
     return {name: names[row.argmin()] for name, row in pairs if row.min() <= NEAR}
 

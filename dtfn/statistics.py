@@ -69,7 +69,6 @@ class Crossed(Interval):
         return bool((np.sign(self.each) == np.sign(self.estimate)).all())
 
     def __sub__(self, other: "Crossed") -> "Crossed":
-        """Return the difference to another figure of the same pictures and seeds."""
         estimate, each = self.estimate - other.estimate, self.each - other.each
         return _figure(estimate, self.pictures, each, self.draws - other.draws)
 

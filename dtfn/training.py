@@ -521,7 +521,6 @@ class Lane(Run):
         self.since = now
 
     def _step(self) -> None:
-        """Take the step that the clock shows; everything happens on the device."""
         recipe, adam = self.recipe, self.optimiser.optimizer
         adam.zero_grad(set_to_none=True)
         picture, corner, turn, on = (part.index_select(0, self.clock)[0] for part in self.draws)

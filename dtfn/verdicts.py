@@ -366,7 +366,6 @@ def _added(fifths: pd.DataFrame) -> list[str]:
 
 
 def _of(pairs: Sequence[Pair], table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of some pairs."""
     chosen = {(pair.name, pair.kind, pair.seed) for pair in pairs}
     keys = zip(table["pair"], table["kind"], table["seed"], strict=True)
     return table[np.array([key in chosen for key in keys], bool)]

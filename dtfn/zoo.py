@@ -134,9 +134,8 @@ def _recipe(file: Path) -> Recipe | None:
         with safe_open(file, "np") as content:
             notes = dict(json.loads((content.metadata() or {}).get("notes", "{}")))
     except (SafetensorError, ValueError, TypeError) as error:
-        raise InputError(
-            file, "whole weights, with notes in JSON", error, "fetch it again"
-        ) from error
+        wanted = "whole weights, with notes in JSON"
+        raise InputError(file, wanted, error, "fetch it again") from error
     return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
 
 

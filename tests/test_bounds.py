@@ -35,7 +35,6 @@ def switch(name: str, kind: str = "hash", **changes: Any) -> Pair:
 
 
 def test_mixtures_have_the_least_error_around_of_all_weights_of_sum_1() -> None:
-    """Against a general solver; also with a candidate twice."""
     drawn, truth = RNG.normal(size=(2, 25, 16))
     index = RNG.permuted(np.tile(np.delete(np.arange(25), 12), (25, 1)), axis=1)[:, :8]
     index[::2, 3] = index[::2, 2]

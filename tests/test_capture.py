@@ -268,7 +268,6 @@ def test_a_network_is_complete_the_more_so_with_more_steps(name: str) -> None:
 
 
 def test_the_integrand_is_the_derivative_along_the_path() -> None:
-    """One short piece of the path against finite differences of the detector itself."""
     network, step = mini("mini-nla"), 1e-6
     one = attribute(network, LR, WINDOW, 1).map
     halfway, way = (BLURRED + LR / 255) / 2, LR / 255 - BLURRED

@@ -88,7 +88,6 @@ def test_planted_slopes_are_recovered_and_severity_alone_is_none() -> None:
 
 @pytest.mark.parametrize(("shuffled", "expected"), [(False, 18), (True, 0)])
 def test_slopes_of_pictures(shuffled: bool, expected: float, monkeypatch: Any) -> None:
-    """Planted slopes are measured, and shuffled inconsistencies have none."""
     photos = [sample(40, 48, 2, "x" * number) for number in range(1, 7)]
 
     def inconsistency(_: str, one: Sample) -> Float:

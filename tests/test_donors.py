@@ -209,7 +209,6 @@ def test_donors_are_what_they_are_called(pool: donors.Pool) -> None:
 
 
 def test_the_receptive_field_is_that_of_the_convolutions(tmp_path: Path) -> None:
-    """Head, two of the block, one of the group, one of the body, one of the tail."""
     network = models.load(saved(tmp_path, "mini-nla"))
     assert donors.radius(network) == 6
     network = models.load(saved(tmp_path, "mini-nla+tfs"))

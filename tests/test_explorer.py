@@ -124,7 +124,6 @@ def test_attention_and_disagreement_are_of_the_live_layer_and_the_lost_detail(sh
 
 
 def test_deeper_answers_are_those_of_the_changed_network() -> None:
-    """Uniform weights, and the ringed positions as keys of none, in a network that is dense."""
     clicked = look(replace(CHOICE, network=DENSE, control=(), third="")).looked((5, 6))
     *_, deeper = clicked.deeper()
     network, lr = models.load(DENSE), clicked.sample.lr

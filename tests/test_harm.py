@@ -137,7 +137,6 @@ def test_the_curve_weighs_blocks_by_their_error() -> None:
 
 @pytest.mark.parametrize("effect", ["shift", "noise", "hash seed", "local seeds"])
 def test_what_is_nothing_ends_in_nothing_on_real_outputs(effect: str, benchmarks: Path) -> None:
-    """The negative controls, through the code that judges, on outputs of shipped networks."""
     local, other, nlsa = "local-x4-s0", "local-x4-s1", "nlsa-x4-s0"
     pairs = {
         "shift": Pair("a", "twin", 0, "changed0", local, ((other, local),)),

@@ -82,7 +82,6 @@ def _keys(x: Fraction) -> Fraction:
 
 @given(image=IMAGES, factor=FACTORS)
 def test_an_image_is_its_columns_resized_then_rows(image: UInt8, factor: float | Fraction) -> None:
-    """Both the order of the passes and the rounding between them."""
     columns = [images.imresize(image[:, j : j + 1], factor)[:, 0] for j in range(image.shape[1])]
     rows = [images.imresize(row[None], factor)[0] for row in np.stack(columns, axis=1)]
     np.testing.assert_array_equal(images.imresize(image, factor), np.stack(rows))
@@ -285,7 +284,6 @@ REFUSED: list[tuple[Callable[..., object], tuple[Any, ...], str]] = [
 
 
 def test_refusals() -> None:
-    """What cannot be read is one line with its content."""
     expected = "^a: expected a whole PNG, JPEG, BMP or TIFF file: .*; found .*{}[^\n]*PNG$"
     for data, found in UNREAD:
         refused(expected.format(found), images.decode, data, "a")

@@ -77,7 +77,6 @@ def test_random_weights_stay_and_values_come_from_drawn_positions(name: str) -> 
 
 @torch.inference_mode()
 def test_uniform_and_random_weights_by_their_formulas() -> None:
-    """Uniform weights of hashed attention are over all positions."""
     x = torch.rand(1, 8, 7, 9, generator=torch.Generator().manual_seed(1))
     hashed = models.attention.NonLocalSparseAttention(8, 4, 1.0, 16, 2).eval()
     with intervened(nn.Sequential(hashed), "uniform"):

@@ -70,7 +70,6 @@ def test_what_cannot_be_used_is_refused_and_leaves_no_cache_behind(world: Path) 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_patch_and_its_lr_lie_at_the_same_place_and_orientation(world: Path, scale: int) -> None:
-    """Every patch is looked for in the pictures by brute force, in all eight orientations."""
     files = (world / "train" / "t").iterdir()
     hrs = [images.modcrop(images.as_rgb(images.read(file)), scale) for file in files]
     pairs = [(images.imresize(hr, 1 / scale), hr) for hr in hrs]

@@ -43,7 +43,6 @@ def test_every_line_of_the_file_is_a_value_and_the_field_has_one_a_cell() -> Non
 
 @pytest.mark.parametrize("measured", [28.4349, 28.4051, 28.4049, 28.4351, float("inf")])
 def test_a_match_is_to_a_hundredth_of_what_is_printed(measured: float) -> None:
-    """Published: 28.42 dB."""
     table = published.compare(results("Bicubic", 4, "Set5", 5, measured, 0.8104))
     (row,) = table.to_dict("records")
     verdict = MATCHES if measured in (28.4349, 28.4051) else DIFFERS

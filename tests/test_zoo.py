@@ -101,9 +101,7 @@ def test_a_network_measured_in_tiles_is_run_in_them(run: Path) -> None:
     assert (output != evaluation.upscale(models.load(NAME), picture.lr)).any()
 
 
-def test_a_large_network_is_shipped_in_half_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_network_is_shipped_in_half_precision(tmp_path: Path, monkeypatch: Any) -> None:
     run = finished(tmp_path, NAME)
     monkeypatch.setitem(ship.add.__globals__, "LARGEST", 1000)
     ship.add(run, QUALITY, GATE)

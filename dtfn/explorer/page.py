@@ -182,7 +182,6 @@ def copies(state: State) -> list[Crop]:
 
 
 def _crop(title: str, note: str, at: Position, image: UInt8, shape: Position, side: int) -> Crop:
-    """Cut ``side`` LR positions of a grid out of a picture of it, in any scale."""
     scale = len(image) // shape[0]
     top, left, height, width = (scale * v for v in around(shape, at, side))
     piece = np.ascontiguousarray(image[top : top + height, left : left + width])

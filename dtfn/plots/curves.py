@@ -204,15 +204,16 @@ def bound_curve(table: pd.DataFrame) -> Figure:
     labels = "cell of the choice (LR positions)", "PSNR over attention off (dB, Y)"
     figure, panels = _panels(table, 3.0, *labels)
     names, steps = (list(table[key].unique()) for key in ("pair", "granularity"))
+    at = range(len(steps))
     for ax, name, here in panels:
         for bound, line in (("selection", "-"), ("layer", "--")):
             for role, ink in (("control", NULL_COLOUR), ("bound", colour(name, names))):
                 part = here[(here["bound"] == bound) & (here["role"] == role)]
                 part = part.set_index("granularity").reindex(steps)
                 label = bound if role == "bound" else f"control of {bound}"
-                ax.plot(range(len(steps)), part["gain"], line, color=ink, label=label)
-                _band(ax, part["low"], part["high"], ink)
-        ax.set_xticks(range(len(steps)), [f"{g}×{g}" if g.isdigit() else g for g in steps])
+                ax.plot(at, part["gain"], line, color=ink, label=label)
+                ax.fill_between(at, part["low"], part["high"], color=ink, alpha=0.13, linewidth=0)
+        ax.set_xticks(at, [f"{g}×{g}" if g.isdigit() else g for g in steps])
         ax.tick_params(axis="x", labelrotation=45)
     return _with_legend(figure)
 
@@ -337,12 +338,7 @@ def _panels(
 
 
 def _with_legend(figure: Figure) -> Figure:
-    """Return the figure with the first panel's legend above it."""
     if figure.axes:
         shown = figure.axes[0].get_legend_handles_labels()
         figure.legend(*shown, loc="outside upper center", ncols=2 if len(shown[0]) > 3 else 3)
     return figure
-
-
-def _band(ax: Axes, low: pd.Series, high: pd.Series, ink: str) -> None:
-    ax.fill_between(range(len(low)), low, high, color=ink, alpha=0.13, linewidth=0)

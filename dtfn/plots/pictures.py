@@ -251,7 +251,6 @@ def _overlay(ax: Axes, case: Case, most: float) -> None:
 
 
 def _outline(ax: Axes, case: Case, pixels: int) -> None:
-    """Draw the edge of the region on a crop of so many pixels a position."""
     fine = np.kron(case.outline(), np.ones((8, 8)))  # so that a contour has square corners
     y, x = (pixels * (np.arange(n) + 0.5) / 8 - 0.5 for n in fine.shape)
     for ink, width in (("white", 1.2), ("black", 0.6)):

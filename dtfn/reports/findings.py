@@ -123,7 +123,6 @@ def _answer(row: Any) -> str:
 
 
 def _claim(row: Any) -> str:
-    """Return a claim with its number, or with the reason why there is none."""
     about = _measured(row)[:1] or [str(row.reason)]
     return f"{row.claim} ({about[0]})" if about[0] else str(row.claim)
 
