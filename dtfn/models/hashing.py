@@ -185,9 +185,10 @@ class ChunkedAttention(torch.autograd.Function):
         # The scores' gradients do not depend on the mean value; without it bfloat16 keeps digits.
         mean = value.mean(1, keepdim=True, dtype=out.dtype)
         centre = (grad * (out - mean)).sum(-1, keepdim=True)  # (N, L, 1)
-        # Two more channels subtract the centre within a product: as it rounds, and the rest.
-        value = F.pad((value - mean).to(half), (0, 2), value=-1)
-        grad = torch.cat((grad, centre, centre), -1)
+        # Two more channels subtract the centre within a product: as it rounds, and the rest. Six of
+        # zeros are for tensor cores.
+        value = F.pad((value - mean).to(half), (0, 8), value=-1)
+        grad, rest = F.pad(torch.cat((grad, centre, centre), -1), (0, 6)), channels + 1
         tables = [query, key, value[..., :channels], *([] if score is None else [score])]
         found = [torch.empty_like(table) for table in tables]
         for pictures, turn, runs, place in _rounds(order, m, length):
@@ -206,8 +207,8 @@ class ChunkedAttention(torch.autograd.Function):
                 # What the joint weights are smaller by scales the rows, not the larger weights.
                 rows = _take(grad, chosen) * (own - level).exp_()
                 upstream = rows.to(half)
-                upstream[..., -1:] = rows[..., -1:] - upstream[..., -1:]
-                upstream = upstream.view(-1, m, channels + 2)
+                upstream[..., rest] = rows[..., rest] - upstream[..., rest]
+                upstream = upstream.view(-1, m, channels + 8)
                 v, k = _windows(_take(value, run), m), _windows(_take(key, run).to(half), m)
                 d_value = torch.bmm(weights.mT, upstream[..., :channels])
                 d_logits = torch.bmm(upstream, v.mT).mul_(weights)
