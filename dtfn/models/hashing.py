@@ -131,8 +131,8 @@ class ChunkedAttention(torch.autograd.Function):
     """Softmax attention within chunks of m positions, over all hash rounds at once.
 
     Mixing the rounds by the softmax of their logsumexp is one softmax over the union of all rounds'
-    keys. Backward recomputes the weights from the joint logsumexp, so that memory is linear in L,
-    unless they take at most `KEPT` bytes. No shape depends on data: a CUDA graph captures a step.
+    keys. Backward recomputes the weights of each round, so that memory is linear in L, unless they
+    take at most `KEPT` bytes. No shape depends on data: a CUDA graph captures a step.
 
     `apply` takes queries and keys (N, L, Cq) in float32 or float64; values (N, L, C) in the same
     type or bfloat16; scores (N, L, m) or None, which a key adds for each query slot; the

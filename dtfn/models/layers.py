@@ -46,10 +46,10 @@ def fast_products(function: Any) -> Any:
     setting: Any = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9
 
     @functools.wraps(function)
-    def fast(*arguments: Any) -> Any:
+    def fast(*arguments: Any, **named: Any) -> Any:
         before, setting.fp32_precision = setting.fp32_precision, "bf16"
         try:
-            return function(*arguments)
+            return function(*arguments, **named)
         finally:
             setting.fp32_precision = before
 
