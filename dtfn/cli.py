@@ -47,9 +47,8 @@ Tier = Annotated[str, Option(help="smoke (seconds), demo (minutes), bench or pap
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Reports = Annotated[Path | None, Option(help="Folder of the report (default reports/).")]
 Run = Annotated[str, Argument(help="Folder or name of a run; or a notebook's newest, NAME~1.")]
-Settings = Annotated[
-    list[str] | None, Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
-]
+_SETTING = Option("-p", "--parameter", metavar="NAME=VALUE", help="Repeatable.")
+Settings = Annotated[list[str] | None, _SETTING]
 
 CLEAR = "\r\x1b[K" if sys.stderr.isatty() else ""  # the bar of another run that stands in a line
 LARGEST_MESSAGE = 200 * 2**20  # bytes: an upload is one message, and the default is 10 MB
@@ -380,7 +379,6 @@ def settings(given: list[str] | None) -> dict[str, str]:
 
 
 def _listing(rows: list[Any], shown: list[dict[str, Any]], as_json: bool) -> None:
-    """Print rows as JSON, or what is shown of them as a table; its first column is their name."""
     import pandas as pd
 
     if as_json:

@@ -208,9 +208,8 @@ def evaluate(
             place, lr = (sample.dataset, sample.image, scale), sample.lr_file
             for method, output in outputs(methods, sample, **how).items():
                 both = (f(output["image"], sample.hr, scale, grey, rounded) for f in (psnr, ssim))
-                rows.append(
-                    (method, *place, *both, float(output["seconds"]), "file" if lr else "from HR")
-                )
+                last = float(output["seconds"]), "file" if lr else "from HR"
+                rows.append((method, *place, *both, *last))
     columns = ["method", "dataset", "image", "scale", "psnr", "ssim", "seconds", "lr"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -217,10 +217,8 @@ def measure(
     table["gain"] = (table["psnr_on"] - table["psnr_off"]).fillna(0)  # both infinite
     seeds = table.groupby(["pair", "kind"])["seed"].transform("nunique")
     alone = (seeds < 2) | (table["role"] != "pair")
-    for side, area, cost, base in (
-        ("harm", "harmed", "lost", "mse_on"),
-        ("help", "helped", "won", "mse_off"),
-    ):
+    sides = ("harm", "harmed", "lost", "mse_on"), ("help", "helped", "won", "mse_off")
+    for side, area, cost, base in sides:
         sums = discoveries(regions[regions["side"] == side]).groupby(keys)
         sums = sums[["area", "held", "retrained"]].sum().astype(float)
         sums = sums.reindex(pd.MultiIndex.from_frame(table[keys]), fill_value=0).reset_index()

@@ -298,7 +298,6 @@ class _Attention(TorchFunctionMode):
 
 @contextmanager
 def _refusing(what: object, wanted: str, remedy: str) -> Iterator[None]:
-    """Make one line of what the user's code raises, with the place."""
     try:
         yield
     except InputError:

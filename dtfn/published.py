@@ -79,7 +79,6 @@ class Study:
         return [zoo.file_of(name) for name in names if name != BICUBIC]
 
     def _ways(self) -> Iterator[tuple[dict[str, str], dict[str, Any]]]:
-        """Yield networks with their labels, and how to run them."""
         for scale, text, ensemble in product(self.scales, self.tilings, self.ensembles):
             way, labels = cutting.way(text), {}
             for name in (name for name in self.contenders(scale) if name != BICUBIC):

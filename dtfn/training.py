@@ -231,9 +231,8 @@ class Run:
                 fabric.backward(loss)
             total += loss.detach()
         self.optimiser.param_groups[0]["lr"] = recipe.rate(tally.step)
-        norm: Any = fabric.clip_gradients(
-            self.model, self.optimiser, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
-        )
+        how: Any = {"max_norm": recipe.clip or math.inf, "error_if_nonfinite": False}
+        norm: Any = fabric.clip_gradients(self.model, self.optimiser, **how)
         shared: Any = fabric.all_reduce(torch.stack((total, total.new_tensor(vote))))
         value, votes = shared.tolist()  # the one place where the CPU waits for the GPU
         good = math.isfinite(value) and math.isfinite(float(_whole(norm)))

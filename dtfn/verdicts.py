@@ -333,9 +333,8 @@ def of_gate(table: pd.DataFrame) -> list[Verdict]:
             for word, rows in (("not", fails), ("open", lacking & ~fails)):
                 some += f"; {word}: {', '.join(names[rows].unique())}" if rows.any() else ""
             some += ")"
-        claim = (
-            f"every attention chooses{some}: equal weights cost {weakest['least']:.2f} dB or more"
-        )
+        cost = f"equal weights cost {weakest['least']:.2f} dB or more"
+        claim = f"every attention chooses{some}: {cost}"
         holds = False if fails.any() else None if lacking.any() else True
         add(f"{claim} ({weakest['name']}, least)", weakest, "uniform", holds)
     if len(control):

@@ -21,7 +21,6 @@ NAMES = sorted(file.stem for file in NOTEBOOKS.glob("*.ipynb"))
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the smoke tier."""
     folder = tmp_path_factory.mktemp("reports")
     assert suite.reproduce("smoke", folder=folder, jobs=2) == []
     return folder
@@ -29,7 +28,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def runs(report: Path) -> dict[Path, dict[str, Any]]:
-    """Folder -> manifest of its runs, by name."""
     found = sorted(reports.finished(report / "runs"), key=lambda run: run.parent.name)
     return {run: json.loads((run / "manifest.json").read_text()) for run in found}
 

@@ -32,7 +32,6 @@ def drawn() -> Figure:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> reports.Run:
-    """A run as begun in a notebook that nobody manages."""
     tiny.write_all(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(paths, "RUNS", tmp_path / "reports" / "runs")
@@ -132,7 +131,6 @@ def test_an_exhibit_with_nothing_in_it_becomes_a_sentence(run: reports.Run) -> N
 
 
 def add_run(folder: Path, notebook: str, name: str, frames: Any = None, **changes: Any) -> Path:
-    """Write a run with one figure and its tables into ``runs/``."""
     home = folder / "runs" / notebook / name
     for kind in ("figures", "tables"):
         (home / kind).mkdir(parents=True)
@@ -399,7 +397,6 @@ SUMMARY = SUMMARY.assign(psnr=[33.67, 38.0, 28.43, 32.0], ssim=[0.93, 0.96, 0.81
 
 
 def body(text: str) -> list[list[str]]:
-    """Return the cells of a Markdown table, without head and rule."""
     lines = [line for line in text.splitlines() if line.startswith("|")][2:]
     return [[cell.strip() for cell in line[1:-1].split(" | ")] for line in lines]
 

@@ -91,7 +91,6 @@ def _mutated(sound: Files, count: int, endings: list[str]) -> Files:
 
 
 def _altered(pixels: np.ndarray, tags: dict[int, int], **options: Any) -> bytes:
-    """Return a TIFF with other numbers in it, by tag."""
     data = bytearray(tiff(pixels, photometric="rgb", **options))
     for tag, number in tags.items():
         place = data.index(struct.pack("<H", tag), 8)
@@ -246,7 +245,6 @@ cli.main(sys.argv[2:])
 
 
 def _result(folder: Path) -> dict[str, Any]:
-    """Return what a job left, without times."""
     left: dict[str, Any] = {}
     for file in folder.rglob("[!.]*.safetensors"):
         left[file.name] = {key: value.tolist() for key, value in load_file(file).items()}

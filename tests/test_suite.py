@@ -28,7 +28,6 @@ def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def good(notebooks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a complete run by the command."""
     more = [f"--reports={tmp_path_factory.mktemp('reports')}", "-p", "scale=2", "-p", "names=x,y"]
     page = Path(said("run", str(notebooks / "good.ipynb"), *more).strip())
     assert page.name == "good.html"

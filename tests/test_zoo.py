@@ -44,7 +44,6 @@ def shown(name: str) -> str:
 
 
 def finished(folder: Path, name: str = NAME, **changes: Any) -> Path:
-    """Write what a training run leaves."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipes.preset(f"demo-{name}", learning_rate=2e-3, steps=6)
     recipe = dataclasses.replace(recipe, **changes)
@@ -265,7 +264,6 @@ def test_a_start_is_shipped_as_a_reader_finds_it(tmp_path: Path) -> None:
 
 
 def test_the_script_for_a_gpu_trains_each_stage_once(tmp_path: Path) -> None:
-    """``echo`` in the place of Python shows what would run."""
     file = tmp_path / "scratch-gla-x4-s0" / "weights.safetensors"
     file.parent.mkdir()
     file.touch()

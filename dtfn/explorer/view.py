@@ -140,9 +140,8 @@ class View:
         self.send = widgets.Button(description="Send to report", icon="save", tooltip=about)
         about = "More to choose: layer, part, control, hash seed, threshold, zoom, uploads"
         self.more = widgets.ToggleButton(description="More", tooltip=about)
-        self.help = widgets.ToggleButton(
-            description="?", tooltip="What is shown, and how to use it"
-        )
+        about = "What is shown, and how to use it"
+        self.help = widgets.ToggleButton(description="?", tooltip=about)
         for button, width in ((self.send, 140), (self.more, 64), (self.help, 36)):
             button.layout.width = f"{width}px"
 

@@ -23,7 +23,7 @@ try:
 except ImportError:  # it comes with torch for GPUs
     triton = None
 
-BLOCK = 1 << 12  # positions sampled at once, or one picture's if there are gradients
+BLOCK = 1 << 12  # positions sampled at once, or those of one picture if there are gradients
 KEPT = 1 << 26  # bytes of columns that a layer keeps for backward; larger ones are recomputed
 
 
@@ -76,7 +76,8 @@ def deformable_conv2d(
                 arguments = some.flatten(0, 1), index.view(-1, 4), weights.view(-1, 4)
                 with torch.autocast(x.device.type, enabled=False):
                     bags = WeightedRows.apply(*arguments)  # type: ignore[no-untyped-call]
-                parts.append(F.linear(bags.view(-1, 9 * channels).to(x.dtype), kernel, bias))
+                columns = bags.view(-1, 9 * channels).to(x.dtype)
+                parts.append(layers.fast_products(F.linear)(columns, kernel, bias))
         return torch.cat(parts).view(n, height * width, -1)
 
     # A single picture that is not in channels-last memory has no contiguous rows.
@@ -109,9 +110,8 @@ class WeightedRows(torch.autograd.Function):
             return d_table.to(table.dtype), None, d_share
         starts = torch.arange(0, 4 * count + 1, 4, device=grad.device)
         bags = torch.arange(count, device=grad.device).repeat_interleave(4)
-        d_share = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            grad, table, index.flatten(), starts[:-1], bags, 0
-        ).view_as(share)
+        slopes = torch.ops.aten._embedding_bag_per_sample_weights_backward
+        d_share = slopes(grad, table, index.flatten(), starts[:-1], bags, 0).view_as(share)
         if layers.batches(table):
             d_table = torch.zeros_like(table)
             for rows, weights in zip(index.unbind(1), share.unbind(1), strict=True):

@@ -185,8 +185,7 @@ class ChunkedAttention(torch.autograd.Function):
         # The scores' gradients do not depend on the mean value; without it bfloat16 keeps digits.
         mean = value.mean(1, keepdim=True, dtype=out.dtype)
         centre = (grad * (out - mean)).sum(-1, keepdim=True)  # (N, L, 1)
-        # Two more channels subtract the centre within a product: as it rounds, and the rest. Six of
-        # zeros are for tensor cores.
+        # Two more channels subtract the centre: rounded, and the rest. Tensor cores want eight.
         value = F.pad((value - mean).to(half), (0, 8), value=-1)
         grad, rest = F.pad(torch.cat((grad, centre, centre), -1), (0, 6)), channels + 1
         tables = [query, key, value[..., :channels], *([] if score is None else [score])]

@@ -152,9 +152,8 @@ def copied_patches(table: pd.DataFrame, sample: Sample, most: int = 7) -> Figure
     for line, (network, part) in zip(axes, networks.items(), strict=True):
         one = part.iloc[0]
         _patch(line[0], sample, (int(one["query_row"]), int(one["query_column"])), "query", BOX)
-        line[0].set_ylabel(
-            f"{fill(labels(networks)[network], 16)}\nlayer {one['place']}", fontsize=8
-        )
+        name = fill(labels(networks)[network], 16)
+        line[0].set_ylabel(f"{name}\nlayer {one['place']}", fontsize=8)
         for ax, row in zip(line[1:], part.itertuples(), strict=False):
             title = f"{100 * row.weight:.2g} %, k = {row.inconsistency:.2g}"
             ink = BAD if row.inconsistency > 1 else GOOD
@@ -204,7 +203,6 @@ def donor_panel(scene: Scene | None) -> Figure:
 
 
 def _headline(case: Case) -> str:
-    """Return a case in two lines: which, how sure, how distorted."""
     (on, off), of, names = case.methods[:2], case.region.of, _names(case.methods)
     which = {"harm": "worst", "help": "best"}[case.side]
     sure = "no control" if np.isnan(case.q) else f"false discovery rate {case.q:.2g}"
