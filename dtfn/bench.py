@@ -65,9 +65,10 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
     name, scale, batch, side, kind, backward = job
     half, products = KINDS[kind]
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision(products)
-    torch.backends.cudnn.allow_tf32 = products == "high"
-    torch.backends.cudnn.benchmark = True
+    if device == "cuda":  # on a CPU the setting would keep layers from their faster products
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = products == "high"
+        torch.backends.cudnn.benchmark = True
     rounds = {"n_hashes": 3} if name == "dtfn" and backward else {}  # as the authors train
     network = models.create(name, scale, **rounds).to(device)
     network = network.to(memory_format=torch.channels_last).train(backward)  # type: ignore[call-overload]
@@ -86,9 +87,8 @@ def measure(job: Job, device: str = "cpu") -> dict[str, Any]:
     if device == "cuda":  # the first pass also tried kernels
         torch.cuda.reset_peak_memory_stats()
     spent = seconds(run, 5 if device == "cuda" else 2, device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    if device == "cuda":
-        peak = torch.cuda.max_memory_allocated() / 2**30
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else held
     operations, moved = rates(half or torch.float32, device)
     compute, memory = made.flops / operations, made.bytes / moved
     limit = max(compute, memory)
