@@ -46,11 +46,12 @@ def fast_products(function: Any) -> Any:
 
     def fast(*arguments: Any) -> Any:
         setting: Any = getattr(torch.backends.mkldnn, "matmul", None)  # from torch 2.9
-        usual = torch.compiler.is_compiling() or not setting or setting.fp32_precision != "none"
-        if usual or not _keeps_digits(setting):
+        if torch.compiler.is_compiling() or not setting or setting.fp32_precision != "none":
             return function(*arguments)
         setting.fp32_precision = "bf16"
         try:
+            if not _keeps_digits():
+                setting.fp32_precision = "none"
             return function(*arguments)
         finally:
             setting.fp32_precision = "none"
@@ -59,14 +60,12 @@ def fast_products(function: Any) -> Any:
 
 
 @functools.cache
-def _keeps_digits(setting: Any) -> bool:
-    """Return whether products that oneDNN may round are exact, as on CPUs without AMX."""
+def _keeps_digits() -> bool:
+    """Return whether products that oneDNN may round now are exact, as on CPUs without AMX."""
     how: Any = {"dtype": torch.float32, "device": "cpu"}
-    setting.fp32_precision, fine = "bf16", torch.full((8, 64, 64), 1 + 2.0**-20, **how)
+    fine = torch.full((8, 64, 64), 1 + 2.0**-20, **how)
     with torch.autocast("cpu", enabled=False):
-        exact = torch.equal(fine @ torch.eye(64, **how), fine)
-    setting.fp32_precision = "none"
-    return exact
+        return torch.equal(fine @ torch.eye(64, **how), fine)
 
 
 class Switchable(nn.Module):
