@@ -22,7 +22,7 @@ from dtfn.errors import InputError
 from dtfn.reports import MANIFEST, findings, page, read, tables
 
 LARGEST = 3_000_000  # bytes of a baseline
-ACROSS = 1000  # pixels of its figures
+ACROSS = 960  # pixels of its figures
 MARK = "Written by `tools/baseline.py`"  # marks a folder as a baseline
 README = f"""# Where non-local attention harms textures
 
