@@ -42,7 +42,6 @@ BAD_STEPS = 3  # non-finite steps in a row that stop a run, with these words
 REMEDY = "--resume from before them in 32-true, or lower learning_rate or clip"
 DIVERGED = ("finite losses and gradients", "NaN or infinity", REMEDY)
 CHECKPOINT = "state.ckpt"
-# Of `train_together`.
 QUEUED = 20  # rounds that are queued on the GPU before the CPU waits for it
 MEASURED = 5  # such queues, after the first, whose time decides how many steps --minutes allows
 
@@ -182,8 +181,10 @@ class Run:
         torch.manual_seed(recipe.seed)
         values = {"hash_seed": recipe.seed, **dict(recipe.hyperparameters)}
         network: Any = models.create(recipe.network, recipe.scale, **values)
+        self.fresh = True  # an average holds nothing of weights that nobody has trained
         if recipe.start:
-            models.start_from(network, models.load(recipe.start))
+            models.start_from(network, begin := models.load(recipe.start))
+            self.fresh = begin.scale != recipe.scale
         self.network = network.to(memory_format=torch.channels_last)
         out.mkdir(parents=True, exist_ok=True)  # fails now, and not after many steps
         average = copy.deepcopy(self.network).requires_grad_(False)
@@ -246,12 +247,15 @@ class Run:
         if good:
             tally.loss += value
             if recipe.ema:
-                # The first weights replace the average.
-                share = 1 - recipe.ema if tally.step > tally.skipped else 1.0
+                share = float(self.share(tally.step - tally.skipped))
                 torch._foreach_lerp_(_local(self.average), _local(self.network), share)
         self.optimiser.zero_grad(set_to_none=True)
         tally.step += 1
         return value if good else math.nan, overflow, votes > 0
+
+    def share(self, steps: Any) -> Any:
+        """Return the share of the next weights in the average, corrected as Adam does its own."""
+        return (1 - self.recipe.ema) / (1 - self.recipe.ema ** (steps + 1) if self.fresh else 1)
 
     def validate(self) -> float:
         """Return the mean PSNR (dB; Y) of the averaged weights on the validation pictures."""
@@ -429,8 +433,7 @@ class Lane(Run):
     """A run whose whole step happens on the device; ``shared`` holds what several lanes read."""
 
     def __init__(self, fabric: Any, recipe: Recipe, out: Path, resume: bool, shared: Any) -> None:
-        device = fabric.device
-        graphs = device.type == "cuda"
+        device, graphs = fabric.device, fabric.device.type == "cuda"
         rate = torch.tensor(recipe.learning_rate, device=device)
         super().__init__(fabric, recipe, out, lr=rate, capturable=graphs)
         self.restore(resume)
@@ -538,11 +541,9 @@ class Lane(Run):
             adam.found_inf = 1 - good  # a fused Adam leaves its step out where this is 1
             adam.step()
             if recipe.ema:
-                averages: list[Any] = list(self.average.parameters())
-                # The first weights replace the average.
-                share = torch.where(self.clock[0] == self.skipped, 1.0, 1 - recipe.ema) * good
-                change = torch._foreach_sub(weights, averages)
-                torch._foreach_mul_(change, share)
+                averages = _local(self.average)
+                share = self.share((self.clock[0] - self.skipped).double()).float() * good
+                change = torch._foreach_mul(torch._foreach_sub(weights, averages), share)
                 torch._foreach_add_(averages, change)
             self.loss.copy_(loss.detach())
             self.total.add_(torch.where(good > 0, loss.detach(), 0.0))

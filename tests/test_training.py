@@ -24,7 +24,6 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from safetensors.numpy import load_file
 from tiny import refused
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dtfn import models, recipes, training
 
@@ -33,6 +32,7 @@ TIMES = ["seconds_per_step", "loader_share"]  # columns of the history that no r
 # it by its own size, so a step of 1e-3 is off by some 1e-10, and six steps stay far below this.
 ROUNDING = 1e-6
 SMALL = {"n_feats": 8, "n_resgroups": 2, "n_resblocks": 1}
+BATCH = [torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (12, 24)]
 TOGETHER = {
     "local-x2-s0": tiny.recipe("local-x2-s0", hyperparameters=SMALL),
     "nla-x2-s0": tiny.recipe("nla-x2-s0", hyperparameters=SMALL),
@@ -113,11 +113,9 @@ def test_a_checkpoint_needs_resume_and_its_own_recipe(tmp_path: Path) -> None:
     with tiny.stopped(1):
         train(tmp_path)
     refused("another learning_rate; .* --out", train, tmp_path, {"learning_rate": 1e-4})
-    for trainer, given in (
-        (training.train, (tiny.recipe(), tmp_path)),
-        (training.train_together, ({tmp_path.name: tiny.recipe()}, tmp_path.parent)),
-    ):
-        refused("found state.ckpt; add --resume", trainer, *given, resume=False)
+    said, lanes = "found state.ckpt; add --resume", {tmp_path.name: tiny.recipe()}
+    refused(said, training.train, tiny.recipe(), tmp_path, resume=False)
+    refused(said, training.train_together, lanes, tmp_path.parent, resume=False)
     state = tmp_path / "state.ckpt"
     state.write_bytes(state.read_bytes()[:1000])
     refused("expected a whole checkpoint", train, tmp_path)
@@ -143,10 +141,8 @@ def test_two_processes_train_the_same_weights(
 ) -> None:
     """Alone, also in a Slurm job of one task; or until a step, from which one process goes on."""
     if strategy == "ddp":
-        for name in ("PROCID", "LOCALID", "NODEID"):
-            monkeypatch.setenv(f"SLURM_{name}", "0")
-        for name in ("NTASKS", "NNODES", "JOB_ID", "JOB_NAME"):
-            monkeypatch.setenv(f"SLURM_{name}", "1")
+        for name in ("PROCID", "LOCALID", "NODEID", "JOB_ID", "NTASKS", "NNODES", "JOB_NAME"):
+            monkeypatch.setenv(f"SLURM_{name}", "0" if name.endswith("ID") else "1")
     process = start(world, tmp_path, devices=2, strategy=strategy, stop=stop)
     output, _ = process.communicate(timeout=500)
     assert process.returncode == 0, output
@@ -234,14 +230,13 @@ def test_an_overflow_in_half_precision_halves_the_scale(tmp_path: Path) -> None:
     precision = MixedPrecision("16-mixed", "cpu", scaler)
     fabric = lightning.Fabric(accelerator="cpu", devices=1, plugins=precision)
     run = training.Run(fabric, tiny.recipe("local-x2-s0", hyperparameters=SMALL), tmp_path)
-    batch = [torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (12, 24)]
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
     outcomes: list[bool] = []
     while not outcomes or outcomes[-1]:
         if outcomes:
             torch.testing.assert_close(dict(run.network.state_dict()), before, rtol=0, atol=0)
             assert scaler.get_scale() == 2.0 ** (40 - len(outcomes))
-        loss, overflow, _ = run.step([*batch, torch.ones(2, dtype=torch.bool)])
+        loss, overflow, _ = run.step([*BATCH, torch.ones(2, dtype=torch.bool)])
         outcomes.append(overflow)
     assert len(outcomes) > 3  # more in a row than a divergence may have
     assert math.isfinite(loss)
@@ -267,22 +262,28 @@ def test_losses_and_the_cosine_after_a_linear_warm_up() -> None:
         scheduler.step()
 
 
-def test_the_average_is_that_of_torch_and_gradients_are_clipped(tmp_path: Path) -> None:
-    changes = {"clip": 0.01, "learning_rate": 1.0, "warmup": 0, "schedule": "steps"}
-    recipe = tiny.recipe("local-x2-s0", hyperparameters=SMALL, **changes)
-    run = training.Run(training.start(accelerator="cpu"), recipe, tmp_path)
+@pytest.mark.parametrize("scale", [None, 2, 3])
+def test_averages_and_clips(scale: int | None, tmp_path: Path) -> None:
+    """An average begins at the start's weights, but holds nothing of untrained ones."""
+    file, passed = tmp_path / "begin.safetensors", []
+    models.save(models.create("mini-local", scale or 2, **SMALL), file)
+    how: Any = {"clip": 0.01, "learning_rate": 1.0, "warmup": 0, "schedule": "steps"}
+    how |= {"start": str(file) if scale else "", "hyperparameters": SMALL}
+    fabric = training.start(accelerator="cpu")
+    run = training.Run(fabric, tiny.recipe("local-x2-s0", **how), tmp_path)
     # Plain descent with a rate of 1: the weights move by the gradient.
     run.optimiser = run.fabric.setup_optimizers(torch.optim.SGD(run.network.parameters(), lr=1.0))
-    theirs = AveragedModel(run.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
-    batch = [torch.randint(0, 256, (2, 3, n, n), dtype=torch.uint8) for n in (12, 24)]
-    for _ in range(4):
-        before = [p.clone() for p in run.network.parameters()]
-        run.step([*batch, torch.ones(2, dtype=torch.bool)])
-        theirs.update_parameters(run.network)
-        moved = [p - b for p, b in zip(run.network.parameters(), before, strict=True)]
-        assert float(torch.nn.utils.get_total_norm(moved)) == pytest.approx(0.01, rel=1e-3)
-    ours, torchs = run.average.state_dict(), theirs.module.state_dict()
-    assert all(torch.equal(value, torchs[key]) for key, value in ours.items())
+    for step in range(5):
+        if step:
+            run.step([*BATCH, torch.ones(2, dtype=torch.bool)])
+        pair = [[p.detach().flatten() for p in n.parameters()] for n in (run.network, run.average)]
+        now, average = map(torch.cat, pair)
+        passed.append(now)
+    seen, decay = torch.stack(passed), run.recipe.ema
+    np.testing.assert_allclose(seen.diff(dim=0).norm(dim=1), 0.01, rtol=1e-3)
+    shares = (1 - decay) * decay ** torch.arange(4.0, -1, -1)
+    shares[0] = decay**4 if scale == 2 else 0
+    torch.testing.assert_close(average, torch.tensordot(shares / shares.sum(), seen, 1))
 
 
 # --- starting from weights, and what is shipped ---
