@@ -247,7 +247,7 @@ class Run:
         if good:
             tally.loss += value
             if recipe.ema:
-                share = float(self.share(tally.step - tally.skipped))
+                share = self.share(tally.step - tally.skipped)
                 torch._foreach_lerp_(_local(self.average), _local(self.network), share)
         self.optimiser.zero_grad(set_to_none=True)
         tally.step += 1
