@@ -132,10 +132,11 @@ def _recipe(file: Path) -> Recipe | None:
         return None
     try:
         with safe_open(file, "np") as content:
-            notes = dict(json.loads((content.metadata() or {}).get("notes", "{}")))
-    except (SafetensorError, ValueError, TypeError) as error:
-        wanted = "whole weights, with notes in JSON"
-        raise InputError(file, wanted, error, "fetch it again") from error
+            kept = content.metadata() or {}
+        build, older = (json.loads(kept.get(key, "{}")) for key in ("build", "notes"))
+        notes = dict(build.get("notes", older))
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(file, "whole weights, notes in JSON", error, "fetch it again") from error
     return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
 
 

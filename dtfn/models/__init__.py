@@ -50,9 +50,8 @@ def save(network: Network, file: Path, **notes: Any) -> None:
     """Write weights as safetensors, with what builds the network again and JSON-able notes."""
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
-    # Written here, since a full disk is no OSError of safetensors'.
-    metadata = {"build": json.dumps(build), "notes": json.dumps(notes)}
-    files.write(file, serialised(state, metadata))
+    # Of several keys safetensors draws the order, and a full disk is no OSError of its own.
+    files.write(file, serialised(state, {"build": json.dumps(build | {"notes": notes})}))
 
 
 def load(name_or_file: str | Path, hash_seed: int | None = 0, **hyperparameters: Any) -> Network:
