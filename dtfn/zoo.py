@@ -133,11 +133,11 @@ def _recipe(file: Path) -> Recipe | None:
     try:
         with safe_open(file, "np") as content:
             kept = content.metadata() or {}
-        build, older = (json.loads(kept.get(key, "{}")) for key in ("build", "notes"))
-        notes = dict(build.get("notes", older))
-    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        build, older = (json.loads(kept.get(key, "null")) or {} for key in ("build", "notes"))
+        found = dict(build.get("notes", older).get("recipe", {}))
+    except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(file, "whole weights, notes in JSON", error, "fetch it again") from error
-    return recipes.from_json(notes["recipe"]) if "recipe" in notes else None
+    return recipes.from_json(found) if found else None
 
 
 def verify() -> list[str]:
