@@ -134,10 +134,10 @@ def _recipe(file: Path) -> Recipe | None:
         with safe_open(file, "np") as content:
             kept = content.metadata() or {}
         build, older = (json.loads(kept.get(key, "null")) or {} for key in ("build", "notes"))
-        found = dict(build.get("notes", older).get("recipe", {}))
+        fields = dict(build.get("notes", older).get("recipe", {}))
     except (SafetensorError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(file, "whole weights, notes in JSON", error, "fetch it again") from error
-    return recipes.from_json(found) if found else None
+    return recipes.from_json(fields) if fields else None
 
 
 def verify() -> list[str]:

@@ -50,7 +50,7 @@ def save(network: Network, file: Path, **notes: Any) -> None:
     """Write weights as safetensors, with what builds the network again and JSON-able notes."""
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     build = {key: getattr(network, key) for key in ("name", "scale", "hyperparameters")}
-    # Of several keys safetensors draws the order, and a full disk is no OSError of its own.
+    # safetensors stores several keys in random order, and reports a full disk as no OSError.
     files.write(file, serialised(state, {"build": json.dumps(build | {"notes": notes})}))
 
 
